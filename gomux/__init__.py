@@ -1,0 +1,3 @@
+"""
+gomux for Twisted: many duplex streams over one encrypted connection.
+"""
