@@ -1,0 +1,347 @@
+"""
+The gate: run every check of the project in a fresh environment and count.
+
+    .ci/run             everything; this is what a change must pass
+    .ci/run lint types  only the steps so named
+
+Everything that the steps print goes to .ci/log/gate.log, what failed to the
+standard output too.  The last line is the sum: a test counts as one, and so
+does a step that is not made of tests.  Only the tests that need the Go peer
+may be skipped, and only where C{gomux-go-peer} is not on the PATH.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOG = ROOT / ".ci" / "log" / "gate.log"
+
+#: Seconds that the whole gate may take; a step gets at most what is left.
+TIME_LIMIT = 14 * 60
+
+#: Percent of the package, without its tests, that C{trial gomux} must reach.
+LINE_COVERAGE, BRANCH_COVERAGE = 95.0, 90.0
+
+#: What the interop tests drive, and the Debian package that has it.
+PROGRAMS = {"nginx": "nginx-light", "ssh": "openssh-client", "sshd": "openssh-server"}
+
+GO_PEER = "gomux-go-peer"
+
+#: Interop modules that must be there; any other C{test_*.py} runs too.
+EXPECTED_LEGS = ["test_readme"]
+
+
+@dataclass
+class Counts:
+    """
+    How many tests, or steps that are not made of tests, ended how.
+
+    @ivar skips: Per reason, the tests that were skipped for it.
+    """
+
+    passed: int = 0
+    failed: int = 0
+    skips: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def skipped(self) -> int:
+        return sum(map(len, self.skips.values()))
+
+    def add(self, other: Counts) -> None:
+        self.passed += other.passed
+        self.failed += other.failed
+        for reason, tests in other.skips.items():
+            self.skips.setdefault(reason, []).extend(tests)
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+def trialCounts(output: str) -> Counts:
+    """
+    Read the counts from what trial printed.
+
+    @return: One failure where trial did not come to its summary, or ran nothing.
+    """
+    summaries = re.findall(r"^(?:PASSED|FAILED) \((.*)\)$", output, re.MULTILINE)
+    if not summaries:
+        return Counts(failed=1)
+    parts = (part.split("=") for part in summaries[-1].split(", "))
+    number = {name: int(value) for name, value in parts}
+    skips: dict[str, list[str]] = {}
+    for reason, tests in re.findall(
+        r"^={20,}\n\[SKIPPED\]\n(.*?)\n\n((?:[\w.]+\n)+)", output, re.M | re.S
+    ):
+        skips[reason] = tests.split()
+    counts = Counts(
+        passed=number.get("successes", 0) + number.get("expectedFailures", 0),
+        failed=number.get("failures", 0)
+        + number.get("errors", 0)
+        + number.get("unexpectedSuccesses", 0),
+        skips=skips,
+    )
+    unexplained = number.get("skips", 0) - counts.skipped
+    if unexplained > 0:
+        skips["(no reason found)"] = ["?"] * unexplained
+    return counts
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """
+    End what is left of a step, its children too.
+    """
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+class Gate:
+    """
+    Runs commands in the fresh environment, logs and counts them.
+
+    @ivar temporary: A directory for everything that must not stay.
+    @ivar total: The sum over all steps so far.
+    """
+
+    def __init__(self, temporary: Path) -> None:
+        self.temporary = temporary
+        self.total = Counts()
+        self.deadline = time.monotonic() + TIME_LIMIT
+        self.venv = temporary / "venv"
+        LOG.parent.mkdir(exist_ok=True)
+        self.log = LOG.open("w")
+        dropped = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "GOMUX_PSK")
+        self.environment = {k: v for k, v in os.environ.items() if k not in dropped}
+        self.environment["PATH"] = f"{self.venv / 'bin'}:{os.environ['PATH']}"
+        self.environment["COVERAGE_FILE"] = str(temporary / "coverage")
+
+    def execute(self, heading: str, *argv: str, limit: float) -> tuple[bool, str]:
+        """
+        Run one command to its end, or for C{limit} seconds at most.
+
+        @return: Whether it succeeded, and all that it printed.
+        """
+        limit = max(1.0, min(limit, self.deadline - time.monotonic()))
+        started = time.monotonic()
+        with tempfile.TemporaryFile() as captured:
+            process = subprocess.Popen(
+                argv,
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=captured,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                ok, ending = process.wait(limit) == 0, ""
+            except subprocess.TimeoutExpired:
+                ok, ending = False, f"\nstopped after {limit:.0f} seconds\n"
+            finally:
+                kill(process)
+                process.wait()
+            captured.seek(0)
+            output = captured.read().decode(errors="replace") + ending
+        seconds = time.monotonic() - started
+        print(f"\n===== {heading} ({seconds:.1f} s)\n$ {' '.join(argv)}", file=self.log)
+        print(output, file=self.log, flush=True)
+        return ok, output
+
+    def report(self, heading: str, counts: Counts, output: str = "") -> None:
+        """
+        Take a step's counts into the sum; show its output if it failed.
+        """
+        self.total.add(counts)
+        if counts.failed and output:
+            print(f"\n===== {heading}: the end of its output")
+            print("\n".join(output.splitlines()[-150:]))
+        print(f"{'FAILED' if counts.failed else 'ok':7}{heading}: {counts}")
+
+    def single(self, heading: str, *argv: str, limit: float = 120) -> bool:
+        """
+        A step that counts as one.
+        """
+        ok, output = self.execute(heading, *argv, limit=limit)
+        self.report(heading, Counts(passed=int(ok), failed=int(not ok)), output)
+        return ok
+
+    def tests(self, heading: str, *argv: str, limit: float) -> Counts:
+        """
+        A step made of trial's tests.
+        """
+        ok, output = self.execute(heading, *argv, limit=limit)
+        counts = trialCounts(output)
+        if not ok and not counts.failed:
+            counts.failed = 1
+        self.report(heading, counts, output)
+        return counts
+
+
+def setUp(gate: Gate) -> bool:
+    """
+    Make the environment, from what the project's own files install.
+    """
+    installed = gate.single(
+        "fresh environment", sys.executable, "-m", "venv", str(gate.venv)
+    ) and gate.single(
+        "install",
+        str(gate.venv / "bin" / "pip"),
+        *("install", "--quiet", "--editable", ".[dev]"),
+        limit=300,
+    )
+    absent = [PROGRAMS[name] for name in PROGRAMS if not shutil.which(name)]
+    installable = os.environ.get("CI") and os.geteuid() == 0 and shutil.which("apt-get")
+    if absent and installable:
+        # RUNLEVEL keeps the packages from starting their services.
+        script = "apt-get update -qq && apt-get install -qqy --no-install-recommends "
+        ok, _ = gate.execute(
+            "programs",
+            *("env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"),
+            *("sh", "-c", script + " ".join(absent)),
+            limit=150,
+        )
+        print(f"{'ok' if ok else 'note':7}programs: {' '.join(absent)}")
+    return installed
+
+
+def format(gate: Gate) -> None:
+    gate.single("format", "ruff", "format", "--check", ".")
+
+
+def lint(gate: Gate) -> None:
+    gate.single("lint", "ruff", "check", ".")
+
+
+def types(gate: Gate) -> None:
+    cache = str(gate.temporary / "mypy")
+    gate.single("types", "mypy", "--cache-dir", cache, limit=300)
+
+
+def tests(gate: Gate) -> None:
+    """
+    The README's C{trial gomux}, and what it covers.
+    """
+    gate.tests(
+        "trial gomux",
+        *("coverage", "run", "-m", "twisted.trial"),
+        *("--temp-directory", str(gate.temporary / "trial"), "gomux"),
+        limit=300,
+    )
+    gate.execute("coverage", "coverage", "combine", "--quiet", limit=60)
+    _, table = gate.execute("coverage", "coverage", "report", limit=60)
+    report = gate.temporary / "coverage.json"
+    ok, _ = gate.execute("coverage", "coverage", "json", "-o", str(report), limit=60)
+    if ok:
+        sums = json.loads(report.read_text())["totals"]
+        lines = 100 * sums["covered_lines"] / max(1, sums["num_statements"])
+        branches = 100 * sums["covered_branches"] / max(1, sums["num_branches"])
+        ok = lines >= LINE_COVERAGE and branches >= BRANCH_COVERAGE
+        table += f"\nlines {lines:.1f} %, branches {branches:.1f} %"
+    gate.report("coverage", Counts(passed=int(ok), failed=int(not ok)), table)
+    print("      ", table.splitlines()[-1])
+
+
+def interop(gate: Gate) -> None:
+    """
+    Each module of interop/ is a leg of its own; the README's commands too.
+    """
+    found = [path.stem for path in (ROOT / "interop").glob("test_*.py")]
+    lines = []
+    for leg in sorted({*found, *EXPECTED_LEGS}):
+        counts = gate.tests(
+            f"interop {leg}",
+            *("trial", "--temp-directory", str(gate.temporary / leg)),
+            f"interop.{leg}",
+            limit=300,
+        )
+        verb = "ran" if counts.passed + counts.failed else "did not run"
+        lines.append(f"interop leg {leg} {verb}")
+        lines += [f"  {len(s)} skipped: {why}" for why, s in counts.skips.items()]
+    lines.append(f"Go peer: {shutil.which(GO_PEER) or 'not on the PATH'}")
+    print("\n".join(" " * 7 + line for line in lines))
+
+
+def docs(gate: Gate) -> None:
+    gate.single(
+        "docs",
+        *("sphinx-build", "--fail-on-warning", "--keep-going", "--quiet"),
+        *("docs", str(gate.temporary / "docs")),
+    )
+
+
+def api(gate: Gate) -> None:
+    """
+    Any warning fails, but for links to Twisted: its inventory is on the network.
+    """
+    ok, output = gate.execute(
+        "api reference",
+        *("pydoctor", f"--html-output={gate.temporary / 'api'}"),
+        limit=120,
+    )
+    warnings = re.findall(r"^\S+:\S+: (?!.*--intersphinx).*$", output, re.MULTILINE)
+    ok = ok and not warnings
+    counts = Counts(passed=int(ok), failed=int(not ok))
+    gate.report("api reference", counts, "\n".join(warnings) or output)
+
+
+def news(gate: Gate) -> None:
+    gate.single("release notes", "towncrier", "build", "--draft")
+
+
+def packages(gate: Gate) -> None:
+    python = str(gate.venv / "bin" / "python")
+    gate.single("packages", python, ".ci/check_packages.py", limit=300)
+
+
+STEPS: Mapping[str, Callable[[Gate], None]] = {
+    step.__name__: step
+    for step in (format, lint, types, tests, interop, packages, docs, api, news)
+}
+
+
+def verdict(gate: Gate) -> int:
+    """
+    Print the sum.
+
+    @return: The exit status: zero if nothing failed or was wrongly skipped.
+    """
+    wrong = {
+        reason: skipped
+        for reason, skipped in gate.total.skips.items()
+        if GO_PEER not in reason or shutil.which(GO_PEER)
+    }
+    print()
+    for reason, skipped in wrong.items():
+        print(f"must not be skipped ({reason}): {', '.join(skipped)}")
+    print(f"all output: {LOG.relative_to(ROOT)}")
+    print(gate.total)
+    return 1 if gate.total.failed or wrong else 0
+
+
+def main(names: list[str]) -> int:
+    unknown = set(names) - set(STEPS)
+    if unknown:
+        sys.exit(f"no such step: {', '.join(unknown)}; there are {', '.join(STEPS)}")
+    with tempfile.TemporaryDirectory(prefix="gomux-gate-") as temporary:
+        gate = Gate(Path(temporary))
+        if setUp(gate):
+            for name in names or STEPS:
+                STEPS[name](gate)
+        return verdict(gate)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
