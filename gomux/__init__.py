@@ -1,3 +1,13 @@
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
 """
 gomux for Twisted: many duplex streams over one encrypted connection.
 """
+
+from gomux._limits import Limits
+from gomux._stream import StreamAddress
+from gomux.error import GomuxError
+from gomux.protocol import MuxFactory, MuxProtocol
+
+__all__ = ["GomuxError", "Limits", "MuxFactory", "MuxProtocol", "StreamAddress"]

@@ -1,0 +1,169 @@
+# -*- test-case-name: gomux.test.test_crypto -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+XChaCha20-Poly1305 under a pre-shared key, made from what C{cryptography} has.
+
+XChaCha20-Poly1305 with a 24-byte nonce is ChaCha20-Poly1305 under a subkey,
+HChaCha20 of the key and the nonce's first 16 bytes, with the other 8 bytes as
+the end of the nonce.  Who keeps those 16 bytes the same for a whole mux, as
+L{Sealer} does, pays for HChaCha20 once.  L{Opener} remembers the last subkey,
+so it too pays once for such a peer, and once a frame for one whose nonces are
+random.
+
+@see: U{https://datatracker.ietf.org/doc/html/draft-irtf-cfrg-xchacha-03}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from struct import Struct
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+
+from gomux.error import AuthenticationFailed, NonceExhausted
+
+KEY_SIZE = 32
+PREFIX_SIZE = 16
+NONCE_SIZE = 24
+TAG_SIZE = 16
+
+_NONCE_START = b"\x00\x00\x00\x00"
+_COUNTER_END = 1 << 64
+
+_fourWords = Struct("<4I")
+_eightWords = Struct("<8I")
+_counter = Struct("<Q")
+# "expand 32-byte k", the constant that ChaCha20's state starts with.
+_SIGMA = _fourWords.unpack(b"expand 32-byte k")
+
+
+def deriveKey(psk: bytes | str) -> bytes:
+    """
+    Make the key of a mux from its pre-shared key: unkeyed BLAKE2b-256.
+
+    Nothing is stretched or salted, so the PSK must be hard to guess by itself.
+
+    @param psk: the pre-shared key; text stands for its UTF-8 bytes.
+    @return: 32 bytes.
+    @raise ValueError: if C{psk} is empty.
+    """
+    if isinstance(psk, str):
+        psk = psk.encode("utf-8")
+    if not psk:
+        raise ValueError("the pre-shared key is empty")
+    return hashlib.blake2b(psk, digest_size=KEY_SIZE).digest()
+
+
+def hchacha20(key: bytes, nonce: bytes) -> bytes:
+    """
+    Derive a subkey from a key and 16 bytes of nonce.
+
+    ChaCha20's block function adds the state it started with to the result of
+    its rounds; HChaCha20 is the first and last four words of that result
+    without the addition.  A block of ChaCha20's key stream, less the starting
+    state, is therefore all it takes.
+
+    @param key: 32 bytes.
+    @param nonce: 16 bytes.
+    @return: 32 bytes.
+    """
+    block = Cipher(ChaCha20(key, nonce), mode=None).encryptor().update(bytes(64))
+    a, b, c, d = _fourWords.unpack_from(block)
+    e, f, g, h = _fourWords.unpack_from(block, 48)
+    i, j, k, l = _SIGMA  # noqa: E741
+    m, n, o, p = _fourWords.unpack(nonce)
+    w = 0xFFFFFFFF
+    return _eightWords.pack(
+        (a - i) & w,
+        (b - j) & w,
+        (c - k) & w,
+        (d - l) & w,
+        (e - m) & w,
+        (f - n) & w,
+        (g - o) & w,
+        (h - p) & w,
+    )
+
+
+class Sealer:
+    """
+    Seals the frames of one direction of one mux, each with the next nonce of
+    a sequence: a 16-byte prefix, then a 64-bit little-endian counter.
+
+    @ivar prefix: the first 16 bytes of every nonce.
+    """
+
+    __slots__ = ("prefix", "_next", "_encrypt")
+
+    def __init__(self, key: bytes, prefix: bytes | None = None, counter: int = 0) -> None:
+        """
+        @param key: 32 bytes.
+        @param prefix: 16 bytes that were never used with this key before;
+            by default random ones.
+        @param counter: the first nonce's counter, from 0 to 2**64 - 1.
+        """
+        if prefix is None:
+            prefix = os.urandom(PREFIX_SIZE)
+        self.prefix = prefix
+        self._next = counter
+        self._encrypt = ChaCha20Poly1305(hchacha20(key, prefix)).encrypt
+
+    def seal(self, fields: bytes, payload: bytes | memoryview) -> tuple[bytes, bytes]:
+        """
+        Seal one frame.
+
+        @param fields: the header without its nonce; authenticated with it.
+        @param payload: what to encrypt.
+        @return: the whole header, and the ciphertext with its tag.
+        @raise NonceExhausted: if all 2**64 nonces have been used.
+        """
+        count = self._next
+        if count >= _COUNTER_END:
+            raise NonceExhausted()
+        self._next = count + 1
+        tail = _counter.pack(count)
+        header = b"".join((fields, self.prefix, tail))
+        return header, self._encrypt(_NONCE_START + tail, payload, header)
+
+
+class Opener:
+    """
+    Opens the frames of one direction of one mux, whatever their nonces.
+    """
+
+    __slots__ = ("_key", "_prefix", "_decrypt")
+
+    def __init__(self, key: bytes) -> None:
+        """
+        @param key: 32 bytes.
+        """
+        self._key = key
+        self._useSubkeyOf(bytes(PREFIX_SIZE))
+
+    def _useSubkeyOf(self, prefix: bytes) -> None:
+        self._prefix = prefix
+        self._decrypt = ChaCha20Poly1305(hchacha20(self._key, prefix)).decrypt
+
+    def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
+        """
+        Open one frame.
+
+        @param header: the whole header, the last 24 bytes of which are the
+            nonce.
+        @param sealed: the ciphertext with its tag.
+        @return: the payload.
+        @raise AuthenticationFailed: if the frame was not sealed with this key
+            or was changed since.
+        """
+        if header[-24:-8] != self._prefix:
+            self._useSubkeyOf(header[-24:-8])
+        try:
+            return self._decrypt(_NONCE_START + header[-8:], sealed, header)
+        except InvalidTag:
+            raise AuthenticationFailed() from None

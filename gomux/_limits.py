@@ -1,0 +1,116 @@
+# -*- test-case-name: gomux.test.test_limits -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+The limits of a mux, each with its name and default, and the token bucket that
+enforces those that are rates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Limits:
+    """
+    How much of everything a peer, or a slow network, may take up.
+
+    Sizes are in bytes, times in seconds, rates in events a second.
+
+    @ivar maxStreams: streams of one mux that the peer opened and that are not
+        done yet, which for a stream that the peer has closed means until its
+        protocol's C{connectionLost} has run.  The next one is refused.
+
+    @ivar maxWindow: how far the receive window of one stream may grow from
+        the 131072 bytes that the protocol starts it with.
+
+    @ivar maxGrowth: how much all receive windows of one mux may together grow
+        beyond what they start with.
+
+    @ivar maxRefusals: refusals of streams that may wait to be sent.  A peer
+        that goes on opening streams past C{maxStreams} without reading the
+        refusals loses the mux at the next one.
+
+    @ivar maxControl: other control frames that may wait to be sent.  While
+        there are this many, L{openStream<gomux.MuxProtocol.openStream>} fails.
+
+    @ivar resetRate: how many streams a second a peer may open and close again
+        before anything was written to them, in the long run.
+
+    @ivar resetBurst: how many such streams it may open and close at once.
+
+    @ivar ignoredRate: how many frames without any effect a peer may send a
+        second in the long run: empty data, keepalives, unknown flags, frames
+        for streams that were never opened, window updates of nothing.
+
+    @ivar ignoredBurst: how many such frames it may send at once.
+
+    @ivar keepalive: after how long without sending anything a Keepalive frame
+        is sent.
+
+    @ivar writeStall: how long the carrier may take nothing of what there is
+        to send before the mux is aborted.
+
+    @ivar closeTimeout: how long an orderly close may take, to flush the
+        streams and then the carrier, before the carrier is aborted.
+
+    @ivar maxUnauthenticated: connections of one factory on which no frame has
+        authenticated yet.  When there is one more the oldest is aborted.
+    """
+
+    maxStreams: int = 16384
+    maxWindow: int = 4 * 1024 * 1024
+    maxGrowth: int = 16 * 1024 * 1024
+    maxRefusals: int = 334
+    maxControl: int = 65536
+    resetRate: float = 4000.0
+    resetBurst: int = 8000
+    ignoredRate: float = 100.0
+    ignoredBurst: int = 10000
+    keepalive: float = 600.0
+    writeStall: float = 60.0
+    closeTimeout: float = 10.0
+    maxUnauthenticated: int = 256
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) <= 0:
+                raise ValueError(f"{field.name} must be greater than 0")
+
+
+class TokenBucket:
+    """
+    Allows a burst of events at once and a rate of them in the long run.
+
+    @ivar tokens: how many events are allowed at C{updated}.
+    """
+
+    __slots__ = ("_rate", "_burst", "tokens", "_updated")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        """
+        @param rate: events a second in the long run.
+        @param burst: events at once.
+        """
+        self._rate = rate
+        self._burst = burst
+        self.tokens = float(burst)
+        self._updated: float | None = None
+
+    def take(self, now: float) -> bool:
+        """
+        Count one event.
+
+        @param now: the time in seconds, from a clock that does not run
+            backwards.
+        @return: whether the event is still allowed.
+        """
+        if self._updated is not None:
+            self.tokens = min(self._burst, self.tokens + (now - self._updated) * self._rate)
+        self._updated = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True

@@ -1,0 +1,301 @@
+# -*- test-case-name: gomux.test.test_scheduler -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Who may write to the carrier next.
+
+The scheduler is the one producer on the carrier.  Whenever the carrier has
+room it writes a batch of frames: control frames first, then data.  Frames are
+sealed only then, so their nonces follow the order on the wire.
+
+Streams with something to send stand in one of two queues.  One that had
+nothing to send before joins the I{fresh} queue; once it has had a turn and has
+more, it moves to the I{bulk} queue, and there the streams take turns.  The
+fresh queue goes first, so a small write does not wait for other streams'
+megabytes, but for each frame's worth of fresh data one bulk stream gets its
+turn, so many small writers cannot starve a large one.
+
+One turn is one frame of up to L{MAX_LENGTH} bytes.  A stream with more than
+that to send always fills its turn, so turns are fair in bytes: this is deficit
+round robin with a quantum of a frame, which leaves no deficit to carry over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from gomux._crypto import Sealer
+from gomux._frame import MAX_LENGTH, OVERHEAD, Flag, sealFrame
+from gomux.error import GomuxError, LimitExceeded
+
+#: How many bytes of frames are written to the carrier at once.  What the
+#: carrier has can no longer be overtaken.
+BATCH_SIZE = 131072
+
+_DATA = int(Flag.DATA)
+_CLOSE_STREAM = int(Flag.CLOSE_STREAM)
+_WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
+
+
+class IOutput(Protocol):
+    """
+    What the scheduler needs to know of a stream.
+
+    @ivar streamID: the ID that its frames carry.
+    @ivar queued: whether it stands in one of the scheduler's queues; for the
+        scheduler alone to set.
+    """
+
+    streamID: int
+    queued: bool
+
+    def sendable(self) -> bool:
+        """
+        @return: whether there is data, and window for it.
+        """
+
+    def takeOutput(self, limit: int) -> bytes | memoryview:
+        """
+        @return: the next data, at most C{limit} bytes, taken out of the window.
+        """
+
+    def outputTaken(self) -> None:
+        """
+        Data that was taken has been written: the stream may ask for more.
+        """
+
+
+@implementer(IPushProducer)
+class Scheduler:
+    """
+    Writes the frames of one mux to its carrier, in a fair order.
+
+    @ivar batches: how many times something was written.
+    @ivar bytesSent: how many bytes were written.
+    @ivar paused: whether the carrier has asked not to be written to.
+    @ivar stopped: whether nothing will be written any more.
+    """
+
+    def __init__(
+        self,
+        sealer: Sealer,
+        write: Callable[[list[bytes]], None],
+        wake: Callable[[], None],
+        failed: Callable[[GomuxError], None],
+        maxRefusals: int,
+    ) -> None:
+        """
+        @param sealer: seals all frames of the mux.
+        @param write: the carrier's C{writeSequence}.
+        @param wake: called when there is something to write, and must have
+            L{pump} called soon after, not before it returns.
+        @param failed: called when a frame cannot be sealed.
+        @param maxRefusals: see L{gomux.Limits.maxRefusals}.
+        """
+        self._sealer = sealer
+        self._write = write
+        self._wake = wake
+        self._failed = failed
+        self._maxRefusals = maxRefusals
+        self._control: deque[tuple[int, int]] = deque()
+        self._refusals: deque[int] = deque()
+        self._credits: dict[int, int] = {}
+        self._fresh: deque[IOutput] = deque()
+        self._bulk: deque[IOutput] = deque()
+        self._freshBytes = 0
+        self._pumping = False
+        self.stopped = False
+        self.paused = False
+        self.batches = 0
+        self.bytesSent = 0
+
+    @property
+    def controlQueued(self) -> int:
+        """
+        How many control frames wait, refusals and credits aside.
+        """
+        return len(self._control)
+
+    @property
+    def idle(self) -> bool:
+        """
+        Whether there is nothing that could be written now.
+        """
+        return not (
+            self._control or self._refusals or self._credits or self._fresh or self._bulk
+        )
+
+    def control(self, streamID: int, flag: int) -> None:
+        """
+        Send a control frame ahead of all data that is not written yet.
+        """
+        self._control.append((streamID, flag))
+        self._wakeUp()
+
+    def refuse(self, streamID: int) -> None:
+        """
+        Send CloseStream for a stream that the peer wants and does not get.
+
+        @raise LimitExceeded: if the peer has left too many of these unread.
+        """
+        if len(self._refusals) >= self._maxRefusals:
+            raise LimitExceeded("refused streams go on coming, and the refusals are not read")
+        self._refusals.append(streamID)
+        self._wakeUp()
+
+    def credit(self, streamID: int, size: int) -> None:
+        """
+        Send credit; what is not sent yet for the same stream is added up.
+        """
+        self._credits[streamID] = self._credits.get(streamID, 0) + size
+        self._wakeUp()
+
+    def activate(self, stream: IOutput) -> None:
+        """
+        A stream may have become L{sendable<IOutput.sendable>}.
+        """
+        if not stream.queued and stream.sendable():
+            stream.queued = True
+            self._fresh.append(stream)
+            self._wakeUp()
+
+    def forget(self, streamID: int) -> None:
+        """
+        A stream has ended: its credit is no longer of use.
+        """
+        self._credits.pop(streamID, None)
+
+    def _wakeUp(self) -> None:
+        if not self._pumping and not self.paused:
+            self._wake()
+
+    def pump(self) -> None:
+        """
+        Write what there is, until the carrier has had enough.
+        """
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while not self.paused and self._writeBatch():
+                pass
+        except GomuxError as error:
+            self._failed(error)
+        finally:
+            self._pumping = False
+
+    def _writeBatch(self) -> bool:
+        """
+        @return: whether there was anything to write.
+        """
+        parts: list[bytes] = []
+        self._addControl(parts)
+        size = OVERHEAD * len(parts) // 2
+        served: list[IOutput] = []
+        while size < BATCH_SIZE:
+            stream = self._nextStream()
+            if stream is None:
+                break
+            if not stream.sendable():
+                stream.queued = False
+                continue
+            size += OVERHEAD + self._addData(parts, stream)
+            served.append(stream)
+        if not parts:
+            return False
+        self.batches += 1
+        self.bytesSent += size
+        self._write(parts)
+        for stream in served:
+            stream.outputTaken()
+        return True
+
+    def _addControl(self, parts: list[bytes]) -> None:
+        sealer = self._sealer
+        while self._control:
+            streamID, flag = self._control.popleft()
+            parts += sealFrame(sealer, streamID, 0, flag)
+        while self._refusals:
+            parts += sealFrame(sealer, self._refusals.popleft(), 0, _CLOSE_STREAM)
+        while self._credits:
+            streamID, credit = self._credits.popitem()
+            while credit > 0:
+                size = min(credit, MAX_LENGTH)
+                parts += sealFrame(sealer, streamID, size, _WINDOW_UPDATE)
+                credit -= size
+
+    def _nextStream(self) -> IOutput | None:
+        if self._fresh and (self._freshBytes < MAX_LENGTH or not self._bulk):
+            return self._fresh.popleft()
+        self._freshBytes = 0
+        if self._bulk:
+            return self._bulk.popleft()
+        return None
+
+    def _addData(self, parts: list[bytes], stream: IOutput) -> int:
+        """
+        Give a stream its turn, and queue it for another if it has more.
+
+        @return: how many bytes of data it sent.
+        """
+        payload = stream.takeOutput(MAX_LENGTH)
+        size = len(payload)
+        parts += sealFrame(self._sealer, stream.streamID, size, _DATA, payload)
+        self._freshBytes += size
+        if stream.sendable():
+            self._bulk.append(stream)
+        else:
+            stream.queued = False
+        return size
+
+    def finish(self) -> None:
+        """
+        Write the control frames that wait, room or no room, and nothing after
+        them.
+        """
+        parts: list[bytes] = []
+        self._addControl(parts)
+        self.stop()
+        if parts:
+            self.bytesSent += OVERHEAD * len(parts) // 2
+            self._write(parts)
+
+    def stop(self) -> None:
+        """
+        Write nothing any more, and let go of everything.
+        """
+        self.stopped = self.paused = True
+        self._control.clear()
+        self._refusals.clear()
+        self._credits.clear()
+        self._fresh.clear()
+        self._bulk.clear()
+
+    # IPushProducer, for the carrier
+
+    def pauseProducing(self) -> None:
+        """
+        The carrier has as much as it wants for now.
+        """
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        """
+        The carrier wants more.
+        """
+        if not self.stopped:
+            self.paused = False
+            self.pump()
+
+    def stopProducing(self) -> None:
+        """
+        The carrier is about to be lost; what follows from that follows from
+        the protocol's C{connectionLost}.
+        """
+        self.paused = True

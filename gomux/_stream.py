@@ -1,0 +1,802 @@
+# -*- test-case-name: gomux.test.test_stream -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+One stream of a mux, as a transport.
+
+Three things describe where a stream is in its life, and each only moves
+forward:
+
+  - L{_Write}: the writing half.  C{OPEN}, then C{FINISHING} while output waits
+    ahead of the end that was asked for, then C{CLOSED}.
+  - L{_Read}: the reading half.  C{OPEN}, then C{ENDING} while input waits
+    ahead of the peer's end, then C{ENDED}; or C{REFUSED} when this side wants
+    no more input.
+  - L{_Life}: the whole.  C{LIVE}, then C{CLOSING} while output waits ahead of
+    CloseStream, then C{DONE} when the wire knows the stream no more and only
+    C{connectionLost} is due, then C{LOST} when the protocol has had it.
+
+The application is never called from inside its own calls: what follows from
+one of these is called from the reactor.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IHalfCloseableDescriptor,
+    IHalfCloseableProtocol,
+    IProtocol,
+    IPushProducer,
+    ITCPTransport,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from gomux._frame import Flag
+from gomux._window import ReceiveWindow, SendWindow
+from gomux.error import PeerClosedStream, ProtocolViolation, StreamClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+#: How many bytes of output may wait before the producer is paused.
+HIGH_WATER = 65536
+#: How few bytes of output must wait before it is resumed.
+LOW_WATER = 32768
+#: With less window than this a stream waits for more, unless all of its output
+#: fits: dribbling credit must not make it send dribbling frames.
+SMALLEST_FRAME = 16384
+#: Input that waits is put together in pieces of up to this size.
+_PIECE_SIZE = 16384
+
+_log = Logger()
+
+
+class _Write(IntEnum):
+    OPEN = 0
+    FINISHING = 1
+    CLOSED = 2
+
+
+class _Read(IntEnum):
+    OPEN = 0
+    REFUSED = 1
+    ENDING = 2
+    ENDED = 3
+
+
+class _Life(IntEnum):
+    LIVE = 0
+    CLOSING = 1
+    DONE = 2
+    LOST = 3
+
+
+@implementer(IAddress)
+class StreamAddress:
+    """
+    Where a stream is: the carrier's address, and the stream's ID.
+
+    C{host} and C{port} are those of the carrier where it has them, for
+    protocols that expect them of any address.
+
+    @ivar carrier: the address of this end of the carrier or of the other.
+    @ivar streamID: from 0 to 2**32 - 1; even if the client opened the stream.
+    """
+
+    __slots__ = ("carrier", "streamID")
+
+    def __init__(self, carrier: IAddress, streamID: int) -> None:
+        self.carrier = carrier
+        self.streamID = streamID
+
+    @property
+    def host(self) -> str:
+        """
+        The carrier's host.
+
+        @raise AttributeError: if the carrier is of a kind that has none.
+        """
+        return self.carrier.host  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def port(self) -> int:
+        """
+        The carrier's port.
+
+        @raise AttributeError: if the carrier is of a kind that has none.
+        """
+        return self.carrier.port  # type: ignore[attr-defined, no-any-return]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, StreamAddress):
+            return NotImplemented
+        return self.streamID == other.streamID and bool(self.carrier == other.carrier)
+
+    def __hash__(self) -> int:
+        return hash((self.carrier, self.streamID))
+
+    def __repr__(self) -> str:
+        return f"StreamAddress({self.carrier!r}, {self.streamID})"
+
+
+class IStreamMux(Protocol):
+    """
+    What a stream needs of its mux.
+    """
+
+    def callSoon(self, function: Callable[[], None]) -> None:
+        """
+        Call a function from the reactor, as soon as it can.
+        """
+
+    def activate(self, stream: Stream) -> None:
+        """
+        The stream may have become able to send.
+        """
+
+    def sendControl(self, streamID: int, flag: int) -> None:
+        """
+        Send a control frame.
+        """
+
+    def consumed(self, stream: Stream, size: int) -> None:
+        """
+        The application has had some of the stream's input.
+        """
+
+    def streamEnded(self, stream: Stream) -> None:
+        """
+        Nothing is sent or received for the stream any more.
+        """
+
+    def streamLost(self, stream: Stream) -> None:
+        """
+        The stream's protocol has had its C{connectionLost}.
+        """
+
+    def getCarrier(self) -> ITCPTransport:
+        """
+        @return: the mux's own transport.
+        """
+
+
+@implementer(ITCPTransport, IHalfCloseableDescriptor, IConsumer, IPushProducer)
+class Stream:
+    """
+    One stream of a mux, as a transport.
+
+    Made by the mux alone, which also calls the C{frame...} methods and
+    L{muxEnded}.
+
+    @ivar streamID: the stream's ID on the wire.
+    @ivar protocol: what the stream is the transport of.
+    @ivar queued: whether the scheduler has the stream in a queue.
+    @ivar sendWindow: what may still be sent.
+    @ivar receiveWindow: what may still be received.
+    @ivar touched: whether anything was ever written to the stream.
+    """
+
+    __slots__ = (
+        "streamID",
+        "protocol",
+        "queued",
+        "sendWindow",
+        "receiveWindow",
+        "touched",
+        "_mux",
+        "_output",
+        "_outputSize",
+        "_outputOffset",
+        "_unread",
+        "_delivering",
+        "_paused",
+        "_producer",
+        "_streaming",
+        "_producerPaused",
+        "_noDelay",
+        "_write",
+        "_read",
+        "_life",
+        "_reason",
+    )
+
+    protocol: IProtocol
+
+    def __init__(self, mux: IStreamMux, streamID: int) -> None:
+        self.streamID = streamID
+        self.queued = False
+        self.sendWindow = SendWindow()
+        self.receiveWindow = ReceiveWindow()
+        self.touched = False
+        self._mux = mux
+        self._output: deque[bytes] | None = None
+        self._outputSize = 0
+        self._outputOffset = 0
+        self._unread: list[bytes] | None = None
+        self._delivering = False
+        self._paused = False
+        self._producer: Any = None
+        self._streaming = False
+        self._producerPaused = False
+        self._noDelay = True
+        self._write = _Write.OPEN
+        self._read = _Read.OPEN
+        self._life = _Life.LIVE
+        self._reason: BaseException | None = None
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.streamID} {self._life.name} of {self._mux!r}>"
+
+    # State, as Twisted's own transports show it
+
+    @property
+    def connected(self) -> bool:
+        """
+        Whether C{connectionLost} has yet to come.
+        """
+        return self._life is not _Life.LOST
+
+    @property
+    def disconnecting(self) -> bool:
+        """
+        Whether the stream is on its way to its end.
+        """
+        return self._life in (_Life.CLOSING, _Life.DONE)
+
+    @property
+    def disconnected(self) -> bool:
+        """
+        Whether C{connectionLost} has come.
+        """
+        return self._life is _Life.LOST
+
+    @property
+    def unsent(self) -> int:
+        """
+        How many bytes of output wait.
+        """
+        return self._outputSize
+
+    # ITransport
+
+    def write(self, data: bytes) -> None:
+        """
+        Send some data, when the peer has window for it and the carrier room.
+
+        After the end of the stream or of its writing half it is dropped.
+
+        @raise TypeError: if C{data} is text.
+        """
+        if type(data) is not bytes:
+            if isinstance(data, str):
+                raise TypeError("Data must be bytes, not str")
+            data = bytes(data)
+        if not data or not self._acceptsOutput():
+            return
+        if self._output is None:
+            self._output = deque()
+            self.touched = True
+        self._output.append(data)
+        self._outputSize += len(data)
+        if self._outputSize > HIGH_WATER and self._streaming and not self._producerPaused:
+            self._producerPaused = True
+            self._producer.pauseProducing()
+        if not self.queued:
+            self._mux.activate(self)
+
+    def _acceptsOutput(self) -> bool:
+        """
+        Once an end has been asked for, only a producer may still write.
+        """
+        if self._write is _Write.OPEN and self._life is _Life.LIVE:
+            return True
+        return (
+            self._producer is not None
+            and self._write is not _Write.CLOSED
+            and self._life <= _Life.CLOSING
+        )
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """
+        Send several pieces of data.
+        """
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        """
+        Close the stream once all output is sent; input is dropped from now on.
+
+        A pull producer, or a push producer that is paused, gets the chance to
+        finish first.
+        """
+        self.closeWith(StreamClosed())
+
+    def getHost(self) -> StreamAddress:
+        """
+        @return: this end's address.
+        """
+        return StreamAddress(self._mux.getCarrier().getHost(), self.streamID)
+
+    def getPeer(self) -> StreamAddress:
+        """
+        @return: the other end's address.
+        """
+        return StreamAddress(self._mux.getCarrier().getPeer(), self.streamID)
+
+    # ITCPTransport
+
+    def loseWriteConnection(self) -> None:
+        """
+        Close the writing half once all output is sent.
+        """
+        if self._life is _Life.LIVE and self._write is _Write.OPEN:
+            self._write = _Write.FINISHING
+            self._finishOutput()
+
+    def abortConnection(self) -> None:
+        """
+        Close the stream at once; output that waits is dropped.
+        """
+        self._abort(ConnectionAborted())
+
+    def getTcpNoDelay(self) -> bool:
+        """
+        @return: what L{setTcpNoDelay} was given; by default C{True}.
+        """
+        return self._noDelay
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """
+        Remembered, and without effect: a stream never holds data back in the
+        hope of more.
+        """
+        self._noDelay = bool(enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        """
+        @return: whether the carrier probes an idle connection.
+        """
+        carrier = self._mux.getCarrier()
+        return ITCPTransport.providedBy(carrier) and bool(carrier.getTcpKeepAlive())
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """
+        Have the carrier probe an idle connection.  It serves all streams, so
+        none can turn the probes off again.
+        """
+        carrier = self._mux.getCarrier()
+        if enabled and ITCPTransport.providedBy(carrier):
+            carrier.setTcpKeepAlive(True)
+
+    # IHalfCloseableDescriptor, which otherwise is for the reactor
+
+    def writeConnectionLost(self, reason: Failure) -> None:
+        """
+        The same as L{loseWriteConnection}.
+        """
+        self.loseWriteConnection()
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """
+        The same as L{loseReadConnection}.
+        """
+        self.loseReadConnection()
+
+    def loseReadConnection(self) -> None:
+        """
+        Close the reading half: input that waits and that is still to come is
+        dropped, and the peer is told to send no more.
+        """
+        if self._life is _Life.LIVE and self._read in (_Read.OPEN, _Read.ENDING):
+            self._dropInput()
+            if self._read is _Read.OPEN:
+                self._read = _Read.REFUSED
+                self._mux.sendControl(self.streamID, Flag.CLOSE_WRITE)
+            else:
+                self._read = _Read.ENDED
+            self._closeIfBothHalvesAre()
+
+    # IConsumer
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """
+        Have a producer paused and resumed as output goes.
+
+        @raise RuntimeError: if there is one already.
+        """
+        if self._producer is not None:
+            raise RuntimeError(
+                f"Cannot register producer {producer}, because producer "
+                f"{self._producer} was never unregistered."
+            )
+        if self._life >= _Life.DONE or self._write is _Write.CLOSED:
+            producer.stopProducing()
+            return
+        self._producer = producer
+        self._streaming = bool(streaming)
+        self._producerPaused = self._outputSize > HIGH_WATER
+        if not streaming:
+            if not self._outputSize:
+                producer.resumeProducing()
+        elif self._producerPaused:
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        """
+        Forget the producer; an end that waits for it need not any more.
+        """
+        self._producer = None
+        self._streaming = False
+        self._producerPaused = False
+        self._finishOutput()
+
+    # IPushProducer
+
+    def pauseProducing(self) -> None:
+        """
+        Deliver no more input, and give the peer no more credit.
+        """
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """
+        Deliver input again, from the reactor if some waits.
+        """
+        if self._paused and self._life is not _Life.LOST:
+            self._paused = False
+            if not self._delivering and self._unread is not None:
+                self._delivering = True
+                self._mux.callSoon(self._deliverUnread)
+
+    def stopProducing(self) -> None:
+        """
+        The same as L{loseConnection}.
+        """
+        self.loseConnection()
+
+    # For the mux
+
+    def makeConnection(self, protocol: IProtocol) -> bool:
+        """
+        Start the stream's protocol.
+
+        @return: whether it started; if not, the stream is closed.
+        """
+        self.protocol = protocol
+        try:
+            protocol.makeConnection(self)
+        except Exception:
+            self._applicationFailed()
+            return False
+        return True
+
+    def closeWith(self, reason: BaseException) -> None:
+        """
+        As L{loseConnection}, with another reason for C{connectionLost}.
+        """
+        if self._life is _Life.LIVE:
+            self._life = _Life.CLOSING
+            self._reason = reason
+            self._dropInput()
+            self._finishOutput()
+        elif self._life is _Life.DONE:
+            self._dropInput()
+
+    def frameData(self, payload: bytes) -> None:
+        """
+        The peer sent data.
+
+        @raise ProtocolViolation: if that is more than its window.
+        """
+        size = len(payload)
+        self.receiveWindow.received(size)
+        if self._life is not _Life.LIVE or self._read is not _Read.OPEN:
+            self._frameUnwanted(size)
+        elif self._paused or self._unread is not None:
+            self._keep(payload)
+        else:
+            self._deliver(payload)
+
+    def _frameUnwanted(self, size: int) -> None:
+        """
+        Take data that nobody reads: after our own end it is legal, and the
+        peer must not be left waiting for credit; after its own it is not.
+        """
+        if self._life is _Life.LIVE and self._read >= _Read.ENDING:
+            self._abort(ProtocolViolation("data came after CloseRead"))
+        else:
+            self._mux.consumed(self, size)
+
+    def frameCredit(self, size: int) -> None:
+        """
+        The peer gives credit.
+
+        @raise ProtocolViolation: if it makes the window too large.
+        """
+        self.sendWindow.credit(size)
+        if self._outputSize and not self.queued:
+            self._mux.activate(self)
+
+    def frameCloseRead(self) -> None:
+        """
+        The peer has finished writing.
+        """
+        if self._read is _Read.REFUSED:
+            self._read = _Read.ENDED
+        elif self._read is _Read.OPEN:
+            self._read = _Read.ENDING
+            if self._unread is None and self._life is _Life.LIVE:
+                self._endInput()
+
+    def frameCloseWrite(self) -> None:
+        """
+        The peer has finished reading.
+        """
+        if self._write is _Write.CLOSED:
+            return
+        self._write = _Write.CLOSED
+        self._dropOutput()
+        if self._life is _Life.CLOSING:
+            self._end()
+        elif self._life is _Life.LIVE:
+            self._tellHalf("writeConnectionLost")
+            self._closeIfBothHalvesAre()
+
+    def frameCloseStream(self) -> None:
+        """
+        The peer has closed the stream.
+        """
+        self.muxEnded(PeerClosedStream())
+
+    def muxEnded(self, reason: BaseException) -> None:
+        """
+        Nothing can be sent or received any more: deliver what has come, then
+        the end.
+        """
+        if self._life is _Life.CLOSING:
+            self._dropOutput()
+            self._life = _Life.DONE
+        elif self._life is _Life.LIVE:
+            self._dropOutput()
+            self._life = _Life.DONE
+            self._reason = reason
+        else:
+            return
+        self._mux.streamEnded(self)
+        if self._unread is None:
+            self._lose()
+
+    # Output, for the scheduler
+
+    def sendable(self) -> bool:
+        """
+        @return: whether there is output, and window for all or enough of it.
+        """
+        size = self._outputSize
+        available = self.sendWindow.available
+        return size > 0 and (available >= size or available >= SMALLEST_FRAME)
+
+    def takeOutput(self, limit: int) -> bytes | memoryview:
+        """
+        @return: the next output, at most C{limit} bytes, taken out of the
+            window.
+        """
+        size = min(limit, self._outputSize, self.sendWindow.available)
+        self._outputSize -= size
+        self.sendWindow.available -= size
+        output = self._output
+        assert output is not None, "takeOutput is only called when sendable"
+        offset = self._outputOffset
+        first = output[0]
+        if len(first) - offset > size:
+            self._outputOffset = offset + size
+            return memoryview(first)[offset : offset + size]
+        if not offset and len(first) == size:
+            output.popleft()
+            return first
+        parts: list[bytes | memoryview] = []
+        while size:
+            piece = memoryview(output[0])[offset : offset + size]
+            parts.append(piece)
+            size -= len(piece)
+            offset += len(piece)
+            if offset == len(output[0]):
+                output.popleft()
+                offset = 0
+        self._outputOffset = offset
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def outputTaken(self) -> None:
+        """
+        Output has been written: see who waits for that.
+        """
+        if not self._outputSize:
+            self._output = None
+            if self._producer is None:
+                self._finishOutput()
+                return
+        if self._outputSize <= LOW_WATER and self._producer is not None:
+            self._resumeProducer()
+
+    def _resumeProducer(self) -> None:
+        if not self._streaming:
+            if not self._outputSize:
+                self._producer.resumeProducing()
+        elif self._producerPaused:
+            self._producerPaused = False
+            self._producer.resumeProducing()
+            if self._life is _Life.CLOSING or self._write is _Write.FINISHING:
+                self._mux.callSoon(self._finishOutput)
+        else:
+            self._finishOutput()
+
+    def _finishOutput(self) -> None:
+        """
+        Send the end that was asked for, unless output or a producer that may
+        have some is ahead of it.
+        """
+        if self._outputSize or self._producerPaused:
+            return
+        if self._producer is not None and not self._streaming:
+            return
+        if self._life is _Life.CLOSING:
+            self._end()
+        elif self._life is _Life.LIVE and self._write is _Write.FINISHING:
+            self._write = _Write.CLOSED
+            self._mux.sendControl(self.streamID, Flag.CLOSE_READ)
+            self._mux.callSoon(self._writeHalfClosed)
+
+    def _writeHalfClosed(self) -> None:
+        if self._life is _Life.LIVE:
+            self._tellHalf("writeConnectionLost")
+            self._closeIfBothHalvesAre()
+
+    def _dropOutput(self) -> None:
+        """
+        Forget output, and stop whoever makes it.
+        """
+        self._output = None
+        self._outputSize = self._outputOffset = 0
+        producer = self._producer
+        self._producer = None
+        self._streaming = self._producerPaused = False
+        if producer is not None:
+            try:
+                producer.stopProducing()
+            except Exception:
+                _log.failure("a producer's stopProducing failed")
+
+    # Input
+
+    def _deliver(self, payload: bytes) -> None:
+        try:
+            self.protocol.dataReceived(payload)
+        except Exception:
+            self._applicationFailed()
+        else:
+            self._mux.consumed(self, len(payload))
+
+    def _keep(self, payload: bytes) -> None:
+        """
+        Keep input for later; small pieces are put together.
+        """
+        unread = self._unread
+        if unread is None:
+            self._unread = [payload]
+        elif unread and len(unread[-1]) + len(payload) <= _PIECE_SIZE:
+            unread[-1] += payload
+        else:
+            unread.append(payload)
+
+    def _deliverUnread(self) -> None:
+        """
+        Deliver the input that was kept, until the application pauses again;
+        then what came after it.
+        """
+        while self._unread and not self._paused:
+            self._deliver(self._unread.pop(0))
+        self._delivering = False
+        if self._unread:
+            return
+        self._unread = None
+        if self._life is _Life.DONE:
+            self._lose()
+        elif self._life is _Life.LIVE and self._read is _Read.ENDING:
+            self._endInput()
+
+    def _dropInput(self) -> None:
+        """
+        Forget input that waits, giving credit for it: a peer that waits for
+        that may be what our output waits for.
+        """
+        unread, self._unread = self._unread, None
+        if unread is not None and self._life is not _Life.DONE:
+            self._mux.consumed(self, sum(map(len, unread)))
+        elif unread is not None:
+            self._mux.callSoon(self._lose)
+
+    def _endInput(self) -> None:
+        self._read = _Read.ENDED
+        if not self._tellHalf("readConnectionLost"):
+            self.loseConnection()
+        self._closeIfBothHalvesAre()
+
+    def _tellHalf(self, method: str) -> bool:
+        """
+        Call a method of the protocol if it is half-closeable.
+
+        @return: whether it is.
+        """
+        half = IHalfCloseableProtocol(self.protocol, None)
+        if half is None:
+            return False
+        try:
+            getattr(half, method)()
+        except Exception:
+            self._applicationFailed()
+        return True
+
+    # Ends
+
+    def _closeIfBothHalvesAre(self) -> None:
+        """
+        The reference forgets a stream only when it is closed as a whole.
+        """
+        if (
+            self._life is _Life.LIVE
+            and self._write is _Write.CLOSED
+            and self._read in (_Read.ENDED, _Read.REFUSED)
+        ):
+            self._reason = StreamClosed()
+            self._end()
+
+    def _applicationFailed(self) -> None:
+        """
+        The application raised: log it, and close its stream.
+        """
+        failure = Failure()
+        _log.failure("the protocol of {stream} failed", failure=failure, stream=self)
+        self._abort(failure.value)
+
+    def _abort(self, reason: BaseException) -> None:
+        if self._life <= _Life.CLOSING:
+            self._reason = reason
+            self._dropInput()
+            self._end()
+        elif self._life is _Life.DONE:
+            self._dropInput()
+
+    def _end(self) -> None:
+        """
+        Close the stream on the wire, and tell the protocol soon.
+        """
+        self._life = _Life.DONE
+        self._dropOutput()
+        self._mux.sendControl(self.streamID, Flag.CLOSE_STREAM)
+        self._mux.streamEnded(self)
+        self._mux.callSoon(self._lose)
+
+    def _lose(self) -> None:
+        """
+        Tell the protocol that this was all.
+        """
+        if self._life is not _Life.DONE:
+            return
+        self._life = _Life.LOST
+        self._dropOutput()
+        assert self._reason is not None, "a stream ends for a reason"
+        try:
+            self.protocol.connectionLost(Failure(self._reason))
+        except Exception:
+            _log.failure("connectionLost of the protocol of {stream} failed", stream=self)
+        self._mux.streamLost(self)

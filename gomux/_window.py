@@ -1,0 +1,150 @@
+# -*- test-case-name: gomux.test.test_window -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Flow control: who may send how much on a stream.
+
+Each direction of a stream has a window, which starts with L{INITIAL_WINDOW}
+bytes on both sides.  Sending takes from it.  The receiver's accounting mirrors
+the sender's: receipt debits, and what the application has consumed is given
+back as credit, in batches.  A receiver may give more than was consumed, which
+makes the window larger.
+"""
+
+from __future__ import annotations
+
+from gomux.error import ProtocolViolation
+
+#: What either side may send on a new stream before it gets any credit.
+INITIAL_WINDOW = 131072
+#: A send window may never hold this much or more.
+WINDOW_END = 1 << 31
+#: A peer that waits for window for a whole frame stalls if more consumed
+#: credit than this is kept back.
+MAX_HELD = 65536
+
+#: A faster rate than before, by this factor, shows that the window was what
+#: limited the stream.
+_WORTH_GROWING = 1.4
+
+
+class SendWindow:
+    """
+    How much we may send on a stream.
+
+    @ivar available: in bytes.
+    """
+
+    __slots__ = ("available",)
+
+    def __init__(self) -> None:
+        self.available = INITIAL_WINDOW
+
+    def credit(self, size: int) -> None:
+        """
+        Take the credit of a WindowUpdate.
+
+        @raise ProtocolViolation: if the window would get too large.
+        """
+        if self.available + size >= WINDOW_END:
+            raise ProtocolViolation("a window update lifts the window past 2**31 bytes")
+        self.available += size
+
+
+class Growth:
+    """
+    What the receive windows of one mux may together grow by.
+
+    @ivar available: how many bytes are left of it.
+    """
+
+    __slots__ = ("maxWindow", "available")
+
+    def __init__(self, maxWindow: int, maxGrowth: int) -> None:
+        self.maxWindow = maxWindow
+        self.available = maxGrowth
+
+
+class ReceiveWindow:
+    """
+    How much the peer may send on a stream, and what to give back when.
+
+    The window doubles when a windowful went by clearly faster than before the
+    last time it grew: then it was the window that held the sender back, as on
+    a path with a long round trip.  Where the rate stays the same the window
+    has reached what the path can use, and more would only fill queues.
+
+    @ivar size: the window's present size: what the peer may have sent without
+        our application having consumed it.
+    @ivar available: what the peer may still send.
+    @ivar held: what has been consumed and not yet been given back.
+    """
+
+    __slots__ = ("size", "available", "held", "_passed", "_since", "_rate")
+
+    def __init__(self) -> None:
+        self.size = INITIAL_WINDOW
+        self.available = INITIAL_WINDOW
+        self.held = 0
+        self._passed = 0
+        self._since = 0.0
+        self._rate = 0.0
+
+    def received(self, size: int) -> None:
+        """
+        The peer sent some data.
+
+        @raise ProtocolViolation: if that is more than it was allowed to.
+        """
+        if size > self.available:
+            raise ProtocolViolation(
+                f"{size} bytes of data came for a window of {self.available} bytes"
+            )
+        self.available -= size
+
+    def consumed(self, size: int) -> int:
+        """
+        The application has had some data.
+
+        @return: the credit to give back now, 0 while it is not worth a frame.
+        """
+        held = self.held + size
+        if held * 4 < self.size and held < MAX_HELD:
+            self.held = held
+            return 0
+        self.held = 0
+        self.available += held
+        return held
+
+    def grow(self, passed: int, now: float, growth: Growth) -> int:
+        """
+        See whether the window should be larger, each time credit is given.
+
+        @param passed: how many bytes were consumed since the last call.
+        @param now: the time in seconds.
+        @param growth: what this and the other windows of the mux may grow by.
+        @return: how much credit to give on top, mostly 0.
+        """
+        self._passed += passed
+        if self._passed < self.size:
+            return 0
+        elapsed = now - self._since
+        rate = self._passed / elapsed if elapsed > 0 else 0.0
+        self._since = now
+        self._passed = 0
+        more = min(self.size, growth.maxWindow - self.size, growth.available)
+        if more <= 0 or rate <= self._rate * _WORTH_GROWING:
+            return 0
+        self._rate = rate
+        growth.available -= more
+        self.size += more
+        self.available += more
+        return more
+
+    def release(self, growth: Growth) -> None:
+        """
+        The stream has ended: what its window had grown by is free for others.
+        """
+        growth.available += self.size - INITIAL_WINDOW
+        self.size = INITIAL_WINDOW

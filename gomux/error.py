@@ -1,0 +1,120 @@
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Every error that gomux raises or ends a connection with.
+
+All are L{GomuxError}.  Those that end a stream or a mux are also Twisted's
+L{ConnectionDone<twisted.internet.error.ConnectionDone>} where the end was an
+orderly one and L{ConnectionLost<twisted.internet.error.ConnectionLost>} where
+it was not, so that protocols which know nothing of gomux can tell the two
+apart as they do over TCP.
+"""
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+
+
+class GomuxError(Exception):
+    """
+    Something about a mux or one of its streams went wrong, or came to an end.
+    """
+
+
+class StreamClosed(GomuxError, ConnectionDone):
+    """
+    The stream was closed on this side.
+    """
+
+    MESSAGE = "The stream was closed"
+
+
+class PeerClosedStream(GomuxError, ConnectionDone):
+    """
+    The peer closed the stream.
+    """
+
+    MESSAGE = "The peer closed the stream"
+
+
+class WriteClosed(GomuxError, ConnectionDone):
+    """
+    The writing half of the stream is closed, by either side.
+    """
+
+    MESSAGE = "The write end of the stream is closed"
+
+
+class ConnectionClosed(GomuxError, ConnectionDone):
+    """
+    The mux was closed on this side, and all of its streams with it.
+    """
+
+    MESSAGE = "The mux was closed"
+
+
+class PeerClosedConnection(GomuxError, ConnectionDone):
+    """
+    The peer closed the mux in an orderly way, and all of its streams with it.
+    """
+
+    MESSAGE = "The peer closed the mux"
+
+
+class Truncated(GomuxError, ConnectionLost):
+    """
+    The carrier ended without a CloseMux frame: what was under way may have
+    been cut short, by a network error or by an attacker.
+    """
+
+    MESSAGE = "The carrier ended without CloseMux"
+
+
+class AuthenticationFailed(GomuxError, ConnectionLost):
+    """
+    A frame did not open under the pre-shared key: the peer has another key,
+    does not speak gomux, or the bytes were changed on the way.
+    """
+
+    MESSAGE = "A frame did not authenticate"
+
+
+class ProtocolViolation(GomuxError, ConnectionLost):
+    """
+    The peer holds the key but broke the rules of the protocol.
+    """
+
+    MESSAGE = "The peer violated the protocol"
+
+
+class LimitExceeded(ProtocolViolation):
+    """
+    The peer broke no rule of the wire but went past one of the limits in
+    L{gomux.Limits}.
+    """
+
+    MESSAGE = "The peer went past a limit"
+
+
+class WriteStalled(GomuxError, ConnectionLost):
+    """
+    The peer took nothing off the carrier for L{gomux.Limits.writeStall}
+    seconds while there was something to send.
+    """
+
+    MESSAGE = "The peer does not read"
+
+
+class NonceExhausted(GomuxError, ConnectionLost):
+    """
+    The nonce counter of this direction came to its end.  Nonces are never
+    reused, so the mux ends instead.
+    """
+
+    MESSAGE = "The nonces of this mux are used up"
+
+
+class OpenStreamError(GomuxError):
+    """
+    A stream could not be opened: the mux is closing or closed, has no stream
+    IDs left, or has as many frames queued as it is allowed to.
+    """

@@ -1,0 +1,77 @@
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+What users of gomux may rely on, beside Twisted's own interfaces.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IAddress, IProtocol
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from gomux.error import GomuxError
+
+
+class IStreamFactory(Interface):
+    """
+    What makes the protocols of streams: every
+    L{IProtocolFactory<twisted.internet.interfaces.IProtocolFactory>} does.
+    """
+
+    def buildProtocol(addr: IAddress) -> IProtocol | None:  # type: ignore[misc]
+        """
+        Make the protocol of one stream.
+
+        @param addr: the L{gomux.StreamAddress} of the peer's end.
+        @return: the protocol, or C{None} to refuse the stream.
+        """
+
+
+class IMux(Interface):
+    """
+    One mux: many streams over one carrier.
+    """
+
+    bytesReceived: int = Attribute("How many bytes came off the carrier.")
+    bytesSent: int = Attribute("How many bytes were given to the carrier.")
+    streamCount: int = Attribute("How many streams are open.")
+
+    def openStream(factory: IStreamFactory) -> Deferred[IProtocol]:  # type: ignore[misc]
+        """
+        Open a stream to the peer.
+
+        @param factory: makes the stream's protocol.
+        @return: the protocol, once it is connected.  Fails with
+            L{gomux.OpenStreamError} if there can be no new stream on this mux
+            now, and with L{twisted.internet.error.NoProtocol} if the factory
+            makes none.
+        """
+
+    def close() -> Deferred[GomuxError]:  # type: ignore[misc]
+        """
+        Close all streams once their output is sent, then the mux, bounded by
+        L{gomux.Limits.closeTimeout}.
+
+        @return: as L{whenClosed}.
+        """
+
+    def abort() -> None:  # type: ignore[misc]
+        """
+        Drop the carrier at once.
+        """
+
+    def whenClosed() -> Deferred[GomuxError]:  # type: ignore[misc]
+        """
+        Wait for the end of the mux.
+
+        @return: fires, and never fails, with the reason once the carrier is
+            gone and every stream has been told.
+        """
+
+

@@ -1,0 +1,606 @@
+# -*- test-case-name: gomux.test.test_protocol -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+The mux itself: a protocol that turns the carrier's bytes into streams.
+
+The carrier is always read.  Backpressure is the windows' business: a stream
+that is not read gets no credit, and everything else that a peer can make us
+keep has a limit in L{Limits}.  Two peers that stopped reading while their
+writes are blocked would wait for each other for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import NoProtocol
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from gomux._crypto import Opener, Sealer, deriveKey
+from gomux._frame import ID_END, Flag, Frame, FrameParser
+from gomux._limits import Limits, TokenBucket
+from gomux._scheduler import Scheduler
+from gomux._stream import Stream, StreamAddress
+from gomux._window import Growth
+from gomux.error import (
+    AuthenticationFailed,
+    ConnectionClosed,
+    GomuxError,
+    LimitExceeded,
+    OpenStreamError,
+    PeerClosedConnection,
+    ProtocolViolation,
+    Truncated,
+    WriteStalled,
+)
+from gomux.interfaces import IMux
+
+if TYPE_CHECKING:
+    from gomux.interfaces import IStreamFactory
+
+_DATA = int(Flag.DATA)
+_WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
+
+#: How often a blocked carrier is looked at, as a part of the time allowed: a
+#: reactor that stood still for long sees one look, not the whole time, pass.
+_LOOKS = 12
+
+_log = Logger()
+
+
+@implementer(IMux)
+class MuxProtocol(Protocol):
+    """
+    One mux over one carrier.
+
+    Made by L{MuxFactory}.
+
+    @ivar factory: the factory that made it, whose settings it uses.
+    @ivar bytesReceived: how many bytes came off the carrier.
+    @ivar authenticated: whether the peer has shown that it holds the key, with
+        at least one genuine frame.
+    """
+
+    factory: MuxFactory
+    # What made the mux end; set before the carrier is gone.
+    _reason: GomuxError | None = None
+    _closing = False
+    _carrierGone = False
+    _receiving = False
+    _soonCall: IDelayedCall | None = None
+    _closeCall: IDelayedCall | None = None
+    _keepaliveCall: IDelayedCall | None = None
+    _stallCall: IDelayedCall | None = None
+    bytesReceived = 0
+    authenticated = False
+
+    def __init__(self, factory: MuxFactory) -> None:
+        self.factory = factory
+        self._clock = factory.clock
+        self._limits = limits = factory.limits
+        self._parser = FrameParser(Opener(factory.key))
+        self._streams: dict[int, Stream] = {}
+        self._nextID = 0 if factory.isClient else 1
+        self._peerParity = 1 - self._nextID
+        self._peerNextID = self._peerParity
+        self._peerStreams = 0
+        self._growth = Growth(limits.maxWindow, limits.maxGrowth)
+        self._resets = TokenBucket(limits.resetRate, limits.resetBurst)
+        self._ignored = TokenBucket(limits.ignoredRate, limits.ignoredBurst)
+        self._soon: list[Callable[[], None]] = []
+        self._closed: list[Deferred[GomuxError]] = []
+        self._dispatch: dict[int, Callable[[int, int], None]] = {
+            Flag.OPEN_STREAM: self._frameOpenStream,
+            Flag.CLOSE_READ: self._frameCloseRead,
+            Flag.CLOSE_WRITE: self._frameCloseWrite,
+            Flag.CLOSE_STREAM: self._frameCloseStream,
+            Flag.WINDOW_UPDATE: self._frameWindowUpdate,
+            Flag.CLOSE_MUX: self._frameCloseMux,
+        }
+
+    def __repr__(self) -> str:
+        peer = self.transport.getPeer() if self.transport is not None else "nobody yet"
+        return f"<MuxProtocol {'to' if self.factory.isClient else 'from'} {peer}>"
+
+    @property
+    def bytesSent(self) -> int:
+        """
+        How many bytes were given to the carrier.
+        """
+        return self._scheduler.bytesSent
+
+    @property
+    def streamCount(self) -> int:
+        """
+        How many streams are open.
+        """
+        return len(self._streams)
+
+    # IMux
+
+    def openStream(self, factory: IStreamFactory | IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Open a stream to the peer.
+
+        There is no accept message in the protocol: a peer that does not want
+        the stream closes it.
+
+        @param factory: makes the stream's protocol, for the L{StreamAddress}
+            of the peer's end.
+        @return: the protocol, connected.  Fails with L{OpenStreamError} if
+            there can be no new stream on this mux now, and with L{NoProtocol}
+            if the factory makes none.
+        """
+        if self._closing or self._reason is not None:
+            return fail(OpenStreamError("the mux is closing or closed"))
+        if self._scheduler.controlQueued >= self._limits.maxControl:
+            return fail(OpenStreamError("the carrier is blocked and too many frames wait"))
+        if self._nextID >= ID_END:
+            return fail(OpenStreamError("the mux has no stream IDs left"))
+        streamID = self._nextID
+        try:
+            protocol = factory.buildProtocol(self._address(streamID))
+        except Exception:
+            return fail(Failure())
+        if protocol is None:
+            return fail(NoProtocol())
+        self._nextID += 2
+        stream = self._streams[streamID] = Stream(self, streamID)
+        self._scheduler.control(streamID, Flag.OPEN_STREAM)
+        stream.makeConnection(protocol)
+        return succeed(protocol)
+
+    def close(self) -> Deferred[GomuxError]:
+        """
+        Close all streams once their output is sent, then the mux.
+
+        After L{Limits.closeTimeout} the carrier is aborted, wherever this is.
+
+        @return: as L{whenClosed}.
+        """
+        if not self._closing and self._reason is None:
+            self._closing = True
+            self._closeCall = self._clock.callLater(self._limits.closeTimeout, self.abort)
+            for stream in list(self._streams.values()):
+                stream.closeWith(ConnectionClosed())
+            self._finishClosing()
+        return self.whenClosed()
+
+    def abort(self) -> None:
+        """
+        Drop the carrier at once.
+        """
+        self._fail(ConnectionClosed())
+
+    def evict(self) -> None:
+        """
+        Drop the carrier, in favour of a newer one, because the peer has not
+        shown that it holds the key.
+        """
+        self._fail(LimitExceeded("too many connections wait for their first frame"))
+
+    def whenClosed(self) -> Deferred[GomuxError]:
+        """
+        Wait for the end of the mux.
+
+        @return: fires, and never fails, with the reason once the carrier is
+            gone and every stream has been told.
+        """
+        waiting: Deferred[GomuxError] = Deferred()
+        self._closed.append(waiting)
+        if self._carrierGone:
+            self.callSoon(self._tellClosed)
+        return waiting
+
+    # IProtocol
+
+    def connectionMade(self) -> None:
+        """
+        Take the carrier over.
+        """
+        carrier = self.getCarrier()
+        limits = self._limits
+        self._scheduler = Scheduler(
+            Sealer(self.factory.key),
+            carrier.writeSequence,
+            self._wake,
+            self._fail,
+            limits.maxRefusals,
+        )
+        if ITCPTransport.providedBy(carrier):
+            carrier.setTcpNoDelay(True)
+        carrier.registerProducer(self._scheduler, True)
+        self._keepaliveCall = self._clock.callLater(limits.keepalive, self._keepAlive, 0)
+        self._stallCall = self._clock.callLater(limits.writeStall / _LOOKS, self._look, 0, 0)
+        self.factory.muxConnected(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Take bytes off the carrier: frames for the streams.
+        """
+        if self._reason is not None:
+            return
+        self.bytesReceived += len(data)
+        parser = self._parser
+        parser.receive(data)
+        self._receiving = True
+        try:
+            while self._reason is None:
+                frame = parser.nextFrame()
+                if frame is None:
+                    break
+                self._frameReceived(frame)
+        except GomuxError as error:
+            self._fail(error)
+        finally:
+            self._receiving = False
+        if not self._scheduler.paused and not self._scheduler.idle:
+            self._scheduler.pump()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The carrier is gone, and with it all streams.
+        """
+        self._carrierGone = True
+        self._scheduler.stop()
+        for call in (self._closeCall, self._keepaliveCall, self._stallCall):
+            if call is not None and call.active():
+                call.cancel()
+        if self._reason is None:
+            self._reason = self._reasonOf(reason)
+        for stream in list(self._streams.values()):
+            stream.muxEnded(self._reason)
+        self.factory.muxLost(self, self._reason)
+        self.callSoon(self._tellClosed)
+
+    def _reasonOf(self, reason: Failure) -> GomuxError:
+        """
+        @return: what a carrier that ended by itself means.
+        """
+        if self._closing:
+            return ConnectionClosed()
+        if not self.authenticated:
+            return Truncated(
+                "before any authenticated frame came; wrong pre-shared key, or no gomux peer?"
+            )
+        return Truncated(reason.getErrorMessage())
+
+    def _tellClosed(self) -> None:
+        assert self._reason is not None
+        closed, self._closed = self._closed, []
+        for waiting in closed:
+            waiting.callback(self._reason)
+
+    # What the streams need
+
+    def getCarrier(self) -> ITCPTransport:
+        """
+        @return: the mux's own transport.
+        """
+        return cast(ITCPTransport, self.transport)
+
+    def callSoon(self, function: Callable[[], None]) -> None:
+        """
+        Call a function from the reactor, as soon as it can.
+        """
+        self._soon.append(function)
+        self._wake()
+
+    def activate(self, stream: Stream) -> None:
+        """
+        The stream may have become able to send.
+        """
+        self._scheduler.activate(stream)
+
+    def sendControl(self, streamID: int, flag: int) -> None:
+        """
+        Send a control frame.
+        """
+        self._scheduler.control(streamID, flag)
+
+    def consumed(self, stream: Stream, size: int) -> None:
+        """
+        The application has had some of a stream's input: give credit for it
+        when it is worth a frame.
+        """
+        credit = stream.receiveWindow.consumed(size)
+        if credit and stream.streamID in self._streams:
+            credit += stream.receiveWindow.grow(credit, self._clock.seconds(), self._growth)
+            self._scheduler.credit(stream.streamID, credit)
+
+    def streamEnded(self, stream: Stream) -> None:
+        """
+        Nothing is sent or received for a stream any more.
+        """
+        del self._streams[stream.streamID]
+        stream.receiveWindow.release(self._growth)
+        self._scheduler.forget(stream.streamID)
+        if self._closing:
+            self._finishClosing()
+
+    def streamLost(self, stream: Stream) -> None:
+        """
+        A stream's protocol is done.
+        """
+        if stream.streamID % 2 == self._peerParity:
+            self._peerStreams -= 1
+
+    def _wake(self) -> None:
+        if self._soonCall is None and (not self._receiving or self._soon):
+            self._soonCall = self._clock.callLater(0, self._runSoon)
+
+    def _runSoon(self) -> None:
+        """
+        Make the calls that wait, and send what has come together since.
+        """
+        soon, self._soon = self._soon, []
+        for function in soon:
+            function()
+        self._soonCall = None
+        if self._soon:
+            self._wake()
+        self._scheduler.pump()
+
+    def _address(self, streamID: int) -> StreamAddress:
+        return StreamAddress(self.getCarrier().getPeer(), streamID)
+
+    # Frames
+
+    def _frameReceived(self, frame: Frame) -> None:
+        """
+        Handle one genuine frame.
+
+        @raise GomuxError: if it means the end of the mux.
+        """
+        streamID, length, flag, payload = frame
+        if not self.authenticated:
+            self.authenticated = True
+            self.factory.muxAuthenticated(self)
+        if flag == _DATA:
+            stream = self._streams.get(streamID)
+            if stream is None:
+                self._frameUnknown(streamID)
+            elif payload:
+                stream.frameData(payload)
+            else:
+                self._frameIgnored("empty data frames")
+            return
+        handle = self._dispatch.get(flag)
+        if handle is None:
+            self._frameIgnored("frames without effect")
+        else:
+            handle(streamID, length)
+
+    def _frameIgnored(self, what: str) -> None:
+        """
+        Count a frame that has no effect.
+
+        @raise LimitExceeded: if there are too many of them.
+        """
+        if not self._ignored.take(self._clock.seconds()):
+            raise LimitExceeded(f"too many {what}")
+
+    def _frameUnknown(self, streamID: int) -> None:
+        """
+        Ignore a frame for no stream we have: what was under way when we
+        closed it, which the peer may have had every right to send, or else
+        a frame that is counted.
+        """
+        fromPeer = streamID % 2 == self._peerParity
+        if streamID >= (self._peerNextID if fromPeer else self._nextID):
+            self._frameIgnored("frames for streams that were never opened")
+
+    def _frameOpenStream(self, streamID: int, length: int) -> None:
+        if streamID % 2 != self._peerParity:
+            raise ProtocolViolation(f"the peer opened stream {streamID}, an ID of ours")
+        if streamID in self._streams:
+            raise ProtocolViolation(f"the peer opened stream {streamID} twice")
+        self._peerNextID = max(self._peerNextID, streamID + 2)
+        if self._closing or self._peerStreams >= self._limits.maxStreams:
+            self._scheduler.refuse(streamID)
+            return
+        protocol = self._buildProtocol(streamID)
+        if protocol is None:
+            self._scheduler.refuse(streamID)
+            return
+        self._peerStreams += 1
+        stream = self._streams[streamID] = Stream(self, streamID)
+        stream.makeConnection(protocol)
+
+    def _buildProtocol(self, streamID: int) -> IProtocol | None:
+        factory = self.factory.streamFactory
+        if factory is None:
+            return None
+        try:
+            return factory.buildProtocol(self._address(streamID))
+        except Exception:
+            _log.failure("buildProtocol failed for stream {id} of {mux}", id=streamID, mux=self)
+            return None
+
+    def _frameWindowUpdate(self, streamID: int, length: int) -> None:
+        stream = self._streams.get(streamID)
+        if stream is None:
+            self._frameUnknown(streamID)
+        elif length:
+            stream.frameCredit(length)
+        else:
+            self._frameIgnored("window updates of 0 bytes")
+
+    def _frameCloseRead(self, streamID: int, length: int) -> None:
+        stream = self._streams.get(streamID)
+        if stream is None:
+            self._frameUnknown(streamID)
+        else:
+            stream.frameCloseRead()
+
+    def _frameCloseWrite(self, streamID: int, length: int) -> None:
+        stream = self._streams.get(streamID)
+        if stream is None:
+            self._frameUnknown(streamID)
+        else:
+            stream.frameCloseWrite()
+
+    def _frameCloseStream(self, streamID: int, length: int) -> None:
+        stream = self._streams.get(streamID)
+        if stream is None:
+            self._frameUnknown(streamID)
+            return
+        if not stream.touched and streamID % 2 == self._peerParity:
+            if not self._resets.take(self._clock.seconds()):
+                raise LimitExceeded("streams are opened and closed again too fast")
+        stream.frameCloseStream()
+
+    def _frameCloseMux(self, streamID: int, length: int) -> None:
+        self._end(ConnectionClosed() if self._closing else PeerClosedConnection())
+        self.getCarrier().loseConnection()
+        if self._closeCall is None:
+            self._closeCall = self._clock.callLater(
+                self._limits.closeTimeout, self.getCarrier().abortConnection
+            )
+
+    # Ends
+
+    def _finishClosing(self) -> None:
+        """
+        Once there are no streams, say CloseMux, and leave it to the peer to
+        end the carrier: if we did, what we have not read could take the
+        CloseMux with it.
+        """
+        if not self._streams and not self._scheduler.stopped:
+            self._scheduler.control(0, Flag.CLOSE_MUX)
+            self._scheduler.finish()
+
+    def _fail(self, error: GomuxError) -> None:
+        """
+        End the mux at once.
+        """
+        if self._reason is None:
+            self._end(error)
+            self.getCarrier().abortConnection()
+
+    def _end(self, reason: GomuxError) -> None:
+        """
+        Take the hands off the carrier.
+        """
+        self._reason = reason
+        self._scheduler.stop()
+        self.getCarrier().unregisterProducer()
+
+    # Time
+
+    def _keepAlive(self, batches: int) -> None:
+        """
+        Send a Keepalive if nothing was sent since the last look.
+        """
+        scheduler = self._scheduler
+        if scheduler.batches == batches and scheduler.idle and not scheduler.paused:
+            scheduler.control(0, Flag.KEEPALIVE)
+        self._keepaliveCall = self._clock.callLater(
+            self._limits.keepalive, self._keepAlive, scheduler.batches
+        )
+
+    def _look(self, batches: int, looks: int) -> None:
+        """
+        See whether the carrier still takes what we send.
+        """
+        scheduler = self._scheduler
+        if not scheduler.paused or scheduler.batches != batches:
+            looks = 0
+        elif looks + 1 >= _LOOKS:
+            self._fail(WriteStalled())
+            return
+        else:
+            looks += 1
+        self._stallCall = self._clock.callLater(
+            self._limits.writeStall / _LOOKS, self._look, scheduler.batches, looks
+        )
+
+
+class MuxFactory(Factory):
+    """
+    Makes the mux of each carrier that is connected or accepted.
+
+    @ivar isClient: which of the two roles its muxes have: whether they dialled.
+    @ivar streamFactory: makes the protocols of streams that peers open; with
+        C{None} they are refused.
+    @ivar limits: what a mux may take up.
+    @ivar clock: calls later.
+    @ivar key: the key of all muxes, 32 bytes.
+    @ivar muxes: the muxes that are connected, the oldest first.
+    """
+
+    noisy = False
+    protocol = MuxProtocol
+
+    def __init__(
+        self,
+        psk: bytes | str,
+        isClient: bool,
+        streamFactory: IStreamFactory | IProtocolFactory | None = None,
+        *,
+        clock: IReactorTime,
+        limits: Limits | None = None,
+    ) -> None:
+        """
+        @param psk: the pre-shared key; text stands for its UTF-8 bytes.
+        @param isClient: C{True} for the side that dials the carrier, C{False}
+            for the side that accepts it.
+        @param streamFactory: makes the protocols of streams that peers open.
+        @param clock: the reactor, or for tests a
+            L{Clock<twisted.internet.task.Clock>}.
+        @param limits: by default L{Limits} as it comes.
+        @raise ValueError: if C{psk} is empty.
+        """
+        self.key = deriveKey(psk)
+        self.isClient = isClient
+        self.streamFactory = streamFactory
+        self.clock = clock
+        self.limits = limits if limits is not None else Limits()
+        self.muxes: dict[MuxProtocol, None] = {}
+        self._unauthenticated: dict[MuxProtocol, None] = {}
+
+    def buildProtocol(self, addr: IAddress | None) -> MuxProtocol:
+        """
+        @return: the mux of a new carrier.
+        """
+        return self.protocol(self)
+
+    def muxConnected(self, mux: MuxProtocol) -> None:
+        """
+        A mux has its carrier.  Called by the mux.
+        """
+        self.muxes[mux] = None
+        if not self.isClient:
+            self._unauthenticated[mux] = None
+            if len(self._unauthenticated) > self.limits.maxUnauthenticated:
+                next(iter(self._unauthenticated)).evict()
+
+    def muxAuthenticated(self, mux: MuxProtocol) -> None:
+        """
+        The peer of a mux has shown that it holds the key.  Called by the mux.
+        """
+        self._unauthenticated.pop(mux, None)
+
+    def muxLost(self, mux: MuxProtocol, reason: GomuxError) -> None:
+        """
+        A mux has lost its carrier.  Called by the mux.
+
+        @param reason: why.
+        """
+        self.muxes.pop(mux, None)
+        self._unauthenticated.pop(mux, None)
