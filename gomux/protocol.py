@@ -34,6 +34,7 @@ from zope.interface import implementer
 from gomux._crypto import Opener, Sealer, deriveKey
 from gomux._frame import ID_END, Flag, Frame, FrameParser
 from gomux._limits import Limits, TokenBucket
+from gomux._pool import MuxPool
 from gomux._scheduler import Scheduler
 from gomux._stream import Stream, StreamAddress
 from gomux._window import Growth
@@ -79,10 +80,12 @@ class MuxProtocol(Protocol):
     factory: MuxFactory
     # What made the mux end; set before the carrier is gone.
     _reason: GomuxError | None = None
+    _draining = False
     _closing = False
     _carrierGone = False
     _receiving = False
     _soonCall: IDelayedCall | None = None
+    _drainCall: IDelayedCall | None = None
     _closeCall: IDelayedCall | None = None
     _keepaliveCall: IDelayedCall | None = None
     _stallCall: IDelayedCall | None = None
@@ -118,6 +121,13 @@ class MuxProtocol(Protocol):
         return f"<MuxProtocol {'to' if self.factory.isClient else 'from'} {peer}>"
 
     @property
+    def canOpen(self) -> bool:
+        """
+        Whether L{openStream} can succeed, as far as is known beforehand.
+        """
+        return not self._draining and self._reason is None
+
+    @property
     def bytesSent(self) -> int:
         """
         How many bytes were given to the carrier.
@@ -146,12 +156,10 @@ class MuxProtocol(Protocol):
             there can be no new stream on this mux now, and with L{NoProtocol}
             if the factory makes none.
         """
-        if self._closing or self._reason is not None:
+        if not self.canOpen:
             return fail(OpenStreamError("the mux is closing or closed"))
         if self._scheduler.controlQueued >= self._limits.maxControl:
             return fail(OpenStreamError("the carrier is blocked and too many frames wait"))
-        if self._nextID >= ID_END:
-            return fail(OpenStreamError("the mux has no stream IDs left"))
         streamID = self._nextID
         try:
             protocol = factory.buildProtocol(self._address(streamID))
@@ -163,7 +171,29 @@ class MuxProtocol(Protocol):
         stream = self._streams[streamID] = Stream(self, streamID)
         self._scheduler.control(streamID, Flag.OPEN_STREAM)
         stream.makeConnection(protocol)
+        if self._nextID >= ID_END:
+            # IDs are not used again; who needs more streams needs a new mux.
+            self.drain()
         return succeed(protocol)
+
+    def drain(self, timeout: float | None = None) -> Deferred[GomuxError]:
+        """
+        Open and accept no new streams, and L{close} when the last one is done.
+
+        @param timeout: after how many seconds to close anyway; by default
+            never.
+        @return: as L{whenClosed}.
+        """
+        if timeout is not None and not self._closing and not self._carrierGone:
+            if self._drainCall is None:
+                self._drainCall = self._clock.callLater(timeout, self.close)
+        self._draining = True
+        self._closeIfDrained()
+        return self.whenClosed()
+
+    def _closeIfDrained(self) -> None:
+        if self._draining and not self._streams and not self._closing:
+            self._close()
 
     def close(self) -> Deferred[GomuxError]:
         """
@@ -173,13 +203,17 @@ class MuxProtocol(Protocol):
 
         @return: as L{whenClosed}.
         """
+        self._draining = True
+        self._close()
+        return self.whenClosed()
+
+    def _close(self) -> None:
         if not self._closing and self._reason is None:
             self._closing = True
             self._closeCall = self._clock.callLater(self._limits.closeTimeout, self.abort)
             for stream in list(self._streams.values()):
                 stream.closeWith(ConnectionClosed())
             self._finishClosing()
-        return self.whenClosed()
 
     def abort(self) -> None:
         """
@@ -227,6 +261,8 @@ class MuxProtocol(Protocol):
         carrier.registerProducer(self._scheduler, True)
         self._keepaliveCall = self._clock.callLater(limits.keepalive, self._keepAlive, 0)
         self._stallCall = self._clock.callLater(limits.writeStall / _LOOKS, self._look, 0, 0)
+        if self.factory.greet and self.factory.isClient:
+            self._scheduler.control(0, Flag.KEEPALIVE)
         self.factory.muxConnected(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -258,7 +294,7 @@ class MuxProtocol(Protocol):
         """
         self._carrierGone = True
         self._scheduler.stop()
-        for call in (self._closeCall, self._keepaliveCall, self._stallCall):
+        for call in (self._drainCall, self._closeCall, self._keepaliveCall, self._stallCall):
             if call is not None and call.active():
                 call.cancel()
         if self._reason is None:
@@ -332,6 +368,8 @@ class MuxProtocol(Protocol):
         self._scheduler.forget(stream.streamID)
         if self._closing:
             self._finishClosing()
+        else:
+            self._closeIfDrained()
 
     def streamLost(self, stream: Stream) -> None:
         """
@@ -369,8 +407,7 @@ class MuxProtocol(Protocol):
         """
         streamID, length, flag, payload = frame
         if not self.authenticated:
-            self.authenticated = True
-            self.factory.muxAuthenticated(self)
+            self._authenticate(flag)
         if flag == _DATA:
             stream = self._streams.get(streamID)
             if stream is None:
@@ -385,6 +422,16 @@ class MuxProtocol(Protocol):
             self._frameIgnored("frames without effect")
         else:
             handle(streamID, length)
+
+    def _authenticate(self, flag: int) -> None:
+        """
+        The first genuine frame has come: the peer holds the key.  Show a
+        client that greets that so do we.
+        """
+        self.authenticated = True
+        self.factory.muxAuthenticated(self)
+        if flag == Flag.KEEPALIVE and self.factory.greet and not self.factory.isClient:
+            self._scheduler.control(0, Flag.KEEPALIVE)
 
     def _frameIgnored(self, what: str) -> None:
         """
@@ -411,7 +458,7 @@ class MuxProtocol(Protocol):
         if streamID in self._streams:
             raise ProtocolViolation(f"the peer opened stream {streamID} twice")
         self._peerNextID = max(self._peerNextID, streamID + 2)
-        if self._closing or self._peerStreams >= self._limits.maxStreams:
+        if self._draining or self._peerStreams >= self._limits.maxStreams:
             self._scheduler.refuse(streamID)
             return
         protocol = self._buildProtocol(streamID)
@@ -539,9 +586,12 @@ class MuxFactory(Factory):
     @ivar streamFactory: makes the protocols of streams that peers open; with
         C{None} they are refused.
     @ivar limits: what a mux may take up.
+    @ivar greet: whether a client says a Keepalive as soon as it is connected,
+        and a server answers it with one.  A Keepalive has no effect, but it
+        tells both that the other holds the key, before anything depends on it.
+    @ivar pool: has the muxes that are up.
     @ivar clock: calls later.
     @ivar key: the key of all muxes, 32 bytes.
-    @ivar muxes: the muxes that are connected, the oldest first.
     """
 
     noisy = False
@@ -555,6 +605,8 @@ class MuxFactory(Factory):
         *,
         clock: IReactorTime,
         limits: Limits | None = None,
+        greet: bool = True,
+        pool: MuxPool | None = None,
     ) -> None:
         """
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.
@@ -564,6 +616,9 @@ class MuxFactory(Factory):
         @param clock: the reactor, or for tests a
             L{Clock<twisted.internet.task.Clock>}.
         @param limits: by default L{Limits} as it comes.
+        @param greet: whether to say and answer a Keepalive at the start.
+        @param pool: where to put the muxes that are up, by default one of this
+            factory's own.
         @raise ValueError: if C{psk} is empty.
         """
         self.key = deriveKey(psk)
@@ -571,7 +626,8 @@ class MuxFactory(Factory):
         self.streamFactory = streamFactory
         self.clock = clock
         self.limits = limits if limits is not None else Limits()
-        self.muxes: dict[MuxProtocol, None] = {}
+        self.greet = greet
+        self.pool = pool if pool is not None else MuxPool(clock)
         self._unauthenticated: dict[MuxProtocol, None] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> MuxProtocol:
@@ -584,7 +640,7 @@ class MuxFactory(Factory):
         """
         A mux has its carrier.  Called by the mux.
         """
-        self.muxes[mux] = None
+        self.pool.add(mux)
         if not self.isClient:
             self._unauthenticated[mux] = None
             if len(self._unauthenticated) > self.limits.maxUnauthenticated:
@@ -602,5 +658,5 @@ class MuxFactory(Factory):
 
         @param reason: why.
         """
-        self.muxes.pop(mux, None)
+        self.pool.remove(mux, reason)
         self._unauthenticated.pop(mux, None)
