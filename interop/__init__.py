@@ -1,0 +1,3 @@
+"""
+Live tests against other implementations of the gomux wire. See README.rst.
+"""

@@ -1,0 +1,370 @@
+"""
+A gomux v1.0.0 mux in blocking sockets and threads, on PyNaCl.
+
+It is here to be independent: it was written from the description of the wire
+alone, shares nothing with the project under test, and keeps the habits of the
+Go reference wherever those can be seen from outside. A sender waits until the
+window holds its whole next frame; each read of the application is credited at
+once, in one frame; nonces are random; an accept queue of 256 streams stops the
+reader when it is full; frames for unknown streams are ignored; nothing is
+answered to a bad frame.
+
+One thing is better than there: the thread that reads the connection never
+waits for one that writes, so two of these cannot deadlock each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from enum import IntEnum
+
+from nacl.bindings import (
+    crypto_aead_xchacha20poly1305_ietf_decrypt as openSealed,
+)
+from nacl.bindings import (
+    crypto_aead_xchacha20poly1305_ietf_encrypt as seal,
+)
+from nacl.exceptions import CryptoError
+
+HEADER = struct.Struct("<III24s")
+TAG_SIZE = 16
+MAX_LENGTH = 65536
+WINDOW = 131072
+ACCEPT_QUEUE = 256
+LINGER = 5.0
+"""Seconds to wait for the peer's end of the connection after CloseMux."""
+
+
+class Flag(IntEnum):
+    """
+    The type of a frame.
+    """
+
+    DATA = 0
+    KEEPALIVE = 1
+    OPEN_STREAM = 2
+    CLOSE_READ = 3
+    CLOSE_WRITE = 4
+    CLOSE_STREAM = 5
+    WINDOW_UPDATE = 6
+    CLOSE_MUX = 7
+
+
+class MuxError(Exception):
+    """
+    The mux or a stream has ended; the text says why.
+    """
+
+
+class ClosedHere(MuxError):
+    """
+    This side closed the mux.
+    """
+
+
+class PeerClosedMux(MuxError):
+    """
+    The peer closed the mux with CloseMux.
+    """
+
+
+class PeerClosedStream(MuxError):
+    """
+    The peer closed the stream.
+    """
+
+
+class WriteClosed(MuxError):
+    """
+    The writing direction of the stream is closed.
+    """
+
+
+class Stream:
+    """
+    One stream. Any method may be called from any thread.
+
+    @ivar number: The stream's ID.
+    @ivar _condition: Guards all that follows, and is notified of each change.
+    @ivar _buffer: What came and was not read.
+    @ivar _credit: How many bytes the peer's window has left.
+    @ivar _readClosed: The end of what is buffered is the end of the data.
+    @ivar _writeClosed: Either side closed this side's writing.
+    @ivar _error: Why the stream ended, or L{None}.
+    """
+
+    def __init__(self, mux: Mux, number: int) -> None:
+        self.number = number
+        self._mux = mux
+        self._condition = threading.Condition()
+        self._buffer = bytearray()
+        self._credit = WINDOW
+        self._readClosed = False
+        self._writeClosed = False
+        self._error: MuxError | None = None
+
+    def read(self, size: int) -> bytes:
+        """
+        Wait for data.
+
+        @return: Up to C{size} bytes; none at the end of the data.
+        @raise MuxError: if the mux ended, or this side closed the stream.
+        """
+        with self._condition:
+            self._condition.wait_for(
+                lambda: self._buffer or self._readClosed or self._error
+            )
+            data = bytes(self._buffer[:size])
+            del self._buffer[:size]
+            error, ended = self._error, self._readClosed or self._error
+        if not data and error and not isinstance(error, PeerClosedStream):
+            raise error
+        if data and not ended:
+            self._mux._send(self.number, Flag.WINDOW_UPDATE, length=len(data))
+        return data
+
+    def write(self, data: bytes) -> None:
+        """
+        Send data, waiting for the window of each frame.
+
+        @raise MuxError: if not all of it could be sent.
+        """
+        for start in range(0, len(data), MAX_LENGTH):
+            payload = data[start : start + MAX_LENGTH]
+            self._takeCredit(len(payload))
+            self._mux._send(self.number, Flag.DATA, payload)
+
+    def _takeCredit(self, size: int) -> None:
+        """
+        Wait until the window holds a whole frame, and use it up.
+        """
+        with self._condition:
+            self._condition.wait_for(
+                lambda: self._credit >= size or self._writeClosed or self._error
+            )
+            if self._error is not None:
+                raise self._error
+            if self._writeClosed:
+                raise WriteClosed("write end of stream closed")
+            self._credit -= size
+
+    def closeWrite(self) -> None:
+        """
+        Tell the peer that no more data will come.
+        """
+        with self._condition:
+            self._writeClosed = True
+            self._condition.notify_all()
+        self._mux._send(self.number, Flag.CLOSE_READ)
+
+    def closeRead(self) -> None:
+        """
+        Tell the peer that no more data is wanted.
+        """
+        with self._condition:
+            self._readClosed = True
+            self._condition.notify_all()
+        self._mux._send(self.number, Flag.CLOSE_WRITE)
+
+    def close(self) -> None:
+        """
+        End both directions. Nothing happens on a stream that has ended.
+        """
+        if self._end(MuxError("stream was gracefully closed")):
+            self._mux._forget(self.number)
+            try:
+                self._mux._send(self.number, Flag.CLOSE_STREAM)
+            except MuxError:
+                pass  # it is as closed as it can be
+
+    def _end(self, error: MuxError) -> bool:
+        """
+        End the stream.
+
+        @return: Whether it had not ended before.
+        """
+        with self._condition:
+            if self._error is not None:
+                return False
+            self._error = error
+            self._condition.notify_all()
+            return True
+
+    def _received(self, flag: int, length: int, payload: bytes) -> None:
+        """
+        Take a frame; called by the mux's reader only.
+        """
+        if flag == Flag.CLOSE_STREAM:
+            self._mux._forget(self.number)
+            self._end(PeerClosedStream("peer closed stream gracefully"))
+            return
+        with self._condition:
+            if flag == Flag.DATA:
+                self._buffer += payload
+            elif flag == Flag.WINDOW_UPDATE:
+                self._credit += length
+            elif flag == Flag.CLOSE_READ:
+                self._readClosed = True
+            elif flag == Flag.CLOSE_WRITE:
+                self._writeClosed = True
+            self._condition.notify_all()
+
+
+class Mux:
+    """
+    One mux over a connected socket, which it owns.
+
+    @ivar _lock: Guards all that follows but the socket; notified of each change.
+    @ivar _error: Why the mux ended, or L{None}.
+    @ivar _accepted: Streams that the peer opened and nobody has taken.
+    """
+
+    def __init__(self, connection: socket.socket, psk: str, isClient: bool) -> None:
+        self._socket = connection
+        self._key = hashlib.blake2b(psk.encode(), digest_size=32).digest()
+        self._sending = threading.Lock()
+        self._lock = threading.Condition()
+        self._nextNumber = 0 if isClient else 1
+        self._streams: dict[int, Stream] = {}
+        self._accepted: deque[Stream] = deque()
+        self._error: MuxError | None = None
+        self._reader = threading.Thread(target=self._readFrames, daemon=True)
+        self._reader.start()
+
+    def openStream(self) -> Stream:
+        """
+        Open a stream; data may be written to it at once.
+        """
+        with self._lock:
+            stream = Stream(self, self._nextNumber)
+            self._nextNumber = (self._nextNumber + 2) % (1 << 32)
+            self._streams[stream.number] = stream
+        self._send(stream.number, Flag.OPEN_STREAM)
+        return stream
+
+    def acceptStream(self) -> Stream:
+        """
+        Wait for the next stream that the peer opens.
+
+        @raise MuxError: when the mux has ended.
+        """
+        with self._lock:
+            self._lock.wait_for(lambda: self._accepted or self._error)
+            if self._error is not None:
+                raise self._error
+            self._lock.notify_all()
+            return self._accepted.popleft()
+
+    def close(self) -> None:
+        """
+        Say CloseMux, end all streams, and let the peer read what was sent: a
+        socket closed with unread input would take that back.
+        """
+        try:
+            self._send(0, Flag.CLOSE_MUX)
+        except MuxError:
+            pass  # the peer was faster
+        self._end(ClosedHere("underlying connection was closed"))
+        self._shutdown(socket.SHUT_WR)
+        self._reader.join(LINGER)
+        self._shutdown(socket.SHUT_RDWR)
+
+    def _shutdown(self, how: int) -> None:
+        """
+        Shut the connection down, which unlike closing it ends waiting calls.
+        """
+        try:
+            self._socket.shutdown(how)
+        except OSError:
+            pass  # it has ended already
+
+    def _forget(self, number: int) -> None:
+        with self._lock:
+            self._streams.pop(number, None)
+
+    def _end(self, error: MuxError) -> None:
+        """
+        End the mux and each of its streams; the first reason counts.
+        """
+        with self._lock:
+            if self._error is not None:
+                return
+            self._error = error
+            streams = list(self._streams.values())
+            self._lock.notify_all()
+        for stream in streams:
+            stream._end(error)
+
+    def _send(
+        self, number: int, flag: Flag, payload: bytes = b"", length: int = 0
+    ) -> None:
+        if self._error is not None:
+            raise self._error
+        nonce = os.urandom(24)
+        header = HEADER.pack(number, length or len(payload), flag, nonce)
+        frame = header + seal(payload, header, nonce, self._key)
+        try:
+            with self._sending:
+                self._socket.sendall(frame)
+        except OSError as e:
+            error = MuxError(f"could not write: {e}")
+            self._end(error)
+            raise error from e
+
+    def _readFrames(self) -> None:
+        """
+        Read until the connection ends, the reader thread's whole life.
+        """
+        with self._socket, self._socket.makefile("rb", MAX_LENGTH) as source:
+            try:
+                while self._error is None:
+                    self._readFrame(source.read)
+                while isinstance(self._error, ClosedHere) and source.read(MAX_LENGTH):
+                    pass
+            except (MuxError, OSError) as e:
+                self._end(e if isinstance(e, MuxError) else MuxError(str(e)))
+                self._shutdown(socket.SHUT_RDWR)
+
+    def _readFrame(self, read: Callable[[int], bytes]) -> None:
+        """
+        @param read: Reads exactly as many bytes as asked for, or to the end.
+        @raise MuxError: for whatever ends the mux.
+        """
+        header = read(HEADER.size)
+        if len(header) < HEADER.size:
+            raise MuxError("the connection ended without CloseMux")
+        number, length, flag, nonce = HEADER.unpack(header)
+        if length > MAX_LENGTH:
+            raise MuxError(f"a length of {length} is more than {MAX_LENGTH}")
+        sealed = read(TAG_SIZE + (length if flag == Flag.DATA else 0))
+        try:
+            payload = openSealed(sealed, header, nonce, self._key)
+        except (CryptoError, ValueError):
+            raise MuxError("message authentication failed") from None
+        if flag == Flag.CLOSE_MUX:
+            raise PeerClosedMux("peer closed mux gracefully")
+        if flag == Flag.OPEN_STREAM:
+            self._opened(Stream(self, number))
+            return
+        with self._lock:
+            stream = self._streams.get(number)
+        if stream is not None:
+            stream._received(flag, length, payload)
+
+    def _opened(self, stream: Stream) -> None:
+        """
+        Queue a stream that the peer opened, waiting while the queue is full.
+        """
+        with self._lock:
+            self._streams[stream.number] = stream
+            self._lock.wait_for(
+                lambda: len(self._accepted) < ACCEPT_QUEUE or self._error
+            )
+            self._accepted.append(stream)
+            self._lock.notify_all()

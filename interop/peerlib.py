@@ -1,0 +1,204 @@
+"""
+What the Python peers of the live tests have in common: the command line, the
+lines of output, and the data that is carried. It knows nothing of the mux.
+
+The peers run as scripts, so they import this by its bare name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+BUFFER_SIZE = 65536
+
+PATTERN_PERIOD = 251
+"""The byte at offset C{i} of the pattern is C{i mod PATTERN_PERIOD}."""
+
+_PATTERN = bytes(range(PATTERN_PERIOD)) * (BUFFER_SIZE // PATTERN_PERIOD + 2)
+
+ENDLESS = 1 << 50
+"""How much a sink is promised that runs until it is closed."""
+
+WARM_UP = 1 << 20
+"""How many bytes each sink takes before an echo beside it is measured."""
+
+HALF_CLOSE_SIZE = 70000
+"""
+What a direction carries to prove that it is open: more than a frame, less than
+a window.
+"""
+
+HALF_CLOSE_ORDERS = [
+    order
+    for length in range(1, 5)
+    for order in itertools.permutations(("lw", "lr", "rw", "rr"), length)
+]
+"""
+Every order of every choice of the four events: the local or the remote side
+closes its writing or its reading.
+"""
+
+
+class DriverFailed(Exception):
+    """
+    A driver did not see what it should have.
+    """
+
+
+def parseOptions(arguments: Sequence[str]) -> argparse.Namespace:
+    """
+    Parse a peer's command line.
+
+    @param arguments: What follows the program's name.
+    @return: The options: C{psk}, C{listen}, C{connect}, C{forward}, C{target},
+        C{readSize} (bytes), C{readDelay} (seconds) and C{drive} (a list).
+        Addresses are C{(host, port)} or L{None}.
+    """
+    parser = argparse.ArgumentParser(description="A peer of the live tests.")
+    parser.add_argument("--psk", required=True)
+    role = parser.add_mutually_exclusive_group(required=True)
+    role.add_argument("--listen", type=parseAddress)
+    role.add_argument("--connect", type=parseAddress)
+    parser.add_argument("--forward", type=parseAddress)
+    parser.add_argument("--target", type=parseAddress)
+    parser.add_argument("--read-size", dest="readSize", type=int, default=BUFFER_SIZE)
+    parser.add_argument(
+        "--read-delay",
+        dest="readDelay",
+        type=lambda milliseconds: int(milliseconds) / 1000,
+        default=0.0,
+    )
+    parser.add_argument("--drive", action="append", default=[])
+    return parser.parse_args(arguments)
+
+
+def parseAddress(text: str) -> tuple[str, int]:
+    """
+    Split C{HOST:PORT}.
+    """
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+def say(line: str) -> None:
+    """
+    Print one line for whoever started this peer.
+    """
+    sys.stdout.write(line + "\n")  # one write: threads share the output
+    sys.stdout.flush()
+
+
+def sayAddress(word: str, address: tuple[Any, ...]) -> None:
+    """
+    Print where this peer listens.
+    """
+    say(f"{word} {address[0]}:{address[1]}")
+
+
+def patternAt(offset: int, size: int) -> bytes:
+    """
+    Return bytes of the pattern.
+
+    @param size: How many are wanted; at most L{BUFFER_SIZE} are returned.
+    """
+    start = offset % PATTERN_PERIOD
+    return _PATTERN[start : start + min(size, BUFFER_SIZE)]
+
+
+def patternChunks(size: int, chunkSize: int = BUFFER_SIZE) -> Iterator[bytes]:
+    """
+    Cut the first bytes of the pattern into writes.
+
+    @param size: How many bytes in all.
+    @param chunkSize: How many in one write, at most L{BUFFER_SIZE}.
+    """
+    for offset in range(0, size, chunkSize):
+        yield patternAt(offset, min(chunkSize, size - offset))
+
+
+def isPatternAt(offset: int, data: bytes) -> bool:
+    """
+    Tell whether data is what the pattern has at this offset.
+    """
+    return all(
+        data[i : i + BUFFER_SIZE] == patternAt(offset + i, len(data) - i)
+        for i in range(0, len(data), BUFFER_SIZE)
+    )
+
+
+def shares(total: int, streams: int) -> list[int]:
+    """
+    Share bytes out evenly; the first streams get what does not divide.
+    """
+    share, rest = divmod(total, streams)
+    return [share + (i < rest) for i in range(streams)]
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """
+    Return the smallest value that C{percent} of the values do not exceed.
+    """
+    if not values:
+        return 0.0
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+
+
+def echoTimes(size: int, times: list[float]) -> dict[str, Any]:
+    """
+    Make the result of an echo driver.
+
+    @param times: Round trips in seconds; they are reported in microseconds.
+    """
+    return {
+        "size": size,
+        "count": len(times),
+        "p50": percentile(times, 50) * 1e6,
+        "p99": percentile(times, 99) * 1e6,
+    }
+
+
+def driverResult(
+    line: str, started: float, fields: dict[str, Any], error: str | None = None
+) -> dict[str, Any]:
+    """
+    Complete what one driver found to what is printed.
+
+    @param line: The driver with its arguments.
+    @param started: When it started, by L{time.monotonic}.
+    @param fields: What it found; C{seconds} only if it measured for itself.
+    @param error: Why it failed, or L{None}.
+    """
+    result: dict[str, Any] = {
+        "driver": line.partition(" ")[0],
+        "ok": error is None,
+        "seconds": time.monotonic() - started,
+        **fields,
+    }
+    if error is not None:
+        result["error"] = error
+    if "bytes" in result:
+        result["rate"] = result["bytes"] / result["seconds"]
+    return result
+
+
+def toLine(result: dict[str, Any]) -> str:
+    """
+    Write a result as its line of JSON.
+    """
+    return json.dumps(result, sort_keys=True)
+
+
+def residentBytes() -> int:
+    """
+    Return how much memory this process has.
+    """
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
