@@ -39,8 +39,8 @@ PROGRAMS = {"nginx": "nginx-light", "ssh": "openssh-client", "sshd": "openssh-se
 
 GO_PEER = "gomux-go-peer"
 
-#: Interop modules that must be there; any other C{test_*.py} runs too.
-EXPECTED_LEGS = ["test_readme"]
+#: Modules of interop/ that must be there; any other C{test_*.py} runs too.
+EXPECTED = ["test_matrix", "test_peers", "test_readme"]
 
 
 @dataclass
@@ -178,16 +178,18 @@ class Gate:
         self.report(heading, Counts(passed=int(ok), failed=int(not ok)), output)
         return ok
 
-    def tests(self, heading: str, *argv: str, limit: float) -> Counts:
+    def tests(self, heading: str, *argv: str, limit: float) -> tuple[Counts, str]:
         """
         A step made of trial's tests.
+
+        @return: The counts, and all that trial printed.
         """
         ok, output = self.execute(heading, *argv, limit=limit)
         counts = trialCounts(output)
         if not ok and not counts.failed:
             counts.failed = 1
         self.report(heading, counts, output)
-        return counts
+        return counts, output
 
 
 def setUp(gate: Gate) -> bool:
@@ -254,24 +256,38 @@ def tests(gate: Gate) -> None:
     print("      ", table.splitlines()[-1])
 
 
+def legs(output: str) -> dict[str, dict[str, int]]:
+    """
+    Count from trial's listing, per test class: OK, SKIPPED, FAIL, ...
+    """
+    found: dict[str, dict[str, int]] = {}
+    leg: dict[str, int] = {}
+    for line in output.splitlines():
+        if heading := re.fullmatch(r"  (\w+)", line):
+            leg = found.setdefault(heading[1], {})
+        elif outcome := re.fullmatch(r"    \S.*\[(\w+)\]", line):
+            leg[outcome[1]] = leg.get(outcome[1], 0) + 1
+    return found
+
+
 def interop(gate: Gate) -> None:
     """
-    Each module of interop/ is a leg of its own; the README's commands too.
+    Each module of interop/, which has the README's commands too; each class
+    of tests is a leg, for instance this project with the Go reference.
     """
     found = [path.stem for path in (ROOT / "interop").glob("test_*.py")]
-    lines = []
-    for leg in sorted({*found, *EXPECTED_LEGS}):
-        counts = gate.tests(
-            f"interop {leg}",
-            *("trial", "--temp-directory", str(gate.temporary / leg)),
-            f"interop.{leg}",
+    for module in sorted({*found, *EXPECTED}):
+        _, output = gate.tests(
+            f"interop {module}",
+            *("trial", "--temp-directory", str(gate.temporary / module)),
+            f"interop.{module}",
             limit=300,
         )
-        verb = "ran" if counts.passed + counts.failed else "did not run"
-        lines.append(f"interop leg {leg} {verb}")
-        lines += [f"  {len(s)} skipped: {why}" for why, s in counts.skips.items()]
-    lines.append(f"Go peer: {shutil.which(GO_PEER) or 'not on the PATH'}")
-    print("\n".join(" " * 7 + line for line in lines))
+        for leg, outcomes in legs(output).items():
+            verb = "ran" if set(outcomes) - {"SKIPPED"} else "did not run"
+            numbers = ", ".join(f"{n} {what}" for what, n in outcomes.items())
+            print(f"         leg {leg} {verb}: {numbers}")
+    print(f"       Go peer: {shutil.which(GO_PEER) or 'not on the PATH'}")
 
 
 def docs(gate: Gate) -> None:
