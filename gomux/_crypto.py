@@ -101,7 +101,9 @@ class Sealer:
 
     __slots__ = ("prefix", "_next", "_encrypt")
 
-    def __init__(self, key: bytes, prefix: bytes | None = None, counter: int = 0) -> None:
+    def __init__(
+        self, key: bytes, prefix: bytes | None = None, counter: int = 0
+    ) -> None:
         """
         @param key: 32 bytes.
         @param prefix: 16 bytes that were never used with this key before;

@@ -67,7 +67,11 @@ Frame = tuple[int, int, int, bytes]
 
 
 def sealFrame(
-    sealer: Sealer, streamID: int, length: int, flag: int, payload: bytes | memoryview = b""
+    sealer: Sealer,
+    streamID: int,
+    length: int,
+    flag: int,
+    payload: bytes | memoryview = b"",
 ) -> tuple[bytes, bytes]:
     """
     Make one frame, ready to be written.
@@ -155,7 +159,12 @@ class FrameParser:
             end = body + _sealedSize(length, flag)
             if end <= len(piece):
                 self._offset = end
-                return streamID, length, flag, self._open(header, memoryview(piece)[body:end])
+                return (
+                    streamID,
+                    length,
+                    flag,
+                    self._open(header, memoryview(piece)[body:end]),
+                )
         self._start += memoryview(piece)[offset:]
         self._drop()
         return None

@@ -108,7 +108,9 @@ class TokenBucket:
         @return: whether the event is still allowed.
         """
         if self._updated is not None:
-            self.tokens = min(self._burst, self.tokens + (now - self._updated) * self._rate)
+            self.tokens = min(
+                self._burst, self.tokens + (now - self._updated) * self._rate
+            )
         self._updated = now
         if self.tokens < 1:
             return False

@@ -12,7 +12,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+)
 
 from gomux.error import OpenStreamError
 
@@ -81,7 +86,9 @@ class MuxPool:
             self._muxes.remove(mux)
             self.lastReason = reason
 
-    def openStream(self, factory: IStreamFactory | IProtocolFactory) -> Deferred[IProtocol]:
+    def openStream(
+        self, factory: IStreamFactory | IProtocolFactory
+    ) -> Deferred[IProtocol]:
         """
         Open a stream on the next mux, or on the first one to come.
 
@@ -94,7 +101,9 @@ class MuxPool:
         if mux is not None:
             return mux.openStream(factory)
         if len(self._waiting) >= self._maxWaiting:
-            return fail(OpenStreamError("no mux is up, and too many streams wait for one"))
+            return fail(
+                OpenStreamError("no mux is up, and too many streams wait for one")
+            )
         waiting = _Waiting(factory)
         waiting.result = Deferred(lambda _: self._forget(waiting))
         waiting.timeout = self._clock.callLater(self._timeout, self._expire, waiting)
@@ -120,7 +129,9 @@ class MuxPool:
 
     def _expire(self, waiting: _Waiting) -> None:
         self._forget(waiting)
-        reason = f"; the last one: {self.lastReason}" if self.lastReason is not None else ""
+        reason = (
+            f"; the last one: {self.lastReason}" if self.lastReason is not None else ""
+        )
         waiting.result.errback(
             OpenStreamError(f"no mux was up within {self._timeout:g} seconds{reason}")
         )

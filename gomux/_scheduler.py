@@ -128,7 +128,11 @@ class Scheduler:
         Whether there is nothing that could be written now.
         """
         return not (
-            self._control or self._refusals or self._credits or self._fresh or self._bulk
+            self._control
+            or self._refusals
+            or self._credits
+            or self._fresh
+            or self._bulk
         )
 
     def control(self, streamID: int, flag: int) -> None:
@@ -145,7 +149,9 @@ class Scheduler:
         @raise LimitExceeded: if the peer has left too many of these unread.
         """
         if len(self._refusals) >= self._maxRefusals:
-            raise LimitExceeded("refused streams go on coming, and the refusals are not read")
+            raise LimitExceeded(
+                "refused streams go on coming, and the refusals are not read"
+            )
         self._refusals.append(streamID)
         self._wakeUp()
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import (
@@ -288,7 +288,11 @@ class Stream:
             self.touched = True
         self._output.append(data)
         self._outputSize += len(data)
-        if self._outputSize > HIGH_WATER and self._streaming and not self._producerPaused:
+        if (
+            self._outputSize > HIGH_WATER
+            and self._streaming
+            and not self._producerPaused
+        ):
             self._producerPaused = True
             self._producer.pauseProducing()
         if not self.queued:
@@ -321,13 +325,13 @@ class Stream:
         """
         self.closeWith(StreamClosed())
 
-    def getHost(self) -> StreamAddress:
+    def getHost(self) -> StreamAddress:  # type: ignore[override]
         """
         @return: this end's address.
         """
         return StreamAddress(self._mux.getCarrier().getHost(), self.streamID)
 
-    def getPeer(self) -> StreamAddress:
+    def getPeer(self) -> StreamAddress:  # type: ignore[override]
         """
         @return: the other end's address.
         """
@@ -766,7 +770,7 @@ class Stream:
         """
         failure = Failure()
         _log.failure("the protocol of {stream} failed", failure=failure, stream=self)
-        self._abort(failure.value)
+        self._abort(cast(Exception, failure.value))
 
     def _abort(self, reason: BaseException) -> None:
         if self._life <= _Life.CLOSING:
@@ -798,5 +802,7 @@ class Stream:
         try:
             self.protocol.connectionLost(Failure(self._reason))
         except Exception:
-            _log.failure("connectionLost of the protocol of {stream} failed", stream=self)
+            _log.failure(
+                "connectionLost of the protocol of {stream} failed", stream=self
+            )
         self._mux.streamLost(self)

@@ -24,7 +24,7 @@ class IStreamFactory(Interface):
     L{IProtocolFactory<twisted.internet.interfaces.IProtocolFactory>} does.
     """
 
-    def buildProtocol(addr: IAddress) -> IProtocol | None:  # type: ignore[misc]
+    def buildProtocol(addr: IAddress) -> IProtocol | None:
         """
         Make the protocol of one stream.
 
@@ -42,7 +42,7 @@ class IMux(Interface):
     bytesSent: int = Attribute("How many bytes were given to the carrier.")
     streamCount: int = Attribute("How many streams are open.")
 
-    def openStream(factory: IStreamFactory) -> Deferred[IProtocol]:  # type: ignore[misc]
+    def openStream(factory: IStreamFactory) -> Deferred[IProtocol]:
         """
         Open a stream to the peer.
 
@@ -53,7 +53,7 @@ class IMux(Interface):
             makes none.
         """
 
-    def close() -> Deferred[GomuxError]:  # type: ignore[misc]
+    def close() -> Deferred[GomuxError]:
         """
         Close all streams once their output is sent, then the mux, bounded by
         L{gomux.Limits.closeTimeout}.
@@ -61,17 +61,15 @@ class IMux(Interface):
         @return: as L{whenClosed}.
         """
 
-    def abort() -> None:  # type: ignore[misc]
+    def abort() -> None:
         """
         Drop the carrier at once.
         """
 
-    def whenClosed() -> Deferred[GomuxError]:  # type: ignore[misc]
+    def whenClosed() -> Deferred[GomuxError]:
         """
         Wait for the end of the mux.
 
         @return: fires, and never fails, with the reason once the carrier is
             gone and every stream has been told.
         """
-
-

@@ -16,10 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import NoProtocol
 from twisted.internet.interfaces import (
     IAddress,
+    IConsumer,
     IDelayedCall,
     IProtocol,
     IProtocolFactory,
@@ -39,7 +41,6 @@ from gomux._scheduler import Scheduler
 from gomux._stream import Stream, StreamAddress
 from gomux._window import Growth
 from gomux.error import (
-    AuthenticationFailed,
     ConnectionClosed,
     GomuxError,
     LimitExceeded,
@@ -60,6 +61,11 @@ _WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
 #: How often a blocked carrier is looked at, as a part of the time allowed: a
 #: reactor that stood still for long sees one look, not the whole time, pass.
 _LOOKS = 12
+
+#: How many bytes are read from the carrier at once, and written to it before it
+#: is full.  Twisted's 65536 hold less than one frame, which costs half of the
+#: throughput; much more would only wait there, beyond the scheduler's reach.
+CARRIER_BUFFER = 262144
 
 _log = Logger()
 
@@ -143,7 +149,9 @@ class MuxProtocol(Protocol):
 
     # IMux
 
-    def openStream(self, factory: IStreamFactory | IProtocolFactory) -> Deferred[IProtocol]:
+    def openStream(
+        self, factory: IStreamFactory | IProtocolFactory
+    ) -> Deferred[IProtocol]:
         """
         Open a stream to the peer.
 
@@ -159,7 +167,9 @@ class MuxProtocol(Protocol):
         if not self.canOpen:
             return fail(OpenStreamError("the mux is closing or closed"))
         if self._scheduler.controlQueued >= self._limits.maxControl:
-            return fail(OpenStreamError("the carrier is blocked and too many frames wait"))
+            return fail(
+                OpenStreamError("the carrier is blocked and too many frames wait")
+            )
         streamID = self._nextID
         try:
             protocol = factory.buildProtocol(self._address(streamID))
@@ -210,7 +220,9 @@ class MuxProtocol(Protocol):
     def _close(self) -> None:
         if not self._closing and self._reason is None:
             self._closing = True
-            self._closeCall = self._clock.callLater(self._limits.closeTimeout, self.abort)
+            self._closeCall = self._clock.callLater(
+                self._limits.closeTimeout, self.abort
+            )
             for stream in list(self._streams.values()):
                 stream.closeWith(ConnectionClosed())
             self._finishClosing()
@@ -258,9 +270,15 @@ class MuxProtocol(Protocol):
         )
         if ITCPTransport.providedBy(carrier):
             carrier.setTcpNoDelay(True)
-        carrier.registerProducer(self._scheduler, True)
-        self._keepaliveCall = self._clock.callLater(limits.keepalive, self._keepAlive, 0)
-        self._stallCall = self._clock.callLater(limits.writeStall / _LOOKS, self._look, 0, 0)
+        if isinstance(carrier, FileDescriptor):
+            carrier.bufferSize = CARRIER_BUFFER
+        cast(IConsumer, carrier).registerProducer(self._scheduler, True)
+        self._keepaliveCall = self._clock.callLater(
+            limits.keepalive, self._keepAlive, 0
+        )
+        self._stallCall = self._clock.callLater(
+            limits.writeStall / _LOOKS, self._look, 0, 0
+        )
         if self.factory.greet and self.factory.isClient:
             self._scheduler.control(0, Flag.KEEPALIVE)
         self.factory.muxConnected(self)
@@ -294,7 +312,12 @@ class MuxProtocol(Protocol):
         """
         self._carrierGone = True
         self._scheduler.stop()
-        for call in (self._drainCall, self._closeCall, self._keepaliveCall, self._stallCall):
+        for call in (
+            self._drainCall,
+            self._closeCall,
+            self._keepaliveCall,
+            self._stallCall,
+        ):
             if call is not None and call.active():
                 call.cancel()
         if self._reason is None:
@@ -312,7 +335,8 @@ class MuxProtocol(Protocol):
             return ConnectionClosed()
         if not self.authenticated:
             return Truncated(
-                "before any authenticated frame came; wrong pre-shared key, or no gomux peer?"
+                "before any authenticated frame came;"
+                " wrong pre-shared key, or no gomux peer?"
             )
         return Truncated(reason.getErrorMessage())
 
@@ -356,7 +380,9 @@ class MuxProtocol(Protocol):
         """
         credit = stream.receiveWindow.consumed(size)
         if credit and stream.streamID in self._streams:
-            credit += stream.receiveWindow.grow(credit, self._clock.seconds(), self._growth)
+            credit += stream.receiveWindow.grow(
+                credit, self._clock.seconds(), self._growth
+            )
             self._scheduler.credit(stream.streamID, credit)
 
     def streamEnded(self, stream: Stream) -> None:
@@ -476,7 +502,9 @@ class MuxProtocol(Protocol):
         try:
             return factory.buildProtocol(self._address(streamID))
         except Exception:
-            _log.failure("buildProtocol failed for stream {id} of {mux}", id=streamID, mux=self)
+            _log.failure(
+                "buildProtocol failed for stream {id} of {mux}", id=streamID, mux=self
+            )
             return None
 
     def _frameWindowUpdate(self, streamID: int, length: int) -> None:
@@ -546,7 +574,7 @@ class MuxProtocol(Protocol):
         """
         self._reason = reason
         self._scheduler.stop()
-        self.getCarrier().unregisterProducer()
+        cast(IConsumer, self.getCarrier()).unregisterProducer()
 
     # Time
 
@@ -595,7 +623,6 @@ class MuxFactory(Factory):
     """
 
     noisy = False
-    protocol = MuxProtocol
 
     def __init__(
         self,
@@ -630,11 +657,13 @@ class MuxFactory(Factory):
         self.pool = pool if pool is not None else MuxPool(clock)
         self._unauthenticated: dict[MuxProtocol, None] = {}
 
-    def buildProtocol(self, addr: IAddress | None) -> MuxProtocol:
+    def buildProtocol(  # type: ignore[override]
+        self, addr: IAddress | None
+    ) -> MuxProtocol:
         """
         @return: the mux of a new carrier.
         """
-        return self.protocol(self)
+        return MuxProtocol(self)
 
     def muxConnected(self, mux: MuxProtocol) -> None:
         """
