@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
-from gomux.error import AuthenticationFailed, NonceExhausted
+from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
 
 KEY_SIZE = 32
 PREFIX_SIZE = 16
@@ -35,6 +35,8 @@ TAG_SIZE = 16
 
 _NONCE_START = b"\x00\x00\x00\x00"
 _COUNTER_END = 1 << 64
+# Left over for the frame that ends a mux.
+_LAST_COUNTER = _COUNTER_END - 1
 
 _fourWords = Struct("<4I")
 _eightWords = Struct("<8I")
@@ -123,15 +125,30 @@ class Sealer:
         @param fields: the header without its nonce; authenticated with it.
         @param payload: what to encrypt.
         @return: the whole header, and the ciphertext with its tag.
-        @raise NonceExhausted: if all 2**64 nonces have been used.
+        @raise NonceExhausted: if all 2**64 nonces have been used but the one
+            for L{sealLast}.
         """
         count = self._next
-        if count >= _COUNTER_END:
+        if count >= _LAST_COUNTER:
             raise NonceExhausted()
         self._next = count + 1
         tail = _counter.pack(count)
         header = b"".join((fields, self.prefix, tail))
         return header, self._encrypt(_NONCE_START + tail, payload, header)
+
+    def sealLast(self, fields: bytes) -> tuple[bytes, bytes]:
+        """
+        Seal the frame that ends the mux with the nonce that L{seal} leaves
+        over.  It has no payload, and no frame can be sealed after it.
+
+        @raise NonceExhausted: if this was done before.
+        """
+        if self._next > _LAST_COUNTER:
+            raise NonceExhausted()
+        self._next = _COUNTER_END
+        tail = _counter.pack(_LAST_COUNTER)
+        header = b"".join((fields, self.prefix, tail))
+        return header, self._encrypt(_NONCE_START + tail, b"", header)
 
 
 class Opener:
@@ -169,3 +186,47 @@ class Opener:
             return self._decrypt(_NONCE_START + header[-8:], sealed, header)
         except InvalidTag:
             raise AuthenticationFailed() from None
+
+
+class SequencedOpener:
+    """
+    Opens the frames of one direction of one mux, each only in its turn: the
+    nonces must be those that the peer's L{Sealer} has, one after another.
+    """
+
+    __slots__ = ("_prefix", "_next", "_decrypt")
+
+    def __init__(self, key: bytes, prefix: bytes, counter: int = 0) -> None:
+        """
+        @param key: 32 bytes.
+        @param prefix: the first 16 bytes of all nonces.
+        @param counter: the next nonce's counter, from 0 to 2**64 - 1.
+        """
+        self._prefix = prefix
+        self._next = counter
+        self._decrypt = ChaCha20Poly1305(hchacha20(key, prefix)).decrypt
+
+    def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
+        """
+        Open one frame.
+
+        @param header: the whole header.
+        @param sealed: the ciphertext with its tag.
+        @return: the payload.
+        @raise OutOfSequence: if the frame is not the next one.
+        @raise AuthenticationFailed: if the frame was not sealed with this key
+            or was changed since.
+        """
+        count = self._next
+        if count >= _COUNTER_END:
+            raise OutOfSequence("a frame came after the last one of the sequence")
+        # Nonces are no secrets: this need not take the same time always.
+        tail = _counter.pack(count)
+        if header[-8:] != tail or header[-24:-8] != self._prefix:
+            raise OutOfSequence(f"frame {count} was due, and another one came")
+        try:
+            payload = self._decrypt(_NONCE_START + tail, sealed, header)
+        except InvalidTag:
+            raise AuthenticationFailed() from None
+        self._next = count + 1
+        return payload

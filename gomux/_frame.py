@@ -61,6 +61,7 @@ ID_END = 1 << 32
 # Plain integers: comparing with a member of an IntEnum costs a call.
 _DATA = int(Flag.DATA)
 _WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
+_CLOSE_MUX = int(Flag.CLOSE_MUX)
 
 #: A frame as it comes off the wire: stream ID, length, flags, payload.
 Frame = tuple[int, int, int, bytes]
@@ -87,6 +88,16 @@ def sealFrame(
     @raise NonceExhausted: if the mux has no nonce left.
     """
     return sealer.seal(_fields.pack(streamID, length, flag), payload)
+
+
+def sealLastFrame(sealer: Sealer) -> tuple[bytes, bytes]:
+    """
+    Make the CloseMux for when the nonces have run out: one is left for it.
+
+    @return: as L{sealFrame}.
+    @raise NonceExhausted: if that one is used up, too.
+    """
+    return sealer.sealLast(_fields.pack(0, 0, _CLOSE_MUX))
 
 
 class IOpener(Protocol):
@@ -130,6 +141,12 @@ class FrameParser:
         How many bytes wait for the rest of their frame.
         """
         return len(self._start) + len(self._piece) - self._offset
+
+    def useOpener(self, opener: IOpener) -> None:
+        """
+        Have all frames from the next one on opened by another opener.
+        """
+        self._open = opener.open
 
     def receive(self, piece: bytes) -> None:
         """

@@ -58,6 +58,16 @@ class Limits:
 
     @ivar maxUnauthenticated: connections of one factory on which no frame has
         authenticated yet.  When there is one more the oldest is aborted.
+
+    @ivar handshakeTimeout: in strict mode, how long the handshake may take.
+
+    @ivar strictKeepalive: in strict mode, how often a Keepalive frame is sent,
+        whatever else is.
+
+    @ivar deadPeer: in strict mode, after how long without any bytes from the
+        peer the mux is aborted.  The peer is taken to send at least every
+        C{strictKeepalive} seconds; the rest is for a peer that stands still
+        for a while and for what gets lost on the way.
     """
 
     maxStreams: int = 16384
@@ -73,6 +83,9 @@ class Limits:
     writeStall: float = 60.0
     closeTimeout: float = 10.0
     maxUnauthenticated: int = 256
+    handshakeTimeout: float = 10.0
+    strictKeepalive: float = 10.0
+    deadPeer: float = 45.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

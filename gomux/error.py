@@ -17,7 +17,13 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 class GomuxError(Exception):
     """
     Something about a mux or one of its streams went wrong, or came to an end.
+
+    @ivar written: how many bytes had been taken of what a
+        L{Conn.write<gomux.session.Conn.write>} that fails with this was to
+        write.
     """
+
+    written: int = 0
 
 
 class StreamClosed(GomuxError, ConnectionDone):
@@ -78,6 +84,25 @@ class AuthenticationFailed(GomuxError, ConnectionLost):
     MESSAGE = "A frame did not authenticate"
 
 
+class OutOfSequence(AuthenticationFailed):
+    """
+    In strict mode: a frame is not the one that was due.  Frames were dropped,
+    replayed, swapped, reflected or taken from another mux on the way.
+    """
+
+    MESSAGE = "A frame is not the one that was due"
+
+
+class HandshakeFailed(GomuxError, ConnectionLost):
+    """
+    In strict mode: the mux did not come up, because the peer is not in strict
+    mode, has the wrong role or context, or did not answer in time, or because
+    somebody between the two interfered.
+    """
+
+    MESSAGE = "The strict mode handshake failed"
+
+
 class ProtocolViolation(GomuxError, ConnectionLost):
     """
     The peer holds the key but broke the rules of the protocol.
@@ -118,3 +143,19 @@ class OpenStreamError(GomuxError):
     A stream could not be opened: the mux is closing or closed, has no stream
     IDs left, or has as many frames queued as it is allowed to.
     """
+
+
+class KeyringError(GomuxError, ValueError):
+    """
+    A file of pre-shared keys, or a set of them, cannot be used.
+    """
+
+
+class DeadlineExceeded(GomuxError, TimeoutError):
+    """
+    A read or write was not done by its deadline, or was begun after it.  The
+    stream itself goes on.
+    """
+
+    def __str__(self) -> str:
+        return "The deadline has passed"
