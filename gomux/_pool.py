@@ -40,7 +40,8 @@ class MuxPool:
     A mux whose peer has shown that it holds the key goes before one whose peer
     has not: who merely connects must not get what is meant for others.
 
-    @ivar lastReason: why the last mux that went away did.
+    @ivar lastReason: why the last mux that went away did, or why the last
+        attempt to make one failed.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class MuxPool:
         self._maxWaiting = maxWaiting
         self._muxes: deque[MuxProtocol] = deque()
         self._waiting: dict[_Waiting, None] = {}
-        self.lastReason: GomuxError | None = None
+        self.lastReason: BaseException | None = None
 
     @property
     def muxes(self) -> list[MuxProtocol]:
@@ -67,6 +68,13 @@ class MuxPool:
         The muxes that are up.
         """
         return list(self._muxes)
+
+    @property
+    def waiting(self) -> int:
+        """
+        How many streams wait for a mux.
+        """
+        return len(self._waiting)
 
     def add(self, mux: MuxProtocol) -> None:
         """
@@ -104,11 +112,24 @@ class MuxPool:
             return fail(
                 OpenStreamError("no mux is up, and too many streams wait for one")
             )
+        if timeout is None:
+            timeout = self._timeout
         waiting = _Waiting(factory)
         waiting.result = Deferred(lambda _: self._forget(waiting))
-        waiting.timeout = self._clock.callLater(self._timeout, self._expire, waiting)
+        waiting.timeout = self._clock.callLater(timeout, self._expire, waiting, timeout)
         self._waiting[waiting] = None
         return waiting.result
+
+    def failWaiting(self, error: Exception) -> None:
+        """
+        Let nobody wait any longer.
+
+        @param error: what to tell those who do.
+        """
+        for waiting in list(self._waiting):
+            if waiting in self._waiting:
+                self._forget(waiting)
+                waiting.result.errback(error)
 
     def _next(self) -> MuxProtocol | None:
         """
@@ -127,13 +148,13 @@ class MuxPool:
         if waiting.timeout.active():
             waiting.timeout.cancel()
 
-    def _expire(self, waiting: _Waiting) -> None:
+    def _expire(self, waiting: _Waiting, timeout: float) -> None:
         self._forget(waiting)
         reason = (
-            f"; the last one: {self.lastReason}" if self.lastReason is not None else ""
+            "" if self.lastReason is None else f"; the last reason: {self.lastReason}"
         )
         waiting.result.errback(
-            OpenStreamError(f"no mux was up within {self._timeout:g} seconds{reason}")
+            OpenStreamError(f"no mux was up within {timeout:g} seconds{reason}")
         )
 
 

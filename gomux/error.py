@@ -11,7 +11,7 @@ it was not, so that protocols which know nothing of gomux can tell the two
 apart as they do over TCP.
 """
 
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 
 
 class GomuxError(Exception):
@@ -138,11 +138,14 @@ class NonceExhausted(GomuxError, ConnectionLost):
     MESSAGE = "The nonces of this mux are used up"
 
 
-class OpenStreamError(GomuxError):
+class OpenStreamError(GomuxError, ConnectError):
     """
-    A stream could not be opened: the mux is closing or closed, has no stream
-    IDs left, or has as many frames queued as it is allowed to.
+    A stream could not be opened: no mux came up in time, or the mux is closing
+    or closed, has no stream IDs left, or has as many frames queued as it is
+    allowed to.
     """
+
+    MESSAGE = "No stream could be opened"
 
 
 class KeyringError(GomuxError, ValueError):
