@@ -81,9 +81,12 @@ class MuxProtocol(Protocol):
     @ivar bytesReceived: how many bytes came off the carrier.
     @ivar authenticated: whether the peer has shown that it holds the key, with
         at least one genuine frame.
+    @ivar streamFactory: makes the protocols of streams that the peer opens; with
+        C{None} the factory's own does.
     """
 
     factory: MuxFactory
+    streamFactory: IStreamFactory | IProtocolFactory | None = None
     # What made the mux end; set before the carrier is gone.
     _reason: GomuxError | None = None
     _draining = False
@@ -104,6 +107,7 @@ class MuxProtocol(Protocol):
         self._limits = limits = factory.limits
         self._parser = FrameParser(Opener(factory.key))
         self._streams: dict[int, Stream] = {}
+        self._opened: dict[int, IStreamFactory | IProtocolFactory] = {}
         self._nextID = 0 if factory.isClient else 1
         self._peerParity = 1 - self._nextID
         self._peerNextID = self._peerParity
@@ -170,14 +174,20 @@ class MuxProtocol(Protocol):
             return fail(
                 OpenStreamError("the carrier is blocked and too many frames wait")
             )
+        # Taken at once, for buildProtocol may open streams too.
         streamID = self._nextID
+        self._nextID += 2
         try:
+            _start(factory)
             protocol = factory.buildProtocol(self._address(streamID))
         except Exception:
-            return fail(Failure())
+            failure = Failure()
+            _stop(factory)
+            return fail(failure)
         if protocol is None:
+            _stop(factory)
             return fail(NoProtocol())
-        self._nextID += 2
+        self._opened[streamID] = factory
         stream = self._streams[streamID] = Stream(self, streamID)
         self._scheduler.control(streamID, Flag.OPEN_STREAM)
         stream.makeConnection(protocol)
@@ -396,6 +406,8 @@ class MuxProtocol(Protocol):
             self._finishClosing()
         else:
             self._closeIfDrained()
+            if not self._streams:
+                self.factory.muxIdle(self)
 
     def streamLost(self, stream: Stream) -> None:
         """
@@ -403,6 +415,8 @@ class MuxProtocol(Protocol):
         """
         if stream.streamID % 2 == self._peerParity:
             self._peerStreams -= 1
+        else:
+            _stop(self._opened.pop(stream.streamID))
 
     def _wake(self) -> None:
         if self._soonCall is None and (not self._receiving or self._soon):
@@ -496,7 +510,9 @@ class MuxProtocol(Protocol):
         stream.makeConnection(protocol)
 
     def _buildProtocol(self, streamID: int) -> IProtocol | None:
-        factory = self.factory.streamFactory
+        factory = self.streamFactory
+        if factory is None:
+            factory = self.factory.streamFactory
         if factory is None:
             return None
         try:
@@ -606,6 +622,27 @@ class MuxProtocol(Protocol):
         )
 
 
+def _start(factory: object) -> None:
+    """
+    Tell a factory, if it wants to know, that it is used from now on.
+    """
+    doStart = getattr(factory, "doStart", None)
+    if doStart is not None:
+        doStart()
+
+
+def _stop(factory: object) -> None:
+    """
+    The opposite of L{_start}.
+    """
+    doStop = getattr(factory, "doStop", None)
+    if doStop is not None:
+        try:
+            doStop()
+        except Exception:
+            _log.failure("doStop of {factory} failed", factory=factory)
+
+
 class MuxFactory(Factory):
     """
     Makes the mux of each carrier that is connected or accepted.
@@ -665,6 +702,18 @@ class MuxFactory(Factory):
         """
         return MuxProtocol(self)
 
+    def startFactory(self) -> None:
+        """
+        Streams' protocols are to be made from now on: tell their factory.
+        """
+        _start(self.streamFactory)
+
+    def stopFactory(self) -> None:
+        """
+        The opposite of L{startFactory}.
+        """
+        _stop(self.streamFactory)
+
     def muxConnected(self, mux: MuxProtocol) -> None:
         """
         A mux has its carrier.  Called by the mux.
@@ -680,6 +729,11 @@ class MuxFactory(Factory):
         The peer of a mux has shown that it holds the key.  Called by the mux.
         """
         self._unauthenticated.pop(mux, None)
+
+    def muxIdle(self, mux: MuxProtocol) -> None:
+        """
+        The last stream of a mux has ended.  Called by the mux.
+        """
 
     def muxLost(self, mux: MuxProtocol, reason: GomuxError) -> None:
         """
