@@ -95,12 +95,14 @@ class MuxPool:
             self.lastReason = reason
 
     def openStream(
-        self, factory: IStreamFactory | IProtocolFactory
+        self, factory: IStreamFactory | IProtocolFactory, timeout: float | None = None
     ) -> Deferred[IProtocol]:
         """
         Open a stream on the next mux, or on the first one to come.
 
         @param factory: makes the stream's protocol.
+        @param timeout: how long to wait for a mux, in seconds; by default as
+            long as the pool says.
         @return: the protocol, connected.  Cancelling it is fine.  Fails with
             L{OpenStreamError} if there was no mux in time, or too many streams
             wait for one already.
