@@ -43,6 +43,8 @@ class Flag(IntEnum):
 
 
 _fields = Struct("<III")
+#: Takes stream ID, length and flags from a header.
+unpackFields = _fields.unpack_from
 
 #: Size of a header in bytes, the nonce included.
 HEADER_SIZE = _fields.size + NONCE_SIZE
