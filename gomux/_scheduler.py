@@ -31,8 +31,8 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from gomux._crypto import Sealer
-from gomux._frame import MAX_LENGTH, OVERHEAD, Flag, sealFrame
-from gomux.error import GomuxError, LimitExceeded
+from gomux._frame import MAX_LENGTH, OVERHEAD, Flag, sealFrame, sealLastFrame
+from gomux.error import GomuxError, LimitExceeded, NonceExhausted
 
 #: How many bytes of frames are written to the carrier at once.  What the
 #: carrier has can no longer be overtaken.
@@ -85,17 +85,19 @@ class Scheduler:
     def __init__(
         self,
         sealer: Sealer,
-        write: Callable[[list[bytes]], None],
+        write: Callable[[list[bytes], int], None],
         wake: Callable[[], None],
         failed: Callable[[GomuxError], None],
         maxRefusals: int,
     ) -> None:
         """
         @param sealer: seals all frames of the mux.
-        @param write: the carrier's C{writeSequence}.
+        @param write: writes pieces of data, and how many bytes they are in all,
+            to the carrier.
         @param wake: called when there is something to write, and must have
             L{pump} called soon after, not before it returns.
-        @param failed: called when a frame cannot be sealed.
+        @param failed: called when a frame cannot be sealed: with
+            L{NonceExhausted}, once a CloseMux has been written.
         @param maxRefusals: see L{gomux.Limits.maxRefusals}.
         """
         self._sealer = sealer
@@ -201,23 +203,28 @@ class Scheduler:
         @return: whether there was anything to write.
         """
         parts: list[bytes] = []
-        self._addControl(parts)
-        size = OVERHEAD * len(parts) // 2
         served: list[IOutput] = []
-        while size < BATCH_SIZE:
-            stream = self._nextStream()
-            if stream is None:
-                break
-            if not stream.sendable():
-                stream.queued = False
-                continue
-            size += OVERHEAD + self._addData(parts, stream)
-            served.append(stream)
+        try:
+            self._addControl(parts)
+            size = OVERHEAD * len(parts) // 2
+            while size < BATCH_SIZE:
+                stream = self._nextStream()
+                if stream is None:
+                    break
+                if not stream.sendable():
+                    stream.queued = False
+                    continue
+                size += OVERHEAD + self._addData(parts, stream)
+                served.append(stream)
+        except NonceExhausted:
+            parts += sealLastFrame(self._sealer)
+            self._writeLast(parts)
+            raise
         if not parts:
             return False
         self.batches += 1
         self.bytesSent += size
-        self._write(parts)
+        self._write(parts, size)
         for stream in served:
             stream.outputTaken()
         return True
@@ -266,11 +273,18 @@ class Scheduler:
         them.
         """
         parts: list[bytes] = []
-        self._addControl(parts)
+        try:
+            self._addControl(parts)
+        except NonceExhausted:
+            parts += sealLastFrame(self._sealer)
+        self._writeLast(parts)
+
+    def _writeLast(self, parts: list[bytes]) -> None:
         self.stop()
         if parts:
-            self.bytesSent += OVERHEAD * len(parts) // 2
-            self._write(parts)
+            size = sum(map(len, parts))
+            self.bytesSent += size
+            self._write(parts, size)
 
     def stop(self) -> None:
         """

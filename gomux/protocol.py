@@ -44,6 +44,7 @@ from gomux.error import (
     ConnectionClosed,
     GomuxError,
     LimitExceeded,
+    NonceExhausted,
     OpenStreamError,
     PeerClosedConnection,
     ProtocolViolation,
@@ -66,6 +67,9 @@ _LOOKS = 12
 #: is full.  Twisted's 65536 hold less than one frame, which costs half of the
 #: throughput; much more would only wait there, beyond the scheduler's reach.
 CARRIER_BUFFER = 262144
+
+#: How many bytes of frames are given to the kernel at once.
+WRITE_NOW = 8192
 
 _log = Logger()
 
@@ -230,9 +234,7 @@ class MuxProtocol(Protocol):
     def _close(self) -> None:
         if not self._closing and self._reason is None:
             self._closing = True
-            self._closeCall = self._clock.callLater(
-                self._limits.closeTimeout, self.abort
-            )
+            self._awaitEnd()
             for stream in list(self._streams.values()):
                 stream.closeWith(ConnectionClosed())
             self._finishClosing()
@@ -241,7 +243,11 @@ class MuxProtocol(Protocol):
         """
         Drop the carrier at once.
         """
-        self._fail(ConnectionClosed())
+        if self._reason is None:
+            self._end(ConnectionClosed())
+        if not self._carrierGone:
+            # Also when the mux has ended, but the carrier not yet.
+            self.getCarrier().abortConnection()
 
     def evict(self) -> None:
         """
@@ -273,7 +279,7 @@ class MuxProtocol(Protocol):
         limits = self._limits
         self._scheduler = Scheduler(
             Sealer(self.factory.key),
-            carrier.writeSequence,
+            self._writeToCarrier,
             self._wake,
             self._fail,
             limits.maxRefusals,
@@ -355,6 +361,17 @@ class MuxProtocol(Protocol):
         closed, self._closed = self._closed, []
         for waiting in closed:
             waiting.callback(self._reason)
+
+    def _writeToCarrier(self, parts: list[bytes], size: int) -> None:
+        """
+        Write frames.  A few small ones are what somebody waits for: they go out
+        at once, instead of after another round through the reactor.
+        """
+        carrier = self.getCarrier()
+        carrier.writeSequence(parts)
+        if size <= WRITE_NOW and isinstance(carrier, FileDescriptor):
+            # An error shows again when the reactor tries.
+            carrier.doWrite()
 
     # What the streams need
 
@@ -559,10 +576,7 @@ class MuxProtocol(Protocol):
     def _frameCloseMux(self, streamID: int, length: int) -> None:
         self._end(ConnectionClosed() if self._closing else PeerClosedConnection())
         self.getCarrier().loseConnection()
-        if self._closeCall is None:
-            self._closeCall = self._clock.callLater(
-                self._limits.closeTimeout, self.getCarrier().abortConnection
-            )
+        self._awaitEnd()
 
     # Ends
 
@@ -582,7 +596,20 @@ class MuxProtocol(Protocol):
         """
         if self._reason is None:
             self._end(error)
-            self.getCarrier().abortConnection()
+            if isinstance(error, NonceExhausted):
+                # CloseMux was written: as in an orderly close.
+                self._awaitEnd()
+            else:
+                self.getCarrier().abortConnection()
+
+    def _awaitEnd(self) -> None:
+        """
+        Give the carrier some time to come to its end.
+        """
+        if self._closeCall is None:
+            self._closeCall = self._clock.callLater(
+                self._limits.closeTimeout, self.abort
+            )
 
     def _end(self, reason: GomuxError) -> None:
         """
