@@ -7,7 +7,23 @@ gomux for Twisted: many duplex streams over one encrypted connection.
 
 from gomux._limits import Limits
 from gomux._stream import StreamAddress
+from gomux.endpoints import (
+    MuxClientEndpoint,
+    MuxServerEndpoint,
+    StreamClientEndpoint,
+    StreamServerEndpoint,
+)
 from gomux.error import GomuxError
 from gomux.protocol import MuxFactory, MuxProtocol
 
-__all__ = ["GomuxError", "Limits", "MuxFactory", "MuxProtocol", "StreamAddress"]
+__all__ = [
+    "GomuxError",
+    "Limits",
+    "MuxClientEndpoint",
+    "MuxFactory",
+    "MuxProtocol",
+    "MuxServerEndpoint",
+    "StreamAddress",
+    "StreamClientEndpoint",
+    "StreamServerEndpoint",
+]

@@ -33,8 +33,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gomux._crypto import Opener, Sealer, deriveKey
+from gomux._crypto import Opener, Sealer
 from gomux._frame import ID_END, Flag, Frame, FrameParser
+from gomux._keyring import Keyring
 from gomux._limits import Limits, TokenBucket
 from gomux._pool import MuxPool
 from gomux._scheduler import Scheduler
@@ -690,7 +691,7 @@ class MuxFactory(Factory):
 
     def __init__(
         self,
-        psk: bytes | str,
+        psk: bytes | str | Keyring,
         isClient: bool,
         streamFactory: IStreamFactory | IProtocolFactory | None = None,
         *,
@@ -700,7 +701,8 @@ class MuxFactory(Factory):
         pool: MuxPool | None = None,
     ) -> None:
         """
-        @param psk: the pre-shared key; text stands for its UTF-8 bytes.
+        @param psk: the pre-shared key; text stands for its UTF-8 bytes.  Or a
+            keyring that has just one.
         @param isClient: C{True} for the side that dials the carrier, C{False}
             for the side that accepts it.
         @param streamFactory: makes the protocols of streams that peers open.
@@ -712,7 +714,7 @@ class MuxFactory(Factory):
             factory's own.
         @raise ValueError: if C{psk} is empty.
         """
-        self.key = deriveKey(psk)
+        _, self.key = Keyring.of(psk).single()
         self.isClient = isClient
         self.streamFactory = streamFactory
         self.clock = clock
