@@ -184,7 +184,8 @@ class FrameParser:
                     flag,
                     self._open(header, memoryview(piece)[body:end]),
                 )
-        self._start += memoryview(piece)[offset:]
+        if offset < len(piece):
+            self._start += memoryview(piece)[offset:]
         self._drop()
         return None
 

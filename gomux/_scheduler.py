@@ -191,7 +191,7 @@ class Scheduler:
             return
         self._pumping = True
         try:
-            while not self.paused and self._writeBatch():
+            while not self.paused and not self.idle and self._writeBatch():
                 pass
         except GomuxError as error:
             self._failed(error)
