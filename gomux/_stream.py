@@ -249,9 +249,14 @@ class Stream:
     @property
     def disconnecting(self) -> bool:
         """
-        Whether the stream is on its way to its end.
+        Whether the stream is on its way to its end, and no more input comes.
+
+        Input that waits ahead of the peer's end does: a C{LineReceiver} gives
+        out no more lines once this is true.
         """
-        return self._life in (_Life.CLOSING, _Life.DONE)
+        return self._life is _Life.CLOSING or (
+            self._life is _Life.DONE and self._unread is None
+        )
 
     @property
     def disconnected(self) -> bool:
@@ -567,15 +572,13 @@ class Stream:
         Nothing can be sent or received any more: deliver what has come, then
         the end.
         """
-        if self._life is _Life.CLOSING:
-            self._dropOutput()
-            self._life = _Life.DONE
-        elif self._life is _Life.LIVE:
-            self._dropOutput()
-            self._life = _Life.DONE
-            self._reason = reason
-        else:
+        if self._life >= _Life.DONE:
             return
+        if self._life is _Life.LIVE:
+            self._reason = reason
+        # First: a producer's stopProducing may well call loseConnection.
+        self._life = _Life.DONE
+        self._dropOutput()
         self._mux.streamEnded(self)
         if self._unread is None:
             self._lose()
