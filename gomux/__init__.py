@@ -5,8 +5,8 @@
 gomux for Twisted: many duplex streams over one encrypted connection.
 """
 
+from gomux._address import StreamAddress
 from gomux._limits import Limits
-from gomux._stream import StreamAddress
 from gomux.endpoints import (
     MuxClientEndpoint,
     MuxServerEndpoint,

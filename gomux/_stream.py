@@ -23,13 +23,11 @@ one of these is called from the reactor.
 
 from __future__ import annotations
 
-from collections import deque
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import (
-    IAddress,
     IConsumer,
     IHalfCloseableDescriptor,
     IHalfCloseableProtocol,
@@ -41,7 +39,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gomux._address import StreamAddress
 from gomux._frame import Flag
+from gomux._output import NO_OUTPUT, Output
 from gomux._window import ReceiveWindow, SendWindow
 from gomux.error import PeerClosedStream, ProtocolViolation, StreamClosed
 
@@ -79,54 +79,6 @@ class _Life(IntEnum):
     CLOSING = 1
     DONE = 2
     LOST = 3
-
-
-@implementer(IAddress)
-class StreamAddress:
-    """
-    Where a stream is: the carrier's address, and the stream's ID.
-
-    C{host} and C{port} are those of the carrier where it has them, for
-    protocols that expect them of any address.
-
-    @ivar carrier: the address of this end of the carrier or of the other.
-    @ivar streamID: from 0 to 2**32 - 1; even if the client opened the stream.
-    """
-
-    __slots__ = ("carrier", "streamID")
-
-    def __init__(self, carrier: IAddress, streamID: int) -> None:
-        self.carrier = carrier
-        self.streamID = streamID
-
-    @property
-    def host(self) -> str:
-        """
-        The carrier's host.
-
-        @raise AttributeError: if the carrier is of a kind that has none.
-        """
-        return self.carrier.host  # type: ignore[attr-defined, no-any-return]
-
-    @property
-    def port(self) -> int:
-        """
-        The carrier's port.
-
-        @raise AttributeError: if the carrier is of a kind that has none.
-        """
-        return self.carrier.port  # type: ignore[attr-defined, no-any-return]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, StreamAddress):
-            return NotImplemented
-        return self.streamID == other.streamID and bool(self.carrier == other.carrier)
-
-    def __hash__(self) -> int:
-        return hash((self.carrier, self.streamID))
-
-    def __repr__(self) -> str:
-        return f"StreamAddress({self.carrier!r}, {self.streamID})"
 
 
 class IStreamMux(Protocol):
@@ -195,8 +147,6 @@ class Stream:
         "touched",
         "_mux",
         "_output",
-        "_outputSize",
-        "_outputOffset",
         "_unread",
         "_delivering",
         "_paused",
@@ -219,9 +169,7 @@ class Stream:
         self.receiveWindow = ReceiveWindow()
         self.touched = False
         self._mux = mux
-        self._output: deque[bytes] | None = None
-        self._outputSize = 0
-        self._outputOffset = 0
+        self._output = NO_OUTPUT
         self._unread: list[bytes] | None = None
         self._delivering = False
         self._paused = False
@@ -270,7 +218,7 @@ class Stream:
         """
         How many bytes of output wait.
         """
-        return self._outputSize
+        return self._output.size
 
     # ITransport
 
@@ -288,13 +236,13 @@ class Stream:
             data = bytes(data)
         if not data or not self._acceptsOutput():
             return
-        if self._output is None:
-            self._output = deque()
+        output = self._output
+        if output is NO_OUTPUT:
+            output = self._output = Output()
             self.touched = True
-        self._output.append(data)
-        self._outputSize += len(data)
+        output.append(data)
         if (
-            self._outputSize > HIGH_WATER
+            self._output.size > HIGH_WATER
             and self._streaming
             and not self._producerPaused
         ):
@@ -433,9 +381,9 @@ class Stream:
             return
         self._producer = producer
         self._streaming = bool(streaming)
-        self._producerPaused = self._outputSize > HIGH_WATER
+        self._producerPaused = self._output.size > HIGH_WATER
         if not streaming:
-            if not self._outputSize:
+            if not self._output.size:
                 producer.resumeProducing()
         elif self._producerPaused:
             producer.pauseProducing()
@@ -533,7 +481,7 @@ class Stream:
         @raise ProtocolViolation: if it makes the window too large.
         """
         self.sendWindow.credit(size)
-        if self._outputSize and not self.queued:
+        if self._output.size and not self.queued:
             self._mux.activate(self)
 
     def frameCloseRead(self) -> None:
@@ -589,7 +537,7 @@ class Stream:
         """
         @return: whether there is output, and window for all or enough of it.
         """
-        size = self._outputSize
+        size = self._output.size
         available = self.sendWindow.available
         return size > 0 and (available >= size or available >= SMALLEST_FRAME)
 
@@ -598,46 +546,26 @@ class Stream:
         @return: the next output, at most C{limit} bytes, taken out of the
             window.
         """
-        size = min(limit, self._outputSize, self.sendWindow.available)
-        self._outputSize -= size
-        self.sendWindow.available -= size
-        output = self._output
-        assert output is not None, "takeOutput is only called when sendable"
-        offset = self._outputOffset
-        first = output[0]
-        if len(first) - offset > size:
-            self._outputOffset = offset + size
-            return memoryview(first)[offset : offset + size]
-        if not offset and len(first) == size:
-            output.popleft()
-            return first
-        parts: list[bytes | memoryview] = []
-        while size:
-            piece = memoryview(output[0])[offset : offset + size]
-            parts.append(piece)
-            size -= len(piece)
-            offset += len(piece)
-            if offset == len(output[0]):
-                output.popleft()
-                offset = 0
-        self._outputOffset = offset
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        window = self.sendWindow
+        size = min(limit, self._output.size, window.available)
+        window.available -= size
+        return self._output.take(size)
 
     def outputTaken(self) -> None:
         """
         Output has been written: see who waits for that.
         """
-        if not self._outputSize:
-            self._output = None
+        if not self._output.size:
+            self._output = NO_OUTPUT
             if self._producer is None:
                 self._finishOutput()
                 return
-        if self._outputSize <= LOW_WATER and self._producer is not None:
+        if self._output.size <= LOW_WATER and self._producer is not None:
             self._resumeProducer()
 
     def _resumeProducer(self) -> None:
         if not self._streaming:
-            if not self._outputSize:
+            if not self._output.size:
                 self._producer.resumeProducing()
         elif self._producerPaused:
             self._producerPaused = False
@@ -652,7 +580,7 @@ class Stream:
         Send the end that was asked for, unless output or a producer that may
         have some is ahead of it.
         """
-        if self._outputSize or self._producerPaused:
+        if self._output.size or self._producerPaused:
             return
         if self._producer is not None and not self._streaming:
             return
@@ -672,8 +600,7 @@ class Stream:
         """
         Forget output, and stop whoever makes it.
         """
-        self._output = None
-        self._outputSize = self._outputOffset = 0
+        self._output = NO_OUTPUT
         producer = self._producer
         self._producer = None
         self._streaming = self._producerPaused = False

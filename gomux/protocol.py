@@ -33,13 +33,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gomux._address import StreamAddress
 from gomux._crypto import Opener, Sealer
 from gomux._frame import ID_END, Flag, Frame, FrameParser
 from gomux._keyring import Keyring
 from gomux._limits import Limits, TokenBucket
 from gomux._pool import MuxPool
 from gomux._scheduler import Scheduler
-from gomux._stream import Stream, StreamAddress
+from gomux._stream import Stream
 from gomux._window import Growth
 from gomux.error import (
     ConnectionClosed,

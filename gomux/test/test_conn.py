@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from gomux._limits import Limits
-from gomux._stream import HIGH_WATER, StreamAddress
+from gomux._address import StreamAddress
+from gomux._stream import HIGH_WATER
 from gomux._window import INITIAL_WINDOW
 from gomux.error import (
     AuthenticationFailed,
