@@ -36,6 +36,7 @@ from zope.interface import implementer
 
 from gomux._backlog import Backlog
 from gomux._conn import Conn
+from gomux._keyring import Keyring
 from gomux._limits import Limits
 from gomux.error import ConnectionClosed, GomuxError
 from gomux.interfaces import IStreamFactory
@@ -55,8 +56,18 @@ class Session:
     Made by L{Session.client}, and by a L{Listener}.
     """
 
-    def __init__(self, mux: _SessionMux, clock: IReactorTime, backlog: int) -> None:
+    def __init__(self, mux: MuxProtocol, clock: IReactorTime, backlog: int) -> None:
+        """
+        @param mux: has its carrier, and no streams yet.
+        @param clock: the reactor.
+        @param backlog: how many streams may wait to be accepted.
+        """
         self._mux = mux
+        mux.streamFactory = _Streams(self._incoming)
+        # A transport that is gone may not know its addresses any more.
+        carrier = mux.getCarrier()
+        self._local = carrier.getHost()
+        self._remote = carrier.getPeer()
         self._clock = clock
         self._backlog: Backlog[Conn] = Backlog(backlog)
         self._conns: dict[Conn, None] = {}
@@ -70,7 +81,7 @@ class Session:
         cls,
         reactor: IReactorTime,
         carrier: IStreamClientEndpoint,
-        psk: bytes | str,
+        psk: bytes | str | Keyring,
         *,
         limits: Limits | None = None,
         backlog: int = BACKLOG,
@@ -89,14 +100,16 @@ class Session:
         @raise ValueError: if C{psk} is empty or C{backlog} less than 1.
         """
         factory = _SessionFactory(psk, True, reactor, limits, backlog)
-        return carrier.connect(cast(IProtocolFactory, factory)).addCallback(_sessionOf)
+        return carrier.connect(cast(IProtocolFactory, factory)).addCallback(
+            factory.sessionOf
+        )
 
     @classmethod
     def server(
         cls,
         reactor: IReactorTime,
         carrier: IStreamServerEndpoint,
-        psk: bytes | str,
+        psk: bytes | str | Keyring,
         *,
         limits: Limits | None = None,
         backlog: int = BACKLOG,
@@ -138,10 +151,10 @@ class Session:
             L{OpenStreamError<gomux.error.OpenStreamError>} if there can be no
             new stream on it now.
         """
-        reason = ConnectionClosed() if self._closed else self._mux.reason
+        reason = ConnectionClosed() if self._closed else self._reason
         if reason is not None:
             return fail(copy(reason))
-        return cast("Deferred[Conn]", self._mux.openStream(_Outgoing(self)))
+        return cast("Deferred[Conn]", self._mux.openStream(_Streams(self._outgoing)))
 
     def acceptStream(self) -> Deferred[Conn]:
         """
@@ -168,7 +181,7 @@ class Session:
         @return: fires once the carrier is gone, which takes at most
             L{Limits.closeTimeout<gomux.Limits.closeTimeout>}.
         """
-        if self._mux.reason is None and not self._closed:
+        if self._reason is None and not self._closed:
             self._closed = True
             self._backlog.items.clear()
             self._backlog.end(ConnectionClosed())
@@ -188,20 +201,16 @@ class Session:
         """
         return self._remote
 
-    # For the mux
-
-    def connected(self) -> None:
+    @property
+    def _reason(self) -> GomuxError | None:
         """
-        The carrier is there.
+        What made the mux end, as soon as it is known.
         """
-        # A transport that is gone may not know its addresses any more.
-        carrier = self._mux.getCarrier()
-        self._local = carrier.getHost()
-        self._remote = carrier.getPeer()
+        return self._mux._reason
 
     def lost(self, reason: GomuxError) -> None:
         """
-        The carrier is gone.
+        The carrier is gone.  Called by the factory.
 
         @param reason: why.
         """
@@ -210,18 +219,12 @@ class Session:
         for conn in list(self._conns):
             conn.muxLost(reason)
 
-    def incoming(self) -> Conn | None:
-        """
-        @return: a protocol for a stream that the peer opens, if there is room.
-        """
+    def _incoming(self) -> Conn | None:
         if self._backlog.full:
             return None
         return Conn(self._clock, self._arrived, self._gone)
 
-    def outgoing(self) -> Conn:
-        """
-        @return: a protocol for a stream that we open.
-        """
+    def _outgoing(self) -> Conn:
         return Conn(self._clock, self._made, self._gone)
 
     def _made(self, conn: Conn) -> None:
@@ -309,48 +312,26 @@ class Listener:
 
 
 @implementer(IStreamFactory)
-class _Outgoing:
+class _Streams:
     """
-    What makes the protocol of a stream that a session opens.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def buildProtocol(self, addr: IAddress) -> IProtocol:
-        """
-        @return: the stream.
-        """
-        return self._session.outgoing()
-
-
-class _SessionMux(MuxProtocol):
-    """
-    A mux whose streams all are a session's.
+    What makes the protocols of a session's streams.
     """
 
-    factory: _SessionFactory
+    def __init__(self, build: Callable[[], Conn | None]) -> None:
+        self._build = build
 
-    def __init__(self, factory: _SessionFactory) -> None:
-        super().__init__(factory)
-        self.session = Session(self, factory.clock, factory.backlog)
-
-    def _buildProtocol(self, streamID: int) -> IProtocol | None:
-        return self.session.incoming()
-
-    @property
-    def reason(self) -> GomuxError | None:
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
         """
-        What made the mux end, also while the carrier is still there.
+        @return: the stream, unless it is refused.
         """
-        return self._reason
+        return self._build()
 
 
 class _SessionFactory(MuxFactory):
     """
-    Makes muxes with sessions.
+    Makes muxes, and a session for each.
 
-    @ivar backlog: how many streams of each may wait to be accepted.
+    @ivar sessions: those whose muxes are not gone.
     @ivar connected: called with each session when its carrier is connected.
     @ivar authenticated: called with each when its peer has shown that it holds
         the key.
@@ -358,42 +339,39 @@ class _SessionFactory(MuxFactory):
 
     def __init__(
         self,
-        psk: bytes | str,
+        psk: bytes | str | Keyring,
         isClient: bool,
         clock: IReactorTime,
         limits: Limits | None,
         backlog: int,
     ) -> None:
+        """
+        @param backlog: how many streams of each may wait to be accepted.
+        """
         super().__init__(psk, isClient, clock=clock, limits=limits)
-        self.backlog = backlog
+        self.sessions: dict[MuxProtocol, Session] = {}
         self.connected: Callable[[Session], None] = _nothing
         self.authenticated: Callable[[Session], None] = _nothing
-
-    def buildProtocol(  # type: ignore[override]
-        self, addr: IAddress | None
-    ) -> MuxProtocol:
-        """
-        @return: the mux of a new carrier.
-        """
-        return _SessionMux(self)
+        self._backlog = backlog
 
     def muxConnected(self, mux: MuxProtocol) -> None:
-        session = _sessionOf(mux)
-        session.connected()
+        session = self.sessions[mux] = Session(mux, self.clock, self._backlog)
         super().muxConnected(mux)
         self.connected(session)
 
     def muxAuthenticated(self, mux: MuxProtocol) -> None:
         super().muxAuthenticated(mux)
-        self.authenticated(_sessionOf(mux))
+        self.authenticated(self.sessions[mux])
 
     def muxLost(self, mux: MuxProtocol, reason: GomuxError) -> None:
         super().muxLost(mux, reason)
-        _sessionOf(mux).lost(reason)
+        self.sessions.pop(mux).lost(reason)
 
-
-def _sessionOf(mux: IProtocol) -> Session:
-    return cast(_SessionMux, mux).session
+    def sessionOf(self, mux: IProtocol) -> Session:
+        """
+        @return: the session over a mux.
+        """
+        return self.sessions[cast(MuxProtocol, mux)]
 
 
 def _nothing(ignored: object) -> None:

@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from gomux._limits import Limits
 from gomux._address import StreamAddress
+from gomux._limits import Limits
 from gomux._stream import HIGH_WATER
 from gomux._window import INITIAL_WINDOW
 from gomux.error import (
@@ -32,7 +32,7 @@ from gomux.error import (
     WriteClosed,
 )
 from gomux.protocol import MuxFactory
-from gomux.session import BACKLOG, Conn, Session, _SessionFactory, _sessionOf
+from gomux.session import BACKLOG, Conn, _SessionFactory
 from gomux.testing import PSK, MuxPair
 
 _T = TypeVar("_T")
@@ -56,16 +56,20 @@ class SessionPair:
 
     def __init__(self, backlog: int = BACKLOG, limits: Limits | None = None) -> None:
         clock = Clock()
+        factories = [
+            _SessionFactory(PSK, isClient, clock, limits, backlog)
+            for isClient in (True, False)
+        ]
         self.pair = MuxPair(
-            clientFactory=_SessionFactory(PSK, True, clock, limits, backlog),
-            serverFactory=_SessionFactory(PSK, False, clock, limits, backlog),
+            clientFactory=factories[0],
+            serverFactory=factories[1],
             clock=clock,
             # Less than a frame: what the carrier keeps shall not matter here.
             bufferSize=1,
         )
         self.clock = clock
-        self.client: Session = _sessionOf(self.pair.client)
-        self.server: Session = _sessionOf(self.pair.server)
+        self.client = factories[0].sessionOf(self.pair.client)
+        self.server = factories[1].sessionOf(self.pair.server)
 
     def open(self) -> None:
         """
@@ -866,8 +870,9 @@ class PlainPeerTests(SynchronousTestCase):
                 self.transport.write(data)
 
         clock = Clock()
+        factory = _SessionFactory(PSK, True, clock, None, 1)
         pair = MuxPair(
-            clientFactory=_SessionFactory(PSK, True, clock, None, 1),
+            clientFactory=factory,
             serverFactory=MuxFactory(
                 PSK, False, Factory.forProtocol(Echo), clock=clock
             ),
@@ -875,7 +880,7 @@ class PlainPeerTests(SynchronousTestCase):
         )
 
         async def talk() -> bytes:
-            conn = await _sessionOf(pair.client).openStream()
+            conn = await factory.sessionOf(pair.client).openStream()
             await conn.write(b"hello")
             data = await conn.read()
             conn.closeWrite()

@@ -31,7 +31,7 @@ from gomux.error import (
     Truncated,
 )
 from gomux.interfaces import IStreamFactory
-from gomux.session import Conn, Listener, Session, _Outgoing
+from gomux.session import Conn, Listener, Session, _Streams
 from gomux.test.test_conn import LARGE, SessionPair
 from gomux.testing import PSK
 
@@ -48,7 +48,7 @@ class StreamTests(SynchronousTestCase):
         """
         What makes the streams is what muxes want for that.
         """
-        verifyObject(IStreamFactory, _Outgoing(SessionPair().client))
+        verifyObject(IStreamFactory, _Streams(lambda: None))
 
     def test_bothWays(self) -> None:
         """
