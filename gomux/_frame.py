@@ -57,6 +57,9 @@ MAX_LENGTH = 65536
 #: accept it itself.
 MAX_CREDIT = 131072
 
+#: The stream ID that makes a Keepalive the hello of strict mode: C{GMX}, and
+#: the version in the fourth byte.
+HELLO_ID = int.from_bytes(b"GMX\x01", "little")
 #: One past the largest stream ID.
 ID_END = 1 << 32
 

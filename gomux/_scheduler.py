@@ -84,14 +84,15 @@ class Scheduler:
 
     def __init__(
         self,
-        sealer: Sealer,
+        sealer: Sealer | None,
         write: Callable[[list[bytes], int], None],
         wake: Callable[[], None],
         failed: Callable[[GomuxError], None],
         maxRefusals: int,
     ) -> None:
         """
-        @param sealer: seals all frames of the mux.
+        @param sealer: seals all frames of the mux.  Without one nothing is
+            written until L{start}.
         @param write: writes pieces of data, and how many bytes they are in all,
             to the carrier.
         @param wake: called when there is something to write, and must have
@@ -100,7 +101,6 @@ class Scheduler:
             L{NonceExhausted}, once a CloseMux has been written.
         @param maxRefusals: see L{gomux.Limits.maxRefusals}.
         """
-        self._sealer = sealer
         self._write = write
         self._wake = wake
         self._failed = failed
@@ -113,9 +113,11 @@ class Scheduler:
         self._freshBytes = 0
         self._pumping = False
         self.stopped = False
-        self.paused = False
+        self.paused = sealer is None
         self.batches = 0
         self.bytesSent = 0
+        if sealer is not None:
+            self._sealer = sealer
 
     @property
     def controlQueued(self) -> int:
@@ -136,6 +138,17 @@ class Scheduler:
             or self._fresh
             or self._bulk
         )
+
+    def start(self, sealer: Sealer) -> None:
+        """
+        Write from now on.
+
+        @param sealer: seals all frames of the mux.
+        """
+        self._sealer = sealer
+        self.paused = False
+        if not self.idle:
+            self._wakeUp()
 
     def control(self, streamID: int, flag: int) -> None:
         """

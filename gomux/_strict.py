@@ -39,14 +39,10 @@ from collections.abc import Mapping
 from enum import IntEnum
 
 from gomux._crypto import KEY_SIZE, PREFIX_SIZE, Sealer, SequencedOpener, openWithAny
-from gomux._frame import Flag, sealFrame, unpackFields
+from gomux._frame import HELLO_ID, Flag, sealFrame, unpackFields
 from gomux.error import HandshakeFailed
 
-_MAGIC = b"GMX"
-#: The version of the handshake.
-VERSION = 1
-#: The stream ID that makes a Keepalive a hello.
-HELLO_ID = int.from_bytes(_MAGIC + bytes([VERSION]), "little")
+# What of a hello's ID is not the version.
 _MAGIC_MASK = 0xFFFFFF
 
 _COUNTER_SIZE = 8
@@ -246,7 +242,7 @@ class Handshake:
         if streamID != HELLO_ID:
             raise HandshakeFailed(
                 f"the peer has version {streamID >> 24} of strict mode,"
-                f" and this side version {VERSION}"
+                f" and this side version {HELLO_ID >> 24}"
             )
         if length != self._peerRole:
             raise HandshakeFailed(

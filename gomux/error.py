@@ -129,6 +129,15 @@ class WriteStalled(GomuxError, ConnectionLost):
     MESSAGE = "The peer does not read"
 
 
+class PeerVanished(GomuxError, ConnectionLost):
+    """
+    In strict mode: nothing came from the peer for L{gomux.Limits.deadPeer}
+    seconds, not even Keepalives.
+    """
+
+    MESSAGE = "Nothing comes from the peer any more"
+
+
 class NonceExhausted(GomuxError, ConnectionLost):
     """
     The nonce counter of this direction came to its end.  Nonces are never

@@ -35,12 +35,13 @@ from zope.interface import implementer
 
 from gomux._address import StreamAddress
 from gomux._crypto import Opener, Sealer
-from gomux._frame import ID_END, Flag, Frame, FrameParser
+from gomux._frame import HELLO_ID, ID_END, Flag, Frame, FrameParser, IOpener
 from gomux._keyring import Keyring
 from gomux._limits import Limits, TokenBucket
 from gomux._pool import MuxPool
 from gomux._scheduler import Scheduler
 from gomux._stream import Stream
+from gomux._strict import Salts, processSalts
 from gomux._window import Growth
 from gomux.error import (
     ConnectionClosed,
@@ -63,7 +64,7 @@ _WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
 
 #: How often a blocked carrier is looked at, as a part of the time allowed: a
 #: reactor that stood still for long sees one look, not the whole time, pass.
-_LOOKS = 12
+LOOKS = 12
 
 #: How many bytes are read from the carrier at once, and written to it before it
 #: is full.  Twisted's 65536 hold less than one frame, which costs half of the
@@ -89,9 +90,11 @@ class MuxProtocol(Protocol):
         at least one genuine frame.
     @ivar streamFactory: makes the protocols of streams that the peer opens; with
         C{None} the factory's own does.
+    @ivar gated: whether nothing can be sent before C{authenticated}.
     """
 
     factory: MuxFactory
+    gated = False
     streamFactory: IStreamFactory | IProtocolFactory | None = None
     # What made the mux end; set before the carrier is gone.
     _reason: GomuxError | None = None
@@ -106,12 +109,13 @@ class MuxProtocol(Protocol):
     _stallCall: IDelayedCall | None = None
     bytesReceived = 0
     authenticated = False
+    # Of the peer's key.
+    _name = ""
 
     def __init__(self, factory: MuxFactory) -> None:
         self.factory = factory
         self._clock = factory.clock
         self._limits = limits = factory.limits
-        self._parser = FrameParser(Opener(factory.key))
         self._streams: dict[int, Stream] = {}
         self._opened: dict[int, IStreamFactory | IProtocolFactory] = {}
         self._nextID = 0 if factory.isClient else 1
@@ -134,7 +138,17 @@ class MuxProtocol(Protocol):
 
     def __repr__(self) -> str:
         peer = self.transport.getPeer() if self.transport is not None else "nobody yet"
-        return f"<MuxProtocol {'to' if self.factory.isClient else 'from'} {peer}>"
+        name = f"{self.peerName!r} at " if self.peerName else ""
+        direction = "to" if self.factory.isClient else "from"
+        return f"<{type(self).__name__} {direction} {name}{peer}>"
+
+    @property
+    def peerName(self) -> str:
+        """
+        The name in the L{Keyring} of the key that the peer has shown to hold;
+        C{""} before that, and if it has none.
+        """
+        return self._name if self.authenticated else ""
 
     @property
     def canOpen(self) -> bool:
@@ -277,29 +291,46 @@ class MuxProtocol(Protocol):
         """
         Take the carrier over.
         """
+        self._name, key = self.factory.keyring.single()
+        self._takeCarrier(Opener(key), Sealer(key))
+        self._startSending()
+        if self.factory.greet and self.factory.isClient:
+            self._scheduler.control(0, Flag.KEEPALIVE)
+        self.factory.muxConnected(self)
+
+    def _takeCarrier(self, opener: IOpener, sealer: Sealer | None) -> None:
+        """
+        Make what parses and schedules frames.
+
+        @param opener: opens the peer's frames.
+        @param sealer: seals ours; without one nothing can be sent yet.
+        """
         carrier = self.getCarrier()
-        limits = self._limits
+        self._parser = FrameParser(opener)
         self._scheduler = Scheduler(
-            Sealer(self.factory.key),
+            sealer,
             self._writeToCarrier,
             self._wake,
             self._fail,
-            limits.maxRefusals,
+            self._limits.maxRefusals,
         )
         if ITCPTransport.providedBy(carrier):
             carrier.setTcpNoDelay(True)
         if isinstance(carrier, FileDescriptor):
             carrier.bufferSize = CARRIER_BUFFER
-        cast(IConsumer, carrier).registerProducer(self._scheduler, True)
+
+    def _startSending(self) -> None:
+        """
+        Have the carrier ask for frames, and watch over it.
+        """
+        limits = self._limits
+        cast(IConsumer, self.getCarrier()).registerProducer(self._scheduler, True)
         self._keepaliveCall = self._clock.callLater(
             limits.keepalive, self._keepAlive, 0
         )
         self._stallCall = self._clock.callLater(
-            limits.writeStall / _LOOKS, self._look, 0, 0
+            limits.writeStall / LOOKS, self._look, 0, 0
         )
-        if self.factory.greet and self.factory.isClient:
-            self._scheduler.control(0, Flag.KEEPALIVE)
-        self.factory.muxConnected(self)
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -466,7 +497,7 @@ class MuxProtocol(Protocol):
         """
         streamID, length, flag, payload = frame
         if not self.authenticated:
-            self._authenticate(flag)
+            self._authenticate(streamID, flag)
         if flag == _DATA:
             stream = self._streams.get(streamID)
             if stream is None:
@@ -478,17 +509,20 @@ class MuxProtocol(Protocol):
             return
         handle = self._dispatch.get(flag)
         if handle is None:
-            self._frameIgnored("frames without effect")
+            self._frameWithoutEffect(flag)
         else:
             handle(streamID, length)
 
-    def _authenticate(self, flag: int) -> None:
+    def _authenticate(self, streamID: int, flag: int) -> None:
         """
         The first genuine frame has come: the peer holds the key.  Show a
         client that greets that so do we.
         """
         self.authenticated = True
         self.factory.muxAuthenticated(self)
+        if streamID == HELLO_ID and flag == Flag.KEEPALIVE:
+            _log.warn("{mux}: the peer is in strict mode, which is off here", mux=self)
+        _log.debug("{mux} is not in strict mode: no replay would be noticed", mux=self)
         if flag == Flag.KEEPALIVE and self.factory.greet and not self.factory.isClient:
             self._scheduler.control(0, Flag.KEEPALIVE)
 
@@ -509,7 +543,13 @@ class MuxProtocol(Protocol):
         """
         fromPeer = streamID % 2 == self._peerParity
         if streamID >= (self._peerNextID if fromPeer else self._nextID):
-            self._frameIgnored("frames for streams that were never opened")
+            self._frameNeverOpened(streamID)
+
+    def _frameNeverOpened(self, streamID: int) -> None:
+        self._frameIgnored("frames for streams that were never opened")
+
+    def _frameWithoutEffect(self, flag: int) -> None:
+        self._frameIgnored("frames without effect")
 
     def _frameOpenStream(self, streamID: int, length: int) -> None:
         if streamID % 2 != self._peerParity:
@@ -641,13 +681,13 @@ class MuxProtocol(Protocol):
         scheduler = self._scheduler
         if not scheduler.paused or scheduler.batches != batches:
             looks = 0
-        elif looks + 1 >= _LOOKS:
+        elif looks + 1 >= LOOKS:
             self._fail(WriteStalled())
             return
         else:
             looks += 1
         self._stallCall = self._clock.callLater(
-            self._limits.writeStall / _LOOKS, self._look, scheduler.batches, looks
+            self._limits.writeStall / LOOKS, self._look, scheduler.batches, looks
         )
 
 
@@ -685,7 +725,10 @@ class MuxFactory(Factory):
         tells both that the other holds the key, before anything depends on it.
     @ivar pool: has the muxes that are up.
     @ivar clock: calls later.
-    @ivar key: the key of all muxes, 32 bytes.
+    @ivar keyring: the pre-shared keys.
+    @ivar strict: whether the muxes are in strict mode.
+    @ivar context: see L{__init__}.
+    @ivar salts: see L{__init__}.
     """
 
     noisy = False
@@ -700,10 +743,13 @@ class MuxFactory(Factory):
         limits: Limits | None = None,
         greet: bool = True,
         pool: MuxPool | None = None,
+        strict: bool = False,
+        context: bytes = b"",
+        salts: Salts = processSalts,
     ) -> None:
         """
-        @param psk: the pre-shared key; text stands for its UTF-8 bytes.  Or a
-            keyring that has just one.
+        @param psk: the pre-shared key; text stands for its UTF-8 bytes.  Or
+            several of them, for the clients of a server.
         @param isClient: C{True} for the side that dials the carrier, C{False}
             for the side that accepts it.
         @param streamFactory: makes the protocols of streams that peers open.
@@ -713,9 +759,21 @@ class MuxFactory(Factory):
         @param greet: whether to say and answer a Keepalive at the start.
         @param pool: where to put the muxes that are up, by default one of this
             factory's own.
-        @raise ValueError: if C{psk} is empty.
+        @param strict: whether the muxes are in strict mode; the peers' must be,
+            too.
+        @param context: in strict mode, what the peers must be configured with,
+            too: it tells apart what shares a pre-shared key.
+        @param salts: in strict mode, what tells when a mux is connected with
+            one of its own process, which fails.  Where that is meant to be, let
+            both ends have one of their own.
+        @raise ValueError: if C{psk} is empty, or several keys for a client.
         """
-        _, self.key = Keyring.of(psk).single()
+        self.keyring = Keyring.of(psk)
+        if isClient:
+            self.keyring.single()
+        self.strict = strict
+        self.context = context
+        self.salts = salts
         self.isClient = isClient
         self.streamFactory = streamFactory
         self.clock = clock
@@ -730,6 +788,13 @@ class MuxFactory(Factory):
         """
         @return: the mux of a new carrier.
         """
+        # They are kinds of MuxProtocol, and so have to import it.
+        from gomux._gated import NamedMuxProtocol, StrictMuxProtocol
+
+        if self.strict:
+            return StrictMuxProtocol(self)
+        if len(self.keyring) > 1:
+            return NamedMuxProtocol(self)
         return MuxProtocol(self)
 
     def startFactory(self) -> None:
@@ -748,7 +813,8 @@ class MuxFactory(Factory):
         """
         A mux has its carrier.  Called by the mux.
         """
-        self.pool.add(mux)
+        if not mux.gated:
+            self.pool.add(mux)
         if not self.isClient:
             self._unauthenticated[mux] = None
             if len(self._unauthenticated) > self.limits.maxUnauthenticated:
@@ -759,6 +825,8 @@ class MuxFactory(Factory):
         The peer of a mux has shown that it holds the key.  Called by the mux.
         """
         self._unauthenticated.pop(mux, None)
+        if mux.gated:
+            self.pool.add(mux)
 
     def muxIdle(self, mux: MuxProtocol) -> None:
         """
@@ -772,4 +840,7 @@ class MuxFactory(Factory):
         @param reason: why.
         """
         self.pool.remove(mux, reason)
+        if self.isClient:
+            # Also of one that never got as far as the pool.
+            self.pool.lastReason = reason
         self._unauthenticated.pop(mux, None)
