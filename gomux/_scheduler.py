@@ -110,7 +110,9 @@ class Scheduler:
         self._credits: dict[int, int] = {}
         self._fresh: deque[IOutput] = deque()
         self._bulk: deque[IOutput] = deque()
+        # How much fresh data went out since the last turn of a bulk stream.
         self._freshBytes = 0
+        self._bulkTurn = False
         self._pumping = False
         self.stopped = False
         self.paused = sealer is None
@@ -257,12 +259,11 @@ class Scheduler:
                 credit -= size
 
     def _nextStream(self) -> IOutput | None:
-        if self._fresh and (self._freshBytes < MAX_LENGTH or not self._bulk):
-            return self._fresh.popleft()
-        self._freshBytes = 0
-        if self._bulk:
-            return self._bulk.popleft()
-        return None
+        fresh, bulk = self._fresh, self._bulk
+        self._bulkTurn = bool(bulk) and (not fresh or self._freshBytes >= MAX_LENGTH)
+        if self._bulkTurn:
+            return bulk.popleft()
+        return fresh.popleft() if fresh else None
 
     def _addData(self, parts: list[bytes], stream: IOutput) -> int:
         """
@@ -273,7 +274,7 @@ class Scheduler:
         payload = stream.takeOutput(MAX_LENGTH)
         size = len(payload)
         parts += sealFrame(self._sealer, stream.streamID, size, _DATA, payload)
-        self._freshBytes += size
+        self._freshBytes = 0 if self._bulkTurn else self._freshBytes + size
         if stream.sendable():
             self._bulk.append(stream)
         else:
