@@ -1,0 +1,226 @@
+"""
+Tests for L{gomux._window}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux._window import INITIAL_WINDOW, MAX_HELD, Growth, ReceiveWindow, SendWindow
+from gomux.error import ProtocolViolation
+
+
+class SendWindowTests(SynchronousTestCase):
+    """
+    L{SendWindow}
+    """
+
+    def test_initial(self) -> None:
+        """
+        131072 bytes may be sent before there is any credit.
+        """
+        self.assertEqual(SendWindow().available, 131072)
+
+    def test_credit(self) -> None:
+        """
+        Credit adds to the window, also beyond what it started with.
+        """
+        window = SendWindow()
+        window.credit(65536)
+        self.assertEqual(window.available, 131072 + 65536)
+
+    def test_end(self) -> None:
+        """
+        The window reaches 2**31 - 1 and not a byte more.
+        """
+        window = SendWindow()
+        window.credit(2**31 - 1 - 131072)
+        self.assertRaises(ProtocolViolation, window.credit, 1)
+        self.assertEqual(window.available, 2**31 - 1)
+        window.available -= 10
+        window.credit(10)
+
+
+class ReceiveWindowTests(SynchronousTestCase):
+    """
+    L{ReceiveWindow}
+    """
+
+    def setUp(self) -> None:
+        self.window = ReceiveWindow()
+
+    def test_received(self) -> None:
+        """
+        Data takes from the window, up to all of it.
+        """
+        self.window.received(131071)
+        self.assertEqual(self.window.available, 1)
+        self.window.received(1)
+        self.assertEqual(self.window.available, 0)
+
+    def test_beyond(self) -> None:
+        """
+        A byte more than the window is a violation, at any time.
+        """
+        self.assertRaises(ProtocolViolation, self.window.received, 131073)
+        self.window.received(100000)
+        self.assertRaises(ProtocolViolation, self.window.received, 31073)
+        self.window.received(31072)
+        self.assertRaises(ProtocolViolation, self.window.received, 1)
+
+    def test_batched(self) -> None:
+        """
+        What is consumed is given back when it is a quarter of the window.
+        """
+        self.window.received(100000)
+        self.assertEqual(self.window.consumed(32767), 0)
+        self.assertEqual(self.window.available, 31072)
+        self.assertEqual(self.window.consumed(1), 32768)
+        self.assertEqual(self.window.available, 31072 + 32768)
+        self.assertEqual(self.window.held, 0)
+
+    def test_held(self) -> None:
+        """
+        Never are more than 65536 bytes of consumed data held back, however
+        large the window and whatever the pieces.
+        """
+        for size in (131072, 300000, 1 << 20, 1 << 30):
+            for piece in (1000, 16384, 65536):
+                window = ReceiveWindow()
+                window.size = window.available = size
+                consumed = given = 0
+                while consumed < 200000:
+                    window.received(piece)
+                    consumed += piece
+                    given += window.consumed(piece)
+                    self.assertEqual(consumed - given, window.held)
+                    self.assertLess(window.held, MAX_HELD)
+
+    def test_conserved(self) -> None:
+        """
+        The window never holds more or less than its size, whether available,
+        unread or held back.
+        """
+        unread = 0
+        for step in range(1000):
+            size = step * 7919 % 50000
+            if step % 3:
+                size = min(size, self.window.available)
+                self.window.received(size)
+                unread += size
+            else:
+                size = min(size, unread)
+                self.window.consumed(size)
+                unread -= size
+            self.assertEqual(
+                self.window.available + unread + self.window.held, INITIAL_WINDOW
+            )
+
+    def test_nothing(self) -> None:
+        """
+        No data takes nothing, and gives no credit.
+        """
+        self.window.received(0)
+        self.assertEqual(self.window.consumed(0), 0)
+        self.assertEqual(self.window.available, INITIAL_WINDOW)
+
+
+class GrowthTests(SynchronousTestCase):
+    """
+    The growth of a L{ReceiveWindow}.
+    """
+
+    def setUp(self) -> None:
+        self.now = 1000.0
+
+    def stream(self, window: ReceiveWindow, growth: Growth, rate: float) -> int:
+        """
+        Have one windowful go by at some rate.
+
+        @return: how much the window grew.
+        """
+        grown = 0
+        todo = window.size
+        while todo > 0:
+            self.now += 16384 / rate
+            grown += window.grow(16384, self.now, growth)
+            todo -= 16384
+        return grown
+
+    def test_faster(self) -> None:
+        """
+        The window doubles for as long as that makes the stream faster.
+        """
+        window, growth = ReceiveWindow(), Growth(1 << 30, 1 << 30)
+        self.stream(window, growth, 1e6)
+        before = window.size
+        self.assertEqual(self.stream(window, growth, 3e6), before)
+        self.assertEqual(window.size, 2 * before)
+        self.assertEqual(self.stream(window, growth, 9e6), 2 * before)
+
+    def test_notFaster(self) -> None:
+        """
+        The window stays as it is once it has reached what the path can do.
+        """
+        window, growth = ReceiveWindow(), Growth(1 << 30, 1 << 30)
+        for _ in range(3):
+            self.stream(window, growth, 1e6)
+        size = window.size
+        for rate in (1e6, 1.1e6, 0.5e6, 1e6):
+            self.assertEqual(self.stream(window, growth, rate), 0)
+        self.assertEqual(window.size, size)
+
+    def test_maxWindow(self) -> None:
+        """
+        One window grows no further than C{maxWindow}.
+        """
+        window, growth = ReceiveWindow(), Growth(300000, 1 << 30)
+        for step in range(20):
+            self.stream(window, growth, 1e5 * 2**step)
+        self.assertEqual(window.size, 300000)
+        self.assertEqual(window.available, 300000)
+
+    def test_maxGrowth(self) -> None:
+        """
+        All windows together grow by no more than C{maxGrowth}.
+        """
+        growth = Growth(1 << 30, 400000)
+        windows = [ReceiveWindow() for _ in range(5)]
+        for window in windows:
+            for step in range(20):
+                self.stream(window, growth, 1e5 * 2**step)
+        grown = sum(window.size - INITIAL_WINDOW for window in windows)
+        self.assertEqual(grown, 400000)
+        self.assertEqual(growth.available, 0)
+
+    def test_release(self) -> None:
+        """
+        When a stream ends what its window had grown by is there for others,
+        once.
+        """
+        window, growth = ReceiveWindow(), Growth(1 << 30, 400000)
+        for step in range(20):
+            self.stream(window, growth, 1e5 * 2**step)
+        self.assertEqual(growth.available, 0)
+        window.release(growth)
+        window.release(growth)
+        self.assertEqual(growth.available, 400000)
+
+    def test_standingClock(self) -> None:
+        """
+        A clock that does not move makes no window grow, and does no harm.
+        """
+        window, growth = ReceiveWindow(), Growth(1 << 30, 1 << 30)
+        self.now = 0.0
+        self.assertEqual(window.grow(131072, 0.0, growth), 0)
+        self.assertEqual(window.grow(131072, 0.0, growth), 0)
+
+    def test_added(self) -> None:
+        """
+        What a window grows by may be used at once.
+        """
+        window, growth = ReceiveWindow(), Growth(1 << 30, 1 << 30)
+        window.received(131072)
+        grown = self.stream(window, growth, 1e6)
+        self.assertEqual(window.available, grown)
+        self.assertEqual(grown, 131072)
