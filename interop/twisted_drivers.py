@@ -4,13 +4,17 @@ The drivers of the Twisted peer: what it does on streams that it opens.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Coroutine
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from peerlib import (
     BUFFER_SIZE,
     ENDLESS,
+    HALF_CLOSE_ORDERS,
+    HALF_CLOSE_SIZE,
     WARM_UP,
     DriverFailed,
     driverResult,
@@ -23,7 +27,11 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from twisted_conn import Script
 from twisted_streams import Ask, Opener, Writer, ownResidentBytes
+
+from gomux import GomuxError
+from gomux.error import PeerClosedConnection
 
 if TYPE_CHECKING:
     from twisted_peer import Session
@@ -293,6 +301,40 @@ class Drivers:
             "seconds": time.monotonic() - started,
         }
 
+    async def _script(self, command: str) -> Script:
+        """
+        Open a stream to be awaited.
+        """
+        stream = Script(self._session.clock)
+        await self._session.open(stream)
+        await stream.writeLine(command)
+        return stream
+
+    async def _eachScript(
+        self,
+        command: str,
+        total: str,
+        streams: str,
+        run: Callable[[Script, int], Coroutine[Any, Any, None]],
+    ) -> Result:
+        """
+        Run a coroutine on each of a number of streams, all at once.
+
+        @param run: takes the stream and its share of the bytes.
+        """
+
+        async def one(size: int) -> None:
+            stream = await self._script(command)
+            try:
+                await run(stream, size)
+            finally:
+                stream.close()
+
+        await together(
+            [Deferred.fromCoroutine(one(n)) for n in shares(int(total), int(streams))]
+        )
+        return {"bytes": int(total), "streams": int(streams)}
+
     async def drive_sink(self, total: str, streams: str, writeSize: str) -> Result:
         data = pattern(int(writeSize))
         result = await self._each(total, streams, lambda size: SinkDriver(size, data))
@@ -344,3 +386,141 @@ class Drivers:
             "peer_rss_before": peerBefore,
             "peer_rss_after": int(await self._run(Ask("rss"))),
         }
+
+    async def drive_hash(self, total: str, streams: str) -> Result:
+        async def run(stream: Script, size: int) -> None:
+            await stream.expectLine(await stream.writeRandom(size))
+            await stream.expectEnd()
+
+        return await self._eachScript("hash", total, streams, run)
+
+    async def drive_echo_hash(self, total: str, streams: str) -> Result:
+        async def run(stream: Script, size: int) -> None:
+            sent = Deferred.fromCoroutine(stream.writeRandom(size))
+            received = Deferred.fromCoroutine(stream.digest())
+            await together([sent, received])
+            if await sent != await received:
+                raise DriverFailed("what came back differs from what was sent")
+
+        return await self._eachScript("echo", total, streams, run)
+
+    async def drive_close_after(self, size: str, count: str) -> Result:
+        for _ in range(int(count)):
+            stream = await self._script(f"close-after {size}")
+            await stream.readPattern(int(size))
+            await stream.expectEnd()
+            stream.close()
+        return {"bytes": int(size) * int(count), "count": int(count)}
+
+    async def drive_write_close(self, size: str, count: str) -> Result:
+        expected = sha256(pattern(int(size))).hexdigest()
+        for _ in range(int(count)):
+            stream = await self._script("collect")
+            await stream.writePattern(int(size))
+            stream.close()
+            if await self._run(Ask("report")) != expected:
+                raise DriverFailed("not all that was sent before the close arrived")
+        return {"bytes": int(size) * int(count), "count": int(count)}
+
+    async def drive_open(self, *drive: str) -> Result:
+        answer = json.loads(await self._run(Ask(f"open {' '.join(drive)}")))
+        if not answer["ok"]:
+            raise DriverFailed(f"the peer's driver: {answer['error']}")
+        return {"peer": answer}
+
+    async def drive_closemux(self, side: str, count: str) -> Result:
+        streams = [await self._script("idle") for _ in range(int(count))]
+        for stream in streams:
+            await stream.expectLine("ok")
+        if side == "local":
+            self._session.mux.close()
+        else:
+            await self._script("closemux")
+        for stream in streams:
+            try:
+                await stream.expectEnd()
+            except PeerClosedConnection:
+                continue
+            except GomuxError:
+                if side == "local":
+                    continue
+                raise
+            raise DriverFailed("a stream ended as if nothing had happened")
+        return {"streams": int(count)}
+
+    async def drive_halfclose(self, order: str) -> Result:
+        orders = HALF_CLOSE_ORDERS if order == "all" else [tuple(order.split(","))]
+        for events in orders:
+            subject = await self._script("steps")
+            await HalfClose(subject, await self._script("control")).run(events)
+        return {"count": len(orders)}
+
+
+class HalfClose:
+    """
+    One stream under test, and the control stream that tells the peer what to do
+    to its end.
+
+    @ivar _closed: The events that have been.
+    """
+
+    def __init__(self, subject: Script, control: Script) -> None:
+        self._subject = subject
+        self._control = control
+        self._closed: set[str] = set()
+
+    async def run(self, events: tuple[str, ...]) -> None:
+        """
+        Close in this order; after each step try both directions.
+        """
+        try:
+            await self._check()
+            for event in events:
+                await self._close(event)
+                await self._check()
+            self._subject.close()
+            await self._remote("close")
+        except (GomuxError, DriverFailed) as e:
+            done = ",".join(sorted(self._closed))
+            raise DriverFailed(f"{events}, with {done} done: {e!r}") from e
+        finally:
+            self._subject.close()
+            self._control.close()
+
+    async def _close(self, event: str) -> None:
+        self._closed.add(event)
+        if event == "lw":
+            self._subject.closeWrite()
+        elif event == "lr":
+            self._subject.closeRead()
+        else:
+            await self._remote({"rw": "closewrite", "rr": "closeread"}[event])
+
+    async def _remote(self, step: str) -> None:
+        await self._control.writeLine(step)
+        answer = await self._control.readLine()
+        if answer != "ok":
+            raise DriverFailed(f"{step}: {answer}")
+
+    async def _check(self) -> None:
+        """
+        Each direction works until one of its ends is closed.
+        """
+        if {"lw", "rr"} <= self._closed:
+            pass
+        elif "lw" in self._closed:
+            await self._remote("eof")
+        elif "rr" in self._closed:
+            await self._subject.expectWriteFails()
+        else:
+            await self._subject.writePattern(HALF_CLOSE_SIZE)
+            await self._remote(f"read {HALF_CLOSE_SIZE}")
+        if {"rw", "lr"} <= self._closed:
+            pass
+        elif "rw" in self._closed:
+            await self._subject.expectEnd()
+        elif "lr" in self._closed:
+            await self._remote("write-fails")
+        else:
+            await self._remote(f"send {HALF_CLOSE_SIZE}")
+            await self._subject.readPattern(HALF_CLOSE_SIZE)

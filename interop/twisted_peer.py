@@ -42,6 +42,7 @@ class Session:
 
     def __init__(self, mux: MuxProtocol, peer: Peer) -> None:
         self.mux = mux
+        self.clock = reactor
         self.paced = peer.paced
         self.subjects: DeferredQueue[Any] = DeferredQueue()
         self.reports: DeferredQueue[str] = DeferredQueue()

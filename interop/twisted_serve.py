@@ -8,18 +8,22 @@ L{gomux.session.Conn}.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
-from peerlib import DriverFailed
+from peerlib import DriverFailed, toLine
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from twisted_conn import Script
 from twisted_streams import PatternWriter, become, ownResidentBytes
 
-if TYPE_CHECKING:
-    from twisted_peer import Peer
+from gomux import GomuxError, StreamAddress
+from gomux.error import PeerClosedConnection, StreamClosed
 
-    from gomux import StreamAddress
+if TYPE_CHECKING:
+    from twisted_peer import Peer, Session
 
 
 class Command(Protocol):
@@ -50,7 +54,78 @@ class Command(Protocol):
     def _protocol(self, command: str, argument: str) -> IProtocol:
         if command in PLAIN:
             return PLAIN[command](argument)
-        raise DriverFailed(f"unknown command {command!r}")
+        serve = SCRIPTED[command]
+        session = self._peer.sessions[self._address.carrier]
+        return _Served(session, lambda stream: serve(session, stream, argument))
+
+
+class _Served(Script):
+    """
+    A stream that a coroutine serves, which ends with an answer to be waited upon
+    or leaves the stream to somebody else.
+    """
+
+    def __init__(
+        self, session: Session, serve: Callable[[Script], Coroutine[Any, Any, None]]
+    ) -> None:
+        super().__init__(session.clock)
+        self._serve = serve
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        Deferred.fromCoroutine(self._serve(self)).addErrback(self._failed)
+
+    def _failed(self, reason: Failure) -> None:
+        if reason.check(PeerClosedConnection, StreamClosed) is None:
+            print(f"stream end: {reason.value!r}", file=sys.stderr)
+        self.close()
+
+
+async def _answer(stream: Script, line: str) -> None:
+    """
+    Send one line, and leave it to the opener to close the stream.
+    """
+    await stream.writeLine(line)
+    await stream.expectEnd()
+    stream.close()
+
+
+async def _hash(session: Session, stream: Script, argument: str) -> None:
+    await stream.writeLine(await stream.digest())
+    stream.closeWrite()
+    stream.close()
+
+
+async def _collect(session: Session, stream: Script, argument: str) -> None:
+    session.reports.put(await stream.digest())
+    stream.close()
+
+
+async def _report(session: Session, stream: Script, argument: str) -> None:
+    await _answer(stream, await session.reports.get())
+
+
+async def _open(session: Session, stream: Script, argument: str) -> None:
+    await _answer(stream, toLine(await session.drivers.run(argument)))
+
+
+async def _closeMux(session: Session, stream: Script, argument: str) -> None:
+    session.mux.close()
+
+
+async def _steps(session: Session, stream: Script, argument: str) -> None:
+    session.subjects.put(stream)  # its control stream closes it
+
+
+async def _control(session: Session, control: Script, argument: str) -> None:
+    subject: Script = await session.subjects.get()
+    try:
+        while True:
+            await control.writeLine(await subject.step(await control.readLine()))
+    except (GomuxError, DriverFailed):
+        pass  # the control stream ends with the test
+    subject.close()
+    control.close()
 
 
 class Sink(Protocol):
@@ -123,3 +198,14 @@ PLAIN: dict[str, Callable[[str], IProtocol]] = {
     "rss": lambda _: Answer(str(ownResidentBytes())),
 }
 """Who goes on with a stream, made from the command's argument."""
+
+SCRIPTED: dict[str, Callable[[Session, Script, str], Coroutine[Any, Any, None]]] = {
+    "hash": _hash,
+    "collect": _collect,
+    "report": _report,
+    "open": _open,
+    "closemux": _closeMux,
+    "steps": _steps,
+    "control": _control,
+}
+"""Or what serves it."""
