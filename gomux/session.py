@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import (
@@ -84,6 +84,8 @@ class Session:
         psk: bytes | str | Keyring,
         *,
         limits: Limits | None = None,
+        strict: bool = False,
+        context: bytes = b"",
         backlog: int = BACKLOG,
     ) -> Deferred[Session]:
         """
@@ -93,13 +95,23 @@ class Session:
         @param carrier: where to connect.
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.
         @param limits: what the mux may take up.
+        @param strict: as for L{MuxFactory<gomux.MuxFactory>}.
+        @param context: as for L{MuxFactory<gomux.MuxFactory>}.
         @param backlog: how many streams may wait for L{acceptStream}.
         @return: the session, once the carrier is connected; fails as the
             carrier does.  Whether the peer holds the key shows only in what
             it sends.
         @raise ValueError: if C{psk} is empty or C{backlog} less than 1.
         """
-        factory = _SessionFactory(psk, True, reactor, limits, backlog)
+        factory = _SessionFactory(
+            psk,
+            True,
+            backlog,
+            clock=reactor,
+            limits=limits,
+            strict=strict,
+            context=context,
+        )
         return carrier.connect(cast(IProtocolFactory, factory)).addCallback(
             factory.sessionOf
         )
@@ -112,6 +124,8 @@ class Session:
         psk: bytes | str | Keyring,
         *,
         limits: Limits | None = None,
+        strict: bool = False,
+        context: bytes = b"",
         backlog: int = BACKLOG,
         silentPeers: bool = False,
     ) -> Deferred[Listener]:
@@ -122,6 +136,8 @@ class Session:
         @param carrier: where to listen.
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.
         @param limits: what each mux may take up.
+        @param strict: as for L{MuxFactory<gomux.MuxFactory>}.
+        @param context: as for L{MuxFactory<gomux.MuxFactory>}.
         @param backlog: how many sessions may wait for L{Listener.accept}, and
             how many streams of each for L{acceptStream}.
         @param silentPeers: whether to accept also peers that have not shown
@@ -132,7 +148,15 @@ class Session:
         @raise ValueError: if C{psk} is empty or C{backlog} less than 1.
         """
         listener = Listener(backlog)
-        factory = _SessionFactory(psk, False, reactor, limits, backlog)
+        factory = _SessionFactory(
+            psk,
+            False,
+            backlog,
+            clock=reactor,
+            limits=limits,
+            strict=strict,
+            context=context,
+        )
         if silentPeers:
             factory.connected = listener.arrived
         else:
@@ -341,14 +365,16 @@ class _SessionFactory(MuxFactory):
         self,
         psk: bytes | str | Keyring,
         isClient: bool,
-        clock: IReactorTime,
-        limits: Limits | None,
         backlog: int,
+        **settings: Any,
     ) -> None:
         """
+        @param psk: as for L{MuxFactory}.
+        @param isClient: as for L{MuxFactory}.
         @param backlog: how many streams of each may wait to be accepted.
+        @param settings: as for L{MuxFactory}.
         """
-        super().__init__(psk, isClient, clock=clock, limits=limits)
+        super().__init__(psk, isClient, **settings)
         self.sessions: dict[MuxProtocol, Session] = {}
         self.connected: Callable[[Session], None] = _nothing
         self.authenticated: Callable[[Session], None] = _nothing

@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from gomux._address import StreamAddress
-from gomux._limits import Limits
 from gomux._stream import HIGH_WATER
+from gomux._strict import Salts
 from gomux._window import INITIAL_WINDOW
 from gomux.error import (
     AuthenticationFailed,
@@ -54,10 +54,12 @@ class SessionPair:
     here: Conn
     there: Conn
 
-    def __init__(self, backlog: int = BACKLOG, limits: Limits | None = None) -> None:
+    def __init__(self, backlog: int = BACKLOG, **settings: Any) -> None:
         clock = Clock()
         factories = [
-            _SessionFactory(PSK, isClient, clock, limits, backlog)
+            _SessionFactory(
+                PSK, isClient, backlog, clock=clock, salts=Salts(), **settings
+            )
             for isClient in (True, False)
         ]
         self.pair = MuxPair(
@@ -870,7 +872,7 @@ class PlainPeerTests(SynchronousTestCase):
                 self.transport.write(data)
 
         clock = Clock()
-        factory = _SessionFactory(PSK, True, clock, None, 1)
+        factory = _SessionFactory(PSK, True, 1, clock=clock)
         pair = MuxPair(
             clientFactory=factory,
             serverFactory=MuxFactory(

@@ -25,6 +25,7 @@ from gomux.error import (
     ConnectionClosed,
     DeadlineExceeded,
     GomuxError,
+    HandshakeFailed,
     OpenStreamError,
     PeerClosedConnection,
     PeerClosedStream,
@@ -131,6 +132,33 @@ class StreamTests(SynchronousTestCase):
         A backlog without any room is refused.
         """
         self.assertRaises(ValueError, SessionPair, backlog=0)
+
+    def test_strict(self) -> None:
+        """
+        In strict mode a stream is opened once the peer has answered, and who
+        waits for that may cease to.
+        """
+        both = SessionPair(strict=True)
+        opening, other = both.client.openStream(), both.client.openStream()
+        self.assertNoResult(opening)
+        other.cancel()
+        self.failureResultOf(other, CancelledError)
+        both.pair.flush()
+        conn = self.successResultOf(opening)
+        accepted = self.successResultOf(both.server.acceptStream())
+        self.assertEqual(accepted.localAddr(), conn.remoteAddr())
+        self.assertNoResult(both.server.acceptStream())
+
+    def test_strictFails(self) -> None:
+        """
+        What waits for the peer's answer fails if none comes.
+        """
+        both = SessionPair(strict=True)
+        opening = both.client.openStream()
+        both.pair.loseCarrier()
+        both.pair.flush()
+        self.failureResultOf(opening, HandshakeFailed)
+        self.failureResultOf(both.client.openStream(), HandshakeFailed)
 
     def test_openFails(self) -> None:
         """
