@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import NoProtocol
+from twisted.internet.error import ConnectionDone, NoProtocol
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
@@ -29,7 +29,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -42,6 +42,7 @@ from gomux._pool import MuxPool
 from gomux._scheduler import Scheduler
 from gomux._stream import Stream
 from gomux._strict import Salts, processSalts
+from gomux._throttle import ThrottledLog, describeAddress
 from gomux._window import Growth
 from gomux.error import (
     ConnectionClosed,
@@ -780,6 +781,7 @@ class MuxFactory(Factory):
         self.limits = limits if limits is not None else Limits()
         self.greet = greet
         self.pool = pool if pool is not None else MuxPool(clock)
+        self._losses = ThrottledLog(_log, clock)
         self._unauthenticated: dict[MuxProtocol, None] = {}
 
     def buildProtocol(  # type: ignore[override]
@@ -844,3 +846,12 @@ class MuxFactory(Factory):
             # Also of one that never got as far as the pool.
             self.pool.lastReason = reason
         self._unauthenticated.pop(mux, None)
+        level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
+        self._losses.emit(
+            level,
+            "the mux {direction} {name}{peer} ended: {reason}",
+            direction="to" if self.isClient else "from",
+            name=f"{mux.peerName!r} at " if mux.peerName else "",
+            peer=describeAddress(mux.getCarrier().getPeer()),
+            reason=reason,
+        )

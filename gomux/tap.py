@@ -1,0 +1,419 @@
+# -*- test-case-name: gomux.test.test_tap -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+C{twistd gomux}: the command line, and the service that it stands for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import Field, fields
+from typing import Any, TypeVar
+
+from twisted.application.service import IService
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.logger import Logger
+from twisted.python.reflect import namedAny
+from twisted.python.usage import CompleteFiles, Completions, UsageError
+from twisted.python.usage import Options as _Options
+
+from gomux._keyring import Keyring, readPSKFile
+from gomux._limits import Limits
+from gomux._pool import MuxPool
+from gomux._service import Connector, Dialler, Listener, TunnelService
+from gomux._strict import Salts
+from gomux.error import KeyringError
+from gomux.protocol import MuxFactory
+from gomux.tunnel import Tunnel, TunnelLimits, forward, target
+
+_log = Logger()
+
+_LIMITS = (TunnelLimits, Limits)
+_L = TypeVar("_L", Limits, TunnelLimits)
+
+#: Where muxes are accepted if nothing is said.
+DEFAULT_LISTEN = "tcp:7000"
+#: Where the pre-shared key is if no option says so.
+ENVIRONMENT = "GOMUX_PSK"
+
+_GUIDE = """
+Carries many connections through a single one that is encrypted.
+
+One side accepts this connection, the mux, with --listen, and the other makes
+it with --connect. Either side can open streams in it: --forward accepts
+connections and carries each as a stream, and the side at the other end
+connects each stream to its --target. Both sides need the same pre-shared key:
+
+    (umask 077; python -m gomux genpsk > psk)
+
+Port 80 of the machine A becomes port 8080 of the machine B:
+
+    A$ twistd -n gomux --psk-file psk --listen tcp:7000 --target tcp:localhost:80
+    B$ twistd -n gomux --psk-file psk --connect tcp:A:7000 --forward tcp:8080
+
+The same where only B can be reached from outside:
+
+    A$ twistd -n gomux --psk-file psk --connect tcp:B:7000 --target tcp:localhost:80
+    B$ twistd -n gomux --psk-file psk --listen tcp:7000 --forward tcp:8080
+
+An ENDPOINT is any of Twisted's endpoint strings, such as
+tcp:8080:interface=127.0.0.1, unix:/run/app.sock or tls:example.org:443.
+Sizes are in bytes, times in seconds.
+"""
+
+
+def _optionName(field: str) -> str:
+    """
+    @return: the option for the field of a class of limits, C{max-streams} for
+        C{maxStreams}.
+    """
+    return re.sub("[A-Z]", lambda match: "-" + match[0].lower(), field)
+
+
+def _dashed(match: re.Match[str]) -> str:
+    return "--" + _optionName(match[0])
+
+
+def _fieldDocs(limits: type) -> dict[str, str]:
+    """
+    @return: what a class's docstring says of its fields, as plain text.
+    """
+    names = [field.name for limits in _LIMITS for field in fields(limits)]
+    docs = {}
+    for part in re.split(r"@ivar ", limits.__doc__ or "")[1:]:
+        name, text = re.split(r":\s", part.split("\n\n")[0], maxsplit=1)
+        text = re.sub(r"[A-Z]\{(?:([^<{}]*)<[^<>{}]*>|([^{}]*))\}", r"\1\2", text)
+        text = re.sub(rf"\b({'|'.join(names)})\b", _dashed, text)
+        docs[name] = " ".join(text.split())
+    return docs
+
+
+def _limitOptions(limits: type) -> list[list[Any]]:
+    """
+    @return: an option for each field of a class of limits.
+    """
+    docs = _fieldDocs(limits)
+    return [
+        [
+            _optionName(field.name),
+            None,
+            field.default,
+            f"Limit: {docs.get(field.name, '')}",
+            _coerce(field),
+        ]
+        for field in fields(limits)
+    ]
+
+
+def _coerce(field: Field[Any]) -> Callable[[str], float]:
+    """
+    @return: what makes the value of an option from its text.
+    """
+    # Annotations are text here.
+    kind: type[int] | type[float] = int if field.type == "int" else float
+    what = "a whole number" if kind is int else "a number"
+
+    def coerce(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < float("inf"):
+            name = _optionName(field.name)
+            raise ValueError(f"--{name} needs {what} greater than 0, not {text!r}")
+        return value
+
+    return coerce
+
+
+class Options(_Options):
+    """
+    The command line.
+
+    @ivar keyring: the pre-shared key, or several.
+    @ivar keysFromFile: whether L{reload} can read them again.
+    @ivar listenEndpoints: where to accept muxes, by what log lines call it.
+    @ivar connectEndpoints: where to connect muxes to.
+    @ivar forwardEndpoints: where to accept connections for streams.
+    @ivar targetEndpoint: where the peer's streams continue.
+    @ivar streamFactory: what serves the peer's streams.
+    """
+
+    synopsis = "[options]"
+
+    optFlags = [
+        [
+            "psk-file-insecure",
+            None,
+            "Use the --psk-file although others can read or change it.",
+        ],
+        [
+            "strict",
+            None,
+            "Refuse frames that were replayed, dropped or swapped on the way."
+            "  Both sides must have it, and be this software.",
+        ],
+    ]
+
+    optParameters = [option for limits in _LIMITS for option in _limitOptions(limits)]
+
+    compData = Completions(optActions={"psk-file": CompleteFiles()})
+
+    keyring: Keyring
+    keysFromFile = False
+    targetEndpoint: tuple[str, Any] | None = None
+    streamFactory: IProtocolFactory | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._psks: list[tuple[str, str]] = []
+        self._given: dict[str, list[str]] = {
+            name: [] for name in ("listen", "connect", "forward", "target", "factory")
+        }
+        self.listenEndpoints: list[tuple[str, Any]] = []
+        self.connectEndpoints: list[tuple[str, Any]] = []
+        self.forwardEndpoints: list[tuple[str, Any]] = []
+
+    def getUsage(self, width: int | None = None) -> str:
+        """
+        @return: what C{--help} says: a C{longdesc} would lose its lines.
+        """
+        return str(super().getUsage(width)) + _GUIDE
+
+    def opt_psk(self, psk: str) -> None:
+        """
+        The pre-shared key itself.  Other users can read it in the list of
+        processes: --psk-file or the environment variable GOMUX_PSK are better.
+        """
+        self._psks.append(("--psk", psk))
+
+    def opt_psk_file(self, path: str) -> None:
+        """
+        A file with the pre-shared key in its first line, or with several as
+        name:psk.  It is read again on SIGHUP, for muxes to come.
+        """
+        self._psks.append(("--psk-file", path))
+
+    def opt_listen(self, endpoint: str) -> None:
+        """
+        Accept muxes at this ENDPOINT.  Can be given several times.  [default:
+        tcp:7000, if there is no --connect either]
+        """
+        self._given["listen"].append(endpoint)
+
+    def opt_connect(self, endpoint: str) -> None:
+        """
+        Keep one mux connected to this ENDPOINT.  Can be given several times.
+        """
+        self._given["connect"].append(endpoint)
+
+    def opt_forward(self, endpoint: str) -> None:
+        """
+        Accept connections at this ENDPOINT, and carry each to the peer as a
+        stream.  If there are several peers they take turns.  Can be given
+        several times.
+        """
+        self._given["forward"].append(endpoint)
+
+    def opt_target(self, endpoint: str) -> None:
+        """
+        Connect each stream that the peer opens to this ENDPOINT.
+        """
+        self._given["target"].append(endpoint)
+
+    def opt_factory(self, name: str) -> None:
+        """
+        Or serve each such stream with this factory: the dotted name of an
+        IProtocolFactory, or of something that returns one when called.
+        With neither --target nor --factory the peer gets a page about the mux.
+        """
+        self._given["factory"].append(name)
+
+    def postOptions(self) -> None:
+        """
+        See whether it all makes sense.
+
+        @raise UsageError: if not.
+        """
+        self.keyring = self._findKeyring()
+        if self._given["connect"] and len(self.keyring) > 1:
+            raise UsageError(
+                "--connect needs a --psk-file with a single pre-shared key, and this"
+                f" one has {len(self.keyring)}"
+            )
+        for name in ("target", "factory"):
+            if len(self._given[name]) > 1:
+                raise UsageError(f"--{name} can be given only once")
+        if self._given["target"] and self._given["factory"]:
+            raise UsageError("--target and --factory exclude each other: give only one")
+        if not (self._given["listen"] or self._given["connect"]):
+            self._given["listen"].append(DEFAULT_LISTEN)
+        self.listenEndpoints += self._endpoints("listen", serverFromString)
+        self.connectEndpoints += self._endpoints("connect", clientFromString)
+        self.forwardEndpoints += self._endpoints("forward", serverFromString)
+        for found in self._endpoints("target", clientFromString):
+            self.targetEndpoint = found
+        for name in self._given["factory"]:
+            self.streamFactory = _findFactory(name)
+
+    def _findKeyring(self) -> Keyring:
+        psks, self._psks = self._psks, []
+        if ENVIRONMENT in os.environ:
+            psks.append((f"the environment's {ENVIRONMENT}", os.environ[ENVIRONMENT]))
+        if not psks:
+            raise UsageError(
+                "a pre-shared key is needed: give --psk-file, or set"
+                f" {ENVIRONMENT} in the environment, or give --psk"
+            )
+        if len(psks) > 1:
+            sources = " and ".join(source for source, _ in psks)
+            raise UsageError(f"give the pre-shared key only once, not by {sources}")
+        [(source, value)] = psks
+        try:
+            if source == "--psk-file":
+                keyring = readPSKFile(value, bool(self["psk-file-insecure"]))
+                self.keysFromFile = True
+            else:
+                keyring = Keyring.of(value)
+        except KeyringError as error:
+            hint = ""
+            if source == "--psk-file" and "others can" in str(error):
+                hint = ", or give --psk-file-insecure"
+            raise UsageError(f"{source}: {error}{hint}") from None
+        if source == "--psk":
+            _log.warn(
+                "--psk: other users of this machine can read the pre-shared key in the"
+                " list of processes; --psk-file is better"
+            )
+        _warn(source, keyring)
+        return keyring
+
+    def _endpoints(
+        self, option: str, parse: Callable[[Any, str], Any]
+    ) -> list[tuple[str, Any]]:
+        """
+        @return: an option's endpoints, each with what log lines call it.
+        @raise UsageError: if one cannot be made.
+        """
+        from twisted.internet import reactor
+
+        found = []
+        for text in self._given[option]:
+            name = f"--{option} {_withoutSecrets(text)}"
+            try:
+                found.append((name, parse(reactor, text)))
+            except Exception as error:
+                raise UsageError(
+                    f"{name}: this is no endpoint that can be used: {error}"
+                ) from None
+        return found
+
+    def reload(self) -> None:
+        """
+        Read the file with the pre-shared key again, for muxes to come.
+        """
+        try:
+            self.keyring.reload()
+        except KeyringError as error:
+            _log.error("the pre-shared keys stay as they are: {error}", error=error)
+        else:
+            _log.info("the pre-shared keys were read again")
+            _warn("--psk-file", self.keyring)
+
+    def limits(self, kind: type[_L]) -> _L:
+        """
+        @return: the limits of one kind, as the options say.
+        """
+        return kind(**{f.name: self[_optionName(f.name)] for f in fields(kind)})
+
+
+for _name, _method in list(vars(Options).items()):
+    if _name.startswith("opt_"):
+        # C{--help} would show how they are indented.
+        _method.__doc__ = " ".join(_method.__doc__.split())
+
+
+def _withoutSecrets(endpoint: str) -> str:
+    """
+    @return: an endpoint string, fit for logs.
+    """
+    return re.sub(r"\bpsk=(\\.|[^:\\])*", "psk=...", endpoint)
+
+
+def _warn(source: str, keyring: Keyring) -> None:
+    for warning in keyring.warnings:
+        _log.warn("{source}: {warning}", source=source, warning=warning)
+
+
+def _findFactory(name: str) -> IProtocolFactory:
+    """
+    @return: the factory of that dotted name.
+    @raise UsageError: if there is none.
+    """
+    try:
+        found = namedAny(name)
+    except Exception as error:
+        raise UsageError(f"--factory {name}: cannot be imported: {error}") from None
+    if not IProtocolFactory.providedBy(found) and callable(found):
+        try:
+            found = found()
+        except Exception as error:
+            raise UsageError(f"--factory {name}: calling it failed: {error}") from None
+    if not IProtocolFactory.providedBy(found):
+        raise UsageError(
+            f"--factory {name}: is no IProtocolFactory, and nothing that returns one"
+        )
+    return found
+
+
+def makeService(options: Options) -> IService:
+    """
+    Make the service that the command line asks for.
+    """
+    from twisted.internet import reactor
+
+    clock: Any = reactor
+    limits = options.limits(TunnelLimits)
+    pool = MuxPool(clock, limits.waitTimeout, limits.maxWaiting)
+    tunnels: list[Tunnel] = []
+    streams: IProtocolFactory
+    if options.targetEndpoint is not None:
+        streams = target(*options.targetEndpoint, clock, limits)
+        tunnels.append(streams)
+    elif options.streamFactory is not None:
+        streams = options.streamFactory
+    else:
+        from gomux._page import PageFactory
+
+        streams = PageFactory(clock)
+
+    reload = options.reload if options.keysFromFile else None
+    service = TunnelService(pool, tunnels, clock, limits, reload)
+    settings: dict[str, Any] = {
+        "clock": clock,
+        "limits": options.limits(Limits),
+        "pool": pool,
+        "strict": bool(options["strict"]),
+    }
+    # One set for each role: both ends may well be in this process.
+    serverSalts, clientSalts = Salts(), Salts()
+    for name, endpoint in options.listenEndpoints:
+        server = MuxFactory(
+            options.keyring, False, streams, salts=serverSalts, **settings
+        )
+        service.addService(Listener(name, endpoint, server))
+    for name, endpoint in options.forwardEndpoints:
+        tunnel = forward(name, pool, clock, limits)
+        tunnels.append(tunnel)
+        service.addService(Listener(name, endpoint, tunnel))
+    for name, endpoint in options.connectEndpoints:
+        client = Dialler(options.keyring, True, streams, salts=clientSalts, **settings)
+        service.addService(
+            Connector(name, endpoint, client, clock, limits.maxRetryDelay)
+        )
+    return service
