@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.test_strict -*-
+# -*- test-case-name: gomux.test.test_gated -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 
