@@ -14,6 +14,7 @@ from html import escape
 from typing import cast
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.web import http
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
@@ -126,7 +127,7 @@ class PageFactory(Site):
         root.putChild(b"status.json", _Status(True))
         super().__init__(root, reactor=clock)
 
-    def log(self, request: Request) -> None:
+    def log(self, request: http.Request) -> None:
         """
         Nobody needs an access log of this.
         """
