@@ -14,6 +14,9 @@ until the test says so, and then always in the same order::
     pair.flush()
 
 The carriers behave as Twisted's TCP transports do.
+
+L{FaultProxy} is for tests over real sockets: a network that drops, delays,
+changes and cuts what it is told to.
 """
 
 from __future__ import annotations
@@ -24,6 +27,23 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import Clock
 
+from gomux._faultproxy import FaultProxy
+from gomux._faults import (
+    Action,
+    Direction,
+    Way,
+    WireFrame,
+    blackHole,
+    cut,
+    delay,
+    drop,
+    duplicate,
+    flip,
+    insert,
+    slices,
+    stall,
+    swap,
+)
 from gomux._memory import Carrier, Pipe, connect
 from gomux.protocol import MuxFactory, MuxProtocol
 
@@ -31,7 +51,27 @@ if TYPE_CHECKING:
     from gomux._limits import Limits
     from gomux.interfaces import IStreamFactory
 
-__all__ = ["PSK", "Carrier", "MuxPair", "Pipe"]
+__all__ = [
+    "PSK",
+    "Action",
+    "Carrier",
+    "Direction",
+    "FaultProxy",
+    "MuxPair",
+    "Pipe",
+    "Way",
+    "WireFrame",
+    "blackHole",
+    "cut",
+    "delay",
+    "drop",
+    "duplicate",
+    "flip",
+    "insert",
+    "slices",
+    "stall",
+    "swap",
+]
 
 #: The pre-shared key of a L{MuxPair} that is given no factories.
 PSK: Final = "a pre-shared key for tests alone"
