@@ -26,7 +26,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from twisted.internet.error import ConnectionAborted
+from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableDescriptor,
@@ -522,7 +522,8 @@ class Stream:
         """
         if self._life >= _Life.DONE:
             return
-        if self._life is _Life.LIVE:
+        if self._life is _Life.LIVE or isinstance(reason, ConnectionLost):
+            # Who waits for the rest of its output to be sent learns it was not.
             self._reason = reason
         # First: a producer's stopProducing may well call loseConnection.
         self._life = _Life.DONE
