@@ -143,6 +143,14 @@ class GatedMuxProtocol(MuxProtocol):
             # There is nothing yet that could be closed in an orderly way.
             self.abort()
 
+    def _end(self, reason: GomuxError) -> None:
+        if self.authenticated:
+            super()._end(reason)
+        else:
+            # The carrier has no producer yet.
+            self._reason = reason
+            self._scheduler.stop()
+
     def _sendGateOutput(self) -> None:
         output = self._gate.takeOutput()
         if output:
