@@ -18,18 +18,23 @@ from peerlib import BUFFER_SIZE, parseOptions, say, sayAddress, toLine
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList, DeferredQueue
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.protocol import Factory
 from twisted_drivers import Drivers
 from twisted_serve import Command
 from twisted_streams import Once, Paced
 
 from gomux import GomuxError, Limits, MuxFactory, MuxProtocol, StreamAddress
 from gomux.error import ConnectionClosed, PeerClosedConnection
+from gomux.tunnel import TunnelLimits, forward, target
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
+    from gomux._pool import MuxPool
+
 LIMITS = Limits(closeTimeout=5.0)
+TUNNELS = TunnelLimits(waitTimeout=0.1)
 
 
 class Session:
@@ -75,6 +80,22 @@ class PeerFactory(MuxFactory):
         self._peer.down(mux, reason)
 
 
+class PacedPool:
+    """
+    The muxes, for a tunnel whose streams are read as slowly as the options say.
+    """
+
+    def __init__(self, peer: Peer, pool: MuxPool) -> None:
+        self._peer = peer
+        self._pool = pool
+
+    def openStream(
+        self, factory: IProtocolFactory, timeout: float
+    ) -> Deferred[IProtocol]:
+        protocol = self._peer.paced(factory.buildProtocol(None))
+        return self._pool.openStream(Once(protocol), timeout)
+
+
 class Peer:
     """
     This program.
@@ -96,17 +117,27 @@ class Peer:
         """
         options = self._options
         factory = PeerFactory(self, options.psk, options.listen is None)
+        if options.target is not None:
+            endpoint = TCP4ClientEndpoint(reactor, *options.target)
+            self._serve = target("target", endpoint, reactor, TUNNELS).buildProtocol
+        if options.forward is not None:
+            pool = PacedPool(self, factory.pool)
+            tunnel = forward("forward", pool, reactor, TUNNELS)
+            self._bind("forwarding", options.forward, tunnel)
         if options.listen is not None:
-            host, port = options.listen
-            listener = reactor.listenTCP(port, factory, backlog=1024, interface=host)
-            address = listener.getHost()
-            sayAddress("listening", (address.host, address.port))
+            self._bind("listening", options.listen, factory)
         else:
             endpoint = TCP4ClientEndpoint(reactor, *options.connect)
             endpoint.connect(factory).addErrback(self._notConnected)
         reactor.addSystemEventTrigger("before", "shutdown", self._closeAll)
         reactor.run()
-        return self._code or 0
+        assert self._code is not None
+        return self._code
+
+    def _bind(self, word: str, address: tuple[str, int], factory: Factory) -> None:
+        host, port = address
+        bound = reactor.listenTCP(port, factory, backlog=1024, interface=host).getHost()
+        sayAddress(word, (bound.host, bound.port))
 
     def exit(self, code: int) -> None:
         """
@@ -121,6 +152,8 @@ class Peer:
         self.exit(1)
 
     def _closeAll(self) -> Deferred[Any]:
+        if self._code is None:  # told by a signal
+            self._code = 0
         return DeferredList([s.mux.close() for s in self.sessions.values()])
 
     # For the factory
@@ -168,7 +201,13 @@ class Peer:
         """
         Make the protocol of a stream that the peer opened.
         """
-        return self.paced(Command(self, address))
+        return self.paced(self._serve(address))
+
+    def _serve(self, address: StreamAddress) -> IProtocol:
+        """
+        Make what serves a stream; another one takes its place in a tunnel.
+        """
+        return Command(self, address)
 
     def paced(self, protocol: IProtocol) -> IProtocol:
         """

@@ -16,6 +16,7 @@ from peerlib import patternAt, residentBytes
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
+    IHalfCloseableDescriptor,
     IHalfCloseableProtocol,
     IProtocol,
     IPushProducer,
@@ -176,7 +177,7 @@ def become(transport: Any, protocol: IProtocol, data: bytes) -> None:
         protocol.dataReceived(data)
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
+@implementer(IHalfCloseableProtocol, IHalfCloseableDescriptor, IPushProducer)
 class Paced(Protocol):
     """
     Between a stream and its protocol: has the latter see the former as somebody
