@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from gomux import Limits, MuxFactory
@@ -22,8 +23,10 @@ from gomux._memory import connect
 from gomux._stream import Stream
 from gomux.testing import PSK
 
-#: Stream ID, flag, length or payload.
-Sent = tuple[int, int, int] | tuple[int, int, int, bytes]
+# Of the first stream that a client opens.
+CLOSE_READ = (0, Flag.CLOSE_READ, 0)
+CLOSE_WRITE = (0, Flag.CLOSE_WRITE, 0)
+CLOSE_STREAM = (0, Flag.CLOSE_STREAM, 0)
 
 
 class Recorder(Protocol):
@@ -301,3 +304,37 @@ class PullProducer:
 
     def stopProducing(self) -> None:
         self.stopped = True
+
+
+class EndsTestCase(SynchronousTestCase):
+    """
+    One stream, opened by the peer.
+    """
+
+    kind: type[Recorder] = Recorder
+
+    def setUp(self) -> None:
+        self.rig = Rig(self.kind)
+        self.recorder = self.rig.opened()
+        self.stream = self.recorder.stream
+
+    def block(self) -> None:
+        """
+        Use the window up, so that output waits.
+        """
+        self.stream.write(bytes(131072))
+        self.rig.sent()
+
+    def unblock(self) -> None:
+        self.rig.send(0, Flag.WINDOW_UPDATE, 65536)
+
+    def check_lost(self, kind: type[BaseException]) -> None:
+        """
+        The end came once, last, and for a reason of some kind.
+        """
+        self.rig.run()
+        self.assertEqual(self.recorder.events.count("lost"), 1)
+        self.assertEqual(self.recorder.events[-1], "lost")
+        self.assertNotIn("nested!", self.recorder.events)
+        self.assertIsInstance(self.recorder.reason, kind)
+        self.assertEqual(self.rig.mux.streamCount, 0)
