@@ -565,16 +565,20 @@ class Stream:
             self._resumeProducer()
 
     def _resumeProducer(self) -> None:
-        if not self._streaming:
-            if not self._output.size:
-                self._producer.resumeProducing()
-        elif self._producerPaused:
+        if self._streaming:
+            if not self._producerPaused:
+                self._finishOutput()
+                return
             self._producerPaused = False
+        elif self._output.size:
+            return
+        try:
             self._producer.resumeProducing()
-            if self._life is _Life.CLOSING or self._write is _Write.FINISHING:
-                self._mux.callSoon(self._finishOutput)
-        else:
-            self._finishOutput()
+        except Exception:
+            # Not an error of the mux, which calls this while it writes.
+            self._applicationFailed()
+        if self._life is _Life.CLOSING or self._write is _Write.FINISHING:
+            self._mux.callSoon(self._finishOutput)
 
     def _finishOutput(self) -> None:
         """
