@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.test_throttle -*-
+# -*- test-case-name: gomux.test.test_tunnel -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 

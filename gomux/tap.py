@@ -49,17 +49,17 @@ it with --connect. Either side can open streams in it: --forward accepts
 connections and carries each as a stream, and the side at the other end
 connects each stream to its --target. Both sides need the same pre-shared key:
 
-    (umask 077; python -m gomux genpsk > psk)
+  (umask 077; python -m gomux genpsk > psk)
 
 Port 80 of the machine A becomes port 8080 of the machine B:
 
-    A$ twistd -n gomux --psk-file psk --listen tcp:7000 --target tcp:localhost:80
-    B$ twistd -n gomux --psk-file psk --connect tcp:A:7000 --forward tcp:8080
+  A$ twistd gomux --psk-file psk --listen tcp:7000 --target tcp:localhost:80
+  B$ twistd gomux --psk-file psk --connect tcp:A:7000 --forward tcp:8080
 
 The same where only B can be reached from outside:
 
-    A$ twistd -n gomux --psk-file psk --connect tcp:B:7000 --target tcp:localhost:80
-    B$ twistd -n gomux --psk-file psk --listen tcp:7000 --forward tcp:8080
+  A$ twistd gomux --psk-file psk --connect tcp:B:7000 --target tcp:localhost:80
+  B$ twistd gomux --psk-file psk --listen tcp:7000 --forward tcp:8080
 
 An ENDPOINT is any of Twisted's endpoint strings, such as
 tcp:8080:interface=127.0.0.1, unix:/run/app.sock or tls:example.org:443.
@@ -234,6 +234,13 @@ class Options(_Options):
         """
         self._given["factory"].append(name)
 
+    def parseArgs(self, *arguments: str) -> None:
+        """
+        There are none beside the options.
+        """
+        if arguments:
+            raise UsageError(f"{arguments[0]!r} belongs to no option")
+
     def postOptions(self) -> None:
         """
         See whether it all makes sense.
@@ -347,7 +354,8 @@ def _withoutSecrets(endpoint: str) -> str:
 
 def _warn(source: str, keyring: Keyring) -> None:
     for warning in keyring.warnings:
-        _log.warn("{source}: {warning}", source=source, warning=warning)
+        # An event's "warning" would have to be one of Python's.
+        _log.warn("{source}: {text}", source=source, text=warning)
 
 
 def _findFactory(name: str) -> IProtocolFactory:

@@ -33,7 +33,6 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
-    IHalfCloseableDescriptor,
     IHalfCloseableProtocol,
     IProtocol,
     IProtocolFactory,
@@ -412,9 +411,9 @@ class _End(Protocol):
             transport.loseConnection()
 
     def _canHalfClose(self) -> bool:
-        # TLS has what TCP below it has, where it would do harm.
-        return IHalfCloseableDescriptor.providedBy(
-            self.transport
+        # TLS shows the method of the TCP below it, where it would do harm.
+        return hasattr(
+            self.transport, "loseWriteConnection"
         ) and not ISSLTransport.providedBy(self.transport)
 
     def discard(self) -> None:

@@ -1,0 +1,478 @@
+"""
+Tests for L{gomux.tap}: the command line, and the service it stands for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import fields
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import globalLogPublisher
+from twisted.python.filepath import FilePath
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from gomux import Limits, MuxFactory
+from gomux._page import PageFactory
+from gomux._service import Connector, Dialler, Listener, TunnelService
+from gomux.tap import ENVIRONMENT, Options, makeService
+from gomux.test.test_tunnel import Lines
+from gomux.tunnel import Tunnel, TunnelLimits
+
+PSK = "a secret of the tests"
+
+factory = Factory.forProtocol(Protocol)
+notAFactory = 3
+
+
+def makeFactory() -> IProtocolFactory:
+    """
+    @return: what C{--factory} wants.
+    """
+    return factory
+
+
+def makeNone() -> None:
+    """
+    Return what it does not.
+    """
+
+
+def failToMake() -> None:
+    """
+    Fail.
+    """
+    raise ValueError("not today")
+
+
+HERE = __name__
+
+
+class TapTestCase(SynchronousTestCase):
+    """
+    Without what the environment says, and with what is logged.
+    """
+
+    def setUp(self) -> None:
+        self.patch(os, "environ", dict(os.environ))
+        os.environ.pop(ENVIRONMENT, None)
+        self.observer = Lines("gomux.tap")
+        globalLogPublisher.addObserver(self.observer)
+        self.addCleanup(globalLogPublisher.removeObserver, self.observer)
+
+    def parse(self, *arguments: str) -> Options:
+        """
+        @return: the options, with a pre-shared key if nothing else is said.
+        """
+        options = Options()
+        if not any(argument.startswith("--psk") for argument in arguments):
+            os.environ.setdefault(ENVIRONMENT, PSK)
+        options.parseOptions(list(arguments))
+        return options
+
+    def assertUsageError(self, *arguments: str, says: str) -> None:
+        error = self.assertRaises(UsageError, self.parse, *arguments)
+        self.assertIn(says, str(error))
+        self.assertNotIn(PSK, str(error))
+
+
+class PSKTests(TapTestCase):
+    """
+    Where the pre-shared key comes from.
+    """
+
+    def write(self, text: str, mode: int = 0o600) -> str:
+        path = FilePath(self.mktemp())
+        path.setContent(text.encode())
+        path.chmod(mode)
+        return str(path.path)
+
+    def assertKey(self, options: Options) -> None:
+        expected = MuxFactory(PSK, False, clock=self).keyring  # type: ignore[arg-type]
+        self.assertEqual(options.keyring.single(), expected.single())
+
+    def test_psk(self) -> None:
+        """
+        C{--psk} is it, with a warning that others can read it.
+        """
+        self.assertKey(self.parse("--psk", PSK))
+        self.assertEqual(len(self.observer.lines), 1)
+        self.assertIn("--psk-file is better", self.observer.lines[0])
+
+    def test_environment(self) -> None:
+        """
+        C{GOMUX_PSK} is it.
+        """
+        os.environ[ENVIRONMENT] = PSK
+        self.assertKey(self.parse())
+        self.assertEqual(self.observer.lines, [])
+
+    def test_file(self) -> None:
+        """
+        C{--psk-file} has it in its first line.
+        """
+        options = self.parse("--psk-file", self.write(PSK + "\n"))
+        self.assertKey(options)
+        self.assertEqual(self.observer.lines, [])
+
+    def test_reload(self) -> None:
+        """
+        The file can be read again; if it cannot be used any more the key stays
+        as it is.
+        """
+        path = self.write("the first pre-shared key")
+        options = self.parse("--psk-file", path)
+        FilePath(path).setContent(PSK.encode())
+        FilePath(path).chmod(0o600)
+        options.reload()
+        self.assertKey(options)
+        FilePath(path).remove()
+        options.reload()
+        self.assertKey(options)
+        self.assertEqual(len(self.observer.lines), 2)
+        self.assertIn("read again", self.observer.lines[0])
+        self.assertIn("stay as they are", self.observer.lines[1])
+
+    def test_several(self) -> None:
+        """
+        A server may have several, a client may not.
+        """
+        path = self.write("one:aaaaaaaaaaaaaaaa\ntwo:bbbbbbbbbbbbbbbb\n")
+        self.assertEqual(len(self.parse("--psk-file", path).keyring), 2)
+        self.assertUsageError(
+            *("--psk-file", path, "--connect", "tcp:127.0.0.1:1"),
+            says="--connect needs a --psk-file with a single pre-shared key",
+        )
+
+    def test_none(self) -> None:
+        """
+        Without one the error tells all the ways to give one.
+        """
+        options = Options()
+        error = self.assertRaises(UsageError, options.parseOptions, [])
+        for way in ("--psk-file", "GOMUX_PSK", "--psk"):
+            self.assertIn(way, str(error))
+
+    def test_empty(self) -> None:
+        """
+        An empty one is an error, wherever it is from.
+        """
+        self.assertUsageError("--psk", "", says="--psk: the pre-shared key is empty")
+        os.environ[ENVIRONMENT] = ""
+        self.assertUsageError(says="GOMUX_PSK: the pre-shared key is empty")
+        del os.environ[ENVIRONMENT]
+        self.assertUsageError("--psk-file", self.write("\n"), says="--psk-file: ")
+
+    def test_twice(self) -> None:
+        """
+        More than one source is an error.
+        """
+        self.assertUsageError(
+            *("--psk", PSK, "--psk-file", "x"), says="not by --psk and --psk-file"
+        )
+        os.environ[ENVIRONMENT] = PSK
+        self.assertUsageError("--psk", PSK, says="not by --psk and the environment's")
+
+    def test_unreadable(self) -> None:
+        """
+        A file that cannot be read is an error.
+        """
+        path = self.mktemp()
+        self.assertUsageError(
+            *("--psk-file", path), says=f"--psk-file: {path}: No such file"
+        )
+
+    def test_readByOthers(self) -> None:
+        """
+        So is one that others can read, unless that is meant to be.
+        """
+        path = self.write(PSK, 0o644)
+        self.assertUsageError("--psk-file", path, says="--psk-file-insecure")
+        self.assertKey(self.parse("--psk-file", path, "--psk-file-insecure"))
+
+    def test_short(self) -> None:
+        """
+        A short one gets a warning.
+        """
+        self.parse("--psk-file", self.write("short"))
+        self.assertEqual(len(self.observer.lines), 1)
+        self.assertIn("shorter than 16 bytes", self.observer.lines[0])
+
+    def test_secret(self) -> None:
+        """
+        The options do not show it.
+        """
+        self.assertNotIn(PSK, repr(self.parse("--psk", PSK)))
+
+
+class OptionsTests(TapTestCase):
+    """
+    L{Options}
+    """
+
+    def test_default(self) -> None:
+        """
+        With nothing said muxes are accepted at port 7000.
+        """
+        options = self.parse()
+        [(name, endpoint)] = options.listenEndpoints
+        self.assertEqual(name, "--listen tcp:7000")
+        self.assertIsInstance(endpoint, TCP4ServerEndpoint)
+        self.assertEqual(options.connectEndpoints, [])
+        self.assertEqual(options.forwardEndpoints, [])
+
+    def test_noDefault(self) -> None:
+        """
+        With C{--connect} they are not.
+        """
+        options = self.parse("--connect", "tcp:127.0.0.1:1")
+        self.assertEqual(options.listenEndpoints, [])
+        [(name, endpoint)] = options.connectEndpoints
+        self.assertEqual(name, "--connect tcp:127.0.0.1:1")
+        self.assertIsInstance(endpoint, TCP4ClientEndpoint)
+
+    def test_repeated(self) -> None:
+        """
+        Those that may be given several times are all there.
+        """
+        options = self.parse(
+            *("--listen", "tcp:1", "--listen", "tcp:2"),
+            *("--connect", "tcp:h:3", "--connect", "tcp:h:4"),
+            *("--forward", "tcp:5", "--forward", "unix:x"),
+        )
+        self.assertEqual(
+            [name for name, _ in options.listenEndpoints],
+            ["--listen tcp:1", "--listen tcp:2"],
+        )
+        self.assertEqual(
+            [name for name, _ in options.connectEndpoints],
+            ["--connect tcp:h:3", "--connect tcp:h:4"],
+        )
+        self.assertEqual(
+            [name for name, _ in options.forwardEndpoints],
+            ["--forward tcp:5", "--forward unix:x"],
+        )
+
+    def test_once(self) -> None:
+        """
+        The others may not.
+        """
+        for option, value in (("target", "tcp:h:1"), ("factory", f"{HERE}.factory")):
+            self.assertUsageError(
+                *(f"--{option}", value) * 2, says=f"--{option} can be given only once"
+            )
+
+    def test_targetAndFactory(self) -> None:
+        """
+        C{--target} and C{--factory} exclude each other.
+        """
+        self.assertUsageError(
+            *("--target", "tcp:h:1", "--factory", f"{HERE}.factory"),
+            says="--target and --factory",
+        )
+
+    def test_badEndpoints(self) -> None:
+        """
+        What is no endpoint is an error that names the option and the value.
+        """
+        for option in ("listen", "connect", "forward", "target"):
+            for value in ("nonsense", "nonsense:7000", "tcp:", "tcp:a:b:c:d", ""):
+                self.assertUsageError(
+                    *(f"--{option}", value), says=f"--{option} {value}: this is no"
+                )
+
+    def test_nestedSecret(self) -> None:
+        """
+        The key in the endpoint string of a mux inside a mux is not shown.
+        """
+        options = self.parse("--target", f"gomux:tcp:h:1:psk={PSK}")
+        assert options.targetEndpoint is not None
+        self.assertEqual(options.targetEndpoint[0], "--target gomux:tcp:h:1:psk=...")
+        self.assertUsageError(
+            "--target",
+            f"gomux:nonsense:psk={PSK}",
+            says="--target gomux:nonsense:psk=.",
+        )
+
+    def test_factory(self) -> None:
+        """
+        C{--factory} takes a factory, or what returns one.
+        """
+        for name in ("factory", "makeFactory"):
+            options = self.parse("--factory", f"{HERE}.{name}")
+            self.assertIs(options.streamFactory, factory)
+        options = self.parse("--factory", "twisted.internet.protocol.Factory")
+        self.assertIsInstance(options.streamFactory, Factory)
+
+    def test_badFactories(self) -> None:
+        """
+        Anything else is an error that names it.
+        """
+        for name, says in (
+            ("nonsense", "cannot be imported"),
+            (f"{HERE}.nonsense", "cannot be imported"),
+            ("", "cannot be imported"),
+            (f"{HERE}.notAFactory", "is no IProtocolFactory"),
+            (f"{HERE}.makeNone", "is no IProtocolFactory"),
+            (f"{HERE}.failToMake", "calling it failed: not today"),
+        ):
+            self.assertUsageError(
+                *("--factory", name), says=f"--factory {name}: {says}"
+            )
+
+    def test_limits(self) -> None:
+        """
+        Each limit has an option, and its default.
+        """
+        options = self.parse()
+        self.assertEqual(options.limits(Limits), Limits())
+        self.assertEqual(options.limits(TunnelLimits), TunnelLimits())
+        options = self.parse("--max-streams", "7", "--target-timeout", "2.5")
+        self.assertEqual(options.limits(Limits), Limits(maxStreams=7))
+        self.assertEqual(options.limits(TunnelLimits), TunnelLimits(targetTimeout=2.5))
+
+    def test_badLimits(self) -> None:
+        """
+        A value that cannot be is an error that names the option.
+        """
+        for value in ("0", "-1", "x", "2.5"):
+            self.assertUsageError(
+                *("--max-streams", value),
+                says=f"--max-streams needs a whole number greater than 0, not '{value}",
+            )
+        for value in ("0", "x", "inf", "nan"):
+            self.assertUsageError(
+                *("--keepalive", value),
+                says=f"--keepalive needs a number greater than 0, not {value!r}",
+            )
+
+    def test_unknown(self) -> None:
+        """
+        So is an option that there is not.
+        """
+        self.assertUsageError("--nonsense", says="--nonsense")
+        self.assertUsageError("nonsense", says="nonsense")
+
+    def test_help(self) -> None:
+        """
+        The help has a text for each option, without markup, and examples.
+        """
+        text = str(Options())
+        for kind in (Limits, TunnelLimits):
+            for field in fields(kind):
+                name = re.sub("[A-Z]", lambda m: "-" + m[0].lower(), field.name)
+                self.assertRegex(text, rf"--{name}= +Limit: \w")
+        for option in ("psk", "psk-file", "listen", "connect", "forward", "target"):
+            self.assertRegex(text, rf"--{option}= +\w")
+        self.assertNotRegex(text, r"[A-Z]\{")
+        self.assertIn("twistd gomux --psk-file psk --listen", text)
+        self.assertLessEqual(max(map(len, text.splitlines())), 80)
+
+    def test_examples(self) -> None:
+        """
+        The examples of the help are options that can be used.
+        """
+        examples = re.findall(r"\$ twistd gomux (.*)", str(Options()))
+        self.assertEqual(len(examples), 4)
+        for example in examples:
+            self.parse(*example.replace("--psk-file psk", "--psk 0123").split())
+
+
+class ServiceTests(TapTestCase):
+    """
+    L{makeService}
+    """
+
+    def make(self, *arguments: str) -> tuple[TunnelService, dict[str, Any]]:
+        """
+        @return: the service, and its parts by name.
+        """
+        service = makeService(self.parse(*arguments))
+        assert isinstance(service, TunnelService)
+        parts: dict[str, Any] = {}
+        for child in service:
+            assert isinstance(child, (Listener, Connector))
+            parts[str(child.name)] = child
+        return service, parts
+
+    def test_interface(self) -> None:
+        """
+        It is a service.
+        """
+        verifyObject(IService, self.make()[0])
+
+    def test_parts(self) -> None:
+        """
+        There is a service for each endpoint, and all share the muxes.
+        """
+        service, parts = self.make(
+            *("--listen", "tcp:1", "--connect", "tcp:h:2", "--forward", "tcp:3"),
+            *("--target", "tcp:h:4"),
+        )
+        self.assertEqual(
+            sorted(parts), ["--connect tcp:h:2", "--forward tcp:3", "--listen tcp:1"]
+        )
+        server = parts["--listen tcp:1"]._factory
+        client = parts["--connect tcp:h:2"]._dialler
+        self.assertIsInstance(server, MuxFactory)
+        self.assertIsInstance(client, Dialler)
+        self.assertEqual((server.isClient, client.isClient), (False, True))
+        self.assertIs(server.pool, service.pool)
+        self.assertIs(client.pool, service.pool)
+        # Both ends may be in this process.
+        self.assertIsNot(server.salts, client.salts)
+        streams = server.streamFactory
+        self.assertIs(client.streamFactory, streams)
+        self.assertEqual(streams.name, "--target tcp:h:4")
+        forwards = parts["--forward tcp:3"]._factory
+        self.assertIsInstance(forwards, Tunnel)
+        self.assertEqual(service.tunnels, [streams, forwards])
+
+    def test_limits(self) -> None:
+        """
+        The limits go where they belong.
+        """
+        _, parts = self.make("--max-streams", "7")
+        self.assertEqual(parts["--listen tcp:7000"]._factory.limits.maxStreams, 7)
+
+    def test_strict(self) -> None:
+        """
+        Muxes are in strict mode if that is what the command line says.
+        """
+        for arguments, strict in (([], False), (["--strict"], True)):
+            _, parts = self.make(*arguments)
+            self.assertIs(parts["--listen tcp:7000"]._factory.strict, strict)
+
+    def test_factory(self) -> None:
+        """
+        With C{--factory} that serves the streams.
+        """
+        _, parts = self.make("--factory", f"{HERE}.factory")
+        self.assertIs(parts["--listen tcp:7000"]._factory.streamFactory, factory)
+
+    def test_page(self) -> None:
+        """
+        With neither a target nor a factory there is a page.
+        """
+        _, parts = self.make()
+        self.assertIsInstance(
+            parts["--listen tcp:7000"]._factory.streamFactory, PageFactory
+        )
+
+    def test_reload(self) -> None:
+        """
+        Keys that are from a file, and only these, can be read again.
+        """
+        self.assertIs(self.make()[0]._reload, None)
+        path = FilePath(self.mktemp())
+        path.setContent(PSK.encode())
+        path.chmod(0o600)
+        del os.environ[ENVIRONMENT]
+        self.assertIsNot(self.make("--psk-file", path.path)[0]._reload, None)
