@@ -9,6 +9,7 @@ The muxes that are up, and who waits for one.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, fail
@@ -93,6 +94,16 @@ class MuxPool:
         if mux in self._muxes:
             self._muxes.remove(mux)
             self.lastReason = reason
+
+    def closeNamed(self, names: Collection[str]) -> None:
+        """
+        Close the muxes to peers whose keys have one of some names.
+
+        @param names: as from L{Keyring.reload<gomux._keyring.Keyring.reload>}.
+        """
+        for mux in self.muxes:
+            if mux.peerName in names:
+                mux.close()
 
     def openStream(
         self, factory: IStreamFactory | IProtocolFactory, timeout: float | None = None

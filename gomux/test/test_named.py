@@ -1,0 +1,163 @@
+"""
+Tests for L{gomux._gated.NamedMuxProtocol}: servers with several keys, also in
+strict mode.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux import MuxFactory
+from gomux._frame import Flag
+from gomux._keyring import Keyring, readPSKFile
+from gomux._strict import Salts
+from gomux.error import AuthenticationFailed, GomuxError, PeerClosedConnection
+from gomux.test.helpers import Recorders, Rig
+from gomux.testing import MuxPair
+
+ALICE = "the pre-shared key of alice"
+BOB = "the pre-shared key of bob"
+EVE = "a pre-shared key of nobody here"
+
+
+class ServerTests(SynchronousTestCase):
+    """
+    A server with several keys.
+    """
+
+    strict = False
+
+    def pair(self, psk: str | Keyring, keyring: Keyring | None = None) -> MuxPair:
+        """
+        Let a client that has some key come to the server.
+        """
+        clock = Clock()
+        self.keyring = keyring or Keyring({"alice": ALICE, "bob": BOB})
+        self.streams = Recorders()
+        client, server = (
+            MuxFactory(
+                key,
+                isClient,
+                self.streams,
+                clock=clock,
+                strict=self.strict,
+                salts=Salts(),
+            )
+            for key, isClient in ((psk, True), (self.keyring, False))
+        )
+        self.pool = server.pool
+        return MuxPair(clientFactory=client, serverFactory=server, clock=clock)
+
+    def test_names(self) -> None:
+        """
+        The server knows each of its peers by name, and shows it in its logs.
+        """
+        for psk, name in ((ALICE, "alice"), (BOB, "bob")):
+            pair = self.pair(psk)
+            self.assertEqual(pair.server.peerName, "")
+            self.assertNotIn(name, repr(pair.server))
+            pair.flush()
+            self.assertEqual(pair.server.peerName, name)
+            self.assertIn(f"from {name!r} at ", repr(pair.server))
+            self.assertEqual(pair.client.peerName, "")
+
+    def test_oneName(self) -> None:
+        """
+        So does one that has a single key with a name.
+        """
+        pair = self.pair(ALICE, Keyring({"alice": ALICE}))
+        self.assertEqual(pair.server.peerName, "")
+        pair.flush()
+        self.assertEqual(pair.server.peerName, "alice")
+
+    def test_streams(self) -> None:
+        """
+        Streams go both ways; those of the server wait for the peer's key.
+        """
+        pair = self.pair(BOB)
+        made = Recorders(made=lambda recorder: recorder.stream.write(b"hello"))
+        opened = pair.server.openStream(made)
+        self.assertNoResult(opened)
+        pair.flush()
+        self.assertIs(self.successResultOf(opened), made.made[0])
+        self.successResultOf(pair.client.openStream(made))
+        pair.flush()
+        self.assertEqual(
+            [bytes(stream.received) for stream in self.streams.made], [b"hello"] * 2
+        )
+
+    def test_stranger(self) -> None:
+        """
+        Who has none of the keys gets no answer, and what waited fails.
+        """
+        pair = self.pair(EVE)
+        opened = pair.server.openStream(Recorders())
+        closed = pair.server.whenClosed()
+        pair.flush()
+        reason = self.successResultOf(closed)
+        self.assertIsInstance(reason, AuthenticationFailed)
+        self.assertIs(self.failureResultOf(opened, GomuxError).value, reason)
+        self.assertEqual(pair.serverToClient.bytesDelivered, 0)
+        self.assertEqual(pair.server.bytesSent, 0)
+
+    def test_reload(self) -> None:
+        """
+        Muxes that are up keep their key when the keyring changes; new ones have
+        what it has then.  Those of names that are gone can be closed.
+        """
+        path = Path(self.mktemp())
+        path.touch(0o600)
+        path.write_text(f"alice:{ALICE}\nbob:{BOB}\n", "utf-8")
+        pair = self.pair(BOB, readPSKFile(str(path)))
+        pair.flush()
+        path.write_text(f"alice:{ALICE}\neve:{EVE}\n", "utf-8")
+        gone = self.keyring.reload()
+        opened = pair.client.openStream(Recorders())
+        pair.flush()
+        self.successResultOf(opened)
+        self.assertEqual(len(self.streams.made), 1)
+        closed = pair.client.whenClosed()
+        self.pool.closeNamed(["alice"])
+        pair.flush()
+        self.assertNoResult(closed)
+        self.pool.closeNamed(gone)
+        pair.flush()
+        self.assertIsInstance(self.successResultOf(closed), PeerClosedConnection)
+
+        pair = self.pair(EVE, self.keyring)
+        pair.flush()
+        self.assertEqual(pair.server.peerName, "eve")
+
+
+class StrictServerTests(ServerTests):
+    """
+    The same in strict mode.
+    """
+
+    strict = True
+
+
+class RoleTests(SynchronousTestCase):
+    def test_client(self) -> None:
+        """
+        A client has one key.
+        """
+        keyring = Keyring({"alice": ALICE, "bob": BOB})
+        self.assertRaises(ValueError, MuxFactory, keyring, True, clock=Clock())
+
+    def test_firstFrame(self) -> None:
+        """
+        The first frame that finds the key also has its usual effect.
+        """
+        clock = Clock()
+        streams = Recorders()
+        keyring = Keyring({"alice": ALICE, "bob": BOB})
+        factory = MuxFactory(keyring, False, streams, clock=clock)
+        rig = Rig(factory=factory, clock=clock, psk=BOB)
+        rig.send(0, Flag.OPEN_STREAM)
+        self.assertEqual(len(streams.made), 1)
+        streams.made[0].stream.write(b"hello")
+        self.assertEqual(rig.sentData(), b"hello")
