@@ -789,7 +789,10 @@ class MuxFactory(Factory):
     ) -> MuxProtocol:
         """
         @return: the mux of a new carrier.
+        @raise ValueError: for a client, if its keyring has several keys now.
         """
+        if self.isClient:
+            self.keyring.single()
         # They are kinds of MuxProtocol, and so have to import it.
         from gomux._gated import NamedMuxProtocol, StrictMuxProtocol
 

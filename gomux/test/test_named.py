@@ -148,6 +148,20 @@ class RoleTests(SynchronousTestCase):
         keyring = Keyring({"alice": ALICE, "bob": BOB})
         self.assertRaises(ValueError, MuxFactory, keyring, True, clock=Clock())
 
+    def test_reloadedClient(self) -> None:
+        """
+        It makes no mux when there are several later.
+        """
+        path = Path(self.mktemp())
+        path.touch(0o600)
+        path.write_text(ALICE, "utf-8")
+        keyring = readPSKFile(str(path))
+        factory = MuxFactory(keyring, True, clock=Clock())
+        factory.buildProtocol(None)
+        path.write_text(f"alice:{ALICE}\nbob:{BOB}\n", "utf-8")
+        keyring.reload()
+        self.assertRaises(ValueError, factory.buildProtocol, None)
+
     def test_firstFrame(self) -> None:
         """
         The first frame that finds the key also has its usual effect.
