@@ -1,0 +1,1 @@
+(umask 077; python -m gomux genpsk > gomux.psk)

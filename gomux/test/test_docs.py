@@ -1,0 +1,426 @@
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Tests for what the documentation shows: all of its code is in files, in
+C{docs/examples}, which are run here as they are printed.
+
+Only the ports are other ones, for those that are printed may be in use, and
+the names of machines are names of this one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+import gomux.error
+from gomux import Limits
+from gomux.tunnel import TunnelLimits
+
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+EXAMPLES = DOCS / "examples"
+
+#: How long anything may take, in seconds.
+PATIENCE = 30
+
+_port = re.compile(r"\b(7000|8000|8080)\b")
+
+
+class DocsTestCase(SynchronousTestCase):
+    """
+    Has a directory with a pre-shared key, in which to run examples.
+    """
+
+    if not DOCS.is_dir():
+        skip = "the documentation is in the source distribution only"
+
+    def setUp(self) -> None:
+        self.ports: dict[str, int] = {}
+        self.directory = Path(self.mktemp()).resolve()
+        self.directory.mkdir(parents=True)
+        self.psk = self.directory / "gomux.psk"
+        self.psk.write_text("a pre-shared key for this test\n")
+        self.psk.chmod(0o600)
+
+    def port(self, printed: str) -> int:
+        """
+        @return: a free port, for one that is printed.
+        """
+        if printed not in self.ports:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.ports[printed] = free.getsockname()[1]
+        return self.ports[printed]
+
+    def text(self, name: str) -> str:
+        """
+        @return: an example, for this machine.
+        """
+        text = (EXAMPLES / name).read_text()
+        text = text.replace("a.example", "127.0.0.1").replace("b.example", "127.0.0.1")
+        return _port.sub(lambda match: str(self.port(match[0])), text)
+
+    def start(self, name: str, listensOn: str | None = None) -> subprocess.Popen[str]:
+        """
+        Start an example in a directory of its own.
+
+        @param listensOn: the port, as printed, that it is to listen on.
+        """
+        directory = self.directory / name.replace(".", "-")
+        directory.mkdir()
+        shutil.copy2(self.psk, directory)
+        shutil.copy2(EXAMPLES / "service.py", directory)
+        (directory / "public").mkdir()
+        (directory / "public" / "hello.txt").write_text("hello from a file\n")
+        (directory / name).write_text(self.text(name))
+        programs = os.path.dirname(sys.executable)
+        source = str(DOCS.parent)
+        process = subprocess.Popen(
+            [sys.executable, name] if name.endswith(".py") else ["sh", "-eu", name],
+            cwd=directory,
+            env={
+                **os.environ,
+                "PATH": os.pathsep.join([programs, os.environ["PATH"]]),
+                "PYTHONPATH": os.pathsep.join([source, str(directory)]),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.addCleanup(self.stop, process)
+        if listensOn is not None:
+            self.waitFor(self.port(listensOn), process)
+        return process
+
+    def stop(self, process: subprocess.Popen[str]) -> None:
+        """
+        End an example, with all that it started.
+        """
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    def waitFor(self, port: int, process: subprocess.Popen[str]) -> None:
+        """
+        Wait until something listens on a port.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        self.stop(process)
+        self.fail(f"nothing listens on {port}")
+
+    def waitForLine(self, process: subprocess.Popen[str], text: str) -> None:
+        """
+        Wait until a line of an example's output has some text.
+        """
+        assert process.stdout is not None
+        for line in process.stdout:
+            if text in line:
+                return
+        self.fail(f"the output ended without {text}")
+
+    def run_(self, name: str) -> str:
+        """
+        Run an example to its end.
+
+        @return: what it printed.
+        """
+        process = self.start(name)
+        output, _ = process.communicate(timeout=PATIENCE)
+        self.assertEqual(process.returncode, 0, output)
+        return output
+
+    def get(self, port: int) -> bytes:
+        """
+        Fetch the file by HTTP; a tunnel may need a moment to be up.
+        """
+        request = b"GET /hello.txt HTTP/1.0\r\n\r\n"
+        answer = b""
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+            connection.settimeout(PATIENCE)
+            connection.sendall(request)
+            while piece := connection.recv(65536):
+                answer += piece
+        return answer.partition(b"\r\n\r\n")[2]
+
+
+class ProgramTests(DocsTestCase):
+    """
+    The programs
+    """
+
+    def test_genpsk(self) -> None:
+        """
+        A fresh key can be made, and read by nobody else.
+        """
+        self.psk.write_text("")
+        process = self.start("genpsk.sh")
+        output, _ = process.communicate(timeout=PATIENCE)
+        self.assertEqual((process.returncode, output), (0, ""))
+
+    def test_keyFile(self) -> None:
+        """
+        The file that is made is one that will be accepted.
+        """
+        self.psk.unlink()
+        shutil.copy2(EXAMPLES / "genpsk.sh", self.directory)
+        subprocess.run(
+            ["sh", "-eu", "genpsk.sh"],
+            cwd=self.directory,
+            check=True,
+            env={
+                **os.environ,
+                "PATH": os.pathsep.join(
+                    [os.path.dirname(sys.executable), os.environ["PATH"]]
+                ),
+                "PYTHONPATH": str(DOCS.parent),
+            },
+        )
+        self.assertEqual(self.psk.stat().st_mode & 0o777, 0o600)
+        self.assertGreater(len(self.psk.read_text()), 40)
+
+    def test_echoTCP(self) -> None:
+        """
+        The server that the tutorial begins with.
+        """
+        self.start("echo_tcp.py", "7000")
+        with socket.create_connection(("127.0.0.1", self.port("7000"))) as connection:
+            connection.settimeout(PATIENCE)
+            connection.sendall(b"hello")
+            self.assertEqual(connection.recv(100), b"hello")
+
+    def test_echoMux(self) -> None:
+        """
+        The server that it ends with, which differs by an endpoint, and all the
+        clients.
+        """
+        before, after = (
+            (EXAMPLES / name).read_text().splitlines()
+            for name in ("echo_tcp.py", "echo_mux.py")
+        )
+        self.assertEqual(sum(map(str.__ne__, before, after)), 1)
+        self.start("echo_mux.py", "7000")
+        self.assertEqual(self.run_("hello.py"), "b'hello'\n")
+        self.assertEqual(self.run_("asyncio_task.py"), "b'hello'\n")
+        self.assertEqual(self.run_("deadline.py"), "nothing came\nb'and now?' b''\n")
+
+    def test_web(self) -> None:
+        """
+        A site is served over TCP and over a mux.
+        """
+        self.start("web.py", "8000")
+        self.assertEqual(self.get(self.port("8000")), b"hello from a file\n")
+        self.assertEqual(self.run_("fetch.py"), "200 18\n")
+
+    def test_endpoints(self) -> None:
+        """
+        Both endpoints in one program.
+        """
+        self.assertEqual(
+            self.run_("endpoints_python.py"), "from 127.0.0.1\nb'hello'\n" * 3
+        )
+
+    def test_callback(self) -> None:
+        """
+        The side that listens opens the streams.
+        """
+        self.assertEqual(self.run_("callback.py"), "b'hello, inside'\n")
+
+    def test_sessionServer(self) -> None:
+        """
+        A server of coroutines.
+        """
+        server = self.start("session_server.py", "7000")
+        self.assertEqual(self.run_("hello.py"), "b'hello'\n")
+        assert server.stdout is not None
+        self.assertEqual(
+            server.stdout.readline(), "127.0.0.1: The peer closed the mux.\n"
+        )
+
+    def test_silentClients(self) -> None:
+        """
+        A server that says the first word, here to a peer that answers none.
+        """
+        server = self.start("silent_clients.py")
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                peer = socket.create_connection(("127.0.0.1", self.port("7000")))
+                break
+            except OSError:
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.02)
+        with peer:
+            peer.settimeout(PATIENCE)
+            # OpenStream, and Data of 9 bytes.
+            received = b""
+            while len(received) < 52 + 52 + 9:
+                received += peer.recv(1000)
+        output, _ = server.communicate(timeout=PATIENCE)
+        self.assertIn("Truncated", output)
+
+    def test_testing(self) -> None:
+        """
+        The tests with muxes in memory pass.
+        """
+        shutil.copy2(EXAMPLES / "test_counter.py", self.directory)
+        done = subprocess.run(
+            [sys.executable, "-m", "twisted.trial", "test_counter"],
+            cwd=self.directory,
+            env={**os.environ, "PYTHONPATH": str(DOCS.parent)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        self.assertIn("PASSED (successes=3)", done.stdout, done.stdout + done.stderr)
+
+
+class TunnelTests(DocsTestCase):
+    """
+    The command lines
+    """
+
+    def test_forward(self) -> None:
+        """
+        A tunnel towards the side that listens.
+        """
+        self.site()
+        self.start("tunnel_a.sh", "7000")
+        self.start("tunnel_b.sh", "8080")
+        self.assertEqual(self.get(self.port("8080")), b"hello from a file\n")
+
+    def test_reverse(self) -> None:
+        """
+        A tunnel towards the side that connects.
+        """
+        self.site()
+        # Who connects to a mux's port just to look may get a stream.
+        self.waitForLine(self.start("reverse_b.sh"), "--forward")
+        self.start("reverse_a.sh")
+        self.assertEqual(self.get(self.port("8080")), b"hello from a file\n")
+
+    def site(self) -> None:
+        """
+        Serve a file on the target's port.
+        """
+        (self.directory / "public").mkdir()
+        (self.directory / "public" / "hello.txt").write_text("hello from a file\n")
+        server = subprocess.Popen(
+            [sys.executable, "-m", "http.server", "--bind", "127.0.0.1"]
+            + [str(self.port("8000"))],
+            cwd=self.directory / "public",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.addCleanup(self.stop, server)
+        self.waitFor(self.port("8000"), server)
+
+    def test_factory(self) -> None:
+        """
+        A factory for the streams.
+        """
+        self.start("factory.sh", "7000")
+        self.assertEqual(self.run_("hello.py"), "b'hello'\n")
+
+
+class EndpointStringTests(DocsTestCase):
+    """
+    The endpoint strings
+    """
+
+    def strings(self, name: str) -> list[str]:
+        """
+        @return: those in a file, with a key that is there.
+        """
+        text = (EXAMPLES / name).read_text()
+        return text.replace("/etc/gomux.psk", str(self.psk)).split()
+
+    def test_clients(self) -> None:
+        """
+        Each is the string of a client endpoint.
+        """
+        for description in self.strings("endpoints_client.txt"):
+            self.assertTrue(clientFromString(Clock(), description))
+
+    def test_servers(self) -> None:
+        """
+        Each is the string of a server endpoint.
+        """
+        for description in self.strings("endpoints_server.txt"):
+            self.assertTrue(serverFromString(Clock(), description))
+
+
+class PageTests(DocsTestCase):
+    """
+    The pages themselves
+    """
+
+    def pages(self) -> dict[str, str]:
+        """
+        @return: their texts.
+        """
+        return {
+            str(path.relative_to(DOCS)): path.read_text()
+            for path in DOCS.rglob("*.rst")
+            if "_build" not in path.parts
+        }
+
+    def test_onlyExamples(self) -> None:
+        """
+        No page has code that is not in a file, no file is not on a page, and
+        each is in a test.
+        """
+        tests = Path(__file__).read_text()
+        included = set()
+        for name, text in self.pages().items():
+            self.assertNotRegex(text, r"\.\. (code-block|code|sourcecode)::", name)
+            for path in re.findall(r"\.\. literalinclude:: (\S+)", text):
+                file = ((DOCS / name).parent / path).resolve()
+                self.assertTrue(file.is_file(), f"{name}: {path}")
+                included.add(file.name)
+        self.assertEqual(included, {path.name for path in EXAMPLES.iterdir()})
+        for example in included:
+            self.assertIn(f'"{example}"', tests)
+
+    def test_limits(self) -> None:
+        """
+        Each limit says what it is.
+        """
+        self.assertIn(".. limits:: gomux.Limits", self.pages()["limits.rst"])
+        for kind in (Limits, TunnelLimits):
+            for field in fields(kind):
+                self.assertIn(f"@ivar {field.name}: ", kind.__doc__ or "")
+
+    def test_errors(self) -> None:
+        """
+        Each error is on the page about the Go package or on the one about
+        sessions.
+        """
+        pages = self.pages()
+        text = pages["goapi.rst"] + pages["howto/sessions.rst"]
+        for name, thing in vars(gomux.error).items():
+            if isinstance(thing, type) and thing.__module__ == "gomux.error":
+                self.assertRegex(text, rf"`gomux\.(error\.)?{name}`")
