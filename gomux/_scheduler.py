@@ -165,6 +165,8 @@ class Scheduler:
 
         @raise LimitExceeded: if the peer has left too many of these unread.
         """
+        if self.stopped:
+            return
         if len(self._refusals) >= self._maxRefusals:
             raise LimitExceeded(
                 "refused streams go on coming, and the refusals are not read"
