@@ -36,7 +36,11 @@ from gomux.error import GomuxError, LimitExceeded, NonceExhausted
 
 #: How many bytes of frames are written to the carrier at once.  What the
 #: carrier has can no longer be overtaken.
-BATCH_SIZE = 131072
+BATCH_SIZE = 65536
+
+#: How many bytes are written before others in the reactor get their turn, while
+#: the carrier takes them.
+TURN_SIZE = 1048576
 
 _DATA = int(Flag.DATA)
 _CLOSE_STREAM = int(Flag.CLOSE_STREAM)
@@ -79,13 +83,15 @@ class Scheduler:
     @ivar batches: how many times something was written.
     @ivar bytesSent: how many bytes were written.
     @ivar paused: whether the carrier has asked not to be written to.
+    @ivar urgent: whether something waits that should not wait for the rest of
+        what is being received.
     @ivar stopped: whether nothing will be written any more.
     """
 
     def __init__(
         self,
         sealer: Sealer | None,
-        write: Callable[[list[bytes], int], None],
+        write: Callable[[list[bytes]], None],
         wake: Callable[[], None],
         failed: Callable[[GomuxError], None],
         maxRefusals: int,
@@ -93,8 +99,7 @@ class Scheduler:
         """
         @param sealer: seals all frames of the mux.  Without one nothing is
             written until L{start}.
-        @param write: writes pieces of data, and how many bytes they are in all,
-            to the carrier.
+        @param write: writes pieces of data to the carrier.
         @param wake: called when there is something to write, and must have
             L{pump} called soon after, not before it returns.
         @param failed: called when a frame cannot be sealed: with
@@ -114,6 +119,7 @@ class Scheduler:
         self._freshBytes = 0
         self._bulkTurn = False
         self._pumping = False
+        self.urgent = False
         self.stopped = False
         self.paused = sealer is None
         self.batches = 0
@@ -174,10 +180,14 @@ class Scheduler:
         self._refusals.append(streamID)
         self._wakeUp()
 
-    def credit(self, streamID: int, size: int) -> None:
+    def credit(self, streamID: int, size: int, urgent: bool = False) -> None:
         """
         Send credit; what is not sent yet for the same stream is added up.
+
+        @param urgent: whether the peer is about to run out of window.
         """
+        if urgent:
+            self.urgent = True
         self._credits[streamID] = self._credits.get(streamID, 0) + size
         self._wakeUp()
 
@@ -207,13 +217,18 @@ class Scheduler:
         if self._pumping:
             return
         self._pumping = True
+        self.urgent = False
+        end = self.bytesSent + TURN_SIZE
         try:
             while not self.paused and not self.idle and self._writeBatch():
-                pass
+                if self.bytesSent >= end:
+                    break
         except GomuxError as error:
             self._failed(error)
         finally:
             self._pumping = False
+        if self.bytesSent >= end:
+            self._wakeUp()
 
     def _writeBatch(self) -> bool:
         """
@@ -241,7 +256,7 @@ class Scheduler:
             return False
         self.batches += 1
         self.bytesSent += size
-        self._write(parts, size)
+        self._write(parts)
         for stream in served:
             stream.outputTaken()
         return True
@@ -300,7 +315,7 @@ class Scheduler:
         if parts:
             size = sum(map(len, parts))
             self.bytesSent += size
-            self._write(parts, size)
+            self._write(parts)
 
     def stop(self) -> None:
         """

@@ -31,11 +31,14 @@ from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableDescriptor,
     IHalfCloseableProtocol,
+    ILoggingContext,
     IProtocol,
     IPushProducer,
     ITCPTransport,
 )
+from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.logger import Logger
+from twisted.python.log import callWithContext
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -81,6 +84,16 @@ class _Life(IntEnum):
     LOST = 3
 
 
+def logPrefixOf(application: object) -> str:
+    """
+    @param application: a protocol or a factory.
+    @return: how it wants to be called in the log.
+    """
+    if ILoggingContext.providedBy(application):
+        return application.logPrefix()
+    return type(application).__name__
+
+
 class IStreamMux(Protocol):
     """
     What a stream needs of its mux.
@@ -122,7 +135,9 @@ class IStreamMux(Protocol):
         """
 
 
-@implementer(ITCPTransport, IHalfCloseableDescriptor, IConsumer, IPushProducer)
+@implementer(
+    ITCPTransport, IHalfCloseableDescriptor, IConsumer, IPushProducer, ILoggingContext
+)
 class Stream:
     """
     One stream of a mux, as a transport.
@@ -154,6 +169,7 @@ class Stream:
         "_streaming",
         "_producerPaused",
         "_noDelay",
+        "_ownContext",
         "_write",
         "_read",
         "_life",
@@ -177,6 +193,7 @@ class Stream:
         self._streaming = False
         self._producerPaused = False
         self._noDelay = True
+        self._ownContext = False
         self._write = _Write.OPEN
         self._read = _Read.OPEN
         self._life = _Life.LIVE
@@ -232,7 +249,7 @@ class Stream:
         """
         if type(data) is not bytes:
             if isinstance(data, str):
-                raise TypeError("Data must be bytes, not str")
+                raise TypeError("Data must be bytes")
             data = bytes(data)
         if not data or not self._acceptsOutput():
             return
@@ -266,8 +283,14 @@ class Stream:
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """
         Send several pieces of data.
+
+        @raise TypeError: if one of them is text.
         """
-        self.write(b"".join(data))
+        try:
+            joined = b"".join(data)
+        except TypeError:
+            raise TypeError("Data must be bytes") from None
+        self.write(joined)
 
     def loseConnection(self) -> None:
         """
@@ -421,6 +444,35 @@ class Stream:
         """
         self.loseConnection()
 
+    # What many protocols expect of a transport beside all this
+
+    def stopReading(self) -> None:
+        """
+        The same as L{pauseProducing}.
+        """
+        self.pauseProducing()
+
+    def startReading(self) -> None:
+        """
+        The same as L{resumeProducing}.
+        """
+        self.resumeProducing()
+
+    def stopConsuming(self) -> None:
+        """
+        The producer has nothing more: close the stream.
+        """
+        self.unregisterProducer()
+        self.loseConnection()
+
+    # ILoggingContext
+
+    def logPrefix(self) -> str:
+        """
+        @return: the protocol's own prefix, or the name of its class.
+        """
+        return logPrefixOf(self.protocol)
+
     # For the mux
 
     def makeConnection(self, protocol: IProtocol) -> bool:
@@ -430,6 +482,10 @@ class Stream:
         @return: whether it started; if not, the stream is closed.
         """
         self.protocol = protocol
+        # Those that say no more than their class is called do not get a context
+        # of their own for each piece of data, which takes a microsecond.
+        prefix = getattr(type(protocol), "logPrefix", TwistedProtocol.logPrefix)
+        self._ownContext = prefix is not TwistedProtocol.logPrefix
         try:
             protocol.makeConnection(self)
         except Exception:
@@ -619,7 +675,11 @@ class Stream:
 
     def _deliver(self, payload: bytes) -> None:
         try:
-            self.protocol.dataReceived(payload)
+            if self._ownContext:
+                context = {"system": self.logPrefix()}
+                callWithContext(context, self.protocol.dataReceived, payload)
+            else:
+                self.protocol.dataReceived(payload)
         except Exception:
             self._applicationFailed()
         else:

@@ -27,6 +27,11 @@ MAX_HELD = 65536
 #: A faster rate than before, by this factor, shows that the window was what
 #: limited the stream.
 _WORTH_GROWING = 1.4
+#: With fewer bytes than this on the way, on all streams together, one end of a
+#: path without delay waits for the other.
+_FEW = 196608
+#: A windowful that passes faster than this, in seconds, has no delay to fill.
+_NO_DELAY = 0.0005
 
 
 class SendWindow:
@@ -56,24 +61,30 @@ class Growth:
     """
     What the receive windows of one mux may together grow by.
 
-    @ivar available: how many bytes are left of it.
+    @ivar maxWindow: the most that one window may have.
+    @ivar available: how many bytes are left for all.
+    @ivar passed: how many bytes all streams of the mux have consumed.
     """
 
-    __slots__ = ("maxWindow", "available")
+    __slots__ = ("maxWindow", "available", "passed")
 
     def __init__(self, maxWindow: int, maxGrowth: int) -> None:
         self.maxWindow = maxWindow
         self.available = maxGrowth
+        self.passed = 0
 
 
 class ReceiveWindow:
     """
     How much the peer may send on a stream, and what to give back when.
 
-    The window doubles when a windowful went by clearly faster than before the
-    last time it grew: then it was the window that held the sender back, as on
-    a path with a long round trip.  Where the rate stays the same the window
-    has reached what the path can use, and more would only fill queues.
+    The window may double after each windowful.  It does when that went by
+    clearly faster than the last time the window grew: then it was the window
+    that held the sender back, as on a path with a long round trip.  Where the
+    rate stays the same, the window has reached what the path can use.  On a
+    path without delay there is next to nothing to gain, and every byte on the
+    way holds up those behind it, so there all streams together get no more than
+    it takes to keep both ends busy.
 
     @ivar size: the window's present size: what the peer may have sent without
         our application having consumed it.
@@ -81,14 +92,16 @@ class ReceiveWindow:
     @ivar held: what has been consumed and not yet been given back.
     """
 
-    __slots__ = ("size", "available", "held", "_passed", "_since", "_rate")
+    __slots__ = ("size", "available", "held", "_passed", "_since", "_before", "_rate")
 
     def __init__(self) -> None:
         self.size = INITIAL_WINDOW
         self.available = INITIAL_WINDOW
         self.held = 0
         self._passed = 0
+        # When the windowful began, and what had passed on the mux by then.
         self._since = 0.0
+        self._before = 0
         self._rate = 0.0
 
     def received(self, size: int) -> None:
@@ -126,15 +139,23 @@ class ReceiveWindow:
         @param growth: what this and the other windows of the mux may grow by.
         @return: how much credit to give on top, mostly 0.
         """
+        if not self._since:
+            self._since = now
+            self._before = growth.passed
+        growth.passed += passed
         self._passed += passed
         if self._passed < self.size:
             return 0
         elapsed = now - self._since
+        onMux = growth.passed - self._before
         rate = self._passed / elapsed if elapsed > 0 else 0.0
         self._since = now
+        self._before = growth.passed
         self._passed = 0
         more = min(self.size, growth.maxWindow - self.size, growth.available)
         if more <= 0 or rate <= self._rate * _WORTH_GROWING:
+            return 0
+        if self.size * elapsed < _NO_DELAY * onMux and onMux > _FEW:
             return 0
         self._rate = rate
         growth.available -= more

@@ -204,12 +204,11 @@ class MuxPort:
         @return: fires when the carrier does not listen any more, and the muxes
             that had no streams are gone.
         """
-        stopped: list[Deferred[Any]] = [maybeDeferred(self._port.stopListening)]
+        stopped: Deferred[Any] = maybeDeferred(self._port.stopListening)
+        idle = [mux for mux in self.factory.pool.muxes if not mux.streamCount]
         for mux in self.factory.pool.muxes:
-            closed = mux.drain()
-            if not mux.streamCount:
-                stopped.append(closed)
-        return gatherResults(stopped, consumeErrors=True).addCallback(lambda _: None)
+            mux.drain()
+        return stopped.addCallback(_whenClosed, idle)
 
     def close(self) -> Deferred[None]:
         """
@@ -218,9 +217,18 @@ class MuxPort:
 
         @return: fires when all are gone.
         """
-        closing = [mux.close() for mux in self.factory.pool.muxes]
-        stopped: list[Deferred[Any]] = [self.stopListening(), *closing]
-        return gatherResults(stopped, consumeErrors=True).addCallback(lambda _: None)
+        muxes = self.factory.pool.muxes
+        for mux in muxes:
+            mux.close()
+        return self.stopListening().addBoth(_whenClosed, muxes)
+
+
+def _whenClosed(result: Any, muxes: list[MuxProtocol]) -> Deferred[Any]:
+    """
+    @return: fires with C{result} once all muxes are gone.
+    """
+    closed: Deferred[Any] = gatherResults([mux.whenClosed() for mux in muxes])
+    return closed.addCallback(lambda _: result)
 
 
 class IStreamOpener(Protocol):

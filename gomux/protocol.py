@@ -16,12 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, NoProtocol
 from twisted.internet.interfaces import (
     IAddress,
-    IConsumer,
     IDelayedCall,
     IProtocol,
     IProtocolFactory,
@@ -34,13 +32,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._address import StreamAddress
+from gomux._carrier import Carrier
 from gomux._crypto import Opener, Sealer
 from gomux._frame import HELLO_ID, ID_END, Flag, Frame, FrameParser, IOpener
 from gomux._keyring import Keyring
 from gomux._limits import Limits, TokenBucket
 from gomux._pool import MuxPool
 from gomux._scheduler import Scheduler
-from gomux._stream import Stream
+from gomux._stream import Stream, logPrefixOf
 from gomux._strict import Salts, processSalts
 from gomux._throttle import ThrottledLog, describeAddress
 from gomux._window import Growth
@@ -66,14 +65,6 @@ _WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
 #: How often a blocked carrier is looked at, as a part of the time allowed: a
 #: reactor that stood still for long sees one look, not the whole time, pass.
 LOOKS = 12
-
-#: How many bytes are read from the carrier at once, and written to it before it
-#: is full.  Twisted's 65536 hold less than one frame, which costs half of the
-#: throughput; much more would only wait there, beyond the scheduler's reach.
-CARRIER_BUFFER = 262144
-
-#: How many bytes of frames are given to the kernel at once.
-WRITE_NOW = 8192
 
 _log = Logger()
 
@@ -306,26 +297,22 @@ class MuxProtocol(Protocol):
         @param opener: opens the peer's frames.
         @param sealer: seals ours; without one nothing can be sent yet.
         """
-        carrier = self.getCarrier()
+        self._carrier = Carrier(self.getCarrier())
         self._parser = FrameParser(opener)
         self._scheduler = Scheduler(
             sealer,
-            self._writeToCarrier,
+            self._carrier.write,
             self._wake,
             self._fail,
             self._limits.maxRefusals,
         )
-        if ITCPTransport.providedBy(carrier):
-            carrier.setTcpNoDelay(True)
-        if isinstance(carrier, FileDescriptor):
-            carrier.bufferSize = CARRIER_BUFFER
 
     def _startSending(self) -> None:
         """
         Have the carrier ask for frames, and watch over it.
         """
         limits = self._limits
-        cast(IConsumer, self.getCarrier()).registerProducer(self._scheduler, True)
+        self._carrier.registerProducer(self._scheduler)
         self._keepaliveCall = self._clock.callLater(
             limits.keepalive, self._keepAlive, 0
         )
@@ -340,6 +327,7 @@ class MuxProtocol(Protocol):
         if self._reason is not None:
             return
         self.bytesReceived += len(data)
+        scheduler = self._scheduler
         parser = self._parser
         parser.receive(data)
         self._receiving = True
@@ -349,12 +337,14 @@ class MuxProtocol(Protocol):
                 if frame is None:
                     break
                 self._frameReceived(frame)
+                if scheduler.urgent:
+                    scheduler.pump()
         except GomuxError as error:
             self._fail(error)
         finally:
             self._receiving = False
-        if not self._scheduler.paused and not self._scheduler.idle:
-            self._scheduler.pump()
+        if not scheduler.paused and not scheduler.idle:
+            scheduler.pump()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
@@ -375,7 +365,8 @@ class MuxProtocol(Protocol):
         for stream in list(self._streams.values()):
             stream.muxEnded(self._reason)
         self.factory.muxLost(self, self._reason)
-        self.callSoon(self._tellClosed)
+        if self._closed:
+            self.callSoon(self._tellClosed)
 
     def _reasonOf(self, reason: Failure) -> GomuxError:
         """
@@ -395,17 +386,6 @@ class MuxProtocol(Protocol):
         closed, self._closed = self._closed, []
         for waiting in closed:
             waiting.callback(self._reason)
-
-    def _writeToCarrier(self, parts: list[bytes], size: int) -> None:
-        """
-        Write frames.  A few small ones are what somebody waits for: they go out
-        at once, instead of after another round through the reactor.
-        """
-        carrier = self.getCarrier()
-        carrier.writeSequence(parts)
-        if size <= WRITE_NOW and isinstance(carrier, FileDescriptor):
-            # An error shows again when the reactor tries.
-            carrier.doWrite()
 
     # What the streams need
 
@@ -439,12 +419,13 @@ class MuxProtocol(Protocol):
         The application has had some of a stream's input: give credit for it
         when it is worth a frame.
         """
-        credit = stream.receiveWindow.consumed(size)
+        window = stream.receiveWindow
+        # Without credit soon, the peer must wait for us.
+        isShort = window.available * 2 <= window.size
+        credit = window.consumed(size)
         if credit and stream.streamID in self._streams:
-            credit += stream.receiveWindow.grow(
-                credit, self._clock.seconds(), self._growth
-            )
-            self._scheduler.credit(stream.streamID, credit)
+            credit += window.grow(credit, self._clock.seconds(), self._growth)
+            self._scheduler.credit(stream.streamID, credit, isShort)
 
     def streamEnded(self, stream: Stream) -> None:
         """
@@ -660,7 +641,7 @@ class MuxProtocol(Protocol):
         """
         self._reason = reason
         self._scheduler.stop()
-        cast(IConsumer, self.getCarrier()).unregisterProducer()
+        self._carrier.unregisterProducer()
 
     # Time
 
@@ -812,7 +793,17 @@ class MuxFactory(Factory):
         """
         The opposite of L{startFactory}.
         """
-        _stop(self.streamFactory)
+        doStop = getattr(self.streamFactory, "doStop", None)
+        if doStop is not None:
+            doStop()
+
+    def logPrefix(self) -> str:
+        """
+        @return: the prefix of the factory of the streams, and how it is served.
+        """
+        if self.streamFactory is None:
+            return type(self).__name__
+        return f"{logPrefixOf(self.streamFactory)} (gomux)"
 
     def muxConnected(self, mux: MuxProtocol) -> None:
         """
