@@ -1,0 +1,588 @@
+"""
+Tests for L{gomux.protocol}: opening streams, and what is not accepted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import NoProtocol
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from gomux import MuxFactory, StreamAddress
+from gomux._frame import Flag
+from gomux.error import (
+    AuthenticationFailed,
+    GomuxError,
+    OpenStreamError,
+    PeerClosedConnection,
+    ProtocolViolation,
+    Truncated,
+)
+from gomux.interfaces import IMux
+from gomux.test.helpers import Recorder, Recorders, Rig
+from gomux.testing import PSK, MuxPair
+
+
+class InterfaceTests(SynchronousTestCase):
+    """
+    What muxes and their factories are.
+    """
+
+    def test_mux(self) -> None:
+        """
+        A mux is a protocol and an L{IMux}.
+        """
+        mux = Rig().mux
+        verifyObject(IProtocol, mux)
+        verifyObject(IMux, mux)
+
+    def test_factory(self) -> None:
+        """
+        A L{MuxFactory} is a protocol factory.
+        """
+        verifyObject(IProtocolFactory, MuxFactory(PSK, True, clock=Clock()))
+
+    def test_noKey(self) -> None:
+        """
+        Without a pre-shared key there is no factory.
+        """
+        self.assertRaises(ValueError, MuxFactory, "", True, clock=Clock())
+
+    def test_repr(self) -> None:
+        """
+        A mux's repr names the peer, and nothing has the key in it.
+        """
+        rig = Rig()
+        self.assertIn("192.0.2.2", repr(rig.mux))
+        self.assertIn("nobody", repr(rig.factory.buildProtocol(None)))
+        for thing in (rig.mux, rig.factory, rig.opened().stream):
+            self.assertNotIn(PSK, repr(thing))
+        self.assertNotIn(PSK, str(vars(rig.factory)))
+
+    def test_plainTransport(self) -> None:
+        """
+        A transport that is no TCP connection carries a mux as well.
+        """
+        clock = Clock()
+        mux = MuxFactory(PSK, True, clock=clock, greet=False).buildProtocol(None)
+        transport = StringTransport()
+        mux.makeConnection(transport)
+        mux.openStream(Recorders())
+        self.assertEqual(transport.value(), b"")
+        clock.advance(0)
+        self.assertEqual(len(transport.value()), 52)
+        mux.abort()
+        self.assertTrue(transport.disconnected)
+
+    def test_counters(self) -> None:
+        """
+        A mux counts what it reads and writes, and its streams.
+        """
+        rig = Rig(data=lambda recorder: recorder.transport.write(b"12345"))
+        rig.opened(b"x")
+        rig.run()
+        self.assertEqual(rig.mux.bytesReceived, 52 + 53)
+        self.assertEqual(rig.mux.bytesSent, 57)
+        self.assertEqual(rig.peer.bytesReceived, 57)
+        self.assertEqual(rig.mux.streamCount, 1)
+
+    def test_carrierSettings(self) -> None:
+        """
+        The carrier sends small pieces without delay.
+        """
+        self.assertTrue(Rig().carrier.noDelay)
+
+
+class OpenTests(SynchronousTestCase):
+    """
+    Streams that this side opens.
+    """
+
+    def setUp(self) -> None:
+        self.rig = Rig(isClient=True)
+
+    def test_client(self) -> None:
+        """
+        A client's streams have even IDs.
+        """
+        for _ in range(3):
+            self.rig.open()
+        self.assertEqual(self.rig.sent(), [(i, Flag.OPEN_STREAM, 0) for i in (0, 2, 4)])
+
+    def test_server(self) -> None:
+        """
+        A server's streams have odd IDs.
+        """
+        rig = Rig()
+        for _ in range(3):
+            rig.open()
+        self.assertEqual(rig.sent(), [(i, Flag.OPEN_STREAM, 0) for i in (1, 3, 5)])
+
+    def test_result(self) -> None:
+        """
+        The result is the protocol, connected.
+        """
+        factory = Recorders()
+        protocol = self.successResultOf(self.rig.mux.openStream(factory))
+        self.assertIs(protocol, factory.made[0])
+        self.assertEqual(factory.made[0].events, ["made"])
+
+    def test_address(self) -> None:
+        """
+        The factory gets the address of the peer's end.
+        """
+        addresses: list[IAddress | None] = []
+
+        class Addressed(Recorders):
+            def buildProtocol(self, addr: IAddress | None) -> Recorder:
+                addresses.append(addr)
+                return super().buildProtocol(addr)
+
+        self.rig.mux.openStream(Addressed())
+        self.rig.mux.openStream(Addressed())
+        self.assertEqual(
+            addresses, [StreamAddress(self.rig.carrier.getPeer(), i) for i in (0, 2)]
+        )
+
+    def test_dataAtOnce(self) -> None:
+        """
+        Data may follow in the same write: there is no accept message.
+        """
+        self.rig.open(made=lambda recorder: recorder.transport.write(b"hello"))
+        self.assertEqual(self.rig.sent(), [(0, Flag.OPEN_STREAM, 0), (0, Flag.DATA, 5)])
+
+    def test_noProtocol(self) -> None:
+        """
+        A factory that makes no protocol opens no stream.
+        """
+
+        class NoneFactory(Factory):
+            noisy = False
+
+            def buildProtocol(self, addr: IAddress | None) -> None:
+                return None
+
+        opening = self.rig.mux.openStream(NoneFactory())
+        self.failureResultOf(opening, NoProtocol)
+        self.assertEqual(self.rig.sent(), [])
+        self.assertEqual(self.rig.mux.streamCount, 0)
+
+    def test_buildProtocolFails(self) -> None:
+        """
+        A factory that fails opens no stream; who called learns why.
+        """
+
+        class Broken(Factory):
+            noisy = False
+
+            def buildProtocol(self, addr: IAddress | None) -> Protocol:
+                raise ZeroDivisionError
+
+        self.failureResultOf(self.rig.mux.openStream(Broken()), ZeroDivisionError)
+        self.assertEqual(self.rig.sent(), [])
+        self.assertEqual(self.rig.mux.streamCount, 0)
+
+    def test_nested(self) -> None:
+        """
+        A factory may open another stream while it makes a protocol.
+        """
+        inner = Recorders()
+
+        class Outer(Recorders):
+            def buildProtocol(factory, addr: IAddress | None) -> Recorder:
+                self.rig.mux.openStream(inner)
+                return super().buildProtocol(addr)
+
+        outer = Outer()
+        self.rig.mux.openStream(outer)
+        streamIDs = [frame[0] for frame in self.rig.sent()]
+        self.assertEqual(sorted(streamIDs), [0, 2])
+        self.rig.send(0, Flag.DATA, b"outer")
+        self.rig.send(2, Flag.DATA, b"inner")
+        self.assertEqual(inner.made[0].received, b"inner")
+        self.assertEqual(outer.made[0].received, b"outer")
+
+    def test_factoryLife(self) -> None:
+        """
+        A factory is started with its first stream and stopped after its last.
+        """
+        factory = Recorders()
+        calls: list[str] = []
+        factory.startFactory = lambda: calls.append("start")  # type: ignore[method-assign]
+        factory.stopFactory = lambda: calls.append("stop")  # type: ignore[method-assign]
+        self.rig.mux.openStream(factory)
+        self.rig.mux.openStream(factory)
+        factory.made[0].stream.loseConnection()
+        self.rig.run()
+        self.assertEqual(calls, ["start"])
+        factory.made[1].stream.loseConnection()
+        self.rig.run()
+        self.assertEqual(calls, ["start", "stop"])
+
+    def test_closed(self) -> None:
+        """
+        On a mux that is closing or closed no stream can be opened.
+        """
+        for end in (self.rig.mux.close, self.rig.mux.abort):
+            end()
+            self.failureResultOf(self.rig.mux.openStream(Recorders()), OpenStreamError)
+            self.rig.run()
+            self.failureResultOf(self.rig.mux.openStream(Recorders()), OpenStreamError)
+
+    def test_refused(self) -> None:
+        """
+        A stream that the peer does not want ends as one that it closed.
+        """
+        recorder = self.rig.open()
+        self.rig.send(0, Flag.CLOSE_STREAM)
+        self.assertEqual(recorder.events, ["made", "lost"])
+
+    def test_idsRunOut(self) -> None:
+        """
+        When the IDs have run out none is used again: the mux takes no new
+        streams and closes when the last one is done.
+        """
+        self.rig.mux._nextID = 2**32 - 4
+        first, last = self.rig.open(), self.rig.open()
+        self.assertEqual(
+            self.rig.sent(),
+            [(i, Flag.OPEN_STREAM, 0) for i in (2**32 - 4, 2**32 - 2)],
+        )
+        self.failureResultOf(self.rig.mux.openStream(Recorders()), OpenStreamError)
+        first.stream.loseConnection()
+        self.rig.send(2**32 - 2, Flag.DATA, b"still here")
+        self.assertEqual(last.received, b"still here")
+        last.stream.loseConnection()
+        self.assertEqual(self.rig.sent()[-1], (0, Flag.CLOSE_MUX, 0))
+
+
+class AcceptTests(SynchronousTestCase):
+    """
+    Streams that the peer opens.
+    """
+
+    def test_bothSides(self) -> None:
+        """
+        Both sides open streams, and they do not get mixed up.
+        """
+        served, called = Recorders(), Recorders()
+        pair = MuxPair(served, called)
+        there, here = Recorders(), Recorders()
+        for _ in range(3):
+            pair.client.openStream(there)
+            pair.server.openStream(here)
+        pair.flush()
+        for i in range(3):
+            there.made[i].stream.write(b"from client %d" % i)
+            here.made[i].stream.write(b"from server %d" % i)
+        pair.flush()
+        for i in range(3):
+            self.assertEqual(served.made[i].received, b"from client %d" % i)
+            self.assertEqual(called.made[i].received, b"from server %d" % i)
+            self.assertEqual(served.made[i].stream.streamID, 2 * i)
+            self.assertEqual(called.made[i].stream.streamID, 2 * i + 1)
+
+    def test_outOfOrder(self) -> None:
+        """
+        IDs may come in any order.
+        """
+        rig = Rig()
+        for streamID in (4, 0, 2**32 - 2, 2):
+            rig.send(streamID, Flag.OPEN_STREAM)
+            rig.send(streamID, Flag.DATA, b"%d" % streamID)
+        self.assertEqual(
+            [bytes(recorder.received) for recorder in rig.streams.made],
+            [b"4", b"0", b"4294967294", b"2"],
+        )
+
+    def test_again(self) -> None:
+        """
+        The ID of a stream that has ended may be used again.
+        """
+        rig = Rig()
+        for _ in range(2):
+            rig.send(0, Flag.OPEN_STREAM)
+            rig.streams.made[-1].stream.loseConnection()
+            self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+
+    def test_refused(self) -> None:
+        """
+        Trap 11: a factory that makes no protocol refuses the stream, and the
+        mux lives.
+        """
+        rig = Rig()
+        rig.streams.buildProtocol = lambda addr: None  # type: ignore[method-assign,assignment,return-value]
+        rig.send(0, Flag.OPEN_STREAM)
+        self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+        rig.send(0, Flag.DATA, b"late")
+        self.assertEqual(rig.sent(), [])
+        del rig.streams.buildProtocol
+        rig.send(2, Flag.OPEN_STREAM)
+        self.assertEqual(len(rig.streams.made), 1)
+
+    def test_noFactory(self) -> None:
+        """
+        Without a factory for streams they are refused.
+        """
+        clock = Clock()
+        rig = Rig(clock=clock, factory=MuxFactory(PSK, False, clock=clock))
+        rig.send(0, Flag.OPEN_STREAM)
+        self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+        self.assertIsNone(rig.reason())
+
+    def test_buildProtocolFails(self) -> None:
+        """
+        A factory that fails refuses the stream; that is logged.
+        """
+        rig = Rig()
+
+        def fail(addr: Any) -> Any:
+            raise ZeroDivisionError
+
+        rig.streams.buildProtocol = fail  # type: ignore[method-assign]
+        rig.send(0, Flag.OPEN_STREAM)
+        self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertIsNone(rig.reason())
+
+    def test_ownFactory(self) -> None:
+        """
+        A mux may have a factory for streams of its own.
+        """
+        rig = Rig()
+        rig.mux.streamFactory = own = Recorders()
+        rig.send(0, Flag.OPEN_STREAM)
+        self.assertEqual((len(own.made), len(rig.streams.made)), (1, 0))
+
+
+class ViolationTests(SynchronousTestCase):
+    """
+    What ends the mux at once.
+    """
+
+    def check(self, rig: Rig, kind: type[GomuxError]) -> None:
+        """
+        The mux ended for a reason of some kind; the carrier was reset.
+        """
+        self.assertIsInstance(rig.reason(), kind)
+        self.assertTrue(rig.carrier.disconnected)
+        self.assertNotIsInstance(rig.peer.lost, type(None))
+        self.assertEqual(rig.mux.streamCount, 0)
+
+    def test_openTwice(self) -> None:
+        """
+        OpenStream for a stream that is open.
+        """
+        rig = Rig()
+        recorder = rig.opened(b"data")
+        rig.send(0, Flag.OPEN_STREAM)
+        self.check(rig, ProtocolViolation)
+        self.assertEqual(recorder.received, b"data")
+
+    def test_openOurs(self) -> None:
+        """
+        OpenStream for an ID of our parity, as in a reflected frame.
+        """
+        for isClient in (False, True):
+            rig = Rig(isClient=isClient)
+            rig.send(int(not isClient), Flag.OPEN_STREAM)
+            self.check(rig, ProtocolViolation)
+
+    def test_tooLong(self) -> None:
+        """
+        A length above 65536, and above 131072 for credit, in any frame.
+        """
+        for flag in (*Flag, 8, 2**32 - 1):
+            for length in (131073, 2**32 - 1):
+                rig = Rig()
+                rig.opened()
+                rig.send(0, flag, length)
+                self.check(rig, ProtocolViolation)
+
+    def test_largeCredit(self) -> None:
+        """
+        Credit of up to 131072 bytes in one frame is accepted.
+        """
+        rig = Rig()
+        recorder = rig.opened()
+        rig.send(0, Flag.WINDOW_UPDATE, 131072)
+        recorder.stream.write(bytes(300000))
+        self.assertEqual(sum(frame[2] for frame in rig.sent()), 262144)
+
+    def test_garbage(self) -> None:
+        """
+        What is no frame ends the mux, and nothing is answered.
+        """
+        for data in (
+            b"GET / HTTP/1.1\r\nHost: example.org\r\nUser-Agent: nobody\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
+            bytes(36 + 16),
+            b"\xff" * 100,
+        ):
+            rig = Rig(greet=True)
+            rig.sendRaw(data)
+            self.check(rig, GomuxError)
+            self.assertEqual(rig.peer.bytesReceived, 0)
+
+    def test_wrongKey(self) -> None:
+        """
+        A peer with another key is answered nothing.
+        """
+        rig = Rig(psk="another key", greet=True)
+        rig.send(0, Flag.OPEN_STREAM)
+        self.check(rig, AuthenticationFailed)
+        self.assertEqual(rig.peer.bytesReceived, 0)
+        self.assertEqual(rig.streams.made, [])
+
+    def test_clientWrongKey(self) -> None:
+        """
+        A client whose peer ends the carrier before it has shown that it holds
+        the key is told what may be wrong.
+        """
+        rig = Rig(isClient=True)
+        rig.open()
+        rig.peerCarrier.loseConnection()
+        reason = rig.reason()
+        self.assertIsInstance(reason, Truncated)
+        self.assertIn("wrong pre-shared key", str(reason))
+
+    def test_truncatedLater(self) -> None:
+        """
+        One whose peer had shown it is not.
+        """
+        rig = Rig(isClient=True)
+        rig.send(0, Flag.KEEPALIVE)
+        rig.peerCarrier.loseConnection()
+        self.assertNotIn("wrong pre-shared key", str(rig.reason()))
+
+    def test_flippedBits(self) -> None:
+        """
+        A change of any bit of a frame ends the mux, unless it makes it longer:
+        then the rest does not come. Nothing of it is delivered.
+        """
+        rig = Rig()
+        frame = rig.peer.seal(0, Flag.DATA, b"payload")
+        for bit in range(8 * len(frame)):
+            rig = Rig()
+            recorder = rig.opened()
+            changed = bytearray(rig.peer.seal(0, Flag.DATA, b"payload"))
+            changed[bit // 8] ^= 1 << bit % 8
+            rig.sendRaw(bytes(changed))
+            if 32 <= bit < 49 and rig.reason() is None:
+                rig.peerCarrier.abortConnection()
+            self.check(rig, GomuxError)
+            self.assertEqual(recorder.received, b"")
+
+    def test_truncatedAnywhere(self) -> None:
+        """
+        Wherever a frame of any kind is cut off, nothing of it is delivered.
+        """
+        for flag in Flag:
+            what = b"payload" if flag == Flag.DATA else 0
+            for size in range(52):
+                rig = Rig()
+                recorder = rig.opened()
+                rig.sendRaw(rig.peer.seal(0, flag, what)[:size])
+                rig.peerCarrier.loseConnection()
+                self.assertIsInstance(rig.reason(), Truncated)
+                self.assertEqual(recorder.events, ["made", "lost"])
+
+    def test_unauthenticatedAhead(self) -> None:
+        """
+        Genuine frames ahead of one that is not take effect, once.
+        """
+        rig = Rig()
+        recorder = rig.opened()
+        rig.sendRaw(rig.peer.seal(0, Flag.DATA, b"genuine") + bytes(200))
+        self.check(rig, AuthenticationFailed)
+        self.assertEqual(recorder.received, b"genuine")
+
+    def test_nothingAfterEnd(self) -> None:
+        """
+        Trap 7: frames behind the one that ended the mux, in the same piece or
+        later, and bytes after C{connectionLost}, have no effect.
+        """
+        rig = Rig()
+        recorder = rig.opened()
+        rig.sendMany((0, Flag.CLOSE_MUX, 0), (0, Flag.DATA, b"late"))
+        rig.mux.dataReceived(rig.peer.seal(0, Flag.DATA, b"later"))
+        self.assertIsInstance(rig.reason(), PeerClosedConnection)
+        rig.mux.dataReceived(rig.peer.seal(2, Flag.OPEN_STREAM))
+        rig.run()
+        self.assertEqual(recorder.received, b"")
+        self.assertEqual(len(rig.streams.made), 1)
+
+    def test_applicationAborts(self) -> None:
+        """
+        Trap 7: an application that aborts the mux inside C{dataReceived} gets
+        no more data.
+        """
+        rig = Rig(data=lambda recorder: rig.mux.abort())
+        recorder = rig.opened()
+        rig.sendMany((0, Flag.DATA, b"one"), (0, Flag.DATA, b"two"))
+        self.assertEqual(recorder.received, b"one")
+        self.assertNotIn("nested!", recorder.events)
+
+
+class IgnoredTests(SynchronousTestCase):
+    """
+    What has no effect.
+    """
+
+    def test_ignored(self) -> None:
+        """
+        Keepalives, unknown frames, frames for streams that were never opened,
+        empty data, empty credit, and lengths where there should be none are
+        ignored.
+        """
+        rig = Rig()
+        recorder = rig.opened()
+        for frame in (
+            (0, Flag.KEEPALIVE, 0),
+            (0, 8, 0),
+            (0, 2**32 - 1, 0),
+            (100, Flag.DATA, b"never opened"),
+            (101, Flag.WINDOW_UPDATE, 5),
+            (1, Flag.CLOSE_STREAM, 0),
+            (1, Flag.CLOSE_READ, 0),
+            (1, Flag.CLOSE_WRITE, 0),
+            (0, Flag.DATA, b""),
+            (0, Flag.WINDOW_UPDATE, 0),
+            (0, Flag.KEEPALIVE, 1000),
+        ):
+            rig.send(*frame)
+        self.assertIsNone(rig.reason())
+        self.assertEqual(rig.sent(), [])
+        self.assertEqual(recorder.events, ["made"])
+        rig.send(2, Flag.OPEN_STREAM, 1000)
+        self.assertEqual(len(rig.streams.made), 2)
+
+    def test_greeting(self) -> None:
+        """
+        A client that greets says a Keepalive; a server that does answers it,
+        so that each knows at once that the other holds the key.
+        """
+        for greet in (True, False):
+            pair = MuxPair(greet=greet)
+            pair.flush()
+            self.assertEqual(pair.client.authenticated, greet)
+            self.assertEqual(pair.server.authenticated, greet)
+
+    def test_greetingOnce(self) -> None:
+        """
+        Other Keepalives are not answered.
+        """
+        rig = Rig(greet=True)
+        for _ in range(3):
+            rig.send(0, Flag.KEEPALIVE)
+        self.assertEqual(len(rig.peer.frames), 1)
+        rig = Rig(greet=True)
+        rig.send(0, Flag.OPEN_STREAM)
+        rig.send(0, Flag.KEEPALIVE)
+        self.assertEqual(rig.peer.frames, [])
