@@ -301,7 +301,7 @@ class MuxProtocol(Protocol):
         self._parser = FrameParser(opener)
         self._scheduler = Scheduler(
             sealer,
-            self._carrier.write,
+            self._write,
             self._wake,
             self._fail,
             self._limits.maxRefusals,
@@ -313,9 +313,8 @@ class MuxProtocol(Protocol):
         """
         limits = self._limits
         self._carrier.registerProducer(self._scheduler)
-        self._keepaliveCall = self._clock.callLater(
-            limits.keepalive, self._keepAlive, 0
-        )
+        self._sentAt = self._clock.seconds()
+        self._keepaliveCall = self._clock.callLater(limits.keepalive, self._keepAlive)
         self._stallCall = self._clock.callLater(
             limits.writeStall / LOOKS, self._look, 0, 0
         )
@@ -386,6 +385,10 @@ class MuxProtocol(Protocol):
         closed, self._closed = self._closed, []
         for waiting in closed:
             waiting.callback(self._reason)
+
+    def _write(self, parts: list[bytes]) -> None:
+        self._sentAt = self._clock.seconds()
+        self._carrier.write(parts)
 
     # What the streams need
 
@@ -645,16 +648,17 @@ class MuxProtocol(Protocol):
 
     # Time
 
-    def _keepAlive(self, batches: int) -> None:
+    def _keepAlive(self) -> None:
         """
-        Send a Keepalive if nothing was sent since the last look.
+        Send a Keepalive if nothing was sent for so long.
         """
-        scheduler = self._scheduler
-        if scheduler.batches == batches and scheduler.idle and not scheduler.paused:
-            scheduler.control(0, Flag.KEEPALIVE)
-        self._keepaliveCall = self._clock.callLater(
-            self._limits.keepalive, self._keepAlive, scheduler.batches
-        )
+        keepalive = self._limits.keepalive
+        wait = self._sentAt + keepalive - self._clock.seconds()
+        if wait <= 0:
+            wait = keepalive
+            if self._scheduler.idle and not self._scheduler.paused:
+                self._scheduler.control(0, Flag.KEEPALIVE)
+        self._keepaliveCall = self._clock.callLater(wait, self._keepAlive)
 
     def _look(self, batches: int, looks: int) -> None:
         """
