@@ -1,0 +1,466 @@
+"""
+Tests for L{gomux._limits}, and that each of the limits holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux import Limits, MuxFactory
+from gomux._frame import Flag
+from gomux._limits import TokenBucket
+from gomux._strict import Salts
+from gomux.error import (
+    ConnectionClosed,
+    GomuxError,
+    HandshakeFailed,
+    LimitExceeded,
+    OpenStreamError,
+    PeerVanished,
+    WriteStalled,
+)
+from gomux.test.helpers import Recorders, Rig
+from gomux.testing import PSK, MuxPair
+
+
+class LimitsTests(SynchronousTestCase):
+    """
+    L{Limits}
+    """
+
+    def test_positive(self) -> None:
+        """
+        No limit may be 0 or less.
+        """
+        for field in fields(Limits):
+            for value in (0, -1):
+                error = self.assertRaises(ValueError, Limits, **{field.name: value})
+                self.assertIn(field.name, str(error))
+
+    def test_frozen(self) -> None:
+        """
+        Limits do not change under the muxes that have them.
+        """
+        with self.assertRaises(FrozenInstanceError):
+            Limits().maxStreams = 5  # type: ignore[misc]
+
+    def test_documented(self) -> None:
+        """
+        Each limit is documented.
+        """
+        for field in fields(Limits):
+            self.assertIn(f"@ivar {field.name}:", Limits.__doc__ or "")
+
+    def test_tested(self) -> None:
+        """
+        Each limit has a test below.
+        """
+        for field in fields(Limits):
+            self.assertTrue(hasattr(LimitTests, f"test_{field.name}"), field.name)
+
+
+class TokenBucketTests(SynchronousTestCase):
+    """
+    L{TokenBucket}
+    """
+
+    def test_burst(self) -> None:
+        """
+        The burst is allowed at once, and no more.
+        """
+        bucket = TokenBucket(1, 5)
+        self.assertEqual([bucket.take(0) for _ in range(7)], [True] * 5 + [False] * 2)
+
+    def test_rate(self) -> None:
+        """
+        In the long run the rate is allowed.
+        """
+        bucket = TokenBucket(10, 5)
+        taken = sum(bucket.take(step / 100) for step in range(10000))
+        self.assertIn(taken, range(1003, 1006))
+
+    def test_rest(self) -> None:
+        """
+        A long rest allows another burst, and no more.
+        """
+        bucket = TokenBucket(10, 5)
+        for _ in range(5):
+            bucket.take(0)
+        self.assertEqual([bucket.take(1e6) for _ in range(6)], [True] * 5 + [False])
+
+    def test_largeTime(self) -> None:
+        """
+        The time that it begins at makes no difference.
+        """
+        bucket = TokenBucket(1000, 2)
+        self.assertEqual([bucket.take(1e9) for _ in range(3)], [True, True, False])
+
+
+class LimitTests(SynchronousTestCase):
+    """
+    What each of the limits limits.
+    """
+
+    def check_exceeded(self, rig: Rig) -> None:
+        self.assertIsInstance(rig.reason(), LimitExceeded)
+
+    def test_maxStreams(self) -> None:
+        """
+        Past C{maxStreams} the peer's streams are refused; those that it has
+        closed count until the application is done with them.
+        """
+        rig = Rig(limits=Limits(maxStreams=2))
+        first, _ = rig.opened(), rig.opened()
+        rig.send(4, Flag.OPEN_STREAM)
+        self.assertEqual(rig.sent(), [(4, Flag.CLOSE_STREAM, 0)])
+        first.stream.pauseProducing()
+        rig.send(0, Flag.DATA, b"unread")
+        rig.send(0, Flag.CLOSE_STREAM)
+        rig.send(6, Flag.OPEN_STREAM)
+        self.assertEqual(rig.sent(), [(6, Flag.CLOSE_STREAM, 0)])
+        first.stream.resumeProducing()
+        rig.run()
+        rig.send(8, Flag.OPEN_STREAM)
+        self.assertEqual(rig.sent(), [])
+        self.assertEqual(len(rig.streams.made), 3)
+        self.assertIsNone(rig.reason())
+
+    def test_ownStreams(self) -> None:
+        """
+        Streams that this side opens do not count for C{maxStreams}.
+        """
+        rig = Rig(limits=Limits(maxStreams=2))
+        for _ in range(3):
+            rig.open()
+        rig.opened()
+        self.assertEqual(len(rig.streams.made), 1)
+
+    def granted(self, limits: Limits, streams: int) -> list[int]:
+        """
+        Have the peer use windows up faster and faster.
+
+        @return: how much each stream's window has grown.
+        """
+        rig = Rig(limits=limits)
+        rig.clock.advance(1000)
+        grown = []
+        for i in range(streams):
+            rig.opened()
+            window = rig.streams.made[i].stream.receiveWindow
+            wait = 1.0
+            for _ in range(12):
+                todo = window.size
+                wait /= 2
+                while todo > 0:
+                    size = min(65536, window.available, todo)
+                    rig.send(2 * i, Flag.DATA, bytes(size))
+                    todo -= size
+                    rig.clock.advance(wait * size / 131072)
+            credit = sum(frame[2] for frame in rig.sent())
+            received = len(rig.streams.made[i].received)
+            self.assertEqual(window.size, 131072 + credit - received + window.held)
+            grown.append(window.size - 131072)
+            rig.streams.made[i].received.clear()
+        self.assertIsNone(rig.reason())
+        return grown
+
+    def test_maxWindow(self) -> None:
+        """
+        One window grows up to C{maxWindow}.
+        """
+        limits = Limits(maxWindow=500000, maxGrowth=1 << 30)
+        self.assertEqual(self.granted(limits, 1), [500000 - 131072])
+
+    def test_maxGrowth(self) -> None:
+        """
+        All windows together grow by C{maxGrowth}.
+        """
+        limits = Limits(maxWindow=500000, maxGrowth=500000)
+        self.assertEqual(sum(self.granted(limits, 3)), 500000)
+
+    def test_growthReleased(self) -> None:
+        """
+        What a window has grown by is there for others once its stream has
+        ended.
+        """
+        rig = Rig()
+        recorder = rig.opened()
+        window = recorder.stream.receiveWindow
+        window.size += 1000
+        rig.mux._growth.available -= 1000
+        recorder.stream.loseConnection()
+        rig.run()
+        self.assertEqual(rig.mux._growth.available, Limits().maxGrowth)
+
+    def test_maxRefusals(self) -> None:
+        """
+        A peer that goes on opening streams while it does not read the
+        refusals loses the mux.
+        """
+        limits = Limits(maxStreams=1, maxRefusals=10)
+        rig = Rig(limits=limits, bufferSize=1)
+        rig.opened()
+        for i in range(1, 50):
+            rig.send(2 * i, Flag.OPEN_STREAM)
+        self.assertIsNone(rig.reason())
+        rig.carrier.outgoing.stall()
+        # The first one fills the carrier.
+        for i in range(50, 61):
+            rig.send(2 * i, Flag.OPEN_STREAM)
+        self.assertIsNone(rig.reason())
+        rig.send(200, Flag.OPEN_STREAM)
+        self.check_exceeded(rig)
+
+    def test_maxControl(self) -> None:
+        """
+        While C{maxControl} frames wait no stream can be opened.
+        """
+        rig = Rig(limits=Limits(maxControl=10), bufferSize=1)
+        rig.carrier.outgoing.stall()
+        rig.open()
+        rig.run()
+        for _ in range(10):
+            rig.open()
+        self.failureResultOf(rig.mux.openStream(Recorders()), OpenStreamError)
+        rig.carrier.outgoing.unstall()
+        rig.run()
+        rig.open()
+        self.assertEqual(rig.mux.streamCount, 12)
+
+    def resets(self, rig: Rig, count: int) -> None:
+        """
+        Have the peer open and close streams as fast as it can.
+        """
+        first = len(rig.streams.made)
+        for i in range(first, first + count):
+            rig.sendMany((2 * i, Flag.OPEN_STREAM, 0), (2 * i, Flag.CLOSE_STREAM, 0))
+
+    def test_resetBurst(self) -> None:
+        """
+        A peer may open and close C{resetBurst} streams at once.
+        """
+        rig = Rig(limits=Limits(resetBurst=20))
+        self.resets(rig, 20)
+        self.assertIsNone(rig.reason())
+        self.resets(rig, 1)
+        self.check_exceeded(rig)
+
+    def test_resetRate(self) -> None:
+        """
+        It may open and close C{resetRate} of them a second.
+        """
+        rig = Rig(limits=Limits(resetBurst=20, resetRate=10))
+        self.resets(rig, 20)
+        for _ in range(10):
+            rig.clock.advance(1)
+            self.resets(rig, 10)
+        self.assertIsNone(rig.reason())
+        rig.clock.advance(1)
+        self.resets(rig, 11)
+        self.check_exceeded(rig)
+
+    def test_churn(self) -> None:
+        """
+        Streams that were of some use do not count, nor do those that this side
+        closes.
+        """
+        rig = Rig(limits=Limits(resetBurst=5), made=lambda r: r.transport.write(b"hi"))
+        self.resets(rig, 50)
+        self.assertIsNone(rig.reason())
+        rig = Rig(limits=Limits(resetBurst=5), made=lambda r: r.stream.loseConnection())
+        self.resets(rig, 50)
+        self.assertIsNone(rig.reason())
+        rig = Rig(limits=Limits(resetBurst=5), isClient=True)
+        for i in range(50):
+            rig.open()
+            rig.run()
+            rig.send(2 * i, Flag.CLOSE_STREAM)
+        self.assertIsNone(rig.reason())
+
+    def test_ordinaryChurn(self) -> None:
+        """
+        2000 resets a second are ordinary.
+        """
+        rig = Rig()
+        for _ in range(20):
+            self.resets(rig, 1000)
+            rig.clock.advance(0.5)
+        self.assertIsNone(rig.reason())
+
+    def test_ignoredBurst(self) -> None:
+        """
+        A peer may send C{ignoredBurst} frames without effect at once, of
+        whatever kind.
+        """
+        frames: list[tuple[int, int, int | bytes]] = [
+            (0, Flag.KEEPALIVE, 0),
+            (0, 99, 0),
+            (0, Flag.DATA, b""),
+            (0, Flag.WINDOW_UPDATE, 0),
+            (100, Flag.DATA, b"never opened"),
+            (100, Flag.WINDOW_UPDATE, 5),
+            (100, Flag.CLOSE_STREAM, 0),
+            (101, Flag.CLOSE_READ, 0),
+            (101, Flag.CLOSE_WRITE, 0),
+        ]
+        for frame in frames:
+            rig = Rig(limits=Limits(ignoredBurst=20))
+            rig.opened()
+            rig.sendMany(*[frame] * 20)
+            self.assertIsNone(rig.reason(), frame)
+            rig.sendMany(frame)
+            self.check_exceeded(rig)
+
+    def test_ignoredRate(self) -> None:
+        """
+        It may send C{ignoredRate} of them a second.
+        """
+        rig = Rig(limits=Limits(ignoredBurst=20, ignoredRate=10))
+        rig.sendMany(*[(0, Flag.KEEPALIVE, 0)] * 20)
+        for _ in range(10):
+            rig.clock.advance(1)
+            rig.sendMany(*[(0, Flag.KEEPALIVE, 0)] * 10)
+        self.assertIsNone(rig.reason())
+        rig.sendMany((0, Flag.KEEPALIVE, 0))
+        self.check_exceeded(rig)
+
+    def test_smallFrames(self) -> None:
+        """
+        Frames with an effect, however small, do not count.
+        """
+        rig = Rig(limits=Limits(ignoredBurst=5))
+        recorder = rig.opened()
+        for _ in range(50):
+            rig.sendMany((0, Flag.DATA, b"x"), (0, Flag.WINDOW_UPDATE, 1))
+        self.assertIsNone(rig.reason())
+        self.assertEqual(len(recorder.received), 50)
+
+    def test_keepalive(self) -> None:
+        """
+        After C{keepalive} seconds of silence a Keepalive is sent.
+        """
+        rig = Rig(limits=Limits(keepalive=7))
+        rig.clock.advance(6.9)
+        rig.run()
+        self.assertEqual(rig.peer.frames, [])
+        rig.clock.advance(0.1)
+        rig.run()
+        self.assertEqual([frame[1] for frame in rig.peer.frames], [Flag.KEEPALIVE])
+
+    def test_writeStall(self) -> None:
+        """
+        After C{writeStall} seconds without progress the mux is aborted.
+        """
+        rig = Rig(limits=Limits(writeStall=6), bufferSize=1)
+        rig.carrier.outgoing.stall()
+        rig.opened().stream.write(bytes(100000))
+        for _ in range(50):
+            rig.clock.advance(0.1)
+        self.assertIsNone(rig.reason())
+        for _ in range(30):
+            rig.clock.advance(0.1)
+        self.assertIsInstance(rig.reason(), WriteStalled)
+
+    def test_closeTimeout(self) -> None:
+        """
+        After C{closeTimeout} seconds a close becomes an abort.
+        """
+        rig = Rig(limits=Limits(closeTimeout=3))
+        rig.opened().stream.write(bytes(200000))
+        closing: Deferred[GomuxError] = rig.mux.close()
+        rig.clock.advance(2.9)
+        rig.run()
+        self.assertNoResult(closing)
+        rig.clock.advance(0.1)
+        rig.run()
+        self.assertIsInstance(self.successResultOf(closing), ConnectionClosed)
+
+    def test_maxUnauthenticated(self) -> None:
+        """
+        Of more than C{maxUnauthenticated} connections without a genuine frame
+        the oldest is aborted; others are not.
+        """
+        clock = Clock()
+        factory = MuxFactory(
+            PSK, False, Recorders(), clock=clock, limits=Limits(maxUnauthenticated=3)
+        )
+        rigs = [Rig(clock=clock, factory=factory) for _ in range(3)]
+        rigs[0].send(0, Flag.KEEPALIVE)
+        gone = Rig(clock=clock, factory=factory)
+        gone.peerCarrier.abortConnection()
+        clock.advance(0)
+        rigs += [Rig(clock=clock, factory=factory) for _ in range(2)]
+        reasons = [rig.reason() for rig in rigs]
+        self.assertIsInstance(reasons.pop(1), LimitExceeded)
+        self.assertEqual(reasons, [None] * 4)
+
+    def test_unauthenticatedClients(self) -> None:
+        """
+        A client has as many muxes as it likes whose peers are silent.
+        """
+        clock = Clock()
+        factory = MuxFactory(
+            PSK, True, clock=clock, limits=Limits(maxUnauthenticated=1)
+        )
+        rigs = [Rig(isClient=True, clock=clock, factory=factory) for _ in range(5)]
+        self.assertEqual([rig.reason() for rig in rigs], [None] * 5)
+
+    def strictPair(self, limits: Limits) -> MuxPair:
+        """
+        @param limits: the client's.
+        """
+        clock = Clock()
+        client, server = (
+            MuxFactory(
+                PSK,
+                isClient,
+                clock=clock,
+                strict=True,
+                limits=limits if isClient else None,
+                salts=Salts(),
+            )
+            for isClient in (True, False)
+        )
+        return MuxPair(clock=clock, clientFactory=client, serverFactory=server)
+
+    def test_handshakeTimeout(self) -> None:
+        """
+        In strict mode the handshake may take C{handshakeTimeout} seconds.
+        """
+        pair = self.strictPair(Limits(handshakeTimeout=3))
+        pair.serverToClient.stall()
+        waiting = pair.client.whenClosed()
+        pair.advance(2.9)
+        self.assertNoResult(waiting)
+        pair.advance(0.2)
+        self.assertIsInstance(self.successResultOf(waiting), HandshakeFailed)
+
+    def test_strictKeepalive(self) -> None:
+        """
+        In strict mode a Keepalive is sent every C{strictKeepalive} seconds.
+        """
+        pair = self.strictPair(Limits(strictKeepalive=5))
+        pair.flush()
+        before = pair.client.bytesSent
+        pair.advance(50)
+        self.assertEqual(pair.client.bytesSent - before, 10 * 52)
+
+    def test_deadPeer(self) -> None:
+        """
+        In strict mode a peer that sends nothing for C{deadPeer} seconds is
+        taken for gone.
+        """
+        pair = self.strictPair(Limits(deadPeer=24))
+        pair.flush()
+        pair.advance(60)
+        waiting = pair.client.whenClosed()
+        self.assertNoResult(waiting)
+        pair.serverToClient.stall()
+        pair.advance(13)
+        self.assertNoResult(waiting)
+        pair.advance(14)
+        self.assertIsInstance(self.successResultOf(waiting), PeerVanished)
