@@ -16,7 +16,7 @@ from zope.interface import implementer
 from gomux import Limits, MuxFactory
 from gomux._frame import HELLO_ID, Flag
 from gomux._memory import connect
-from gomux._strict import Salts
+from gomux._strict import Salts, processSalts
 from gomux.error import (
     ConnectionClosed,
     GomuxError,
@@ -151,6 +151,20 @@ class GateTests(SynchronousTestCase):
         rig = StrictRig(up=False, limits=Limits(handshakeTimeout=1.0))
         rig.wait(1)
         self.assertIsInstance(rig.reason(), HandshakeFailed)
+
+    def test_salts(self) -> None:
+        """
+        A salt is no longer one in progress when the mux is up, nor when it
+        never came up.
+        """
+        salts = processSalts
+        before = len(salts._current)
+        for up in (True, False):
+            rig = StrictRig(isClient=True, up=up)
+            self.assertEqual(len(salts._current) - before, 0 if up else 1)
+            rig.mux.abort()
+            rig.run()
+            self.assertEqual(len(salts._current), before)
 
     def test_inTime(self) -> None:
         """
