@@ -325,7 +325,9 @@ class MuxProtocol(Protocol):
         """
         if self._reason is not None:
             return
-        self.bytesReceived += len(data)
+        size = len(data)
+        self.bytesReceived += size
+        self._carrier.received(size)
         scheduler = self._scheduler
         parser = self._parser
         parser.receive(data)
