@@ -157,7 +157,8 @@ class ReceiveWindow:
             return 0
         if self.size * elapsed < _NO_DELAY * onMux and onMux > _FEW:
             return 0
-        self._rate = rate
+        # The first windowful waited for no credit: its rate is that of a burst.
+        self._rate = rate if self.size > INITIAL_WINDOW else 0.0
         growth.available -= more
         self.size += more
         self.available += more
