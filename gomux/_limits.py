@@ -34,7 +34,8 @@ class Limits:
         refusals loses the mux at the next one.
 
     @ivar maxControl: other control frames that may wait to be sent.  While
-        there are this many, L{openStream<gomux.MuxProtocol.openStream>} fails.
+        there are this many, L{openStream<gomux.MuxProtocol.openStream>} fails,
+        and a peer that opens a stream loses the mux.
 
     @ivar resetRate: how many streams a second a peer may open and close again
         before anything was written to them, in the long run.

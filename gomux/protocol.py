@@ -543,6 +543,11 @@ class MuxProtocol(Protocol):
             raise ProtocolViolation(f"the peer opened stream {streamID}, an ID of ours")
         if streamID in self._streams:
             raise ProtocolViolation(f"the peer opened stream {streamID} twice")
+        if self._scheduler.controlQueued >= self._limits.maxControl:
+            # What a stream makes us say is bounded; so must be the streams.
+            raise LimitExceeded(
+                "streams go on coming, and what was said about others is not read"
+            )
         self._peerNextID = max(self._peerNextID, streamID + 2)
         if self._draining or self._peerStreams >= self._limits.maxStreams:
             self._scheduler.refuse(streamID)
