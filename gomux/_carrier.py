@@ -23,15 +23,20 @@ from twisted.internet.interfaces import (
     ISystemHandle,
     ITCPTransport,
 )
+from zope.interface import implementer
 
-#: How many bytes are read from a carrier at once.  Twisted's 65536 are less than
-#: one frame, so that nearly all of them would be cut.
-READ_SIZE = 262144
+#: How many bytes are read from a carrier at once, while it has no more than that.
+READ_SIZE = 65536
+#: How many bytes are read at once while more comes than C{READ_SIZE}: several
+#: frames, of which only the last is cut.  Python makes a buffer of this size for
+#: each read; for a small one that takes longer than all the rest.
+BULK_READ_SIZE = 262144
 #: How many bytes the kernel may keep for a carrier before it can send them,
 #: where it has such a limit.
 UNSENT = 131072
 
 
+@implementer(IPushProducer)
 class Carrier:
     """
     The connection that carries a mux, as its scheduler sees it.
@@ -45,10 +50,15 @@ class Carrier:
         """
         self.transport = transport
         # A plain socket, as opposed to TLS or a test's transport.
-        self._descriptor = transport if isinstance(transport, FileDescriptor) else None
+        self._descriptor = (
+            transport
+            if isinstance(transport, FileDescriptor)
+            and not getattr(transport, "TLS", False)
+            else None
+        )
+        # Whether the descriptor has something in its own buffer.
+        self._full = False
         self._producer: IPushProducer | None = None
-        if self._descriptor is not None:
-            self._descriptor.bufferSize = READ_SIZE
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             if ISystemHandle.providedBy(transport):
@@ -60,15 +70,40 @@ class Carrier:
         """
         self._producer = producer
         # A descriptor resumes a pull producer whenever its buffer is empty.
-        cast(IConsumer, self.transport).registerProducer(
-            producer, self._descriptor is None
-        )
+        cast(IConsumer, self.transport).registerProducer(self, self._descriptor is None)
 
     def unregisterProducer(self) -> None:
         """
         Forget the producer.
         """
+        self._producer = None
         cast(IConsumer, self.transport).unregisterProducer()
+
+    # IPushProducer, for the transport
+
+    def pauseProducing(self) -> None:
+        """
+        The transport's buffer is full.
+        """
+        if self._producer is not None:
+            self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """
+        The transport's buffer is empty.
+        """
+        self._full = False
+        if self._producer is not None:
+            self._producer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """
+        The transport is about to be lost.
+        """
+        if self._producer is not None:
+            self._producer.stopProducing()
+
+    # For the mux
 
     def write(self, parts: list[bytes]) -> None:
         """
@@ -76,11 +111,31 @@ class Carrier:
 
         The producer is paused unless the kernel took all of it.
         """
-        self.transport.writeSequence(parts)
-        if self._descriptor is not None and self._producer is not None:
-            self._producer.pauseProducing()
-            # An error shows again when the reactor tries.
-            self._descriptor.doWrite()
+        data = b"".join(parts)
+        if self._descriptor is not None:
+            if not self._full:
+                sent = self._descriptor.writeSomeData(data)
+                if sent == len(data):
+                    return
+                if isinstance(sent, int):
+                    data = data[sent:]
+                # Else it is an error, which shows again when the reactor tries.
+            self._full = True
+            self.pauseProducing()
+        self.transport.write(data)
+
+    def received(self, size: int) -> None:
+        """
+        Choose how much to read next.
+
+        @param size: how many bytes the last read brought.
+        """
+        descriptor = self._descriptor
+        if descriptor is not None:
+            if size >= READ_SIZE:
+                descriptor.bufferSize = BULK_READ_SIZE
+            elif size < READ_SIZE // 2:
+                descriptor.bufferSize = READ_SIZE
 
 
 def limitUnsent(handle: object) -> None:

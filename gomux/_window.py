@@ -31,7 +31,7 @@ _WORTH_GROWING = 1.4
 #: path without delay waits for the other.
 _FEW = 196608
 #: A windowful that passes faster than this, in seconds, has no delay to fill.
-_NO_DELAY = 0.0005
+_NO_DELAY = 0.002
 
 
 class SendWindow:
