@@ -1,0 +1,252 @@
+"""
+Faults and abuse: windows, credit and readers that are slow.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.error import ConnectionDone
+
+from gomux import Limits
+from gomux.error import ProtocolViolation, WriteStalled
+from interop.faults.attacker import (
+    CLOSE_READ,
+    DATA,
+    KEEPALIVE,
+    UPDATE,
+    WINDOW,
+)
+from interop.faults.cases import Apps, HalfApp, RowTestCase, inBothRoles, row
+
+FRAME = 65536
+
+
+@inBothRoles
+class Flow(RowTestCase):
+    """
+    Windows, credit and readers that are slow.
+    """
+
+    @row(2)
+    async def test_allPaused(self) -> None:
+        """
+        With all readers paused and all windows full the carrier is still read.
+        """
+        await self.start()
+        await self.attacker.sync()
+        streams = [await self.stream() for _ in range(20)]
+        for streamID, app in streams:
+            app.transport.pauseProducing()
+            for _ in range(2):
+                self.attacker.send(DATA, streamID, bytes(FRAME))
+        await self.assertLives()
+        self.attacker.send(KEEPALIVE)
+        first, app = streams[0]
+        app.transport.write(b"x" * WINDOW)
+        await self.attacker.until(lambda: len(self.attacker.data(first)) == WINDOW)
+        self.attacker.send(UPDATE, first, length=FRAME)
+        app.transport.write(b"y" * FRAME)
+        await self.attacker.until(lambda: self.attacker.data(first).endswith(b"y"))
+        for streamID, app in streams:
+            self.assertEqual(self.attacker.credit(streamID), 0)
+            app.transport.resumeProducing()
+        await self.attacker.until(
+            lambda: all(self.attacker.credit(number) for number, _ in streams)
+        )
+        self.assertEqual({len(app.received) for _, app in streams}, {WINDOW})
+
+    @row(3)
+    async def test_overWindow(self) -> None:
+        """
+        Data one byte over the window ends the mux.  What was delivered stays.
+        """
+        await self.start()
+        streamID, app = await self.stream()
+        self.attacker.send(DATA, streamID, b"a" * 10)
+        await self.attacker.sync()
+        app.transport.pauseProducing()
+        for _ in range(2):
+            self.attacker.send(DATA, streamID, b"b" * (FRAME - 5))
+        await self.assertLives()
+        self.attacker.send(DATA, streamID, b"c")
+        await self.assertMuxEnds(ProtocolViolation, "window")
+        self.assertEqual(bytes(app.received), b"a" * 10)
+        app.transport.resumeProducing()
+        await self.eventually(lambda: app.losses)
+        self.assertEqual(bytes(app.received), b"a" * 10 + b"b" * 2 * (FRAME - 5))
+        self.assertIsInstance(app.reason, ProtocolViolation)
+
+    @row(4)
+    async def test_creditPastTheEnd(self) -> None:
+        """
+        A send window of 2**31 bytes or more is refused, and one below is not.
+        """
+        await self.start()
+        streamID, app = await self.stream()
+        step = self.attacker.frame(UPDATE, streamID, length=FRAME)
+        update = self.attacker.frame(UPDATE, streamID, length=FRAME - 1)
+        whole = (2**31 - WINDOW) // FRAME - 1
+        # A genuine frame may be sent again: nonces are not checked.
+        self.attacker.transport.write(step * whole + update)
+        await self.assertLives()
+        self.attacker.send(UPDATE, streamID, length=1)
+        await self.assertMuxEnds(ProtocolViolation, "2**31")
+        self.assertEqual(app.losses, 1)
+
+    @row(5)
+    async def test_emptyCredit(self) -> None:
+        """
+        Credit of nothing is counted against the budget for what has no effect,
+        and has none.
+        """
+        await self.start(limits=Limits(ignoredBurst=50, ignoredRate=0.001))
+        streamID, _ = await self.stream()
+        frame = self.attacker.frame(UPDATE, streamID, length=0)
+        self.attacker.transport.write(frame * 50)
+        await self.assertLives()
+        self.attacker.transport.write(frame)
+        await self.assertMuxEnds(ProtocolViolation, "0 bytes")
+
+    @row(5)
+    async def test_moreCreditThanSent(self) -> None:
+        """
+        Credit beyond what was sent makes the window larger.
+        """
+        await self.start()
+        streamID, app = await self.stream()
+        self.attacker.send(UPDATE, streamID, length=FRAME)
+        await self.attacker.sync()
+        app.transport.write(bytes(WINDOW + FRAME + 1))
+        size = WINDOW + FRAME
+        await self.attacker.until(lambda: len(self.attacker.data(streamID)) >= size)
+        await self.assertLives()
+        self.assertEqual(len(self.attacker.data(streamID)), size)
+
+    @row(12)
+    async def test_dribblingCredit(self) -> None:
+        """
+        Credit that comes byte by byte does not make for frames of one byte.
+        """
+        await self.start()
+        streamID, app = await self.stream()
+        app.transport.write(bytes(WINDOW * 2))
+        await self.attacker.until(lambda: len(self.attacker.data(streamID)) == WINDOW)
+        before = self.attacker.count(DATA, streamID)
+        frame = self.attacker.frame(UPDATE, streamID, length=1)
+        for _ in range(20):
+            self.attacker.transport.write(frame * 1000)
+        await self.assertLives()
+        sizes = [f.length for f in self.attacker.frames if f[:2] == (DATA, streamID)][
+            before:
+        ]
+        self.assertTrue(all(size >= 4096 for size in sizes), sizes)
+        self.assertGreaterEqual(sum(sizes), 16384)
+
+    @row(13)
+    async def test_neverReads(self) -> None:
+        """
+        A peer that sends and does not read is dropped after a while; until then
+        what waits for it is bounded.
+        """
+        await self.start(limits=Limits(writeStall=0.6))
+        streamID, app = await self.stream()
+        credit = self.attacker.frame(UPDATE, streamID, length=FRAME)
+        self.attacker.transport.write(credit * 1000)
+        await self.attacker.sync()
+        self.attacker.transport.pauseProducing()
+        most = 0
+
+        class Producer:
+            """
+            Writes whenever it may.
+            """
+
+            written = 0
+            paused = False
+
+            def resumeProducing(self) -> None:
+                self.paused = False
+                while not self.paused:
+                    self.written += FRAME
+                    app.transport.write(bytes(FRAME))
+
+            def pauseProducing(self) -> None:
+                nonlocal most
+                self.paused = True
+                most = max(most, app.transport.unsent)
+
+            def stopProducing(self) -> None:
+                self.paused = True
+
+        producer = Producer()
+        app.transport.registerProducer(producer, True)
+        producer.resumeProducing()
+        await self.eventually(lambda: self.mux._scheduler.paused)
+        await self.eventually(lambda: self.mux._reason is not None)
+        self.attacker.transport.resumeProducing()
+        await self.assertMuxEnds(WriteStalled)
+        self.assertLessEqual(most, 2 * FRAME + 65536)
+        self.assertLess(producer.written, 32 * 1024 * 1024)
+        self.assertEqual(app.losses, 1)
+
+    @row(28)
+    async def test_dataAfterItsEnd(self) -> None:
+        """
+        Data after CloseRead from the peer ends the stream, and only that.
+        """
+        await self.start(Apps(HalfApp))
+        streamID, app = await self.stream()
+        self.attacker.send(DATA, streamID, b"before")
+        self.attacker.send(CLOSE_READ, streamID)
+        self.attacker.send(DATA, streamID, b"after")
+        reason = await self.assertStreamEnds(app, streamID)
+        self.assertIsInstance(reason, ProtocolViolation)
+        self.assertEqual(app.received, b"before")
+
+    @row(50)
+    async def test_longCredit(self) -> None:
+        """
+        Credit of up to 131072 bytes in one frame is accepted, and no frame with
+        more than 65536 is sent.
+        """
+        await self.start()
+        streamID, app = await self.stream()
+        self.attacker.send(UPDATE, streamID, length=WINDOW)
+        await self.attacker.sync()
+        app.transport.write(bytes(2 * WINDOW))
+        await self.attacker.until(
+            lambda: len(self.attacker.data(streamID)) == 2 * WINDOW
+        )
+        app.transport.pauseProducing()
+        for _ in range(2):
+            self.attacker.send(DATA, streamID, bytes(FRAME))
+        await self.attacker.sync()
+        app.transport.resumeProducing()
+        await self.attacker.until(lambda: self.attacker.credit(streamID) >= WINDOW)
+        self.assertTrue(all(frame.length <= FRAME for frame in self.attacker.frames))
+        self.attacker.send(UPDATE, streamID, length=WINDOW + 1)
+        await self.assertMuxEnds(ProtocolViolation, str(WINDOW + 1))
+
+    @row(10)
+    async def test_oneByteFrames(self) -> None:
+        """
+        Data that comes byte by byte is put together while it waits: it costs
+        what its bytes do, not what its frames do.
+        """
+        await self.start()
+        streamID, app = await self.stream()
+        app.transport.pauseProducing()
+        await self.attacker.sync()
+        frame = self.attacker.frame(DATA, streamID, b"x")
+        for _ in range(64):
+            self.attacker.transport.write(frame * 1024)
+            await self.attacker.sync()
+        pieces = app.transport._unread
+        self.assertEqual(sum(map(len, pieces)), 65536)
+        self.assertLessEqual(len(pieces), 8)
+        app.transport.resumeProducing()
+        await self.attacker.until(lambda: self.attacker.credit(streamID))
+        self.assertEqual(bytes(app.received), b"x" * 65536)
+        await self.assertLives()
+        self.attacker.send(5, streamID)
+        await self.eventually(lambda: app.losses)
+        self.assertIsInstance(app.reason, ConnectionDone)
