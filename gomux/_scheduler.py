@@ -174,6 +174,9 @@ class Scheduler:
         if self.stopped:
             return
         if len(self._refusals) >= self._maxRefusals:
+            # Perhaps they only wait for the end of what is being received.
+            self.pump()
+        if len(self._refusals) >= self._maxRefusals:
             raise LimitExceeded(
                 "refused streams go on coming, and the refusals are not read"
             )
