@@ -8,6 +8,9 @@ rest is in C{interop/test_faults_*.py}.
 
 from __future__ import annotations
 
+from typing import cast
+
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -39,8 +42,8 @@ class UnreadControlTests(SynchronousTestCase):
         for _ in range(40):
             opened = pair.client.openStream(factory)
             protocol = self.successResultOf(opened)
-            assert protocol.transport is not None
+            transport = cast(ITCPTransport, cast(Protocol, protocol).transport)
             # The server's protocol is not half-closeable: it closes.
-            protocol.transport.loseWriteConnection()
+            transport.loseWriteConnection()
             pair.flush()
         self.assertIsInstance(self.successResultOf(closed), LimitExceeded)
