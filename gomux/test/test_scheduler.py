@@ -172,15 +172,27 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_refusals(self) -> None:
         """
-        More refusals than allowed may not wait; once they are written there is
-        room for others.
+        More refusals than allowed may not wait for a carrier that is full; once
+        they are written there is room for others.
         """
+        self.scheduler.pauseProducing()
         for streamID in (1, 3, 5):
             self.scheduler.refuse(streamID)
         self.assertRaises(LimitExceeded, self.scheduler.refuse, 7)
-        self.scheduler.pump()
+        self.scheduler.resumeProducing()
         self.assertEqual(self.frames(), [(i, Flag.CLOSE_STREAM, 0) for i in (1, 3, 5)])
         self.scheduler.refuse(7)
+
+    def test_refusalsWritten(self) -> None:
+        """
+        A carrier that has room gets them before there are too many.
+        """
+        for streamID in range(1, 21, 2):
+            self.scheduler.refuse(streamID)
+        self.scheduler.pump()
+        self.assertEqual(
+            self.frames(), [(i, Flag.CLOSE_STREAM, 0) for i in range(1, 21, 2)]
+        )
 
     def test_fair(self) -> None:
         """
