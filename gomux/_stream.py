@@ -38,8 +38,8 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.logger import Logger
-from twisted.python.log import callWithContext
 from twisted.python.failure import Failure
+from twisted.python.log import callWithContext
 from zope.interface import implementer
 
 from gomux._address import StreamAddress
@@ -258,13 +258,8 @@ class Stream:
             output = self._output = Output()
             self.touched = True
         output.append(data)
-        if (
-            self._output.size > HIGH_WATER
-            and self._streaming
-            and not self._producerPaused
-        ):
-            self._producerPaused = True
-            self._producer.pauseProducing()
+        if output.size > HIGH_WATER:
+            self._pauseProducer()
         if not self.queued:
             self._mux.activate(self)
 
@@ -404,12 +399,22 @@ class Stream:
             return
         self._producer = producer
         self._streaming = bool(streaming)
-        self._producerPaused = self._output.size > HIGH_WATER
+        self._producerPaused = False
         if not streaming:
             if not self._output.size:
                 producer.resumeProducing()
-        elif self._producerPaused:
-            producer.pauseProducing()
+        elif self._output.size > HIGH_WATER:
+            # Not at once: TLS registers a producer before it is ready for this.
+            self._mux.callSoon(self._pauseProducer)
+
+    def _pauseProducer(self) -> None:
+        if (
+            self._output.size > HIGH_WATER
+            and self._streaming
+            and not self._producerPaused
+        ):
+            self._producerPaused = True
+            self._producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
         """

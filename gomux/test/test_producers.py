@@ -104,13 +104,16 @@ class PushTests(EndsTestCase):
 
     def test_registeredBlocked(self) -> None:
         """
-        Trap 4: a producer that is registered while too much waits is paused at
-        once.
+        Trap 4: a producer that is registered while too much waits is paused, as
+        soon as whoever registers it is done with that: TLS makes its pull
+        producers ready for it only then.
         """
         self.stream.unregisterProducer()
         self.fill()
         self.assertEqual(self.producer.calls, [])
         self.stream.registerProducer(self.producer, True)
+        self.assertEqual(self.producer.calls, [])
+        self.rig.run()
         self.assertEqual(self.producer.calls, ["pause"])
         self.rig.send(0, Flag.WINDOW_UPDATE, 65536)
         self.assertEqual(self.producer.calls, ["pause", "resume"])
