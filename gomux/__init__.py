@@ -14,7 +14,8 @@ from gomux.endpoints import (
     StreamServerEndpoint,
 )
 from gomux.error import GomuxError
-from gomux.protocol import MuxFactory, MuxProtocol
+from gomux.factory import MuxFactory
+from gomux.protocol import MuxProtocol
 
 __all__ = [
     "GomuxError",

@@ -32,8 +32,8 @@ from gomux.error import (
 from gomux.protocol import LOOKS, MuxProtocol
 
 if TYPE_CHECKING:
+    from gomux.factory import MuxFactory
     from gomux.interfaces import IStreamFactory
-    from gomux.protocol import MuxFactory
 
 
 class IGate(IOpener, Protocol):

@@ -60,6 +60,9 @@ class Limits:
     @ivar maxUnauthenticated: connections of one factory on which no frame has
         authenticated yet.  When there is one more the oldest is aborted.
 
+    @ivar silentGrace: how long a server waits for a peer's first frame before
+        it opens streams to a peer that has not shown that it holds the key.
+
     @ivar handshakeTimeout: in strict mode, how long the handshake may take.
 
     @ivar strictKeepalive: in strict mode, how often a Keepalive frame is sent,
@@ -84,6 +87,7 @@ class Limits:
     writeStall: float = 60.0
     closeTimeout: float = 10.0
     maxUnauthenticated: int = 256
+    silentGrace: float = 1.0
     handshakeTimeout: float = 10.0
     strictKeepalive: float = 10.0
     deadPeer: float = 45.0

@@ -26,7 +26,8 @@ from twisted.python.failure import Failure
 from gomux._keyring import Keyring
 from gomux._limits import Limits
 from gomux.error import OpenStreamError
-from gomux.protocol import MuxFactory, MuxProtocol
+from gomux.factory import MuxFactory
+from gomux.protocol import MuxProtocol
 
 if TYPE_CHECKING:
     from gomux.error import GomuxError

@@ -81,7 +81,8 @@ class MuxPool:
         """
         A mux is up: streams that wait go over it.
         """
-        self._muxes.append(mux)
+        if mux not in self._muxes:
+            self._muxes.append(mux)
         while self._waiting and mux.canOpen:
             waiting = next(iter(self._waiting))
             self._forget(waiting)

@@ -37,7 +37,8 @@ from twisted.python.failure import Failure
 
 from gomux._throttle import describeAddress
 from gomux.error import GomuxError, OpenStreamError
-from gomux.protocol import MuxFactory, MuxProtocol
+from gomux.factory import MuxFactory
+from gomux.protocol import MuxProtocol
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall

@@ -31,7 +31,8 @@ from gomux._keyring import Keyring
 from gomux._limits import Limits
 from gomux._link import IDLE_TIMEOUT, Link, retryPolicy
 from gomux._pool import WAIT_TIMEOUT
-from gomux.protocol import MuxFactory, MuxProtocol
+from gomux.factory import MuxFactory
+from gomux.protocol import MuxProtocol
 
 __all__ = [
     "MuxClientEndpoint",

@@ -17,17 +17,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionDone, NoProtocol
+from twisted.internet.error import NoProtocol
 from twisted.internet.interfaces import (
-    IAddress,
     IDelayedCall,
     IProtocol,
     IProtocolFactory,
-    IReactorTime,
     ITCPTransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger, LogLevel
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -35,13 +33,9 @@ from gomux._address import StreamAddress
 from gomux._carrier import Carrier
 from gomux._crypto import Opener, Sealer
 from gomux._frame import HELLO_ID, ID_END, Flag, Frame, FrameParser, IOpener
-from gomux._keyring import Keyring
-from gomux._limits import Limits, TokenBucket
-from gomux._pool import MuxPool
+from gomux._limits import TokenBucket
 from gomux._scheduler import Scheduler
-from gomux._stream import Stream, logPrefixOf
-from gomux._strict import Salts, processSalts
-from gomux._throttle import ThrottledLog, describeAddress
+from gomux._stream import Stream
 from gomux._window import Growth
 from gomux.error import (
     ConnectionClosed,
@@ -57,6 +51,7 @@ from gomux.error import (
 from gomux.interfaces import IMux
 
 if TYPE_CHECKING:
+    from gomux.factory import MuxFactory
     from gomux.interfaces import IStreamFactory
 
 _DATA = int(Flag.DATA)
@@ -190,14 +185,14 @@ class MuxProtocol(Protocol):
         streamID = self._nextID
         self._nextID += 2
         try:
-            _start(factory)
+            startFactory(factory)
             protocol = factory.buildProtocol(self._address(streamID))
         except Exception:
             failure = Failure()
-            _stop(factory)
+            stopFactory(factory)
             return fail(failure)
         if protocol is None:
-            _stop(factory)
+            stopFactory(factory)
             return fail(NoProtocol())
         self._opened[streamID] = factory
         stream = self._streams[streamID] = Stream(self, streamID)
@@ -453,7 +448,7 @@ class MuxProtocol(Protocol):
         if stream.streamID % 2 == self._peerParity:
             self._peerStreams -= 1
         else:
-            _stop(self._opened.pop(stream.streamID))
+            stopFactory(self._opened.pop(stream.streamID))
 
     def _wake(self) -> None:
         if self._soonCall is None and (not self._receiving or self._soon):
@@ -684,7 +679,7 @@ class MuxProtocol(Protocol):
         )
 
 
-def _start(factory: object) -> None:
+def startFactory(factory: object) -> None:
     """
     Tell a factory, if it wants to know, that it is used from now on.
     """
@@ -693,9 +688,9 @@ def _start(factory: object) -> None:
         doStart()
 
 
-def _stop(factory: object) -> None:
+def stopFactory(factory: object) -> None:
     """
-    The opposite of L{_start}.
+    The opposite of L{startFactory}.
     """
     doStop = getattr(factory, "doStop", None)
     if doStop is not None:
@@ -703,160 +698,3 @@ def _stop(factory: object) -> None:
             doStop()
         except Exception:
             _log.failure("doStop of {factory} failed", factory=factory)
-
-
-class MuxFactory(Factory):
-    """
-    Makes the mux of each carrier that is connected or accepted.
-
-    @ivar isClient: which of the two roles its muxes have: whether they dialled.
-    @ivar streamFactory: makes the protocols of streams that peers open; with
-        C{None} they are refused.
-    @ivar limits: what a mux may take up.
-    @ivar greet: whether a client says a Keepalive as soon as it is connected,
-        and a server answers it with one.  A Keepalive has no effect, but it
-        tells both that the other holds the key, before anything depends on it.
-    @ivar pool: has the muxes that are up.
-    @ivar clock: calls later.
-    @ivar keyring: the pre-shared keys.
-    @ivar strict: whether the muxes are in strict mode.
-    @ivar context: see L{__init__}.
-    @ivar salts: see L{__init__}.
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        psk: bytes | str | Keyring,
-        isClient: bool,
-        streamFactory: IStreamFactory | IProtocolFactory | None = None,
-        *,
-        clock: IReactorTime,
-        limits: Limits | None = None,
-        greet: bool = True,
-        pool: MuxPool | None = None,
-        strict: bool = False,
-        context: bytes = b"",
-        salts: Salts = processSalts,
-    ) -> None:
-        """
-        @param psk: the pre-shared key; text stands for its UTF-8 bytes.  Or
-            several of them, for the clients of a server.
-        @param isClient: C{True} for the side that dials the carrier, C{False}
-            for the side that accepts it.
-        @param streamFactory: makes the protocols of streams that peers open.
-        @param clock: the reactor, or for tests a
-            L{Clock<twisted.internet.task.Clock>}.
-        @param limits: by default L{Limits} as it comes.
-        @param greet: whether to say and answer a Keepalive at the start.
-        @param pool: where to put the muxes that are up, by default one of this
-            factory's own.
-        @param strict: whether the muxes are in strict mode; the peers' must be,
-            too.
-        @param context: in strict mode, what the peers must be configured with,
-            too: it tells apart what shares a pre-shared key.
-        @param salts: in strict mode, what tells when a mux is connected with
-            one of its own process, which fails.  Where that is meant to be, let
-            both ends have one of their own.
-        @raise ValueError: if C{psk} is empty, or several keys for a client.
-        """
-        self.keyring = Keyring.of(psk)
-        if isClient:
-            self.keyring.single()
-        self.strict = strict
-        self.context = context
-        self.salts = salts
-        self.isClient = isClient
-        self.streamFactory = streamFactory
-        self.clock = clock
-        self.limits = limits if limits is not None else Limits()
-        self.greet = greet
-        self.pool = pool if pool is not None else MuxPool(clock)
-        self._losses = ThrottledLog(_log, clock)
-        self._unauthenticated: dict[MuxProtocol, None] = {}
-
-    def buildProtocol(  # type: ignore[override]
-        self, addr: IAddress | None
-    ) -> MuxProtocol:
-        """
-        @return: the mux of a new carrier.
-        @raise ValueError: for a client, if its keyring has several keys now.
-        """
-        if self.isClient:
-            self.keyring.single()
-        # They are kinds of MuxProtocol, and so have to import it.
-        from gomux._gated import NamedMuxProtocol, StrictMuxProtocol
-
-        if self.strict:
-            return StrictMuxProtocol(self)
-        if len(self.keyring) > 1:
-            return NamedMuxProtocol(self)
-        return MuxProtocol(self)
-
-    def startFactory(self) -> None:
-        """
-        Streams' protocols are to be made from now on: tell their factory.
-        """
-        _start(self.streamFactory)
-
-    def stopFactory(self) -> None:
-        """
-        The opposite of L{startFactory}.
-        """
-        doStop = getattr(self.streamFactory, "doStop", None)
-        if doStop is not None:
-            doStop()
-
-    def logPrefix(self) -> str:
-        """
-        @return: the prefix of the factory of the streams, and how it is served.
-        """
-        if self.streamFactory is None:
-            return type(self).__name__
-        return f"{logPrefixOf(self.streamFactory)} (gomux)"
-
-    def muxConnected(self, mux: MuxProtocol) -> None:
-        """
-        A mux has its carrier.  Called by the mux.
-        """
-        if not mux.gated:
-            self.pool.add(mux)
-        if not self.isClient:
-            self._unauthenticated[mux] = None
-            if len(self._unauthenticated) > self.limits.maxUnauthenticated:
-                next(iter(self._unauthenticated)).evict()
-
-    def muxAuthenticated(self, mux: MuxProtocol) -> None:
-        """
-        The peer of a mux has shown that it holds the key.  Called by the mux.
-        """
-        self._unauthenticated.pop(mux, None)
-        if mux.gated:
-            self.pool.add(mux)
-
-    def muxIdle(self, mux: MuxProtocol) -> None:
-        """
-        The last stream of a mux has ended.  Called by the mux.
-        """
-
-    def muxLost(self, mux: MuxProtocol, reason: GomuxError) -> None:
-        """
-        A mux has lost its carrier.  Called by the mux.
-
-        @param reason: why.
-        """
-        self.pool.remove(mux, reason)
-        if self.isClient:
-            # Also of one that never got as far as the pool.
-            self.pool.lastReason = reason
-        self._unauthenticated.pop(mux, None)
-        level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
-        self._losses.emit(
-            level,
-            "the mux {direction} {name}{peer} ended: {reason}",
-            direction="to" if self.isClient else "from",
-            name=f"{mux.peerName!r} at " if mux.peerName else "",
-            peer=describeAddress(mux.getCarrier().getPeer()),
-            reason=reason,
-        )

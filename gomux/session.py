@@ -39,8 +39,9 @@ from gomux._conn import Conn
 from gomux._keyring import Keyring
 from gomux._limits import Limits
 from gomux.error import ConnectionClosed, GomuxError
+from gomux.factory import MuxFactory
 from gomux.interfaces import IStreamFactory
-from gomux.protocol import MuxFactory, MuxProtocol
+from gomux.protocol import MuxProtocol
 
 __all__ = ["BACKLOG", "Conn", "Listener", "Session"]
 

@@ -28,7 +28,7 @@ from gomux._pool import MuxPool
 from gomux._service import Connector, Dialler, Listener, TunnelService
 from gomux._strict import Salts
 from gomux.error import KeyringError
-from gomux.protocol import MuxFactory
+from gomux.factory import MuxFactory
 from gomux.tunnel import Tunnel, TunnelLimits, forward, target
 
 _log = Logger()

@@ -45,7 +45,8 @@ from gomux._faults import (
     swap,
 )
 from gomux._memory import Carrier, Pipe, connect
-from gomux.protocol import MuxFactory, MuxProtocol
+from gomux.factory import MuxFactory
+from gomux.protocol import MuxProtocol
 
 if TYPE_CHECKING:
     from gomux._limits import Limits

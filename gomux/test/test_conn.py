@@ -31,7 +31,7 @@ from gomux.error import (
     Truncated,
     WriteClosed,
 )
-from gomux.protocol import MuxFactory
+from gomux.factory import MuxFactory
 from gomux.session import BACKLOG, Conn, _SessionFactory
 from gomux.testing import PSK, MuxPair
 

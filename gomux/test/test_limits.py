@@ -398,6 +398,19 @@ class LimitTests(SynchronousTestCase):
         self.assertIsInstance(reasons.pop(1), LimitExceeded)
         self.assertEqual(reasons, [None] * 4)
 
+    def test_silentGrace(self) -> None:
+        """
+        A server opens no streams to a peer that has not shown that it holds
+        the key before C{silentGrace} seconds are over.
+        """
+        clock = Clock()
+        factory = MuxFactory(PSK, False, clock=clock, limits=Limits(silentGrace=3))
+        rig = Rig(clock=clock, factory=factory)
+        clock.advance(2.9)
+        self.assertEqual(factory.pool.muxes, [])
+        clock.advance(0.1)
+        self.assertEqual(factory.pool.muxes, [rig.mux])
+
     def test_unauthenticatedClients(self) -> None:
         """
         A client has as many muxes as it likes whose peers are silent.

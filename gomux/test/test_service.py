@@ -470,7 +470,7 @@ class LossTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.observer = Lines("gomux.protocol")
+        self.observer = Lines("gomux.factory")
         globalLogPublisher.addObserver(self.observer)
         self.addCleanup(globalLogPublisher.removeObserver, self.observer)
 
