@@ -92,6 +92,15 @@ class App(Protocol):
         self.lost.callback(reason.value)
 
 
+class Quiet(App):
+    """
+    The same, but it answers nothing.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+
 @implementer(IHalfCloseableProtocol)
 class HalfApp(App):
     """
