@@ -34,6 +34,8 @@ BULK_READ_SIZE = 262144
 #: How many bytes the kernel may keep for a carrier before it can send them,
 #: where it has such a limit.
 UNSENT = 131072
+#: How many probes in a row may go unanswered.
+PROBES = 4
 
 
 @implementer(IPushProducer)
@@ -44,9 +46,10 @@ class Carrier:
     @ivar transport: what the mux's protocol has as its transport.
     """
 
-    def __init__(self, transport: ITCPTransport) -> None:
+    def __init__(self, transport: ITCPTransport, timeout: float | None = None) -> None:
         """
         @param transport: a transport of any kind.
+        @param timeout: see L{gomux.Limits.carrierTimeout}.
         """
         self.transport = transport
         # A plain socket, as opposed to TLS or a test's transport.
@@ -63,6 +66,8 @@ class Carrier:
             transport.setTcpNoDelay(True)
             if ISystemHandle.providedBy(transport):
                 limitUnsent(transport.getHandle())
+            if timeout is not None:
+                watchPeer(transport, timeout)
 
     def registerProducer(self, producer: IPushProducer) -> None:
         """
@@ -152,3 +157,36 @@ def limitUnsent(handle: object) -> None:
     except OSError:
         # Not TCP after all, or a kernel without it: it was only a wish.
         pass
+
+
+def watchPeer(transport: ITCPTransport, timeout: float) -> None:
+    """
+    Ask the kernel to drop the connection when the peer's machine does not
+    answer any more, whether or not anything is sent.
+
+    @param transport: a transport over TCP, with or without TLS.
+    @param timeout: how long it may be silent, in seconds.
+    """
+    transport.setTcpKeepAlive(True)
+    inner: object = transport
+    while inner is not None:
+        handle = inner.getHandle() if ISystemHandle.providedBy(inner) else None
+        if isinstance(handle, socket.socket):
+            break
+        inner = getattr(inner, "transport", None)
+    else:
+        return
+    interval = max(1, int(timeout / (2 * PROBES)))
+    for name, value in (
+        ("TCP_KEEPIDLE", max(1, int(timeout / 2))),
+        ("TCP_KEEPINTVL", interval),
+        ("TCP_KEEPCNT", PROBES),
+        ("TCP_USER_TIMEOUT", int(timeout * 1000)),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            try:
+                handle.setsockopt(socket.IPPROTO_TCP, option, value)
+            except OSError:
+                # A kernel without it: then what it has must do.
+                pass

@@ -54,6 +54,9 @@ class Limits:
     @ivar writeStall: how long the carrier may take nothing of what there is
         to send before the mux is aborted.
 
+    @ivar carrierTimeout: how long the machine of the peer may not answer before
+        the carrier is lost, where that is TCP and the system can tell.
+
     @ivar closeTimeout: how long an orderly close may take, to flush the
         streams and then the carrier, before the carrier is aborted.
 
@@ -85,6 +88,7 @@ class Limits:
     ignoredBurst: int = 10000
     keepalive: float = 600.0
     writeStall: float = 60.0
+    carrierTimeout: float = 120.0
     closeTimeout: float = 10.0
     maxUnauthenticated: int = 256
     silentGrace: float = 1.0

@@ -292,7 +292,7 @@ class MuxProtocol(Protocol):
         @param opener: opens the peer's frames.
         @param sealer: seals ours; without one nothing can be sent yet.
         """
-        self._carrier = Carrier(self.getCarrier())
+        self._carrier = Carrier(self.getCarrier(), self._limits.carrierTimeout)
         self._parser = FrameParser(opener)
         self._scheduler = Scheduler(
             sealer,

@@ -8,16 +8,21 @@ rest is in C{interop/test_faults_*.py}.
 
 from __future__ import annotations
 
-from typing import cast
+import socket
+from typing import Any, cast
 
+from twisted.internet import reactor as _reactor
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from gomux import Limits, MuxFactory
 from gomux.error import LimitExceeded
 from gomux.testing import PSK, MuxPair
+
+reactor: Any = _reactor
 
 
 class UnreadControlTests(SynchronousTestCase):
@@ -47,3 +52,39 @@ class UnreadControlTests(SynchronousTestCase):
             transport.loseWriteConnection()
             pair.flush()
         self.assertIsInstance(self.successResultOf(closed), LimitExceeded)
+
+
+class VanishedPeerTests(TestCase):
+    """
+    A peer whose machine does not answer any more.
+    """
+
+    async def test_probes(self) -> None:
+        """
+        The kernel is asked to notice within C{carrierTimeout}, on both sides.
+        """
+        limits = Limits(carrierTimeout=80)
+        server = MuxFactory(PSK, False, clock=reactor, limits=limits)
+        client = MuxFactory(PSK, True, clock=reactor, limits=limits)
+        server.noisy = False
+        port = reactor.listenTCP(0, server, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        near: Any = await endpoint.connect(client)
+        while not server.pool.muxes:
+            await deferLater(reactor, 0)
+        (far,) = server.pool.muxes
+        for mux in (near, far):
+            carrier: Any = mux.getCarrier()
+            self.assertTrue(carrier.getTcpKeepAlive())
+            get = carrier.getHandle().getsockopt
+            for name, value in (
+                ("TCP_KEEPIDLE", 40),
+                ("TCP_KEEPINTVL", 10),
+                ("TCP_KEEPCNT", 4),
+                ("TCP_USER_TIMEOUT", 80000),
+            ):
+                option = getattr(socket, name, None)
+                if option is not None:
+                    self.assertEqual(get(socket.IPPROTO_TCP, option), value, name)
+        await near.close()

@@ -365,6 +365,15 @@ class LimitTests(SynchronousTestCase):
             rig.clock.advance(0.1)
         self.assertIsInstance(rig.reason(), WriteStalled)
 
+    def test_carrierTimeout(self) -> None:
+        """
+        C{carrierTimeout}: the kernel is asked to probe the carrier, which on a
+        real one C{test_faults} shows.
+        """
+        pair = MuxPair()
+        self.assertTrue(pair.clientCarrier.keepAlive)
+        self.assertTrue(pair.serverCarrier.keepAlive)
+
     def test_closeTimeout(self) -> None:
         """
         After C{closeTimeout} seconds a close becomes an abort.
