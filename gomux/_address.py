@@ -17,7 +17,7 @@ class StreamAddress:
     """
     Where a stream is: the carrier's address, and the stream's ID.
 
-    C{host} and C{port} are those of the carrier where it has them, for
+    C{type}, C{host} and C{port} are those of the carrier where it has them, for
     protocols that expect them of any address.
 
     @ivar carrier: the address of this end of the carrier or of the other.
@@ -38,6 +38,15 @@ class StreamAddress:
         @raise AttributeError: if the carrier is of a kind that has none.
         """
         return self.carrier.host  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def type(self) -> str:
+        """
+        The carrier's type, such as C{"TCP"}.
+
+        @raise AttributeError: if the carrier is of a kind that has none.
+        """
+        return self.carrier.type  # type: ignore[attr-defined, no-any-return]
 
     @property
     def port(self) -> int:

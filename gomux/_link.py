@@ -11,7 +11,7 @@ wanted one for a while.
 from __future__ import annotations
 
 from random import uniform
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import (
@@ -24,18 +24,33 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 
 from gomux._keyring import Keyring
-from gomux._limits import Limits
 from gomux.error import OpenStreamError
 from gomux.factory import MuxFactory
-from gomux.protocol import MuxProtocol
+from gomux.protocol import MuxProtocol, stopFactory
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from gomux._limits import Limits
+    from gomux._strict import Salts
     from gomux.error import GomuxError
 
 #: How long a mux without streams is kept, in seconds.
 IDLE_TIMEOUT = 60.0
 #: The longest time between two attempts to connect, in seconds.
 MAX_DELAY = 30.0
+
+
+class Settings(TypedDict, total=False):
+    """
+    What endpoints hand on to L{MuxFactory}.
+    """
+
+    limits: Limits | None
+    greet: bool
+    strict: bool
+    context: bytes
+    salts: Salts
 
 
 def retryPolicy(failures: int) -> float:
@@ -75,18 +90,16 @@ class Link(MuxFactory):
         psk: bytes | str | Keyring,
         *,
         idleTimeout: float = IDLE_TIMEOUT,
-        limits: Limits | None = None,
-        greet: bool = True,
+        **settings: Unpack[Settings],
     ) -> None:
         """
         @param reactor: the reactor.
         @param carrier: connects the carrier.
         @param psk: the pre-shared key.
         @param idleTimeout: how long a mux without streams is kept, in seconds.
-        @param limits: as for L{MuxFactory}.
-        @param greet: as for L{MuxFactory}.
+        @param settings: the other arguments of L{MuxFactory}.
         """
-        super().__init__(psk, True, clock=reactor, limits=limits, greet=greet)
+        super().__init__(psk, True, clock=reactor, **settings)
         self.carrier = carrier
         self.idleTimeout = idleTimeout
         self._failures = 0
@@ -105,14 +118,19 @@ class Link(MuxFactory):
         @param timeout: how long to wait for the mux, in seconds.
         @return: the protocol, connected.
         """
+        # As over TCP a factory is started before there is a connection.
+        factory.doStart()
         opened = self.pool.openStream(factory, timeout)
         self._dialIfWanted()
-        return opened.addBoth(self._opened)
+        return opened.addBoth(self._opened, factory)
 
-    def _opened(self, result: IProtocol | Failure) -> IProtocol | Failure:
+    def _opened(
+        self, result: IProtocol | Failure, factory: IProtocolFactory
+    ) -> IProtocol | Failure:
         """
         Somebody waits no more.  If nobody does, connect no more.
         """
+        stopFactory(factory)
         if not self.pool.waiting:
             self._stopDialling()
         return result
@@ -126,15 +144,22 @@ class Link(MuxFactory):
         """
         self.pool.failWaiting(OpenStreamError("the endpoint was closed"))
         self._stopDialling()
-        closing = [mux.close() for mux in self.pool.muxes]
+        closing = [mux.close() for mux in list(self.muxes)]
         return gatherResults(closing).addCallback(lambda _: None)
 
     # Connecting
 
     def _dialIfWanted(self) -> None:
-        if self._attempt is None and self._retry is None and self.pool.waiting:
+        if self._attempt is None and self._retry is None and self._muxWanted():
             attempt = self._attempt = self.carrier.connect(self)
             attempt.addErrback(self._notDialled, attempt)
+
+    def _muxWanted(self) -> bool:
+        """
+        @return: whether somebody waits for a mux, and there is none that may yet
+            come up.
+        """
+        return bool(self.pool.waiting) and not any(mux.canOpen for mux in self.muxes)
 
     def _notDialled(self, failure: Failure, attempt: Deferred[IProtocol]) -> None:
         if self._attempt is attempt:
@@ -146,7 +171,7 @@ class Link(MuxFactory):
         A carrier came to nothing: try again if somebody still waits.
         """
         self.pool.lastReason = reason
-        if self._attempt is None and self._retry is None and self.pool.waiting:
+        if self._attempt is None and self._retry is None and self._muxWanted():
             self._failures += 1
             delay = retryPolicy(self._failures)
             self._retry = self.clock.callLater(delay, self._dialAgain)
@@ -193,7 +218,7 @@ class Link(MuxFactory):
         Make another if somebody waits.
         """
         super().muxLost(mux, reason)
-        if not self.pool.muxes:
+        if not self.muxes:
             self._forgetIdle()
         self._failed(reason)
 
@@ -205,7 +230,7 @@ class Link(MuxFactory):
 
     def _closeIdle(self) -> Deferred[list[GomuxError]]:
         return gatherResults(
-            [mux.close() for mux in self.pool.muxes if not mux.streamCount]
+            [mux.close() for mux in list(self.muxes) if not mux.streamCount]
         )
 
     def _reactorStops(self) -> Deferred[list[GomuxError]]:

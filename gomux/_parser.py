@@ -10,6 +10,8 @@ anywhere in it.
   - C{pskFileInsecure}: C{yes} if others may be able to read it.
   - C{psk}: the key itself, which others can read too wherever they see the
     string.
+  - C{strict}: C{yes} for strict mode, which the peer must have too.
+  - C{context}: in strict mode, what the peer must have too.
   - C{timeout}, for clients: how many seconds to wait for a mux.
   - C{idleTimeout}, for clients: how many seconds to keep a mux without streams.
 
@@ -32,7 +34,7 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 
 from gomux._keyring import Keyring, readPSKFile
-from gomux._link import IDLE_TIMEOUT, Link
+from gomux._link import IDLE_TIMEOUT, Link, Settings
 from gomux._pool import WAIT_TIMEOUT
 from gomux.endpoints import MuxClientEndpoint, MuxServerEndpoint
 
@@ -66,8 +68,9 @@ def parseServer(
     """
     words = _Words(args, kwargs)
     keyring = words.takeKeyring()
+    settings = words.takeSettings()
     carrier = words.carrier("server", serverFromString, reactor)
-    return MuxServerEndpoint(reactor, carrier, keyring)
+    return MuxServerEndpoint(reactor, carrier, keyring, **settings)
 
 
 def parseClient(
@@ -75,7 +78,8 @@ def parseClient(
 ) -> IStreamClientEndpoint:
     """
     Make the client endpoint that a string describes.  All whose strings have
-    the same carrier, pre-shared key and C{idleTimeout} share one mux.
+    the same carrier, pre-shared key and settings share one mux, whatever their
+    C{timeout}.
 
     @param reactor: the reactor.
     @param args: the string's positional arguments after C{gomux}.
@@ -85,14 +89,16 @@ def parseClient(
     """
     words = _Words(args, kwargs)
     keyring = words.takeKeyring()
+    _, pskKey = keyring.single()
+    settings = words.takeSettings()
     timeout = words.takeSeconds("timeout", WAIT_TIMEOUT)
     idleTimeout = words.takeSeconds("idleTimeout", IDLE_TIMEOUT)
     carrier = words.carrier("client", clientFromString, reactor)
     links = _links.setdefault(reactor, WeakValueDictionary())
-    key = (words.description(), tuple(keyring.keys.items()), idleTimeout)
+    key = (words.description(), pskKey, idleTimeout, *sorted(settings.items()))
     link = links.get(key)
     if link is None:
-        link = Link(reactor, carrier, keyring, idleTimeout=idleTimeout)
+        link = Link(reactor, carrier, keyring, idleTimeout=idleTimeout, **settings)
         links[key] = link
     return MuxClientEndpoint.sharing(link, timeout)
 
@@ -167,6 +173,17 @@ class _Words:
         for warning in keyring.warnings:
             warn(warning, stacklevel=5)
         return keyring
+
+    def takeSettings(self) -> Settings:
+        """
+        @return: what else there is for L{MuxFactory<gomux.MuxFactory>}.
+        @raise ValueError: if there is a context without strict mode.
+        """
+        strict = self._takeBool("strict")
+        context = self._keywords.pop("context", "")
+        if context and not strict:
+            raise ValueError("context= is of use only with strict=yes")
+        return {"strict": strict, "context": context.encode("utf-8")}
 
     def takeSeconds(self, keyword: str, default: float) -> float:
         """

@@ -13,7 +13,7 @@ is there already, and let either side of it listen as well as connect.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
@@ -28,11 +28,13 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from gomux._keyring import Keyring
-from gomux._limits import Limits
-from gomux._link import IDLE_TIMEOUT, Link, retryPolicy
+from gomux._link import IDLE_TIMEOUT, Link, Settings, retryPolicy
 from gomux._pool import WAIT_TIMEOUT
 from gomux.factory import MuxFactory
 from gomux.protocol import MuxProtocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "MuxClientEndpoint",
@@ -67,8 +69,7 @@ class MuxClientEndpoint:
         *,
         timeout: float = WAIT_TIMEOUT,
         idleTimeout: float = IDLE_TIMEOUT,
-        limits: Limits | None = None,
-        greet: bool = True,
+        **settings: Unpack[Settings],
     ) -> None:
         """
         @param reactor: the reactor.
@@ -78,13 +79,11 @@ class MuxClientEndpoint:
             long as somebody waits, connecting the carrier is tried again and
             again.
         @param idleTimeout: how long a mux without streams is kept, in seconds.
-        @param limits: what a mux may take up.
-        @param greet: as for L{MuxFactory<gomux.MuxFactory>}.
+        @param settings: C{limits}, C{greet}, C{strict}, C{context} and C{salts},
+            as for L{MuxFactory<gomux.MuxFactory>}.
         @raise ValueError: if C{psk} is empty.
         """
-        self._link = Link(
-            reactor, carrier, psk, idleTimeout=idleTimeout, limits=limits, greet=greet
-        )
+        self._link = Link(reactor, carrier, psk, idleTimeout=idleTimeout, **settings)
         self._timeout = timeout
 
     @classmethod
@@ -135,21 +134,19 @@ class MuxServerEndpoint:
         reactor: Any,
         carrier: IStreamServerEndpoint,
         psk: bytes | str | Keyring,
-        *,
-        limits: Limits | None = None,
-        greet: bool = True,
+        **settings: Unpack[Settings],
     ) -> None:
         """
         @param reactor: the reactor.
         @param carrier: listens for muxes.
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.
-        @param limits: what a mux may take up.
-        @param greet: as for L{MuxFactory<gomux.MuxFactory>}.
+        @param settings: C{limits}, C{greet}, C{strict}, C{context} and C{salts},
+            as for L{MuxFactory<gomux.MuxFactory>}.
         @raise ValueError: if C{psk} is empty.
         """
         self._carrier = carrier
         self._makeFactory = lambda streamFactory: MuxFactory(
-            psk, False, streamFactory, clock=reactor, limits=limits, greet=greet
+            psk, False, streamFactory, clock=reactor, **settings
         )
         # Complains about the key now, not when it is too late.
         self._makeFactory(None)
@@ -206,8 +203,8 @@ class MuxPort:
             that had no streams are gone.
         """
         stopped: Deferred[Any] = maybeDeferred(self._port.stopListening)
-        idle = [mux for mux in self.factory.pool.muxes if not mux.streamCount]
-        for mux in self.factory.pool.muxes:
+        idle = [mux for mux in self.factory.muxes if not mux.streamCount]
+        for mux in list(self.factory.muxes):
             mux.drain()
         return stopped.addCallback(_whenClosed, idle)
 
@@ -218,7 +215,7 @@ class MuxPort:
 
         @return: fires when all are gone.
         """
-        muxes = self.factory.pool.muxes
+        muxes = list(self.factory.muxes)
         for mux in muxes:
             mux.close()
         return self.stopListening().addBoth(_whenClosed, muxes)

@@ -48,6 +48,8 @@ class MuxFactory(Factory):
         and a server answers it with one.  A Keepalive has no effect, but it
         tells both that the other holds the key, before anything depends on it.
     @ivar pool: has the muxes that are up.
+    @ivar muxes: all muxes that have a carrier, whether they are up or not, the
+        oldest first.
     @ivar clock: calls later.
     @ivar keyring: the pre-shared keys.
     @ivar strict: whether the muxes are in strict mode.
@@ -104,6 +106,7 @@ class MuxFactory(Factory):
         self.limits = limits if limits is not None else Limits()
         self.greet = greet
         self.pool = pool if pool is not None else MuxPool(clock)
+        self.muxes: list[MuxProtocol] = []
         self._losses = ThrottledLog(_log, clock)
         # Those that have not shown that they hold the key, the oldest first,
         # each with when to use it all the same.
@@ -148,6 +151,7 @@ class MuxFactory(Factory):
         """
         A mux has its carrier.  Called by the mux.
         """
+        self.muxes.append(mux)
         if self.isClient:
             if not mux.gated:
                 self.pool.add(mux)
@@ -193,6 +197,7 @@ class MuxFactory(Factory):
 
         @param reason: why.
         """
+        self.muxes.remove(mux)
         self.pool.remove(mux, reason)
         if self.isClient:
             # Also of one that never got as far as the pool.
