@@ -73,9 +73,19 @@ class Carrier:
         """
         Have a producer paused and resumed.
         """
+        transport = cast(IConsumer, self.transport)
+        if self._descriptor is None:
+            self._producer = producer
+            transport.registerProducer(self, True)
+            return
+        # A descriptor resumes a pull producer whenever its buffer is empty; and
+        # at once, which tells nothing.
+        full = self._full
+        transport.registerProducer(self, False)
         self._producer = producer
-        # A descriptor resumes a pull producer whenever its buffer is empty.
-        cast(IConsumer, self.transport).registerProducer(self, self._descriptor is None)
+        self._full = full
+        if full:
+            producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
         """
