@@ -1,0 +1,127 @@
+"""
+C{python -m bench}: run the benchmarks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from bench import limits, table, tunnels
+from bench.processes import BenchError
+from bench.results import TABLES, Results, fallen, machine, record, recorded
+from bench.workloads import ALL, SHORT, SHORT_SCALE, Workload, isThere
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Run this project and the Go reference on the same work, in turn.",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="NAMES",
+        help="which workloads, joined by commas: " + ", ".join(w.name for w in ALL),
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=5, help="how often to measure (default 5)"
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="how much of the usual work to do (default 1)",
+    )
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="a few workloads, small, and compared with what is on record: for CI",
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="record it in bench/RESULTS.md"
+    )
+    parser.add_argument(
+        "--plot", metavar="DIRECTORY", help="draw each group (needs matplotlib)"
+    )
+    options = parser.parse_args(arguments)
+    names = SHORT if options.short else [w.name for w in ALL]
+    if options.only:
+        names = options.only.split(",")
+        unknown = set(names) - {w.name for w in ALL}
+        if unknown:
+            parser.error(f"no such workload: {', '.join(sorted(unknown))}")
+    if options.short:
+        options.scale *= SHORT_SCALE
+    options.workloads = [w for w in ALL if w.name in names]
+    return options
+
+
+def run(workloads: list[Workload], repeat: int, scale: float) -> Results:
+    """
+    Measure some workloads, each side in turn.
+    """
+    results = Results()
+    for workload in workloads:
+        sides = [side for side in workload.sides if isThere(side)]
+        for side in set(workload.sides) - set(sides):
+            progress(f"{workload.name}: {side} is not here")
+        results.addLimits(limits.measure(scale))
+        for turn in range(min(repeat, workload.repeats)):
+            for side in sides:
+                try:
+                    measured = workload.measure(side, scale)
+                except (BenchError, OSError) as e:
+                    progress(f"{workload.name}, {side}: {e}")
+                    continue
+                results.add(workload, side, measured)
+                shown = ", ".join(f"{n} {table.number(v)}" for n, v in measured.items())
+                progress(f"{workload.name} {turn + 1}, {side}: {shown}")
+    return results
+
+
+def progress(line: str) -> None:
+    """
+    Tell how far it is.
+    """
+    print(line, file=sys.stderr, flush=True)
+
+
+def write() -> None:
+    """
+    Write down the tables of all that is on record.
+    """
+    parts = ["# Results", "Written by `python -m bench --write`.", f"{machine()}."]
+    if tunnels.isThere("OpenSSH"):
+        parts.append(f"OpenSSH is {tunnels.describe('OpenSSH')}.")
+    for title, rows in table.groups(recorded(), list(ALL)):
+        if len(rows) > 1:
+            parts += [f"## {title}", table.markdown(rows)]
+    TABLES.write_text("\n\n".join(parts) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    workloads: list[Workload] = options.workloads
+    results = run(workloads, options.repeat, options.scale)
+    tables = list(table.groups(results, workloads))
+    if options.scale != 1:
+        print(f"\nAll at {options.scale:g} of the sizes that the titles say.")
+    for title, rows in tables:
+        print(f"\n{title}\n\n{table.terminal(rows)}")
+    worse = fallen(results, workloads) if options.short else []
+    for line in worse:
+        print(f"WORSE: {line}")
+    if options.write:
+        record(results, workloads, options.short)
+        if not options.short:
+            write()
+    if options.plot:
+        from bench import plot
+
+        plot.draw(results, workloads, options.plot)
+    return 1 if worse else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

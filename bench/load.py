@@ -1,0 +1,157 @@
+"""
+The two ends of a tunnel: a TCP server that speaks the line protocol, which
+C{python -m bench.load} is, and its clients.  Both are blocking sockets in
+threads, the least that there can be around what is measured.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from interop.peerlib import percentile
+
+CHUNK = bytes(65536)
+
+
+def _connect(address: str, command: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    connection = socket.create_connection((host, int(port)), timeout=120)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.sendall(command.encode() + b"\n")
+    return connection
+
+
+def _receive(connection: socket.socket, size: int) -> None:
+    buffer = bytearray(1 << 18)
+    while size:
+        got = connection.recv_into(buffer, min(size, len(buffer)))
+        if not got:
+            raise ConnectionError(f"it ended {size} bytes early")
+        size -= got
+
+
+def _send(connection: socket.socket, size: int) -> None:
+    while size:
+        piece = CHUNK[:size]
+        connection.sendall(piece)
+        size -= len(piece)
+
+
+def _each(connections: int, run: Callable[[], None]) -> float:
+    """
+    Run a function in threads of their own.
+
+    @return: how many seconds that took.
+    """
+    errors: list[OSError] = []
+
+    def guarded() -> None:
+        try:
+            run()
+        except OSError as e:
+            errors.append(e)
+
+    started = time.monotonic()
+    threads = [threading.Thread(target=guarded) for _ in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return time.monotonic() - started
+
+
+def sink(address: str, total: int, connections: int) -> float:
+    """
+    Send some data, shared out over connections.
+
+    @return: the rate, in bytes a second.
+    """
+    share = total // connections
+
+    def run() -> None:
+        with _connect(address, f"sink {share}") as connection:
+            _send(connection, share)
+            _receive(connection, len(b"ok\n"))
+
+    return share * connections / _each(connections, run)
+
+
+def source(address: str, total: int) -> float:
+    """
+    Receive some data.
+
+    @return: the rate, in bytes a second.
+    """
+
+    def run() -> None:
+        with _connect(address, f"source {total}") as connection:
+            _receive(connection, total)
+
+    return total / _each(1, run)
+
+
+def echo(address: str, size: int, count: int) -> tuple[float, float]:
+    """
+    Send something again and again, each time that it is back.
+
+    @return: the median and the 99th percentile of the round trips, in
+        microseconds.
+    """
+    message, times = CHUNK[:size], []
+    with _connect(address, "echo") as connection:
+        for _ in range(count):
+            started = time.monotonic()
+            connection.sendall(message)
+            _receive(connection, size)
+            times.append((time.monotonic() - started) * 1e6)
+    return percentile(times, 50), percentile(times, 99)
+
+
+def connects(address: str, count: int) -> float:
+    """
+    Connect, get an answer, and close, one after another.
+
+    @return: how many times a second.
+    """
+    started = time.monotonic()
+    for _ in range(count):
+        with _connect(address, "idle") as connection:
+            _receive(connection, len(b"ok\n"))
+    return count / (time.monotonic() - started)
+
+
+def _serve(connection: socket.socket) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with connection, connection.makefile("rb", buffering=0) as lines:
+        command, _, argument = lines.readline().decode().strip().partition(" ")
+        try:
+            if command == "source":
+                _send(connection, int(argument))
+            elif command == "echo":
+                while data := connection.recv(65536):
+                    connection.sendall(data)
+            else:
+                if command == "sink":
+                    _receive(connection, int(argument))
+                connection.sendall(b"ok\n")
+            connection.recv(1)
+        except OSError:
+            pass  # the client has all it wanted
+
+
+def main() -> None:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    host, port = listener.getsockname()
+    print(f"listening {host}:{port}", flush=True)
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=_serve, args=(connection,), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""
+The peers of C{interop/}, as what is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.processes import BenchError, Process, python
+from interop.harness import PEERS
+
+PSK = "a secret between benchmarks only"
+ANY = "127.0.0.1:0"
+
+Result = dict[str, Any]
+
+
+def command(kind: str) -> list[str]:
+    """
+    Find out how a peer is started.
+
+    @param kind: C{go}, C{this}, or C{this/REACTOR}.
+    """
+    kind, _, reactor = kind.partition("/")
+    program = PEERS[kind]
+    if not reactor:
+        return program
+    return [sys.executable, "-m", "bench.reactor", reactor, *program[1:]]
+
+
+def isThere(kind: str) -> bool:
+    """
+    Whether a peer can be started here.
+    """
+    program = command(kind)[-1]
+    if shutil.which(program) is None and not os.path.exists(program):
+        return False
+    if kind.endswith("/uvloop"):
+        try:
+            import uvloop  # noqa: F401
+        except ImportError:
+            return False
+    return True
+
+
+@dataclass(frozen=True)
+class Side:
+    """
+    A server and a client, one of the things that are compared.
+
+    @ivar name: what tables call it.
+    @ivar server: the kind of the peer that listens.
+    @ivar client: the kind of the peer that connects and drives.
+    """
+
+    name: str
+    server: str
+    client: str
+
+    @property
+    def isThere(self) -> bool:
+        """
+        Whether both can be started here.
+        """
+        return isThere(self.server) and isThere(self.client)
+
+
+GO = Side("Go", "go", "go")
+THIS = Side("this", "this", "this")
+THIS_TO_GO = Side("this to Go", "go", "this")
+GO_TO_THIS = Side("Go to this", "this", "go")
+REACTORS = tuple(
+    Side(name, f"this/{name}", f"this/{name}")
+    for name in ("epoll", "asyncio", "uvloop")
+)
+
+
+def listen(side: Side, *options: str) -> Process:
+    """
+    Start a side's server.
+    """
+    return Process([*command(side.server), "--psk", PSK, "--listen", ANY, *options])
+
+
+def connect(side: Side, address: str, *options: str) -> Process:
+    """
+    Start a side's client.
+    """
+    return Process(
+        [*command(side.client), "--psk", PSK, "--connect", address, *options]
+    )
+
+
+@dataclass
+class Driven:
+    """
+    What came of some drivers.
+
+    @ivar results: what each printed.
+    @ivar cpu: seconds of CPU time that server and client took together.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    cpu: float = 0.0
+
+    @property
+    def last(self) -> Result:
+        """
+        What the last driver printed.
+        """
+        return self.results[-1]
+
+    @property
+    def perGiB(self) -> float:
+        """
+        Seconds of CPU time per GiB that the last driver moved.
+        """
+        moved: int = self.last["bytes"]
+        return self.cpu / moved * (1 << 30)
+
+
+def drive(side: Side, *drivers: str, delay: float = 0.0) -> Driven:
+    """
+    Have a side's client run drivers.
+
+    @param delay: how many seconds the path between the two takes either way.
+    """
+    driven = Driven()
+    with listen(side) as server, proxied(server.line("listening "), delay) as address:
+        options = [option for driver in drivers for option in ("--drive", driver)]
+        with connect(side, address, *options) as client:
+            client.line("mux up")
+            driven.cpu -= server.cpu() + client.cpu()
+            for driver in drivers:
+                result = json.loads("{" + client.line("{"))
+                if not result["ok"]:
+                    raise BenchError(f"{side.name}: {driver}: {result}")
+                driven.results.append(result)
+            driven.cpu += server.cpu()
+            driven.cpu += client.finish()
+    return driven
+
+
+@contextmanager
+def proxied(address: str, delay: float) -> Iterator[str]:
+    """
+    Put some delay before an address.
+
+    @return: the address to connect to instead.
+    """
+    if not delay:
+        yield address
+        return
+    with python("proxy", address, str(delay)) as proxy:
+        yield proxy.line("listening ")

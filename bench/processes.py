@@ -1,0 +1,140 @@
+"""
+Child processes: their lines of output, and what they cost.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Seconds to wait for any one line.
+TIMEOUT = 300.0
+
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class BenchError(Exception):
+    """
+    Something could not be measured.
+    """
+
+
+class Process:
+    """
+    A program that says what it does in lines.  As a context manager it is
+    stopped at the end.
+    """
+
+    def __init__(self, command: Sequence[str], user: int | None = None) -> None:
+        """
+        @param command: the program and its arguments.
+        @param user: whom it is to run as, if not as oneself.
+        """
+        self._command = command
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            user=user,
+            # What root may read is not for others.
+            extra_groups=None if user is None else [],
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._seen: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as output:
+            for line in output:
+                self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)  # its end
+
+    def line(self, start: str, anywhere: bool = False) -> str:
+        """
+        Wait for a line of output; those before it are forgotten.
+
+        @param start: how it begins.
+        @param anywhere: whether that may be in the middle of it.
+        @return: the rest of the line.
+        """
+        while True:
+            try:
+                line = self._lines.get(timeout=TIMEOUT)
+            except queue.Empty:
+                raise self._error(f"no line {start!r} in time") from None
+            if line is None:
+                raise self._error(f"it ended without a line {start!r}")
+            self._seen.append(line)
+            _, found, rest = line.partition(start)
+            if found and (anywhere or line.startswith(start)):
+                return rest
+
+    def _error(self, what: str) -> BenchError:
+        seen = "\n  ".join(self._seen[-20:])
+        return BenchError(f"{' '.join(self._command)}: {what}\n  {seen}")
+
+    def cpu(self) -> float:
+        """
+        How many seconds of CPU time it has used.
+        """
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        fields = stat.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICK
+
+    def resident(self) -> int:
+        """
+        How many bytes of memory it has.
+        """
+        statm = Path(f"/proc/{self._process.pid}/statm").read_text()
+        return int(statm.split()[1]) * _PAGE
+
+    def finish(self) -> float:
+        """
+        Wait until it has exited by itself.
+
+        @return: how many seconds of CPU time it used in all.
+        """
+        _, status, usage = os.wait4(self._process.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        if self._process.returncode:
+            raise self._error(f"it exited with {self._process.returncode}")
+        return usage.ru_utime + usage.ru_stime
+
+
+def python(module: str, *arguments: str) -> Process:
+    """
+    Start a module of this package.
+    """
+    return Process([sys.executable, "-m", f"bench.{module}", *arguments])

@@ -1,0 +1,37 @@
+"""
+Run a script on a given reactor: C{python -m bench.reactor NAME SCRIPT ARGUMENTS}.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+
+def install(name: str) -> None:
+    """
+    Install a reactor.
+
+    @param name: C{epoll}, C{asyncio} or C{uvloop}.
+    """
+    if name == "epoll":
+        from twisted.internet import epollreactor
+
+        epollreactor.install()
+        return
+    from twisted.internet import asyncioreactor
+
+    if name == "uvloop":
+        import uvloop
+
+        asyncioreactor.install(uvloop.new_event_loop())
+    else:
+        asyncioreactor.install()
+
+
+if __name__ == "__main__":
+    install(sys.argv[1])
+    del sys.argv[:2]
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))
+    runpy.run_path(sys.argv[0], run_name="__main__")

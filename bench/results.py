@@ -1,0 +1,178 @@
+"""
+What was measured: kept, compared, and written down.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.limits import TITLES
+from bench.workloads import CPU, Figure, Workload
+
+HERE = Path(__file__).resolve().parent
+RECORD = HERE / "results.json"
+TABLES = HERE / "RESULTS.md"
+
+#: What part of a recorded ratio is still taken for the same.
+ENOUGH = 0.7
+
+
+@dataclass
+class Results:
+    """
+    One run.
+
+    @ivar limits: what the machine could do, once for each time it was asked.
+    @ivar values: by workload, figure and side what was measured, in order.
+    """
+
+    limits: dict[str, list[float]] = field(default_factory=dict)
+    values: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
+
+    def addLimits(self, measured: dict[str, float]) -> None:
+        """
+        Add what the machine can do.
+        """
+        for name, value in measured.items():
+            self.limits.setdefault(name, []).append(value)
+
+    def add(self, workload: Workload, side: str, measured: dict[str, float]) -> None:
+        """
+        Add what a side has done.
+        """
+        figures = self.values.setdefault(workload.name, {})
+        for name, value in measured.items():
+            figures.setdefault(name, {}).setdefault(side, []).append(value)
+
+    def of(self, workload: Workload, figure: Figure, side: str) -> list[float]:
+        """
+        Return what a side has done.
+        """
+        figures = self.values.get(workload.name, {})
+        return figures.get(figure.name, {}).get(side, [])
+
+    def ratio(
+        self,
+        workload: Workload,
+        figure: Figure,
+        side: str,
+        yardstick: str | None = None,
+    ) -> float | None:
+        """
+        Return the median of a side's values, each divided by that of the same
+        round of another one, the workload's yardstick if not told otherwise.
+        """
+        ours = self.of(workload, figure, side)
+        theirs = self.of(workload, figure, yardstick or workload.sides[0])
+        if not ours or len(ours) != len(theirs) or 0 in theirs:
+            return None
+        return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+    def limitRatio(self, workload: Workload, figure: Figure) -> float | None:
+        """
+        Return what this project has reached of a limit, which may be a rate or a
+        time.
+        """
+        ours = self.of(workload, figure, "this")
+        limits = self.limits.get(figure.limit or "", [])
+        if not ours or not limits:
+            return None
+        limit = statistics.median(limits)
+        if figure.more and TITLES[figure.limit or ""][1] == "us":
+            limit = 1e6 / limit
+        return statistics.median(ours) / limit
+
+
+def ratios(results: Results, workloads: list[Workload]) -> dict[str, dict[str, float]]:
+    """
+    Return the ratios that a later run is compared with, by what the divisor is.
+    """
+    kept: dict[str, dict[str, float]] = {"Go": {}, "limits": {}}
+    for workload, figure in figuresOf(workloads):
+        name = f"{workload.name} {figure.name}"
+        if figure is CPU:
+            continue
+        for divisor, ratio in (
+            ("Go", results.ratio(workload, figure, "this")),
+            ("limits", results.limitRatio(workload, figure)),
+        ):
+            if ratio is not None:
+                kept[divisor][name] = round(ratio, 4)
+    return kept
+
+
+def figuresOf(workloads: list[Workload]) -> Iterator[tuple[Workload, Figure]]:
+    """
+    Generate the figures of some workloads.
+    """
+    for workload in workloads:
+        for figure in workload.figures:
+            yield workload, figure
+
+
+def record(results: Results, workloads: list[Workload], short: bool) -> None:
+    """
+    Keep the ratios of a run, and of a whole one the figures, too.
+    """
+    kept: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    if short:
+        kept["short"] = ratios(results, workloads)
+    else:
+        kept["machine"] = machine()
+        kept["limits"] = results.limits
+        kept.setdefault("values", {}).update(results.values)
+    RECORD.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+
+
+def recorded() -> Results:
+    """
+    Return the figures on record.
+    """
+    kept = json.loads(RECORD.read_text())
+    return Results(kept["limits"], kept["values"])
+
+
+def fallen(results: Results, workloads: list[Workload]) -> list[str]:
+    """
+    Compare the ratios of a short run with those on record: with the reference's
+    if it was there, otherwise with the limits of the run.
+
+    @return: what has become too much worse.
+    """
+    if not RECORD.exists():
+        return []
+    before = json.loads(RECORD.read_text()).get("short", {})
+    now = ratios(results, workloads)
+    divisor = "Go" if now["Go"] else "limits"
+    worse = []
+    for workload, figure in figuresOf(workloads):
+        name = f"{workload.name} {figure.name}"
+        old, new = before.get(divisor, {}).get(name), now[divisor].get(name)
+        if old is None or new is None:
+            continue
+        if (new / old if figure.more else old / new) < ENOUGH:
+            worse.append(f"{name}: {new:.3g} of {divisor}, on record {old:.3g}")
+    return worse
+
+
+def machine() -> str:
+    """
+    Tell what this was run on.
+    """
+    cpu = "unknown CPU"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.partition(": ")[2]
+    cores = len(list(Path("/sys/devices/system/cpu").glob("cpu[0-9]*")))
+    return (
+        f"{cpu}, {cores} CPUs, {platform.system()} {platform.release()}, "
+        f"{platform.python_implementation()} {platform.python_version()}, "
+        f"Twisted {version('twisted')}, cryptography {version('cryptography')}"
+    )

@@ -1,0 +1,162 @@
+"""
+TCP tunnels: those of the peers, and others beside them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+
+from bench import load, peers
+from bench.processes import Process, python
+
+#: The ciphers of OpenSSH that may be the fastest, depending on the CPU.
+CIPHERS = (
+    "aes128-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+    "aes128-ctr",
+)
+
+
+@contextmanager
+def between(name: str, target: str) -> Iterator[str]:
+    """
+    Set a tunnel up.
+
+    @param name: C{Go}, C{this}, C{OpenSSH} or C{asyncssh}.
+    @param target: where it is to lead.
+    @return: where it begins.
+    """
+    with ExitStack() as stack:
+        if name == "OpenSSH":
+            yield _openSSH(stack, target, _fastestCipher())
+        elif name == "asyncssh":
+            server = stack.enter_context(python("asyncssh_tunnel", "listen"))
+            address = server.line("listening ")
+            client = stack.enter_context(
+                python("asyncssh_tunnel", "forward", address, target)
+            )
+            yield client.line("forwarding ")
+        else:
+            side = {"Go": peers.GO, "this": peers.THIS}[name]
+            server = stack.enter_context(peers.listen(side, "--target", target))
+            address = server.line("listening ")
+            client = stack.enter_context(
+                peers.connect(side, address, "--forward", peers.ANY)
+            )
+            forwarding = client.line("forwarding ")
+            client.line("mux up")
+            yield forwarding
+
+
+def isThere(name: str) -> bool:
+    """
+    Whether there is such a tunnel on this machine.
+    """
+    if name == "OpenSSH":
+        return None not in (_sshd(), shutil.which("ssh"), shutil.which("ssh-keygen"))
+    if name == "asyncssh":
+        return importlib.util.find_spec("asyncssh") is not None
+    return name == "this" or peers.GO.isThere
+
+
+def _sshd() -> str | None:
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+    return shutil.which("sshd", path=path)
+
+
+def _freePort() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@cache
+def _fastestCipher() -> str:
+    """
+    Try which cipher is the fastest here.
+    """
+    rates = {}
+    with python("load") as server:
+        target = server.line("listening ")
+        for cipher in CIPHERS:
+            with ExitStack() as stack:
+                address = _openSSH(stack, target, cipher)
+                rates[load.sink(address, 64 << 20, 1)] = cipher
+    return rates[max(rates)]
+
+
+def _openSSH(stack: ExitStack, target: str, cipher: str) -> str:
+    """
+    Start an sshd and an ssh of our own.  Nothing of the system's configuration
+    is read, and nothing is written but to a temporary directory.
+    """
+    directory = Path(
+        stack.enter_context(tempfile.TemporaryDirectory(prefix="gomux-bench-"))
+    )
+    # As root sshd wants a directory of the system's; anybody else needs none.
+    user = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+    uid = user.pw_uid if os.getuid() == 0 else None
+    if uid is not None:
+        os.chown(directory, uid, -1)
+    key = directory / "key"
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key],
+        check=True,
+        user=uid,
+    )
+    port, forwarding = _freePort(), _freePort()
+    hosts = directory / "hosts"
+    hosts.write_text(f"[127.0.0.1]:{port} {Path(f'{key}.pub').read_text()}")
+    (directory / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1:{port}\n"
+        f"HostKey {key}\n"
+        f"AuthorizedKeysFile {key}.pub\n"
+        "PidFile none\n"
+        "StrictModes no\n"
+        # It lets in an account without a password, which C{nobody} is.
+        "UsePAM yes\n"
+        "AllowTcpForwarding yes\n"
+    )
+    server = stack.enter_context(
+        Process([_sshd() or "", "-D", "-e", "-f", f"{directory}/sshd_config"], uid)
+    )
+    server.line("Server listening on", anywhere=True)
+    client = stack.enter_context(
+        Process(
+            ["ssh", "-v", "-N", "-F", "none", "-i", str(key), "-p", str(port)]
+            + ["-L", f"127.0.0.1:{forwarding}:{target}", "-c", cipher]
+            + ["-o", f"UserKnownHostsFile={hosts}", "-o", "GlobalKnownHostsFile=none"]
+            + ["-o", "IdentitiesOnly=yes", "-o", "ExitOnForwardFailure=yes"]
+            + [f"{user.pw_name}@127.0.0.1"],
+            uid,
+        )
+    )
+    client.line("Entering interactive session", anywhere=True)
+    return f"127.0.0.1:{forwarding}"
+
+
+def describe(name: str) -> str:
+    """
+    Tell what there is to know about a tunnel.
+    """
+    if name != "OpenSSH":
+        return name
+    version = subprocess.run(
+        ["ssh", "-V"], capture_output=True, text=True, check=False
+    ).stderr.split(",")[0]
+    return f"{version.strip()}, {_fastestCipher()}"
+
+
+if __name__ == "__main__":
+    print(describe(sys.argv[1]))
