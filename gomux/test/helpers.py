@@ -9,7 +9,12 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IPullProducer,
+    IPushProducer,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -268,6 +273,7 @@ def resultOf(deferred: Deferred[Any], run: Callable[[], None]) -> Any:
     return results[0] if results else None
 
 
+@implementer(IPushProducer)
 class PushProducer:
     """
     A push producer that remembers what it is told.
@@ -286,6 +292,7 @@ class PushProducer:
         self.calls.append("stop")
 
 
+@implementer(IPullProducer)
 class PullProducer:
     """
     A pull producer of some pieces of data, which then is done.

@@ -23,7 +23,7 @@ from gomux.error import (
     PeerVanished,
     WriteStalled,
 )
-from gomux.test.helpers import Recorders, Rig
+from gomux.test.helpers import HalfRecorder, Recorders, Rig
 from gomux.testing import PSK, MuxPair
 
 
@@ -230,6 +230,24 @@ class LimitTests(SynchronousTestCase):
         rig.run()
         rig.open()
         self.assertEqual(rig.mux.streamCount, 12)
+
+    def test_maxControlPeer(self) -> None:
+        """
+        A peer that opens more streams then, on which much is said, loses the
+        mux.
+        """
+        rig = Rig(
+            HalfRecorder,
+            limits=Limits(maxControl=10),
+            bufferSize=1,
+            made=lambda recorder: recorder.stream.loseWriteConnection(),
+        )
+        rig.carrier.outgoing.stall()
+        for _ in range(11):
+            rig.opened()
+        self.assertIsNone(rig.reason())
+        rig.send(100, Flag.OPEN_STREAM)
+        self.check_exceeded(rig)
 
     def resets(self, rig: Rig, count: int) -> None:
         """

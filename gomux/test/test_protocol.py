@@ -11,11 +11,12 @@ from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from gomux import MuxFactory, StreamAddress
-from gomux._frame import Flag
+from gomux._frame import HELLO_ID, Flag
 from gomux.error import (
     AuthenticationFailed,
     GomuxError,
@@ -224,6 +225,21 @@ class OpenTests(SynchronousTestCase):
         factory.made[1].stream.loseConnection()
         self.rig.run()
         self.assertEqual(calls, ["start", "stop"])
+
+    def test_stopFails(self) -> None:
+        """
+        A factory that cannot be stopped does not hold up the end.
+        """
+        factory = Recorders()
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        factory.stopFactory = fail  # type: ignore[method-assign]
+        self.rig.mux.openStream(factory)
+        self.rig.send(0, Flag.CLOSE_STREAM)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(factory.made[0].events, ["made", "lost"])
 
     def test_closed(self) -> None:
         """
@@ -573,6 +589,19 @@ class IgnoredTests(SynchronousTestCase):
             pair.flush()
             self.assertEqual(pair.client.authenticated, greet)
             self.assertEqual(pair.server.authenticated, greet)
+
+    def test_strictPeer(self) -> None:
+        """
+        A peer that is in strict mode, which this side is not, is logged once.
+        """
+        with capturedLogs() as logs:
+            rig = Rig()
+            rig.send(HELLO_ID, Flag.KEEPALIVE)
+            rig.send(HELLO_ID, Flag.KEEPALIVE)
+        warnings = [log for log in logs if log["log_level"] is LogLevel.warn]
+        self.assertEqual(len(warnings), 1)
+        self.assertIn("strict mode", formatEvent(warnings[0]))
+        self.assertIsNone(rig.reason())
 
     def test_greetingOnce(self) -> None:
         """

@@ -13,13 +13,15 @@ from twisted.internet.interfaces import (
     ITCPTransport,
     ITransport,
 )
+from twisted.python.context import get as getContext
+from twisted.python.log import ILogContext
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from gomux import StreamAddress
 from gomux._frame import Flag
 from gomux.error import ProtocolViolation
-from gomux.test.helpers import Rig
+from gomux.test.helpers import PushProducer, Recorder, Rig
 
 
 class AddressTests(SynchronousTestCase):
@@ -144,6 +146,7 @@ class TransportTests(SynchronousTestCase):
         """
         rig = Rig()
         stream = rig.opened().stream
+        rig.carrier.keepAlive = False
         self.assertFalse(stream.getTcpKeepAlive())
         stream.setTcpKeepAlive(True)
         self.assertTrue(rig.carrier.keepAlive)
@@ -159,6 +162,57 @@ class TransportTests(SynchronousTestCase):
         rig.mux.transport = object()  # type: ignore[assignment]
         stream.setTcpKeepAlive(True)
         self.assertFalse(stream.getTcpKeepAlive())
+
+    def test_logPrefix(self) -> None:
+        """
+        Its log prefix is the protocol's own, or the name of its class.
+        """
+
+        class Named(Recorder):
+            def logPrefix(self) -> str:
+                return "named"
+
+        class Bare:
+            def makeConnection(self, transport: object) -> None:
+                pass
+
+        self.assertEqual(Rig(Named).opened().stream.logPrefix(), "named")
+        stream = Rig().opened().stream
+        self.assertEqual(stream.logPrefix(), "Recorder")
+        stream.protocol = Bare()  # type: ignore[assignment]
+        self.assertEqual(stream.logPrefix(), "Bare")
+
+    def test_logContext(self) -> None:
+        """
+        What a protocol with a log prefix of its own logs has that prefix.
+        """
+        systems: list[object] = []
+
+        class Named(Recorder):
+            def logPrefix(self) -> str:
+                return "named"
+
+        rig = Rig(Named, data=lambda _: systems.append(getContext(ILogContext)))
+        rig.opened(b"data")
+        self.assertEqual([s["system"] for s in systems], ["named"])  # type: ignore[index]
+
+    def test_reading(self) -> None:
+        """
+        Its other names for pausing and closing do as much.
+        """
+        rig = Rig()
+        recorder = rig.opened()
+        recorder.stream.stopReading()
+        rig.send(0, Flag.DATA, b"data")
+        self.assertEqual(recorder.received, b"")
+        recorder.stream.startReading()
+        rig.run()
+        self.assertEqual(recorder.received, b"data")
+        producer = PushProducer()
+        recorder.stream.registerProducer(producer, True)
+        recorder.stream.stopConsuming()
+        self.assertEqual(producer.calls, [])
+        self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
 
     def test_echo(self) -> None:
         """
@@ -195,6 +249,7 @@ class WriteTests(SynchronousTestCase):
         self.stream.write(memoryview(b"two"))  # type: ignore[arg-type]
         self.stream.writeSequence([b"thr", b"ee"])
         self.assertRaises(TypeError, self.stream.write, "text")
+        self.assertRaises(TypeError, self.stream.writeSequence, ["text"])
         self.assertEqual(self.rig.sentData(), b"onetwothree")
 
     def test_nothing(self) -> None:

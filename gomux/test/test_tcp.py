@@ -17,6 +17,7 @@ from twisted.trial.unittest import TestCase
 
 from gomux import Limits, MuxFactory, MuxProtocol
 from gomux._frame import Flag
+from gomux._strict import Salts
 from gomux.error import (
     AuthenticationFailed,
     ConnectionClosed,
@@ -113,11 +114,21 @@ class TCPTests(TestCase):
         served: Waiting | None = None,
         opened: Waiting | None = None,
         limits: Limits | None = None,
+        strict: bool = False,
     ) -> AsyncIterator[Pair]:
         pair = Pair(served or Waiting(), opened or Waiting())
         servers: Deferred[MuxProtocol] = Deferred()
-        serverFactory = MuxFactory(
-            PSK, False, pair.served, clock=reactor, limits=limits
+        serverFactory, clientFactory = (
+            MuxFactory(
+                PSK,
+                isClient,
+                None if isClient else pair.served,
+                clock=reactor,
+                limits=limits,
+                strict=strict,
+                salts=Salts(),
+            )
+            for isClient in (False, True)
         )
         build = serverFactory.buildProtocol
 
@@ -132,7 +143,7 @@ class TCPTests(TestCase):
         )
         pair.client = await TCP4ClientEndpoint(  # type: ignore[assignment]
             reactor, "127.0.0.1", port.getHost().port
-        ).connect(MuxFactory(PSK, True, clock=reactor, limits=limits))
+        ).connect(clientFactory)
         try:
             pair.server = await servers
             await pair.client.openStream(pair.opened)
@@ -395,6 +406,21 @@ class TCPTests(TestCase):
             self.assertEqual(pair.server.streamCount, 1)
 
         return self.run_(test, limits=Limits(maxStreams=1))
+
+    def test_strict(self) -> Deferred[None]:
+        """
+        In strict mode, a stream that waits for the handshake does not overtake
+        the end of it.
+        """
+
+        async def test(pair: Pair) -> None:
+            pair.near.stream.write(bytes(1000000))
+            pair.near.stream.loseConnection()
+            await pair.both("lost")
+            self.assertEqual(len(pair.far.received), 1000000)
+            self.assertIsInstance(await pair.client.close(), ConnectionClosed)
+
+        return self.run_(test, strict=True)
 
     def test_wrongKey(self) -> Deferred[None]:
         """
