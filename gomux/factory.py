@@ -27,7 +27,7 @@ from gomux._pool import MuxPool
 from gomux._stream import logPrefixOf
 from gomux._strict import Salts, processSalts
 from gomux._throttle import ThrottledLog, describeAddress
-from gomux.protocol import MuxProtocol, startFactory, stopFactory
+from gomux.protocol import MuxProtocol, startFactory
 
 if TYPE_CHECKING:
     from gomux.error import GomuxError
@@ -137,7 +137,10 @@ class MuxFactory(Factory):
         """
         The opposite of L{startFactory}.
         """
-        stopFactory(self.streamFactory)
+        # Whoever stops the port is told of an error in this.
+        doStop = getattr(self.streamFactory, "doStop", None)
+        if doStop is not None:
+            doStop()
 
     def logPrefix(self) -> str:
         """
