@@ -1,0 +1,795 @@
+"""
+C{twistd gomux} as processes, between real clients and servers, and beside the
+Go reference as a tunnel.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.python.failure import Failure
+
+from interop.harness import GO_PEER, HERE, Peer, PeerTestCase, whyMissing
+
+PSK = "a pre-shared key of the live tests"
+TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+ANY = "tcp:0:interface=127.0.0.1"
+
+MIB = 1024 * 1024
+
+NGINX = """
+daemon off;
+pid {directory}/pid;
+error_log stderr;
+master_process off;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    sendfile on;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    server {{ listen 127.0.0.1:{port}; root {directory}; }}
+}}
+"""
+
+
+class Service(Peer):
+    """
+    A C{twistd} whose lines are those of its log, without time and origin.
+    """
+
+    _rest = b""
+
+    def outReceived(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            super().outReceived(re.sub(rb"^\S+ \[[^]]*\] ", b"", line) + b"\n")
+
+    @property
+    def pid(self) -> int:
+        return int(self.transport.pid)
+
+    @property
+    def log(self) -> str:
+        """
+        All that it has said.
+        """
+        return "\n".join(self._seen) + self._errors.decode()
+
+    def address(self, option: str, endpoint: str = ANY) -> Deferred[str]:
+        """
+        Wait until it listens.
+
+        @return: where.
+        """
+        return self.line(f"--{option} {endpoint}: listening on ")
+
+    def resident(self) -> int:
+        """
+        @return: its resident bytes.
+        """
+        with open(f"/proc/{self.pid}/status") as status:
+            found = re.search(r"VmRSS:\s+(\d+) kB", status.read())
+        assert found is not None
+        return int(found[1]) * 1024
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+def endpoint(address: str) -> str:
+    """
+    @return: the client endpoint string for an address.
+    """
+    return f"tcp:{address}"
+
+
+def freePort() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run(*command: str) -> Deferred[tuple[bytes, bytes, int]]:
+    """
+    @return: what a command printed, its errors, and its exit status.
+    """
+    path = shutil.which(command[0]) or command[0]
+    return getProcessOutputAndValue(path, command[1:], env=os.environ)
+
+
+def sleep(seconds: float) -> Deferred[None]:
+    return deferLater(reactor, seconds, lambda: None)
+
+
+class TunnelTestCase(PeerTestCase):
+    """
+    Starts services, and web servers for them to carry.
+    """
+
+    timeout = 280
+
+    def service(
+        self, *options: str, psk: str | None = PSK, prefix: Any = ()
+    ) -> Service:
+        """
+        Start C{twistd gomux}.
+        """
+        return self.twistd("gomux", *options, psk=psk, prefix=prefix)
+
+    def twistd(
+        self, *options: str, psk: str | None = None, prefix: Any = ()
+    ) -> Service:
+        """
+        Start C{twistd}.
+        """
+        command = [*prefix, *TWISTD, "-n", "--pidfile=", *options]
+        path = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+        environment.pop("GOMUX_PSK", None)
+        if psk is not None:
+            environment["GOMUX_PSK"] = psk
+        return self.start(Service(" ".join(options)), command, environment)
+
+    def start(self, peer: Any, command: list[str], environment: dict[str, str]) -> Any:
+        program = shutil.which(command[0]) or command[0]
+        reactor.spawnProcess(peer, program, command, env=environment)
+        peer.transport.closeStdin()
+        self.addCleanup(self._reap, peer)
+        return peer
+
+    async def webServer(self, size: int) -> tuple[str, str]:
+        """
+        Start a web server that has a file.
+
+        @return: its address, and the file's path.
+        """
+        directory = os.path.abspath(self.mktemp())
+        os.mkdir(directory, 0o755)
+        path = os.path.join(directory, "file")
+        with open(path, "wb") as file:
+            for _ in range(size // MIB):
+                file.write(os.urandom(MIB))
+        if shutil.which("nginx"):
+            port = freePort()
+            configuration = os.path.join(directory, "nginx.conf")
+            with open(configuration, "w") as file:
+                user = "user root;" if os.geteuid() == 0 else ""
+                file.write(user + NGINX.format(directory=directory, port=port))
+            command = ["nginx", "-p", directory, "-c", configuration]
+            self.start(Peer("nginx"), command, dict(os.environ))
+            await self.connects(port)
+        else:
+            server = self.twistd("web", "--listen", ANY, "--path", directory)
+            port = int(await server.line("Site starting on "))
+        return f"127.0.0.1:{port}", path
+
+    async def connects(self, port: int) -> None:
+        """
+        Wait until a server is up that does not say so.
+        """
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            await sleep(0.05)
+
+    async def fetch(self, address: str, path: str) -> None:
+        """
+        Fetch a file with curl, and see that each byte is right.
+        """
+        url = f"http://{address}/{os.path.basename(path)}"
+        command = f"curl -sSf {url} | cmp - {path}"
+        output, errors, status = await run("sh", "-c", command)
+        self.assertEqual((output, errors, status), (b"", b"", 0))
+
+    async def forwarding(
+        self, target: str, *options: str
+    ) -> tuple[Service, Service, str]:
+        """
+        Start a server with a target, and a client that forwards.
+
+        @return: server, client, and where that forwards from.
+        """
+        server = self.service("--listen", ANY, "--target", endpoint(target), *options)
+        muxes = await server.address("listen")
+        client = self.service("--connect", endpoint(muxes), "--forward", ANY, *options)
+        await client.line(f"--connect {endpoint(muxes)}: connected")
+        return server, client, await client.address("forward")
+
+
+class FetchTests(TunnelTestCase):
+    """
+    Files through a tunnel.
+    """
+
+    async def test_forward(self) -> None:
+        """
+        A large file comes through as it is, alone and fifty times at once.
+        """
+        web, path = await self.webServer(256 * MIB)
+        server, client, address = await self.forwarding(web)
+        before = server.descriptors(), client.descriptors()
+        await self.fetch(address, path)
+        await gatherResults(
+            [Deferred.fromCoroutine(self.fetch(address, path)) for _ in range(50)]
+        )
+        await self.settled(server, client, before)
+        for service in (server, client):
+            self.assertNotIn("cut short", service.log)
+            self.assertNotIn("Traceback", service.log)
+
+    async def settled(
+        self, server: Service, client: Service, before: tuple[int, int]
+    ) -> None:
+        """
+        Wait until all descriptors are closed again that were opened.
+        """
+        deadline = time.monotonic() + 10
+        while (server.descriptors(), client.descriptors()) != before:
+            self.assertLess(time.monotonic(), deadline, "descriptors stay open")
+            await sleep(0.05)
+
+    async def test_strict(self) -> None:
+        """
+        The same in strict mode.
+        """
+        web, path = await self.webServer(64 * MIB)
+        _, _, address = await self.forwarding(web, "--strict")
+        await self.fetch(address, path)
+
+    async def test_reverse(self) -> None:
+        """
+        The same where the side that forwards is the one that listens, with two
+        peers that take turns.
+        """
+        web, path = await self.webServer(64 * MIB)
+        server = self.service("--listen", ANY, "--forward", ANY)
+        muxes = await server.address("listen")
+        address = await server.address("forward")
+        for _ in range(2):
+            client = self.service(
+                *("--connect", endpoint(muxes), "--target", endpoint(web))
+            )
+            await client.line(f"--connect {endpoint(muxes)}: connected")
+        await gatherResults(
+            [Deferred.fromCoroutine(self.fetch(address, path)) for _ in range(8)]
+        )
+
+    async def test_unixSockets(self) -> None:
+        """
+        The same with Unix sockets for mux, listener and target.
+        """
+        directory = self.mktemp()
+        os.mkdir(directory)
+        relative = {name: f"{directory}/{name}" for name in ("mux", "here", "there")}
+        web, path = await self.webServer(16 * MIB)
+        # What listens at the target's socket is another tunnel.
+        outer = self.service("--listen", ANY, "--target", endpoint(web))
+        inner = self.service(
+            *("--connect", endpoint(await outer.address("listen"))),
+            *("--forward", f"unix:{relative['there']}"),
+        )
+        await inner.address("forward", f"unix:{relative['there']}")
+        server = self.service(
+            *("--listen", f"unix:{relative['mux']}"),
+            *("--target", f"unix:{relative['there']}"),
+        )
+        await server.address("listen", f"unix:{relative['mux']}")
+        client = self.service(
+            *("--connect", f"unix:{relative['mux']}"),
+            *("--forward", f"unix:{relative['here']}"),
+        )
+        await client.address("forward", f"unix:{relative['here']}")
+        url = "http://localhost/file"
+        command = f"curl -sSf --unix-socket {relative['here']} {url} | cmp - {path}"
+        output, errors, status = await run("sh", "-c", command)
+        self.assertEqual((output, errors, status), (b"", b"", 0))
+
+
+class GoTests(TunnelTestCase):
+    """
+    A Go tunnel at one of the ends.
+    """
+
+    skip = whyMissing("go")
+
+    def go(self, *options: str) -> Peer:
+        """
+        Start the Go tunnel.
+        """
+        command = [GO_PEER, "--psk", PSK, *options]
+        peer: Peer = self.start(Peer(" ".join(options)), command, dict(os.environ))
+        return peer
+
+    async def fetchAll(self, address: str) -> None:
+        await self.fetch(address, self.large)
+        await gatherResults(
+            [Deferred.fromCoroutine(self.fetch(address, self.small)) for _ in range(50)]
+        )
+
+    async def serve(self) -> str:
+        web, self.large = await self.webServer(256 * MIB)
+        self.small = os.path.join(os.path.dirname(self.large), "small")
+        with open(self.small, "wb") as file:
+            file.write(os.urandom(16 * MIB))
+        return web
+
+    async def test_goServer(self) -> None:
+        """
+        Files come through to this client from a Go server.
+        """
+        web = await self.serve()
+        server = self.go("--listen", "127.0.0.1:0", "--target", web)
+        muxes = await server.line("listening ")
+        client = self.service("--connect", endpoint(muxes), "--forward", ANY)
+        await self.fetchAll(await client.address("forward"))
+
+    async def test_goClient(self) -> None:
+        """
+        Files come through to a Go client from this server.
+        """
+        web = await self.serve()
+        server = self.service("--listen", ANY, "--target", endpoint(web))
+        muxes = await server.address("listen")
+        client = self.go("--connect", muxes, "--forward", "127.0.0.1:0")
+        await self.fetchAll(await client.line("forwarding "))
+
+    async def test_goReverse(self) -> None:
+        """
+        Files come through from a Go client to this server, which forwards.
+        """
+        web = await self.serve()
+        server = self.service("--listen", ANY, "--forward", ANY)
+        muxes = await server.address("listen")
+        self.go("--connect", muxes, "--target", web)
+        await self.fetchAll(await server.address("forward"))
+
+
+class Source(Protocol):
+    """
+    Offers data without an end, as fast as it is taken.
+
+    @ivar limit: how much.
+    """
+
+    CHUNK = bytes(65536)
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+        self.received = 0
+        self.paused = False
+        self.reason: Deferred[Any] = Deferred()
+        self.got: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.transport.registerProducer(self, True)
+        self.resumeProducing()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += len(data)
+        if not self.got.called:
+            self.got.callback(None)
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+        while not self.paused and self.left:
+            self.left -= len(self.CHUNK)
+            self.transport.write(self.CHUNK)
+        if not self.left:
+            self.transport.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+
+    def stopProducing(self) -> None:
+        self.left = 0
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        # Not the failure: nobody may be waiting.
+        self.reason.callback(reason.value)
+
+
+class RawTests(TunnelTestCase):
+    """
+    Connections that this process itself has, at both ends of a tunnel.
+    """
+
+    async def rig(self, *options: str) -> tuple[Service, Service, list[Source], str]:
+        """
+        @return: server, client, what it connects to, and where it forwards from.
+        """
+        made: list[Source] = []
+
+        class Sources(Factory):
+            noisy = False
+
+            def buildProtocol(self, addr: object) -> Source:
+                made.append(Source(self.limit))
+                return made[-1]
+
+            limit = 0
+
+        self.sources = Sources()
+        listening = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        port = await listening.listen(self.sources)
+        self.addCleanup(port.stopListening)
+        self.port = port
+        target = f"127.0.0.1:{port.getHost().port}"
+        server, client, address = await self.forwarding(target, *options)
+        return server, client, made, address
+
+    async def connect(self, address: str, limit: int = 0) -> Source:
+        host, port = address.split(":")
+        client = TCP4ClientEndpoint(reactor, host, int(port))
+        found: Source = await client.connect(Factory.forProtocol(lambda: Source(limit)))
+        self.addCleanup(found.transport.abortConnection)
+        return found
+
+    async def test_backpressure(self) -> None:
+        """
+        While a reader has stopped, a writer that has a gigabyte for it does not
+        fill the memory of either process, in either direction; then all of it
+        arrives.
+        """
+        size = 1024 * MIB
+        server, client, made, address = await self.rig()
+        for download in (True, False):
+            before = server.resident(), client.resident()
+            self.sources.limit = size if download else 0
+            ours = await self.connect(address, 0 if download else size)
+            ours.transport.write(b"!")
+            while not made:
+                await sleep(0.01)
+            theirs = made.pop()
+            writer, reader = (theirs, ours) if download else (ours, theirs)
+            await reader.got
+            reader.transport.pauseProducing()
+            left = -1
+            while left != writer.left:
+                left = writer.left
+                await sleep(1)
+            after = server.resident(), client.resident()
+            self.assertGreater(left, 900 * MIB)
+            growth = [(b - a) / MIB for a, b in zip(before, after, strict=True)]
+            self.assertLess(max(growth), 16, "MiB")
+            reader.transport.resumeProducing()
+            while reader.received < size:
+                await sleep(0.05)
+            peak = server.resident(), client.resident()
+            growth = [(b - a) / MIB for a, b in zip(before, peak, strict=True)]
+            self.assertLess(max(growth), 16, "MiB")
+            ours.transport.loseConnection()
+            await theirs.reason
+
+    async def test_reset(self) -> None:
+        """
+        A target that resets its connection in the middle has the client's reset
+        as well, and the log of the server says so.
+        """
+        server, client, made, address = await self.rig()
+        ours = await self.connect(address)
+        ours.transport.write(b"!")
+        while not made:
+            await sleep(0.01)
+        made[0].transport.write(b"part of it")
+        await ours.got
+        made[0].transport.abortConnection()
+        reason = await ours.reason
+        self.assertIn("non-clean", str(reason))
+        await server.line("--target tcp:127.0.0.1:")
+        self.assertIn("was cut short, for the other side was", server.log)
+
+    async def test_refused(self) -> None:
+        """
+        A target that is not there ends the connection, and the log names it.
+        """
+        server, client, made, address = await self.rig()
+        target = self.port.getHost().port
+        await self.port.stopListening()
+        ours = await self.connect(address)
+        await ours.reason
+        line = await server.line(f"--target tcp:127.0.0.1:{target}: ")
+        self.assertIn("Connection was refused", line)
+
+    async def test_descriptors(self) -> None:
+        """
+        Where there are no descriptors left connections are refused, and others
+        work as soon as there are some again, at both ends.
+        """
+        self.sources = None
+        made: list[Source] = []
+        for limited in ("listen", "connect"):
+            limit = ["sh", "-c", 'ulimit -n 40; exec "$@"', "sh"]
+            factory = Factory.forProtocol(lambda: made.append(Source(0)) or made[-1])
+            listening = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+            port = await listening.listen(factory)
+            self.addCleanup(port.stopListening)
+            target = f"tcp:127.0.0.1:{port.getHost().port}"
+            server = self.service(
+                *("--listen", ANY, "--target", target),
+                prefix=limit if limited == "listen" else (),
+            )
+            muxes = endpoint(await server.address("listen"))
+            client = self.service(
+                *("--connect", muxes, "--forward", ANY),
+                prefix=limit if limited == "connect" else (),
+            )
+            await client.line(f"--connect {muxes}: connected")
+            address = await client.address("forward")
+            before = server.descriptors(), client.descriptors()
+            ours = [await self.connect(address) for _ in range(80)]
+            ended = sum([source.reason.called for source in ours])
+            while ended < 30:
+                await sleep(0.05)
+                ended = sum([source.reason.called for source in ours])
+            self.assertLess(ended, 80)
+            for source in ours:
+                source.transport.abortConnection()
+            while (server.descriptors(), client.descriptors()) != before:
+                await sleep(0.05)
+            made.clear()
+            again = await self.connect(address)
+            again.transport.write(b"!")
+            while not made:
+                await sleep(0.01)
+            await made[0].got
+            for service in (server, client):
+                self.assertNotIn("Unhandled", service.log)
+
+    async def test_terminated(self) -> None:
+        """
+        Told to stop, a service takes no new connections, lets those that are
+        open come to their end, and then ends itself.
+        """
+        server, client, made, address = await self.rig()
+        ours = await self.connect(address)
+        ours.transport.write(b"!")
+        while not made:
+            await sleep(0.01)
+        await made[0].got
+        client.signal("TERM")
+        await client.line("waiting up to 30 seconds for 1 streams to end")
+        with self.assertRaises(ConnectionRefusedError):
+            await self.connect(address)
+        made[0].transport.write(b"the rest" * 100000)
+        made[0].transport.loseConnection()
+        reason = await ours.reason
+        self.assertEqual(ours.received, 800000)
+        self.assertIn("cleanly", str(reason))
+        await client.exitCode()
+        await server.line("the mux from ")
+        self.assertIn("The peer closed the mux", server.log)
+
+    async def test_terminatedTooLong(self) -> None:
+        """
+        But not longer than it should: what has not ended by then is cut short,
+        and looks like it, at both ends.
+        """
+        server, client, made, address = await self.rig("--drain-timeout", "0.5")
+        ours = await self.connect(address)
+        ours.transport.write(b"!")
+        while not made:
+            await sleep(0.01)
+        await made[0].got
+        client.signal("TERM")
+        for source in (ours, made[0]):
+            reason = await source.reason
+            self.assertIn("non-clean", str(reason))
+        await client.exitCode()
+
+
+class ReconnectTests(TunnelTestCase):
+    """
+    Links that are lost.
+    """
+
+    async def test_restart(self) -> None:
+        """
+        When the server is killed, connections fail; those that are made while
+        it is down wait, and work when it is back, as does the next one, all
+        within 5 seconds.
+        """
+        web, path = await self.webServer(1 * MIB)
+        server, client, address = await self.forwarding(web)
+        muxes = server.log.split("--listen " + ANY + ": listening on ")[1].split()[0]
+        listen = f"tcp:{muxes.split(':')[1]}:interface=127.0.0.1"
+        url = f"http://{address}/file"
+        for down in (0.0, 1.0, 6.0):
+            under = run("curl", "-sSf", "--limit-rate", "20k", "-o", os.devnull, url)
+            await sleep(0.3)
+            server.signal("KILL")
+            await server.exitCode()
+            _, _, status = await under
+            self.assertNotEqual(status, 0)
+            waiting = Deferred.fromCoroutine(self.fetch(address, path))
+            await sleep(down)
+            self.assertFalse(waiting.called)
+            server = self.service("--listen", listen, "--target", endpoint(web))
+            await server.address("listen", listen)
+            started = time.monotonic()
+            await self.fetch(address, path)
+            await waiting
+            self.assertLess(time.monotonic() - started, 5)
+        self.assertIn("cannot connect: Connection was refused", client.log)
+
+    async def test_notThere(self) -> None:
+        """
+        A peer that is not there is nothing to end for; the log says so, and a
+        connection that waited too long is closed.
+        """
+        client = self.service(
+            *("--connect", f"tcp:127.0.0.1:{freePort()}", "--forward", ANY),
+            *("--wait-timeout", "1"),
+        )
+        address = await client.address("forward")
+        _, _, status = await run("curl", "-sS", f"http://{address}/")
+        self.assertNotEqual(status, 0)
+        line = await client.line(f"--forward {ANY}: closed")
+        self.assertIn("no mux was up within 1 seconds", line)
+        self.assertIn("cannot connect: Connection was refused", client.log)
+        self.assertFalse(client.ended.called)
+
+
+class KeyTests(TunnelTestCase):
+    """
+    Pre-shared keys that are wrong, or change.
+    """
+
+    async def assertDiffer(self, *options: str) -> None:
+        wrong = "quite another pre-shared key"
+        server = self.service("--listen", ANY, *options)
+        muxes = endpoint(await server.address("listen"))
+        client = self.service("--connect", muxes, "--forward", ANY, *options, psk=wrong)
+        line = await client.line("the mux to ")
+        self.assertIn("wrong pre-shared key", line)
+        line = await server.line("the mux from 127.0.0.1:")
+        self.assertIn("ended: A frame did not authenticate", line)
+        # They go on, but not without a pause.
+        await sleep(3)
+        self.assertLess(server.log.count("the mux from"), 15)
+        for service in (server, client):
+            self.assertNotIn(wrong, service.log)
+            self.assertNotIn(PSK, service.log)
+            self.assertNotIn("Traceback", service.log)
+
+    async def test_wrong(self) -> None:
+        """
+        If the keys differ both sides say so, in their own words.
+        """
+        await self.assertDiffer()
+
+    async def test_wrongStrict(self) -> None:
+        """
+        Also in strict mode.
+        """
+        await self.assertDiffer("--strict")
+
+    async def test_oneStrict(self) -> None:
+        """
+        One side in strict mode and the other not do not come together, and the
+        strict one says so.
+        """
+        server = self.service("--listen", ANY, "--strict")
+        muxes = endpoint(await server.address("listen"))
+        client = self.service("--connect", muxes)
+        line = await server.line("the mux from ")
+        self.assertIn("strict", line)
+        await client.line("the mux to ")
+
+    async def test_hangup(self) -> None:
+        """
+        On SIGHUP the file is read again: peers with the new key can connect.
+        """
+        path = self.mktemp()
+        with open(path, "w", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+            file.write(PSK)
+        server = self.service("--listen", ANY, "--psk-file", path, psk=None)
+        muxes = endpoint(await server.address("listen"))
+        other = "the pre-shared key that comes next"
+        client = self.service("--connect", muxes, "--forward", ANY, psk=other)
+        await client.line("the mux to ")
+        with open(path, "w") as file:
+            file.write(other)
+        server.signal("HUP")
+        await server.line("the pre-shared keys were read again")
+        url = f"http://{await client.address('forward')}/status.json"
+        page, _, _ = await run(
+            "curl", "-sSf", "--retry", "5", "--retry-all-errors", url
+        )
+        self.assertIn(b'"role": "server"', page)
+
+
+class CommandLineTests(TunnelTestCase):
+    """
+    What cannot be run.
+    """
+
+    async def assertFails(
+        self, *options: str, says: str, psk: str | None = PSK
+    ) -> None:
+        """
+        It ends with a message, no traceback, and an exit status that is not 0.
+        """
+        service = self.service(*options, psk=psk)
+        self.assertNotEqual(await service.exitCode(), 0)
+        self.assertIn(says, service.log)
+        self.assertNotIn("Traceback", service.log)
+        self.assertNotIn(PSK, service.log)
+
+    async def test_options(self) -> None:
+        """
+        Options that make no sense.
+        """
+        await self.assertFails(psk=None, says="--psk-file")
+        await self.assertFails("--psk", PSK, says="only once")
+        await self.assertFails("--listen", "nonsense", says="--listen nonsense: ")
+        await self.assertFails("--factory", "no.such", says="--factory no.such: ")
+        await self.assertFails(
+            *("--factory", "a.b", "--target", "tcp:h:1"), says="--target and --factory"
+        )
+        await self.assertFails("--psk-file", "nowhere", psk=None, says="No such file")
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write(PSK)
+        os.chmod(path, 0o644)
+        await self.assertFails("--psk-file", path, psk=None, says="-insecure")
+
+    async def test_usedPort(self) -> None:
+        """
+        A port that another process has.
+        """
+        with taken() as port:
+            used = f"tcp:{port}:interface=127.0.0.1"
+            for option in ("listen", "forward"):
+                await self.assertFails(
+                    *(f"--{option}", used),
+                    says=f"error: --{option} {used}: Couldn't listen on 127.0.0.1:",
+                )
+
+    async def test_usedPortDaemon(self) -> None:
+        """
+        The same for a daemon, which tells who started it.
+        """
+        directory = self.mktemp()
+        os.mkdir(directory)
+        environment = {**os.environ, "GOMUX_PSK": PSK}
+        environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *sys.path])
+        with taken() as port:
+            used = f"tcp:{port}:interface=127.0.0.1"
+            output, errors, status = await getProcessOutputAndValue(
+                TWISTD[0],
+                [*TWISTD[1:], "--rundir", directory, "gomux", "--listen", used],
+                env=environment,
+            )
+        self.assertEqual(status, 1)
+        self.assertIn("Couldn't listen", (output + errors).decode())
+
+
+@contextmanager
+def taken() -> Iterator[int]:
+    """
+    Have a port.
+    """
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        yield holder.getsockname()[1]
