@@ -155,7 +155,7 @@ class GatedMuxProtocol(MuxProtocol):
         output = self._gate.takeOutput()
         if output:
             self._scheduler.bytesSent += len(output)
-            self._carrier.write([output])
+            self._carrier.write(output)
 
     def _passGate(self) -> None:
         """

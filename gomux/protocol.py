@@ -51,6 +51,8 @@ from gomux.error import (
 from gomux.interfaces import IMux
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IOpenSSLContextFactory
+
     from gomux.factory import MuxFactory
     from gomux.interfaces import IStreamFactory
 
@@ -385,7 +387,7 @@ class MuxProtocol(Protocol):
 
     def _write(self, parts: list[bytes]) -> None:
         self._sentAt = self._clock.seconds()
-        self._carrier.write(parts)
+        self._carrier.writeSequence(parts)
 
     # What the streams need
 
@@ -394,6 +396,18 @@ class MuxProtocol(Protocol):
         @return: the mux's own transport.
         """
         return cast(ITCPTransport, self.transport)
+
+    def startTLS(
+        self, stream: Stream, contextFactory: IOpenSSLContextFactory, normal: bool
+    ) -> None:
+        """
+        Put TLS between a stream and its protocol.
+        """
+        # Needs OpenSSL, which nothing else here does.
+        from gomux._starttls import startTLS
+
+        ours = stream.streamID % 2 != self._peerParity
+        startTLS(stream, contextFactory, ours == normal, self._clock)
 
     def callSoon(self, function: Callable[[], None]) -> None:
         """

@@ -46,6 +46,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gomux._direct import DirectTransport
 from gomux._pool import MuxPool
 from gomux._throttle import ThrottledLog, describeAddress
 from gomux.error import ConnectionClosed, PeerClosedConnection
@@ -307,8 +308,11 @@ class _End(Protocol):
     """
     One end of a bridge.
 
+    @ivar output: its transport, as what the other end writes to.
     @ivar lost: whether it is gone.
     """
+
+    output: DirectTransport
 
     # Any transport will do; which interfaces it has is asked where it matters.
     transport: Any = None
@@ -332,6 +336,7 @@ class _End(Protocol):
         """
         transport = self.transport
         transport.pauseProducing()
+        self.output = DirectTransport(transport)
         if isinstance(transport.getPeer(), (IPv4Address, IPv6Address)):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
@@ -348,14 +353,26 @@ class _End(Protocol):
         The other end is there: let input flow into it.
         """
         self._other = other
-        write = other.transport.write
+        write = other.output.write
         for data in self._early:
             write(data)
         self._early.clear()
-        self.dataReceived = write  # type: ignore[method-assign]
+        self.dataReceived = self._passer(write)  # type: ignore[assignment,method-assign]
         if not self._inputEnded:
             self.transport.resumeProducing()
-            other.transport.registerProducer(_Source(self.transport), True)
+            other.output.registerProducer(_Source(self.transport))
+
+    def _passer(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """
+        @return: what passes input on.
+        """
+        received = self.output.received
+
+        def passOn(data: bytes) -> None:
+            received(len(data))
+            write(data)
+
+        return passOn if self.output.isDirect else write
 
     def follow(self) -> None:
         """
@@ -403,7 +420,7 @@ class _End(Protocol):
         transport = self.transport
         if self.lost:
             return
-        transport.unregisterProducer()
+        self.output.unregisterProducer()
         self._outputEnding = True
         if self._canHalfClose():
             transport.loseWriteConnection()
@@ -449,7 +466,7 @@ class _End(Protocol):
         """
         if self.lost:
             return
-        self.transport.unregisterProducer()
+        self.output.unregisterProducer()
         if not (self._inputEnded and self._outputEnding):
             # Otherwise it ends by itself, half by half.
             self.transport.loseConnection()
@@ -461,7 +478,7 @@ class _End(Protocol):
         transport = self.transport
         if self.lost or transport is None:
             return
-        transport.unregisterProducer()
+        self.output.unregisterProducer()
         loseReadConnection = getattr(transport, "loseReadConnection", None)
         if loseReadConnection is not None:
             loseReadConnection()
