@@ -35,6 +35,7 @@ from twisted.internet.interfaces import (
     IProtocol,
     IPushProducer,
     ITCPTransport,
+    ITLSTransport,
 )
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.logger import Logger
@@ -50,6 +51,8 @@ from gomux.error import PeerClosedStream, ProtocolViolation, StreamClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from twisted.internet.interfaces import IOpenSSLContextFactory
 
 #: How many bytes of output may wait before the producer is paused.
 HIGH_WATER = 65536
@@ -134,9 +137,16 @@ class IStreamMux(Protocol):
         @return: the mux's own transport.
         """
 
+    def startTLS(
+        self, stream: Stream, contextFactory: IOpenSSLContextFactory, normal: bool
+    ) -> None:
+        """
+        Put TLS between the stream and its protocol.
+        """
+
 
 @implementer(
-    ITCPTransport, IHalfCloseableDescriptor, IConsumer, IPushProducer, ILoggingContext
+    ITLSTransport, IHalfCloseableDescriptor, IConsumer, IPushProducer, ILoggingContext
 )
 class Stream:
     """
@@ -353,6 +363,20 @@ class Stream:
         if enabled and ITCPTransport.providedBy(carrier):
             carrier.setTcpKeepAlive(True)
 
+    # ITLSTransport
+
+    def startTLS(  # type: ignore[override]
+        self, contextFactory: IOpenSSLContextFactory, normal: bool = True
+    ) -> None:
+        """
+        Encrypt all that comes from now on, over and above what the mux does,
+        with TLS.
+
+        @param contextFactory: how.
+        @param normal: whether the side that opened the stream is TLS's client.
+        """
+        self._mux.startTLS(self, contextFactory, normal)
+
     # IHalfCloseableDescriptor, which otherwise is for the reactor
 
     def writeConnectionLost(self, reason: Failure) -> None:
@@ -382,6 +406,14 @@ class Stream:
             self._closeIfBothHalvesAre()
 
     # IConsumer
+
+    @property
+    def producer(self) -> tuple[Any, bool] | None:
+        """
+        The producer that is registered, if any, and whether it is a push
+        producer.
+        """
+        return None if self._producer is None else (self._producer, self._streaming)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """
@@ -732,7 +764,7 @@ class Stream:
     def _endInput(self) -> None:
         self._read = _Read.ENDED
         if not self._tellHalf("readConnectionLost"):
-            self.loseConnection()
+            self.closeWith(StreamClosed())
         self._closeIfBothHalvesAre()
 
     def _tellHalf(self, method: str) -> bool:

@@ -160,11 +160,11 @@ class TLSCarrier(TCPCarrier):
     """
 
     def listener(self, reactor: Any) -> IStreamServerEndpoint:
-        return wrapServerTLS(CERTIFICATE.options(), super().listener(reactor), reactor)
+        return wrapServerTLS(CERTIFICATE.options(), super().listener(reactor))
 
     def dialler(self, reactor: Any, address: Any) -> IStreamClientEndpoint:
         options = optionsForClientTLS(NAME, CERTIFICATE)
-        return wrapClientTLS(options, super().dialler(reactor, address), reactor)
+        return wrapClientTLS(options, super().dialler(reactor, address))
 
 
 class TLSInside(TCPCarrier):
@@ -173,11 +173,11 @@ class TLSInside(TCPCarrier):
     """
 
     def server(self, reactor: Any) -> IStreamServerEndpoint:
-        return wrapServerTLS(CERTIFICATE.options(), super().server(reactor), reactor)
+        return wrapServerTLS(CERTIFICATE.options(), super().server(reactor))
 
     def client(self, reactor: Any, serverAddress: Any) -> IStreamClientEndpoint:
         options = optionsForClientTLS(NAME, CERTIFICATE)
-        return wrapClientTLS(options, super().client(reactor, serverAddress), reactor)
+        return wrapClientTLS(options, super().client(reactor, serverAddress))
 
 
 # The reactor's way to connect and listen
