@@ -178,6 +178,14 @@ class Gate:
         self.report(heading, Counts(passed=int(ok), failed=int(not ok)), output)
         return ok
 
+    def measured(self, heading: str, *argv: str, limit: float) -> None:
+        """
+        A step that counts as one, and whose last line is worth reading.
+        """
+        ok, output = self.execute(heading, *argv, limit=limit)
+        self.report(heading, Counts(passed=int(ok), failed=int(not ok)), output)
+        print("      ", (output.splitlines() or [""])[-1])
+
     def tests(self, heading: str, *argv: str, limit: float) -> tuple[Counts, str]:
         """
         A step made of trial's tests.
@@ -290,6 +298,13 @@ def interop(gate: Gate) -> None:
     print(f"       Go peer: {shutil.which(GO_PEER) or 'not on the PATH'}")
 
 
+def mutation(gate: Gate) -> None:
+    """
+    Each check and limit taken out in turn: a test must fail.
+    """
+    gate.measured("mutation", "python", ".ci/mutation.py", limit=300)
+
+
 def docs(gate: Gate) -> None:
     gate.single(
         "docs",
@@ -324,7 +339,10 @@ def packages(gate: Gate) -> None:
 
 STEPS: Mapping[str, Callable[[Gate], None]] = {
     step.__name__: step
-    for step in (format, lint, types, tests, interop, packages, docs, api, news)
+    for step in (
+        *(format, lint, types, tests, mutation, interop),
+        *(packages, docs, api, news),
+    )
 }
 
 

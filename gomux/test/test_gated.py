@@ -93,6 +93,15 @@ class GateTests(SynchronousTestCase):
         self.assertNoResult(opened)
         self.assertFalse(rig.mux.authenticated)
 
+    def test_silence(self) -> None:
+        """
+        A peer that stays silent never gets what is meant for others, unlike
+        one in compatible mode.
+        """
+        rig = StrictRig(up=False)
+        rig.wait(5)
+        self.assertEqual(rig.factory.pool.muxes, [])
+
     def test_waitingInOrder(self) -> None:
         """
         Streams that wait are opened in order, but for those that are cancelled.

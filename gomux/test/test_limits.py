@@ -215,6 +215,19 @@ class LimitTests(SynchronousTestCase):
         rig.send(200, Flag.OPEN_STREAM)
         self.check_exceeded(rig)
 
+    def test_refusalsAfterClose(self) -> None:
+        """
+        A mux that has said CloseMux refuses nothing: a peer that has yet to
+        hear of it may open as many streams as it likes.
+        """
+        rig = Rig(limits=Limits(maxRefusals=10))
+        closing = rig.mux.close()
+        rig.sendMany(*[(2 * i, Flag.OPEN_STREAM, 0) for i in range(50)])
+        self.assertNoResult(closing)
+        rig.peerCarrier.loseConnection()
+        rig.run()
+        self.assertIsInstance(self.successResultOf(closing), ConnectionClosed)
+
     def test_maxControl(self) -> None:
         """
         While C{maxControl} frames wait no stream can be opened.
@@ -345,6 +358,36 @@ class LimitTests(SynchronousTestCase):
         self.assertIsNone(rig.reason())
         rig.sendMany((0, Flag.KEEPALIVE, 0))
         self.check_exceeded(rig)
+
+    def test_lateFrames(self) -> None:
+        """
+        Frames for streams that there were do not count, whether those have
+        ended or were refused, and in whatever order they were opened.
+        """
+        rig = Rig(limits=Limits(ignoredBurst=5, maxStreams=2))
+        rig.open()
+        rig.send(1, Flag.CLOSE_STREAM)
+        for streamID in (4, 0, 2):
+            rig.send(streamID, Flag.OPEN_STREAM)
+        for streamID in (0, 4):
+            rig.send(streamID, Flag.CLOSE_STREAM)
+        for streamID in (0, 1, 2, 4):
+            for flag in (Flag.DATA, Flag.CLOSE_READ, Flag.CLOSE_WRITE):
+                rig.sendMany(*[(streamID, flag, b"x" if not flag else 0)] * 10)
+            rig.sendMany(*[(streamID, Flag.WINDOW_UPDATE, 1)] * 10)
+            rig.sendMany(*[(streamID, Flag.CLOSE_STREAM, 0)] * 10)
+        self.assertIsNone(rig.reason())
+
+    def test_nextStreams(self) -> None:
+        """
+        Frames for the very next stream of either side do.
+        """
+        for streamID in (2, 3):
+            rig = Rig(limits=Limits(ignoredBurst=5))
+            rig.opened()
+            rig.open()
+            rig.sendMany(*[(streamID, Flag.DATA, b"early")] * 6)
+            self.check_exceeded(rig)
 
     def test_smallFrames(self) -> None:
         """

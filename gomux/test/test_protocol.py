@@ -391,6 +391,15 @@ class ViolationTests(SynchronousTestCase):
         self.assertNotIsInstance(rig.peer.lost, type(None))
         self.assertEqual(rig.mux.streamCount, 0)
 
+    def test_openAfterwards(self) -> None:
+        """
+        After that no stream can be opened, though the carrier is yet to go.
+        """
+        rig = Rig()
+        rig.mux.dataReceived(bytes(52))
+        self.failureResultOf(rig.mux.openStream(Recorders()), OpenStreamError)
+        self.check(rig, AuthenticationFailed)
+
     def test_openTwice(self) -> None:
         """
         OpenStream for a stream that is open.
@@ -615,3 +624,6 @@ class IgnoredTests(SynchronousTestCase):
         rig.send(0, Flag.OPEN_STREAM)
         rig.send(0, Flag.KEEPALIVE)
         self.assertEqual(rig.peer.frames, [])
+        rig = Rig(greet=True, isClient=True)
+        rig.send(0, Flag.KEEPALIVE)
+        self.assertEqual(len(rig.peer.frames), 1)

@@ -15,7 +15,7 @@ from gomux import Limits
 from gomux._frame import Flag
 from gomux._stream import HIGH_WATER
 from gomux.error import LimitExceeded, ProtocolViolation
-from gomux.test.helpers import Recorder, Recorders, Rig
+from gomux.test.helpers import CLOSE_STREAM, Recorder, Recorders, Rig
 
 
 class ReadTests(SynchronousTestCase):
@@ -57,6 +57,16 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(self.credit(), 0)
         self.rig.send(0, Flag.DATA, bytes(1))
         self.assertEqual(self.credit(), 32768)
+
+    def test_creditAfterEnd(self) -> None:
+        """
+        Credit that waits to be sent is forgotten when the stream ends.
+        """
+        self.recorder.hooks["data"] = lambda recorder: (
+            recorder.received.endswith(b"bye") and recorder.stream.loseConnection()
+        )
+        self.rig.sendMany((0, Flag.DATA, bytes(40000)), (0, Flag.DATA, b"bye"))
+        self.assertEqual(self.rig.sent(), [CLOSE_STREAM])
 
     def test_creditHeld(self) -> None:
         """

@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 
 from gomux._crypto import Opener, Sealer
 from gomux._frame import Flag, FrameParser
-from gomux._scheduler import BATCH_SIZE, Scheduler
+from gomux._scheduler import BATCH_SIZE, TURN_SIZE, Scheduler
 from gomux.error import GomuxError, LimitExceeded, NonceExhausted
 
 KEY = bytes(32)
@@ -260,6 +260,24 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual(len(self.writes), 1)
         self.assertLess(len(self.writes[0]), BATCH_SIZE + 65536 + 52)
         self.assertTrue(self.scheduler.paused)
+
+    def test_turn(self) -> None:
+        """
+        Others in the reactor have their turn after L{TURN_SIZE} bytes, however
+        much the carrier takes.
+        """
+        size = 3 * TURN_SIZE
+        stream = Output(0, size)
+        self.scheduler.activate(stream)
+        for _ in range(3):
+            self.woken = 0
+            self.scheduler.pump()
+            self.assertEqual(self.woken, 1)
+            size -= TURN_SIZE
+            self.assertAlmostEqual(stream.size, size, delta=2 * BATCH_SIZE)
+        self.woken = 0
+        self.scheduler.pump()
+        self.assertEqual((stream.size, self.woken), (0, 0))
 
     def test_paused(self) -> None:
         """

@@ -248,7 +248,8 @@ class WriteTests(SynchronousTestCase):
         mutable[:] = b"xxx"
         self.stream.write(memoryview(b"two"))  # type: ignore[arg-type]
         self.stream.writeSequence([b"thr", b"ee"])
-        self.assertRaises(TypeError, self.stream.write, "text")
+        error = self.assertRaises(TypeError, self.stream.write, "text")
+        self.assertEqual(str(error), "Data must be bytes")
         self.assertRaises(TypeError, self.stream.writeSequence, ["text"])
         self.assertEqual(self.rig.sentData(), b"onetwothree")
 
