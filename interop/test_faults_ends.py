@@ -248,7 +248,7 @@ class Reconnections(FaultTestCase):
         endpoint = await self.setUpEndpoint()
         for count in range(1, 4):
             near, far = await self.echo(endpoint)
-            self.assertEqual(len(self.server.muxes), count)
+            self.assertEqual(len(self.server.made), count)
             self.assertEqual(near.transport.getPeer().streamID, 0)
             self.proxy.reset()
             self.assertIsInstance(await near.lost, Truncated)
@@ -289,8 +289,8 @@ class Reconnections(FaultTestCase):
         self.assertEqual(last.transport.getPeer().streamID, 2**32 - 2)
         other, _ = await self.echo(endpoint)
         self.assertEqual(other.transport.getPeer().streamID, 0)
-        self.assertEqual(len(server.muxes), 2)
+        self.assertEqual(len(server.made), 2)
         for app in (first, last):
             app.transport.loseConnection()
-        self.assertIsInstance(await server.muxes[0].whenClosed(), PeerClosedConnection)
+        self.assertIsInstance(await server.made[0].whenClosed(), PeerClosedConnection)
         self.assertEqual(other.losses, 0)

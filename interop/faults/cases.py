@@ -140,19 +140,19 @@ class Subject(MuxFactory):
     """
     The project's side.
 
-    @ivar muxes: All muxes there were.
+    @ivar made: All muxes there were.
     """
 
     noisy = False
 
     def __init__(self, psk: str, isClient: bool, apps: Any, **settings: Any) -> None:
         super().__init__(psk, isClient, apps, clock=reactor, **settings)
-        self.muxes: list[MuxProtocol] = []
+        self.made: list[MuxProtocol] = []
         self._waiting: list[Deferred[MuxProtocol]] = []
 
     def muxConnected(self, mux: MuxProtocol) -> None:
         super().muxConnected(mux)
-        self.muxes.append(mux)
+        self.made.append(mux)
         if self._waiting:
             self._waiting.pop(0).callback(mux)
 
@@ -290,7 +290,7 @@ class RowTestCase(FaultTestCase):
         self.addCleanup(self._closeAll)
 
     async def _closeAll(self) -> None:
-        for mux in self.subject.muxes:
+        for mux in self.subject.made:
             mux.abort()
             await mux.whenClosed()
 

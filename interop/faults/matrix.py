@@ -1,0 +1,139 @@
+"""
+Run the tests of faults and abuse, and print and write the matrix of results::
+
+    python -m interop.faults.matrix [docs/faults.rst]
+
+The exit status is 0 if no test failed and no cell is empty.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.reporter import TreeReporter
+from twisted.trial.runner import TestLoader, TrialRunner
+
+from interop.faults.cases import PAIRINGS
+from interop.faults.table import NOT_APPLICABLE, REFERENCE_FAILS, ROWS
+
+HERE = Path(__file__).resolve().parent.parent
+
+OK, FAILED, SKIPPED = "ok", "FAILED", "not run"
+
+results: dict[tuple[int, str], list[str]] = {}
+
+INTRODUCTION = """\
+Faults and abuse
+================
+
+What must hold when the peer, the network or the application does what it should
+not, and with whom it was tested: this project as server and as client, against
+a peer that sends whatever it is told to and against itself, and with the Go
+reference in either role. ``python -m interop.faults.matrix`` runs the tests and
+writes this page.
+
+"""
+
+
+class Collector(TreeReporter):
+    """
+    Notes which rows each test was for, and how it went.
+    """
+
+    def _note(self, test: Any, outcome: str) -> None:
+        method = getattr(test, getattr(test, "_testMethodName", ""), None)
+        for number in getattr(method, "faultRows", ()):
+            pairing = method.faultPairing or test.pairing  # type: ignore[union-attr]
+            results.setdefault((number, pairing), []).append(outcome)
+
+    def addSuccess(self, test: Any) -> None:
+        super().addSuccess(test)
+        self._note(test, OK)
+
+    def addFailure(self, test: Any, failure: Any) -> None:
+        super().addFailure(test, failure)
+        self._note(test, FAILED)
+
+    def addError(self, test: Any, error: Any) -> None:
+        super().addError(test, error)
+        self._note(test, FAILED)
+
+    def addSkip(self, test: Any, reason: Any) -> None:
+        super().addSkip(test, reason)
+        self._note(test, SKIPPED)
+
+
+def cell(number: int, pairing: str) -> str:
+    """
+    Sum up the tests of one row with one kind of peer.
+    """
+    outcomes = results.get((number, pairing))
+    if outcomes is None:
+        return "n.a." if (number, pairing) in NOT_APPLICABLE else "NOT TESTED"
+    for outcome in (FAILED, SKIPPED):
+        if outcome in outcomes:
+            return outcome
+    return f"{OK} ({len(outcomes)})"
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """
+    Write a table in reStructuredText.
+    """
+    grid = [list(heads), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    rule = "  ".join("=" * width for width in widths)
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        for row in grid
+    ]
+    lines = [line.rstrip() for line in lines]
+    return [rule, lines[0], rule, *lines[1:], rule]
+
+
+def page() -> str:
+    """
+    Write the matrix, and what there is to say about it.
+    """
+    rows = [
+        [str(number), text, *(cell(number, pairing) for pairing in PAIRINGS)]
+        for number, text in ROWS.items()
+    ]
+    lines = table(["#", "case", *PAIRINGS], rows)
+    reasons: dict[str, dict[int, None]] = {}
+    for (number, _), reason in sorted(NOT_APPLICABLE.items()):
+        reasons.setdefault(reason, {})[number] = None
+    lines += ["", "In brackets: how many tests. Not applicable:", ""]
+    lines += [
+        f"- {', '.join(map(str, numbers))}: {reason}."
+        for reason, numbers in reasons.items()
+    ]
+    lines += ["", "The reference fails by itself:", ""]
+    lines += [f"- {number}: {text}." for number, text in REFERENCE_FAILS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """
+    Run all tests.
+
+    @return: The exit status.
+    """
+    loader = TestLoader()
+    suite = loader.suiteFactory(
+        loader.loadByName(f"interop.{path.stem}")
+        for path in sorted(HERE.glob("test_faults_*.py"))
+    )
+    outcome = TrialRunner(Collector, workingDirectory="_trial_temp").run(suite)
+    print(page())
+    if arguments:
+        Path(arguments[0]).write_text(INTRODUCTION + page())
+    complete = "NOT TESTED" not in page()
+    return 0 if outcome.wasSuccessful() and complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,104 @@
+"""
+The rows of the table of faults, and why some cells of the matrix have no test.
+"""
+
+from __future__ import annotations
+
+from interop.faults.cases import CLIENT, GO_CLIENT, GO_SERVER, SERVER
+
+ROWS = {
+    1: "one stream's reader is slow",
+    2: "all readers paused",
+    3: "data one byte over the window",
+    4: "credit past 2**31",
+    5: "credit of 0; more than was sent",
+    6: "flood of OpenStream",
+    7: "rapid reset; ordinary churn",
+    8: "closed streams count until done",
+    9: "flood of empty Data",
+    10: "flood of 1-byte Data",
+    11: "flood of Keepalives, unknown flags",
+    12: "credit of 1 byte",
+    13: "peer sends but never reads",
+    14: "wrong key, seen by the server",
+    15: "wrong key, seen by the client",
+    16: "garbage, HTTP, TLS",
+    17: "truncation within a frame",
+    18: "a flipped bit",
+    19: "length too large",
+    20: "length where there is no payload",
+    21: "unknown flags",
+    22: "OpenStream for a live ID",
+    23: "OpenStream of our own parity",
+    24: "IDs out of order",
+    25: "IDs run out",
+    26: "late frames after CloseStream",
+    27: "data for a stream never opened",
+    28: "data after CloseRead",
+    29: "crossing closes, orders of half-closes",
+    30: "FIN without CloseMux",
+    31: "RST within a frame",
+    32: "CloseMux with open streams",
+    33: "frames after CloseMux",
+    34: "peer vanishes",
+    35: "connections that stay silent",
+    36: "EMFILE",
+    37: "target refuses, times out, is unknown",
+    38: "target resets",
+    39: "a stall that is no death",
+    40: "kill -9 under load",
+    41: "1000 clients wait for a server",
+    42: "reconnect with streams open",
+    43: "SIGTERM under load",
+    44: "strict: replay, drop, swap, reflect, splice",
+    45: "strict: old salt, own salt, silence",
+    46: "strict against the reference",
+    47: "strict: the nonces run out",
+    48: "the application raises",
+    49: "200 streams, bulk both ways",
+    50: "credit of up to 131072",
+    51: "the key is never shown",
+}
+
+UNSENDABLE = "the reference has no call that sends this"
+SAME = "nothing in it depends on the peer"
+STRICT = "the reference does not speak strict mode"
+
+NOT_APPLICABLE: dict[tuple[int, str], str] = {
+    **{
+        (number, pairing): UNSENDABLE
+        for number in (3, 4, 5, 9, 11, 12, 16, 19, 20, 21, 22, 23, 27, 28, 33)
+        for pairing in (GO_CLIENT, GO_SERVER)
+    },
+    **{
+        (number, pairing): SAME
+        for number in (8, 25, 34, 36, 37, 38, 41, 42, 43, 51)
+        for pairing in (GO_CLIENT, GO_SERVER)
+    },
+    **{
+        (number, pairing): STRICT
+        for number in (44, 45, 47)
+        for pairing in (GO_CLIENT, GO_SERVER)
+    },
+    (35, CLIENT): "a client chooses whom it connects to",
+    (35, GO_SERVER): "a client chooses whom it connects to",
+    (46, SERVER): "it is about the reference",
+    (46, CLIENT): "it is about the reference",
+    (41, SERVER): "it is about clients",
+}
+
+REFERENCE_FAILS = {
+    2: "two peers that both write and do not read stop for ever",
+    3: "unread data is overwritten",
+    6: "past 256 streams not accepted yet its reader, and so every stream, stops",
+    7: "nothing is limited",
+    9: "nothing is limited",
+    11: "nothing is limited",
+    22: "not checked",
+    23: "not checked",
+    30: "looks like any other error",
+    44: "outside of strict mode nobody can tell; the reference has none",
+    49: "against itself two streams can wait for each other for ever",
+    50: "against itself the mux ends: it refuses what it sends",
+}
+"""What is known of the reference by itself; C{interop/README.rst} says more."""
