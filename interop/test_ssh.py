@@ -1,0 +1,195 @@
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+A tunnel that a real C{ssh} goes through: to TCP, to a stream, to
+L{twisted.conch}'s server, which is a factory like any other.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.conch.avatar import ConchUser
+from twisted.conch.checkers import InMemorySSHKeyDB, SSHPublicKeyChecker
+from twisted.conch.interfaces import ISession
+from twisted.conch.ssh.factory import SSHFactory
+from twisted.conch.ssh.keys import Key
+from twisted.conch.ssh.session import SSHSession
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from gomux import MuxClientEndpoint, MuxServerEndpoint
+from gomux.tunnel import TunnelLimits, target
+
+PSK = b"a key for the tests with ssh"
+
+
+@implementer(ISession)
+class User(ConchUser):
+    """
+    Somebody who may run commands.
+    """
+
+    process: Any = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channelLookup[b"session"] = SSHSession
+
+    def execCommand(self, protocol: Any, command: bytes) -> None:
+        shell = "/bin/sh"
+        self.process = reactor.spawnProcess(
+            protocol, shell, [shell, "-c", command], env=os.environ
+        )
+
+    def getPty(self, term: Any, windowSize: Any, modes: Any) -> None:
+        raise NotImplementedError
+
+    def openShell(self, protocol: Any) -> None:
+        raise NotImplementedError
+
+    def windowChanged(self, newWindowSize: Any) -> None:
+        pass
+
+    def eofReceived(self) -> None:
+        self.process.closeStdin()
+
+    def closed(self) -> None:
+        pass
+
+
+@implementer(IRealm)
+class Realm:
+    """
+    Lets everybody in who has the key.
+    """
+
+    def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+        return interfaces[0], User(), lambda: None
+
+
+class Run(ProcessProtocol):
+    """
+    Runs a command with some input.
+    """
+
+    transport: Any
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.output = bytearray()
+        self.errors = bytearray()
+        self.ended: Deferred[int] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.transport.write(self.data)
+        self.transport.closeStdin()
+
+    def outReceived(self, data: bytes) -> None:
+        self.output += data
+
+    def errReceived(self, data: bytes) -> None:
+        self.errors += data
+
+    def processEnded(self, reason: Failure) -> None:
+        value: Any = reason.value
+        self.ended.callback(value.exitCode)
+
+    def end(self) -> None:
+        if not self.ended.called:
+            self.transport.signalProcess("KILL")
+
+
+def makeKey() -> Any:
+    return Key(Ed25519PrivateKey.generate())
+
+
+class SSHTests(TestCase):
+    timeout = 60
+
+    def makeServer(self, userKey: Any) -> SSHFactory:
+        """
+        Make conch's server.
+        """
+        hostKey = makeKey()
+        factory = SSHFactory()
+        factory.publicKeys = {hostKey.sshType(): hostKey.public()}
+        factory.privateKeys = {hostKey.sshType(): hostKey}
+        name = getpass.getuser().encode()
+        keys = InMemorySSHKeyDB({name: [userKey.public()]})
+        factory.portal = Portal(Realm(), [SSHPublicKeyChecker(keys)])
+        return factory
+
+    async def test_command(self) -> None:
+        """
+        C{ssh} runs commands at once, each in a stream of its own: 4 MiB go to
+        each and come back.
+        """
+        userKey = makeKey()
+        carrier: Any = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        server: Any = await MuxServerEndpoint(reactor, carrier, PSK).listen(
+            self.makeServer(userKey)
+        )
+        client = MuxClientEndpoint(
+            reactor,
+            TCP4ClientEndpoint(reactor, "127.0.0.1", server.getHost().port),
+            PSK,
+        )
+        tunnel = target("ssh", client, reactor, TunnelLimits())
+        near: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
+            tunnel
+        )
+        identity = self.mktemp()
+        with open(os.open(identity, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(userKey.toString("openssh"))
+        data = os.urandom(4 * 1024 * 1024)
+        runs = [
+            self.ssh(near.getHost().port, identity, "cat; exit 7", data)
+            for _ in range(3)
+        ]
+        for run in runs:
+            self.assertEqual(await run.ended, 7, run.errors.decode())
+            self.assertEqual(run.output, data)
+        self.assertEqual(len(server.factory.muxes), 1)
+        await near.stopListening()
+        await client.close()
+        await server.close()
+
+    def ssh(self, port: int, identity: str, command: str, data: bytes) -> Run:
+        """
+        Start C{ssh}.
+        """
+        path = shutil.which("ssh")
+        assert path is not None, "ssh is needed"
+        options = (
+            "BatchMode=yes",
+            "IdentitiesOnly=yes",
+            "StrictHostKeyChecking=no",
+            f"UserKnownHostsFile={os.devnull}",
+            "LogLevel=ERROR",
+        )
+        run = Run(data)
+        reactor.spawnProcess(
+            run,
+            path,
+            [
+                path,
+                *(f"-o{option}" for option in options),
+                *("-F", os.devnull, "-i", identity, "-p", str(port)),
+                *(f"{getpass.getuser()}@127.0.0.1", command),
+            ],
+            env=os.environ,
+        )
+        self.addCleanup(run.end)
+        return run
