@@ -346,6 +346,20 @@ class LimitTests(SynchronousTestCase):
             rig.sendMany(frame)
             self.check_exceeded(rig)
 
+    def test_lateFramesOutOfOrder(self) -> None:
+        """
+        Late frames for streams that have ended do not count, in whatever order
+        the streams were opened.
+        """
+        rig = Rig(limits=Limits(ignoredBurst=5))
+        for streamID in (4, 0):
+            rig.send(streamID, Flag.OPEN_STREAM)
+            rig.streams.made[-1].stream.loseConnection()
+            rig.run()
+        for _ in range(50):
+            rig.sendMany((0, Flag.DATA, b"late"), (4, Flag.WINDOW_UPDATE, 5))
+        self.assertIsNone(rig.reason())
+
     def test_ignoredRate(self) -> None:
         """
         It may send C{ignoredRate} of them a second.

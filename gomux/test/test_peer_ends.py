@@ -132,6 +132,26 @@ class PeersEndTests(EndsTestCase):
         self.check_lost(ProtocolViolation)
         self.assertIsNone(self.rig.reason())
 
+    def test_dataAfterUnwantedCloseRead(self) -> None:
+        """
+        So it does when this side had refused to read anyway.
+        """
+        self.stream.loseReadConnection()
+        self.rig.send(0, Flag.DATA, b"legal")
+        self.rig.send(*CLOSE_READ)
+        self.assertEqual(self.rig.sent(), [CLOSE_WRITE])
+        self.rig.send(0, Flag.DATA, b"not legal")
+        self.assertEqual(self.rig.sent(), [CLOSE_STREAM])
+        self.check_lost(ProtocolViolation)
+
+    def test_noLateCredit(self) -> None:
+        """
+        No credit is given for a stream that the peer has closed.
+        """
+        self.rig.sendMany((0, Flag.DATA, bytes(40000)), CLOSE_STREAM)
+        self.assertEqual(self.rig.sent(), [])
+        self.assertEqual(len(self.recorder.received), 40000)
+
     def test_lateFrames(self) -> None:
         """
         Trap 12: all kinds of late frames for a stream that has ended are

@@ -287,6 +287,36 @@ class ClosingTests(EndsTestCase):
             self.assertEqual(frames[-1], frame)
             self.assertEqual(producer.calls, ["pause", "resume", *stop])
 
+    def test_pausedIdle(self) -> None:
+        """
+        One that has nothing more to write, and does not say so, does not hold
+        up the end.
+        """
+        producer = PushProducer()
+        self.stream.registerProducer(producer, True)
+        self.stream.write(bytes(131072 + 65536 + 1))
+        self.stream.loseConnection()
+        self.rig.sent()
+        for _ in range(2):
+            self.rig.send(0, Flag.WINDOW_UPDATE, 65536)
+        self.assertEqual(self.rig.sent()[-1], CLOSE_STREAM)
+        self.assertEqual(producer.calls, ["pause", "resume", "stop"])
+        self.check_lost(StreamClosed)
+
+    def test_slowPull(self) -> None:
+        """
+        A pull producer that takes its time is waited for, too.
+        """
+        producer = PullProducer(self.stream, [])
+        producer.resumeProducing = lambda: None  # type: ignore[method-assign]
+        self.stream.registerProducer(producer, False)
+        self.stream.loseConnection()
+        self.assertEqual(self.rig.sent(), [])
+        self.stream.write(b"at last")
+        self.assertEqual(self.rig.sent(), [(0, Flag.DATA, 7)])
+        self.stream.unregisterProducer()
+        self.assertEqual(self.rig.sent(), [CLOSE_STREAM])
+
     def test_unregistered(self) -> None:
         """
         C{unregisterProducer} ends the wait for a paused producer.

@@ -296,6 +296,8 @@ class CarrierTests(SynchronousTestCase):
         for _ in range(3):
             self.clock.advance(1)
         self.assertEqual(self.far.events, ["lost"])
+        self.assertIsInstance(self.far.reason, ConnectionLost)
+        self.assertEqual(self.far.received, [])
 
     def test_halfClose(self) -> None:
         """
