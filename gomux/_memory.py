@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.test_testing -*-
+# -*- test-case-name: gomux.test.test_memory -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 
