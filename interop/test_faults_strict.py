@@ -8,8 +8,6 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.error import ConnectionLost
-from twisted.internet.protocol import Factory
 
 from gomux import GomuxError, Limits, MuxProtocol
 from gomux._crypto import Sealer
@@ -40,7 +38,6 @@ from interop.faults.attacker import (
     KEEPALIVE,
     OPEN,
     PSK,
-    Attacker,
 )
 from interop.faults.cases import (
     CLIENT,
@@ -374,46 +371,3 @@ class StrictAsClient(StrictAsServer):
     @property
     def fromSubject(self) -> Any:
         return self.proxy.toServer
-
-
-class OwnSalt(FaultTestCase):
-    """
-    A mux that gets its own frames back.
-    """
-
-    @row(45, pairing=CLIENT)
-    async def test_echoed(self) -> None:
-        """
-        A client whose hello comes back says so.
-        """
-
-        class Echo(Attacker):
-            def dataReceived(self, data: bytes) -> None:
-                self.transport.write(data)
-
-        echo = Echo(False)
-        factory = Factory.forProtocol(lambda: echo)
-        subject = Subject(PSK, True, None, strict=True)
-        mux = await self.connectTo(self.listen(factory), subject)
-        reason = await mux.whenClosed()
-        self.assertIsInstance(reason, HandshakeFailed)
-        self.assertIn("own frames", str(reason))
-        self.assertIsInstance(await echo.lost, ConnectionLost)
-
-    @row(35, 45, pairing=SERVER)
-    async def test_silent(self) -> None:
-        """
-        Who connects and says nothing, or less than a hello, is dropped when
-        the time for the handshake is up, without a word.
-        """
-        limits = Limits(handshakeTimeout=0.3)
-        subject = Subject(PSK, False, None, strict=True, limits=limits)
-        port = self.listen(subject)
-        for size in (0, 1, 36, 51):
-            attacker = Attacker(True)
-            connected = subject.next()
-            await self.connectTo(port, Factory.forProtocol(lambda a=attacker: a))
-            attacker.transport.write(attacker.frame(KEEPALIVE)[:size])
-            self.assertIsInstance(await (await connected).whenClosed(), HandshakeFailed)
-            await attacker.lost
-            self.assertEqual(attacker.bytesReceived, 0)

@@ -1,0 +1,145 @@
+"""
+The subject in this process and a peer in another one, with a proxy between them
+that does the harm.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from twisted.internet import reactor
+
+from gomux import GomuxError, Limits, MuxProtocol
+from gomux.testing import FaultProxy
+from interop.faults.cases import (
+    App,
+    Apps,
+    FaultTestCase,
+    Subject,
+)
+from interop.harness import PeerTestCase
+
+PSK = "interop secret"
+MEBIBYTE = 1 << 20
+
+
+class Line(App):
+    """
+    Asks for something in the line protocol; answers C{idle} in it.
+    """
+
+    def __init__(self, line: str = "") -> None:
+        super().__init__()
+        self.line = line
+        self.size = 0
+
+    def connectionMade(self) -> None:
+        if self.line:
+            self.transport.write(self.line.encode() + b"\n")
+
+    def dataReceived(self, data: bytes) -> None:
+        self.size += len(data)
+        if data == b"idle\n":
+            self.transport.write(b"ok\n")
+        elif self.size < MEBIBYTE:
+            self.received += data
+
+
+class Raising(Line):
+    """
+    Raises.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        raise ZeroDivisionError("dataReceived")
+
+
+class LiveTestCase(FaultTestCase, PeerTestCase):
+    """
+    The subject in this process, the peer in another one.
+
+    @cvar kind: Of the peer.
+    @cvar listens: Whether the subject does.
+    """
+
+    timeout = 100
+    kind = "this"
+    listens = True
+
+    async def connect(
+        self,
+        *options: str,
+        limits: Limits | None = None,
+        psk: str = PSK,
+        **settings: Any,
+    ) -> MuxProtocol:
+        """
+        Start the peer, and connect it with the subject.
+        """
+        self.apps = Apps(Line)
+        self.subject = Subject(
+            PSK, not self.listens, self.apps, limits=limits, **settings
+        )
+        connected = self.subject.next()
+        if self.listens:
+            self.proxy = FaultProxy(reactor, "127.0.0.1", self.listen(self.subject))
+            self.startProxy()
+            address = f"127.0.0.1:{self.proxy.port}"
+            self.peer = self.spawn(self.kind, "--connect", address, *options, psk=psk)
+        else:
+            self.peer = self.spawn(
+                self.kind, "--listen", "127.0.0.1:0", *options, psk=psk
+            )
+            host, _, port = (await self.peer.line("listening ")).partition(":")
+            self.proxy = FaultProxy(reactor, host, int(port))
+            self.startProxy()
+            await self.connectTo(self.proxy.port, self.subject)
+        mux = await connected
+        self.addCleanup(self._abort, mux)
+        await self.peer.line("mux up")
+        return mux
+
+    def startProxy(self) -> None:
+        """
+        Start the proxy until the end of the test.
+        """
+        self.proxy.start()
+        self.addCleanup(self.proxy.stop)
+        directions = (self.proxy.toServer, self.proxy.toClient)
+        self.toPeer, self.toSubject = directions[:: -1 if self.listens else 1]
+
+    async def _abort(self, mux: MuxProtocol) -> None:
+        mux.abort()
+        await mux.whenClosed()
+
+    def resumePeer(self) -> None:
+        """
+        Let a peer that was stopped go on.
+        """
+        os.kill(self.peer.transport.pid, signal.SIGCONT)
+
+    async def ask(self, mux: MuxProtocol, line: str, kind: type = Line) -> Any:
+        """
+        Open a stream with a command.
+        """
+        return await mux.openStream(Apps(lambda: kind(line)))
+
+    async def assertAnswers(self, mux: MuxProtocol) -> None:
+        """
+        Check that the mux lives.
+        """
+        app = await self.ask(mux, "idle")
+        await self.eventually(lambda: app.received == b"ok\n")
+        app.transport.loseConnection()
+        await app.lost
+
+    async def assertEnds(self, mux: MuxProtocol, error: Any) -> GomuxError:
+        """
+        Check how the mux ends, and that it is logged, once.
+        """
+        reason = await mux.whenClosed().addTimeout(30, reactor)
+        self.assertIsInstance(reason, error)
+        self.assertEqual(len(self.logged("ended", str(reason))), 1)
+        return reason
