@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-One stream of a L{gomux.session.Session}, to be awaited.
+One stream of a L{gomux.Session}, to be awaited.
 
 The stream's transport is paused except while somebody waits to read, so what
 nobody has read stays in the stream, without credit, and the peer can send no
@@ -135,8 +135,8 @@ class Conn(Protocol):
     """
     One stream, to be awaited: what the Go package calls a C{Stream}.
 
-    Made by L{Session.openStream<gomux.session.Session.openStream>} and
-    L{Session.acceptStream<gomux.session.Session.acceptStream>}.
+    Made by L{Session.openStream<gomux.Session.openStream>} and
+    L{Session.acceptStream<gomux.Session.acceptStream>}.
 
     What returns a Deferred may be cancelled: nothing that has come is lost by
     that, and the stream goes on.

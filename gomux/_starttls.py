@@ -34,8 +34,8 @@ def startTLS(
     has the stream, goes on using the same object.
 
     @param stream: the stream.
-    @param contextFactory: as for
-        L{ITLSTransport.startTLS<twisted.internet.interfaces.ITLSTransport.startTLS>}.
+    @param contextFactory: as for the C{startTLS} of
+        L{ITLSTransport<twisted.internet.interfaces.ITLSTransport>}.
     @param isClient: whether this side is TLS's client.
     @param clock: calls later.
     """

@@ -106,7 +106,7 @@ class MuxClientEndpoint:
 
         @param protocolFactory: makes the stream's protocol.
         @return: the protocol, connected.  It can be cancelled.  Fails with
-            L{OpenStreamError<gomux.error.OpenStreamError>}, a
+            L{OpenStreamError<gomux.OpenStreamError>}, a
             L{ConnectError<twisted.internet.error.ConnectError>}, that says why
             when there was no mux in time.
         """

@@ -19,7 +19,7 @@ class GomuxError(Exception):
     Something about a mux or one of its streams went wrong, or came to an end.
 
     @ivar written: how many bytes had been taken of what a
-        L{Conn.write<gomux.session.Conn.write>} that fails with this was to
+        L{Conn.write<gomux.Conn.write>} that fails with this was to
         write.
     """
 

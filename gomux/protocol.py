@@ -174,8 +174,8 @@ class MuxProtocol(Protocol):
         @param factory: makes the stream's protocol, for the L{StreamAddress}
             of the peer's end.
         @return: the protocol, connected.  Fails with L{OpenStreamError} if
-            there can be no new stream on this mux now, and with L{NoProtocol}
-            if the factory makes none.
+            there can be no new stream on this mux now, and with
+            L{twisted.internet.error.NoProtocol} if the factory makes none.
         """
         if not self.canOpen:
             return fail(OpenStreamError("the mux is closing or closed"))

@@ -43,8 +43,6 @@ from gomux.factory import MuxFactory
 from gomux.interfaces import IStreamFactory
 from gomux.protocol import MuxProtocol
 
-__all__ = ["BACKLOG", "Conn", "Listener", "Session"]
-
 #: How many streams of one session, or sessions of one listener, may wait to be
 #: accepted, by default.
 BACKLOG = 256
@@ -171,9 +169,9 @@ class Session:
         Open a stream to the peer.
 
         @return: the stream.  Fails with L{ConnectionClosed},
-            L{PeerClosedConnection<gomux.error.PeerClosedConnection>} or
+            L{PeerClosedConnection<gomux.PeerClosedConnection>} or
             whatever else ended the mux, and with
-            L{OpenStreamError<gomux.error.OpenStreamError>} if there can be no
+            L{OpenStreamError<gomux.OpenStreamError>} if there can be no
             new stream on it now.
         """
         reason = ConnectionClosed() if self._closed else self._reason
@@ -190,7 +188,7 @@ class Session:
         stops reading instead, which stops every stream of the mux.)
 
         @return: the stream; may be cancelled.  Fails with L{ConnectionClosed},
-            L{PeerClosedConnection<gomux.error.PeerClosedConnection>} or
+            L{PeerClosedConnection<gomux.PeerClosedConnection>} or
             whatever else ended the mux, once all streams that came before
             that have been accepted.
         """

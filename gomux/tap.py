@@ -339,10 +339,16 @@ class Options(_Options):
         return kind(**{f.name: self[_optionName(f.name)] for f in fields(kind)})
 
 
-for _name, _method in list(vars(Options).items()):
-    if _name.startswith("opt_"):
-        # C{--help} would show how they are indented.
-        _method.__doc__ = " ".join(_method.__doc__.split())
+def _unindentHelp() -> None:
+    """
+    C{--help} would show how the methods' docstrings are indented.
+    """
+    for name, method in vars(Options).items():
+        if name.startswith("opt_"):
+            method.__doc__ = " ".join((method.__doc__ or "").split())
+
+
+_unindentHelp()
 
 
 def _withoutSecrets(endpoint: str) -> str:
