@@ -11,7 +11,8 @@ sealed only then, so their nonces follow the order on the wire.
 
 Streams with something to send stand in one of two queues.  One that had
 nothing to send before joins the I{fresh} queue; once it has had a turn and has
-more, it moves to the I{bulk} queue, and there the streams take turns.  The
+more, or has waited for window, it joins the I{bulk} queue, and there the streams
+take turns.  The
 fresh queue goes first, so a small write does not wait for other streams'
 megabytes, but for each frame's worth of fresh data one bulk stream gets its
 turn, so many small writers cannot starve a large one.
@@ -194,13 +195,19 @@ class Scheduler:
         self._credits[streamID] = self._credits.get(streamID, 0) + size
         self._wakeUp()
 
-    def activate(self, stream: IOutput) -> None:
+    def activate(self, stream: IOutput, fresh: bool = True) -> None:
         """
         A stream may have become L{sendable<IOutput.sendable>}.
+
+        @param fresh: whether it had nothing to send before, as opposed to no
+            window for it.
         """
         if not stream.queued and stream.sendable():
             stream.queued = True
-            self._fresh.append(stream)
+            # Who writes more as soon as it has had its turn, while we write,
+            # has had more to send all along.
+            queue = self._fresh if fresh and not self._pumping else self._bulk
+            queue.append(stream)
             self._wakeUp()
 
     def forget(self, streamID: int) -> None:

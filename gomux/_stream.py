@@ -107,9 +107,11 @@ class IStreamMux(Protocol):
         Call a function from the reactor, as soon as it can.
         """
 
-    def activate(self, stream: Stream) -> None:
+    def activate(self, stream: Stream, fresh: bool) -> None:
         """
         The stream may have become able to send.
+
+        @param fresh: whether it had nothing to send before.
         """
 
     def sendControl(self, streamID: int, flag: int) -> None:
@@ -264,14 +266,15 @@ class Stream:
         if not data or not self._acceptsOutput():
             return
         output = self._output
-        if output is NO_OUTPUT:
+        fresh = output is NO_OUTPUT
+        if fresh:
             output = self._output = Output()
             self.touched = True
         output.append(data)
         if output.size > HIGH_WATER:
             self._pauseProducer()
         if not self.queued:
-            self._mux.activate(self)
+            self._mux.activate(self, fresh)
 
     def _acceptsOutput(self) -> bool:
         """
@@ -575,7 +578,7 @@ class Stream:
         """
         self.sendWindow.credit(size)
         if self._output.size and not self.queued:
-            self._mux.activate(self)
+            self._mux.activate(self, False)
 
     def frameCloseRead(self) -> None:
         """

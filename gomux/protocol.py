@@ -416,11 +416,11 @@ class MuxProtocol(Protocol):
         self._soon.append(function)
         self._wake()
 
-    def activate(self, stream: Stream) -> None:
+    def activate(self, stream: Stream, fresh: bool) -> None:
         """
         The stream may have become able to send.
         """
-        self._scheduler.activate(stream)
+        self._scheduler.activate(stream, fresh)
 
     def sendControl(self, streamID: int, flag: int) -> None:
         """

@@ -356,6 +356,38 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual([frame[0] for frame in self.frames()], [2, 4, 0])
         self.assertEqual(self.woken, 1)
 
+    def test_refilled(self) -> None:
+        """
+        A stream that is filled again whenever it has had its turn goes behind
+        one that has something to send for the first time.
+        """
+
+        class Refilled(Output):
+            def outputTaken(stream) -> None:
+                super().outputTaken()
+                stream.size = 65536
+                self.scheduler.activate(stream)
+
+        for streamID in (0, 2, 4):
+            self.scheduler.activate(Refilled(streamID, 65536))
+        self.room = 6
+        self.scheduler.pump()
+        self.frames()
+        self.scheduler.activate(Output(6, 10))
+        self.room = 1
+        self.scheduler.resumeProducing()
+        self.assertEqual(self.frames()[0][0], 6)
+
+    def test_waitedForWindow(self) -> None:
+        """
+        So does one that had something to send all along, and no window.
+        """
+        for streamID in (0, 2, 4):
+            self.scheduler.activate(Output(streamID, 65536), fresh=False)
+        self.scheduler.activate(Output(6, 10))
+        self.scheduler.pump()
+        self.assertEqual([frame[0] for frame in self.frames()], [6, 0, 2, 4])
+
     def test_noNonce(self) -> None:
         """
         When the nonces have run out what is sealed already is written, then
