@@ -111,7 +111,7 @@ def page() -> str:
         f"- {', '.join(map(str, numbers))}: {reason}."
         for reason, numbers in reasons.items()
     ]
-    lines += ["", "The reference fails by itself:", ""]
+    lines += ["", "What is known of the reference by itself:", ""]
     lines += [f"- {number}: {text}." for number, text in REFERENCE_FAILS.items()]
     return "\n".join(lines) + "\n"
 
