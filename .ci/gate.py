@@ -305,6 +305,10 @@ def mutation(gate: Gate) -> None:
     gate.measured("mutation", "python", ".ci/mutation.py", limit=300)
 
 
+def fuzz(gate: Gate) -> None:
+    gate.measured("fuzz", *("python", "-m", "fuzz", "all", "--seconds", "30"), limit=90)
+
+
 def docs(gate: Gate) -> None:
     gate.single(
         "docs",
@@ -340,7 +344,7 @@ def packages(gate: Gate) -> None:
 STEPS: Mapping[str, Callable[[Gate], None]] = {
     step.__name__: step
     for step in (
-        *(format, lint, types, tests, mutation, interop),
+        *(format, lint, types, tests, mutation, fuzz, interop),
         *(packages, docs, api, news),
     )
 }

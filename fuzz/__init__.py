@@ -1,0 +1,3 @@
+"""
+Fuzzing: C{python -m fuzz TARGET --seconds N}, see L{fuzz.__main__}.
+"""

@@ -1,0 +1,19 @@
+"""
+What runs in a process of its own: a target under atheris, whose options follow
+the target's name.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+from twisted.logger import globalLogBeginner
+
+with atheris.instrument_imports(include=["gomux"]):
+    from gomux.test.fuzztargets import TARGETS
+
+if __name__ == "__main__":
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+    atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
+    atheris.Fuzz()

@@ -1,0 +1,87 @@
+"""
+The inputs that the fuzzer of C{fuzz/} has found worth keeping, and that its
+targets notice what they are there for.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux._frame import Flag
+from gomux._stream import Stream
+from gomux._window import ReceiveWindow
+from gomux.error import GomuxError
+from gomux.test.fuzztargets import ApplicationError, Script, corpus, mux, parser
+
+#: A peer opens a stream that echoes, sends 300 bytes on it, and closes it.
+SCRIPT = bytes([0, 1, 2, 0, 0, 0, 44, 1, 5, 0])
+
+
+class CorpusTests(SynchronousTestCase):
+    """
+    L{gomux.test.fuzztargets}
+    """
+
+    def test_parser(self) -> None:
+        """
+        All inputs that are kept for the parser do well.
+        """
+        for data in corpus("parser"):
+            parser(data)
+
+    def test_mux(self) -> None:
+        """
+        All inputs that are kept for the mux do well.
+        """
+        for data in corpus("mux"):
+            mux(data)
+        self.flushLoggedErrors(ApplicationError)
+
+    def test_script(self) -> None:
+        """
+        A script does what it says.
+        """
+        script = Script(SCRIPT)
+        script.run()
+        [application] = script.applications.made
+        self.assertEqual(application.events, ["made", "data", "lost"])
+        self.assertEqual(len(application.received), 300)
+        self.assertEqual(application.received, script.received[0])
+        self.assertEqual(script.opens, {0: 1})
+        self.assertIsInstance(script.ends[0], GomuxError)
+
+    def test_strictScript(self) -> None:
+        """
+        One for a mux in strict mode gets there, too.
+        """
+        script = Script(bytes([2]) + SCRIPT[1:])
+        script.run()
+        self.assertTrue(script.rig.mux.authenticated)
+        self.assertEqual(len(script.received[0]), 300)
+
+    def test_lostCredit(self) -> None:
+        """
+        Credit that goes missing is noticed.
+        """
+        self.patch(ReceiveWindow, "consumed", lambda window, size: 0)
+        self.assertRaises(AssertionError, mux, SCRIPT)
+
+    def test_noEnd(self) -> None:
+        """
+        A stream without an end is noticed.
+        """
+        self.patch(Stream, "_lose", lambda stream: None)
+        self.assertRaises(AssertionError, mux, SCRIPT)
+
+    def test_otherError(self) -> None:
+        """
+        So is an error that is not the peer's fault.
+        """
+
+        def fail(stream: Stream, size: int) -> None:
+            raise ZeroDivisionError
+
+        self.patch(Stream, "frameCredit", fail)
+        step = bytes([Flag.WINDOW_UPDATE, 0, 1, 0])
+        self.assertRaises(AssertionError, mux, SCRIPT[:-2] + step)
+        self.flushLoggedErrors(ZeroDivisionError)
