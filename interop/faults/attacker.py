@@ -34,7 +34,10 @@ WINDOW = 131072
 
 PSK = "the secret of the fault tests"
 
-WAIT = 20.0
+LONG = bool(os.environ.get("GOMUX_FAULTS_LONG"))
+"""Whether the tests that take their time have their full length."""
+
+WAIT = 60.0 if LONG else 20.0
 """Seconds to wait for anything."""
 
 

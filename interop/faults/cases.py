@@ -26,9 +26,6 @@ from zope.interface import implementer
 from gomux import GomuxError, Limits, MuxFactory, MuxProtocol
 from interop.faults.attacker import PSK, WAIT, Attacker
 
-LONG = bool(os.environ.get("GOMUX_FAULTS_LONG"))
-"""Whether the tests that take their time have their full length."""
-
 SERVER, CLIENT = "as server", "as client"
 GO_CLIENT, GO_SERVER = "Go client", "Go server"
 PAIRINGS = (SERVER, CLIENT, GO_CLIENT, GO_SERVER)

@@ -19,7 +19,7 @@ from gomux.error import (
     WriteStalled,
 )
 from gomux.testing import cut, drop, flip
-from interop.faults.attacker import CLOSE, DATA, OPEN
+from interop.faults.attacker import CLOSE, DATA, LONG, OPEN
 from interop.faults.cases import (
     row,
 )
@@ -137,12 +137,13 @@ class LiveRows(LiveTestCase):
         """
         A peer that stands still for less long is not.
         """
-        mux = await self.connect(limits=Limits(writeStall=6.0))
+        limits, stall = (Limits(), 30.0) if LONG else (Limits(writeStall=6.0), 1.5)
+        mux = await self.connect(limits=limits)
         app = await self.ask(mux, f"sink {8 * MEBIBYTE}")
         self.peer.signal("STOP")
         app.transport.write(bytes(8 * MEBIBYTE))
         await self.eventually(lambda: app.transport.unsent < 8 * MEBIBYTE - 100000)
-        reactor.callLater(1.5, self.resumePeer)
+        reactor.callLater(stall, self.resumePeer)
         await self.eventually(lambda: app.received == b"ok\n")
         await self.assertAnswers(mux)
 
