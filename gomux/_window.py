@@ -32,6 +32,8 @@ _WORTH_GROWING = 1.4
 _FEW = 196608
 #: A windowful that passes faster than this, in seconds, has no delay to fill.
 _NO_DELAY = 0.002
+#: What is left of the best rate after each windowful that does not reach it.
+_FORGET = 0.9
 
 
 class SendWindow:
@@ -64,14 +66,25 @@ class Growth:
     @ivar maxWindow: the most that one window may have.
     @ivar available: how many bytes are left for all.
     @ivar passed: how many bytes all streams of the mux have consumed.
+    @ivar best: how fast they were when they were fast, in bytes a second: what
+        the path can do, also if somebody just slows it down.
     """
 
-    __slots__ = ("maxWindow", "available", "passed")
+    __slots__ = ("maxWindow", "available", "passed", "best")
 
     def __init__(self, maxWindow: int, maxGrowth: int) -> None:
         self.maxWindow = maxWindow
         self.available = maxGrowth
         self.passed = 0
+        self.best = 0.0
+
+    def see(self, rate: float) -> None:
+        """
+        A windowful has passed on the mux.
+
+        @param rate: how fast, in bytes a second.
+        """
+        self.best = max(rate, self.best * _FORGET)
 
 
 class ReceiveWindow:
@@ -102,7 +115,9 @@ class ReceiveWindow:
         # When the windowful began, and what had passed on the mux by then.
         self._since = 0.0
         self._before = 0
-        self._rate = 0.0
+        # How fast the stream was when the window last grew; none before the
+        # first windowful.
+        self._rate: float | None = None
 
     def received(self, size: int) -> None:
         """
@@ -149,16 +164,21 @@ class ReceiveWindow:
         elapsed = now - self._since
         onMux = growth.passed - self._before
         rate = self._passed / elapsed if elapsed > 0 else 0.0
+        isFirst = self._rate is None
+        if not isFirst:
+            growth.see(onMux / elapsed if elapsed > 0 else 0.0)
         self._since = now
         self._before = growth.passed
         self._passed = 0
         more = min(self.size, growth.maxWindow - self.size, growth.available)
-        if more <= 0 or rate <= self._rate * _WORTH_GROWING:
-            return 0
-        if self.size * elapsed < _NO_DELAY * onMux and onMux > _FEW:
+        if more > 0 and onMux > _FEW:
+            if isFirst or self.size < _NO_DELAY * growth.best:
+                more = 0
+        if more <= 0 or rate <= (self._rate or 0.0) * _WORTH_GROWING:
+            self._rate = self._rate or 0.0
             return 0
         # The first windowful waited for no credit: its rate is that of a burst.
-        self._rate = rate if self.size > INITIAL_WINDOW else 0.0
+        self._rate = 0.0 if isFirst else rate
         growth.available -= more
         self.size += more
         self.available += more

@@ -170,6 +170,39 @@ class GrowthTests(SynchronousTestCase):
             self.assertEqual(self.stream(window, growth, rate), 0)
         self.assertEqual(window.size, size)
 
+    def test_fastPath(self) -> None:
+        """
+        On a path that is known to be fast a window gets as large as it takes to
+        keep both ends busy, and no larger when somebody slows it down.
+        """
+        window, growth = ReceiveWindow(), Growth(1 << 30, 1 << 30)
+        self.stream(window, growth, 1e9)
+        self.assertEqual(window.size, 2 * INITIAL_WINDOW)
+        for rate in (1e9, 1e7, 3e7, 1e9, 1e7):
+            self.assertEqual(self.stream(window, growth, rate), 0)
+
+    def test_fastPathShared(self) -> None:
+        """
+        Nor does it grow at all when other streams keep the path busy.
+        """
+        growth = Growth(1 << 30, 1 << 30)
+        windows = [ReceiveWindow() for _ in range(4)]
+        for _ in range(100):
+            for window in windows:
+                self.now += 16384 / 1e9
+                self.assertEqual(window.grow(16384, self.now, growth), 0)
+
+    def test_slowPath(self) -> None:
+        """
+        What one burst pretended is forgotten where the path is slow.
+        """
+        window, growth = ReceiveWindow(), Growth(1 << 20, 1 << 30)
+        self.stream(window, growth, 1e9)
+        self.stream(window, growth, 1e9)
+        for _ in range(100):
+            self.stream(window, growth, window.size / 0.05)
+        self.assertEqual(window.size, 1 << 20)
+
     def test_maxWindow(self) -> None:
         """
         One window grows no further than C{maxWindow}.
