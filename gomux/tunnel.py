@@ -70,8 +70,8 @@ class TunnelLimits:
 
     @ivar maxWaiting: how many connections may wait for a mux.
 
-    @ivar maxConnections: how many connections one forwarding endpoint carries
-        at a time.  More are closed at once.
+    @ivar maxConnections: how many connections one forwarding endpoint, or the
+        target, has at a time.  More are closed at once.
 
     @ivar maxRetryDelay: how long to wait at most before the next attempt to
         connect to a peer that could not be reached.
@@ -185,7 +185,7 @@ def target(
         connecting = maybeDeferred(endpoint.connect, factory)
         return connecting.addTimeout(limits.targetTimeout, clock)
 
-    return Tunnel(name, connect, clock)
+    return Tunnel(name, connect, clock, limits.maxConnections)
 
 
 class _Bridge:

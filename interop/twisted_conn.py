@@ -14,8 +14,7 @@ from typing import Any
 from peerlib import BUFFER_SIZE, DriverFailed, isPatternAt, patternChunks
 from twisted.internet.interfaces import IReactorTime
 
-from gomux import GomuxError
-from gomux.session import Conn
+from gomux import Conn, GomuxError
 
 
 class Script(Conn):

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.task import react
 
-from gomux.session import Session
+from gomux import Session
 
 PSK = open("gomux.psk").readline().rstrip("\n")
 

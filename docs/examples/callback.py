@@ -3,8 +3,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import react
 from twisted.protocols.wire import Echo
 
-from gomux import MuxFactory
-from gomux.session import Session
+from gomux import MuxFactory, Session
 
 PSK = open("gomux.psk").readline().rstrip("\n")
 

@@ -1,8 +1,8 @@
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.task import react
 
+from gomux import Session
 from gomux.error import DeadlineExceeded
-from gomux.session import Session
 
 PSK = open("gomux.psk").readline().rstrip("\n")
 

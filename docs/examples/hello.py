@@ -1,7 +1,7 @@
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.task import react
 
-from gomux.session import Session
+from gomux import Session
 
 
 async def main(reactor):

@@ -2,8 +2,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import react
 
+from gomux import Session
 from gomux.error import GomuxError
-from gomux.session import Session
 
 PSK = open("gomux.psk").readline().rstrip("\n")
 

@@ -1,7 +1,7 @@
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import react
 
-from gomux.session import Session
+from gomux import Session
 
 PSK = open("gomux.psk").readline().rstrip("\n")
 

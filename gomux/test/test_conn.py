@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from gomux._address import StreamAddress
+from gomux._conn import Conn
 from gomux._stream import HIGH_WATER
 from gomux._strict import Salts
 from gomux._window import INITIAL_WINDOW
@@ -32,7 +33,7 @@ from gomux.error import (
     WriteClosed,
 )
 from gomux.factory import MuxFactory
-from gomux.session import BACKLOG, Conn, _SessionFactory
+from gomux.session import BACKLOG, _SessionFactory
 from gomux.testing import PSK, MuxPair
 
 _T = TypeVar("_T")

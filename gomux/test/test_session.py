@@ -19,6 +19,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
+from gomux._conn import Conn
 from gomux._limits import Limits
 from gomux.error import (
     AuthenticationFailed,
@@ -32,7 +33,7 @@ from gomux.error import (
     Truncated,
 )
 from gomux.interfaces import IStreamFactory
-from gomux.session import Conn, Listener, Session, _Streams
+from gomux.session import Listener, Session, _Streams
 from gomux.test.test_conn import LARGE, SessionPair
 from gomux.testing import PSK
 
@@ -537,7 +538,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.task import react
-from gomux.session import Session
+from gomux import Session
 
 async def inTask(session):
     loop = asyncio.get_running_loop()
