@@ -611,6 +611,14 @@ class ForwardTests(SynchronousTestCase):
         self.rig.flush()
         self.assertIsNot(self.rig.here.buildProtocol(HERE), None)
 
+    def test_maxTargetConnections(self) -> None:
+        """
+        Nor does the target get more, from peers that open more streams.
+        """
+        for _ in range(3):
+            self.rig.open()
+        self.assertIs(self.rig.there.buildProtocol(HERE), None)
+
     def test_inTurn(self) -> None:
         """
         Connections take turns over the muxes that are up.
