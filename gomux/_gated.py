@@ -29,7 +29,7 @@ from gomux.error import (
     PeerVanished,
     ProtocolViolation,
 )
-from gomux.protocol import LOOKS, MuxProtocol
+from gomux.protocol import LOOKS, MuxProtocol, errorOf
 
 if TYPE_CHECKING:
     from gomux.factory import MuxFactory
@@ -222,7 +222,7 @@ class StrictMuxProtocol(GatedMuxProtocol):
         if not self.authenticated:
             return HandshakeFailed(
                 "the carrier ended before the peer had answered; wrong pre-shared"
-                " key, or a peer that is not in strict mode?"
+                f" key, or a peer that is not in strict mode?{errorOf(reason)}"
             )
         return super()._reasonOf(reason)
 

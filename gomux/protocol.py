@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import NoProtocol
+from twisted.internet.error import ConnectionDone, NoProtocol
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProtocol,
@@ -375,7 +375,7 @@ class MuxProtocol(Protocol):
         if not self.authenticated:
             return Truncated(
                 "before any authenticated frame came;"
-                " wrong pre-shared key, or no gomux peer?"
+                f" wrong pre-shared key, or no gomux peer?{errorOf(reason)}"
             )
         return Truncated(reason.getErrorMessage())
 
@@ -691,6 +691,17 @@ class MuxProtocol(Protocol):
         self._stallCall = self._clock.callLater(
             self._limits.writeStall / LOOKS, self._look, scheduler.batches, looks
         )
+
+
+def errorOf(reason: Failure) -> str:
+    """
+    @param reason: why a carrier ended before anything came of it.
+    @return: what to add where that was for an error, such as a certificate
+        that TLS did not accept.
+    """
+    if reason.check(ConnectionDone):
+        return ""
+    return f" The carrier's own error: {reason.getErrorMessage()}"
 
 
 def startFactory(factory: object) -> None:

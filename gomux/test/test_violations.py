@@ -17,6 +17,7 @@ from gomux.error import (
     Truncated,
 )
 from gomux.test.helpers import Recorders, Rig
+from gomux.test.strictrig import StrictRig
 from gomux.testing import MuxPair
 
 
@@ -119,6 +120,15 @@ class ViolationTests(SynchronousTestCase):
         reason = rig.reason()
         self.assertIsInstance(reason, Truncated)
         self.assertIn("wrong pre-shared key", str(reason))
+        self.assertNotIn("own error", str(reason))
+
+    def test_carrierError(self) -> None:
+        """
+        Where the carrier has an error of its own, as TLS may, that is told too.
+        """
+        for rig in (Rig(isClient=True), StrictRig(isClient=True, up=False)):
+            rig.carrier._lose(ZeroDivisionError("certificate verify failed"))
+            self.assertIn("own error: certificate verify failed", str(rig.reason()))
 
     def test_truncatedLater(self) -> None:
         """
