@@ -20,15 +20,16 @@ from twisted.internet.ssl import PrivateCertificate
 NAME = "gomux.test"
 
 
-def makePEM() -> bytes:
+def makePEM(host: str = NAME) -> bytes:
     """
+    @param host: what the certificate is for.
     @return: a private key and a certificate that it signed itself.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.timezone.utc)
     day = datetime.timedelta(days=1)
-    alternatives = x509.SubjectAlternativeName([x509.DNSName(NAME)])
+    alternatives = x509.SubjectAlternativeName([x509.DNSName(host)])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
