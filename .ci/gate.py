@@ -309,6 +309,14 @@ def fuzz(gate: Gate) -> None:
     gate.measured("fuzz", *("python", "-m", "fuzz", "all", "--seconds", "30"), limit=90)
 
 
+def soak(gate: Gate) -> None:
+    """
+    The short form; docs/soak.rst has what came of the long one.
+    """
+    options = ("--seconds", "60", "--streams", "500", "--interval", "3")
+    gate.measured("soak", *("python", "-m", "interop.soak"), *options, limit=150)
+
+
 def docs(gate: Gate) -> None:
     gate.single(
         "docs",
@@ -344,7 +352,7 @@ def packages(gate: Gate) -> None:
 STEPS: Mapping[str, Callable[[Gate], None]] = {
     step.__name__: step
     for step in (
-        *(format, lint, types, tests, mutation, fuzz, interop),
+        *(format, lint, types, tests, mutation, fuzz, interop, soak),
         *(packages, docs, api, news),
     )
 }

@@ -1,0 +1,579 @@
+"""
+The soak test: many streams between two processes while everything that can go
+wrong does, over and over::
+
+    python -m interop.soak --seconds 120 --streams 500
+
+A client process keeps its streams going through a L{FaultProxy} to a server
+process.  Every few seconds, once all is well again, there is another fault: one
+of the processes is killed, or the server comes back with another key, or the
+network resets, cuts, stalls, swallows, delays, flips, drops or repeats
+something.  Both ends compare every byte.  Memory and descriptors of both are
+looked at each second.
+
+It fails on a wrong byte; if it takes too long until right bytes come through
+again, which for 99 in 100 kills is L{RECOVERY} seconds; on a traceback; and on
+memory or descriptors that do not stay where they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import LoopingCall, deferLater, react
+from twisted.python.failure import Failure
+
+from gomux.testing import (
+    Action,
+    Direction,
+    FaultProxy,
+    WireFrame,
+    blackHole,
+    cut,
+    delay,
+    drop,
+    duplicate,
+    flip,
+    stall,
+    swap,
+)
+from interop.harness import HERE
+from interop.peerlib import percentile
+
+PSK, OTHER_PSK = "the pre-shared key of the soak test", "quite another pre-shared key"
+
+#: Within how many seconds 99 of 100 kills must be over.
+RECOVERY = 5.0
+#: Within how many seconds any fault must be: some show only by silence.
+PATIENCE = 30.0
+#: By how much the memory of a process that is not killed may grow from the second
+#: quarter of its time to the last, in bytes.
+GROWTH = 16 << 20
+#: How many descriptors a process may have more than when it started: what the
+#: network has swallowed stays until it is noticed.
+DESCRIPTORS = 8
+WINDOW = 131072
+
+KILLS = ("kill the server", "kill the client")
+OTHER_KEY = "another key"
+
+
+class Process(ProcessProtocol):
+    """
+    One of the two ends.
+
+    @ivar last: the last line of counts.
+    @ivar total: the counts of all processes that had this role.
+    """
+
+    def __init__(self, role: str, soak: Soak, arguments: list[str]) -> None:
+        self.role = role
+        self.total: dict[str, int] = {"done": 0, "cut": 0, "wrong": 0, "bytes": 0}
+        self.tracebacks = ""
+        self.pid = 0
+        self.base = 0
+        self.since = 0.0
+        self.descriptors = 0
+        self._soak = soak
+        self._arguments = arguments
+        self._partial = b""
+        self.last: dict[str, Any] = {}
+        self.ended: Deferred[None] = Deferred()
+        self.ready: Deferred[None] = Deferred()
+
+    def start(self, psk: str = PSK) -> None:
+        self._errors = b""
+        self._partial = b""
+        self.last = {}
+        self.base = self.descriptors = 0
+        self.ended = Deferred()
+        self.ready = Deferred()
+        path = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "GOMUX_PSK": psk}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+        command = [sys.executable, "-m", "interop.soak_peer", self.role]
+        process = reactor.spawnProcess(
+            self, sys.executable, command + self._arguments, env=environment
+        )
+        self.pid = process.pid
+        self.since = time.monotonic()
+
+    def signal(self, name: str) -> Deferred[None]:
+        """
+        @return: fires when the process has ended.
+        """
+        try:
+            self.transport.signalProcess(name)
+        except ProcessExitedAlready:
+            pass
+        return self.ended
+
+    def outReceived(self, data: bytes) -> None:
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            said = json.loads(line)
+            for name in self.total:
+                self.total[name] += said[name] - self.last.get(name, 0)
+            self.last = said
+            if not self.ready.called:
+                self.ready.callback(None)
+            if "up" in said:
+                self._soak.isUp(said["t"])
+
+    def errReceived(self, data: bytes) -> None:
+        self._errors = (self._errors + data)[-20000:]
+        if b"Traceback" in self._errors and not self.tracebacks:
+            reactor.callLater(0.5, self._keepErrors)
+
+    def _keepErrors(self) -> None:
+        self.tracebacks = self.tracebacks or self._errors.decode(errors="replace")
+
+    def processEnded(self, reason: Failure) -> None:
+        self.ended.callback(None)
+
+    def usage(self) -> tuple[int, int]:
+        """
+        @return: its resident bytes, and how many descriptors it has.
+        """
+        try:
+            with open(f"/proc/{self.pid}/statm") as statm:
+                fields = statm.read().split()
+            descriptors = len(os.listdir(f"/proc/{self.pid}/fd"))
+        except (FileNotFoundError, ProcessLookupError):
+            return 0, 0
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE"), descriptors
+
+
+@dataclass
+class Sample:
+    """
+    What was seen at one time.
+    """
+
+    seconds: float
+    serverBytes: int
+    serverDescriptors: int
+    clientBytes: int
+    clientDescriptors: int
+    streams: int
+    faults: int
+
+
+@dataclass
+class Recovery:
+    """
+    A fault that is over.
+
+    @ivar seconds: how long it took until right bytes came through a new mux.
+    """
+
+    fault: str
+    seconds: float
+
+
+@dataclass
+class Verdict:
+    """
+    What came of it.
+
+    @ivar problems: what should not have been.
+    """
+
+    recoveries: list[Recovery] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+class Soak:
+    """
+    One run.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.random = random.Random(options.seed)
+        self.verdict = Verdict()
+        self.samples: list[Sample] = []
+        self.kills = 0
+        self.faults = 0
+        self._fault = ""
+        self._since = 0.0
+        self._recovered: Deferred[None] | None = None
+        self._lastKill = 0.0
+
+    async def run(self) -> Verdict:
+        """
+        Do it all.
+        """
+        options = self.options
+        mode = "compatible" if options.compatible else "strict"
+        port = self._freePort()
+        self.proxy = FaultProxy(reactor, "127.0.0.1", port)
+        self.proxy.start()
+        streams = str(options.streams)
+        self.server = Process("server", self, [str(port), streams, mode])
+        self.client = Process("client", self, [str(self.proxy.port), streams, mode])
+        self.processes = (self.server, self.client)
+        self._await("start")
+        self._started = self._since
+        for process in self.processes:
+            process.start()
+            await process.ready
+        await self._recovery()
+        sampling = LoopingCall(self._sample)
+        sampling.start(1.0)
+        try:
+            await self._injectFaults()
+        finally:
+            sampling.stop()
+            await self._end()
+        self._judge()
+        return self.verdict
+
+    def _freePort(self) -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    async def _injectFaults(self) -> None:
+        end = time.monotonic() + self.options.seconds
+        faults = self._schedule()
+        while True:
+            await deferLater(reactor, self.options.interval)
+            if time.monotonic() >= end:
+                return
+            name, fault = next(faults)
+            self.faults += 1
+            if name in KILLS:
+                self.kills += 1
+            if name in (*KILLS, OTHER_KEY):
+                self._lastKill = time.monotonic()
+            self._await(name)
+            await fault()
+            if name in HARMLESS:
+                self._recovered = None
+            else:
+                await self._recovery()
+
+    def _schedule(self) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """
+        All kinds of fault in a random order, kills as often as all others as
+        long as there are to be any; then again.
+        """
+        kills = {KILLS[0]: self._killServer, KILLS[1]: self._killClient}
+        others: dict[str, Callable[[], Any]] = {
+            "reset": self._reset,
+            OTHER_KEY: self._otherKey,
+        }
+        others |= {
+            name: self._onNextFrame(action)
+            for name, action in NETWORK.items()
+            if not (self.options.compatible and name in UNNOTICED)
+        }
+        while True:
+            turn = [*others.items()]
+            self.random.shuffle(turn)
+            for name, fault in turn:
+                if self.kills < self.options.kills:
+                    yield self.random.choice([*kills.items()])
+                elif name == OTHER_KEY:
+                    # From here on memory is compared, so let the processes live.
+                    continue
+                yield name, fault
+
+    # Faults
+
+    def _await(self, fault: str) -> None:
+        """
+        There is a fault from now on.
+        """
+        self._fault = fault
+        self._since = time.monotonic()
+        self._recovered = Deferred()
+
+    def isUp(self, when: float) -> None:
+        """
+        Right bytes have come through a new mux.
+        """
+        waiting = self._recovered
+        if waiting is not None and not waiting.called and when > self._since:
+            seconds = when - self._since
+            self.verdict.recoveries.append(Recovery(self._fault, seconds))
+            waiting.callback(None)
+
+    async def _recovery(self) -> None:
+        assert self._recovered is not None
+        self._recovered.addTimeout(PATIENCE, reactor)
+        try:
+            await self._recovered
+        except Exception:
+            self.verdict.problems.append(
+                f"{self._fault}: not over after {PATIENCE:g} seconds"
+            )
+        finally:
+            for direction in (self.proxy.toServer, self.proxy.toClient):
+                direction.clear()
+
+    async def _kill(self, process: Process) -> None:
+        await process.signal("KILL")
+        process.start()
+
+    async def _killServer(self) -> None:
+        await self._kill(self.server)
+
+    async def _killClient(self) -> None:
+        await self._kill(self.client)
+
+    async def _otherKey(self) -> None:
+        """
+        Let the server have another key for a while.
+        """
+        await self.server.signal("KILL")
+        self.server.start(OTHER_PSK)
+        await self.server.ready
+        await deferLater(reactor, 2.0)
+        await self.server.signal("KILL")
+        self._await(self._fault)
+        self.server.start()
+
+    async def _reset(self) -> None:
+        self.proxy.reset()
+
+    def _onNextFrame(self, action: Action) -> Callable[[], Any]:
+        async def fault() -> None:
+            direction: Direction = self.random.choice(
+                [self.proxy.toServer, self.proxy.toClient]
+            )
+            met = False
+
+            def isNext(frame: WireFrame) -> bool:
+                nonlocal met
+                before, met = met, True
+                return not before
+
+            direction.clear()
+            direction.when(isNext, action)
+
+        return fault
+
+    # What is looked at
+
+    def _sample(self) -> None:
+        usages = [process.usage() for process in self.processes]
+        now = time.monotonic()
+        for process, (size, descriptors) in zip(self.processes, usages, strict=True):
+            if process.last and not process.base:
+                process.base, process.descriptors = size, descriptors
+            elif process.base and size:
+                most = process.base + self.options.streams * WINDOW + (64 << 20)
+                if size > most:
+                    self._problem(f"the {process.role} has {size >> 20} MiB")
+                if descriptors > process.descriptors + DESCRIPTORS:
+                    self._problem(f"the {process.role} has {descriptors} descriptors")
+        (serverBytes, serverDescriptors), (clientBytes, clientDescriptors) = usages
+        self.samples.append(
+            Sample(
+                round(now - self._started, 2),
+                serverBytes,
+                serverDescriptors,
+                clientBytes,
+                clientDescriptors,
+                self.client.last.get("open", 0),
+                self.faults,
+            )
+        )
+
+    def _problem(self, text: str) -> None:
+        if len(self.verdict.problems) < 20:
+            self.verdict.problems.append(text)
+
+    async def _end(self) -> None:
+        for process in (self.client, self.server):
+            process.signal("TERM")
+            process.ended.addTimeout(PATIENCE, reactor)
+            try:
+                await process.ended
+            except Exception:
+                self._problem(f"the {process.role} did not end")
+                process.ended = Deferred()
+                await process.signal("KILL")
+        await self.proxy.stop()
+
+    def _judge(self) -> None:
+        for process in self.processes:
+            if process.total["wrong"]:
+                self._problem(f"{process.role}: {process.total['wrong']} wrong streams")
+            if process.tracebacks:
+                self._problem(f"{process.role}: {process.tracebacks}")
+            if not process.total["done"]:
+                self._problem(f"{process.role}: no stream came to its end")
+        times = self.times(*KILLS)
+        if percentile(times, 99) > RECOVERY:
+            self._problem(
+                f"after a kill: {percentile(times, 99):.1f} s until all is well"
+            )
+        for name in ("serverBytes", "clientBytes"):
+            self._judgeGrowth(name)
+
+    def _judgeGrowth(self, name: str) -> None:
+        """
+        Compare the last quarter of the time without kills with the second.
+        """
+        calm = max(self._lastKill - self._started, 0.0) + 10
+        sizes = [getattr(s, name) for s in self.samples if s.seconds > calm]
+        if len(sizes) >= 60:
+            quarter = len(sizes) // 4
+            before = sum(sizes[quarter : 2 * quarter]) / quarter
+            after = sum(sizes[-quarter:]) / quarter
+            if after - before > GROWTH:
+                self._problem(f"{name} grew by {(after - before) / 2**20:.1f} MiB")
+
+    def times(self, *faults: str) -> list[float]:
+        """
+        @return: how long it took until these kinds of fault were over.
+        """
+        return [r.seconds for r in self.verdict.recoveries if r.fault in faults]
+
+
+NETWORK: dict[str, Action] = {
+    "cut a frame": cut(40),
+    "cut a frame with a reset": cut(20, reset=True),
+    "stall": stall(),
+    "black hole": blackHole(),
+    "delay": delay(1.0),
+    "flip a bit": flip(300),
+    "drop a frame": drop(),
+    "repeat a frame": duplicate(),
+    "swap two frames": swap(),
+}
+#: What only strict mode notices.
+UNNOTICED = ("black hole", "drop a frame", "repeat a frame", "swap two frames")
+#: After what there is no new mux.
+HARMLESS = ("delay",)
+
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+def line(label: str, values: list[float], unit: float, width: int = 72) -> str:
+    """
+    @return: a plot of one line, from 0 to the largest value.
+    """
+    most = max(values, default=0) or 1
+    step = max(1, len(values) / width)
+    columns = []
+    for column in range(min(width, len(values))):
+        part = values[int(column * step) : max(1, int((column + 1) * step))]
+        columns.append(_BARS[round(max(part, default=0) / most * (len(_BARS) - 1))])
+    return f"{label:20} {''.join(columns)}  up to {most / unit:.0f}"
+
+
+def report(soak: Soak) -> Iterator[str]:
+    """
+    @return: lines of text.
+    """
+    samples = soak.samples
+    yield line("server, MiB", [s.serverBytes for s in samples], 2**20)
+    yield line("client, MiB", [s.clientBytes for s in samples], 2**20)
+    yield line("server, descriptors", [s.serverDescriptors for s in samples], 1)
+    yield line("client, descriptors", [s.clientDescriptors for s in samples], 1)
+    yield line("streams", [s.streams for s in samples], 1)
+    yield f"{'until all is well, s':26} {'times':>5} {'p50':>6} {'p99':>6} {'max':>6}"
+    kinds = sorted({r.fault for r in soak.verdict.recoveries})
+    for name, faults in [("all kills", KILLS), *((kind, (kind,)) for kind in kinds)]:
+        times = soak.times(*faults)
+        if times:
+            yield (
+                f"{name:26} {len(times):5} {percentile(times, 50):6.2f}"
+                f" {percentile(times, 99):6.2f} {max(times):6.2f}"
+            )
+    for problem in soak.verdict.problems:
+        yield f"PROBLEM: {problem}"
+    ends = [process.total for process in soak.processes]
+    kills = soak.times(*KILLS)
+    yield (
+        f"{samples[-1].seconds:.0f} s, {soak.options.streams} streams,"
+        f" {soak.faults} faults of which {soak.kills} kills:"
+        f" {ends[1]['done']} streams came to their end, {ends[1]['cut']} were cut;"
+        f" {sum(end['bytes'] for end in ends) >> 20} MiB compared,"
+        f" {sum(end['wrong'] for end in ends)} streams wrong;"
+        f" p99 after a kill {percentile(kills, 99):.2f} s"
+    )
+
+
+def plot(samples: list[Sample], path: Path) -> None:
+    """
+    Draw memory and descriptors, with matplotlib.
+    """
+    from matplotlib import pyplot
+
+    figure, (memory, descriptors) = pyplot.subplots(2, sharex=True, figsize=(9, 6))
+    seconds = [s.seconds for s in samples]
+    for role in ("server", "client"):
+        sizes = [getattr(s, f"{role}Bytes") / 2**20 for s in samples]
+        memory.plot(seconds, sizes, label=role)
+        counts = [getattr(s, f"{role}Descriptors") for s in samples]
+        descriptors.plot(seconds, counts, label=role)
+    memory.set_ylabel("resident MiB")
+    memory.legend()
+    descriptors.set_ylabel("descriptors")
+    descriptors.set_xlabel("seconds")
+    figure.savefig(path)
+
+
+def save(samples: list[Sample], path: Path) -> None:
+    """
+    Write all that was seen as CSV.
+    """
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(Sample.__dataclass_fields__))
+        writer.writeheader()
+        writer.writerows(vars(sample) for sample in samples)
+
+
+async def main(reactor: Any, options: argparse.Namespace) -> None:
+    """
+    Run it, and exit with 1 if there was a problem.
+    """
+    soak = Soak(options)
+    await soak.run()
+    if options.csv is not None:
+        save(soak.samples, options.csv)
+    if options.plot is not None:
+        plot(soak.samples, options.plot)
+    print(*report(soak), sep="\n")
+    if soak.verdict.problems:
+        sys.exit(1)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """
+    Read the command line.
+    """
+    parser = argparse.ArgumentParser(prog="python -m interop.soak")
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--streams", type=int, default=500)
+    parser.add_argument("--interval", type=float, default=5.0)
+    parser.add_argument("--kills", type=int, default=1 << 30, help="at most")
+    parser.add_argument("--compatible", action="store_true")
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--csv", type=Path, help="write what was seen to this file")
+    parser.add_argument("--plot", type=Path, help="draw it, which takes matplotlib")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    react(main, [parse(sys.argv[1:])])
