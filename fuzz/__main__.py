@@ -61,7 +61,9 @@ def guided(target: str, seconds: float, keep: bool) -> str | None:
             return None
         if keep:
             _atheris(target, options, ["-merge=1", str(merged), str(found)])
-            _keep(target, [path.read_bytes() for path in merged.iterdir()])
+            inputs = [path.read_bytes() for path in merged.iterdir()]
+            assert inputs, "nothing was merged"
+            _keep(target, inputs)
         return _figures(log)
 
 

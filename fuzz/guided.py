@@ -15,5 +15,8 @@ with atheris.instrument_imports(include=["gomux"]):
 
 if __name__ == "__main__":
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
-    atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
+    target = sys.argv[1]
+    # To merge it starts itself again, by the shell.
+    itself = f"{sys.executable} -m fuzz.guided {target}"
+    atheris.Setup([itself, *sys.argv[2:]], TARGETS[target])
     atheris.Fuzz()
