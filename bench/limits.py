@@ -2,7 +2,7 @@
 What this machine can do at most, to hold the figures against.
 
 C{python -m bench.limits echo} is an echo server in Twisted, without a mux;
-C{receive} the end of L{_pipeline}.
+C{receive} the end of L{pipeline}.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def measure(scale: float) -> dict[str, float]:
     with python("load") as server:
         result["move"] = load.sink(server.line("listening "), total, 1) / 1e6
     with python("limits", "receive") as receiver:
-        result["pipeline"] = _pipeline(receiver.line("listening "), frames) / 1e6
+        result["pipeline"] = pipeline(receiver.line("listening "), frames) / 1e6
     with (
         python("limits", "echo") as server,
         python(
@@ -68,7 +68,7 @@ def _rate(frames: int, run: Callable[[], object]) -> float:
     return frames * FRAME / (time.perf_counter() - started) / 1e6
 
 
-def _pipeline(address: str, frames: int) -> float:
+def pipeline(address: str, frames: int) -> float:
     """
     Seal frames and send them to a process that opens them.
 
