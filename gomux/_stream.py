@@ -97,6 +97,12 @@ def logPrefixOf(application: object) -> str:
     return type(application).__name__
 
 
+# To look a member up in its Enum takes longer than all that is done with it.
+_WRITE_OPEN, _WRITE_FINISHING, _WRITE_CLOSED = _Write
+_READ_OPEN, _READ_REFUSED, _READ_ENDING, _READ_ENDED = _Read
+_LIVE, _CLOSING, _DONE, _LOST = _Life
+
+
 class IStreamMux(Protocol):
     """
     What a stream needs of its mux.
@@ -206,9 +212,9 @@ class Stream:
         self._producerPaused = False
         self._noDelay = True
         self._ownContext = False
-        self._write = _Write.OPEN
-        self._read = _Read.OPEN
-        self._life = _Life.LIVE
+        self._write = _WRITE_OPEN
+        self._read = _READ_OPEN
+        self._life = _LIVE
         self._reason: BaseException | None = None
 
     def __repr__(self) -> str:
@@ -221,7 +227,7 @@ class Stream:
         """
         Whether C{connectionLost} has yet to come.
         """
-        return self._life is not _Life.LOST
+        return self._life is not _LOST
 
     @property
     def disconnecting(self) -> bool:
@@ -231,16 +237,14 @@ class Stream:
         Input that waits ahead of the peer's end does: a C{LineReceiver} gives
         out no more lines once this is true.
         """
-        return self._life is _Life.CLOSING or (
-            self._life is _Life.DONE and self._unread is None
-        )
+        return self._life is _CLOSING or (self._life is _DONE and self._unread is None)
 
     @property
     def disconnected(self) -> bool:
         """
         Whether C{connectionLost} has come.
         """
-        return self._life is _Life.LOST
+        return self._life is _LOST
 
     @property
     def unsent(self) -> int:
@@ -280,12 +284,12 @@ class Stream:
         """
         Once an end has been asked for, only a producer may still write.
         """
-        if self._write is _Write.OPEN and self._life is _Life.LIVE:
+        if self._write is _WRITE_OPEN and self._life is _LIVE:
             return True
         return (
             self._producer is not None
-            and self._write is not _Write.CLOSED
-            and self._life <= _Life.CLOSING
+            and self._write is not _WRITE_CLOSED
+            and self._life <= _CLOSING
         )
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
@@ -327,8 +331,8 @@ class Stream:
         """
         Close the writing half once all output is sent.
         """
-        if self._life is _Life.LIVE and self._write is _Write.OPEN:
-            self._write = _Write.FINISHING
+        if self._life is _LIVE and self._write is _WRITE_OPEN:
+            self._write = _WRITE_FINISHING
             self._finishOutput()
 
     def abortConnection(self) -> None:
@@ -399,13 +403,13 @@ class Stream:
         Close the reading half: input that waits and that is still to come is
         dropped, and the peer is told to send no more.
         """
-        if self._life is _Life.LIVE and self._read in (_Read.OPEN, _Read.ENDING):
+        if self._life is _LIVE and self._read in (_READ_OPEN, _READ_ENDING):
             self._dropInput()
-            if self._read is _Read.OPEN:
-                self._read = _Read.REFUSED
+            if self._read is _READ_OPEN:
+                self._read = _READ_REFUSED
                 self._mux.sendControl(self.streamID, Flag.CLOSE_WRITE)
             else:
-                self._read = _Read.ENDED
+                self._read = _READ_ENDED
             self._closeIfBothHalvesAre()
 
     # IConsumer
@@ -429,7 +433,7 @@ class Stream:
                 f"Cannot register producer {producer}, because producer "
                 f"{self._producer} was never unregistered."
             )
-        if self._life >= _Life.DONE or self._write is _Write.CLOSED:
+        if self._life >= _DONE or self._write is _WRITE_CLOSED:
             producer.stopProducing()
             return
         self._producer = producer
@@ -472,7 +476,7 @@ class Stream:
         """
         Deliver input again, from the reactor if some waits.
         """
-        if self._paused and self._life is not _Life.LOST:
+        if self._paused and self._life is not _LOST:
             self._paused = False
             if not self._delivering and self._unread is not None:
                 self._delivering = True
@@ -537,12 +541,12 @@ class Stream:
         """
         As L{loseConnection}, with another reason for C{connectionLost}.
         """
-        if self._life is _Life.LIVE:
-            self._life = _Life.CLOSING
+        if self._life is _LIVE:
+            self._life = _CLOSING
             self._reason = reason
             self._dropInput()
             self._finishOutput()
-        elif self._life is _Life.DONE:
+        elif self._life is _DONE:
             self._dropInput()
 
     def frameData(self, payload: bytes) -> None:
@@ -553,7 +557,7 @@ class Stream:
         """
         size = len(payload)
         self.receiveWindow.received(size)
-        if self._life is not _Life.LIVE or self._read is not _Read.OPEN:
+        if self._life is not _LIVE or self._read is not _READ_OPEN:
             self._frameUnwanted(size)
         elif self._paused or self._unread is not None:
             self._keep(payload)
@@ -565,7 +569,7 @@ class Stream:
         Take data that nobody reads: after our own end it is legal, and the
         peer must not be left waiting for credit; after its own it is not.
         """
-        if self._life is _Life.LIVE and self._read >= _Read.ENDING:
+        if self._life is _LIVE and self._read >= _READ_ENDING:
             self._abort(ProtocolViolation("data came after CloseRead"))
         else:
             self._mux.consumed(self, size)
@@ -584,24 +588,24 @@ class Stream:
         """
         The peer has finished writing.
         """
-        if self._read is _Read.REFUSED:
-            self._read = _Read.ENDED
-        elif self._read is _Read.OPEN:
-            self._read = _Read.ENDING
-            if self._unread is None and self._life is _Life.LIVE:
+        if self._read is _READ_REFUSED:
+            self._read = _READ_ENDED
+        elif self._read is _READ_OPEN:
+            self._read = _READ_ENDING
+            if self._unread is None and self._life is _LIVE:
                 self._endInput()
 
     def frameCloseWrite(self) -> None:
         """
         The peer has finished reading.
         """
-        if self._write is _Write.CLOSED:
+        if self._write is _WRITE_CLOSED:
             return
-        self._write = _Write.CLOSED
+        self._write = _WRITE_CLOSED
         self._dropOutput()
-        if self._life is _Life.CLOSING:
+        if self._life is _CLOSING:
             self._end()
-        elif self._life is _Life.LIVE:
+        elif self._life is _LIVE:
             self._tellHalf("writeConnectionLost")
             self._closeIfBothHalvesAre()
 
@@ -616,13 +620,13 @@ class Stream:
         Nothing can be sent or received any more: deliver what has come, then
         the end.
         """
-        if self._life >= _Life.DONE:
+        if self._life >= _DONE:
             return
-        if self._life is _Life.LIVE or isinstance(reason, ConnectionLost):
+        if self._life is _LIVE or isinstance(reason, ConnectionLost):
             # Who waits for the rest of its output to be sent learns it was not.
             self._reason = reason
         # First: a producer's stopProducing may well call loseConnection.
-        self._life = _Life.DONE
+        self._life = _DONE
         self._dropOutput()
         self._mux.streamEnded(self)
         if self._unread is None:
@@ -673,7 +677,7 @@ class Stream:
         except Exception:
             # Not an error of the mux, which calls this while it writes.
             self._applicationFailed()
-        if self._life is _Life.CLOSING or self._write is _Write.FINISHING:
+        if self._life is _CLOSING or self._write is _WRITE_FINISHING:
             self._mux.callSoon(self._finishOutput)
 
     def _finishOutput(self) -> None:
@@ -685,15 +689,15 @@ class Stream:
             return
         if self._producer is not None and not self._streaming:
             return
-        if self._life is _Life.CLOSING:
+        if self._life is _CLOSING:
             self._end()
-        elif self._life is _Life.LIVE and self._write is _Write.FINISHING:
-            self._write = _Write.CLOSED
+        elif self._life is _LIVE and self._write is _WRITE_FINISHING:
+            self._write = _WRITE_CLOSED
             self._mux.sendControl(self.streamID, Flag.CLOSE_READ)
             self._mux.callSoon(self._writeHalfClosed)
 
     def _writeHalfClosed(self) -> None:
-        if self._life is _Life.LIVE:
+        if self._life is _LIVE:
             self._tellHalf("writeConnectionLost")
             self._closeIfBothHalvesAre()
 
@@ -748,9 +752,9 @@ class Stream:
         if self._unread:
             return
         self._unread = None
-        if self._life is _Life.DONE:
+        if self._life is _DONE:
             self._lose()
-        elif self._life is _Life.LIVE and self._read is _Read.ENDING:
+        elif self._life is _LIVE and self._read is _READ_ENDING:
             self._endInput()
 
     def _dropInput(self) -> None:
@@ -759,13 +763,13 @@ class Stream:
         that may be what our output waits for.
         """
         unread, self._unread = self._unread, None
-        if unread is not None and self._life is not _Life.DONE:
+        if unread is not None and self._life is not _DONE:
             self._mux.consumed(self, sum(map(len, unread)))
         elif unread is not None:
             self._mux.callSoon(self._lose)
 
     def _endInput(self) -> None:
-        self._read = _Read.ENDED
+        self._read = _READ_ENDED
         if not self._tellHalf("readConnectionLost"):
             self.closeWith(StreamClosed())
         self._closeIfBothHalvesAre()
@@ -792,9 +796,9 @@ class Stream:
         The reference forgets a stream only when it is closed as a whole.
         """
         if (
-            self._life is _Life.LIVE
-            and self._write is _Write.CLOSED
-            and self._read in (_Read.ENDED, _Read.REFUSED)
+            self._life is _LIVE
+            and self._write is _WRITE_CLOSED
+            and self._read in (_READ_ENDED, _READ_REFUSED)
         ):
             self._reason = StreamClosed()
             self._end()
@@ -808,18 +812,18 @@ class Stream:
         self._abort(cast(Exception, failure.value))
 
     def _abort(self, reason: BaseException) -> None:
-        if self._life <= _Life.CLOSING:
+        if self._life <= _CLOSING:
             self._reason = reason
             self._dropInput()
             self._end()
-        elif self._life is _Life.DONE:
+        elif self._life is _DONE:
             self._dropInput()
 
     def _end(self) -> None:
         """
         Close the stream on the wire, and tell the protocol soon.
         """
-        self._life = _Life.DONE
+        self._life = _DONE
         self._dropOutput()
         self._mux.sendControl(self.streamID, Flag.CLOSE_STREAM)
         self._mux.streamEnded(self)
@@ -829,9 +833,9 @@ class Stream:
         """
         Tell the protocol that this was all.
         """
-        if self._life is not _Life.DONE:
+        if self._life is not _DONE:
             return
-        self._life = _Life.LOST
+        self._life = _LOST
         self._dropOutput()
         assert self._reason is not None, "a stream ends for a reason"
         try:

@@ -341,7 +341,7 @@ class MuxProtocol(Protocol):
             self._fail(error)
         finally:
             self._receiving = False
-        if not scheduler.paused and not scheduler.idle:
+        if not scheduler.paused:
             scheduler.pump()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -387,7 +387,7 @@ class MuxProtocol(Protocol):
 
     def _write(self, parts: list[bytes]) -> None:
         self._sentAt = self._clock.seconds()
-        self._carrier.writeSequence(parts)
+        self._carrier.write(b"".join(parts))
 
     # What the streams need
 
