@@ -3,7 +3,6 @@ The gate: run every check of the project in a fresh environment and count.
 
     .ci/run             everything; this is what a change must pass
     .ci/run lint types  only the steps so named
-    .ci/run mutation    a step that takes long, and only runs when named
 
 Everything that the steps print goes to .ci/log/gate.log, what failed to the
 standard output too.  The last line is the sum: a test counts as one, and so
@@ -48,9 +47,6 @@ EXPECTED = ["test_matrix", "test_readme", "test_tunnel_live", "test_peers"]
 
 #: How many modules of interop/ run at a time: they mostly wait.
 LANES = 2
-
-#: Steps that only run when they are named.
-BY_NAME = ["mutation"]
 
 
 @dataclass
@@ -405,7 +401,7 @@ def main(names: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="gomux-gate-") as temporary:
         gate = Gate(Path(temporary))
         if setUp(gate):
-            for name in names or [name for name in STEPS if name not in BY_NAME]:
+            for name in names or STEPS:
                 STEPS[name](gate)
         return verdict(gate)
 
