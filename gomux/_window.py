@@ -30,6 +30,9 @@ _WORTH_GROWING = 1.4
 #: With fewer bytes than this on the way, on all streams together, one end of a
 #: path without delay waits for the other.
 _FEW = 196608
+#: With more than this there is enough on the way even if each stream has only
+#: half a window.
+_MANY = 393216
 #: A windowful that passes faster than this, in seconds, has no delay to fill.
 _NO_DELAY = 0.002
 #: What is left of the best rate after each windowful that does not reach it.
@@ -103,14 +106,27 @@ class ReceiveWindow:
         our application having consumed it.
     @ivar available: what the peer may still send.
     @ivar held: what has been consumed and not yet been given back.
+    @ivar kept: how much of that to keep back for now: on a path without delay
+        that several streams keep busy, half a window each is as good, and
+        holds up others less.
     """
 
-    __slots__ = ("size", "available", "held", "_passed", "_since", "_before", "_rate")
+    __slots__ = (
+        "size",
+        "available",
+        "held",
+        "kept",
+        "_passed",
+        "_since",
+        "_before",
+        "_rate",
+    )
 
     def __init__(self) -> None:
         self.size = INITIAL_WINDOW
         self.available = INITIAL_WINDOW
         self.held = 0
+        self.kept = 0
         self._passed = 0
         # When the windowful began, and what had passed on the mux by then.
         self._since = 0.0
@@ -138,12 +154,13 @@ class ReceiveWindow:
         @return: the credit to give back now, 0 while it is not worth a frame.
         """
         held = self.held + size
-        if held * 4 < self.size and held < MAX_HELD:
+        due = held - self.kept
+        if due <= 0 or (not self.kept and due * 4 < self.size and due < MAX_HELD):
             self.held = held
             return 0
-        self.held = 0
-        self.available += held
-        return held
+        self.held = held - due
+        self.available += due
+        return due
 
     def grow(self, passed: int, now: float, growth: Growth) -> int:
         """
@@ -171,9 +188,10 @@ class ReceiveWindow:
         self._before = growth.passed
         self._passed = 0
         more = min(self.size, growth.maxWindow - self.size, growth.available)
-        if more > 0 and onMux > _FEW:
-            if isFirst or self.size < _NO_DELAY * growth.best:
-                more = 0
+        isFast = self.size < _NO_DELAY * growth.best
+        self.kept = MAX_HELD if isFast and onMux > _MANY else 0
+        if onMux > _FEW and (isFirst or isFast):
+            more = 0
         if more <= 0 or rate <= (self._rate or 0.0) * _WORTH_GROWING:
             self._rate = self._rate or 0.0
             return 0

@@ -435,7 +435,7 @@ class MuxProtocol(Protocol):
         """
         window = stream.receiveWindow
         # Without credit soon, the peer must wait for us.
-        isShort = window.available * 2 <= window.size
+        isShort = window.available * 2 <= window.size and not window.kept
         credit = window.consumed(size)
         if credit and stream.streamID in self._streams:
             credit += window.grow(credit, self._clock.seconds(), self._growth)

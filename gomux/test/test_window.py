@@ -192,6 +192,53 @@ class GrowthTests(SynchronousTestCase):
                 self.now += 16384 / 1e9
                 self.assertEqual(window.grow(16384, self.now, growth), 0)
 
+    def share(self, rate: float) -> list[ReceiveWindow]:
+        """
+        Have four streams pass eight windowfuls each, in turn.
+
+        @return: their windows.
+        """
+        growth = Growth(1 << 30, 1)
+        windows = [ReceiveWindow() for _ in range(4)]
+        for _ in range(16):
+            for window in windows:
+                self.now += 65536 / rate
+                window.received(65536)
+                given = window.consumed(65536)
+                window.grow(given, self.now, growth)
+                self.assertLessEqual(window.held, 65536)
+                self.assertGreaterEqual(window.available, 65536)
+        return windows
+
+    def test_kept(self) -> None:
+        """
+        Where several streams keep a fast path busy each gets along with half a
+        window, which is what a sender needs that waits for a whole frame's.
+        """
+        for window in self.share(1e9):
+            self.assertEqual((window.held, window.available), (65536, 65536))
+
+    def test_notKept(self) -> None:
+        """
+        On a slow path nothing is kept back.
+        """
+        for window in self.share(1e7):
+            self.assertEqual(window.held, 0)
+
+    def test_keptNoLonger(self) -> None:
+        """
+        What was kept back is given when the others have ended, with what is
+        consumed next.
+        """
+        window = self.share(1e9)[0]
+        growth = Growth(1 << 30, 1)
+        for _ in range(16):
+            self.now += 65536 / 1e9
+            window.received(32768)
+            window.grow(window.consumed(32768), self.now, growth)
+        self.assertEqual(window.kept, 0)
+        self.assertEqual(window.held, 0)
+
     def test_slowPath(self) -> None:
         """
         What one burst pretended is forgotten where the path is slow.
