@@ -237,7 +237,7 @@ class GrowthTests(SynchronousTestCase):
             window.received(32768)
             window.grow(window.consumed(32768), self.now, growth)
         self.assertEqual(window.kept, 0)
-        self.assertEqual(window.held, 0)
+        self.assertLessEqual(window.held, 32768)
 
     def test_slowPath(self) -> None:
         """
