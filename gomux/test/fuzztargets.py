@@ -621,7 +621,7 @@ class Script:
         window = stream.receiveWindow
         unread = sum(map(len, stream._unread or ()))
         assert window.available >= 0
-        assert 0 <= window.held < MAX_HELD
+        assert 0 <= window.held <= MAX_HELD
         assert window.available + window.held + unread == window.size, (
             window.available,
             window.held,
