@@ -30,9 +30,9 @@ _WORTH_GROWING = 1.4
 #: With fewer bytes than this on the way, on all streams together, one end of a
 #: path without delay waits for the other.
 _FEW = 196608
-#: With more than this there is enough on the way even if each stream has only
-#: half a window.
-_MANY = 393216
+#: With this many streams there is enough on the way even if each has only half a
+#: window.
+_SEVERAL = 3
 #: A windowful that passes faster than this, in seconds, has no delay to fill.
 _NO_DELAY = 0.002
 #: What is left of the best rate after each windowful that does not reach it.
@@ -105,7 +105,8 @@ class ReceiveWindow:
     @ivar size: the window's present size: what the peer may have sent without
         our application having consumed it.
     @ivar available: what the peer may still send.
-    @ivar held: what has been consumed and not yet been given back.
+    @ivar held: what has been consumed and not yet been given back; less than 0
+        while the window shrinks.
     @ivar kept: how much of that to keep back for now: on a path without delay
         that several streams keep busy, half a window each is as good, and
         holds up others less.
@@ -179,8 +180,9 @@ class ReceiveWindow:
         if self._passed < self.size:
             return 0
         elapsed = now - self._since
+        passed = self._passed
         onMux = growth.passed - self._before
-        rate = self._passed / elapsed if elapsed > 0 else 0.0
+        rate = passed / elapsed if elapsed > 0 else 0.0
         isFirst = self._rate is None
         if not isFirst:
             growth.see(onMux / elapsed if elapsed > 0 else 0.0)
@@ -189,7 +191,11 @@ class ReceiveWindow:
         self._passed = 0
         more = min(self.size, growth.maxWindow - self.size, growth.available)
         isFast = self.size < _NO_DELAY * growth.best
-        self.kept = MAX_HELD if isFast and onMux > _MANY else 0
+        if isFast and onMux >= _SEVERAL * passed:
+            self._shrink(growth)
+            self.kept = MAX_HELD
+        else:
+            self.kept = 0
         if onMux > _FEW and (isFirst or isFast):
             more = 0
         if more <= 0 or rate <= (self._rate or 0.0) * _WORTH_GROWING:
@@ -201,6 +207,14 @@ class ReceiveWindow:
         self.size += more
         self.available += more
         return more
+
+    def _shrink(self, growth: Growth) -> None:
+        """
+        Take back what the window had grown by: that much of what is consumed
+        next is not given back.
+        """
+        self.held -= self.size - INITIAL_WINDOW
+        self.release(growth)
 
     def release(self, growth: Growth) -> None:
         """

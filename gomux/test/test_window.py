@@ -225,6 +225,31 @@ class GrowthTests(SynchronousTestCase):
         for window in self.share(1e7):
             self.assertEqual(window.held, 0)
 
+    def test_shrinks(self) -> None:
+        """
+        A window that had grown while it was alone on a fast path shrinks when
+        others join it, and no byte of credit is lost or made up.
+        """
+        growth = Growth(1 << 30, 1 << 30)
+        windows = [ReceiveWindow() for _ in range(4)]
+        first = windows[0]
+        sent = 0
+        for step in range(60):
+            for window in windows if step > 10 else [first]:
+                size = min(32768, window.available)
+                sent += size if window is first else 0
+                self.now += 32768 / 1e9
+                window.received(size)
+                given = window.consumed(size)
+                if given:
+                    window.grow(given, self.now, growth)
+            self.assertEqual(first.available + first.held, first.size)
+            if step == 10:
+                self.assertEqual(first.size, 2 * INITIAL_WINDOW)
+        self.assertEqual(first.size, INITIAL_WINDOW)
+        self.assertEqual(growth.available, 1 << 30)
+        self.assertGreater(sent, 1 << 20)
+
     def test_keptNoLonger(self) -> None:
         """
         What was kept back is given when the others have ended, with what is
