@@ -84,7 +84,7 @@ class TunnelLimits:
     waitTimeout: float = 30.0
     maxWaiting: int = 1024
     maxConnections: int = 4096
-    maxRetryDelay: float = 4.0
+    maxRetryDelay: float = 2.0
     drainTimeout: float = 30.0
 
     def __post_init__(self) -> None:

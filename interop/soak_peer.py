@@ -260,7 +260,7 @@ def main(role: str, port: int, streams: int, strict: bool) -> None:
         pool = MuxPool(reactor, 3600.0, streams + 1)
         client = Dialler(psk, True, None, pool=pool, **settings)
         carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
-        service.addService(Connector("soak", carrier, client, reactor, 4.0))
+        service.addService(Connector("soak", carrier, client, reactor, 2.0))
         load = Load(pool, counts)
         reactor.callWhenRunning(load.start, streams)
         reactor.addSystemEventTrigger("before", "shutdown", load.stop)
