@@ -129,12 +129,6 @@ class DirectTransport:
             self.pauseProducing()
         self.transport.write(data)
 
-    def writeSequence(self, parts: list[bytes]) -> None:
-        """
-        Write some pieces of data as one.
-        """
-        self.write(b"".join(parts))
-
     # For whoever reads
 
     def received(self, size: int) -> None:

@@ -10,6 +10,10 @@ enforces those that are rates.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gomux.tunnel import TunnelLimits
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,18 @@ class Limits:
     deadPeer: float = 45.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if getattr(self, field.name) <= 0:
-                raise ValueError(f"{field.name} must be greater than 0")
+        requirePositive(self)
+
+
+def requirePositive(limits: Limits | TunnelLimits) -> None:
+    """
+    See that all limits of one kind allow something.
+
+    @raise ValueError: if one is 0 or less.
+    """
+    for field in fields(limits):
+        if getattr(limits, field.name) <= 0:
+            raise ValueError(f"{field.name} must be greater than 0")
 
 
 class TokenBucket:

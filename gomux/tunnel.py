@@ -25,7 +25,7 @@ How an end goes, its other end follows:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -47,6 +47,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._direct import DirectTransport
+from gomux._limits import requirePositive
 from gomux._pool import MuxPool
 from gomux._throttle import ThrottledLog, describeAddress
 from gomux.error import ConnectionClosed, PeerClosedConnection
@@ -88,9 +89,7 @@ class TunnelLimits:
     drainTimeout: float = 30.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if getattr(self, field.name) <= 0:
-                raise ValueError(f"{field.name} must be greater than 0")
+        requirePositive(self)
 
 
 class Tunnel(Factory):

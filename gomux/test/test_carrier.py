@@ -75,7 +75,7 @@ class DescriptorTests(SynchronousTestCase):
         """
         self.register()
         self.descriptor.room = 100
-        self.carrier.writeSequence([b"hello, ", b"world"])
+        self.carrier.write(b"hello, " + b"world")
         self.assertEqual(self.descriptor.sent, b"hello, world")
         self.assertEqual(self.producer.calls, [])
 
@@ -86,17 +86,17 @@ class DescriptorTests(SynchronousTestCase):
         """
         self.register()
         self.descriptor.room = 5
-        self.carrier.writeSequence([b"hello, "])
+        self.carrier.write(b"hello, ")
         self.assertEqual(self.producer.calls, ["pause"])
         self.descriptor.room = 100
-        self.carrier.writeSequence([b"world"])
+        self.carrier.write(b"world")
         self.assertEqual(self.descriptor.sent, b"hello")
         self.descriptor.drain(3)
         self.assertEqual(self.producer.calls[-1], "pause")
         self.descriptor.drain(100)
         self.assertEqual(self.descriptor.sent, b"hello, world")
         self.assertEqual(self.producer.calls[-1], "resume")
-        self.carrier.writeSequence([b"!"])
+        self.carrier.write(b"!")
         self.assertEqual(self.descriptor.sent, b"hello, world!")
 
     def test_earlyWrite(self) -> None:
@@ -104,11 +104,11 @@ class DescriptorTests(SynchronousTestCase):
         What is written before there is a producer stays ahead of the rest, and
         a producer that comes while it waits is paused.
         """
-        self.carrier.writeSequence([b"hello, "])
+        self.carrier.write(b"hello, ")
         self.register()
         self.assertEqual(self.producer.calls, ["pause"])
         self.descriptor.room = 100
-        self.carrier.writeSequence([b"world"])
+        self.carrier.write(b"world")
         self.assertEqual(self.descriptor.sent, b"")
         self.descriptor.drain(100)
         self.assertEqual(self.descriptor.sent, b"hello, world")
@@ -127,7 +127,7 @@ class DescriptorTests(SynchronousTestCase):
         """
         self.register()
         self.descriptor.error = ConnectionLost()
-        self.carrier.writeSequence([b"data"])
+        self.carrier.write(b"data")
         self.assertEqual(self.producer.calls, ["pause"])
         self.assertIs(self.descriptor.doWrite(), self.descriptor.error)
 
@@ -137,7 +137,7 @@ class DescriptorTests(SynchronousTestCase):
         """
         self.register()
         self.carrier.unregisterProducer()
-        self.carrier.writeSequence([b"data"])
+        self.carrier.write(b"data")
         self.carrier.pauseProducing()
         self.carrier.resumeProducing()
         self.carrier.stopProducing()
@@ -181,7 +181,7 @@ class OtherTests(SynchronousTestCase):
         producer = PushProducer()
         carrier.registerProducer(producer)
         self.assertTrue(transport.streaming)
-        carrier.writeSequence([b"a", b"b"])
+        carrier.write(b"a" + b"b")
         carrier.received(100000)
         self.assertEqual(transport.value(), b"ab")
         carrier.pauseProducing()
