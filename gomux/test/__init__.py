@@ -1,3 +1,11 @@
 """
-Tests for L{gomux}.
+Tests for L{gomux}, with all of its fast paths or, as C{GOMUX_PLAIN} in the environment
+says, without some: see L{gomux.test.plainpaths}.
 """
+
+import os
+
+if os.environ.get("GOMUX_PLAIN"):
+    from gomux.test import plainpaths
+
+    plainpaths.use(plainpaths.chosen(os.environ["GOMUX_PLAIN"]))

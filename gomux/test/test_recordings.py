@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from gomux import MuxFactory
 from gomux._crypto import Opener, deriveKey
 from gomux._frame import Flag, Frame, FrameParser
+from gomux._scheduler import Scheduler
 from gomux.error import AuthenticationFailed
 from gomux.test.helpers import HalfRecorder, Recorder, Recorders, Rig
 
@@ -180,6 +181,7 @@ class Replay:
 
     @ivar frames: what the live mux sent.
     @ivar streams: the live mux's streams' protocols by ID.
+    @ivar forgotten: the credit that was due when a stream ended, by its ID.
     """
 
     def __init__(self, recorded: Session, live: str) -> None:
@@ -195,6 +197,9 @@ class Replay:
                 recorded.psk, isClient, self.factory, clock=clock, greet=False
             ),
         )
+        self.forgotten: dict[int, int] = {}
+        self.scheduler = rig.mux._scheduler
+        self.scheduler.forget = self.forget  # type: ignore[method-assign]
         for writer, data in recorded.writes:
             if writer == live:
                 for frame in parse(recorded.psk, [data]):
@@ -203,6 +208,10 @@ class Replay:
             else:
                 rig.sendRaw(data)
         self.frames = [(i, n, flag, what) for i, flag, n, what in rig.peer.take()]
+
+    def forget(self, streamID: int) -> None:
+        self.forgotten[streamID] = self.scheduler._credits.get(streamID, 0)
+        Scheduler.forget(self.scheduler, streamID)
 
     def made(self, recorder: Recorder) -> None:
         self.streams[recorder.stream.streamID] = recorder
@@ -299,7 +308,7 @@ class ReplayTests(SynchronousTestCase):
     ) -> None:
         """
         The credit given is the same, but for less than 65536 bytes of a stream
-        that may be held back.
+        that may be held back, and for what was due when it ended.
         """
         live, old = credits(replay.frames), credits(expected)
         for streamID in live.keys() | old.keys():
@@ -308,7 +317,8 @@ class ReplayTests(SynchronousTestCase):
             self.assertLessEqual(given, received, recorded.name)
             self.assertLess(old.get(streamID, 0) - given, 65536, recorded.name)
             window = replay.streams[streamID].stream.receiveWindow
-            self.assertEqual(given + window.held, received, recorded.name)
+            kept = window.held + replay.forgotten.get(streamID, 0)
+            self.assertEqual(given + kept, received, recorded.name)
         for _, length, flag, _ in replay.frames:
             if flag == Flag.WINDOW_UPDATE:
                 self.assertLessEqual(length, 65536)

@@ -1,0 +1,548 @@
+"""
+Tests for L{gomux.test.plainpaths}: without each fast path something is different,
+and it is what it should be.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.interfaces import ISystemHandle, ITCPTransport
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.context import get as getContext
+from twisted.python.log import ILogContext
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
+
+import gomux
+from gomux import _crypto, _scheduler
+from gomux._carrier import Carrier
+from gomux._conn import Conn
+from gomux._crypto import Opener, Sealer, SequencedOpener, deriveKey
+from gomux._direct import BULK_READ_SIZE, READ_SIZE
+from gomux._frame import Flag, FrameParser, sealFrame
+from gomux._output import Output
+from gomux._window import INITIAL_WINDOW, Growth, ReceiveWindow
+from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
+from gomux.test import plainpaths
+from gomux.test.helpers import PushProducer, Rig
+from gomux.test.test_carrier import Descriptor
+from gomux.testing import PSK
+
+KEY = bytes(range(32))
+PREFIX = b"sixteen bytes..."
+FIELDS = bytes(12)
+FRAME = 65536
+
+
+class PlainTestCase(SynchronousTestCase):
+    """
+    Uses fast paths or not, whatever the environment says.
+    """
+
+    def use(self, *off: str) -> None:
+        self.addCleanup(plainpaths.use, plainpaths.use(off))
+
+    def differ(self, name: str, look: Callable[[], Any]) -> tuple[Any, Any]:
+        """
+        @return: what there is to be seen with all fast paths, and without this one.
+        """
+        self.use()
+        fast = look()
+        self.use(name)
+        return fast, look()
+
+    def countSubkeys(self, look: Callable[[], object]) -> int:
+        """
+        @return: how many subkeys it took.
+        """
+        calls: list[bytes] = []
+        hchacha20 = _crypto.hchacha20
+
+        def derive(key: bytes, nonce: bytes) -> bytes:
+            calls.append(nonce)
+            return hchacha20(key, nonce)
+
+        patch = self.patch(_crypto, "hchacha20", derive)
+        look()
+        patch.restore()
+        return len(calls)
+
+
+class PathTests(PlainTestCase):
+    """
+    One test for each of L{plainpaths.PATHS}.
+    """
+
+    def test_directWrites(self) -> None:
+        """
+        A socket is written to by the reactor alone, and pauses as Twisted has it.
+        """
+
+        def look() -> tuple[bytes, bytes, bool]:
+            descriptor = Descriptor()
+            descriptor.room = 100
+            carrier = Carrier(descriptor)  # type: ignore[arg-type]
+            carrier.registerProducer(PushProducer())
+            carrier.write(b"hello")
+            early = descriptor.sent
+            descriptor.doWrite()
+            return early, descriptor.sent, descriptor.streamingProducer
+
+        self.assertEqual(
+            self.differ("directWrites", look),
+            ((b"hello", b"hello", False), (b"", b"hello", True)),
+        )
+
+    def test_changingReads(self) -> None:
+        """
+        The size of the reads stays what Twisted made it.
+        """
+
+        def look() -> int:
+            descriptor = Descriptor()
+            Carrier(descriptor).received(READ_SIZE)  # type: ignore[arg-type]
+            return descriptor.bufferSize
+
+        self.assertEqual(
+            self.differ("changingReads", look),
+            (BULK_READ_SIZE, Descriptor.bufferSize),
+        )
+
+    def test_unsentLimit(self) -> None:
+        """
+        The kernel is not asked to keep little.
+        """
+
+        class Socket(socket.socket):
+            def setsockopt(self, *option: Any) -> None:
+                asked.append(option)
+
+        class Transport(StringTransport):
+            def getHandle(self) -> socket.socket:
+                return handle
+
+            def setTcpNoDelay(self, enabled: bool) -> None:
+                pass
+
+        directlyProvides(transport := Transport(), ITCPTransport, ISystemHandle)
+
+        def look() -> int:
+            asked.clear()
+            Carrier(transport)  # type: ignore[arg-type]
+            return len(asked)
+
+        asked: list[Any] = []
+        with Socket() as handle:
+            known = int(hasattr(socket, "TCP_NOTSENT_LOWAT"))
+            self.assertEqual(self.differ("unsentLimit", look), (known, 0))
+
+    def test_framesInPlace(self) -> None:
+        """
+        A frame that came whole is copied before it is opened.
+        """
+        sealer = Sealer(KEY)
+        whole = b"".join(
+            part
+            for data in (b"some", b"more")
+            for part in sealFrame(sealer, 0, 4, Flag.DATA, data)
+        )
+
+        class Watched(Opener):
+            def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
+                found.append(getattr(sealed, "obj", None) is whole)
+                return super().open(header, sealed)
+
+        def look() -> list[bool]:
+            found.clear()
+            parser = FrameParser(Watched(KEY))
+            parser.receive(whole)
+            frames = [parser.nextFrame() for _ in range(3)]
+            self.assertEqual([frame and frame[3] for frame in frames], expected)
+            self.assertEqual(parser.pending, 0)
+            return found[:]
+
+        found: list[bool] = []
+        expected = [b"some", b"more", None]
+        self.assertEqual(
+            self.differ("framesInPlace", look), ([True, True], [False, False])
+        )
+
+    def test_lastSubkey(self) -> None:
+        """
+        Each frame costs a subkey, also in strict mode.
+        """
+        sealer = Sealer(KEY, PREFIX)
+        frames = [sealer.seal(FIELDS, b"data") for _ in range(5)]
+
+        def look() -> tuple[int, int]:
+            opener, sequenced = Opener(KEY), SequencedOpener(KEY, PREFIX)
+            return (
+                self.countSubkeys(lambda: [opener.open(*frame) for frame in frames]),
+                self.countSubkeys(lambda: [sequenced.open(*frame) for frame in frames]),
+            )
+
+        self.assertEqual(self.differ("lastSubkey", look), ((1, 0), (5, 5)))
+
+    def test_constantPrefix(self) -> None:
+        """
+        On the wire all nonces are random.
+        """
+
+        def look() -> tuple[int, int]:
+            nonces: list[bytes] = []
+
+            class Tap(Opener):
+                def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
+                    nonces.append(header[12:])
+                    return super().open(header, sealed)
+
+            rig = Rig()
+            rig.peer.parser.useOpener(Tap(deriveKey(PSK)))
+            for _ in range(5):
+                rig.open().stream.write(b"data")
+                rig.run()
+            self.assertEqual(len(rig.sent()), 10)
+            counters = [int.from_bytes(nonce[16:], "little") for nonce in nonces]
+            steps = {after - one for one, after in pairwise(counters)}
+            return len({nonce[:16] for nonce in nonces}), len(steps)
+
+        self.assertEqual(self.differ("constantPrefix", look), ((1, 1), (10, 9)))
+
+    def test_outputInPlace(self) -> None:
+        """
+        Output is copied where it is taken, also where that is all of it.
+        """
+        data = bytes(range(100))
+
+        def look() -> tuple[bool, bool]:
+            whole, cut = Output(), Output()
+            whole.append(data)
+            cut.append(data)
+            part = cut.take(10)
+            self.assertEqual(bytes(part), data[:10])
+            self.assertEqual(bytes(cut.take(90)), data[10:])
+            return whole.take(100) is data, getattr(part, "obj", None) is data
+
+        self.assertEqual(
+            self.differ("outputInPlace", look), ((True, True), (False, False))
+        )
+
+    def test_sharedNoOutput(self) -> None:
+        """
+        Each stream has an output of its own before, after it was used, and when
+        the stream has ended.
+        """
+
+        def look() -> tuple[int, int, int]:
+            rig = Rig()
+            streams = [rig.opened().stream for _ in range(5)]
+            unused = {id(stream._output) for stream in streams}
+            for stream in streams:
+                stream.write(b"data")
+            rig.run()
+            used = {id(stream._output) for stream in streams}
+            self.assertEqual({stream.touched for stream in streams}, {True})
+            self.assertEqual(len(rig.sent()), 5)
+            for stream in streams:
+                stream.abortConnection()
+            ended = {id(stream._output) for stream in streams}
+            return len(unused), len(used), len(ended)
+
+        self.assertEqual(self.differ("sharedNoOutput", look), ((1, 1, 1), (5, 5, 5)))
+
+    def test_sparedContext(self) -> None:
+        """
+        What any protocol logs has its prefix.
+        """
+
+        def look() -> str:
+            contexts: list[Any] = []
+            rig = Rig(data=lambda _: contexts.append(getContext(ILogContext)))
+            rig.opened(b"data")
+            return str(contexts[0]["system"])
+
+        self.assertEqual(self.differ("sparedContext", look), ("-", "Recorder"))
+
+    def test_restsInPlace(self) -> None:
+        """
+        What was not read of a frame becomes shorter.
+        """
+
+        def look() -> tuple[bytes, bytes, bytes]:
+            conn = Conn(Clock(), lambda conn: None, lambda conn: None)
+            conn._rest = b"a frame"
+            taken = self.successResultOf(conn.read(2))
+            rest = conn._rest
+            return taken, rest, self.successResultOf(conn.read(100))
+
+        self.assertEqual(
+            self.differ("restsInPlace", look),
+            ((b"a ", b"a frame", b"frame"), (b"a ", b"frame", b"frame")),
+        )
+
+    def test_urgentCredit(self) -> None:
+        """
+        Credit leaves when all that was received is dealt with, and not before.
+        """
+
+        def look() -> tuple[bool, list[tuple[int, int, int]]]:
+            sent: list[int] = []
+            rig = Rig(data=lambda recorder: sent.append(rig.mux.bytesSent))
+            rig.opened()
+            rig.sent()
+            data = rig.peer.seal(0, Flag.DATA, bytes(FRAME))
+            rig.mux.dataReceived(data + rig.peer.seal(0, Flag.DATA, bytes(FRAME)))
+            self.assertEqual(len(sent), 2)
+            return sent[0] < sent[1], rig.sent()
+
+        def credit(*sizes: int) -> list[tuple[int, int, int]]:
+            return [(0, Flag.WINDOW_UPDATE, size) for size in sizes]
+
+        self.assertEqual(
+            self.differ("urgentCredit", look),
+            ((True, credit(FRAME, FRAME)), (False, credit(FRAME, FRAME))),
+        )
+
+    def test_batchedCredit(self) -> None:
+        """
+        There is credit for each byte that is consumed.
+        """
+
+        def look() -> list[tuple[int, int, int]]:
+            rig = Rig()
+            rig.opened(b"some data.")
+            return rig.sent()
+
+        self.assertEqual(
+            self.differ("batchedCredit", look), ([], [(0, Flag.WINDOW_UPDATE, 10)])
+        )
+
+    def test_changingWindows(self) -> None:
+        """
+        However fast a stream becomes its window stays as it is.
+        """
+
+        def look() -> tuple[int, int]:
+            window, growth = ReceiveWindow(), Growth(1 << 20, 1 << 30)
+            now = 0.0
+            for step in range(20):
+                window.grow(window.size, now, growth)
+                now += window.size / (1e5 * 2**step)
+            return window.size, growth.available
+
+        grown = (1 << 20) - INITIAL_WINDOW
+        self.assertEqual(
+            self.differ("changingWindows", look),
+            ((1 << 20, (1 << 30) - grown), (INITIAL_WINDOW, 1 << 30)),
+        )
+
+    def test_freshFirst(self) -> None:
+        """
+        A stream with a little to send waits for those that had their turn.
+        """
+
+        def look() -> list[int]:
+            rig = Rig(bufferSize=1 << 20)
+            bulk, fresh = rig.opened().stream, rig.opened().stream
+            rig.sent()
+            rig.send(0, Flag.WINDOW_UPDATE, FRAME)
+            bulk.write(bytes(3 * FRAME))
+            turn = self.patch(_scheduler, "TURN_SIZE", 1)
+            rig.mux._scheduler.pump()
+            rig.mux._scheduler.pump()
+            turn.restore()
+            fresh.write(b"data")
+            return [streamID for streamID, _, _ in rig.sent()]
+
+        self.assertEqual(self.differ("freshFirst", look), ([0, 0, 2, 0], [0, 0, 0, 2]))
+
+    def test_batches(self) -> None:
+        """
+        Each frame with data is written by itself.
+        """
+        self.assertEqual(self.differ("batches", self.countBatches(10)), (1, 4))
+
+    def countBatches(self, size: int) -> Callable[[], int]:
+        """
+        @return: counts what is written in one turn when four streams have
+            something to send, and sees that all of it arrives.
+        """
+
+        def look() -> int:
+            rig = Rig(bufferSize=1 << 20)
+            recorders = [rig.opened() for _ in range(4)]
+            rig.sent()
+            for recorder in recorders:
+                recorder.stream.write(bytes(size))
+            before = rig.mux._scheduler.batches
+            rig.mux._scheduler.pump()
+            batches = rig.mux._scheduler.batches - before
+            self.assertEqual(len(rig.sentData()), 4 * size)
+            return batches
+
+        return look
+
+    def test_longTurns(self) -> None:
+        """
+        After one write others in the reactor have their turn.
+        """
+        self.assertEqual(self.differ("longTurns", self.countBatches(FRAME)), (4, 1))
+
+    def test_repliesAtOnce(self) -> None:
+        """
+        What is said while something is received waits for a turn of the reactor.
+        """
+
+        def look() -> tuple[int, bytes]:
+            rig = Rig(data=lambda recorder: recorder.stream.write(b"pong"))
+            rig.opened()
+            rig.sent()
+            before = rig.mux.bytesSent
+            rig.mux.dataReceived(rig.peer.seal(0, Flag.DATA, b"ping"))
+            return rig.mux.bytesSent - before, rig.sentData()
+
+        self.assertEqual(
+            self.differ("repliesAtOnce", look), ((56, b"pong"), (0, b"pong"))
+        )
+
+    def test_each(self) -> None:
+        """
+        None is without a test.
+        """
+        for name in plainpaths.PATHS:
+            self.assertTrue(hasattr(self, f"test_{name}"), name)
+
+
+class PlainSealerTests(PlainTestCase):
+    """
+    What the plain way to seal must still do.
+    """
+
+    def setUp(self) -> None:
+        self.use("constantPrefix", "lastSubkey")
+
+    def test_sequence(self) -> None:
+        """
+        Where the prefix is given, as in strict mode, the nonces are the same as
+        ever, and the opener is as strict.
+        """
+        sealer, opener = Sealer(KEY, PREFIX, 7), SequencedOpener(KEY, PREFIX, 7)
+        for count in (7, 8, 9):
+            header, sealed = sealer.seal(FIELDS, b"data")
+            self.assertEqual(header[12:], PREFIX + bytes([count, *bytes(7)]))
+            self.assertEqual(opener.open(header, sealed), b"data")
+        self.assertRaises(OutOfSequence, opener.open, header, sealed)
+        header, sealed = sealer.sealLast(FIELDS)
+        self.assertEqual(header[12:], PREFIX + b"\xff" * 8)
+
+    def test_exhausted(self) -> None:
+        """
+        Frames are counted all the same, and one is left over for the end.
+        """
+        sealer, opener = Sealer(KEY, counter=2**64 - 2), Opener(KEY)
+        self.assertEqual(opener.open(*sealer.seal(FIELDS, b"data")), b"data")
+        self.assertRaises(NonceExhausted, sealer.seal, FIELDS, b"")
+        self.assertEqual(opener.open(*sealer.sealLast(FIELDS)), b"")
+        self.assertRaises(NonceExhausted, sealer.sealLast, FIELDS)
+
+    def test_changed(self) -> None:
+        """
+        What was changed does not open.
+        """
+        header, sealed = Sealer(KEY).seal(FIELDS, b"data")
+        changed = bytes([sealed[0] ^ 1]) + sealed[1:]
+        self.assertRaises(AuthenticationFailed, Opener(KEY).open, header, changed)
+
+
+class SwitchTests(PlainTestCase):
+    """
+    L{plainpaths.use}, and the environment.
+    """
+
+    def replaced(self) -> dict[str, bool]:
+        """
+        @return: of each fast path, whether it is off; in part is an error.
+        """
+        found = {}
+        for name, (_, patches) in plainpaths.PATHS.items():
+            [found[name]] = {vars(at)[what] is by for at, what, by in patches}
+        return found
+
+    def test_use(self) -> None:
+        """
+        Those that are named are off, all others on; and what was before is told.
+        """
+        self.use()
+        self.assertEqual(set(self.replaced().values()), {False})
+        for name in plainpaths.PATHS:
+            plainpaths.use({name})
+            off = [other for other, is_off in self.replaced().items() if is_off]
+            self.assertEqual(off, [name])
+        self.assertEqual(plainpaths.use(plainpaths.PATHS), {name})
+        self.assertEqual(set(self.replaced().values()), {True})
+        self.assertEqual(plainpaths.use(()), set(plainpaths.PATHS))
+        self.assertEqual(set(self.replaced().values()), {False})
+
+    def test_apart(self) -> None:
+        """
+        No two of them replace the same.
+        """
+        targets = [
+            (at, what)
+            for _, patches in plainpaths.PATHS.values()
+            for at, what, _ in patches
+        ]
+        self.assertEqual(len(set(targets)), len(targets))
+
+    def test_chosen(self) -> None:
+        """
+        The environment has names, or C{all}; a wrong name is an error.
+        """
+        self.assertEqual(plainpaths.chosen("all"), set(plainpaths.PATHS))
+        self.assertEqual(
+            plainpaths.chosen("batches,lastSubkey"), {"batches", "lastSubkey"}
+        )
+        error = self.assertRaises(ValueError, plainpaths.chosen, "batches,nonsense")
+        self.assertIn("GOMUX_PLAIN has nonsense", str(error))
+        self.assertIn("lastSubkey", str(error))
+
+    def test_process(self) -> None:
+        """
+        A process that imports the tests obeys the environment; one that does not
+        import them, as no user's does, knows nothing of it.
+        """
+        look = "from gomux import _scheduler; print(_scheduler.BATCH_SIZE)"
+        for value, program, expected in (
+            ("batches", f"import gomux.test; {look}", b"1\n"),
+            ("lastSubkey", f"import gomux.test; {look}", b"65536\n"),
+            ("", f"import gomux.test; {look}", b"65536\n"),
+            ("batches", look, b"65536\n"),
+        ):
+            path = os.pathsep.join(filter(None, sys.path))
+            printed = subprocess.run(
+                [sys.executable, "-c", program],
+                env={**os.environ, "PYTHONPATH": path, "GOMUX_PLAIN": value},
+                stdout=subprocess.PIPE,
+                check=True,
+            ).stdout
+            self.assertEqual(printed, expected, (value, program))
+
+    def test_unknown(self) -> None:
+        """
+        Nothing of the package itself mentions any of this.
+        """
+        files = list(Path(gomux.__file__).parent.glob("*.py"))
+        self.assertGreater(len(files), 20)
+        for file in files:
+            text = file.read_text()
+            for word in (plainpaths.VARIABLE, "plainpaths"):
+                self.assertNotIn(word, text, file.name)
