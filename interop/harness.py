@@ -31,6 +31,15 @@ PEERS = {
 }
 """How each kind of peer is started."""
 
+TWISTD = [
+    sys.executable,
+    "-c",
+    "import gomux.test; from twisted.scripts.twistd import run; run()",
+]
+"""
+C{twistd}, without the fast paths that C{GOMUX_PLAIN} names.
+"""
+
 
 def whyMissing(*kinds: str) -> str | None:
     """

@@ -9,6 +9,7 @@ that streams are opened by client and by server.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from interop.harness import Peer, PeerTestCase, drive, whyMissing
 from interop.peerlib import ENDLESS
 
 MEBIBYTE = 1 << 20
+
+#: How much is moved in bulk, in bytes; the environment may make it less.
+BULK = MEBIBYTE * int(os.environ.get("GOMUX_BULK_MEBIBYTES", "64"))
 
 PAIRS = (
     ("this", "go"),
@@ -56,15 +60,13 @@ CASES = {
     "echo": Case(("echo 1 100", "echo 64 1000", "echo 70000 100")),
     "bulk": Case(
         (
-            f"hash {64 * MEBIBYTE} 1",
-            f"verify-source {64 * MEBIBYTE} 1",
-            f"echo-hash {64 * MEBIBYTE} 1",
+            f"hash {BULK} 1",
+            f"verify-source {BULK} 1",
+            f"echo-hash {BULK} 1",
         )
     ),
     "smallWrites": Case((f"sink {MEBIBYTE} 10 128", f"sink {MEBIBYTE} 10 1000")),
-    "manyStreams": Case(
-        (f"hash {64 * MEBIBYTE} 200", f"echo-hash {64 * MEBIBYTE} 200")
-    ),
+    "manyStreams": Case((f"hash {BULK} 200", f"echo-hash {BULK} 200")),
     "bothSidesOpen": Case(("open echo-hash 1000001 10", "echo-hash 1000001 10")),
     "echoBesideSinks": Case(("echo-beside 64 200 4",)),
     "churn": Case(("opens 1000",)),

@@ -24,10 +24,9 @@ from twisted.internet.task import deferLater
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 
-from interop.harness import GO_PEER, HERE, Peer, PeerTestCase, whyMissing
+from interop.harness import GO_PEER, HERE, TWISTD, Peer, PeerTestCase, whyMissing
 
 PSK = "a pre-shared key of the live tests"
-TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 ANY = "tcp:0:interface=127.0.0.1"
 
 MIB = 1024 * 1024

@@ -24,6 +24,7 @@ from twisted_drivers import Drivers
 from twisted_serve import Command
 from twisted_streams import Once, Paced
 
+import gomux.test  # noqa: F401  (for GOMUX_PLAIN)
 from gomux import GomuxError, Limits, MuxFactory, MuxProtocol, StreamAddress
 from gomux.error import ConnectionClosed, PeerClosedConnection
 from gomux.tunnel import TunnelLimits, forward, target
