@@ -22,9 +22,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +48,23 @@ EXPECTED = ["test_matrix", "test_readme", "test_tunnel_live", "test_peers"]
 
 #: How many modules of interop/ run at a time: they mostly wait.
 LANES = 2
+
+#: What runs once more without any fast path, what takes longest first: the tests of
+#: what arrives and how it ends.  Those of how it goes, frame by frame, cannot.
+PLAIN = [
+    ["interop.test_matrix.ThisWithBlockingTests"],
+    ["interop.test_matrix.ThisWithGoTests"],
+    ["gomux.test.test_model"],
+    ["gomux.test.test_conformance"],
+    [
+        f"gomux.test.test_{name}"
+        for name in (
+            *("recordings", "fuzz", "attacks", "violations", "strict", "strict_rules"),
+            *("gated", "half_close", "producers", "tcp", "tunnel", "starttls"),
+            *("conn", "session", "plainpaths"),
+        )
+    ],
+]
 
 
 @dataclass
@@ -131,7 +149,10 @@ class Gate:
         self.venv = temporary / "venv"
         LOG.parent.mkdir(exist_ok=True)
         self.log = LOG.open("w")
-        dropped = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "GOMUX_PSK")
+        dropped = (
+            *("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"),
+            *("GOMUX_PSK", "GOMUX_PLAIN", "GOMUX_BULK_MEBIBYTES"),
+        )
         self.environment = {k: v for k, v in os.environ.items() if k not in dropped}
         self.environment["PATH"] = f"{self.venv / 'bin'}:{os.environ['PATH']}"
         self.environment["COVERAGE_FILE"] = str(temporary / "coverage")
@@ -289,6 +310,15 @@ def legs(output: str) -> dict[str, dict[str, int]]:
     return found
 
 
+def inLanes(jobs: Iterable[Callable[[], None]]) -> None:
+    """
+    Do some jobs, L{LANES} at a time.
+    """
+    with ThreadPoolExecutor(LANES) as lanes:
+        for done in [lanes.submit(job) for job in jobs]:
+            done.result()
+
+
 def interop(gate: Gate) -> None:
     """
     Each module of interop/, which has the README's commands too; each class
@@ -311,13 +341,27 @@ def interop(gate: Gate) -> None:
                 numbers = ", ".join(f"{n} {what}" for what, n in outcomes.items())
                 print(f"         leg {leg} {verb}: {numbers}")
 
-    with ThreadPoolExecutor(LANES) as lanes:
-        for done in [
-            lanes.submit(run, module)
-            for module in [*EXPECTED, *sorted(found - set(EXPECTED))]
-        ]:
-            done.result()
+    modules = [*EXPECTED, *sorted(found - set(EXPECTED))]
+    inLanes(partial(run, module) for module in modules)
     print(f"       Go peer: {shutil.which(GO_PEER) or 'not on the PATH'}")
+
+
+def plain(gate: Gate) -> None:
+    """
+    The property tests and the interop matrix, without any of the fast paths.
+    """
+
+    def run(names: list[str]) -> None:
+        heading = f"plain {names[0]}" + (" and others" if names[1:] else "")
+        ok, output = gate.execute(
+            heading,
+            *("env", "GOMUX_PLAIN=all", "GOMUX_BULK_MEBIBYTES=8", "trial"),
+            *("--temp-directory", str(gate.temporary / heading), *names),
+            limit=200,
+        )
+        gate.count(heading, ok, output)
+
+    inLanes(partial(run, names) for names in PLAIN)
 
 
 def mutation(gate: Gate) -> None:
@@ -369,8 +413,8 @@ def packages(gate: Gate) -> None:
 STEPS: Mapping[str, Callable[[Gate], None]] = {
     step.__name__: step
     for step in (
-        *(format, lint, types, docs, news, tests, fuzz, bench, interop, soak),
-        *(packages, mutation),
+        *(format, lint, types, docs, news, tests, fuzz, bench, interop, plain),
+        *(soak, packages, mutation),
     )
 }
 

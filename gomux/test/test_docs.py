@@ -28,6 +28,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import gomux.error
 from gomux import Limits
+from gomux.test.plainpaths import PATHS
 from gomux.tunnel import TunnelLimits
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
@@ -413,6 +414,14 @@ class PageTests(DocsTestCase):
         for kind in (Limits, TunnelLimits):
             for field in fields(kind):
                 self.assertIn(f"@ivar {field.name}: ", kind.__doc__ or "")
+
+    def test_fastPaths(self) -> None:
+        """
+        Each fast path is listed, and what it is.
+        """
+        text = self.pages()["performance.rst"]
+        listed = re.findall(r"^``(\w+)`` +(.*\S)$", text, re.MULTILINE)
+        self.assertEqual(listed, [(name, PATHS[name][0]) for name in PATHS])
 
     def test_errors(self) -> None:
         """
