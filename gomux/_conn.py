@@ -35,6 +35,7 @@ from gomux.error import (
     ConnectionClosed,
     DeadlineExceeded,
     GomuxError,
+    PeerAbortedStream,
     PeerClosedStream,
     StreamClosed,
     WriteClosed,
@@ -189,8 +190,8 @@ class Conn(Protocol):
         @return: the data; C{b""} once there will be no more because the peer
             has closed its writing half or the stream, or this side its reading
             half.  Fails with the reason once all data has been read and the
-            mux is gone, and at once with L{StreamClosed} or
-            L{ConnectionClosed} after our own close and with
+            mux is gone or the peer has aborted the stream, and at once with
+            L{StreamClosed} or L{ConnectionClosed} after our own close and with
             L{DeadlineExceeded} when the deadline has passed.
         @raise ValueError: if C{size} is less than 1.
         """
@@ -219,9 +220,9 @@ class Conn(Protocol):
         @return: the size of the data, once all of it is on its way: the mux
             keeps no more than about 128 KiB of what the peer gives no window
             for.  Fails with L{WriteClosed}, L{PeerClosedStream},
-            L{StreamClosed} or the end of the mux, or with L{DeadlineExceeded};
-            the C{written} of the error says how much of the data had been
-            taken.
+            L{PeerAbortedStream}, L{StreamClosed} or the end of the mux, or with
+            L{DeadlineExceeded}; the C{written} of the error says how much of
+            the data had been taken.
         @raise TypeError: if C{data} is text.
         """
         if isinstance(data, str):
@@ -440,7 +441,8 @@ class Conn(Protocol):
 
     def _peerGone(self) -> None:
         self._goneCall = None
-        self._endWrites(PeerClosedStream())
+        aborted = self.transport.peerAborts
+        self._endWrites(PeerAbortedStream() if aborted else PeerClosedStream())
 
     # IProtocol and IHalfCloseableProtocol
 

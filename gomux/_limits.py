@@ -151,3 +151,9 @@ class TokenBucket:
             return False
         self.tokens -= 1
         return True
+
+    def giveBack(self) -> None:
+        """
+        Count one event less: what was taken for one was none.
+        """
+        self.tokens += 1

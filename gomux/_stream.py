@@ -19,6 +19,12 @@ forward:
 
 The application is never called from inside its own calls: what follows from
 one of these is called from the reactor.
+
+The wire has one frame for the end of a stream, whether that is a good one or
+not.  So an abort says beforehand that it is one: by a WindowUpdate of 0 bytes,
+which no other peer sends, and which means nothing to those that do not know of
+this.  CloseWrite would not do: a Go application that has read all of its input
+may well send that too, then the rest of its answer, and then CloseStream.
 """
 
 from __future__ import annotations
@@ -47,7 +53,13 @@ from gomux._address import StreamAddress
 from gomux._frame import Flag
 from gomux._output import NO_OUTPUT, Output
 from gomux._window import ReceiveWindow, SendWindow
-from gomux.error import PeerClosedStream, ProtocolViolation, StreamClosed
+from gomux.error import (
+    ConnectionClosed,
+    PeerAbortedStream,
+    PeerClosedStream,
+    ProtocolViolation,
+    StreamClosed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -169,6 +181,7 @@ class Stream:
     @ivar sendWindow: what may still be sent.
     @ivar receiveWindow: what may still be received.
     @ivar touched: whether anything was ever written to the stream.
+    @ivar peerAborts: whether the peer has said that the end to come is an abort.
     """
 
     __slots__ = (
@@ -178,6 +191,7 @@ class Stream:
         "sendWindow",
         "receiveWindow",
         "touched",
+        "peerAborts",
         "_mux",
         "_output",
         "_unread",
@@ -202,6 +216,7 @@ class Stream:
         self.sendWindow = SendWindow()
         self.receiveWindow = ReceiveWindow()
         self.touched = False
+        self.peerAborts = False
         self._mux = mux
         self._output = NO_OUTPUT
         self._unread: list[bytes] | None = None
@@ -337,7 +352,8 @@ class Stream:
 
     def abortConnection(self) -> None:
         """
-        Close the stream at once; output that waits is dropped.
+        Close the stream at once; output that waits is dropped, and the other
+        end is told that this was no orderly end.
         """
         self._abort(ConnectionAborted())
 
@@ -540,6 +556,9 @@ class Stream:
     def closeWith(self, reason: BaseException) -> None:
         """
         As L{loseConnection}, with another reason for C{connectionLost}.
+
+        When that is the end of the mux, and not what the application asked
+        for, an application with a producer had more to send.
         """
         if self._life is _LIVE:
             self._life = _CLOSING
@@ -611,9 +630,9 @@ class Stream:
 
     def frameCloseStream(self) -> None:
         """
-        The peer has closed the stream.
+        The peer has closed the stream, or aborted it.
         """
-        self.muxEnded(PeerClosedStream())
+        self.muxEnded(PeerAbortedStream() if self.peerAborts else PeerClosedStream())
 
     def muxEnded(self, reason: BaseException) -> None:
         """
@@ -690,6 +709,10 @@ class Stream:
         if self._producer is not None and not self._streaming:
             return
         if self._life is _CLOSING:
+            if self._producer is not None and isinstance(
+                self._reason, ConnectionClosed
+            ):
+                self._sayAbort()
             self._end()
         elif self._life is _LIVE and self._write is _WRITE_FINISHING:
             self._write = _WRITE_CLOSED
@@ -815,9 +838,16 @@ class Stream:
         if self._life <= _CLOSING:
             self._reason = reason
             self._dropInput()
+            self._sayAbort()
             self._end()
         elif self._life is _DONE:
             self._dropInput()
+
+    def _sayAbort(self) -> None:
+        """
+        Say that the end that follows is none in good order.
+        """
+        self._mux.sendControl(self.streamID, Flag.WINDOW_UPDATE)
 
     def _end(self) -> None:
         """

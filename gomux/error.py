@@ -42,6 +42,16 @@ class PeerClosedStream(GomuxError, ConnectionDone):
     MESSAGE = "The peer closed the stream"
 
 
+class PeerAbortedStream(GomuxError, ConnectionLost):
+    """
+    The peer aborted the stream: what it was sending, or reading, was cut
+    short.  Only this software says so; an abort of the Go package's looks like
+    L{PeerClosedStream}.
+    """
+
+    MESSAGE = "The peer aborted the stream"
+
+
 class WriteClosed(GomuxError, ConnectionDone):
     """
     The writing half of the stream is closed, by either side.

@@ -591,6 +591,7 @@ class MuxProtocol(Protocol):
             stream.frameCredit(length)
         else:
             self._frameIgnored("window updates of 0 bytes")
+            stream.peerAborts = True
 
     def _frameCloseRead(self, streamID: int, length: int) -> None:
         stream = self._streams.get(streamID)
@@ -614,6 +615,9 @@ class MuxProtocol(Protocol):
         if not stream.touched and streamID % 2 == self._peerParity:
             if not self._resets.take(self._clock.seconds()):
                 raise LimitExceeded("streams are opened and closed again too fast")
+        if stream.peerAborts:
+            # So that frame had an effect.
+            self._ignored.giveBack()
         stream.frameCloseStream()
 
     def _frameCloseMux(self, streamID: int, length: int) -> None:

@@ -17,9 +17,8 @@ How an end goes, its other end follows:
   - An end that goes in an orderly way closes the other end, once that has
     written what it has.
   - An end that is cut short aborts the other end, for what was cut short must
-    not look complete.  There is no frame that says so for a stream: an abort
-    is CloseWrite and CloseStream without a CloseRead before them, as L{_End}
-    sends them, while an application that is done just sends CloseStream.
+    not look complete.  A stream that the peer aborts ends with
+    L{PeerAbortedStream}; a peer that is a Go program cannot say so.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ from gomux._direct import DirectTransport
 from gomux._limits import requirePositive
 from gomux._pool import MuxPool
 from gomux._throttle import ThrottledLog, describeAddress
-from gomux.error import ConnectionClosed, PeerClosedConnection
+from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
 
 _log = Logger()
 
@@ -452,12 +451,16 @@ class _End(Protocol):
         """
         @return: whether nothing was cut short when this end went.
         """
+        if reason.check(PeerAbortedStream):
+            # Whoever had said all that there is to say can only have refused
+            # to hear more.
+            return self._inputEnded
         if not reason.check(ConnectionDone):
             return False
         if reason.check(ConnectionClosed, PeerClosedConnection):
             # The mux was closed, whatever its streams were at.
             return self._inputEnded and self._outputEnded
-        return self._inputEnded or not self._outputRefused
+        return True
 
     def close(self) -> None:
         """
@@ -474,14 +477,9 @@ class _End(Protocol):
         """
         End at once, and in such a way that the peer can tell.
         """
-        transport = self.transport
-        if self.lost or transport is None:
-            return
-        self.output.unregisterProducer()
-        loseReadConnection = getattr(transport, "loseReadConnection", None)
-        if loseReadConnection is not None:
-            loseReadConnection()
-        transport.abortConnection()
+        if not self.lost and self.transport is not None:
+            self.output.unregisterProducer()
+            self.transport.abortConnection()
 
 
 def _discard(data: bytes) -> None:

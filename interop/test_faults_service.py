@@ -16,16 +16,20 @@ from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
 )
 from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from zope.interface import implementer
 
 from gomux._service import retryDelay
 from gomux.endpoints import MuxClientEndpoint, retryPolicy
 from gomux.tunnel import TunnelLimits, target
 from interop.faults.attacker import (
     CLOSE,
+    CLOSE_READ,
     DATA,
     PSK,
+    UPDATE,
 )
 from interop.faults.cases import (
     CLIENT,
@@ -48,6 +52,19 @@ class Server(Protocol):
         self.transport.write(data)
         if data == b"RESET":
             reactor.callLater(0.1, self.transport.abortConnection)
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfServer(Server):
+    """
+    The same, of a kind that outlives the end of its input.
+    """
+
+    def readConnectionLost(self) -> None:
+        pass
+
+    def writeConnectionLost(self) -> None:
+        pass
 
 
 @inBothRoles
@@ -138,6 +155,25 @@ class Targets(RowTestCase):
         await self.attacker.untilFrame(CLOSE, streamID)
         self.assertEqual(self.attacker.data(streamID), b"RESET")
         self.assertEqual(len(self.logged("the target", "cut short")), 1)
+        await self.attacker.sync()
+
+    @row(38)
+    async def test_resetsAnswer(self) -> None:
+        """
+        Also after the end of the request; and the peer is told that what came
+        was not all.
+        """
+        port = self.listen(Factory.forProtocol(HalfServer))
+        await self.startTunnel(
+            TCP4ClientEndpoint(reactor, "127.0.0.1", port), TunnelLimits()
+        )
+        streamID = self.attacker.open()
+        self.attacker.send(DATA, streamID, b"RESET")
+        self.attacker.send(CLOSE_READ, streamID)
+        await self.attacker.untilFrame(CLOSE, streamID)
+        self.assertEqual(self.attacker.data(streamID), b"RESET")
+        last = [frame[:3] for frame in self.attacker.frames if frame[1] == streamID]
+        self.assertEqual(last[-2:], [(UPDATE, streamID, 0), (CLOSE, streamID, 0)])
         await self.attacker.sync()
 
     @row(36)

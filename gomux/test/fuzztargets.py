@@ -279,6 +279,8 @@ class Script:
         self.granted: dict[int, int] = {}
         self.received: dict[int, bytearray] = {}
         self.closed: set[int] = set()
+        # The stream of which the next frame must be the end.
+        self.aborting: int | None = None
         self.muxClosed = False
         self.corked = b""
         self.last = b""
@@ -650,11 +652,14 @@ class Script:
             if flag != Flag.CLOSE_MUX and self.opens.get(streamID, 0) <= 1:
                 assert streamID not in self.closed, "a frame came after CloseStream"
             assert length <= MAX_LENGTH
+            if self.aborting is not None:
+                assert (streamID, flag) == (self.aborting, Flag.CLOSE_STREAM)
+                self.aborting = None
             if flag == Flag.DATA:
                 assert payload
                 self.received.setdefault(streamID, bytearray()).extend(payload)
             elif flag == Flag.WINDOW_UPDATE:
-                assert length
+                self.aborting = None if length else streamID
             else:
                 assert flag in tuple(Flag)
                 assert not length

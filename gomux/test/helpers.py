@@ -32,6 +32,7 @@ from gomux.testing import PSK
 CLOSE_READ = (0, Flag.CLOSE_READ, 0)
 CLOSE_WRITE = (0, Flag.CLOSE_WRITE, 0)
 CLOSE_STREAM = (0, Flag.CLOSE_STREAM, 0)
+ABORTS = (0, Flag.WINDOW_UPDATE, 0)
 
 
 class Recorder(Protocol):

@@ -16,7 +16,7 @@ from gomux.error import (
     PeerClosedConnection,
     Truncated,
 )
-from gomux.test.helpers import CLOSE_STREAM, Recorders, Rig
+from gomux.test.helpers import ABORTS, CLOSE_STREAM, PushProducer, Recorders, Rig
 from gomux.testing import MuxPair
 
 CLOSE_MUX = (0, Flag.CLOSE_MUX, 0)
@@ -77,6 +77,53 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual(
             self.rig.sent(), [(0, Flag.DATA, 140000 - 131072), CLOSE_STREAM, CLOSE_MUX]
         )
+
+    def test_producer(self) -> None:
+        """
+        An application with a producer had more to say: its stream is aborted,
+        once the output is sent.
+        """
+        self.recorder.stream.registerProducer(PushProducer(), True)
+        self.recorder.stream.write(b"half of")
+        other = self.rig.opened()
+        other.stream.registerProducer(PushProducer(), True)
+        other.stream.write(b"all")
+        other.stream.unregisterProducer()
+        self.rig.mux.close()
+        frames = self.rig.sent()
+        self.assertEqual(
+            [frame for frame in frames if not frame[0]],
+            [(0, Flag.DATA, 7), ABORTS, CLOSE_STREAM, CLOSE_MUX],
+        )
+        self.assertEqual(
+            [frame for frame in frames if frame[0]],
+            [(2, Flag.DATA, 3), (2, Flag.CLOSE_STREAM, 0)],
+        )
+
+    def test_producerPaused(self) -> None:
+        """
+        Also one that is paused, and has the chance to write some more.
+        """
+        self.recorder.stream.registerProducer(PushProducer(), True)
+        self.recorder.stream.write(bytes(131072 + 65537))
+        self.rig.mux.close()
+        self.assertNotIn(CLOSE_STREAM, self.rig.sent())
+        for _ in range(2):
+            self.rig.send(0, Flag.WINDOW_UPDATE, 65536)
+        self.assertEqual(self.rig.sent()[-3:], [ABORTS, CLOSE_STREAM, CLOSE_MUX])
+
+    def test_producerClosed(self) -> None:
+        """
+        An application that had closed its stream itself had not.
+        """
+        self.recorder.stream.registerProducer(PushProducer(), True)
+        self.recorder.stream.write(bytes(140000))
+        self.recorder.stream.loseConnection()
+        self.rig.mux.close()
+        self.rig.send(0, Flag.WINDOW_UPDATE, 65536)
+        frames = self.rig.sent()
+        self.assertNotIn(ABORTS, frames)
+        self.assertEqual(frames[-2:], [CLOSE_STREAM, CLOSE_MUX])
 
     def test_refuses(self) -> None:
         """

@@ -26,6 +26,7 @@ from gomux.error import (
     ConnectionClosed,
     DeadlineExceeded,
     GomuxError,
+    PeerAbortedStream,
     PeerClosedConnection,
     PeerClosedStream,
     StreamClosed,
@@ -476,6 +477,29 @@ class CloseTests(ConnTestCase):
         self.error(writing, PeerClosedStream)
         self.assertEqual(self.error(second, PeerClosedStream).written, 0)
         self.assertEqual(self.readAll(self.here), b"hello")
+
+    def test_peerAborts(self) -> None:
+        """
+        An abort of the peer's is not the end of the data: a read fails, once it
+        has given what came before, and so does a write.
+        """
+        self.there.write(b"half of")
+        self.flush()
+        self.there.transport.abortConnection()
+        self.flush()
+        self.error(self.here.write(b"x"), PeerAbortedStream)
+        self.assertEqual(self.after(self.here.read()), b"half of")
+        self.error(self.here.read(), PeerAbortedStream)
+        self.error(self.here.write(b"x"), PeerAbortedStream)
+
+    def test_peerAbortsWaiting(self) -> None:
+        """
+        Calls that wait end with it.
+        """
+        reading, writing = self.here.read(), self.fill(self.here)
+        self.there.transport.abortConnection()
+        self.error(reading, PeerAbortedStream)
+        self.error(writing, PeerAbortedStream)
 
     def test_peerBeforeClose(self) -> None:
         """

@@ -15,6 +15,7 @@ ORDERLY = [
     error.PeerClosedConnection,
 ]
 ABRUPT = [
+    error.PeerAbortedStream,
     error.Truncated,
     error.AuthenticationFailed,
     error.OutOfSequence,

@@ -346,6 +346,29 @@ class LimitTests(SynchronousTestCase):
             rig.sendMany(frame)
             self.check_exceeded(rig)
 
+    def test_aborts(self) -> None:
+        """
+        What says that a stream is aborted has an effect, when that follows; it
+        counts once, though, however often it is said.
+        """
+        rig = Rig(limits=Limits(ignoredBurst=5))
+        for streamID in range(0, 200, 2):
+            rig.sendMany(
+                (streamID, Flag.OPEN_STREAM, 0),
+                (streamID, Flag.WINDOW_UPDATE, 0),
+                (streamID, Flag.CLOSE_STREAM, 0),
+            )
+        self.assertIsNone(rig.reason())
+        rig.sendMany(
+            (200, Flag.OPEN_STREAM, 0),
+            *[(200, Flag.WINDOW_UPDATE, 0)] * 3,
+            (200, Flag.CLOSE_STREAM, 0),
+        )
+        rig.sendMany(*[(0, Flag.KEEPALIVE, 0)] * 3)
+        self.assertIsNone(rig.reason())
+        rig.sendMany((0, Flag.KEEPALIVE, 0))
+        self.check_exceeded(rig)
+
     def test_lateFramesOutOfOrder(self) -> None:
         """
         Late frames for streams that have ended do not count, in whatever order

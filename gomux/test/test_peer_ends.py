@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
 from gomux._frame import Flag
 from gomux._stream import Stream
 from gomux.error import (
+    PeerAbortedStream,
     PeerClosedConnection,
     PeerClosedStream,
     ProtocolViolation,
@@ -18,6 +19,7 @@ from gomux.error import (
     Truncated,
 )
 from gomux.test.helpers import (
+    ABORTS,
     CLOSE_READ,
     CLOSE_STREAM,
     CLOSE_WRITE,
@@ -50,6 +52,36 @@ class PeersEndTests(EndsTestCase):
         self.check_lost(PeerClosedStream)
         self.assertEqual(self.stream.unsent, 0)
         self.assertEqual(self.rig.sent(), [])
+
+    def test_abort(self) -> None:
+        """
+        CloseStream after credit of nothing is an abort: after the data ahead of
+        it the stream ends as a TCP connection that was reset.
+        """
+        self.rig.sendMany((0, Flag.DATA, b"half of"), ABORTS, CLOSE_STREAM)
+        self.assertEqual(self.recorder.received, b"half of")
+        self.check_lost(ConnectionLost)
+        self.assertIsInstance(self.recorder.reason, PeerAbortedStream)
+        self.assertEqual(self.rig.sent(), [])
+
+    def test_abortWhileClosing(self) -> None:
+        """
+        Who waits for the rest of its output to be sent learns that it was not.
+        """
+        self.block()
+        self.stream.write(b"last words")
+        self.stream.loseConnection()
+        self.rig.sendMany(ABORTS, CLOSE_STREAM)
+        self.check_lost(PeerAbortedStream)
+
+    def test_creditOfNothing(self) -> None:
+        """
+        Credit of nothing by itself ends nothing.
+        """
+        self.rig.sendMany(ABORTS, (0, Flag.DATA, b"still here"))
+        self.assertEqual(self.recorder.received, b"still here")
+        self.stream.write(b"here too")
+        self.assertEqual(self.rig.sentData(), b"here too")
 
     def test_closeRead(self) -> None:
         """
@@ -128,7 +160,7 @@ class PeersEndTests(EndsTestCase):
         self.rig.send(0, Flag.DATA, b"bye")
         self.rig.send(*CLOSE_READ)
         self.rig.send(0, Flag.DATA, b"not bye")
-        self.assertEqual(self.rig.sent(), [CLOSE_STREAM])
+        self.assertEqual(self.rig.sent(), [ABORTS, CLOSE_STREAM])
         self.check_lost(ProtocolViolation)
         self.assertIsNone(self.rig.reason())
 
@@ -141,7 +173,7 @@ class PeersEndTests(EndsTestCase):
         self.rig.send(*CLOSE_READ)
         self.assertEqual(self.rig.sent(), [CLOSE_WRITE])
         self.rig.send(0, Flag.DATA, b"not legal")
-        self.assertEqual(self.rig.sent(), [CLOSE_STREAM])
+        self.assertEqual(self.rig.sent(), [ABORTS, CLOSE_STREAM])
         self.check_lost(ProtocolViolation)
 
     def test_noLateCredit(self) -> None:
@@ -215,6 +247,13 @@ class PausedEndTests(EndsTestCase):
         self.rig.send(*CLOSE_STREAM)
         self.check_unread(PeerClosedStream)
         self.assertEqual(self.rig.sent(), [])
+
+    def test_abort(self) -> None:
+        """
+        Nor does an abort take anything back.
+        """
+        self.rig.sendMany(ABORTS, CLOSE_STREAM)
+        self.check_unread(PeerAbortedStream)
 
     def test_closeRead(self) -> None:
         """

@@ -10,10 +10,12 @@ from twisted.python.failure import Failure
 from gomux._frame import Flag
 from gomux.error import StreamClosed
 from gomux.test.helpers import (
+    ABORTS,
     CLOSE_READ,
     CLOSE_STREAM,
     CLOSE_WRITE,
     EndsTestCase,
+    HalfRecorder,
     Recorder,
     Rig,
 )
@@ -57,13 +59,13 @@ class OwnEndTests(EndsTestCase):
 
     def test_abort(self) -> None:
         """
-        C{abortConnection} drops what waits.
+        C{abortConnection} drops what waits, and says that it is no good end.
         """
         self.block()
         self.stream.write(b"last words")
         self.stream.abortConnection()
         self.assertEqual(self.recorder.events, ["made"])
-        self.assertEqual(self.rig.sent(), [CLOSE_STREAM])
+        self.assertEqual(self.rig.sent(), [ABORTS, CLOSE_STREAM])
         self.check_lost(ConnectionAborted)
 
     def test_abortAfterLose(self) -> None:
@@ -75,7 +77,7 @@ class OwnEndTests(EndsTestCase):
         self.stream.loseConnection()
         self.stream.abortConnection()
         self.stream.abortConnection()
-        self.assertEqual(self.rig.sent(), [CLOSE_STREAM])
+        self.assertEqual(self.rig.sent(), [ABORTS, CLOSE_STREAM])
         self.check_lost(ConnectionAborted)
 
     def test_writeAfter(self) -> None:
@@ -250,7 +252,7 @@ class OwnEndTests(EndsTestCase):
         """
         for method, frames in (
             ("loseConnection", [CLOSE_STREAM]),
-            ("abortConnection", [CLOSE_STREAM]),
+            ("abortConnection", [ABORTS, CLOSE_STREAM]),
             ("loseWriteConnection", [CLOSE_READ]),
             ("loseReadConnection", [CLOSE_WRITE]),
         ):
@@ -265,3 +267,45 @@ class OwnEndTests(EndsTestCase):
             own = Rig(isClient=True)
             own.open(made=made)
             self.assertEqual(own.sent(), [(0, Flag.OPEN_STREAM, 0), *frames])
+
+
+class HalfClosedAbortTests(EndsTestCase):
+    """
+    Aborts of streams of which one half is closed.
+    """
+
+    kind = HalfRecorder
+
+    def check_abort(self) -> None:
+        self.rig.sent()
+        self.stream.abortConnection()
+        self.assertEqual(self.rig.sent(), [ABORTS, CLOSE_STREAM])
+        self.check_lost(ConnectionAborted)
+
+    def test_peerFinished(self) -> None:
+        """
+        The peer is told also when it has finished writing: it still reads.
+        """
+        self.rig.send(*CLOSE_READ)
+        self.check_abort()
+
+    def test_peerRefuses(self) -> None:
+        """
+        And when it does not read any more.
+        """
+        self.rig.send(*CLOSE_WRITE)
+        self.check_abort()
+
+    def test_finished(self) -> None:
+        """
+        And when this side has finished writing.
+        """
+        self.stream.loseWriteConnection()
+        self.check_abort()
+
+    def test_refused(self) -> None:
+        """
+        And when this side does not read any more.
+        """
+        self.stream.loseReadConnection()
+        self.check_abort()

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
-from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.error import ConnectionAborted
 from twisted.trial.unittest import TestCase
 
 from gomux import Limits, MuxFactory, MuxProtocol
@@ -22,6 +22,7 @@ from gomux.error import (
     AuthenticationFailed,
     ConnectionClosed,
     GomuxError,
+    PeerAbortedStream,
     PeerClosedConnection,
     PeerClosedStream,
     ProtocolViolation,
@@ -198,7 +199,7 @@ class TCPTests(TestCase):
             await pair.both("lost")
             self.assertLess(len(pair.far.received), 3000000)
             self.assertIsInstance(pair.near.reason, ConnectionAborted)
-            self.assertIsInstance(pair.far.reason, ConnectionDone)
+            self.assertIsInstance(pair.far.reason, PeerAbortedStream)
 
         return self.run_(test)
 

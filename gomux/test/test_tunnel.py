@@ -249,6 +249,53 @@ class TransferTests(SynchronousTestCase):
         self.assertIn("the target: stream 0 of 192.0.2.1:49152", self.rig.logged[0])
         self.assertIn("the forward: 192.0.2.3:50000", self.rig.logged[1])
 
+    def test_targetResetsAnswer(self) -> None:
+        """
+        So is one of which the client had closed its half, as who sends a
+        request and reads the answer to its end does.
+        """
+        self.clientSide.write(b"request")
+        self.clientSide.loseWriteConnection()
+        self.rig.flush()
+        self.serverSide.write(b"half of the answer")
+        self.rig.flush()
+        self.serverSide.abortConnection()
+        self.rig.flush()
+        self.assertEqual(self.client.events, ["made", "writeLost", "data", "lost"])
+        self.assertIsInstance(self.client.reason, ConnectionLost)
+        self.assertOver()
+
+    def test_resetCrosses(self) -> None:
+        """
+        So is one where the two cross.
+        """
+        self.rig.pair.clientToServer.stall()
+        self.rig.pair.serverToClient.stall()
+        self.clientSide.loseWriteConnection()
+        self.serverSide.abortConnection()
+        self.rig.flush()
+        self.rig.pair.clientToServer.unstall()
+        self.rig.pair.serverToClient.unstall()
+        self.rig.flush()
+        self.assertIsInstance(self.client.reason, ConnectionLost)
+        self.assertOver()
+
+    def test_targetResetsAfterAnswer(self) -> None:
+        """
+        A target that resets when it has said all takes nothing of that back:
+        the client gets it to its end, however slowly it reads.
+        """
+        self.clientSide.incoming.stall()
+        self.serverSide.write(bytes(130000))
+        self.serverSide.loseWriteConnection()
+        self.rig.flush()
+        self.serverSide.abortConnection()
+        self.rig.flush()
+        self.clientSide.incoming.unstall()
+        self.rig.flush()
+        self.assertEqual(len(self.client.received), 130000)
+        self.assertEqual(self.client.events[:3], ["made", "data", "readLost"])
+
     def test_carrierLost(self) -> None:
         """
         When the mux is lost both connections are reset.
@@ -263,12 +310,31 @@ class TransferTests(SynchronousTestCase):
     def test_muxClosed(self) -> None:
         """
         When the mux is closed here, in good order but in the middle of
-        something, the connection is reset all the same.
+        something, the connection is reset all the same, at both ends.
         """
+        self.clientSide.write(b"request")
+        self.clientSide.loseWriteConnection()
+        self.serverSide.write(b"half of the answer")
+        self.rig.flush()
         self.rig.pair.server.close()
         self.rig.flush()
-        self.assertIsInstance(self.server.reason, ConnectionLost)
+        self.assertEqual(self.client.received, b"half of the answer")
+        for recorder in (self.client, self.server):
+            self.assertIsInstance(recorder.reason, ConnectionLost)
         self.assertOver()
+
+    def test_muxClosedAfterAnswer(self) -> None:
+        """
+        When the mux is closed after all was said, the client gets all, and a
+        clean end, though it could have said more.
+        """
+        self.serverSide.write(b"answer" * 100000)
+        self.serverSide.loseWriteConnection()
+        self.rig.flush()
+        self.rig.pair.server.close()
+        self.rig.flush()
+        self.assertEqual(len(self.client.received), 600000)
+        self.assertEqual(self.client.events, ["made", "data", "readLost"])
 
     def test_tunnelAborted(self) -> None:
         """
