@@ -38,13 +38,22 @@ TIME_LIMIT = 14 * 60
 LINE_COVERAGE, BRANCH_COVERAGE = 95.0, 90.0
 
 #: What the interop tests drive, and the Debian package that has it.
-PROGRAMS = {"nginx": "nginx-light", "ssh": "openssh-client", "sshd": "openssh-server"}
+PROGRAMS = {
+    "nginx": "nginx-light",
+    "ssh": "openssh-client",
+    "sshd": "openssh-server",
+    "ip": "iproute2",
+    "unshare": "util-linux",
+}
 
 GO_PEER = "gomux-go-peer"
 
 #: Modules of interop/ that must be there, those that take longest first; any
 #: other C{test_*.py} runs too.
-EXPECTED = ["test_matrix", "test_readme", "test_tunnel_live", "test_peers"]
+EXPECTED = [
+    *("test_matrix", "test_readme", "test_tunnel_live", "test_faults_network"),
+    "test_peers",
+]
 
 #: How many modules of interop/ run at a time: they mostly wait.
 LANES = 2

@@ -1,0 +1,159 @@
+"""
+Two network namespaces with a wire between them that can be cut: what is sent
+then vanishes, and nobody is told.
+
+Root can make namespaces, and on most systems any user can, in a user namespace
+of their own.  It takes C{unshare} and C{nsenter} of util-linux, and C{ip} of
+iproute2.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+HERE, THERE = "10.77.0.1", "10.77.0.2"
+"""The addresses at the two ends; they are in the namespaces only."""
+
+_WIRE = "wire"
+_HARDWARE = {HERE: "02:00:00:00:00:01", THERE: "02:00:00:00:00:02"}
+_NOBODY = "02:00:00:00:00:ff"
+
+_KINDS = (
+    (("--net",), ("--net",)),
+    (
+        ("--user", "--map-root-user", "--net"),
+        ("--preserve-credentials", "--user", "--net"),
+    ),
+)
+"""How to make a namespace and how to enter it: as root, and as anyone else."""
+
+
+class CannotMakeNetwork(Exception):
+    """
+    There can be no namespaces here.
+    """
+
+
+def _run(*command: str) -> None:
+    """
+    Run a command that takes no time.
+
+    @raise CannotMakeNetwork: If it fails.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    if done.returncode:
+        raise CannotMakeNetwork(f"{command[0]}: {done.stderr.strip()}")
+
+
+def _namespaceOf(pid: int | str) -> str:
+    return os.readlink(f"/proc/{pid}/ns/net")
+
+
+class _Holder:
+    """
+    A process that is there for its namespace.  It ends when this one does.
+
+    @ivar pid: Its ID.
+    """
+
+    def __init__(self, *command: str) -> None:
+        self._process = subprocess.Popen(
+            [*command, "sh", "-c", "echo up; exec cat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        self.pid = self._process.pid
+        if self._process.stdout.readline() != b"up\n":
+            errors = self._process.communicate()[1].decode().strip()
+            raise CannotMakeNetwork(errors)
+        # What follows must not be done to the network of this machine.
+        assert _namespaceOf(self.pid) != _namespaceOf("self")
+
+    def close(self) -> None:
+        """
+        End it.
+        """
+        self._process.communicate()
+
+
+class Network:
+    """
+    The two ends of the wire, named by their addresses.
+    """
+
+    def __init__(self) -> None:
+        """
+        @raise CannotMakeNetwork: If that cannot be here.
+        """
+        for program in ("unshare", "nsenter", "ip"):
+            if shutil.which(program) is None:
+                raise CannotMakeNetwork(f"there is no program {program}")
+        reasons = []
+        for make, enter in _KINDS:
+            try:
+                self._make(make, enter)
+            except CannotMakeNetwork as error:
+                self.close()
+                reasons.append(str(error))
+            else:
+                return
+        raise CannotMakeNetwork("; ".join(reasons))
+
+    def _make(self, make: tuple[str, ...], enter: tuple[str, ...]) -> None:
+        self._enter = enter
+        self._holders: dict[str, _Holder] = {}
+        self._holders[HERE] = _Holder("unshare", *make)
+        # Of the same user namespace, if any.
+        self._holders[THERE] = _Holder(*self.at(HERE), "unshare", "--net")
+        peer = ("type", "veth", "peer", "name", _WIRE, "address", _HARDWARE[THERE])
+        self._ip(
+            *(HERE, "link", "add", "name", _WIRE, "address", _HARDWARE[HERE], *peer),
+            *("netns", str(self._holders[THERE].pid)),
+        )
+        for end in (HERE, THERE):
+            self._ip(end, "address", "add", f"{end}/24", "dev", _WIRE)
+            self._ip(end, "link", "set", _WIRE, "up")
+        self.mend()
+
+    def at(self, end: str) -> tuple[str, ...]:
+        """
+        Tell how to run a command at an end.
+
+        @return: What to put before it.
+        """
+        return ("nsenter", f"--target={self._holders[end].pid}", *self._enter, "--")
+
+    def _ip(self, end: str, *command: str) -> None:
+        _run(*self.at(end), "ip", *command)
+
+    def cut(self) -> None:
+        """
+        Have both ends send to a hardware address that nobody has.
+        """
+        self._direct(HERE, _NOBODY)
+        self._direct(THERE, _NOBODY)
+
+    def mend(self) -> None:
+        """
+        Have them send to each other again.
+        """
+        self._direct(HERE, _HARDWARE[THERE])
+        self._direct(THERE, _HARDWARE[HERE])
+
+    def _direct(self, end: str, hardware: str) -> None:
+        other = THERE if end == HERE else HERE
+        self._ip(
+            *(end, "neighbour", "replace", other, "lladdr", hardware),
+            *("nud", "permanent", "dev", _WIRE),
+        )
+
+    def close(self) -> None:
+        """
+        Let go of the namespaces, which are gone with the last process in them.
+        """
+        while self._holders:
+            self._holders.popitem()[1].close()
