@@ -98,7 +98,10 @@ class MuxPool:
 
     def closeNamed(self, names: Collection[str]) -> None:
         """
-        Close the muxes to peers whose keys have one of some names.
+        Close the muxes to peers whose keys have one of some names, in good
+        order: what is on its way arrives.
+        L{MuxFactory.endRevoked<gomux.MuxFactory.endRevoked>} does not wait for
+        that.
 
         @param names: as from L{Keyring.reload<gomux._keyring.Keyring.reload>}.
         """

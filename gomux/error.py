@@ -103,6 +103,15 @@ class OutOfSequence(AuthenticationFailed):
     MESSAGE = "A frame is not the one that was due"
 
 
+class KeyRevoked(GomuxError, ConnectionLost):
+    """
+    This side has ended the mux, because the pre-shared key of the peer is no
+    longer one of those that are let in.
+    """
+
+    MESSAGE = "The pre-shared key of the peer was revoked"
+
+
 class HandshakeFailed(GomuxError, ConnectionLost):
     """
     In strict mode: the mux did not come up, because the peer is not in strict

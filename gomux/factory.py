@@ -8,6 +8,7 @@ What makes muxes, and knows which are up.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from twisted.internet.error import ConnectionDone
@@ -27,6 +28,7 @@ from gomux._pool import MuxPool
 from gomux._stream import logPrefixOf
 from gomux._strict import Salts, processSalts
 from gomux._throttle import ThrottledLog, describeAddress
+from gomux.error import KeyRevoked
 from gomux.protocol import MuxProtocol, startFactory
 
 if TYPE_CHECKING:
@@ -189,6 +191,21 @@ class MuxFactory(Factory):
         if mux.gated or not self.isClient:
             self.pool.add(mux)
 
+    def endRevoked(self, names: Collection[str]) -> None:
+        """
+        End the muxes to peers whose keys have one of some names, at once: who
+        may not come in any more gets nothing more, not even what is on its way.
+
+        With them go the connections whose peer has not shown its key yet.
+        Each tries the keys that there were when it was made.
+
+        @param names: as from L{Keyring.reload<gomux._keyring.Keyring.reload>}.
+        """
+        if names:
+            for mux in list(self.muxes):
+                if mux.peerName in names or not mux.authenticated:
+                    mux.revoke()
+
     def muxIdle(self, mux: MuxProtocol) -> None:
         """
         The last stream of a mux has ended.  Called by the mux.
@@ -207,7 +224,9 @@ class MuxFactory(Factory):
             self.pool.lastReason = reason
         self._forgetUnauthenticated(mux)
         level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
-        self._losses.emit(
+        # How many keys are revoked is not for the peers to say.
+        log = _log if isinstance(reason, KeyRevoked) else self._losses
+        log.emit(
             level,
             "the mux {direction} {name}{peer} ended: {reason}",
             direction="to" if self.isClient else "from",

@@ -40,6 +40,7 @@ from gomux._window import Growth
 from gomux.error import (
     ConnectionClosed,
     GomuxError,
+    KeyRevoked,
     LimitExceeded,
     NonceExhausted,
     OpenStreamError,
@@ -260,6 +261,13 @@ class MuxProtocol(Protocol):
         shown that it holds the key.
         """
         self._fail(LimitExceeded("too many connections wait for their first frame"))
+
+    def revoke(self) -> None:
+        """
+        Drop the carrier, because the key that the peer has, or might yet show,
+        is not to be let in any more.
+        """
+        self._fail(KeyRevoked())
 
     def whenClosed(self) -> Deferred[GomuxError]:
         """

@@ -153,6 +153,12 @@ class Options(_Options):
             "Use the --psk-file although others can read or change it.",
         ],
         [
+            "end-revoked",
+            None,
+            "On SIGHUP, end the muxes of peers whose key is no longer in the"
+            " --psk-file, or is another now, at once. Otherwise they go on.",
+        ],
+        [
             "strict",
             None,
             "Refuse frames that were replayed, dropped or swapped on the way."
@@ -195,7 +201,8 @@ class Options(_Options):
     def opt_psk_file(self, path: str) -> None:
         """
         A file with the pre-shared key in its first line, or with several as
-        name:psk.  It is read again on SIGHUP, for muxes to come.
+        name:psk.  It is read again on SIGHUP, for muxes to come; see also
+        --end-revoked.
         """
         self._psks.append(("--psk-file", path))
 
@@ -248,6 +255,10 @@ class Options(_Options):
         @raise UsageError: if not.
         """
         self.keyring = self._findKeyring()
+        if self["end-revoked"] and not self.keysFromFile:
+            raise UsageError(
+                "--end-revoked needs a --psk-file, from which keys can be removed"
+            )
         if self._given["connect"] and len(self.keyring) > 1:
             raise UsageError(
                 "--connect needs a --psk-file with a single pre-shared key, and this"
@@ -320,17 +331,20 @@ class Options(_Options):
                 ) from None
         return found
 
-    def reload(self) -> None:
+    def reload(self) -> frozenset[str]:
         """
         Read the file with the pre-shared key again, for muxes to come.
+
+        @return: the names of keys that are gone or have changed.
         """
         try:
-            self.keyring.reload()
+            revoked = self.keyring.reload()
         except KeyringError as error:
             _log.error("the pre-shared keys stay as they are: {error}", error=error)
-        else:
-            _log.info("the pre-shared keys were read again")
-            _warn("--psk-file", self.keyring)
+            return frozenset()
+        _log.info("the pre-shared keys were read again")
+        _warn("--psk-file", self.keyring)
+        return revoked
 
     def limits(self, kind: type[_L]) -> _L:
         """
@@ -385,6 +399,25 @@ def _findFactory(name: str) -> IProtocolFactory:
     return found
 
 
+def _makeReload(
+    options: Options, factories: list[MuxFactory]
+) -> Callable[[], None] | None:
+    """
+    @param factories: those that make the muxes.
+    @return: what to do on SIGHUP, if anything.
+    """
+    if not options.keysFromFile:
+        return None
+
+    def reload() -> None:
+        revoked = options.reload()
+        if options["end-revoked"]:
+            for factory in factories:
+                factory.endRevoked(revoked)
+
+    return reload
+
+
 def makeService(options: Options) -> IService:
     """
     Make the service that the command line asks for.
@@ -406,8 +439,10 @@ def makeService(options: Options) -> IService:
 
         streams = PageFactory(clock)
 
-    reload = options.reload if options.keysFromFile else None
-    service = TunnelService(pool, tunnels, clock, limits, reload)
+    factories: list[MuxFactory] = []
+    service = TunnelService(
+        pool, tunnels, clock, limits, _makeReload(options, factories)
+    )
     settings: dict[str, Any] = {
         "clock": clock,
         "limits": options.limits(Limits),
@@ -420,6 +455,7 @@ def makeService(options: Options) -> IService:
         server = MuxFactory(
             options.keyring, False, streams, salts=serverSalts, **settings
         )
+        factories.append(server)
         service.addService(Listener(name, endpoint, server))
     for name, endpoint in options.forwardEndpoints:
         tunnel = forward(name, pool, clock, limits)
@@ -427,6 +463,7 @@ def makeService(options: Options) -> IService:
         service.addService(Listener(name, endpoint, tunnel))
     for name, endpoint in options.connectEndpoints:
         client = Dialler(options.keyring, True, streams, salts=clientSalts, **settings)
+        factories.append(client)
         service.addService(
             Connector(name, endpoint, client, clock, limits.maxRetryDelay)
         )

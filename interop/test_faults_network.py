@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from typing import Any
 from unittest import SkipTest
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.python.failure import Failure
+from twisted.internet.protocol import Factory
 
+from interop.echo import Echoed
 from interop.faults.cases import (
     CLIENT,
     GO_CLIENT,
@@ -43,63 +41,6 @@ PATIENT = 6.0
 
 LOSS = 1.0
 """Seconds that this lasts."""
-
-
-class Echoed(Protocol):
-    """
-    Sends C{data} to an echo, as fast as it is taken.
-
-    @ivar received: What came back.
-    @ivar lost: Fires when the connection is gone.
-    """
-
-    transport: Any = None
-
-    def __init__(self) -> None:
-        self.received = bytearray()
-        self.lost: Deferred[None] = Deferred()
-
-    def connectionMade(self) -> None:
-        self.transport.write(b"echo\n")
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost.callback(None)
-
-
-class Echo(Protocol):
-    """
-    The same command as of the peers' line protocol.
-    """
-
-    transport: Any = None
-
-    def __init__(self) -> None:
-        self._line: bytes | None = b""
-
-    def connectionMade(self) -> None:
-        self.transport.registerProducer(self.transport, True)
-
-    def dataReceived(self, data: bytes) -> None:
-        if self._line is not None:
-            self._line += data
-            line, newline, data = self._line.partition(b"\n")
-            if not newline:
-                return
-            assert line == b"echo"
-            self._line = None
-        self.transport.write(data)
-
-
-class EchoFactory(Factory):
-    """
-    For C{--factory}.
-    """
-
-    noisy = False
-    protocol = Echo
 
 
 class Vanishing(TunnelTestCase, FaultTestCase):
@@ -167,7 +108,7 @@ class Vanishing(TunnelTestCase, FaultTestCase):
         else:
             carrier = ("--listen", f"tcp:{PORT}:interface={THERE}")
         self.peer = peer = self.service(
-            *(*carrier, "--factory", f"{__name__}.EchoFactory", *self._options),
+            *(*carrier, "--factory", "interop.echo.EchoFactory", *self._options),
             prefix=self.network.at(THERE),
         )
         await peer.line("--connect" if self.listens else "--listen")

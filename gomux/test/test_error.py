@@ -20,6 +20,7 @@ ABRUPT = [
     error.AuthenticationFailed,
     error.OutOfSequence,
     error.HandshakeFailed,
+    error.KeyRevoked,
     error.ProtocolViolation,
     error.LimitExceeded,
     error.WriteStalled,

@@ -8,14 +8,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import MuxFactory
 from gomux._frame import Flag
 from gomux._keyring import Keyring, readPSKFile
 from gomux._strict import Salts
-from gomux.error import AuthenticationFailed, GomuxError, PeerClosedConnection
+from gomux._throttle import LINES_BURST
+from gomux.error import (
+    AuthenticationFailed,
+    GomuxError,
+    KeyRevoked,
+    PeerClosedConnection,
+    Truncated,
+)
 from gomux.test.helpers import Recorders, Rig
+from gomux.test.test_tunnel import Lines
 from gomux.testing import MuxPair
 
 ALICE = "the pre-shared key of alice"
@@ -130,6 +139,94 @@ class ServerTests(SynchronousTestCase):
         pair = self.pair(EVE, self.keyring)
         pair.flush()
         self.assertEqual(pair.server.peerName, "eve")
+
+    def second(self, pair: MuxPair, psk: str) -> MuxPair:
+        """
+        Let another client come to the server.
+        """
+        clock, server = pair.clock, pair.server.factory
+        client = MuxFactory(psk, True, clock=clock, strict=self.strict, salts=Salts())
+        return MuxPair(clientFactory=client, serverFactory=server, clock=clock)
+
+    def test_endRevoked(self) -> None:
+        """
+        Muxes of names that are gone can also be ended at once, each with a line
+        in the log; their streams learn why, and others do not notice.
+        """
+        observer = Lines("gomux.factory")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        pair = self.pair(BOB)
+        pair.flush()
+        alice = self.second(pair, ALICE)
+        closed = [both.client.whenClosed() for both in (pair, alice)]
+        for both in (pair, alice):
+            both.client.openStream(Recorders())
+            both.flush()
+        self.streams.made[0].stream.write(bytes(200000))
+        pair.server.factory.endRevoked(["bob", "eve"])
+        pair.flush()
+        self.assertIsInstance(self.streams.made[0].reason, KeyRevoked)
+        self.assertIsNone(self.streams.made[1].reason)
+        self.assertIsInstance(self.successResultOf(closed[0]), Truncated)
+        self.assertNoResult(closed[1])
+        lines = [line for line in observer.lines if "revoked" in line]
+        self.assertEqual(len(lines), 1)
+        self.assertIn("the mux from 'bob' at 192.0.2.1:49152 ended: ", lines[0])
+
+    def test_everyEndIsLogged(self) -> None:
+        """
+        However many there are.
+        """
+        observer = Lines("gomux.factory")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        pair = self.pair(BOB)
+        pairs = [self.second(pair, BOB) for _ in range(2 * LINES_BURST)]
+        pair.flush()
+        pair.server.factory.endRevoked(["bob"])
+        pair.flush()
+        self.assertEqual(pair.server.factory.muxes, [])
+        lines = [line for line in observer.lines if "'bob'" in line]
+        self.assertEqual(len(lines), 1 + len(pairs))
+
+    def test_revokedBeforeFirstFrame(self) -> None:
+        """
+        A connection that was there before a key was revoked does not come up
+        with it afterwards.
+        """
+        pair = self.pair(BOB)
+        closed = pair.server.whenClosed()
+        pair.server.factory.endRevoked(["bob"])
+        pair.flush()
+        self.assertIsInstance(self.successResultOf(closed), KeyRevoked)
+
+    def test_nothingRevoked(self) -> None:
+        """
+        With no key revoked nothing ends.
+        """
+        pair = self.pair(BOB)
+        pair.server.factory.endRevoked([])
+        pair.flush()
+        self.assertEqual(pair.server.peerName, "bob")
+
+    def test_revokedWhileClosing(self) -> None:
+        """
+        A mux that is being closed does not go on with that.
+        """
+        pair = self.pair(BOB)
+        pair.flush()
+        pair.client.openStream(Recorders())
+        pair.flush()
+        pair.clientToServer.stall()
+        self.streams.made[0].stream.write(bytes(1000000))
+        pair.server.close()
+        pair.flush()
+        closed = pair.server.whenClosed()
+        self.assertNoResult(closed)
+        pair.server.factory.endRevoked(["bob"])
+        pair.flush()
+        self.assertIsInstance(self.successResultOf(closed), KeyRevoked)
 
 
 class StrictServerTests(ServerTests):

@@ -140,6 +140,17 @@ class PSKTests(TapTestCase):
         self.assertIn("read again", self.observer.lines[0])
         self.assertIn("stay as they are", self.observer.lines[1])
 
+    def test_endRevoked(self) -> None:
+        """
+        C{--end-revoked} is nothing without a file.
+        """
+        self.assertFalse(self.parse("--psk-file", self.write(PSK))["end-revoked"])
+        options = self.parse("--psk-file", self.write(PSK), "--end-revoked")
+        self.assertTrue(options["end-revoked"])
+        says = "--end-revoked needs a --psk-file"
+        self.assertUsageError("--end-revoked", "--psk", PSK, says=says)
+        self.assertUsageError("--end-revoked", says=says)
+
     def test_several(self) -> None:
         """
         A server may have several, a client may not.
@@ -476,3 +487,52 @@ class ServiceTests(TapTestCase):
         path.chmod(0o600)
         del os.environ[ENVIRONMENT]
         self.assertIsNot(self.make("--psk-file", path.path)[0]._reload, None)
+
+    def reloaded(self, *arguments: str, then: str) -> list[tuple[str, frozenset[str]]]:
+        """
+        Have a file of keys change, and the service read it again.
+
+        @param then: what is in it then.
+        @return: for each of the service's factories what it is told to end.
+        """
+        path = FilePath(self.mktemp())
+        path.setContent(b"[keyring]\nalice:aaaaaaaaaaaaaaaa\n")
+        path.chmod(0o600)
+        service, parts = self.make(
+            *("--psk-file", path.path, "--listen", "tcp:1", "--connect", "tcp:h:2"),
+            *arguments,
+        )
+        told: list[tuple[str, frozenset[str]]] = []
+        for name, factory in (
+            ("server", parts["--listen tcp:1"]._factory),
+            ("client", parts["--connect tcp:h:2"]._dialler),
+        ):
+            factory.endRevoked = lambda names, who=name: told.append((who, names))
+        path.setContent(then.encode())
+        path.chmod(0o600)
+        assert service._reload is not None
+        service._reload()
+        return told
+
+    def test_endRevoked(self) -> None:
+        """
+        With C{--end-revoked}, and only then, the muxes of keys that are gone or
+        changed end.
+        """
+        changed = "[keyring]\nalice:bbbbbbbbbbbbbbbb\n"
+        self.assertEqual(self.reloaded(then=changed), [])
+        alice = frozenset(["alice"])
+        self.assertEqual(
+            self.reloaded("--end-revoked", then=changed),
+            [("server", alice), ("client", alice)],
+        )
+
+    def test_endRevokedMistake(self) -> None:
+        """
+        A file with a mistake revokes nothing.
+        """
+        self.assertEqual(
+            self.reloaded("--end-revoked", then=""),
+            [("server", frozenset()), ("client", frozenset())],
+        )
+        self.assertIn("stay as they are", self.observer.lines[-1])
