@@ -1,0 +1,115 @@
+"""
+Run the tests of faults and abuse again and again, and count what fails::
+
+    python -m interop.faults.repeat [--rounds N] [--all]
+
+By default 20 rounds of the fast ones: those that take a minute in all.  With
+C{--all} also those that have a peer in a process of its own for each test.  Each
+round is a process of its own.  The exit status is 0 if nothing failed.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser
+from collections import Counter
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+
+IN_MEMORY = (
+    *("attacks", "carrier", "closing", "failures", "fuzz", "gated", "half_close"),
+    *("keyring", "limits", "named", "peer_ends", "pool", "producers", "reading"),
+    *("scheduler", "service", "stream_ends", "strict", "strict_rules", "tcp"),
+    *("time", "tunnel", "violations", "window"),
+)
+"""The tests of the package that are about a row of the table."""
+
+SLOW = ("go", "live", "network")
+"""The modules C{interop.test_faults_...} that are left out by default."""
+
+ROUNDS = 20
+
+TIME_LIMIT = 900.0
+"""Seconds that one round may take."""
+
+
+def modules(slow: bool) -> list[str]:
+    """
+    Find the test modules of one round.
+
+    @param slow: Whether those that take long are among them.
+    """
+    names = [path.stem for path in sorted(HERE.glob("test_faults_*.py"))]
+    left = [] if slow else [f"test_faults_{name}" for name in SLOW]
+    return [
+        *(f"gomux.test.test_{name}" for name in IN_MEMORY),
+        *(f"interop.{name}" for name in names if name not in left),
+    ]
+
+
+def runRound(tests: list[str], directory: str) -> tuple[int, list[str], str]:
+    """
+    Run tests once.
+
+    @return: How many there were, the names of those that did not pass, skipped
+        ones too, and all that trial printed.
+    """
+    trial = [sys.executable, "-m", "twisted.trial", "--reporter=text"]
+    try:
+        done = subprocess.run(
+            [*trial, "--temp-directory", directory, *tests],
+            cwd=HERE.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=TIME_LIMIT,
+        )
+    except subprocess.TimeoutExpired as error:
+        output = (error.stdout or b"").decode(errors="replace")
+        return 0, ["(a round that did not end)"], output
+    output = done.stdout.decode(errors="replace")
+    ran = re.search(r"^Ran (\d+) tests", output, re.MULTILINE)
+    names = re.findall(r"^(?:gomux|interop)(?:\.\w+){3,}$", output, re.MULTILINE)
+    if ran is None or (done.returncode and not names):
+        names.append("(a round that broke off)")
+    return int(ran[1]) if ran else 0, names, output
+
+
+def main(arguments: list[str]) -> int:
+    """
+    Run all rounds.
+
+    @return: The exit status.
+    """
+    parser = ArgumentParser(prog="python -m interop.faults.repeat")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--all", action="store_true")
+    options = parser.parse_args(arguments)
+    tests = modules(options.all)
+    failures: Counter[str] = Counter()
+    total = 0
+    for number in range(1, options.rounds + 1):
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="gomux-repeat-") as directory:
+            ran, names, output = runRound(tests, f"{directory}/trial")
+        total += ran
+        failures.update(names)
+        if names:
+            print(output)
+        seconds = time.monotonic() - began
+        print(
+            f"round {number}: {ran} tests, {len(names)} did not pass, {seconds:.0f} s",
+            flush=True,
+        )
+    for name, count in failures.most_common():
+        print(f"{name}: {count} of {options.rounds}")
+    print(f"{options.rounds} rounds, {total} tests, {failures.total()} did not pass")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
