@@ -29,7 +29,7 @@ IN_MEMORY = (
 )
 """The tests of the package that are about a row of the table."""
 
-SLOW = ("go", "live", "network")
+SLOW = ("cut_short", "go", "live", "network")
 """The modules C{interop.test_faults_...} that are left out by default."""
 
 ROUNDS = 20

@@ -72,7 +72,7 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     },
     **{
         (number, pairing): SAME
-        for number in (8, 25, 36, 37, 38, 41, 42, 43, 51)
+        for number in (8, 25, 36, 37, 41, 42, 43, 51)
         for pairing in (GO_CLIENT, GO_SERVER)
     },
     **{

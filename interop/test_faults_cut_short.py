@@ -1,6 +1,6 @@
 """
-Answers that are cut short on their way through a tunnel, after the client has
-closed its own half: they must not look complete.
+Faults and abuse: answers that are cut short on their way through a tunnel,
+after the client has closed its own half.  They must not look complete.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from interop.faults.cases import CLIENT, GO_CLIENT, GO_SERVER, SERVER, row
 from interop.harness import Peer, whyMissing
 from interop.test_tunnel_live import ANY, PSK, Service, TunnelTestCase, endpoint
 
@@ -110,6 +111,7 @@ class CutShortTests(TunnelTestCase):
         self.assertEqual(client.received, HALF)
         self.assertIn("non-clean", str(reason))
 
+    @row(38, pairing=SERVER)
     async def test_targetResets(self) -> None:
         """
         A target that resets.
@@ -147,6 +149,7 @@ class CutShortTests(TunnelTestCase):
         await forwarder.line("the mux to ")
         self.assertIn("The peer closed the mux", forwarder.log)
 
+    @row(32, pairing=CLIENT)
     async def test_muxClosed(self) -> None:
         """
         A peer that closes the mux.
@@ -161,49 +164,70 @@ class GoCutShortTests(CutShortTests):
 
     skip = whyMissing("go")
 
+    @row(32, pairing=GO_SERVER)
     async def test_muxClosed(self) -> None:
         """
         A peer that closes the mux.
         """
         await self.closesMux("go")
 
-    async def goForwards(self) -> tuple[Service, Peer, str]:
+    async def goForwards(self, isClient: bool) -> tuple[Service, Peer, str]:
         """
-        Start a server with a target, and the reference as a client that
+        Start one side with a target, and the reference as the side that
         forwards.
 
-        @return: both, and where the client forwards from.
+        @return: both, and where the reference forwards from.
         """
-        target = endpoint(await self.target())
-        server = self.service("--listen", ANY, "--target", target)
-        muxes = await server.address("listen")
-        options = ("--connect", muxes, "--forward", "127.0.0.1:0")
-        go = self.spawn("go", *options, psk=PSK)
-        return server, go, await go.line("forwarding ")
+        target = ("--target", endpoint(await self.target()))
+        forward = ("--forward", "127.0.0.1:0")
+        if isClient:
+            service = self.service("--listen", ANY, *target)
+            muxes = await service.address("listen")
+            go = self.spawn("go", "--connect", muxes, *forward, psk=PSK)
+        else:
+            go = self.spawn("go", "--listen", "127.0.0.1:0", *forward, psk=PSK)
+            muxes = endpoint(await go.line("listening "))
+            service = self.service("--connect", muxes, *target)
+            await go.line("mux up")
+        return service, go, await go.line("forwarding ")
 
-    async def test_targetResets(self) -> None:
+    async def resets(self, isClient: bool) -> None:
         """
-        The reference cannot know that the target has reset, but its stream ends
-        when it has, with all that came before, and the mux goes on.
+        Have the target reset some connections.
         """
-        server, go, address = await self.goForwards()
+        service, go, address = await self.goForwards(isClient)
         for number in range(3):
             client = await self.ask(address)
             self.targets[number].transport.abortConnection()
             await client.reason.addTimeout(30, reactor)
             self.assertEqual(client.received, HALF)
-            await server.line("--target tcp:127.0.0.1:")
-        self.assertEqual(server.log.count("was cut short"), 3)
-        self.assertNotIn("the mux from", server.log)
+            await service.line("--target tcp:127.0.0.1:")
+        self.assertEqual(service.log.count("was cut short"), 3)
+        self.assertNotIn("the mux ", service.log)
         self.assertFalse(go.ended.called)
+
+    @row(38, pairing=GO_CLIENT)
+    async def test_targetResets(self) -> None:
+        """
+        The reference cannot know that the target has reset, but its stream ends
+        when it has, with all that came before, and the mux goes on.
+        """
+        await self.resets(True)
+
+    @row(38, pairing=GO_SERVER)
+    async def test_targetResetsServer(self) -> None:
+        """
+        Also where it is the server.
+        """
+        await self.resets(False)
 
     async def test_targetCloses(self) -> None:
         """
         A target that closes has sent all that there is.
         """
-        server, go, address = await self.goForwards()
+        service, _, address = await self.goForwards(True)
         client = await self.ask(address)
         self.targets[0].transport.loseConnection()
         reason = await client.reason.addTimeout(30, reactor)
         self.assertIn("cleanly", str(reason))
-        self.assertNotIn("cut short", server.log)
+        self.assertNotIn("cut short", service.log)
