@@ -9,11 +9,15 @@ enforces those that are rates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import Field, dataclass, field, fields
+from math import inf
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gomux.tunnel import TunnelLimits
+
+# Marks what does without something with a limit of 0.
+_MAY_BE_OFF = {"mayBeOff": True}
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,10 @@ class Limits:
     @ivar silentGrace: how long a server waits for a peer's first frame before
         it opens streams to a peer that has not shown that it holds the key.
 
+    @ivar busyPoll: for how long after a message the process may stay awake for the
+        next one, if that came so soon the last time: it costs some CPU, and a
+        round trip takes half the time.  With 0 it never does.
+
     @ivar handshakeTimeout: in strict mode, how long the handshake may take.
 
     @ivar strictKeepalive: in strict mode, how often a Keepalive frame is sent,
@@ -96,23 +104,41 @@ class Limits:
     closeTimeout: float = 10.0
     maxUnauthenticated: int = 256
     silentGrace: float = 1.0
+    busyPoll: float = field(default=0.0004, metadata=_MAY_BE_OFF)
     handshakeTimeout: float = 10.0
     strictKeepalive: float = 10.0
     deadPeer: float = 45.0
 
     def __post_init__(self) -> None:
-        requirePositive(self)
+        requireAllowed(self)
 
 
-def requirePositive(limits: Limits | TunnelLimits) -> None:
+def leastOf(limit: Field[Any]) -> str:
     """
-    See that all limits of one kind allow something.
-
-    @raise ValueError: if one is 0 or less.
+    @param limit: the field of a class of limits.
+    @return: what its value must be at least, in words.
     """
-    for field in fields(limits):
-        if getattr(limits, field.name) <= 0:
-            raise ValueError(f"{field.name} must be greater than 0")
+    return "0 or more" if limit.metadata.get("mayBeOff") else "greater than 0"
+
+
+def isAllowed(limit: Field[Any], value: float) -> bool:
+    """
+    @param limit: the field of a class of limits.
+    @param value: what it may be.
+    @return: whether it is as L{leastOf} says, and finite.
+    """
+    return 0 < value < inf or (value == 0 and bool(limit.metadata.get("mayBeOff")))
+
+
+def requireAllowed(limits: Limits | TunnelLimits) -> None:
+    """
+    See that all limits of one kind are such that one can work with them.
+
+    @raise ValueError: if one is not.
+    """
+    for limit in fields(limits):
+        if not isAllowed(limit, getattr(limits, limit.name)):
+            raise ValueError(f"{limit.name} must be {leastOf(limit)}")
 
 
 class TokenBucket:

@@ -21,6 +21,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger, LogLevel
 
+from gomux._busypoll import BusyPoll
 from gomux._gated import NamedMuxProtocol, StrictMuxProtocol
 from gomux._keyring import Keyring
 from gomux._limits import Limits
@@ -53,6 +54,7 @@ class MuxFactory(Factory):
     @ivar muxes: all muxes that have a carrier, whether they are up or not, the
         oldest first.
     @ivar clock: calls later.
+    @ivar busyPoll: keeps the reactor awake while an answer is due.
     @ivar keyring: the pre-shared keys.
     @ivar strict: whether the muxes are in strict mode.
     @ivar context: see L{__init__}.
@@ -107,6 +109,7 @@ class MuxFactory(Factory):
         self.clock = clock
         self.limits = limits if limits is not None else Limits()
         self.greet = greet
+        self.busyPoll = BusyPoll(clock, self.limits.busyPoll)
         self.pool = pool if pool is not None else MuxPool(clock)
         self.muxes: list[MuxProtocol] = []
         self._losses = ThrottledLog(_log, clock)
@@ -218,6 +221,8 @@ class MuxFactory(Factory):
         @param reason: why.
         """
         self.muxes.remove(mux)
+        if not self.muxes:
+            self.busyPoll.stop()
         self.pool.remove(mux, reason)
         if self.isClient:
             # Also of one that never got as far as the pool.

@@ -98,6 +98,8 @@ class MuxProtocol(Protocol):
     _keepaliveCall: IDelayedCall | None = None
     _stallCall: IDelayedCall | None = None
     bytesReceived = 0
+    # Received and sent by the time of the last read.
+    _moved = 0
     authenticated = False
     # Of the peer's key.
     _name = ""
@@ -351,6 +353,9 @@ class MuxProtocol(Protocol):
             self._receiving = False
         if not scheduler.paused:
             scheduler.pump()
+        moved = self.bytesReceived + scheduler.bytesSent
+        self.factory.busyPoll.moved(moved - self._moved)
+        self._moved = moved
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """

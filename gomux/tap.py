@@ -23,7 +23,7 @@ from twisted.python.usage import CompleteFiles, Completions, UsageError
 from twisted.python.usage import Options as _Options
 
 from gomux._keyring import Keyring, readPSKFile
-from gomux._limits import Limits
+from gomux._limits import Limits, isAllowed, leastOf
 from gomux._pool import MuxPool
 from gomux._service import Connector, Dialler, Listener, TunnelService
 from gomux._strict import Salts
@@ -122,10 +122,10 @@ def _coerce(field: Field[Any]) -> Callable[[str], float]:
         try:
             value = kind(text)
         except ValueError:
-            value = 0
-        if not 0 < value < float("inf"):
-            name = _optionName(field.name)
-            raise ValueError(f"--{name} needs {what} greater than 0, not {text!r}")
+            value = -1
+        if not isAllowed(field, value):
+            name, least = _optionName(field.name), leastOf(field)
+            raise ValueError(f"--{name} needs {what} {least}, not {text!r}")
         return value
 
     return coerce

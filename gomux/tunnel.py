@@ -46,7 +46,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._direct import DirectTransport
-from gomux._limits import requirePositive
+from gomux._limits import requireAllowed
 from gomux._pool import MuxPool
 from gomux._throttle import ThrottledLog, describeAddress
 from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
@@ -88,7 +88,7 @@ class TunnelLimits:
     drainTimeout: float = 30.0
 
     def __post_init__(self) -> None:
-        requirePositive(self)
+        requireAllowed(self)
 
 
 class Tunnel(Factory):

@@ -34,10 +34,13 @@ class LimitsTests(SynchronousTestCase):
 
     def test_positive(self) -> None:
         """
-        No limit may be 0 or less.
+        No limit may be 0 or less, nor endless; 0 turns off what may be off.
         """
         for field in fields(Limits):
-            for value in (0, -1):
+            for value in (0, -1, float("inf")):
+                if field.name == "busyPoll" and value == 0:
+                    self.assertEqual(Limits(busyPoll=0).busyPoll, 0)
+                    continue
                 error = self.assertRaises(ValueError, Limits, **{field.name: value})
                 self.assertIn(field.name, str(error))
 
@@ -138,6 +141,18 @@ class LimitTests(SynchronousTestCase):
             rig.open()
         rig.opened()
         self.assertEqual(len(rig.streams.made), 1)
+
+    def test_busyPoll(self) -> None:
+        """
+        L{Limits.busyPoll}: C{test_busypoll} has all of it.
+        """
+        rig = Rig(limits=Limits(busyPoll=0.5))
+        rig.send(0, Flag.KEEPALIVE)
+        before = len(rig.clock.getDelayedCalls())
+        for wait, awake in ((0.6, False), (0.4, True), (0.6, False)):
+            rig.clock.advance(wait)
+            rig.send(0, Flag.KEEPALIVE)
+            self.assertEqual(len(rig.clock.getDelayedCalls()) > before, awake)
 
     def granted(self, limits: Limits, streams: int) -> list[int]:
         """

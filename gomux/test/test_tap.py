@@ -363,6 +363,13 @@ class OptionsTests(TapTestCase):
                 *("--keepalive", value),
                 says=f"--keepalive needs a number greater than 0, not {value!r}",
             )
+        for value in ("-0.1", "x", "inf", "nan"):
+            self.assertUsageError(
+                *("--busy-poll", value),
+                says=f"--busy-poll needs a number 0 or more, not {value!r}",
+            )
+        options = self.parse("--busy-poll", "0")
+        self.assertEqual(options.limits(Limits), Limits(busyPoll=0))
 
     def test_unknown(self) -> None:
         """

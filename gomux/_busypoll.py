@@ -1,0 +1,90 @@
+# -*- test-case-name: gomux.test.test_busypoll -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Stay awake while an answer is due.
+
+A process that waits for a message sleeps, and to wake it takes the system
+longer than all that is done with a small message: some 50 microseconds, more
+where the CPU has gone to sleep with it.  Peers that talk to each other, each
+waiting for the other's answer, pay for that at every turn.  So who was spoken to
+twice within a moment does not go to sleep for such a moment: the reactor goes on
+looking at all that it has to look at, without waiting, and lets other processes
+have the CPU first.  This is what the kernel
+does, and calls busy polling, for sockets of some network devices.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+#: What moves more than this, in bytes, from one read of a carrier to the next, in
+#: both directions together, is no message: there is always something to do then,
+#: and no sleep to be spared.
+MESSAGE_SIZE = 8192
+
+# To whoever else wants this CPU, the peer perhaps.
+_giveWay = getattr(os, "sched_yield", lambda: time.sleep(0))
+
+# What is due this soon, in seconds, keeps a reactor from waiting; 0 would never
+# end where the clock of a test stands still.
+_AT_ONCE = 1e-6
+
+
+class BusyPoll:
+    """
+    Keeps a reactor awake for a moment after a message.
+    """
+
+    __slots__ = ("_clock", "_moment", "_last", "_bulk", "_until", "_call")
+
+    def __init__(self, clock: IReactorTime, moment: float) -> None:
+        """
+        @param clock: the reactor.
+        @param moment: how long that is, in seconds; 0 for never.
+        """
+        self._clock = clock
+        self._moment = moment
+        # When the last message came, and when the last that was none.
+        self._last = self._bulk = float("-inf")
+        self._until = 0.0
+        self._call: IDelayedCall | None = None
+
+    def moved(self, size: int) -> None:
+        """
+        Something came, and whatever it asked for is done.
+
+        @param size: how many bytes were sent and received since the last time.
+        """
+        now = self._clock.seconds()
+        if size > MESSAGE_SIZE:
+            self._bulk = now
+            return
+        # A clock that stands still is one of a test, and nobody waits for it.
+        if 0 < now - self._last < self._moment < now - self._bulk:
+            self._until = now + self._moment
+            if self._call is None:
+                self._call = self._clock.callLater(_AT_ONCE, self._look)
+        self._last = now
+
+    def _look(self) -> None:
+        """
+        The reactor has looked at everything, and does again at once unless the
+        moment is over.
+        """
+        self._call = None
+        _giveWay()
+        if self._clock.seconds() < self._until:
+            self._call = self._clock.callLater(_AT_ONCE, self._look)
+
+    def stop(self) -> None:
+        """
+        Let the reactor sleep.
+        """
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None

@@ -1,0 +1,211 @@
+"""
+Tests for L{gomux._busypoll}.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+from twisted.protocols.wire import Echo
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux import Limits
+from gomux._busypoll import MESSAGE_SIZE, BusyPoll
+from gomux.test.helpers import Recorder, Recorders
+from gomux.testing import MuxPair
+
+MOMENT = 0.001
+
+
+class BusyPollTests(SynchronousTestCase):
+    """
+    L{BusyPoll}
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.busyPoll = BusyPoll(self.clock, MOMENT)
+
+    def isAwake(self) -> bool:
+        """
+        Whether the reactor would look again at once.
+        """
+        self.clock.advance(0)
+        return any(
+            call.getTime() - self.clock.seconds() < MOMENT / 100
+            for call in self.clock.getDelayedCalls()
+        )
+
+    def test_first(self) -> None:
+        """
+        One message by itself is no conversation.
+        """
+        self.busyPoll.moved(64)
+        self.assertFalse(self.isAwake())
+
+    def test_second(self) -> None:
+        """
+        After a second one within a moment the reactor stays awake, for a moment.
+        """
+        self.busyPoll.moved(64)
+        self.clock.advance(MOMENT * 0.9)
+        self.busyPoll.moved(64)
+        for _ in range(9):
+            self.assertTrue(self.isAwake())
+            self.clock.advance(MOMENT * 0.1)
+        self.clock.advance(MOMENT * 0.2)
+        self.assertFalse(self.isAwake())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_longer(self) -> None:
+        """
+        Each further message adds a moment, and no more calls.
+        """
+        self.busyPoll.moved(64)
+        for _ in range(20):
+            self.clock.advance(MOMENT * 0.5)
+            self.busyPoll.moved(64)
+            self.assertTrue(self.isAwake())
+            self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_rare(self) -> None:
+        """
+        Messages that come one by one let the reactor sleep in between.
+        """
+        for _ in range(5):
+            self.busyPoll.moved(64)
+            self.assertFalse(self.isAwake())
+            self.clock.advance(MOMENT * 1.1)
+
+    def test_missed(self) -> None:
+        """
+        It does not go on trying where the next message came later than it waited.
+        """
+        self.busyPoll.moved(64)
+        self.clock.advance(MOMENT / 2)
+        self.busyPoll.moved(64)
+        self.clock.advance(MOMENT * 1.1)
+        self.clock.advance(0)
+        self.busyPoll.moved(64)
+        self.assertFalse(self.isAwake())
+
+    def test_off(self) -> None:
+        """
+        A moment of 0 never comes.
+        """
+        self.busyPoll = BusyPoll(self.clock, 0)
+        for _ in range(3):
+            self.busyPoll.moved(64)
+            self.clock.advance(MOMENT / 100)
+        self.assertFalse(self.isAwake())
+
+    def test_bulk(self) -> None:
+        """
+        What is no message keeps nobody awake, nor do messages right after it.
+        """
+        for size in (64, MESSAGE_SIZE + 1, 64, 64):
+            self.busyPoll.moved(size)
+            self.clock.advance(MOMENT / 4)
+            self.assertFalse(self.isAwake())
+        self.clock.advance(MOMENT / 2)
+        self.busyPoll.moved(MESSAGE_SIZE)
+        self.assertTrue(self.isAwake())
+
+    def test_standingClock(self) -> None:
+        """
+        Tests whose clock stands still do not get calls that they do not know.
+        """
+        for _ in range(3):
+            self.busyPoll.moved(64)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stop(self) -> None:
+        """
+        Nothing is left on the reactor once it is told to stop, if there was
+        anything.
+        """
+        self.busyPoll.stop()
+        self.busyPoll.moved(64)
+        self.clock.advance(MOMENT / 2)
+        self.busyPoll.moved(64)
+        self.busyPoll.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clock.advance(MOMENT / 2)
+        self.busyPoll.moved(64)
+        self.assertTrue(self.isAwake())
+
+
+class MuxTests(SynchronousTestCase):
+    """
+    Which muxes stay awake.
+    """
+
+    def pair(self, busyPoll: float = 0.0004) -> tuple[MuxPair, Recorder]:
+        """
+        @return: two muxes that nothing has been said on for a while, and the
+            client's end of a stream that is echoed.
+        """
+        pair = MuxPair(
+            Factory.forProtocol(Echo), limits=Limits(busyPoll=busyPoll, keepalive=1e9)
+        )
+        recorder = self.successResultOf(pair.client.openStream(Recorders()))
+        pair.flush()
+        pair.clock.advance(1)
+        assert isinstance(recorder, Recorder)
+        return pair, recorder
+
+    def awake(self, pair: MuxPair) -> int:
+        """
+        @return: how many of the two muxes keep the reactor awake.
+        """
+        now = pair.clock.seconds()
+        return sum(
+            0 < call.getTime() - now < 0.0001 for call in pair.clock.getDelayedCalls()
+        )
+
+    def say(self, pair: MuxPair, recorder: Recorder, size: int) -> None:
+        pair.clock.advance(0.0002)
+        recorder.stream.write(bytes(size))
+        pair.flush()
+
+    def test_messages(self) -> None:
+        """
+        Both ends of a conversation do, until it is over.
+        """
+        pair, recorder = self.pair()
+        self.say(pair, recorder, 64)
+        self.assertEqual(self.awake(pair), 0)
+        self.say(pair, recorder, 64)
+        self.assertEqual(self.awake(pair), 2)
+        pair.clock.advance(0.001)
+        self.assertEqual(self.awake(pair), 0)
+
+    def test_bulk(self) -> None:
+        """
+        Where there is much to move they do not.
+        """
+        pair, recorder = self.pair()
+        for _ in range(5):
+            self.say(pair, recorder, MESSAGE_SIZE)
+            self.assertEqual(self.awake(pair), 0)
+
+    def test_off(self) -> None:
+        """
+        Nor where they are told not to.
+        """
+        pair, recorder = self.pair(busyPoll=0)
+        for _ in range(5):
+            self.say(pair, recorder, 64)
+            self.assertEqual(self.awake(pair), 0)
+
+    def test_end(self) -> None:
+        """
+        The end of the last mux is the end of it.
+        """
+        pair, recorder = self.pair()
+        self.say(pair, recorder, 64)
+        self.say(pair, recorder, 64)
+        pair.client.close()
+        pair.flush()
+        self.assertEqual(pair.clock.getDelayedCalls(), [])
