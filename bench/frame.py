@@ -175,20 +175,39 @@ def others() -> None:
     print(f"write of {len(WRITE)} bytes: {best(writes, 10) / 500:.2f}")
 
 
+def amongOthers(streams: int) -> Callable[[], None]:
+    """
+    Open so many streams.
+
+    @return: echoes something on one of them.
+    """
+    pair = Pair(Echo)
+    stream = [pair.open() for _ in range(streams)][streams // 2]
+    pair.settle()
+
+    def echo() -> None:
+        stream.write(SMALL)
+        pair.settle()
+
+    return echo
+
+
+def echoes(streams: int, times: int) -> None:
+    """
+    Echo something so many times, beside so many open streams.
+    """
+    echo = amongOthers(streams)
+    for _ in range(times):
+        echo()
+
+
 def growth() -> None:
     """
     One active stream among many.
     """
     for count in OPEN_STREAMS:
-        pair = Pair(Echo)
-        stream = [pair.open() for _ in range(count)][count // 2]
-        pair.settle()
-
-        def echo(pair: Pair = pair, stream: Any = stream) -> None:
-            stream.write(SMALL)
-            pair.settle()
-
-        print(f"frame beside {count} open streams: {best(echo, 1000) / 2:.2f}")
+        cost = best(amongOthers(count), 1000) / 2
+        print(f"frame beside {count} open streams: {cost:.2f}")
 
 
 if __name__ == "__main__":

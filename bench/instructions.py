@@ -1,0 +1,61 @@
+"""
+How many instructions a frame takes beside ever more open streams: a number that
+does not depend on what else the machine does.
+
+    python -m bench.instructions
+
+Needs valgrind.  Prints what an echo of 64 bytes takes, both muxes together, for
+each of its two frames: the difference between two runs that differ in nothing
+but the number of echoes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from bench.frame import OPEN_STREAMS, echoes
+
+#: How many echoes the shorter run has, and how many more the longer one.
+FEW, MORE = 200, 1000
+
+
+def count(streams: int, times: int) -> int:
+    """
+    @return: how many instructions a process takes that does this.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        done = subprocess.run(
+            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/out"]
+            + [sys.executable, "-m", "bench.instructions", str(streams), str(times)],
+            # Sets and dictionaries in the same order each time.
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    assert found is not None, done.stderr
+    return int(found[1])
+
+
+def main() -> None:
+    if shutil.which("valgrind") is None:
+        sys.exit("valgrind is not on the PATH")
+    costs = []
+    for streams in OPEN_STREAMS:
+        more = count(streams, FEW + MORE) - count(streams, FEW)
+        costs.append(more / MORE / 2)
+        print(f"beside {streams} open streams: {costs[-1]:.0f}", flush=True)
+    print(f"most / least: {max(costs) / min(costs):.3f}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        echoes(*map(int, sys.argv[1:]))
+    else:
+        main()
