@@ -105,6 +105,13 @@ class Process:
         seen = "\n  ".join(self._seen[-20:])
         return BenchError(f"{' '.join(self._command)}: {what}\n  {seen}")
 
+    @property
+    def pid(self) -> int:
+        """
+        Its ID.
+        """
+        return self._process.pid
+
     def cpu(self) -> float:
         """
         How many seconds of CPU time it has used.
