@@ -14,8 +14,9 @@ much that it cannot send yet.
 from __future__ import annotations
 
 import socket
+from typing import Any, cast
 
-from twisted.internet.interfaces import ISystemHandle, ITCPTransport
+from twisted.internet.interfaces import IPushProducer, ISystemHandle, ITCPTransport
 
 from gomux._direct import DirectTransport
 
@@ -38,12 +39,54 @@ class Carrier(DirectTransport):
         @param timeout: see L{gomux.Limits.carrierTimeout}.
         """
         super().__init__(transport)
+        acceptInTurn(transport)
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             if ISystemHandle.providedBy(transport):
                 limitUnsent(transport.getHandle())
             if timeout is not None:
                 watchPeer(transport, timeout)
+
+    @property
+    def canWait(self) -> bool:
+        """
+        Whether it can be kept from reading for a while.
+        """
+        return hasattr(self.transport, "pauseProducing")
+
+    def pauseReading(self) -> None:
+        """
+        Read nothing until L{resumeReading}; some that was read before may come.
+        """
+        cast(IPushProducer, self.transport).pauseProducing()
+
+    def resumeReading(self) -> None:
+        """
+        Read again.
+        """
+        cast(IPushProducer, self.transport).resumeProducing()
+
+
+def acceptInTurn(transport: object) -> None:
+    """
+    Have the port of a server accept one connection in two turns of the reactor.
+
+    A port of Twisted accepts as many as wait, up to as many as it accepted the last
+    time, and more each time that there were more.  Those who connect as fast as they
+    can would keep everybody else waiting for all of that.
+
+    @param transport: what a port has just made, or what is over it.
+    """
+    while transport is not None:
+        port: Any = getattr(transport, "server", None)
+        if hasattr(port, "numberAccepts"):
+            # It goes on from here while it accepts, and so never finds that there
+            # might be more.
+            port.numberAccepts = 0
+            port.pauseProducing()
+            port.reactor.callLater(0, port.resumeProducing)
+            return
+        transport = getattr(transport, "transport", None)
 
 
 def limitUnsent(handle: object) -> None:

@@ -155,9 +155,10 @@ class FrameParser:
 
     def receive(self, piece: bytes) -> None:
         """
-        Take the next piece, once L{nextFrame} has returned C{None} for the
-        one before.
+        Take the next piece, after what is left of the one before.
         """
+        if self._piece:
+            piece = b"".join((memoryview(self._piece)[self._offset :], piece))
         self._piece = piece
         self._offset = 0
 

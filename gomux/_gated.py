@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory
-from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from gomux._crypto import Sealer
@@ -100,11 +99,8 @@ class GatedMuxProtocol(MuxProtocol):
         self._sendGateOutput()
         self.factory.muxConnected(self)
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The carrier is gone, and with it what waits for the gate.
-        """
-        super().connectionLost(reason)
+    def _carrierLost(self) -> None:
+        super()._carrierLost()
         self._gate.close()
         assert self._reason is not None
         while self._waiting:
@@ -153,7 +149,7 @@ class GatedMuxProtocol(MuxProtocol):
 
     def _sendGateOutput(self) -> None:
         output = self._gate.takeOutput()
-        if output:
+        if output and not self._carrierGone:
             self._scheduler.bytesSent += len(output)
             self._carrier.write(output)
 
@@ -209,14 +205,11 @@ class StrictMuxProtocol(GatedMuxProtocol):
         )
         super().connectionMade()
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The carrier is gone.
-        """
+    def _carrierLost(self) -> None:
         for call in (self._handshakeCall, self._aliveCall, self._silenceCall):
             if call is not None and call.active():
                 call.cancel()
-        super().connectionLost(reason)
+        super()._carrierLost()
 
     def _reasonOf(self, reason: Failure) -> GomuxError:
         if not self.authenticated:

@@ -33,15 +33,15 @@ from zope.interface import implementer
 
 from gomux._crypto import Sealer
 from gomux._frame import MAX_LENGTH, OVERHEAD, Flag, sealFrame, sealLastFrame
+from gomux._turns import TURN_TIME
 from gomux.error import GomuxError, LimitExceeded, NonceExhausted
 
 #: How many bytes of frames are written to the carrier at once.  What the
 #: carrier has can no longer be overtaken.
 BATCH_SIZE = 65536
 
-#: How many bytes are written before others in the reactor get their turn, while
-#: the carrier takes them.
-TURN_SIZE = 1048576
+#: How many control frames are sealed at once, or a few more.
+CONTROL_FRAMES = 32
 
 _DATA = int(Flag.DATA)
 _CLOSE_STREAM = int(Flag.CLOSE_STREAM)
@@ -96,6 +96,7 @@ class Scheduler:
         wake: Callable[[], None],
         failed: Callable[[GomuxError], None],
         maxRefusals: int,
+        seconds: Callable[[], float],
     ) -> None:
         """
         @param sealer: seals all frames of the mux.  Without one nothing is
@@ -106,11 +107,13 @@ class Scheduler:
         @param failed: called when a frame cannot be sealed: with
             L{NonceExhausted}, once a CloseMux has been written.
         @param maxRefusals: see L{gomux.Limits.maxRefusals}.
+        @param seconds: tells the time.
         """
         self._write = write
         self._wake = wake
         self._failed = failed
         self._maxRefusals = maxRefusals
+        self._seconds = seconds
         self._control: deque[tuple[int, int]] = deque()
         self._refusals: deque[int] = deque()
         self._credits: dict[int, int] = {}
@@ -140,13 +143,11 @@ class Scheduler:
         """
         Whether there is nothing that could be written now.
         """
-        return not (
-            self._control
-            or self._refusals
-            or self._credits
-            or self._fresh
-            or self._bulk
-        )
+        return not (self._hasControl or self._fresh or self._bulk)
+
+    @property
+    def _hasControl(self) -> bool:
+        return bool(self._control or self._refusals or self._credits)
 
     def start(self, sealer: Sealer) -> None:
         """
@@ -155,7 +156,7 @@ class Scheduler:
         @param sealer: seals all frames of the mux.
         """
         self._sealer = sealer
-        self.paused = False
+        self.paused = self.stopped
         if not self.idle:
             self._wakeUp()
 
@@ -222,22 +223,23 @@ class Scheduler:
 
     def pump(self) -> None:
         """
-        Write what there is, until the carrier has had enough.
+        Write what there is, until the carrier has had enough, or others in the
+        reactor have waited for long enough.
         """
         if self._pumping:
             return
         self._pumping = True
         self.urgent = False
-        end = self.bytesSent + TURN_SIZE
+        until = self._seconds() + TURN_TIME
         try:
             while not self.paused and not self.idle and self._writeBatch():
-                if self.bytesSent >= end:
+                if self._seconds() >= until:
                     break
         except GomuxError as error:
             self._failed(error)
         finally:
             self._pumping = False
-        if self.bytesSent >= end:
+        if not self.idle:
             self._wakeUp()
 
     def _writeBatch(self) -> bool:
@@ -247,9 +249,9 @@ class Scheduler:
         parts: list[bytes] = []
         served: list[IOutput] = []
         try:
-            self._addControl(parts)
+            self._addControl(parts, CONTROL_FRAMES)
             size = OVERHEAD * len(parts) // 2
-            while size < BATCH_SIZE:
+            while size < BATCH_SIZE and not self._hasControl:
                 stream = self._nextStream()
                 if stream is None:
                     break
@@ -271,14 +273,15 @@ class Scheduler:
             stream.outputTaken()
         return True
 
-    def _addControl(self, parts: list[bytes]) -> None:
+    def _addControl(self, parts: list[bytes], limit: float) -> None:
         sealer = self._sealer
-        while self._control:
+        limit *= 2  # each is two parts
+        while self._control and len(parts) < limit:
             streamID, flag = self._control.popleft()
             parts += sealFrame(sealer, streamID, 0, flag)
-        while self._refusals:
+        while self._refusals and len(parts) < limit:
             parts += sealFrame(sealer, self._refusals.popleft(), 0, _CLOSE_STREAM)
-        while self._credits:
+        while self._credits and len(parts) < limit:
             streamID, credit = self._credits.popitem()
             while credit > 0:
                 size = min(credit, MAX_LENGTH)
@@ -315,7 +318,7 @@ class Scheduler:
         """
         parts: list[bytes] = []
         try:
-            self._addControl(parts)
+            self._addControl(parts, float("inf"))
         except NonceExhausted:
             parts += sealLastFrame(self._sealer)
         self._writeLast(parts)

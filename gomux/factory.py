@@ -29,6 +29,7 @@ from gomux._pool import MuxPool
 from gomux._stream import logPrefixOf
 from gomux._strict import Salts, processSalts
 from gomux._throttle import ThrottledLog, describeAddress
+from gomux._turns import Turns
 from gomux.error import KeyRevoked
 from gomux.protocol import MuxProtocol, startFactory
 
@@ -112,6 +113,7 @@ class MuxFactory(Factory):
         self.busyPoll = BusyPoll(clock, self.limits.busyPoll)
         self.pool = pool if pool is not None else MuxPool(clock)
         self.muxes: list[MuxProtocol] = []
+        self.turns = Turns(clock)
         self._losses = ThrottledLog(_log, clock)
         # Those that have not shown that they hold the key, the oldest first,
         # each with when to use it all the same.

@@ -13,6 +13,7 @@ writes are blocked would wait for each other for ever.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
@@ -92,6 +93,12 @@ class MuxProtocol(Protocol):
     _closing = False
     _carrierGone = False
     _receiving = False
+    # Whether frames that have come wait for a later turn of the reactor.
+    _behind = False
+    # Whether all streams have been told of the end.
+    _hasEnded = False
+    # Why the carrier is gone.
+    _carrierReason: Failure
     _soonCall: IDelayedCall | None = None
     _drainCall: IDelayedCall | None = None
     _closeCall: IDelayedCall | None = None
@@ -280,7 +287,7 @@ class MuxProtocol(Protocol):
         """
         waiting: Deferred[GomuxError] = Deferred()
         self._closed.append(waiting)
-        if self._carrierGone:
+        if self._hasEnded:
             self.callSoon(self._tellClosed)
         return waiting
 
@@ -312,6 +319,7 @@ class MuxProtocol(Protocol):
             self._wake,
             self._fail,
             self._limits.maxRefusals,
+            self._clock.seconds,
         )
 
     def _startSending(self) -> None:
@@ -330,14 +338,26 @@ class MuxProtocol(Protocol):
         """
         Take bytes off the carrier: frames for the streams.
         """
-        if self._reason is not None:
+        if self._reason is not None or self._carrierGone:
             return
         size = len(data)
         self.bytesReceived += size
         self._carrier.received(size)
+        self._parser.receive(data)
+        if not self._behind:
+            self.factory.turns.begin(self._takeFrames)
+
+    def _takeFrames(self, until: float) -> bool:
+        """
+        Handle the frames that have come.
+
+        @param until: when to leave the others for a later turn of the reactor.
+        @return: whether there are none left.
+        """
         scheduler = self._scheduler
         parser = self._parser
-        parser.receive(data)
+        seconds = self._clock.seconds
+        isDone = True
         self._receiving = True
         try:
             while self._reason is None:
@@ -347,8 +367,17 @@ class MuxProtocol(Protocol):
                 self._frameReceived(frame)
                 if scheduler.urgent:
                     scheduler.pump()
+                if seconds() >= until and parser.pending and self._carrier.canWait:
+                    isDone = False
+                    break
         except GomuxError as error:
             self._fail(error)
+        except Exception:
+            if self._behind and not self._carrierGone:
+                # A bug of ours, and no reactor ends the carrier because of it.
+                self._behind = False
+                self.getCarrier().abortConnection()
+            raise
         finally:
             self._receiving = False
         if not scheduler.paused:
@@ -356,13 +385,34 @@ class MuxProtocol(Protocol):
         moved = self.bytesReceived + scheduler.bytesSent
         self.factory.busyPoll.moved(moved - self._moved)
         self._moved = moved
+        if isDone is self._behind:
+            self._fallBehind(not isDone)
+        return isDone
+
+    def _fallBehind(self, behind: bool) -> None:
+        """
+        Read nothing while frames that have come wait for their turn.
+        """
+        self._behind = behind
+        if behind:
+            self._carrier.pauseReading()
+        elif self._carrierGone:
+            self._carrierLost()
+        else:
+            self._carrier.resumeReading()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        The carrier is gone, and with it all streams.
+        The carrier is gone, and with it, once what came before that is handled,
+        all streams.
         """
         self._carrierGone = True
+        self._carrierReason = reason
         self._scheduler.stop()
+        if not self._behind:
+            self._carrierLost()
+
+    def _carrierLost(self) -> None:
         for call in (
             self._drainCall,
             self._closeCall,
@@ -372,12 +422,27 @@ class MuxProtocol(Protocol):
             if call is not None and call.active():
                 call.cancel()
         if self._reason is None:
-            self._reason = self._reasonOf(reason)
-        for stream in list(self._streams.values()):
-            stream.muxEnded(self._reason)
+            self._reason = self._reasonOf(self._carrierReason)
+        self._ending = deque(self._streams.values())
+        self.factory.turns.begin(self._endStreams)
+
+    def _endStreams(self, until: float) -> bool:
+        """
+        End the streams, and in the end the mux.
+
+        @param until: when to leave others for a later turn of the reactor.
+        @return: whether there are none left.
+        """
+        assert self._reason is not None
+        while self._ending:
+            self._ending.popleft().muxEnded(self._reason)
+            if self._ending and self._clock.seconds() >= until:
+                return False
+        self._hasEnded = True
         self.factory.muxLost(self, self._reason)
         if self._closed:
             self.callSoon(self._tellClosed)
+        return True
 
     def _reasonOf(self, reason: Failure) -> GomuxError:
         """
@@ -400,7 +465,8 @@ class MuxProtocol(Protocol):
 
     def _write(self, parts: list[bytes]) -> None:
         self._sentAt = self._clock.seconds()
-        self._carrier.write(b"".join(parts))
+        if not self._carrierGone:
+            self._carrier.write(b"".join(parts))
 
     # What the streams need
 
@@ -659,7 +725,7 @@ class MuxProtocol(Protocol):
             if isinstance(error, NonceExhausted):
                 # CloseMux was written: as in an orderly close.
                 self._awaitEnd()
-            else:
+            elif not self._carrierGone:
                 self.getCarrier().abortConnection()
 
     def _awaitEnd(self) -> None:
@@ -677,7 +743,8 @@ class MuxProtocol(Protocol):
         """
         self._reason = reason
         self._scheduler.stop()
-        self._carrier.unregisterProducer()
+        if not self._carrierGone:
+            self._carrier.unregisterProducer()
 
     # Time
 

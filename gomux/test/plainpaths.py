@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from twisted.python.monkey import MonkeyPatcher
 
 from gomux import _carrier, _crypto, _scheduler, _stream
+from gomux._busypoll import BusyPoll
 from gomux._conn import Conn
 from gomux._crypto import NONCE_SIZE, Opener, Sealer, SequencedOpener
 from gomux._direct import DirectTransport
@@ -239,14 +240,9 @@ def activateAsBulk(self: Scheduler, stream: IOutput, fresh: bool = True) -> None
     _activate(self, stream, False)
 
 
-def receiveSilently(self: MuxProtocol, data: bytes) -> None:
+def takeSilently(self: MuxProtocol, until: float) -> bool:
     # As the mux's own, but whoever has something to say is not told to wait for
-    # the end, and so nothing is sent there.
-    if self._reason is not None:
-        return
-    self.bytesReceived += len(data)
-    self._carrier.received(len(data))
-    self._parser.receive(data)
+    # the end, and so nothing is sent there; and no frames are left for later.
     try:
         while self._reason is None:
             frame = self._parser.nextFrame()
@@ -257,6 +253,11 @@ def receiveSilently(self: MuxProtocol, data: bytes) -> None:
                 self._scheduler.pump()
     except GomuxError as error:
         self._fail(error)
+    return True
+
+
+def sleepAlways(self: BusyPoll, size: int) -> None:
+    pass
 
 
 #: By name, what each fast path is, and what takes the place of what without it.
@@ -345,11 +346,15 @@ PATHS: dict[str, tuple[str, tuple[tuple[object, str, object], ...]]] = {
     ),
     "longTurns": (
         "writing several times before others in the reactor get their turn",
-        ((_scheduler, "TURN_SIZE", 1),),
+        ((_scheduler, "TURN_TIME", 0.0),),
+    ),
+    "busyPoll": (
+        "staying awake while an answer is due",
+        ((BusyPoll, "moved", sleepAlways),),
     ),
     "repliesAtOnce": (
         "sending at the end of what was received, not a turn of the reactor later",
-        ((MuxProtocol, "dataReceived", receiveSilently),),
+        ((MuxProtocol, "_takeFrames", takeSilently),),
     ),
 }
 

@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
 import gomux
-from gomux import _crypto, _scheduler
+from gomux import Limits, _crypto, _scheduler
 from gomux._carrier import Carrier
 from gomux._conn import Conn
 from gomux._crypto import Opener, Sealer, SequencedOpener, deriveKey
@@ -356,7 +356,7 @@ class PathTests(PlainTestCase):
             rig.sent()
             rig.send(0, Flag.WINDOW_UPDATE, FRAME)
             bulk.write(bytes(3 * FRAME))
-            turn = self.patch(_scheduler, "TURN_SIZE", 1)
+            turn = self.patch(_scheduler, "TURN_TIME", 0.0)
             rig.mux._scheduler.pump()
             rig.mux._scheduler.pump()
             turn.restore()
@@ -396,6 +396,21 @@ class PathTests(PlainTestCase):
         After one write others in the reactor have their turn.
         """
         self.assertEqual(self.differ("longTurns", self.countBatches(FRAME)), (4, 1))
+
+    def test_busyPoll(self) -> None:
+        """
+        The reactor sleeps, however much is said.
+        """
+
+        def look() -> int:
+            rig = Rig(limits=Limits(busyPoll=1.0))
+            for _ in range(3):
+                rig.clock.advance(0.5)
+                rig.send(0, Flag.KEEPALIVE)
+            now = rig.clock.seconds()
+            return sum(c.getTime() < now + 0.1 for c in rig.clock.getDelayedCalls())
+
+        self.assertEqual(self.differ("busyPoll", look), (1, 0))
 
     def test_repliesAtOnce(self) -> None:
         """

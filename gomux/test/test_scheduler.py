@@ -10,7 +10,8 @@ from zope.interface.verify import verifyObject
 
 from gomux._crypto import Opener, Sealer
 from gomux._frame import Flag, FrameParser
-from gomux._scheduler import BATCH_SIZE, TURN_SIZE, Scheduler
+from gomux._scheduler import BATCH_SIZE, CONTROL_FRAMES, Scheduler
+from gomux._turns import TURN_TIME
 from gomux.error import GomuxError, LimitExceeded, NonceExhausted
 
 KEY = bytes(32)
@@ -54,12 +55,17 @@ class SchedulerTests(SynchronousTestCase):
         self.scheduler = self.make(Sealer(KEY))
         # The carrier is paused after so many writes.
         self.room = 1000
+        # What the clock says, and how long each write takes.
+        self.now = self.duration = 0.0
 
     def make(self, sealer: Sealer | None) -> Scheduler:
-        return Scheduler(sealer, self.write, self.wake, self.errors.append, 3)
+        return Scheduler(
+            sealer, self.write, self.wake, self.errors.append, 3, lambda: self.now
+        )
 
     def write(self, parts: list[bytes], *_: object) -> None:
         self.writes.append(b"".join(parts))
+        self.now += self.duration
         self.room -= 1
         if self.room <= 0:
             self.scheduler.pauseProducing()
@@ -263,21 +269,32 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_turn(self) -> None:
         """
-        Others in the reactor have their turn after L{TURN_SIZE} bytes, however
-        much the carrier takes.
+        Others in the reactor have their turn after L{TURN_TIME}, however much
+        the carrier takes.
         """
-        size = 3 * TURN_SIZE
-        stream = Output(0, size)
+        stream = Output(0, 3 * 4 * BATCH_SIZE)
         self.scheduler.activate(stream)
-        for _ in range(3):
+        self.duration = TURN_TIME / 4
+        for turn in range(1, 4):
             self.woken = 0
             self.scheduler.pump()
-            self.assertEqual(self.woken, 1)
-            size -= TURN_SIZE
-            self.assertAlmostEqual(stream.size, size, delta=2 * BATCH_SIZE)
-        self.woken = 0
-        self.scheduler.pump()
-        self.assertEqual((stream.size, self.woken), (0, 0))
+            self.assertEqual(len(self.writes), turn * 4)
+            self.assertEqual(self.woken, turn < 3)
+        self.assertEqual(stream.size, 0)
+
+    def test_controlTurn(self) -> None:
+        """
+        Control frames are sealed a few at a time, so that many that have come
+        together keep nobody waiting; data stays behind all of them.
+        """
+        for number in range(3 * CONTROL_FRAMES):
+            self.scheduler.control(number, Flag.CLOSE_READ)
+        self.scheduler.activate(Output(1000, 10))
+        self.duration = TURN_TIME
+        for turn in range(1, 4):
+            self.scheduler.pump()
+            self.assertEqual(len(self.writes), 1)
+            self.assertEqual(len(self.frames()), CONTROL_FRAMES + (turn == 3))
 
     def test_paused(self) -> None:
         """

@@ -1,0 +1,400 @@
+"""
+Peers that abuse a server, each in one way, as fast as they can and for ever.
+
+    python -m bench.abuses NAME HOST:PORT PSK
+
+Frames are sealed beforehand and sent again and again: a server in compatible mode
+cannot tell.  What is left costs next to nothing, and runs only while nobody else
+wants the CPU.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import selectors
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from gomux import Limits
+from gomux._crypto import Sealer, deriveKey
+from gomux._frame import Flag, sealFrame
+
+LIMITS = Limits()
+
+#: How many frames are sealed for what is then sent again and again.
+FRAMES = 4096
+#: How many connections are under way at a time, where each does little.
+CONNECTIONS = 64
+#: How long a peer that stands still is waited for, in seconds.
+PATIENCE = 0.2
+
+UNKNOWN_FLAG = 77
+
+_LINGER = struct.pack("ii", 1, 0)
+
+
+class Frames:
+    """
+    Makes frames, each with a nonce that has nothing to do with the one before: so
+    does the reference, and it costs the receiver the most.
+    """
+
+    def __init__(self, psk: str) -> None:
+        self._key = deriveKey(psk)
+
+    def one(
+        self, flag: int, streamID: int = 0, payload: bytes = b"", length: int = 0
+    ) -> bytes:
+        """
+        @param length: what the header says, where there is no payload.
+        """
+        sealer = Sealer(self._key)
+        size = len(payload) or length
+        return b"".join(sealFrame(sealer, streamID, size, flag, payload))
+
+    def open(self, streamID: int, command: str) -> bytes:
+        """
+        Open a stream with a command.
+        """
+        line = command.encode() + b"\n"
+        return self.one(Flag.OPEN_STREAM, streamID) + self.one(
+            Flag.DATA, streamID, line
+        )
+
+    def many(self, make: Callable[[int], bytes], count: int = FRAMES) -> bytes:
+        """
+        Make many of a kind.
+
+        @param make: makes one from its number.
+        """
+        return b"".join(map(make, range(count)))
+
+
+class Told:
+    """
+    What has been done so far, for whoever wants to be sure that something was.
+    """
+
+    connections = 0
+    sent = 0
+
+
+told = Told()
+
+
+class Address:
+    """
+    Whom to abuse.
+    """
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self.where = (host, int(port))
+
+    def connect(self) -> socket.socket:
+        """
+        Connect, so that the end costs no port for a while.
+        """
+        connection = socket.create_connection(self.where)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+        told.connections += 1
+        return connection
+
+
+def _discard(connection: socket.socket) -> None:
+    buffer = bytearray(1 << 20)
+    try:
+        while connection.recv_into(buffer):
+            pass
+    except OSError:
+        pass  # whoever sends notices too
+
+
+def flood(first: bytes, again: bytes) -> Callable[[Address], None]:
+    """
+    Make what sends something once on a connection and then something else for
+    ever, and reads all that comes.  When it is thrown out it connects anew.
+    """
+
+    def run(address: Address) -> None:
+        while True:
+            with address.connect() as connection:
+                reader = threading.Thread(target=_discard, args=(connection,))
+                reader.start()
+                try:
+                    connection.sendall(first)
+                    told.sent += len(first)
+                    while again:
+                        connection.sendall(again)
+                        told.sent += len(again)
+                except OSError:
+                    pass
+                reader.join()
+
+    return run
+
+
+def unread(data: bytes) -> Callable[[Address], None]:
+    """
+    Make what sends data and reads nothing, and connects anew when it is not taken
+    any more.
+    """
+
+    def run(address: Address) -> None:
+        while True:
+            with address.connect() as connection:
+                connection.settimeout(PATIENCE)
+                try:
+                    connection.sendall(data)
+                    told.sent += len(data)
+                    time.sleep(PATIENCE)
+                except OSError:
+                    pass
+
+    return run
+
+
+def connections(
+    messages: Iterable[bytes], count: int = CONNECTIONS
+) -> Callable[[Address], None]:
+    """
+    Make what keeps some connections up, says one thing on each and waits for the
+    other side to end it.
+    """
+    said = list(messages)
+
+    def run(address: Address) -> None:
+        selector = selectors.DefaultSelector()
+
+        def connect() -> None:
+            connection = socket.socket()
+            connection.setblocking(False)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+            connection.connect_ex(address.where)
+            told.connections += 1
+            selector.register(connection, selectors.EVENT_WRITE)
+
+        def close(connection: socket.socket) -> None:
+            selector.unregister(connection)
+            connection.close()
+            connect()
+
+        for _ in range(count):
+            connect()
+        while True:
+            for key, events in selector.select():
+                connection = key.fileobj
+                assert isinstance(connection, socket.socket)
+                try:
+                    if events & selectors.EVENT_WRITE:
+                        told.sent += connection.send(random.choice(said))
+                        selector.modify(connection, selectors.EVENT_READ)
+                    elif not connection.recv(65536):
+                        close(connection)
+                except OSError:
+                    close(connection)
+
+    return run
+
+
+Make = Callable[[Frames], Callable[[Address], None]]
+
+
+@dataclass(frozen=True)
+class Abuse:
+    """
+    One way to abuse a server.
+
+    @ivar name: what the command line calls it.
+    @ivar rows: which cases of the table of faults it is.
+    @ivar title: what tables call it.
+    @ivar make: makes what does it.
+    """
+
+    name: str
+    rows: str
+    title: str
+    make: Make
+
+
+def _unread(frames: Frames) -> Callable[[Address], None]:
+    chunk = bytes(65536)
+    parts = [
+        frames.open(streamID, "echo") + frames.one(Flag.DATA, streamID, chunk)
+        for streamID in range(0, 64, 2)
+    ]
+    return unread(b"".join(parts))
+
+
+def _opens(count: int, start: int = 0) -> Callable[[Frames], bytes]:
+    def make(frames: Frames) -> bytes:
+        return frames.many(lambda i: frames.one(Flag.OPEN_STREAM, start + 2 * i), count)
+
+    return make
+
+
+def _openStreams(frames: Frames) -> Callable[[Address], None]:
+    past = 2 * LIMITS.maxStreams
+    return flood(_opens(LIMITS.maxStreams)(frames), _opens(FRAMES, past)(frames))
+
+
+def _openAndGo(frames: Frames) -> Callable[[Address], None]:
+    # An ID of ours is the end of the mux.
+    return flood(
+        _opens(LIMITS.maxStreams)(frames) + frames.one(Flag.OPEN_STREAM, 1), b""
+    )
+
+
+def _reset(frames: Frames) -> Callable[[Address], None]:
+    return flood(
+        b"",
+        frames.many(
+            lambda i: (
+                frames.one(Flag.OPEN_STREAM, 2 * i)
+                + frames.one(Flag.CLOSE_STREAM, 2 * i)
+            )
+        ),
+    )
+
+
+def _churn(frames: Frames) -> Callable[[Address], None]:
+    return flood(
+        b"",
+        frames.many(
+            lambda i: (
+                frames.open(2 * i, "echo")
+                + frames.one(Flag.DATA, 2 * i, b"x")
+                + frames.one(Flag.CLOSE_STREAM, 2 * i)
+            )
+        ),
+    )
+
+
+def _repeated(
+    flag: int, command: str = "", payload: bytes = b"", length: int = 0
+) -> Make:
+    """
+    Make a flood of one frame, on a stream with a command if there is one.
+    """
+
+    def make(frames: Frames) -> Callable[[Address], None]:
+        return flood(
+            frames.open(0, command) if command else b"",
+            frames.many(lambda _: frames.one(flag, 0, payload, length)),
+        )
+
+    return make
+
+
+def _late(frames: Frames) -> Callable[[Address], None]:
+    return flood(
+        frames.open(0, "echo") + frames.one(Flag.CLOSE_STREAM, 0),
+        frames.many(lambda _: frames.one(Flag.DATA, 0, b"x")),
+    )
+
+
+def _bulk(frames: Frames) -> Callable[[Address], None]:
+    chunk = bytes(65536)
+    return flood(
+        frames.open(0, "sink"),
+        frames.many(lambda _: frames.one(Flag.DATA, 0, chunk), 16),
+    )
+
+
+def _sources(frames: Frames) -> Callable[[Address], None]:
+    # Each may have sent as much before more credit comes than it gets by that.
+    count, credit = 16, 65536
+    numbers = range(0, 2 * count, 2)
+
+    def run(address: Address) -> None:
+        first = b"".join(frames.open(n, "source") for n in numbers)
+        more = b"".join(
+            frames.one(Flag.WINDOW_UPDATE, n, length=credit) for n in numbers
+        )
+        buffer = bytearray(1 << 20)
+        while True:
+            with address.connect() as connection:
+                got = 0
+                try:
+                    connection.sendall(first)
+                    while size := connection.recv_into(buffer):
+                        got += size
+                        while got >= count * credit:
+                            got -= count * credit
+                            connection.sendall(more)
+                            told.sent += len(more)
+                except OSError:
+                    pass
+
+    return run
+
+
+def _wrongKey(frames: Frames) -> Callable[[Address], None]:
+    return connections([Frames("another secret").one(Flag.KEEPALIVE)])
+
+
+def _garbage(frames: Frames) -> Callable[[Address], None]:
+    hello = bytes.fromhex("16030100c8010000c40303") + os.urandom(194)
+    http = b"GET / HTTP/1.1\r\nHost: example.org\r\nUser-Agent: abuser/1.0\r\n\r\n"
+    return connections([os.urandom(4096), http, hello])
+
+
+def _hugeLength(frames: Frames) -> Callable[[Address], None]:
+    header = struct.pack("<III", 0, 0xFFFFFFFF, Flag.DATA) + os.urandom(24)
+    return connections([header])
+
+
+def _silent(frames: Frames) -> Callable[[Address], None]:
+    return connections([b"\0"], LIMITS.maxUnauthenticated + CONNECTIONS)
+
+
+ALL = (
+    Abuse("unread", "1, 2, 13", "sends, and never reads", _unread),
+    Abuse("opens", "6", "OpenStream", _openStreams),
+    Abuse("open-and-go", "6, 23", "all streams opened, then an error", _openAndGo),
+    Abuse("resets", "7", "streams opened and closed", _reset),
+    Abuse("churn", "7", "streams opened, used and closed", _churn),
+    Abuse("empty", "9", "empty Data", _repeated(Flag.DATA, "sink")),
+    Abuse("bytes", "10", "1-byte Data", _repeated(Flag.DATA, "sink", b"x")),
+    Abuse("keepalives", "11", "Keepalive", _repeated(Flag.KEEPALIVE)),
+    Abuse("unknown", "11, 21", "unknown flags", _repeated(UNKNOWN_FLAG)),
+    Abuse(
+        "credit",
+        "12",
+        "1-byte WindowUpdate while we send",
+        _repeated(Flag.WINDOW_UPDATE, "source", length=1),
+    ),
+    Abuse("wrong-key", "14", "wrong key", _wrongKey),
+    Abuse("garbage", "16", "garbage, HTTP, TLS", _garbage),
+    Abuse("huge", "19", "huge length", _hugeLength),
+    Abuse("late", "26", "Data after CloseStream", _late),
+    Abuse("silent", "35", "silent connections", _silent),
+    Abuse("sink", "", "bulk to the server", _bulk),
+    Abuse("sources", "", "bulk from the server, 16 streams", _sources),
+)
+
+
+def _end(number: int, frame: object) -> None:
+    print(f"did {told.connections} {told.sent}", flush=True)
+    os._exit(0)
+
+
+def main(name: str, address: str, psk: str) -> None:
+    (abuse,) = (abuse for abuse in ALL if abuse.name == name)
+    run = abuse.make(Frames(psk))
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    signal.signal(signal.SIGTERM, _end)
+    print("ready", flush=True)
+    run(Address(address))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
