@@ -26,6 +26,7 @@ from bench import abuses, table
 from bench.abuses import Abuse
 from bench.peers import PSK
 from bench.processes import BenchError, Process, favour, python
+from bench.table import number
 from gomux._crypto import Opener, Sealer, deriveKey
 from gomux._frame import Flag, FrameParser, sealFrame
 from interop.peerlib import percentile
@@ -142,19 +143,20 @@ class Measured:
     """
     What was measured beside one abuse.
 
-    @ivar p99: without and with it, in microseconds.
+    @ivar p50: medians without it, and with it, in microseconds.
+    @ivar p99: the same of 99th percentiles.
+    @ivar connections: how many a second the abuser made.
+    @ivar sent: how much it sent, in MB/s.
     """
 
     p50: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
     p99: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
-    worst: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
     connections: list[float] = field(default_factory=list)
     sent: list[float] = field(default_factory=list)
 
     def add(self, disturbed: bool, times: list[float]) -> None:
         self.p50[disturbed].append(percentile(times, 50))
         self.p99[disturbed].append(percentile(times, 99))
-        self.worst[disturbed].append(max(times))
 
 
 def measure(abuse: Abuse, repeat: int, seconds: float, gap: float) -> Measured:
@@ -179,49 +181,84 @@ def measure(abuse: Abuse, repeat: int, seconds: float, gap: float) -> Measured:
 
 
 def row(abuse: Abuse, measured: Measured) -> list[str]:
+    """
+    Write down what was measured: medians.
+    """
     cells = [abuse.rows, abuse.title]
-    cells += [table.number(statistics.median(measured.connections))]
-    cells += [table.number(statistics.median(measured.sent))]
-    for kind in (measured.p50, measured.p99, measured.worst):
-        a, b = map(statistics.median, kind)
-        cells += [table.number(a), table.number(b)]
-        if kind is measured.p99:
-            cells.append(f"{b / a:.2f}")
+    for kind in (measured.p50, measured.p99):
+        alone, beside = map(statistics.median, kind)
+        cells += [number(alone), number(beside)]
+    ratios = (beside / alone for alone, beside in zip(*measured.p99, strict=True))
+    cells += [f"{statistics.median(ratios):.2f}"]
+    cells += [number(statistics.median(measured.connections))]
+    cells += [number(statistics.median(measured.sent))]
     return cells
 
 
 HEAD = [
-    "#",
-    "abuse",
-    "conn/s",
-    "MB/s",
-    "p50",
-    "beside",
-    "p99",
-    "beside",
-    "ratio",
-    "max",
-    "beside",
+    *("#", "beside", "p50", "with it", "p99", "with it", "ratio"),
+    *("connections/s", "MB/s"),
 ]
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "bystanders.rst"
+MARK = ".. The table is written by python -m bench.bystander --write.\n\n"
+
+
+def write(rows: list[list[str]]) -> None:
+    """
+    Put the table at the end of the page about it.
+    """
+    text, _, _ = PAGE.read_text().partition(MARK)
+    head, rule, *body = table.terminal(rows).splitlines()
+    rule = rule.replace("-", "=")
+    PAGE.write_text(text + MARK + "\n".join((rule, head, rule, *body, rule)) + "\n")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.bystander",
+        description="Measure an honest peer's round trips beside an abuser.",
+    )
+    names = [abuse.name for abuse in abuses.ALL]
+    parser.add_argument(
+        "--only",
+        metavar="NAMES",
+        help="which abuses, joined by commas: " + ", ".join(names),
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=5, help="how often to measure (default 5)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="for how long (default 2)"
+    )
+    parser.add_argument(
+        "--gap",
+        type=float,
+        default=0.001,
+        help="seconds between two round trips, on average (default 0.001)",
+    )
+    parser.add_argument(
+        "--write", action="store_true", help=f"record it in docs/{PAGE.name}"
+    )
+    options = parser.parse_args(arguments)
+    chosen = options.only.split(",") if options.only else names
+    if unknown := set(chosen) - set(names):
+        parser.error(f"no such abuse: {', '.join(sorted(unknown))}")
+    options.abuses = [abuse for abuse in abuses.ALL if abuse.name in chosen]
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.bystander")
-    parser.add_argument("--only")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--gap", type=float, default=0.001)
-    options = parser.parse_args(arguments)
+    options = parse(arguments)
     favour(1)
-    names = options.only.split(",") if options.only else [a.name for a in abuses.ALL]
     rows = [HEAD]
-    for abuse in abuses.ALL:
-        if abuse.name in names:
-            rows.append(
-                row(abuse, measure(abuse, options.repeat, options.seconds, options.gap))
-            )
-            print(*rows[-1], sep="  ", file=sys.stderr, flush=True)
+    for abuse in options.abuses:
+        measured = measure(abuse, options.repeat, options.seconds, options.gap)
+        rows.append(row(abuse, measured))
+        print(*rows[-1], sep="  ", file=sys.stderr, flush=True)
     print(table.terminal(rows))
+    if options.write:
+        write(rows)
     return 0
 
 

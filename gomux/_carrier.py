@@ -67,7 +67,7 @@ class Carrier(DirectTransport):
         cast(IPushProducer, self.transport).resumeProducing()
 
 
-def acceptInTurn(transport: object) -> None:
+def acceptInTurn(transport: Any) -> None:
     """
     Have the port of a server accept one connection in two turns of the reactor.
 
@@ -78,8 +78,8 @@ def acceptInTurn(transport: object) -> None:
     @param transport: what a port has just made, or what is over it.
     """
     while transport is not None:
-        port: Any = getattr(transport, "server", None)
-        if hasattr(port, "numberAccepts"):
+        port = getattr(transport, "server", None)
+        if port is not None and hasattr(port, "numberAccepts"):
             # It goes on from here while it accepts, and so never finds that there
             # might be more.
             port.numberAccepts = 0

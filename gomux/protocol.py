@@ -8,7 +8,9 @@ The mux itself: a protocol that turns the carrier's bytes into streams.
 The carrier is always read.  Backpressure is the windows' business: a stream
 that is not read gets no credit, and everything else that a peer can make us
 keep has a limit in L{Limits}.  Two peers that stopped reading while their
-writes are blocked would wait for each other for ever.
+writes are blocked would wait for each other for ever.  It is left unread only
+while frames that have come wait for a later turn of the reactor, because others
+are to have theirs: that waits for no peer.
 """
 
 from __future__ import annotations

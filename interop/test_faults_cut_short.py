@@ -188,7 +188,8 @@ class GoCutShortTests(CutShortTests):
             go = self.spawn("go", "--listen", "127.0.0.1:0", *forward, psk=PSK)
             muxes = endpoint(await go.line("listening "))
             service = self.service("--connect", muxes, *target)
-            await go.line("mux up")
+        # Before that it closes connections.
+        await go.line("mux up")
         return service, go, await go.line("forwarding ")
 
     async def resets(self, isClient: bool) -> None:

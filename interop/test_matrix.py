@@ -22,6 +22,9 @@ MEBIBYTE = 1 << 20
 #: How much is moved in bulk, in bytes; the environment may make it less.
 BULK = MEBIBYTE * int(os.environ.get("GOMUX_BULK_MEBIBYTES", "64"))
 
+#: On how many streams, so that each needs more than its first window.
+MANY = 200 * BULK // (64 * MEBIBYTE)
+
 PAIRS = (
     ("this", "go"),
     ("this", "blocking"),
@@ -66,7 +69,7 @@ CASES = {
         )
     ),
     "smallWrites": Case((f"sink {MEBIBYTE} 10 128", f"sink {MEBIBYTE} 10 1000")),
-    "manyStreams": Case((f"hash {BULK} 200", f"echo-hash {BULK} 200")),
+    "manyStreams": Case((f"hash {BULK} {MANY}", f"echo-hash {BULK} {MANY}")),
     "bothSidesOpen": Case(("open echo-hash 1000001 10", "echo-hash 1000001 10")),
     "echoBesideSinks": Case(("echo-beside 64 200 4",)),
     "churn": Case(("opens 1000",)),

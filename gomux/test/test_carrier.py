@@ -9,6 +9,8 @@ import socket
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPushProducer, ISystemHandle, ITCPTransport
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Port
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
@@ -189,6 +191,45 @@ class OtherTests(SynchronousTestCase):
         self.assertEqual(producer.calls, ["pause", "resume"])
         carrier.unregisterProducer()
         self.assertIsNone(transport.producer)
+
+    def test_acceptInTurn(self) -> None:
+        """
+        A port accepts one connection at a time, and has all others in the reactor
+        served before the next, whatever lies between it and the carrier.
+        """
+        factory = Factory.forProtocol(Protocol)
+        port = Port(0, factory, reactor=(reactor := MemoryReactorClock()))
+        port.connected, port.numberAccepts = True, 10
+        reactor.addReader(port)
+
+        class Accepted(StringTransport):
+            server = port
+
+        class Wrapper(StringTransport):
+            transport = Accepted()
+
+        for transport in (Accepted(), Wrapper()):
+            Carrier(transport)  # type: ignore[arg-type]
+            self.assertEqual(port.numberAccepts, 0)
+            self.assertNotIn(port, reactor.getReaders())
+            reactor.advance(0)
+            self.assertIn(port, reactor.getReaders())
+        Carrier(Accepted())  # type: ignore[arg-type]
+        port.disconnecting = True
+        reactor.advance(0)
+        self.assertNotIn(port, reactor.getReaders())
+
+    def test_canWait(self) -> None:
+        """
+        It is kept from reading for a while, if it can be.
+        """
+        carrier = Carrier(transport := StringTransport())  # type: ignore[arg-type]
+        self.assertTrue(carrier.canWait)
+        carrier.pauseReading()
+        self.assertEqual(transport.producerState, "paused")
+        carrier.resumeReading()
+        self.assertEqual(transport.producerState, "producing")
+        self.assertFalse(Carrier(object()).canWait)  # type: ignore[arg-type]
 
     def test_limitUnsent(self) -> None:
         """

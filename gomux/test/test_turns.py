@@ -10,7 +10,6 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits
-from gomux._carrier import acceptInTurn
 from gomux._frame import Flag
 from gomux._turns import TURN_TIME, Turns
 from gomux.error import PeerClosedConnection, ProtocolViolation, Truncated
@@ -329,64 +328,3 @@ class EndTests(SynchronousTestCase):
             self.clock.turn()
         self.assertEqual(self.lost(), self.made)
         self.assertEqual(last.events, ["made", "lost"])
-
-
-class Port:
-    """
-    What of a port matters here.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self.reactor = clock
-        self.numberAccepts = 100
-        self.reading = True
-
-    def pauseProducing(self) -> None:
-        self.reading = False
-
-    def resumeProducing(self) -> None:
-        self.reading = True
-
-
-class Connection:
-    """
-    What such a port has accepted.
-    """
-
-    def __init__(self, port: object) -> None:
-        self.server = port
-
-
-class AcceptTests(SynchronousTestCase):
-    """
-    L{acceptInTurn}
-    """
-
-    def test_port(self) -> None:
-        """
-        A port that has accepted a mux accepts the next one in the turn after the
-        next, and no more of them because there were many.
-        """
-        clock = Clock()
-        port = Port(clock)
-        acceptInTurn(Connection(port))
-        self.assertEqual((port.reading, port.numberAccepts), (False, 0))
-        clock.advance(0)
-        self.assertTrue(port.reading)
-
-    def test_wrapped(self) -> None:
-        """
-        So does one whose connections are wrapped, as by TLS.
-        """
-        port = Port(Clock())
-        outer = Connection(None)
-        outer.transport = Connection(port)  # type: ignore[attr-defined]
-        acceptInTurn(outer)
-        self.assertFalse(port.reading)
-
-    def test_others(self) -> None:
-        """
-        Any other transport is left alone.
-        """
-        acceptInTurn(Connection(None))
-        acceptInTurn(object())
