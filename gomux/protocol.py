@@ -67,6 +67,10 @@ _WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
 #: reactor that stood still for long sees one look, not the whole time, pass.
 LOOKS = 12
 
+#: How many frames are handled before the clock is looked at: more than one read
+#: brings of large ones, which are worth no waiting.
+FEW = 8
+
 _log = Logger()
 
 
@@ -359,6 +363,7 @@ class MuxProtocol(Protocol):
         scheduler = self._scheduler
         parser = self._parser
         seconds = self._clock.seconds
+        handled = 0
         isDone = True
         self._receiving = True
         try:
@@ -369,7 +374,8 @@ class MuxProtocol(Protocol):
                 self._frameReceived(frame)
                 if scheduler.urgent:
                     scheduler.pump()
-                if seconds() >= until and parser.pending and self._carrier.canWait:
+                handled += 1
+                if handled % FEW == 0 and seconds() >= until and self._canWait():
                     isDone = False
                     break
         except GomuxError as error:
@@ -390,6 +396,12 @@ class MuxProtocol(Protocol):
         if isDone is self._behind:
             self._fallBehind(not isDone)
         return isDone
+
+    def _canWait(self) -> bool:
+        """
+        @return: whether there are frames that can be left for a later turn.
+        """
+        return self._parser.pending > 0 and self._carrier.canWait
 
     def _fallBehind(self, behind: bool) -> None:
         """

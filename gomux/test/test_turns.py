@@ -9,7 +9,7 @@ from collections.abc import Callable
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux import Limits
+from gomux import Limits, protocol
 from gomux._frame import Flag
 from gomux._turns import TURN_TIME, Turns
 from gomux.error import PeerClosedConnection, ProtocolViolation, Truncated
@@ -155,6 +155,7 @@ class FrameTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
+        self.patch(protocol, "FEW", 1)
         self.clock = SlowClock()
         # How long each piece of data takes.
         self.duration = TURN_TIME
@@ -194,6 +195,16 @@ class FrameTests(SynchronousTestCase):
         self.sendData(500)
         self.assertEqual(len(self.recorder.received), 500)
         self.assertTrue(self.isReading())
+
+    def test_few(self) -> None:
+        """
+        A few are handled in any case.
+        """
+        self.patch(protocol, "FEW", 3)
+        self.sendData(7)
+        for count in (3, 6, 7):
+            self.assertEqual(len(self.recorder.received), count)
+            self.clock.turn()
 
     def test_moreComes(self) -> None:
         """
