@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.interfaces import (
+    IAddress,
     IConsumer,
     IHalfCloseableDescriptor,
     IHalfCloseableProtocol,
@@ -155,6 +156,17 @@ class IStreamMux(Protocol):
     def getCarrier(self) -> ITCPTransport:
         """
         @return: the mux's own transport.
+        """
+
+    @property
+    def hasCarrier(self) -> bool:
+        """
+        Whether that is still there.
+        """
+
+    def getHost(self) -> IAddress:
+        """
+        @return: its own address, also once it is gone.
         """
 
     def startTLS(
@@ -332,7 +344,7 @@ class Stream:
         """
         @return: this end's address.
         """
-        return StreamAddress(self._mux.getCarrier().getHost(), self.streamID)
+        return StreamAddress(self._mux.getHost(), self.streamID)
 
     def getPeer(self) -> StreamAddress:  # type: ignore[override]
         """
@@ -374,16 +386,19 @@ class Stream:
         """
         @return: whether the carrier probes an idle connection.
         """
-        carrier = self._mux.getCarrier()
-        return ITCPTransport.providedBy(carrier) and bool(carrier.getTcpKeepAlive())
+        mux = self._mux
+        carrier = mux.getCarrier()
+        isTCP = mux.hasCarrier and ITCPTransport.providedBy(carrier)
+        return isTCP and bool(carrier.getTcpKeepAlive())
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
         """
         Have the carrier probe an idle connection.  It serves all streams, so
         none can turn the probes off again.
         """
-        carrier = self._mux.getCarrier()
-        if enabled and ITCPTransport.providedBy(carrier):
+        mux = self._mux
+        carrier = mux.getCarrier()
+        if enabled and mux.hasCarrier and ITCPTransport.providedBy(carrier):
             carrier.setTcpKeepAlive(True)
 
     # ITLSTransport

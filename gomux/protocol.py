@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, cast
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, NoProtocol
 from twisted.internet.interfaces import (
+    IAddress,
     IDelayedCall,
     IProtocol,
     IProtocolFactory,
@@ -318,6 +319,7 @@ class MuxProtocol(Protocol):
         @param sealer: seals ours; without one nothing can be sent yet.
         """
         self._carrier = Carrier(self.getCarrier(), self._limits.carrierTimeout)
+        self._host = self.getCarrier().getHost()
         self._parser = FrameParser(opener)
         self._scheduler = Scheduler(
             sealer,
@@ -489,6 +491,19 @@ class MuxProtocol(Protocol):
         @return: the mux's own transport.
         """
         return cast(ITCPTransport, self.transport)
+
+    @property
+    def hasCarrier(self) -> bool:
+        """
+        Whether the carrier is still there.
+        """
+        return not self._carrierGone
+
+    def getHost(self) -> IAddress:
+        """
+        @return: this end's address of the carrier, also once that is gone.
+        """
+        return self._host
 
     def startTLS(
         self, stream: Stream, contextFactory: IOpenSSLContextFactory, normal: bool

@@ -313,6 +313,31 @@ class TCPTests(TestCase):
 
         return self.run_(test)
 
+    def test_afterwards(self) -> Deferred[None]:
+        """
+        Streams may be asked about their carrier when that is gone, which its
+        own transport may not.
+        """
+
+        async def test(pair: Pair) -> None:
+            stream = pair.near.stream
+            before = stream.getHost(), stream.getPeer()
+            stream.setTcpKeepAlive(True)
+            self.assertTrue(stream.getTcpKeepAlive())
+            found: list[object] = []
+
+            def look(recorder: object) -> None:
+                found.append((stream.getHost(), stream.getPeer()))
+                stream.setTcpKeepAlive(True)
+                found.append(stream.getTcpKeepAlive())
+
+            pair.near.hooks = {"lost": look}
+            pair.client.getCarrier().abortConnection()
+            await pair.client.whenClosed()
+            self.assertEqual(found, [before, False])
+
+        return self.run_(test)
+
     def test_fin(self) -> Deferred[None]:
         """
         An end of the carrier without CloseMux, after data.
