@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import platform
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,9 @@ from typing import Any
 
 from bench.limits import TITLES
 from bench.workloads import CPU, Figure, Workload
+
+#: Makes one ratio of those of all rounds.
+Choose = Callable[[Sequence[float]], float]
 
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "results.json"
@@ -64,18 +67,22 @@ class Results:
         figure: Figure,
         side: str,
         yardstick: str | None = None,
+        choose: Choose = statistics.median,
     ) -> float | None:
         """
-        Return the median of a side's values, each divided by that of the same
-        round of another one, the workload's yardstick if not told otherwise.
+        Return the median of a side's values, or what else is to be chosen of them,
+        each divided by that of the same round of another one, the workload's
+        yardstick if not told otherwise.
         """
         ours = self.of(workload, figure, side)
         theirs = self.of(workload, figure, yardstick or workload.sides[0])
         if not ours or len(ours) != len(theirs) or 0 in theirs:
             return None
-        return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+        return choose([a / b for a, b in zip(ours, theirs, strict=True)])
 
-    def limitRatio(self, workload: Workload, figure: Figure) -> float | None:
+    def limitRatio(
+        self, workload: Workload, figure: Figure, choose: Choose = statistics.median
+    ) -> float | None:
         """
         Return what this project has reached of a limit, which may be a rate or a
         time.
@@ -87,21 +94,28 @@ class Results:
         limit = statistics.median(limits)
         if figure.more and TITLES[figure.limit or ""][1] == "us":
             limit = 1e6 / limit
-        return statistics.median(ours) / limit
+        return choose(ours) / limit
 
 
-def ratios(results: Results, workloads: list[Workload]) -> dict[str, dict[str, float]]:
+def ratios(
+    results: Results, workloads: list[Workload], best: bool = False
+) -> dict[str, dict[str, float]]:
     """
     Return the ratios that a later run is compared with, by what the divisor is.
+
+    @param best: whether to take those of the best round, not medians.
     """
     kept: dict[str, dict[str, float]] = {"Go": {}, "limits": {}}
     for workload, figure in figuresOf(workloads):
         name = f"{workload.name} {figure.name}"
         if figure is CPU:
             continue
+        choose: Choose = statistics.median
+        if best:
+            choose = max if figure.more else min
         for divisor, ratio in (
-            ("Go", results.ratio(workload, figure, "this")),
-            ("limits", results.limitRatio(workload, figure)),
+            ("Go", results.ratio(workload, figure, "this", choose=choose)),
+            ("limits", results.limitRatio(workload, figure, choose)),
         ):
             if ratio is not None:
                 kept[divisor][name] = round(ratio, 4)
@@ -142,14 +156,16 @@ def recorded() -> Results:
 def fallen(results: Results, workloads: list[Workload]) -> list[str]:
     """
     Compare the ratios of a short run with those on record: with the reference's
-    if it was there, otherwise with the limits of the run.
+    if it was there, otherwise with the limits of the run.  What has become slower is
+    so in each round; what only seems so, because of what else the machine does, is not
+    in the best one.
 
     @return: what has become too much worse.
     """
     if not RECORD.exists():
         return []
     before = json.loads(RECORD.read_text()).get("short", {})
-    now = ratios(results, workloads)
+    now = ratios(results, workloads, best=True)
     divisor = "Go" if now["Go"] else "limits"
     worse = []
     for workload, figure in figuresOf(workloads):
