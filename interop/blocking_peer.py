@@ -39,11 +39,13 @@ class Session:
     C{x-y} of the line protocol; the stream is closed when it returns.
 
     @ivar _subjects: Streams that asked for steps, for a control stream to take.
+    @ivar down: Set when the end of the mux has been said.
     @ivar _reports: Digests of what collect streams got.
     """
 
     def __init__(self, mux: Mux, options: Namespace) -> None:
         self.mux = mux
+        self.down = threading.Event()
         self._options = options
         self._subjects: queue.SimpleQueue[Input] = queue.SimpleQueue()
         self._reports: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -61,6 +63,7 @@ class Session:
                 stream = self.mux.acceptStream()
             except MuxError as e:
                 say(f"mux down: {e}")
+                self.down.set()
                 return isinstance(e, (ClosedHere, PeerClosedMux))
             inThread(serve, stream)
 
@@ -272,6 +275,7 @@ class Peer:
             if result.get("held"):
                 sys.stdin.readline()
         session.mux.close()
+        session.down.wait(CLOSE_TIMEOUT)
         self._exit.put(code)
 
     def _forward(self, connection: socket.socket) -> None:

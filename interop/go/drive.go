@@ -65,6 +65,11 @@ func (s *session) driveAll(drives []string) {
 		}
 	}
 	s.close()
+	select {
+	case <-s.down:
+	case <-time.After(closeTimeout):
+		complain("no end of the mux within %v", closeTimeout)
+	}
 	s.peer.quit(code)
 }
 

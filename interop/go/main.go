@@ -154,6 +154,7 @@ func (p *peer) add(mux *gomux.Mux) *session {
 		mux:      mux,
 		subjects: make(chan *input, 16),
 		reports:  make(chan string, 1024),
+		down:     make(chan struct{}),
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -196,8 +197,9 @@ func (p *peer) closeAll() {
 type session struct {
 	peer     *peer
 	mux      *gomux.Mux
-	subjects chan *input // streams that asked for steps, for a control stream to take
-	reports  chan string // digests of what collect streams got
+	subjects chan *input   // streams that asked for steps, for a control stream to take
+	reports  chan string   // digests of what collect streams got
+	down     chan struct{} // closed when the end of the mux has been said
 }
 
 // run serves the streams that the peer opens until the mux ends.
@@ -207,6 +209,7 @@ func (s *session) run() error {
 		stream, err := s.mux.AcceptStream()
 		if err != nil {
 			say("mux down: %v", err)
+			close(s.down)
 			return err
 		}
 		go s.serve(stream)
