@@ -7,11 +7,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
+from itertools import filterfalse
 
 from bench import limits, table, tunnels
+from bench.calm import STOLEN, Patience
 from bench.processes import BenchError
 from bench.results import TABLES, Results, fallen, machine, record, recorded
-from bench.workloads import ALL, SHORT, SHORT_SCALE, Workload, isThere
+from bench.workloads import ALL, SHORT, SHORT_SCALE, Measured, Workload, isThere
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -26,6 +29,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--repeat", type=int, default=5, help="how often to measure (default 5)"
+    )
+    parser.add_argument(
+        "--again",
+        type=int,
+        default=None,
+        help="how many rounds to measure again because a host took the CPUs away "
+        "for others (default 20, with --short 3)",
     )
     parser.add_argument(
         "--scale",
@@ -53,31 +63,45 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"no such workload: {', '.join(sorted(unknown))}")
     if options.short:
         options.scale *= SHORT_SCALE
+    if options.again is None:
+        options.again = 3 if options.short else 20
     options.workloads = [w for w in ALL if w.name in names]
     return options
 
 
-def run(workloads: list[Workload], repeat: int, scale: float) -> Results:
+def run(
+    workloads: list[Workload], repeat: int, scale: float, patience: Patience
+) -> Results:
     """
     Measure some workloads, each side in turn.
     """
     results = Results()
     for workload in workloads:
-        sides = [side for side in workload.sides if isThere(side)]
-        for side in set(workload.sides) - set(sides):
+        for side in filterfalse(isThere, workload.sides):
             progress(f"{workload.name}: {side} is not here")
         results.addLimits(limits.measure(scale))
-        for turn in range(min(repeat, workload.repeats)):
-            for side in sides:
-                try:
-                    measured = workload.measure(side, scale)
-                except (BenchError, OSError) as e:
-                    progress(f"{workload.name}, {side}: {e}")
-                    continue
-                results.add(workload, side, measured)
-                shown = ", ".join(f"{n} {table.number(v)}" for n, v in measured.items())
-                progress(f"{workload.name} {turn + 1}, {side}: {shown}")
+        for _ in range(min(repeat, workload.repeats)):
+            stolen, measured = patience.calmest(partial(turn, workload, scale))
+            results.addRound(workload, measured, stolen)
     return results
+
+
+def turn(workload: Workload, scale: float) -> dict[str, Measured]:
+    """
+    Measure each side once.
+
+    @return: what came of those that went well.
+    """
+    measured = {}
+    for side in filter(isThere, workload.sides):
+        try:
+            measured[side] = workload.measure(side, scale)
+        except (BenchError, OSError) as e:
+            progress(f"{workload.name}, {side}: {e}")
+            continue
+        shown = (f"{n} {table.number(v)}" for n, v in measured[side].items())
+        progress(f"{workload.name}, {side}: {', '.join(shown)}")
+    return measured
 
 
 def progress(line: str) -> None:
@@ -94,7 +118,15 @@ def write() -> None:
     parts = ["# Results", "Written by `python -m bench --write`.", f"{machine()}."]
     if tunnels.isThere("OpenSSH"):
         parts.append(f"OpenSSH is {tunnels.describe('OpenSSH')}.")
-    for title, rows in table.groups(recorded(), list(ALL)):
+    results = recorded()
+    spoiled = [name for name, parts in results.stolen.items() if max(parts) > STOLEN]
+    parts.append(
+        f"Rounds in which others took more than {STOLEN:.0%} of the CPUs' time were "
+        f"measured again; of what is on record they did so in {', '.join(spoiled)}."
+        if spoiled
+        else f"In no round did others take more than {STOLEN:.0%} of the CPUs' time."
+    )
+    for title, rows in table.groups(results, list(ALL)):
         if len(rows) > 1:
             parts += [f"## {title}", table.markdown(rows)]
     TABLES.write_text("\n\n".join(parts) + "\n")
@@ -103,7 +135,8 @@ def write() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     workloads: list[Workload] = options.workloads
-    results = run(workloads, options.repeat, options.scale)
+    patience = Patience(options.again)
+    results = run(workloads, options.repeat, options.scale, patience)
     tables = list(table.groups(results, workloads))
     if options.scale != 1:
         print(f"\nAll at {options.scale:g} of the sizes that the titles say.")

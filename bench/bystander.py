@@ -24,6 +24,7 @@ from pathlib import Path
 
 from bench import abuses, table
 from bench.abuses import Abuse
+from bench.calm import Patience
 from bench.peers import PSK
 from bench.processes import BenchError, Process, favour, python
 from bench.table import number
@@ -113,12 +114,9 @@ class Honest:
         Wait until nothing disturbs any more.
         """
         end = time.monotonic() + PATIENCE
-        calm = 0
-        while calm < 50:
-            calm = calm + 1 if self.roundTrip() < CALM else 0
+        while percentile([self.roundTrip() for _ in range(200)], 90) > CALM:
             if time.monotonic() > end:
                 raise BenchError("the server does not come to rest")
-            time.sleep(0.005)
 
 
 @contextmanager
@@ -139,65 +137,102 @@ def serve() -> Iterator[tuple[Process, str]]:
 
 
 @dataclass
+class Round:
+    """
+    One round.
+
+    @ivar alone: round trips without the abuser, in microseconds.
+    @ivar beside: round trips beside it.
+    @ivar connections: how many a second it made.
+    @ivar sent: how much it sent, in MB/s.
+    """
+
+    alone: list[float]
+    beside: list[float]
+    connections: float
+    sent: float
+
+
+@dataclass
 class Measured:
     """
     What was measured beside one abuse.
 
-    @ivar p50: medians without it, and with it, in microseconds.
-    @ivar p99: the same of 99th percentiles.
-    @ivar connections: how many a second the abuser made.
-    @ivar sent: how much it sent, in MB/s.
+    @ivar rounds: all rounds.
+    @ivar stolen: what part of the CPUs' time others took in them at most.
     """
 
-    p50: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
-    p99: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
-    connections: list[float] = field(default_factory=list)
-    sent: list[float] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+    stolen: float = 0.0
 
-    def add(self, disturbed: bool, times: list[float]) -> None:
-        self.p50[disturbed].append(percentile(times, 50))
-        self.p99[disturbed].append(percentile(times, 99))
+    def add(self, done: Round, stolen: float) -> None:
+        self.rounds.append(done)
+        self.stolen = max(self.stolen, stolen)
+
+    def percentiles(self, percent: float) -> tuple[float, float]:
+        """
+        @return: a percentile of the round trips of all rounds, without the abuser and
+            beside it.
+        """
+        alone = [time for done in self.rounds for time in done.alone]
+        beside = [time for done in self.rounds for time in done.beside]
+        return percentile(alone, percent), percentile(beside, percent)
 
 
-def measure(abuse: Abuse, repeat: int, seconds: float, gap: float) -> Measured:
+def measure(
+    abuse: Abuse, repeat: int, seconds: float, gap: float, patience: Patience
+) -> Measured:
+    """
+    Measure beside one abuse.
+
+    @param repeat: how many rounds.
+    @param seconds: how long each half of one takes.
+    """
     measured = Measured()
     with serve() as (server, address), closing(Honest(address)) as honest:
         server.favour(0)
         honest.measure(SETTLE, gap)
-        for _ in range(repeat):
+
+        def turn() -> Round:
             honest.calmDown()
-            measured.add(False, honest.measure(seconds, gap))
+            alone = honest.measure(seconds, gap)
             with python("abuses", abuse.name, address, PSK) as abuser:
                 abuser.line("ready")
                 started = time.monotonic()
                 time.sleep(SETTLE)
-                measured.add(True, honest.measure(seconds, gap))
+                beside = honest.measure(seconds, gap)
                 took = time.monotonic() - started
                 abuser.end()
                 connections, sent = abuser.line("did ").split()
-                measured.connections.append(int(connections) / took)
-                measured.sent.append(int(sent) / took / 1e6)
+            return Round(alone, beside, int(connections) / took, int(sent) / took / 1e6)
+
+        for _ in range(repeat):
+            stolen, done = patience.calmest(turn)
+            measured.add(done, stolen)
     return measured
 
 
 def row(abuse: Abuse, measured: Measured) -> list[str]:
     """
-    Write down what was measured: medians.
+    Write down what was measured.
     """
     cells = [abuse.rows, abuse.title]
-    for kind in (measured.p50, measured.p99):
-        alone, beside = map(statistics.median, kind)
+    for percent in (50, 99):
+        alone, beside = measured.percentiles(percent)
         cells += [number(alone), number(beside)]
-    ratios = (beside / alone for alone, beside in zip(*measured.p99, strict=True))
-    cells += [f"{statistics.median(ratios):.2f}"]
-    cells += [number(statistics.median(measured.connections))]
-    cells += [number(statistics.median(measured.sent))]
+    cells += [f"{beside / alone:.2f}"]
+    for values in (
+        [done.connections for done in measured.rounds],
+        [done.sent for done in measured.rounds],
+    ):
+        cells.append(number(statistics.median(values)))
+    cells.append(f"{measured.stolen:.1%}")
     return cells
 
 
 HEAD = [
     *("#", "beside", "p50", "with it", "p99", "with it", "ratio"),
-    *("connections/s", "MB/s"),
+    *("connections/s", "MB/s", "stolen"),
 ]
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "bystanders.rst"
@@ -226,10 +261,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="which abuses, joined by commas: " + ", ".join(names),
     )
     parser.add_argument(
-        "--repeat", type=int, default=5, help="how often to measure (default 5)"
+        "--repeat", type=int, default=8, help="how often to measure (default 8)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=2.0, help="for how long (default 2)"
+        "--again",
+        type=int,
+        default=12,
+        help="how many times a row may be measured again because a host took the CPUs "
+        "away for others (default 12)",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="for how long (default 1)"
     )
     parser.add_argument(
         "--gap",
@@ -253,7 +295,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     favour(1)
     rows = [HEAD]
     for abuse in options.abuses:
-        measured = measure(abuse, options.repeat, options.seconds, options.gap)
+        patience = Patience(options.again)
+        measured = measure(
+            abuse, options.repeat, options.seconds, options.gap, patience
+        )
         rows.append(row(abuse, measured))
         print(*rows[-1], sep="  ", file=sys.stderr, flush=True)
     print(table.terminal(rows))

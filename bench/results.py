@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.limits import TITLES
-from bench.workloads import CPU, Figure, Workload
+from bench.workloads import CPU, Figure, Measured, Workload
 
 #: Makes one ratio of those of all rounds.
 Choose = Callable[[Sequence[float]], float]
@@ -34,10 +34,12 @@ class Results:
 
     @ivar limits: what the machine could do, once for each time it was asked.
     @ivar values: by workload, figure and side what was measured, in order.
+    @ivar stolen: by workload, what part of the CPUs' time others took, in each round.
     """
 
     limits: dict[str, list[float]] = field(default_factory=dict)
     values: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
+    stolen: dict[str, list[float]] = field(default_factory=dict)
 
     def addLimits(self, measured: dict[str, float]) -> None:
         """
@@ -46,13 +48,17 @@ class Results:
         for name, value in measured.items():
             self.limits.setdefault(name, []).append(value)
 
-    def add(self, workload: Workload, side: str, measured: dict[str, float]) -> None:
+    def addRound(
+        self, workload: Workload, measured: dict[str, Measured], stolen: float
+    ) -> None:
         """
-        Add what a side has done.
+        Add what each side has done in one round.
         """
+        self.stolen.setdefault(workload.name, []).append(stolen)
         figures = self.values.setdefault(workload.name, {})
-        for name, value in measured.items():
-            figures.setdefault(name, {}).setdefault(side, []).append(value)
+        for side, done in measured.items():
+            for name, value in done.items():
+                figures.setdefault(name, {}).setdefault(side, []).append(value)
 
     def of(self, workload: Workload, figure: Figure, side: str) -> list[float]:
         """
@@ -142,6 +148,7 @@ def record(results: Results, workloads: list[Workload], short: bool) -> None:
         kept["machine"] = machine()
         kept["limits"] = results.limits
         kept.setdefault("values", {}).update(results.values)
+        kept.setdefault("stolen", {}).update(results.stolen)
     RECORD.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
 
@@ -150,7 +157,7 @@ def recorded() -> Results:
     Return the figures on record.
     """
     kept = json.loads(RECORD.read_text())
-    return Results(kept["limits"], kept["values"])
+    return Results(kept["limits"], kept["values"], kept.get("stolen", {}))
 
 
 def fallen(results: Results, workloads: list[Workload]) -> list[str]:

@@ -1,0 +1,70 @@
+"""
+Telling what was measured from what the machine did for others meanwhile.
+
+A virtual machine has its CPUs only while its host gives them.  What the host takes
+shows as stolen time, and makes the slowest of many round trips ten times as slow: no
+program inside can do anything about it, and a ratio of two such figures says nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+#: What part of the CPUs' time others may take without spoiling what is measured.
+STOLEN = 0.01
+
+#: How often one round is tried.
+TRIES = 5
+
+_STAT = Path("/proc/stat")
+
+
+def _time() -> tuple[int, int]:
+    """
+    @return: how much time of all CPUs was stolen since the start, and how much
+        there was, in units of the kernel's.
+    """
+    fields = [int(n) for n in _STAT.read_text().splitlines()[0].split()[1:9]]
+    return fields[7], sum(fields)
+
+
+class Patience:
+    """
+    Measures again what others have spoiled, as long as there is patience for it.
+    """
+
+    def __init__(self, again: int) -> None:
+        """
+        @param again: how many times a round may be measured again, in all.
+        """
+        self._again = again
+
+    def calmest(self, measure: Callable[[], T]) -> tuple[float, T]:
+        """
+        Measure one round.
+
+        @param measure: measures all that is to be compared.
+        @return: of the calmest attempt, what part of the CPUs' time others took, and
+            what was measured.
+        """
+        best = self._watch(measure)
+        for _ in range(TRIES - 1):
+            if best[0] <= STOLEN or not self._again:
+                break
+            self._again -= 1
+            best = min(best, self._watch(measure), key=lambda attempt: attempt[0])
+        return best
+
+    def _watch(self, measure: Callable[[], T]) -> tuple[float, T]:
+        stolen, time = _time()
+        measured = measure()
+        laterStolen, laterTime = _time()
+        part = (laterStolen - stolen) / max(1, laterTime - time)
+        if part > STOLEN:
+            print(f"others took {part:.1%} of the CPUs' time", file=sys.stderr)
+        return part, measured
