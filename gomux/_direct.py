@@ -14,10 +14,12 @@ between.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.tcp import Connection
 from zope.interface import implementer
 
 #: How many bytes are read from a socket at once, while it has no more than that.
@@ -26,6 +28,11 @@ READ_SIZE = 65536
 #: makes a buffer of this size for each read; for a small one that takes longer
 #: than all the rest.
 BULK_READ_SIZE = 262144
+#: How many parts at most the kernel gathers.  Where there are more, they are small,
+#: and to put them together takes less than to tell it of each.
+GATHERED = 8
+
+_writeSomeData = Connection.writeSomeData
 
 
 @implementer(IPushProducer)
@@ -49,6 +56,14 @@ class DirectTransport:
             and not getattr(transport, "TLS", False)
             else None
         )
+        # Sends several parts without putting them together.
+        self._gather: Callable[[list[bytes]], int] | None = None
+        if (
+            self._descriptor is not None
+            # Others may have more to do than to send, as those that pass on files.
+            and getattr(type(transport), "writeSomeData", None) is _writeSomeData
+        ):
+            self._gather = getattr(transport.socket, "sendmsg", None)
         # Whether the descriptor has something in its own buffer.
         self._full = False
         self._producer: IPushProducer | None = None
@@ -128,6 +143,31 @@ class DirectTransport:
             self._full = True
             self.pauseProducing()
         self.transport.write(data)
+
+    def writeSequence(self, parts: list[bytes]) -> None:
+        """
+        Write data that comes in parts, as L{write}.  The kernel takes few parts as
+        they are: only it copies them.
+
+        @param parts: the parts, at least one and none empty.
+        """
+        if self._gather is None or self._full or len(parts) > GATHERED:
+            self.write(b"".join(parts))
+            return
+        try:
+            sent = self._gather(parts)
+        except OSError:
+            # The kernel is full; else the error shows again when the reactor tries.
+            sent = 0
+        rest = []
+        for part in parts:
+            if sent < len(part):
+                rest.append(part[sent:])
+            sent = max(0, sent - len(part))
+        if rest:
+            self._full = True
+            self.pauseProducing()
+            self.transport.writeSequence(rest)
 
     # For whoever reads
 

@@ -22,7 +22,7 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from twisted.python.monkey import MonkeyPatcher
 
-from gomux import _carrier, _crypto, _scheduler, _stream
+from gomux import _carrier, _crypto, _direct, _scheduler, _stream
 from gomux._busypoll import BusyPoll
 from gomux._conn import Conn
 from gomux._crypto import NONCE_SIZE, Opener, Sealer, SequencedOpener
@@ -59,6 +59,10 @@ def registerPush(self: DirectTransport, producer: Any) -> None:
 
 def writeLater(self: DirectTransport, data: bytes) -> None:
     self.transport.write(data)
+
+
+def writeTogether(self: DirectTransport, parts: list[bytes]) -> None:
+    self.write(b"".join(parts))
 
 
 def readAsBefore(self: DirectTransport, size: int) -> None:
@@ -267,7 +271,12 @@ PATHS: dict[str, tuple[str, tuple[tuple[object, str, object], ...]]] = {
         (
             (DirectTransport, "registerProducer", registerPush),
             (DirectTransport, "write", writeLater),
+            (DirectTransport, "writeSequence", writeTogether),
         ),
+    ),
+    "gatheredWrites": (
+        "having the kernel gather the parts of a frame",
+        ((_direct, "GATHERED", 0),),
     ),
     "changingReads": (
         "reading more at once while more comes",

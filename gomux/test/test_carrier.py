@@ -4,20 +4,21 @@ Tests for L{gomux._carrier}.
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPushProducer, ISystemHandle, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.tcp import Port
+from twisted.internet.tcp import Connection, Port
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
-from gomux._carrier import UNSENT, Carrier, limitUnsent
-from gomux._direct import BULK_READ_SIZE, READ_SIZE
+from gomux._carrier import ACCEPT_INTERVAL, UNSENT, Carrier, limitUnsent
+from gomux._direct import BULK_READ_SIZE, GATHERED, READ_SIZE
 from gomux.test.helpers import PushProducer
 
 
@@ -169,6 +170,126 @@ class DescriptorTests(SynchronousTestCase):
                 self.assertEqual(self.descriptor.bufferSize, expected)
 
 
+class Kernel:
+    """
+    A socket that takes parts.
+
+    @ivar room: how many bytes it still takes.
+    @ivar taken: what it was given at a time, each in parts.
+    @ivar sent: what it has taken.
+    """
+
+    def __init__(self) -> None:
+        self.room = 0
+        self.taken: list[list[bytes]] = []
+        self.sent = b""
+
+    def connection(self, kind: type[Connection] = Connection) -> Connection:
+        """
+        @return: a transport on it.
+        """
+        connection = kind(self, Protocol(), MemoryReactorClock())  # type: ignore[arg-type]
+        connection.connected = 1
+        return connection
+
+    def setblocking(self, blocking: bool) -> None:
+        pass
+
+    def setsockopt(self, *option: int) -> None:
+        pass
+
+    def fileno(self) -> int:
+        return -1
+
+    def sendmsg(self, parts: list[bytes]) -> int:
+        self.taken.append(parts)
+        return self.send(b"".join(parts))
+
+    def send(self, data: bytes) -> int:
+        if not self.room:
+            raise BlockingIOError(errno.EWOULDBLOCK, "full")
+        part = bytes(data[: self.room])
+        self.sent += part
+        self.room -= len(part)
+        return len(part)
+
+
+class GatherTests(SynchronousTestCase):
+    """
+    L{Carrier.writeSequence}.
+    """
+
+    def setUp(self) -> None:
+        self.kernel = Kernel()
+        self.connection = self.kernel.connection()
+        self.producer = PushProducer()
+        self.carrier = Carrier(self.connection)
+        self.carrier.registerProducer(self.producer)
+
+    def test_gathered(self) -> None:
+        """
+        The kernel takes the very parts, and nobody is paused.
+        """
+        self.kernel.room = 100
+        parts = [b"hello, ", b"world"]
+        self.carrier.writeSequence(parts)
+        self.assertEqual(len(self.kernel.taken), 1)
+        for taken, part in zip(self.kernel.taken[0], parts, strict=True):
+            self.assertIs(taken, part)
+        self.assertEqual(self.kernel.sent, b"hello, world")
+        self.assertEqual(self.producer.calls, [])
+
+    def test_full(self) -> None:
+        """
+        What the kernel does not take it gets later, wherever that begins, and so is
+        what comes after it.
+        """
+        for room in range(len(b"hello, world")):
+            self.setUp()
+            self.kernel.room = room
+            self.carrier.writeSequence([b"hello, ", b"wor", b"ld"])
+            self.assertEqual(self.kernel.sent, b"hello, world"[:room])
+            self.assertEqual(self.producer.calls, ["pause"])
+            self.kernel.room = 100
+            self.carrier.writeSequence([b"!", b"?"])
+            self.assertEqual(len(self.kernel.taken), 1)
+            self.connection.doWrite()
+            self.assertEqual(self.kernel.sent, b"hello, world!?")
+            self.assertEqual(self.producer.calls[-1], "resume")
+
+    def test_many(self) -> None:
+        """
+        Many parts are put together.
+        """
+        self.kernel.room = 100
+        for count in (GATHERED, GATHERED + 1):
+            self.carrier.writeSequence([b"x"] * count)
+        self.assertEqual(len(self.kernel.taken), 1)
+        self.assertEqual(self.kernel.sent, b"x" * (2 * GATHERED + 1))
+
+    def test_others(self) -> None:
+        """
+        Where there is more to do than to send, or nothing that gathers, parts are put
+        together.
+        """
+
+        class Careful(Connection):
+            def writeSomeData(self, data: bytes) -> int | ConnectionLost:
+                return super().writeSomeData(data)
+
+        self.kernel.room = 100
+        Carrier(self.kernel.connection(Careful)).writeSequence([b"a", b"b"])
+        old = Kernel()
+        old.room = 100
+        old.sendmsg = None  # type: ignore[assignment,method-assign]
+        Carrier(old.connection()).writeSequence([b"a", b"b"])
+        self.assertEqual((self.kernel.sent, old.sent), (b"ab", b"ab"))
+        self.assertEqual(self.kernel.taken, [])
+        carrier = Carrier(transport := StringTransport())  # type: ignore[arg-type]
+        carrier.writeSequence([b"a", b"b"])
+        self.assertEqual(transport.value(), b"ab")
+
+
 class OtherTests(SynchronousTestCase):
     """
     L{Carrier} on other transports.
@@ -194,8 +315,8 @@ class OtherTests(SynchronousTestCase):
 
     def test_acceptInTurn(self) -> None:
         """
-        A port accepts one connection at a time, and has all others in the reactor
-        served before the next, whatever lies between it and the carrier.
+        A port accepts one connection at a time, and leaves the reactor to all others
+        for a while before the next, whatever lies between it and the carrier.
         """
         factory = Factory.forProtocol(Protocol)
         port = Port(0, factory, reactor=(reactor := MemoryReactorClock()))
@@ -212,11 +333,13 @@ class OtherTests(SynchronousTestCase):
             Carrier(transport)  # type: ignore[arg-type]
             self.assertEqual(port.numberAccepts, 0)
             self.assertNotIn(port, reactor.getReaders())
-            reactor.advance(0)
+            reactor.advance(ACCEPT_INTERVAL / 2)
+            self.assertNotIn(port, reactor.getReaders())
+            reactor.advance(ACCEPT_INTERVAL / 2)
             self.assertIn(port, reactor.getReaders())
         Carrier(Accepted())  # type: ignore[arg-type]
         port.disconnecting = True
-        reactor.advance(0)
+        reactor.advance(ACCEPT_INTERVAL)
         self.assertNotIn(port, reactor.getReaders())
 
     def test_canWait(self) -> None:

@@ -34,7 +34,7 @@ from gomux._window import INITIAL_WINDOW, Growth, ReceiveWindow
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
 from gomux.test import plainpaths
 from gomux.test.helpers import PushProducer, Rig
-from gomux.test.test_carrier import Descriptor
+from gomux.test.test_carrier import Descriptor, Kernel
 from gomux.testing import PSK
 
 KEY = bytes(range(32))
@@ -101,6 +101,20 @@ class PathTests(PlainTestCase):
             self.differ("directWrites", look),
             ((b"hello", b"hello", False), (b"", b"hello", True)),
         )
+
+    def test_gatheredWrites(self) -> None:
+        """
+        Parts are put together for the kernel.
+        """
+
+        def look() -> int:
+            kernel = Kernel()
+            kernel.room = 100
+            Carrier(kernel.connection()).writeSequence([b"a", b"b"])
+            self.assertEqual(kernel.sent, b"ab")
+            return len(kernel.taken)
+
+        self.assertEqual(self.differ("gatheredWrites", look), (1, 0))
 
     def test_changingReads(self) -> None:
         """
