@@ -23,6 +23,9 @@ from gomux._direct import DirectTransport
 #: How many bytes the kernel may keep for a carrier before it can send them,
 #: where it has such a limit.
 UNSENT = 131072
+#: How long a port leaves the reactor to others after it has accepted a connection, in
+#: seconds.  To set a mux up and find that it is a stranger's takes a third of that.
+ACCEPT_INTERVAL = 0.001
 #: How many probes in a row may go unanswered.
 PROBES = 4
 
@@ -69,11 +72,12 @@ class Carrier(DirectTransport):
 
 def acceptInTurn(transport: Any) -> None:
     """
-    Have the port of a server accept one connection in two turns of the reactor.
+    Have the port of a server accept one connection at a time, and no sooner than
+    L{ACCEPT_INTERVAL} after the one before.
 
     A port of Twisted accepts as many as wait, up to as many as it accepted the last
     time, and more each time that there were more.  Those who connect as fast as they
-    can would keep everybody else waiting for all of that.
+    can, strangers among them, would keep everybody else waiting for all of that.
 
     @param transport: what a port has just made, or what is over it.
     """
@@ -84,7 +88,7 @@ def acceptInTurn(transport: Any) -> None:
             # might be more.
             port.numberAccepts = 0
             port.pauseProducing()
-            port.reactor.callLater(0, port.resumeProducing)
+            port.reactor.callLater(ACCEPT_INTERVAL, port.resumeProducing)
             return
         transport = getattr(transport, "transport", None)
 

@@ -68,9 +68,11 @@ _WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
 #: reactor that stood still for long sees one look, not the whole time, pass.
 LOOKS = 12
 
-#: How many frames are handled before the clock is looked at: more than one read
-#: brings of large ones, which are worth no waiting.
+#: How many frames are handled before the clock is looked at.
 FEW = 8
+#: How many bytes of data make a frame that takes long enough to look at the clock
+#: after each.
+LARGE = 16384
 
 _log = Logger()
 
@@ -377,7 +379,11 @@ class MuxProtocol(Protocol):
                 if scheduler.urgent:
                     scheduler.pump()
                 handled += 1
-                if handled % FEW == 0 and seconds() >= until and self._canWait():
+                if (
+                    (handled % FEW == 0 or len(frame[3]) >= LARGE)
+                    and seconds() >= until
+                    and self._canWait()
+                ):
                     isDone = False
                     break
         except GomuxError as error:
@@ -482,7 +488,7 @@ class MuxProtocol(Protocol):
     def _write(self, parts: list[bytes]) -> None:
         self._sentAt = self._clock.seconds()
         if not self._carrierGone:
-            self._carrier.write(b"".join(parts))
+            self._carrier.writeSequence(parts)
 
     # What the streams need
 

@@ -206,6 +206,18 @@ class FrameTests(SynchronousTestCase):
             self.assertEqual(len(self.recorder.received), count)
             self.clock.turn()
 
+    def test_large(self) -> None:
+        """
+        A large one is worth a turn by itself.
+        """
+        self.patch(protocol, "FEW", 1000)
+        large = bytes(protocol.LARGE)
+        more = [(0, int(Flag.DATA), data) for data in (large[1:], large, b"x")]
+        self.sendData(2, *more)
+        self.assertEqual(len(self.recorder.received), 2 + 2 * len(large) - 1)
+        self.clock.turn()
+        self.assertEqual(len(self.recorder.received), 2 + 2 * len(large))
+
     def test_moreComes(self) -> None:
         """
         What a transport delivers although it is paused comes after the rest.
