@@ -57,7 +57,7 @@ EXPECTED = [
     "test_peers",
 ]
 
-#: How many modules of interop/ run at a time: they mostly wait.
+#: How much runs at a time: much of it mostly waits.
 LANES = 2
 
 #: What runs once more without any fast path, what takes longest first: the tests of
@@ -225,8 +225,9 @@ class Gate:
         A step that counts as one, and whose last line is worth reading.
         """
         ok, output = self.execute(heading, *argv, limit=limit)
-        self.report(heading, Counts(passed=int(ok), failed=int(not ok)), output)
-        print("      ", (output.splitlines() or [""])[-1])
+        with self.lock:
+            self.report(heading, Counts(passed=int(ok), failed=int(not ok)), output)
+            print("      ", (output.splitlines() or [""])[-1])
 
     def count(self, heading: str, ok: bool, output: str) -> None:
         """
@@ -290,7 +291,7 @@ def tests(gate: Gate) -> None:
         heading,
         *("coverage", "run", "-m", "twisted.trial"),
         *("--temp-directory", str(gate.temporary / "trial"), "gomux"),
-        limit=300,
+        limit=400,
     )
     gate.count(heading, ok, output)
     gate.execute("coverage", "coverage", "combine", "--quiet", limit=60)
@@ -379,7 +380,7 @@ def mutation(gate: Gate) -> None:
     """
     Each check and limit taken out in turn: a test must fail.
     """
-    gate.measured("mutation", "python", ".ci/mutation.py", limit=300)
+    gate.measured("mutation", "python", ".ci/mutation.py", limit=500)
 
 
 def fuzz(gate: Gate) -> None:
@@ -390,8 +391,8 @@ def soak(gate: Gate) -> None:
     """
     The short form; docs/soak.rst has what came of the long one.
     """
-    options = ("--seconds", "60", "--streams", "500", "--interval", "3")
-    gate.measured("soak", *("python", "-m", "interop.soak"), *options, limit=150)
+    options = ("--seconds", "120", "--streams", "500", "--interval", "5")
+    gate.measured("soak", *("python", "-m", "interop.soak"), *options, limit=300)
 
 
 def bench(gate: Gate) -> None:
@@ -418,16 +419,30 @@ def news(gate: Gate) -> None:
 
 def packages(gate: Gate) -> None:
     python = str(gate.venv / "bin" / "python")
-    gate.single("packages", python, ".ci/check_packages.py", limit=300)
+    gate.single("packages", python, ".ci/check_packages.py", limit=500)
 
 
-STEPS: Mapping[str, Callable[[Gate], None]] = {
-    step.__name__: step
-    for step in (
-        *(format, lint, types, docs, news, tests, fuzz, bench, interop, plain),
-        *(soak, packages, mutation),
-    )
+Step = Callable[[Gate], None]
+
+#: All steps, in order: rounds of lanes of steps.  The lanes of a round run beside each
+#: other, and so the benchmark has one for itself.
+ROUNDS: list[list[list[Step]]] = [
+    [[format, lint, types, docs, news]],
+    [[bench]],
+    [[tests, fuzz], [packages]],
+    [[interop]],
+    [[plain]],
+    [[soak], [mutation]],
+]
+
+STEPS: Mapping[str, Step] = {
+    step.__name__: step for lanes in ROUNDS for lane in lanes for step in lane
 }
+
+
+def runLane(gate: Gate, lane: list[Step]) -> None:
+    for step in lane:
+        step(gate)
 
 
 def verdict(gate: Gate) -> int:
@@ -456,8 +471,9 @@ def main(names: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="gomux-gate-") as temporary:
         gate = Gate(Path(temporary))
         if setUp(gate):
-            for name in names or STEPS:
-                STEPS[name](gate)
+            rounds = [[[STEPS[name]]] for name in names] or ROUNDS
+            for lanes in rounds:
+                inLanes(partial(runLane, gate, lane) for lane in lanes)
         return verdict(gate)
 
 
