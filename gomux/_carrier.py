@@ -16,7 +16,12 @@ from __future__ import annotations
 import socket
 from typing import Any, cast
 
-from twisted.internet.interfaces import IPushProducer, ISystemHandle, ITCPTransport
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IPushProducer,
+    ISystemHandle,
+    ITCPTransport,
+)
 
 from gomux._direct import DirectTransport
 
@@ -42,7 +47,6 @@ class Carrier(DirectTransport):
         @param timeout: see L{gomux.Limits.carrierTimeout}.
         """
         super().__init__(transport)
-        acceptInTurn(transport)
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             if ISystemHandle.providedBy(transport):
@@ -70,27 +74,54 @@ class Carrier(DirectTransport):
         cast(IPushProducer, self.transport).resumeProducing()
 
 
-def acceptInTurn(transport: Any) -> None:
+class AcceptPace:
     """
-    Have the port of a server accept one connection at a time, and no sooner than
+    Has the ports of a server accept one connection at a time, and no sooner than
     L{ACCEPT_INTERVAL} after the one before.
 
     A port of Twisted accepts as many as wait, up to as many as it accepted the last
     time, and more each time that there were more.  Those who connect as fast as they
     can, strangers among them, would keep everybody else waiting for all of that.
-
-    @param transport: what a port has just made, or what is over it.
     """
-    while transport is not None:
-        port = getattr(transport, "server", None)
-        if port is not None and hasattr(port, "numberAccepts"):
-            # It goes on from here while it accepts, and so never finds that there
-            # might be more.
-            port.numberAccepts = 0
+
+    def __init__(self) -> None:
+        # The ports that wait, and what they wait for.
+        self._waiting: dict[Any, IDelayedCall] = {}
+
+    def accepted(self, transport: Any) -> None:
+        """
+        A port may have accepted a connection.
+
+        @param transport: what a port has just made, or what is over it.
+        """
+        while transport is not None:
+            port = getattr(transport, "server", None)
+            if port is not None and hasattr(port, "numberAccepts"):
+                self._pause(port)
+                return
+            transport = getattr(transport, "transport", None)
+
+    def _pause(self, port: Any) -> None:
+        # It goes on from here while it accepts, and so never finds that there might
+        # be more.
+        port.numberAccepts = 0
+        if port not in self._waiting:
             port.pauseProducing()
-            port.reactor.callLater(ACCEPT_INTERVAL, port.resumeProducing)
-            return
-        transport = getattr(transport, "transport", None)
+            self._waiting[port] = port.reactor.callLater(
+                ACCEPT_INTERVAL, self._resume, port
+            )
+
+    def _resume(self, port: Any) -> None:
+        del self._waiting[port]
+        port.resumeProducing()
+
+    def stop(self) -> None:
+        """
+        No port accepts any more.
+        """
+        for call in self._waiting.values():
+            call.cancel()
+        self._waiting.clear()
 
 
 def limitUnsent(handle: object) -> None:

@@ -22,6 +22,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger, LogLevel
 
 from gomux._busypoll import BusyPoll
+from gomux._carrier import AcceptPace
 from gomux._gated import NamedMuxProtocol, StrictMuxProtocol
 from gomux._keyring import Keyring
 from gomux._limits import Limits
@@ -114,6 +115,7 @@ class MuxFactory(Factory):
         self.pool = pool if pool is not None else MuxPool(clock)
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
+        self.acceptPace = AcceptPace()
         self._losses = ThrottledLog(_log, clock)
         # Those that have not shown that they hold the key, the oldest first,
         # each with when to use it all the same.
@@ -144,6 +146,7 @@ class MuxFactory(Factory):
         """
         The opposite of L{startFactory}.
         """
+        self.acceptPace.stop()
         # Whoever stops the port is told of an error in this.
         doStop = getattr(self.streamFactory, "doStop", None)
         if doStop is not None:

@@ -320,6 +320,7 @@ class MuxProtocol(Protocol):
         @param opener: opens the peer's frames.
         @param sealer: seals ours; without one nothing can be sent yet.
         """
+        self.factory.acceptPace.accepted(self.transport)
         self._carrier = Carrier(self.getCarrier(), self._limits.carrierTimeout)
         self._host = self.getCarrier().getHost()
         self._parser = FrameParser(opener)

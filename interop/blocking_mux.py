@@ -272,8 +272,14 @@ class Mux:
             pass  # the peer was faster
         self._end(ClosedHere("underlying connection was closed"))
         self._shutdown(socket.SHUT_WR)
-        self._reader.join(LINGER)
+        self.linger()
         self._shutdown(socket.SHUT_RDWR)
+
+    def linger(self) -> None:
+        """
+        Wait for the peer's end of the connection, for some time.
+        """
+        self._reader.join(LINGER)
 
     def _shutdown(self, how: int) -> None:
         """

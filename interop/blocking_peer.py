@@ -63,6 +63,9 @@ class Session:
                 stream = self.mux.acceptStream()
             except MuxError as e:
                 say(f"mux down: {e}")
+                if isinstance(e, ClosedHere):
+                    # To exit now might take back what was sent.
+                    self.mux.linger()
                 self.down.set()
                 return isinstance(e, (ClosedHere, PeerClosedMux))
             inThread(serve, stream)

@@ -35,6 +35,8 @@ type peer struct {
 	buffers   sync.Pool // of *[]byte, one application read each
 	exit      chan int
 
+	closing sync.WaitGroup // the closes of muxes that are under way
+
 	mu       sync.Mutex
 	sessions []*session
 	next     int // of sessions, the one that carries the next connection
@@ -86,6 +88,9 @@ func main() {
 	case <-terminate:
 	}
 	p.closeAll()
+	// The mux that a stream had closed is not among them any more, but its
+	// CloseMux may still have to be written.
+	p.closing.Wait()
 	os.Exit(code)
 }
 
@@ -217,6 +222,8 @@ func (s *session) run() error {
 }
 
 func (s *session) close() {
+	s.peer.closing.Add(1)
+	defer s.peer.closing.Done()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
