@@ -144,6 +144,8 @@ class Options(_Options):
     @ivar streamFactory: what serves the peer's streams.
     """
 
+    # Without one, --help has what the program that runs this says of itself.
+    longdesc = ""
     synopsis = "[options]"
 
     optFlags = [

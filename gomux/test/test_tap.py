@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import fields
 from typing import Any
 
@@ -380,8 +381,10 @@ class OptionsTests(TapTestCase):
 
     def test_help(self) -> None:
         """
-        The help has a text for each option, without markup, and examples.
+        The help has a text for each option, without markup, and examples, and
+        nothing of whatever program it runs in.
         """
+        self.patch(sys.modules["__main__"], "__doc__", "Another program.")
         text = str(Options())
         for kind in (Limits, TunnelLimits):
             for field in fields(kind):
@@ -391,6 +394,7 @@ class OptionsTests(TapTestCase):
             self.assertRegex(text, rf"--{option}= +\w")
         self.assertNotRegex(text, r"[A-Z]\{")
         self.assertIn("twistd gomux --psk-file psk --listen", text)
+        self.assertNotIn("Another program.", text)
         self.assertLessEqual(max(map(len, text.splitlines())), 80)
 
     def test_examples(self) -> None:
