@@ -126,6 +126,11 @@ class IStreamMux(Protocol):
         Call a function from the reactor, as soon as it can.
         """
 
+    def sendAtOnce(self, write: Callable[[bytes], None], data: bytes) -> None:
+        """
+        Call C{write} with C{data}, and send that before this returns if it is worth it.
+        """
+
     def activate(self, stream: Stream, fresh: bool) -> None:
         """
         The stream may have become able to send.
@@ -306,6 +311,15 @@ class Stream:
             self._pauseProducer()
         if not self.queued:
             self._mux.activate(self, fresh)
+
+    def writeAtOnce(self, data: bytes) -> None:
+        """
+        Send some data as L{write} does, but for whoever has no more to write in this
+        turn of the reactor: to wait for its end would only take time.
+
+        @raise TypeError: if C{data} is text.
+        """
+        self._mux.sendAtOnce(self.write, data)
 
     def _acceptsOutput(self) -> bool:
         """

@@ -40,6 +40,7 @@ from gomux._frame import HELLO_ID, ID_END, Flag, Frame, FrameParser, IOpener
 from gomux._limits import TokenBucket
 from gomux._scheduler import Scheduler
 from gomux._stream import Stream
+from gomux._turns import TURN_TIME
 from gomux._window import Growth
 from gomux.error import (
     ConnectionClosed,
@@ -530,6 +531,23 @@ class MuxProtocol(Protocol):
         """
         self._soon.append(function)
         self._wake()
+
+    def sendAtOnce(self, write: Callable[[bytes], None], data: bytes) -> None:
+        """
+        Have a stream write something, and send it before this returns, unless that
+        was done a moment ago: then there is perhaps more, which can go with it.
+
+        @param write: the stream's method.
+        """
+        if self._receiving or self._clock.seconds() - self._sentAt < TURN_TIME:
+            write(data)
+            return
+        self._receiving = True
+        try:
+            write(data)
+        finally:
+            self._receiving = False
+        self._scheduler.pump()
 
     def activate(self, stream: Stream, fresh: bool) -> None:
         """

@@ -48,6 +48,7 @@ from zope.interface import implementer
 from gomux._direct import DirectTransport
 from gomux._limits import requireAllowed
 from gomux._pool import MuxPool
+from gomux._stream import Stream
 from gomux._throttle import ThrottledLog, describeAddress
 from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
 
@@ -351,7 +352,7 @@ class _End(Protocol):
         The other end is there: let input flow into it.
         """
         self._other = other
-        write = other.output.write
+        write = other.writer()
         for data in self._early:
             write(data)
         self._early.clear()
@@ -359,6 +360,15 @@ class _End(Protocol):
         if not self._inputEnded:
             self.transport.resumeProducing()
             other.output.registerProducer(_Source(self.transport))
+
+    def writer(self) -> Callable[[bytes], None]:
+        """
+        @return: what the other end writes with: there is one write for each read.
+        """
+        transport = self.transport
+        if isinstance(transport, Stream):
+            return transport.writeAtOnce
+        return self.output.write
 
     def _passer(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
         """

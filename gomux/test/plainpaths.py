@@ -65,6 +65,10 @@ def writeTogether(self: DirectTransport, parts: list[bytes]) -> None:
     self.write(b"".join(parts))
 
 
+def writeAsEver(self: Stream, data: bytes) -> None:
+    self.write(data)
+
+
 def readAsBefore(self: DirectTransport, size: int) -> None:
     pass
 
@@ -360,6 +364,10 @@ PATHS: dict[str, tuple[str, tuple[tuple[object, str, object], ...]]] = {
     "busyPoll": (
         "staying awake while an answer is due",
         ((BusyPoll, "moved", sleepAlways),),
+    ),
+    "tunnelsAtOnce": (
+        "sending what a tunnel reads at once, not a turn of the reactor later",
+        ((Stream, "writeAtOnce", writeAsEver),),
     ),
     "repliesAtOnce": (
         "sending at the end of what was received, not a turn of the reactor later",

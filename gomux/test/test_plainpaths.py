@@ -426,6 +426,24 @@ class PathTests(PlainTestCase):
 
         self.assertEqual(self.differ("busyPoll", look), (1, 0))
 
+    def test_tunnelsAtOnce(self) -> None:
+        """
+        What a tunnel reads waits for a turn of the reactor.
+        """
+
+        def look() -> tuple[int, bytes]:
+            rig = Rig()
+            stream = rig.opened().stream
+            rig.sent()
+            rig.clock.advance(1)
+            before = rig.mux.bytesSent
+            stream.writeAtOnce(b"ping")
+            return rig.mux.bytesSent - before, rig.sentData()
+
+        self.assertEqual(
+            self.differ("tunnelsAtOnce", look), ((56, b"ping"), (0, b"ping"))
+        )
+
     def test_repliesAtOnce(self) -> None:
         """
         What is said while something is received waits for a turn of the reactor.
