@@ -28,8 +28,8 @@ from gomux._direct import DirectTransport
 #: How many bytes the kernel may keep for a carrier before it can send them,
 #: where it has such a limit.
 UNSENT = 131072
-#: How long a port leaves the reactor to others after it has accepted a connection, in
-#: seconds.  To set a mux up and find that it is a stranger's takes a third of that.
+#: How long a port leaves the reactor to others after it has accepted a connection that
+#: may be a stranger's, in seconds.  To set a mux up and find that takes a third of it.
 ACCEPT_INTERVAL = 0.001
 #: How many probes in a row may go unanswered.
 PROBES = 4
@@ -76,17 +76,17 @@ class Carrier(DirectTransport):
 
 class AcceptPace:
     """
-    Has the ports of a server accept one connection at a time, and no sooner than
-    L{ACCEPT_INTERVAL} after the one before.
+    Has the ports of a server accept one connection at a time, and the next one when
+    the peer has shown that it holds the key, or after L{ACCEPT_INTERVAL}.
 
     A port of Twisted accepts as many as wait, up to as many as it accepted the last
-    time, and more each time that there were more.  Those who connect as fast as they
-    can, strangers among them, would keep everybody else waiting for all of that.
+    time, and more each time that there were more.  Strangers that connect as fast as
+    they can would keep everybody else waiting for all of that.
     """
 
     def __init__(self) -> None:
-        # The ports that wait, and what they wait for.
-        self._waiting: dict[Any, IDelayedCall] = {}
+        # By port that waits, the connection for which it does, and until when.
+        self._waiting: dict[Any, tuple[Any, IDelayedCall]] = {}
 
     def accepted(self, transport: Any) -> None:
         """
@@ -94,22 +94,28 @@ class AcceptPace:
 
         @param transport: what a port has just made, or what is over it.
         """
-        while transport is not None:
-            port = getattr(transport, "server", None)
-            if port is not None and hasattr(port, "numberAccepts"):
-                self._pause(port)
-                return
-            transport = getattr(transport, "transport", None)
-
-    def _pause(self, port: Any) -> None:
+        port = _portOf(transport)
+        if port is None:
+            return
         # It goes on from here while it accepts, and so never finds that there might
         # be more.
         port.numberAccepts = 0
         if port not in self._waiting:
             port.pauseProducing()
-            self._waiting[port] = port.reactor.callLater(
-                ACCEPT_INTERVAL, self._resume, port
-            )
+            call = port.reactor.callLater(ACCEPT_INTERVAL, self._resume, port)
+            self._waiting[port] = (transport, call)
+
+    def authenticated(self, transport: Any) -> None:
+        """
+        A peer has shown that it holds the key.
+
+        @param transport: as L{accepted}.
+        """
+        port = _portOf(transport)
+        waiting = self._waiting.get(port)
+        if waiting is not None and waiting[0] is transport:
+            waiting[1].cancel()
+            self._resume(port)
 
     def _resume(self, port: Any) -> None:
         del self._waiting[port]
@@ -119,9 +125,21 @@ class AcceptPace:
         """
         No port accepts any more.
         """
-        for call in self._waiting.values():
+        for _, call in self._waiting.values():
             call.cancel()
         self._waiting.clear()
+
+
+def _portOf(transport: Any) -> Any:
+    """
+    @return: the port that made a transport, or one below it, if there is any.
+    """
+    while transport is not None:
+        port = getattr(transport, "server", None)
+        if port is not None and hasattr(port, "numberAccepts"):
+            return port
+        transport = getattr(transport, "transport", None)
+    return None
 
 
 def limitUnsent(handle: object) -> None:

@@ -196,6 +196,7 @@ class MuxFactory(Factory):
         The peer of a mux has shown that it holds the key.  Called by the mux.
         """
         self._forgetUnauthenticated(mux)
+        self.acceptPace.authenticated(mux.transport)
         if mux.gated or not self.isClient:
             self.pool.add(mux)
 

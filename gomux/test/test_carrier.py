@@ -19,8 +19,9 @@ from zope.interface.verify import verifyObject
 
 from gomux._carrier import ACCEPT_INTERVAL, UNSENT, AcceptPace, Carrier, limitUnsent
 from gomux._direct import BULK_READ_SIZE, GATHERED, READ_SIZE
+from gomux._frame import Flag
 from gomux.factory import MuxFactory
-from gomux.test.helpers import PushProducer
+from gomux.test.helpers import FramePeer, PushProducer
 from gomux.testing import PSK
 
 
@@ -340,6 +341,21 @@ class PaceTests(SynchronousTestCase):
         self.reactor.advance(ACCEPT_INTERVAL)
         self.assertTrue(self.isAccepting())
 
+    def test_authenticated(self) -> None:
+        """
+        A port goes on at once when the peer for which it waits is no stranger, and
+        only then.
+        """
+        first, second = self.transports
+        self.pace.accepted(first)
+        self.pace.authenticated(second)
+        self.assertFalse(self.isAccepting())
+        self.pace.authenticated(first)
+        self.assertTrue(self.isAccepting())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.pace.authenticated(first)
+        self.pace.authenticated(StringTransport())
+
     def test_stopped(self) -> None:
         """
         Nothing is left once the port is stopped.
@@ -369,6 +385,12 @@ class PaceTests(SynchronousTestCase):
         factory.doStart()
         mux = factory.buildProtocol(None)
         mux.makeConnection(self.transports[0])
+        self.assertFalse(self.isAccepting())
+        peer = FramePeer(PSK)
+        mux.dataReceived(peer.seal(0, Flag.KEEPALIVE))
+        self.assertTrue(self.isAccepting())
+        mux = factory.buildProtocol(None)
+        mux.makeConnection(self.transports[1])
         self.assertFalse(self.isAccepting())
         calls = len(self.reactor.getDelayedCalls())
         factory.doStop()
