@@ -195,8 +195,8 @@ class MuxFactory(Factory):
         """
         The peer of a mux has shown that it holds the key.  Called by the mux.
         """
-        self._forgetUnauthenticated(mux)
         self.acceptPace.authenticated(mux.transport)
+        self._forgetUnauthenticated(mux)
         if mux.gated or not self.isClient:
             self.pool.add(mux)
 
