@@ -8,7 +8,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from itertools import filterfalse
 
 from bench import limits, table, tunnels
 from bench.calm import STOLEN, Patience
@@ -77,23 +76,24 @@ def run(
     """
     results = Results()
     for workload in workloads:
-        for side in filterfalse(isThere, workload.sides):
+        sides = [side for side in workload.sides if isThere(side)]
+        for side in set(workload.sides) - set(sides):
             progress(f"{workload.name}: {side} is not here")
         results.addLimits(limits.measure(scale))
         for _ in range(min(repeat, workload.repeats)):
-            stolen, measured = patience.calmest(partial(turn, workload, scale))
+            stolen, measured = patience.calmest(partial(turn, workload, sides, scale))
             results.addRound(workload, measured, stolen)
     return results
 
 
-def turn(workload: Workload, scale: float) -> dict[str, Measured]:
+def turn(workload: Workload, sides: list[str], scale: float) -> dict[str, Measured]:
     """
-    Measure each side once.
+    Measure each of some sides once.
 
     @return: what came of those that went well.
     """
     measured = {}
-    for side in filter(isThere, workload.sides):
+    for side in sides:
         try:
             measured[side] = workload.measure(side, scale)
         except (BenchError, OSError) as e:
@@ -119,7 +119,7 @@ def write() -> None:
     if tunnels.isThere("OpenSSH"):
         parts.append(f"OpenSSH is {tunnels.describe('OpenSSH')}.")
     results = recorded()
-    spoiled = [name for name, parts in results.stolen.items() if max(parts) > STOLEN]
+    spoiled = [name for name, taken in results.stolen.items() if max(taken) > STOLEN]
     parts.append(
         f"Rounds in which others took more than {STOLEN:.0%} of the CPUs' time were "
         f"measured again; of what is on record they did so in {', '.join(spoiled)}."

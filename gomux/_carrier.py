@@ -14,6 +14,7 @@ much that it cannot send yet.
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from typing import Any, cast
 
 from twisted.internet.interfaces import (
@@ -134,12 +135,20 @@ def _portOf(transport: Any) -> Any:
     """
     @return: the port that made a transport, or one below it, if there is any.
     """
-    while transport is not None:
-        port = getattr(transport, "server", None)
+    for layer in _layers(transport):
+        port = getattr(layer, "server", None)
         if port is not None and hasattr(port, "numberAccepts"):
             return port
-        transport = getattr(transport, "transport", None)
     return None
+
+
+def _layers(transport: Any) -> Iterator[Any]:
+    """
+    Generate a transport and those below it, as TCP is below TLS.
+    """
+    while transport is not None:
+        yield transport
+        transport = getattr(transport, "transport", None)
 
 
 def limitUnsent(handle: object) -> None:
@@ -167,12 +176,10 @@ def watchPeer(transport: ITCPTransport, timeout: float) -> None:
     @param timeout: how long it may be silent, in seconds.
     """
     transport.setTcpKeepAlive(True)
-    inner: object = transport
-    while inner is not None:
-        handle = inner.getHandle() if ISystemHandle.providedBy(inner) else None
+    for layer in _layers(transport):
+        handle = layer.getHandle() if ISystemHandle.providedBy(layer) else None
         if isinstance(handle, socket.socket):
             break
-        inner = getattr(inner, "transport", None)
     else:
         return
     interval = max(1, int(timeout / (2 * PROBES)))

@@ -32,8 +32,6 @@ BULK_READ_SIZE = 262144
 #: and to put them together takes less than to tell it of each.
 GATHERED = 8
 
-_writeSomeData = Connection.writeSomeData
-
 
 @implementer(IPushProducer)
 class DirectTransport:
@@ -61,7 +59,7 @@ class DirectTransport:
         if (
             self._descriptor is not None
             # Others may have more to do than to send, as those that pass on files.
-            and getattr(type(transport), "writeSomeData", None) is _writeSomeData
+            and type(transport).writeSomeData is Connection.writeSomeData
         ):
             self._gather = getattr(transport.socket, "sendmsg", None)
         # Whether the descriptor has something in its own buffer.
@@ -132,17 +130,17 @@ class DirectTransport:
 
         The producer is paused unless the kernel took all of it.
         """
-        if self._descriptor is not None:
-            if not self._full:
-                sent = self._descriptor.writeSomeData(data)
-                if sent == len(data):
-                    return
-                if isinstance(sent, int):
-                    data = data[sent:]
-                # Else it is an error, which shows again when the reactor tries.
-            self._full = True
-            self.pauseProducing()
-        self.transport.write(data)
+        if self._descriptor is None:
+            self.transport.write(data)
+            return
+        if not self._full:
+            sent = self._descriptor.writeSomeData(data)
+            if sent == len(data):
+                return
+            if isinstance(sent, int):
+                data = data[sent:]
+            # Else it is an error, which shows again when the reactor tries.
+        self._leave([data])
 
     def writeSequence(self, parts: list[bytes]) -> None:
         """
@@ -165,9 +163,15 @@ class DirectTransport:
                 rest.append(part[sent:])
             sent = max(0, sent - len(part))
         if rest:
-            self._full = True
-            self.pauseProducing()
-            self.transport.writeSequence(rest)
+            self._leave(rest)
+
+    def _leave(self, parts: list[bytes]) -> None:
+        """
+        The kernel has had enough: leave the rest to the transport.
+        """
+        self._full = True
+        self.pauseProducing()
+        self.transport.writeSequence(parts)
 
     # For whoever reads
 

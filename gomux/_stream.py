@@ -400,20 +400,26 @@ class Stream:
         """
         @return: whether the carrier probes an idle connection.
         """
-        mux = self._mux
-        carrier = mux.getCarrier()
-        isTCP = mux.hasCarrier and ITCPTransport.providedBy(carrier)
-        return isTCP and bool(carrier.getTcpKeepAlive())
+        carrier = self._tcpCarrier()
+        return carrier is not None and bool(carrier.getTcpKeepAlive())
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
         """
         Have the carrier probe an idle connection.  It serves all streams, so
         none can turn the probes off again.
         """
-        mux = self._mux
-        carrier = mux.getCarrier()
-        if enabled and mux.hasCarrier and ITCPTransport.providedBy(carrier):
+        carrier = self._tcpCarrier()
+        if enabled and carrier is not None:
             carrier.setTcpKeepAlive(True)
+
+    def _tcpCarrier(self) -> ITCPTransport | None:
+        """
+        @return: the carrier, if it is one of TCP and still there.
+        """
+        carrier = self._mux.getCarrier()
+        if self._mux.hasCarrier and ITCPTransport.providedBy(carrier):
+            return carrier
+        return None
 
     # ITLSTransport
 

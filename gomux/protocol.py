@@ -102,7 +102,8 @@ class MuxProtocol(Protocol):
     _draining = False
     _closing = False
     _carrierGone = False
-    _receiving = False
+    # Whether what there is to send is about to be sent, without a call for it.
+    _willPump = False
     # Whether frames that have come wait for a later turn of the reactor.
     _behind = False
     # Whether all streams have been told of the end.
@@ -371,7 +372,7 @@ class MuxProtocol(Protocol):
         seconds = self._clock.seconds
         handled = 0
         isDone = True
-        self._receiving = True
+        self._willPump = True
         try:
             while self._reason is None:
                 frame = parser.nextFrame()
@@ -397,7 +398,7 @@ class MuxProtocol(Protocol):
                 self.getCarrier().abortConnection()
             raise
         finally:
-            self._receiving = False
+            self._willPump = False
         if not scheduler.paused:
             scheduler.pump()
         moved = self.bytesReceived + scheduler.bytesSent
@@ -539,14 +540,14 @@ class MuxProtocol(Protocol):
 
         @param write: the stream's method.
         """
-        if self._receiving or self._clock.seconds() - self._sentAt < TURN_TIME:
+        if self._willPump or self._clock.seconds() - self._sentAt < TURN_TIME:
             write(data)
             return
-        self._receiving = True
+        self._willPump = True
         try:
             write(data)
         finally:
-            self._receiving = False
+            self._willPump = False
         self._scheduler.pump()
 
     def activate(self, stream: Stream, fresh: bool) -> None:
@@ -598,7 +599,7 @@ class MuxProtocol(Protocol):
             stopFactory(self._opened.pop(stream.streamID))
 
     def _wake(self) -> None:
-        if self._soonCall is None and (not self._receiving or self._soon):
+        if self._soonCall is None and (not self._willPump or self._soon):
             self._soonCall = self._clock.callLater(0, self._runSoon)
 
     def _runSoon(self) -> None:

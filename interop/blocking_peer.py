@@ -38,8 +38,8 @@ class Session:
     One mux, and what its streams share. C{command_x_y} serves the command
     C{x-y} of the line protocol; the stream is closed when it returns.
 
-    @ivar _subjects: Streams that asked for steps, for a control stream to take.
     @ivar down: Set when the end of the mux has been said.
+    @ivar _subjects: Streams that asked for steps, for a control stream to take.
     @ivar _reports: Digests of what collect streams got.
     """
 
@@ -63,10 +63,10 @@ class Session:
                 stream = self.mux.acceptStream()
             except MuxError as e:
                 say(f"mux down: {e}")
+                self.down.set()
                 if isinstance(e, ClosedHere):
                     # To exit now might take back what was sent.
                     self.mux.linger()
-                self.down.set()
                 return isinstance(e, (ClosedHere, PeerClosedMux))
             inThread(serve, stream)
 
