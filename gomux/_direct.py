@@ -14,6 +14,7 @@ between.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -97,6 +98,18 @@ class DirectTransport:
         Whether it is a plain socket.
         """
         return self._descriptor is not None
+
+    def wasReset(self) -> bool:
+        """
+        Ask the kernel whether what looks like the end of the input is none.
+
+        epoll can tell of a reset just before it tells of the end that comes with it,
+        and then Twisted takes it for an end in good order.
+        """
+        handle = getattr(self._descriptor, "socket", None)
+        if handle is None:
+            return False
+        return cast(int, handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)) != 0
 
     # IPushProducer, for the transport
 

@@ -21,8 +21,8 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger, LogLevel
 
+from gomux._accept import AcceptPace
 from gomux._busypoll import BusyPoll
-from gomux._carrier import AcceptPace
 from gomux._gated import NamedMuxProtocol, StrictMuxProtocol
 from gomux._keyring import Keyring
 from gomux._limits import Limits

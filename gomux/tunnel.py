@@ -29,7 +29,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
@@ -396,6 +396,9 @@ class _End(Protocol):
         """
         There is no more input: end the output of the other end.
         """
+        if self.output.wasReset():
+            self.transport.connectionLost(Failure(ConnectionLost()))
+            return
         self._inputEnded = True
         if self._other is not None:
             self._other.finish()

@@ -11,8 +11,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from interop.ending import Ending
 
-class Echoed(Protocol):
+
+class Echoed(Ending):
     """
     Talks to an echo.
 

@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from interop.ending import Ending
 from interop.faults.cases import CLIENT, GO_CLIENT, GO_SERVER, SERVER, row
 from interop.harness import Peer, whyMissing
 from interop.test_tunnel_live import ANY, PSK, Service, TunnelTestCase, endpoint
@@ -22,7 +23,7 @@ from interop.test_tunnel_live import ANY, PSK, Service, TunnelTestCase, endpoint
 REQUEST, HALF = b"request", b"half of the answer" * 1000
 
 
-class Client(Protocol):
+class Client(Ending):
     """
     Sends a request, closes its half, and reads the answer.
 

@@ -19,11 +19,12 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.error import ConnectError
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import deferLater
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 
+from interop.ending import Ending
 from interop.harness import GO_PEER, HERE, TWISTD, Peer, PeerTestCase, whyMissing
 
 PSK = "a pre-shared key of the live tests"
@@ -385,7 +386,7 @@ class GoTests(TunnelTestCase):
         await self.fetchAll(await server.address("forward"))
 
 
-class Source(Protocol):
+class Source(Ending):
     """
     Offers data without an end, as fast as it is taken.
 

@@ -10,19 +10,16 @@ import socket
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPushProducer, ISystemHandle, ITCPTransport
-from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.tcp import Connection, Port
+from twisted.internet.protocol import Protocol
+from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
-from gomux._carrier import ACCEPT_INTERVAL, UNSENT, AcceptPace, Carrier, limitUnsent
+from gomux._carrier import UNSENT, Carrier, limitUnsent
 from gomux._direct import BULK_READ_SIZE, GATHERED, READ_SIZE
-from gomux._frame import Flag
-from gomux.factory import MuxFactory
-from gomux.test.helpers import FramePeer, PushProducer
-from gomux.testing import PSK
+from gomux.test.helpers import PushProducer
 
 
 class Descriptor(FileDescriptor):
@@ -291,110 +288,6 @@ class GatherTests(SynchronousTestCase):
         carrier = Carrier(transport := StringTransport())  # type: ignore[arg-type]
         carrier.writeSequence([b"a", b"b"])
         self.assertEqual(transport.value(), b"ab")
-
-
-class PaceTests(SynchronousTestCase):
-    """
-    L{AcceptPace}
-    """
-
-    def setUp(self) -> None:
-        factory = Factory.forProtocol(Protocol)
-        self.reactor = MemoryReactorClock()
-        self.port = port = Port(0, factory, reactor=self.reactor)
-        port.connected, port.numberAccepts = True, 10
-        self.reactor.addReader(port)
-        self.pace = AcceptPace()
-
-        class Accepted(StringTransport):
-            server = port
-
-        class Wrapper(StringTransport):
-            transport = Accepted()
-
-        self.transports = (Accepted(), Wrapper())
-
-    def isAccepting(self) -> bool:
-        return self.port in self.reactor.getReaders()
-
-    def test_pace(self) -> None:
-        """
-        A port accepts one connection at a time, and leaves the reactor to all others
-        for a while before the next, whatever lies between it and the carrier.
-        """
-        for transport in self.transports:
-            self.pace.accepted(transport)
-            self.assertEqual(self.port.numberAccepts, 0)
-            self.assertFalse(self.isAccepting())
-            self.reactor.advance(ACCEPT_INTERVAL / 2)
-            self.assertFalse(self.isAccepting())
-            self.reactor.advance(ACCEPT_INTERVAL / 2)
-            self.assertTrue(self.isAccepting())
-
-    def test_atOnce(self) -> None:
-        """
-        Several that a port had accepted before it could be told count as one.
-        """
-        for transport in self.transports * 3:
-            self.pace.accepted(transport)
-        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
-        self.reactor.advance(ACCEPT_INTERVAL)
-        self.assertTrue(self.isAccepting())
-
-    def test_authenticated(self) -> None:
-        """
-        A port goes on at once when the peer for which it waits is no stranger, and
-        only then.
-        """
-        first, second = self.transports
-        self.pace.accepted(first)
-        self.pace.authenticated(second)
-        self.assertFalse(self.isAccepting())
-        self.pace.authenticated(first)
-        self.assertTrue(self.isAccepting())
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
-        self.pace.authenticated(first)
-        self.pace.authenticated(StringTransport())
-
-    def test_stopped(self) -> None:
-        """
-        Nothing is left once the port is stopped.
-        """
-        self.pace.accepted(self.transports[0])
-        self.pace.stop()
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
-        self.pace.stop()
-        # One that is stopping does not accept again.
-        self.pace.accepted(self.transports[0])
-        self.port.disconnecting = True
-        self.reactor.advance(ACCEPT_INTERVAL)
-        self.assertFalse(self.isAccepting())
-
-    def test_others(self) -> None:
-        """
-        What no port has made is left alone.
-        """
-        self.pace.accepted(StringTransport())
-        self.pace.accepted(None)
-
-    def test_factory(self) -> None:
-        """
-        The factory of a server's muxes stops it, and its muxes tell it of themselves.
-        """
-        factory = MuxFactory(PSK, False, clock=self.reactor)
-        factory.doStart()
-        mux = factory.buildProtocol(None)
-        mux.makeConnection(self.transports[0])
-        self.assertFalse(self.isAccepting())
-        peer = FramePeer(PSK)
-        mux.dataReceived(peer.seal(0, Flag.KEEPALIVE))
-        self.assertTrue(self.isAccepting())
-        mux = factory.buildProtocol(None)
-        mux.makeConnection(self.transports[1])
-        self.assertFalse(self.isAccepting())
-        calls = len(self.reactor.getDelayedCalls())
-        factory.doStop()
-        self.assertEqual(len(self.reactor.getDelayedCalls()), calls - 1)
 
 
 class OtherTests(SynchronousTestCase):

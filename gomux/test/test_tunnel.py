@@ -5,6 +5,9 @@ that continue as connections.
 
 from __future__ import annotations
 
+import select
+import socket
+import struct
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -23,6 +26,8 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Port, Server
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -30,6 +35,7 @@ from twisted.logger import (
     formatEvent,
     globalLogPublisher,
 )
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides, implementer, providedBy
 from zope.interface.verify import verifyObject
@@ -248,6 +254,42 @@ class TransferTests(SynchronousTestCase):
         self.assertEqual(len(self.rig.logged), 2)
         self.assertIn("the target: stream 0 of 192.0.2.1:49152", self.rig.logged[0])
         self.assertIn("the forward: 192.0.2.3:50000", self.rig.logged[1])
+
+    def test_resetLooksLikeEnd(self) -> None:
+        """
+        So is one that Twisted takes for the end of the input: it does when epoll
+        tells of the error, but not yet of the end.
+        """
+        for resets in (False, True):
+            listener = socket.create_server(("127.0.0.1", 0))
+            self.addCleanup(listener.close)
+            client = socket.create_connection(listener.getsockname())
+            self.addCleanup(client.close)
+            accepted, _ = listener.accept()
+            self.addCleanup(accepted.close)
+            end = self.rig.here.buildProtocol(HERE)
+            assert end is not None
+            reactor = MemoryReactorClock()
+            port = Port(0, self.rig.here, reactor=reactor)
+            peer = accepted.getpeername()
+            connection = Server(accepted, end, peer, port, 0, reactor)
+            end.makeConnection(connection)
+            self.rig.flush()
+            if resets:
+                linger = struct.pack("ii", 1, 0)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                client.close()
+            else:
+                client.shutdown(socket.SHUT_WR)
+            select.select([accepted], [], [])
+            # As the reactor does after EPOLLERR without EPOLLIN.
+            connection.readConnectionLost(Failure(ConnectionDone()))
+            self.rig.flush()
+            ending = "lost" if resets else "readLost"
+            self.assertEqual(self.rig.target.made[-1].events, ["made", ending])
+            self.assertEqual(connection.disconnected, resets)
+        self.assertIsInstance(self.rig.target.made[-1].reason, ConnectionLost)
+        self.assertIn("non-clean", self.rig.logged[0])
 
     def test_targetResetsAnswer(self) -> None:
         """

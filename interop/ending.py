@@ -1,0 +1,33 @@
+"""
+How a connection ended, whatever Twisted makes of it.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+
+@implementer(IHalfCloseableProtocol)
+class Ending(Protocol):
+    """
+    Sees the end of its connection as it was: see
+    L{DirectTransport.wasReset<gomux._direct.DirectTransport.wasReset>}.
+    """
+
+    transport: Any = None
+
+    def readConnectionLost(self) -> None:
+        handle = self.transport.getHandle()
+        wasReset = handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+        reason = ConnectionLost() if wasReset else ConnectionDone()
+        self.transport.connectionLost(Failure(reason))
+
+    def writeConnectionLost(self) -> None:
+        pass
