@@ -427,9 +427,9 @@ Step = Callable[[Gate], None]
 #: All steps, in order: rounds of lanes of steps.  The lanes of a round run beside each
 #: other, and so the benchmark has one for itself.
 ROUNDS: list[list[list[Step]]] = [
-    [[format, lint, types, docs, news]],
+    [[format, lint, types], [docs, news]],
     [[bench]],
-    [[tests, fuzz], [packages]],
+    [[tests], [packages, fuzz]],
     [[interop]],
     [[plain]],
     [[soak], [mutation]],

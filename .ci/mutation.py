@@ -19,10 +19,10 @@ of the limits.
 from __future__ import annotations
 
 import ast
+import multiprocessing
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -39,6 +39,16 @@ LIST = Path(__file__).with_name("mutations.txt")
 WORKERS = 2
 #: Seconds that a test run may take: a mutation may well make it run for ever.
 TIME_LIMIT = 60
+
+#: What all test runs need, and takes longest to import; no reactor, for that is not
+#: to be shared, and nothing of the package.
+PRELOADED = (
+    *("twisted.scripts.trial", "twisted.trial.unittest", "twisted.internet.testing"),
+    *("twisted.internet.endpoints", "twisted.internet.tcp", "twisted.protocols.tls"),
+    *("cryptography.hazmat.primitives.ciphers.aead", "hypothesis"),
+)
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(list(PRELOADED))
 
 #: Where the limits are, as a class of each.
 LIMITS = {"gomux/_limits.py": "Limits", "gomux/tunnel.py": "TunnelLimits"}
@@ -171,6 +181,26 @@ def missing(root: Path, names: list[str]) -> Iterator[str]:
                             yield f"{path}: there is no mutation for {limit}"
 
 
+def _trial(root: Path, output: Path, tests: tuple[str, ...]) -> None:
+    """
+    In a process of its own, run some tests of a copy of the package.
+
+    @param output: the file for what they print.
+    """
+    with output.open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.chdir(root)
+    sys.path.insert(0, str(root))
+    os.environ["PYTHONPATH"] = str(root)
+    names = [f"gomux.test.test_{test}" for test in tests]
+    sys.argv = ["trial", "--exitfirst", "--temp-directory", str(root / "trial"), *names]
+    # Here, for not all that use this module need it.
+    from twisted.scripts.trial import run
+
+    run()
+
+
 class Scratch:
     """
     A copy of the package, in which one mutation after another is made.
@@ -186,21 +216,14 @@ class Scratch:
         """
         @return: whether the tests pass, and what they printed.
         """
-        names = [f"gomux.test.test_{test}" for test in tests]
-        trial = [sys.executable, "-m", "twisted.trial", "--exitfirst"]
-        try:
-            result = subprocess.run(
-                [*trial, "--temp-directory", str(self.root / "trial"), *names],
-                cwd=self.root,
-                env={**os.environ, "PYTHONPATH": str(self.root)},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=TIME_LIMIT,
-            )
-        except subprocess.TimeoutExpired:
+        output = self.root / "output"
+        trial = _forks.Process(target=_trial, args=(self.root, output, tests))
+        trial.start()
+        trial.join(TIME_LIMIT)
+        if trial.exitcode is None:
+            trial.kill()
             return False, f"FAILED (stopped after {TIME_LIMIT} seconds)"
-        return result.returncode == 0, result.stdout.decode(errors="replace")
+        return trial.exitcode == 0, output.read_text(errors="replace")
 
     def survives(self, mutation: Mutation) -> bool:
         """
