@@ -112,7 +112,7 @@ def makeForgetfulOpener(
     _makeSequencedOpener(self, key, prefix, counter)
 
     def decrypt(nonce: bytes, sealed: Any, header: bytes) -> bytes:
-        subkey = _crypto.hchacha20(key, prefix)
+        subkey = _crypto.Subkeys(key).derive(prefix)
         return ChaCha20Poly1305(subkey).decrypt(nonce, sealed, header)
 
     self._decrypt = decrypt  # type: ignore[assignment]
@@ -122,7 +122,7 @@ def makeForgetfulSealer(
     self: Sealer, key: bytes, prefix: bytes | None = None, counter: int = 0
 ) -> None:
     def encrypt(nonce: bytes, payload: Any, header: bytes) -> bytes:
-        subkey = _crypto.hchacha20(key, header[-24:-8])
+        subkey = _crypto.Subkeys(key).derive(header[-24:-8])
         return ChaCha20Poly1305(subkey).encrypt(nonce, payload, header)
 
     # Without one, each nonce is random; strict mode does not leave it to us.

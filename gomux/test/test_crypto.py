@@ -16,8 +16,8 @@ from gomux._crypto import (
     Opener,
     Sealer,
     SequencedOpener,
+    Subkeys,
     deriveKey,
-    hchacha20,
     openWithAny,
 )
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
@@ -80,9 +80,17 @@ class DraftTests(SynchronousTestCase):
         """
         nonce = bytes.fromhex("000000090000004a0000000031415927")
         self.assertEqual(
-            hchacha20(KEY, nonce).hex(),
+            Subkeys(KEY).derive(nonce).hex(),
             "82413b4227b27bfed30e42508a877d73a0f9e4d58a74a853c12ec41326d3ecdc",
         )
+
+    def test_subkeys(self) -> None:
+        """
+        A subkey does not depend on those that were derived before it.
+        """
+        subkeys = Subkeys(KEY)
+        for nonce in (bytes(16), b"\xff" * 16, bytes(16), bytes(range(16))):
+            self.assertEqual(subkeys.derive(nonce), Subkeys(KEY).derive(nonce))
 
     def test_aead(self) -> None:
         """
@@ -96,7 +104,7 @@ class DraftTests(SynchronousTestCase):
         key = bytes(range(0x80, 0xA0))
         nonce = bytes(range(0x40, 0x58))
         aad = bytes.fromhex("50515253c0c1c2c3c4c5c6c7")
-        cipher = ChaCha20Poly1305(hchacha20(key, nonce[:16]))
+        cipher = ChaCha20Poly1305(Subkeys(key).derive(nonce[:16]))
         self.assertEqual(
             cipher.encrypt(bytes(4) + nonce[16:], SUNSCREEN, aad), SEALED_SUNSCREEN
         )

@@ -65,13 +65,13 @@ class PlainTestCase(SynchronousTestCase):
         @return: how many subkeys it took.
         """
         calls: list[bytes] = []
-        hchacha20 = _crypto.hchacha20
+        original = _crypto.Subkeys.derive
 
-        def derive(key: bytes, nonce: bytes) -> bytes:
+        def derive(subkeys: _crypto.Subkeys, nonce: bytes) -> bytes:
             calls.append(nonce)
-            return hchacha20(key, nonce)
+            return original(subkeys, nonce)
 
-        patch = self.patch(_crypto, "hchacha20", derive)
+        patch = self.patch(_crypto.Subkeys, "derive", derive)
         look()
         patch.restore()
         return len(calls)
