@@ -19,12 +19,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench import abuses, table
 from bench.abuses import Abuse
-from bench.calm import Patience
+from bench.calm import calmSlices
 from bench.peers import PSK
 from bench.processes import BenchError, Process, favour, python
 from bench.table import number
@@ -40,6 +40,8 @@ CALM = 0.002
 PATIENCE = 30.0
 #: How long to let things settle before each measurement, in seconds.
 SETTLE = 0.5
+#: How long each measurement without a look at what the host does, in seconds.
+SLICE = 0.25
 
 
 class Honest:
@@ -109,6 +111,17 @@ class Honest:
             gc.enable()
         return times
 
+    def measureCalm(self, seconds: float, gap: float) -> tuple[float, list[float]]:
+        """
+        @param seconds: for how long, not counting what the host spoils.
+        @return: what part of the CPUs' time the host took at most, and all round trips,
+            in microseconds.
+        """
+        stolen, slices = calmSlices(
+            lambda: self.measure(SLICE, gap), max(1, round(seconds / SLICE))
+        )
+        return stolen, [time for times in slices for time in times]
+
     def calmDown(self) -> None:
         """
         Wait until nothing disturbs any more.
@@ -145,88 +158,76 @@ class Round:
     @ivar beside: round trips beside it.
     @ivar connections: how many a second it made.
     @ivar sent: how much it sent, in MB/s.
+    @ivar stolen: what part of the CPUs' time others took meanwhile, at most.
     """
 
     alone: list[float]
     beside: list[float]
     connections: float
     sent: float
+    stolen: float
 
 
-@dataclass
-class Measured:
+def percentiles(rounds: list[Round], percent: int) -> tuple[float, float]:
     """
-    What was measured beside one abuse.
-
-    @ivar rounds: all rounds.
-    @ivar stolen: what part of the CPUs' time others took in them at most.
+    @return: a percentile of the round trips of all rounds, without the abuser and
+        beside it.
     """
-
-    rounds: list[Round] = field(default_factory=list)
-    stolen: float = 0.0
-
-    def add(self, done: Round, stolen: float) -> None:
-        self.rounds.append(done)
-        self.stolen = max(self.stolen, stolen)
-
-    def percentiles(self, percent: float) -> tuple[float, float]:
-        """
-        @return: a percentile of the round trips of all rounds, without the abuser and
-            beside it.
-        """
-        alone = [time for done in self.rounds for time in done.alone]
-        beside = [time for done in self.rounds for time in done.beside]
-        return percentile(alone, percent), percentile(beside, percent)
+    alone = [time for done in rounds for time in done.alone]
+    beside = [time for done in rounds for time in done.beside]
+    return percentile(alone, percent), percentile(beside, percent)
 
 
-def measure(
-    abuse: Abuse, repeat: int, seconds: float, gap: float, patience: Patience
-) -> Measured:
+def measure(abuse: Abuse, repeat: int, seconds: float, gap: float) -> list[Round]:
     """
     Measure beside one abuse.
 
     @param repeat: how many rounds.
     @param seconds: how long each half of one takes.
     """
-    measured = Measured()
+    rounds = []
     with serve() as (server, address), closing(Honest(address)) as honest:
         server.favour(0)
         honest.measure(SETTLE, gap)
 
-        def turn() -> Round:
+        for _ in range(repeat):
             honest.calmDown()
-            alone = honest.measure(seconds, gap)
+            before, alone = honest.measureCalm(seconds, gap)
             with python("abuses", abuse.name, address, PSK) as abuser:
                 abuser.line("ready")
                 started = time.monotonic()
                 time.sleep(SETTLE)
-                beside = honest.measure(seconds, gap)
+                stolen, beside = honest.measureCalm(seconds, gap)
                 took = time.monotonic() - started
                 abuser.end()
-                connections, sent = abuser.line("did ").split()
-            return Round(alone, beside, int(connections) / took, int(sent) / took / 1e6)
+                connections, sent = map(int, abuser.line("did ").split())
+            rounds.append(
+                Round(
+                    alone,
+                    beside,
+                    connections / took,
+                    sent / took / 1e6,
+                    max(before, stolen),
+                )
+            )
+    return rounds
 
-        for _ in range(repeat):
-            stolen, done = patience.calmest(turn)
-            measured.add(done, stolen)
-    return measured
 
-
-def row(abuse: Abuse, measured: Measured) -> list[str]:
+def row(abuse: Abuse, rounds: list[Round]) -> list[str]:
     """
     Write down what was measured.
     """
     cells = [abuse.rows, abuse.title]
     for percent in (50, 99):
-        alone, beside = measured.percentiles(percent)
+        alone, beside = percentiles(rounds, percent)
         cells += [number(alone), number(beside)]
     cells += [f"{beside / alone:.2f}"]
     for values in (
-        [done.connections for done in measured.rounds],
-        [done.sent for done in measured.rounds],
+        [done.connections for done in rounds],
+        [done.sent for done in rounds],
     ):
         cells.append(number(statistics.median(values)))
-    cells.append(f"{measured.stolen:.1%}")
+    cells.append(f"{max(done.stolen for done in rounds):.1%}")
     return cells
 
 
@@ -261,17 +262,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="which abuses, joined by commas: " + ", ".join(names),
     )
     parser.add_argument(
-        "--repeat", type=int, default=8, help="how often to measure (default 8)"
+        "--repeat", type=int, default=3, help="how often to measure (default 3)"
     )
     parser.add_argument(
-        "--again",
-        type=int,
-        default=12,
-        help="how many times a row may be measured again because a host took the CPUs "
-        "away for others (default 12)",
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=1.0, help="for how long (default 1)"
+        "--seconds", type=float, default=2.0, help="for how long (default 2)"
     )
     parser.add_argument(
         "--gap",
@@ -295,11 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     favour(1)
     rows = [HEAD]
     for abuse in options.abuses:
-        patience = Patience(options.again)
-        measured = measure(
-            abuse, options.repeat, options.seconds, options.gap, patience
-        )
-        rows.append(row(abuse, measured))
+        rounds = measure(abuse, options.repeat, options.seconds, options.gap)
+        rows.append(row(abuse, rounds))
         print(*rows[-1], sep="  ", file=sys.stderr, flush=True)
     print(table.terminal(rows))
     if options.write:

@@ -21,6 +21,9 @@ STOLEN = 0.01
 #: How often one round is tried.
 TRIES = 5
 
+#: How many slices are measured at most for each that is wanted.
+SLICES = 10
+
 _STAT = Path("/proc/stat")
 
 
@@ -31,6 +34,35 @@ def _time() -> tuple[int, int]:
     """
     fields = [int(n) for n in _STAT.read_text().splitlines()[0].split()[1:9]]
     return fields[7], sum(fields)
+
+
+def watch(measure: Callable[[], T]) -> tuple[float, T]:
+    """
+    @return: what part of the CPUs' time others took, and what was measured meanwhile.
+    """
+    stolen, time = _time()
+    measured = measure()
+    laterStolen, laterTime = _time()
+    return (laterStolen - stolen) / max(1, laterTime - time), measured
+
+
+def calmSlices(measure: Callable[[], T], count: int) -> tuple[float, list[T]]:
+    """
+    Measure something that can be measured slice by slice.
+
+    @param measure: measures one slice.
+    @param count: how many slices are wanted in which the host took nothing to speak
+        of.
+    @return: the calmest slices, and what part of the CPUs' time others took in them at
+        most.
+    """
+    slices: list[tuple[float, T]] = []
+    calm = 0
+    while calm < count and len(slices) < count * SLICES:
+        slices.append(watch(measure))
+        calm += slices[-1][0] <= STOLEN
+    slices.sort(key=lambda one: one[0])
+    return slices[count - 1][0], [measured for _, measured in slices[:count]]
 
 
 class Patience:
@@ -61,10 +93,7 @@ class Patience:
         return best
 
     def _watch(self, measure: Callable[[], T]) -> tuple[float, T]:
-        stolen, time = _time()
-        measured = measure()
-        laterStolen, laterTime = _time()
-        part = (laterStolen - stolen) / max(1, laterTime - time)
+        part, measured = watch(measure)
         if part > STOLEN:
             print(f"others took {part:.1%} of the CPUs' time", file=sys.stderr)
         return part, measured
