@@ -27,6 +27,14 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 #: and no sleep to be spared.
 MESSAGE_SIZE = 8192
 
+#: Who gives way and has to wait for longer than this, in seconds, has not waited for a
+#: peer to answer, but for somebody who computes and would not have kept it from being
+#: woken.
+LONG_TURN = 0.0005
+#: For how long, in seconds, not to stay awake after that, the first time, and at most
+#: where it happens every time.
+SHORTEST_REST, LONGEST_REST = 0.005, 1.0
+
 # To whoever else wants this CPU, the peer perhaps.
 _giveWay = getattr(os, "sched_yield", lambda: time.sleep(0))
 
@@ -40,7 +48,10 @@ class BusyPoll:
     Keeps a reactor awake for a moment after a message.
     """
 
-    __slots__ = ("_clock", "_moment", "_last", "_bulk", "_until", "_call")
+    __slots__ = (
+        *("_clock", "_moment", "_last", "_bulk", "_until", "_call"),
+        *("_rest", "_restUntil"),
+    )
 
     def __init__(self, clock: IReactorTime, moment: float) -> None:
         """
@@ -53,6 +64,8 @@ class BusyPoll:
         self._last = self._bulk = float("-inf")
         self._until = 0.0
         self._call: IDelayedCall | None = None
+        self._rest = SHORTEST_REST
+        self._restUntil = float("-inf")
 
     def moved(self, size: int) -> None:
         """
@@ -65,7 +78,10 @@ class BusyPoll:
             self._bulk = now
             return
         # A clock that stands still is one of a test, and nobody waits for it.
-        if 0 < now - self._last < self._moment < now - self._bulk:
+        if (
+            0 < now - self._last < self._moment < now - self._bulk
+            and now >= self._restUntil
+        ):
             self._until = now + self._moment
             if self._call is None:
                 self._call = self._clock.callLater(_AT_ONCE, self._look)
@@ -77,8 +93,15 @@ class BusyPoll:
         moment is over.
         """
         self._call = None
+        before = self._clock.seconds()
         _giveWay()
-        if self._clock.seconds() < self._until:
+        now = self._clock.seconds()
+        if now - before > LONG_TURN:
+            self._restUntil = now + self._rest
+            self._rest = min(2 * self._rest, LONGEST_REST)
+            return
+        self._rest = SHORTEST_REST
+        if now < self._until:
             self._call = self._clock.callLater(_AT_ONCE, self._look)
 
     def stop(self) -> None:

@@ -4,13 +4,21 @@ Tests for L{gomux._busypoll}.
 
 from __future__ import annotations
 
+import itertools
+
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.protocols.wire import Echo
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux import Limits
-from gomux._busypoll import MESSAGE_SIZE, BusyPoll
+from gomux import Limits, _busypoll
+from gomux._busypoll import (
+    LONG_TURN,
+    LONGEST_REST,
+    MESSAGE_SIZE,
+    SHORTEST_REST,
+    BusyPoll,
+)
 from gomux.test.helpers import Recorder, Recorders
 from gomux.testing import MuxPair
 
@@ -111,6 +119,61 @@ class BusyPollTests(SynchronousTestCase):
         self.clock.advance(MOMENT / 2)
         self.busyPoll.moved(MESSAGE_SIZE)
         self.assertTrue(self.isAwake())
+
+    def converse(self) -> bool:
+        """
+        Have a message, and an answer.
+
+        @return: whether the reactor was awake for that.
+        """
+        for _ in range(2):
+            self.clock.advance(MOMENT / 4)
+            self.busyPoll.moved(64)
+        awake = self.isAwake()
+        self.clock.advance(MOMENT * 2)
+        self.clock.advance(0)
+        return awake
+
+    def test_hog(self) -> None:
+        """
+        Where giving way means to wait for somebody else's whole turn, the reactor
+        sleeps, as whoever is woken does not have to wait so long.  It tries again
+        ever more rarely.
+        """
+        took = LONG_TURN * 1.1
+        self.patch(_busypoll, "_giveWay", lambda: self.clock.advance(took))
+        rests = []
+        self.assertTrue(self.converse())
+        for _ in range(12):
+            since = self.clock.seconds()
+            while not self.converse():
+                pass
+            rests.append(self.clock.seconds() - since)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertLess(rests[0], SHORTEST_REST * 3)
+        for shorter, longer in itertools.pairwise(rests[:5]):
+            self.assertGreater(longer, shorter * 1.3)
+        self.assertLess(max(rests), LONGEST_REST * 1.1)
+        self.assertGreater(min(rests[-3:]), LONGEST_REST * 0.9)
+        # Once it is worth it, it is as it was.
+        took = 0.0
+        while not self.converse():
+            pass
+        self.assertTrue(self.converse())
+        took = LONG_TURN * 1.1
+        self.assertTrue(self.converse())
+        since = self.clock.seconds()
+        while not self.converse():
+            pass
+        self.assertLess(self.clock.seconds() - since, SHORTEST_REST * 3)
+
+    def test_shortTurns(self) -> None:
+        """
+        A peer that gets the CPU and answers is no such case.
+        """
+        self.patch(_busypoll, "_giveWay", lambda: self.clock.advance(LONG_TURN * 0.9))
+        for _ in range(9):
+            self.assertTrue(self.converse())
 
     def test_standingClock(self) -> None:
         """
