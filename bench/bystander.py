@@ -18,12 +18,13 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import abuses, table
 from bench.abuses import Abuse
+from bench.awake import CPUS
 from bench.calm import calmSlices
 from bench.peers import PSK
 from bench.processes import BenchError, Process, favour, python
@@ -288,10 +289,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     favour(1)
     rows = [HEAD]
-    for abuse in options.abuses:
-        rounds = measure(abuse, options.repeat, options.seconds, options.gap)
-        rows.append(row(abuse, rounds))
-        print(*rows[-1], sep="  ", file=sys.stderr, flush=True)
+    with ExitStack() as stack:
+        for cpu in range(CPUS):
+            stack.enter_context(python("awake", str(cpu)))
+        for abuse in options.abuses:
+            rounds = measure(abuse, options.repeat, options.seconds, options.gap)
+            rows.append(row(abuse, rounds))
+            print(*rows[-1], sep="  ", file=sys.stderr, flush=True)
     print(table.terminal(rows))
     if options.write:
         write(rows)
