@@ -11,8 +11,8 @@ where the CPU has gone to sleep with it.  Peers that talk to each other, each
 waiting for the other's answer, pay for that at every turn.  So who was spoken to
 twice within a moment does not go to sleep for such a moment: the reactor goes on
 looking at all that it has to look at, without waiting, and lets other processes
-have the CPU first.  This is what the kernel
-does, and calls busy polling, for sockets of some network devices.
+have the CPU first; but not where one of them keeps it for long.  This is what the
+kernel does, and calls busy polling, for sockets of some network devices.
 """
 
 from __future__ import annotations
