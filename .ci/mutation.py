@@ -222,6 +222,7 @@ class Scratch:
         trial.join(TIME_LIMIT)
         if trial.exitcode is None:
             trial.kill()
+            trial.join()
             return False, f"FAILED (stopped after {TIME_LIMIT} seconds)"
         return trial.exitcode == 0, output.read_text(errors="replace")
 

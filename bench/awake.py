@@ -11,8 +11,6 @@ from __future__ import annotations
 import os
 import sys
 
-CPUS = os.cpu_count() or 1
-
 
 def main(cpu: int) -> None:
     parent = os.getppid()

@@ -24,10 +24,9 @@ from pathlib import Path
 
 from bench import abuses, table
 from bench.abuses import Abuse
-from bench.awake import CPUS
 from bench.calm import calmSlices
 from bench.peers import PSK
-from bench.processes import BenchError, Process, favour, python
+from bench.processes import CPUS, BenchError, Process, favour, python
 from bench.table import number
 from gomux._crypto import Opener, Sealer, deriveKey
 from gomux._frame import Flag, FrameParser, sealFrame

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Seconds to wait for any one line.
 TIMEOUT = 300.0
 
+CPUS = os.cpu_count() or 1
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -159,7 +160,7 @@ def favour(cpu: int, pid: int = 0) -> None:
     @param cpu: which.
     @param pid: of the process, by default this one.
     """
-    os.sched_setaffinity(pid, {cpu % (os.cpu_count() or 1)})
+    os.sched_setaffinity(pid, {cpu % CPUS})
     try:
         os.setpriority(os.PRIO_PROCESS, pid, -20)
     except PermissionError:

@@ -22,8 +22,6 @@ class Echoed(Ending):
     @ivar lost: Fires with the reason when the connection is gone.
     """
 
-    transport: Any = None
-
     def __init__(self) -> None:
         self.received = bytearray()
         self.lost: Deferred[BaseException | None] = Deferred()

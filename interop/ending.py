@@ -4,7 +4,6 @@ How a connection ended, whatever Twisted makes of it.
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -13,19 +12,19 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gomux._direct import DirectTransport
+
 
 @implementer(IHalfCloseableProtocol)
 class Ending(Protocol):
     """
-    Sees the end of its connection as it was: see
-    L{DirectTransport.wasReset<gomux._direct.DirectTransport.wasReset>}.
+    Sees the end of its connection as it was: see L{DirectTransport.wasReset}.
     """
 
     transport: Any = None
 
     def readConnectionLost(self) -> None:
-        handle = self.transport.getHandle()
-        wasReset = handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+        wasReset = DirectTransport(self.transport).wasReset()
         reason = ConnectionLost() if wasReset else ConnectionDone()
         self.transport.connectionLost(Failure(reason))
 

@@ -31,8 +31,6 @@ class Client(Ending):
     @ivar reason: fires with the reason when the connection has ended.
     """
 
-    transport: Any = None
-
     def __init__(self) -> None:
         self.received = b""
         self.got: Deferred[None] = Deferred()
