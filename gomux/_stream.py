@@ -53,7 +53,7 @@ from zope.interface import implementer
 from gomux._address import StreamAddress
 from gomux._frame import Flag
 from gomux._output import NO_OUTPUT, Output
-from gomux._window import ReceiveWindow, SendWindow
+from gomux._window import INITIAL_WINDOW, ReceiveWindow, credited
 from gomux.error import (
     ConnectionClosed,
     PeerAbortedStream,
@@ -195,8 +195,8 @@ class Stream:
     @ivar streamID: the stream's ID on the wire.
     @ivar protocol: what the stream is the transport of.
     @ivar queued: whether the scheduler has the stream in a queue.
-    @ivar sendWindow: what may still be sent.
-    @ivar receiveWindow: what may still be received.
+    @ivar sendWindow: how many bytes may still be sent.
+    @ivar receiveWindow: what may still be received; C{None} until something was.
     @ivar touched: whether anything was ever written to the stream.
     @ivar peerAborts: whether the peer has said that the end to come is an abort.
     """
@@ -230,8 +230,9 @@ class Stream:
     def __init__(self, mux: IStreamMux, streamID: int) -> None:
         self.streamID = streamID
         self.queued = False
-        self.sendWindow = SendWindow()
-        self.receiveWindow = ReceiveWindow()
+        # Those who open streams by the thousand pay for each object.
+        self.sendWindow = INITIAL_WINDOW
+        self.receiveWindow: ReceiveWindow | None = None
         self.touched = False
         self.peerAborts = False
         self._mux = mux
@@ -610,7 +611,10 @@ class Stream:
         @raise ProtocolViolation: if that is more than its window.
         """
         size = len(payload)
-        self.receiveWindow.received(size)
+        window = self.receiveWindow
+        if window is None:
+            window = self.receiveWindow = ReceiveWindow()
+        window.received(size)
         if self._life is not _LIVE or self._read is not _READ_OPEN:
             self._frameUnwanted(size)
         elif self._paused or self._unread is not None:
@@ -634,7 +638,7 @@ class Stream:
 
         @raise ProtocolViolation: if it makes the window too large.
         """
-        self.sendWindow.credit(size)
+        self.sendWindow = credited(self.sendWindow, size)
         if self._output.size and not self.queued:
             self._mux.activate(self, False)
 
@@ -693,7 +697,7 @@ class Stream:
         @return: whether there is output, and window for all or enough of it.
         """
         size = self._output.size
-        available = self.sendWindow.available
+        available = self.sendWindow
         return size > 0 and (available >= size or available >= SMALLEST_FRAME)
 
     def takeOutput(self, limit: int) -> bytes | memoryview:
@@ -701,9 +705,8 @@ class Stream:
         @return: the next output, at most C{limit} bytes, taken out of the
             window.
         """
-        window = self.sendWindow
-        size = min(limit, self._output.size, window.available)
-        window.available -= size
+        size = min(limit, self._output.size, self.sendWindow)
+        self.sendWindow -= size
         return self._output.take(size)
 
     def outputTaken(self) -> None:

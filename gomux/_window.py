@@ -39,27 +39,18 @@ _NO_DELAY = 0.002
 _FORGET = 0.9
 
 
-class SendWindow:
+def credited(window: int, size: int) -> int:
     """
-    How much we may send on a stream.
+    Take the credit of a WindowUpdate.
 
-    @ivar available: in bytes.
+    @param window: what may be sent on a stream, in bytes.
+    @param size: the credit, in bytes.
+    @return: what may be sent then.
+    @raise ProtocolViolation: if that is too much.
     """
-
-    __slots__ = ("available",)
-
-    def __init__(self) -> None:
-        self.available = INITIAL_WINDOW
-
-    def credit(self, size: int) -> None:
-        """
-        Take the credit of a WindowUpdate.
-
-        @raise ProtocolViolation: if the window would get too large.
-        """
-        if self.available + size >= WINDOW_END:
-            raise ProtocolViolation("a window update lifts the window past 2**31 bytes")
-        self.available += size
+    if window + size >= WINDOW_END:
+        raise ProtocolViolation("a window update lifts the window past 2**31 bytes")
+    return window + size
 
 
 class Growth:

@@ -568,6 +568,7 @@ class MuxProtocol(Protocol):
         when it is worth a frame.
         """
         window = stream.receiveWindow
+        assert window is not None, "there was input"
         # Without credit soon, the peer must wait for us.
         isShort = window.available * 2 <= window.size and not window.kept
         credit = window.consumed(size)
@@ -580,7 +581,8 @@ class MuxProtocol(Protocol):
         Nothing is sent or received for a stream any more.
         """
         del self._streams[stream.streamID]
-        stream.receiveWindow.release(self._growth)
+        if stream.receiveWindow is not None:
+            stream.receiveWindow.release(self._growth)
         self._scheduler.forget(stream.streamID)
         if self._closing:
             self._finishClosing()

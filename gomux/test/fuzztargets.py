@@ -35,7 +35,7 @@ from gomux._frame import (
 )
 from gomux._keyring import Keyring
 from gomux._stream import Stream
-from gomux._window import INITIAL_WINDOW, MAX_HELD, WINDOW_END
+from gomux._window import INITIAL_WINDOW, MAX_HELD, WINDOW_END, ReceiveWindow
 from gomux.error import AuthenticationFailed, GomuxError, ProtocolViolation
 from gomux.interfaces import IStreamFactory
 from gomux.test.helpers import HalfRecorder, PullProducer, PushProducer, Recorder, Rig
@@ -604,7 +604,8 @@ class Script:
         grown = 0
         for stream in mux._streams.values():
             self.checkStream(stream)
-            grown += stream.receiveWindow.size - INITIAL_WINDOW
+            if stream.receiveWindow is not None:
+                grown += stream.receiveWindow.size - INITIAL_WINDOW
         assert grown + mux._growth.available == limits.maxGrowth
         assert mux._growth.available >= 0
         assert 0 <= mux._peerStreams <= limits.maxStreams
@@ -620,7 +621,7 @@ class Script:
         """
         Windows and buffers of a stream, which is not at its end.
         """
-        window = stream.receiveWindow
+        window = stream.receiveWindow or ReceiveWindow()
         unread = sum(map(len, stream._unread or ()))
         assert window.available >= 0
         assert 0 <= window.held <= MAX_HELD
@@ -631,7 +632,7 @@ class Script:
             window.size,
         )
         assert window.size <= max(INITIAL_WINDOW, self.limits.maxWindow)
-        assert 0 <= stream.sendWindow.available < WINDOW_END
+        assert 0 <= stream.sendWindow < WINDOW_END
         application = stream.protocol
         assert isinstance(application, Application)
         streamID = stream.streamID

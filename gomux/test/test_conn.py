@@ -313,7 +313,7 @@ class WriteTests(ConnTestCase):
         """
         writing = self.fill(self.here)
         self.assertLessEqual(self.here.transport.unsent, HIGH_WATER + 65536)
-        self.assertEqual(self.here.transport.sendWindow.available, 0)
+        self.assertEqual(self.here.transport.sendWindow, 0)
         unread = self.there.transport._unread
         assert unread is not None
         self.assertEqual(sum(map(len, unread)), INITIAL_WINDOW)

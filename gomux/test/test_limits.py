@@ -14,6 +14,7 @@ from gomux import Limits, MuxFactory
 from gomux._frame import Flag
 from gomux._limits import TokenBucket
 from gomux._strict import Salts
+from gomux._window import ReceiveWindow
 from gomux.error import (
     ConnectionClosed,
     GomuxError,
@@ -25,6 +26,15 @@ from gomux.error import (
 )
 from gomux.test.helpers import HalfRecorder, Recorders, Rig
 from gomux.testing import PSK, MuxPair
+
+
+def openedWindow(rig: Rig) -> ReceiveWindow:
+    """
+    @return: the window of a new stream, which has had a byte.
+    """
+    window = rig.opened(b"x").stream.receiveWindow
+    assert window is not None
+    return window
 
 
 class LimitsTests(SynchronousTestCase):
@@ -164,8 +174,7 @@ class LimitTests(SynchronousTestCase):
         rig.clock.advance(1000)
         grown = []
         for i in range(streams):
-            rig.opened()
-            window = rig.streams.made[i].stream.receiveWindow
+            window = openedWindow(rig)
             wait = 1.0
             for _ in range(12):
                 todo = window.size
@@ -203,11 +212,10 @@ class LimitTests(SynchronousTestCase):
         ended.
         """
         rig = Rig()
-        recorder = rig.opened()
-        window = recorder.stream.receiveWindow
+        window = openedWindow(rig)
         window.size += 1000
         rig.mux._growth.available -= 1000
-        recorder.stream.loseConnection()
+        rig.streams.made[0].stream.loseConnection()
         rig.run()
         self.assertEqual(rig.mux._growth.available, Limits().maxGrowth)
 

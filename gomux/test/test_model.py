@@ -33,6 +33,7 @@ from zope.interface import implementer
 
 from gomux import Limits, MuxProtocol
 from gomux._stream import Stream
+from gomux._window import ReceiveWindow
 from gomux.error import ConnectionClosed, PeerClosedConnection
 from gomux.test.helpers import PushProducer
 from gomux.testing import MuxPair
@@ -309,7 +310,8 @@ class Peers(RuleBasedStateMachine):
         for streamID, here in client.items():
             there = server[streamID]
             for sender, receiver in ((here, there), (there, here)):
-                assert sender.sendWindow.available == receiver.receiveWindow.available
+                expected = receiver.receiveWindow or ReceiveWindow()
+                assert sender.sendWindow == expected.available
 
     @invariant()
     def conserved(self) -> None:
@@ -317,12 +319,13 @@ class Peers(RuleBasedStateMachine):
         A window's bytes are available, unread or held back; none is lost.
         """
         for mux in self.muxes.values():
+            grown = 0
             for stream in mux._streams.values():
-                window = stream.receiveWindow
+                window = stream.receiveWindow or ReceiveWindow()
+                grown += window.size - 131072
                 unread = sum(map(len, stream._unread or ()))
                 assert window.available + unread + window.held == window.size
                 assert window.held < 65536
-            grown = sum(s.receiveWindow.size - 131072 for s in mux._streams.values())
             assert grown + mux._growth.available == 200000
 
     def teardown(self) -> None:

@@ -20,6 +20,7 @@ from gomux import MuxFactory
 from gomux._crypto import Opener, deriveKey
 from gomux._frame import Flag, Frame, FrameParser
 from gomux._scheduler import Scheduler
+from gomux._window import ReceiveWindow
 from gomux.error import AuthenticationFailed
 from gomux.test.helpers import HalfRecorder, Recorder, Recorders, Rig
 
@@ -316,7 +317,7 @@ class ReplayTests(SynchronousTestCase):
             received = len(replay.streams[streamID].received)
             self.assertLessEqual(given, received, recorded.name)
             self.assertLess(old.get(streamID, 0) - given, 65536, recorded.name)
-            window = replay.streams[streamID].stream.receiveWindow
+            window = replay.streams[streamID].stream.receiveWindow or ReceiveWindow()
             kept = window.held + replay.forgotten.get(streamID, 0)
             self.assertEqual(given + kept, received, recorded.name)
         for _, length, flag, _ in replay.frames:

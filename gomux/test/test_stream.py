@@ -4,6 +4,9 @@ Tests for L{gomux._stream}: a stream as a transport.
 
 from __future__ import annotations
 
+import gc
+from collections import Counter
+
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.interfaces import (
     IAddress,
@@ -20,6 +23,7 @@ from zope.interface.verify import verifyObject
 
 from gomux import StreamAddress
 from gomux._frame import Flag
+from gomux._stream import Stream
 from gomux.error import ProtocolViolation
 from gomux.test.helpers import PushProducer, Recorder, Rig
 
@@ -96,6 +100,25 @@ class TransportTests(SynchronousTestCase):
             IPushProducer,
         ):
             verifyObject(interface, stream)
+
+    def test_unused(self) -> None:
+        """
+        To Python's garbage collector, a stream that nothing was said on is one
+        object beside its protocol: who opens all that a mux may have, again and
+        again, makes it stop everybody no more often than that takes.
+        """
+        rig = Rig()
+        rig.opened()
+        gc.collect()
+        before = Counter(map(type, gc.get_objects()))
+        for _ in range(100):
+            rig.opened()
+        gc.collect()
+        made = Counter(map(type, gc.get_objects())) - before
+        many = {kind: count for kind, count in made.items() if count >= 50}
+        self.assertEqual(many.pop(Stream), 100)
+        self.assertEqual(many.pop(Recorder), 100)
+        self.assertEqual([kind for kind in many if kind not in (dict, list)], [])
 
     def test_addresses(self) -> None:
         """

@@ -6,39 +6,35 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux._window import INITIAL_WINDOW, MAX_HELD, Growth, ReceiveWindow, SendWindow
+from gomux._window import INITIAL_WINDOW, MAX_HELD, Growth, ReceiveWindow, credited
 from gomux.error import ProtocolViolation
 
 
-class SendWindowTests(SynchronousTestCase):
+class CreditedTests(SynchronousTestCase):
     """
-    L{SendWindow}
+    L{credited}
     """
 
     def test_initial(self) -> None:
         """
         131072 bytes may be sent before there is any credit.
         """
-        self.assertEqual(SendWindow().available, 131072)
+        self.assertEqual(INITIAL_WINDOW, 131072)
 
     def test_credit(self) -> None:
         """
         Credit adds to the window, also beyond what it started with.
         """
-        window = SendWindow()
-        window.credit(65536)
-        self.assertEqual(window.available, 131072 + 65536)
+        self.assertEqual(credited(131072, 65536), 131072 + 65536)
 
     def test_end(self) -> None:
         """
         The window reaches 2**31 - 1 and not a byte more.
         """
-        window = SendWindow()
-        window.credit(2**31 - 1 - 131072)
-        self.assertRaises(ProtocolViolation, window.credit, 1)
-        self.assertEqual(window.available, 2**31 - 1)
-        window.available -= 10
-        window.credit(10)
+        window = credited(131072, 2**31 - 1 - 131072)
+        self.assertEqual(window, 2**31 - 1)
+        self.assertRaises(ProtocolViolation, credited, window, 1)
+        self.assertEqual(credited(window - 10, 10), window)
 
 
 class ReceiveWindowTests(SynchronousTestCase):
