@@ -100,7 +100,12 @@ class Pair:
     def __init__(self, protocol: type[Protocol]) -> None:
         self.clock: Any = Soon()
         self.streams = Factory.forProtocol(Protocol)
-        limits = Limits(maxStreams=2 * OPEN_STREAMS[-1], resetBurst=1 << 30, busyPoll=0)
+        limits = Limits(
+            maxStreams=2 * OPEN_STREAMS[-1],
+            openBurst=1 << 30,
+            resetBurst=1 << 30,
+            busyPoll=0,
+        )
         self.client, self.server = muxes = [
             MuxFactory(
                 "a pre-shared key", isClient, streams, clock=self.clock, limits=limits

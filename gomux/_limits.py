@@ -31,6 +31,11 @@ class Limits:
         done yet, which for a stream that the peer has closed means until its
         protocol's C{connectionLost} has run.  The next one is refused.
 
+    @ivar openRate: how many streams a second a peer may open in the long run.
+        Those beyond wait, and with them all else that it sends on that mux.
+
+    @ivar openBurst: how many streams it may open at once.
+
     @ivar maxWindow: how far the receive window of one stream may grow from
         the 131072 bytes that the protocol starts it with.
 
@@ -90,6 +95,8 @@ class Limits:
     """
 
     maxStreams: int = 16384
+    openRate: float = 10000.0
+    openBurst: int = 1000
     maxWindow: int = 4 * 1024 * 1024
     maxGrowth: int = 16 * 1024 * 1024
     maxRefusals: int = 334

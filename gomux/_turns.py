@@ -26,8 +26,12 @@ from twisted.logger import Logger
 #: the reactor have their turn, in seconds.  One frame is handled in any case.
 TURN_TIME = 0.0002
 
-#: Does some work, until some time, by the clock.  Returns whether it is done.
-Work = Callable[[float], bool]
+#: Does some work, until some time, by the clock.  Returns how long to leave the
+#: rest, in seconds, which mostly is 0: until others had their turn; L{DONE} if there
+#: is none.
+Work = Callable[[float], float]
+
+DONE = -1.0
 
 _log = Logger()
 
@@ -44,6 +48,7 @@ class Turns:
         """
         self._clock = clock
         self._waiting: deque[Work] = deque()
+        self._resting: dict[Work, IDelayedCall] = {}
         self._call: IDelayedCall | None = None
         self._trigger: object = None
 
@@ -51,20 +56,31 @@ class Turns:
         """
         Do some work now, and what is left of it later.
         """
-        if not work(self._clock.seconds() + TURN_TIME):
-            self.later(work)
+        left = work(self._clock.seconds() + TURN_TIME)
+        if left != DONE:
+            self.later(work, left)
 
-    def later(self, work: Work) -> None:
+    def later(self, work: Work, rest: float = 0.0) -> None:
         """
         Have some work done from the next turn of the reactor on, and all of it
         before the reactor stops.
+
+        @param rest: for how many seconds to leave it alone first.
         """
-        self._waiting.append(work)
-        if self._call is None:
-            self._call = self._clock.callLater(0, self._turn)
+        if self._trigger is None:
             atShutdown = getattr(self._clock, "addSystemEventTrigger", None)
             if atShutdown is not None:
                 self._trigger = atShutdown("after", "shutdown", self._finish)
+        if rest:
+            self._resting[work] = self._clock.callLater(rest, self._rested, work)
+            return
+        self._waiting.append(work)
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._turn)
+
+    def _rested(self, work: Work) -> None:
+        del self._resting[work]
+        self.later(work)
 
     def _turn(self) -> None:
         """
@@ -75,30 +91,33 @@ class Turns:
         waiting = self._waiting
         for _ in range(len(waiting)):
             work = waiting.popleft()
-            if not self._do(work, until):
-                waiting.append(work)
+            left = self._do(work, until)
+            if left != DONE:
+                self.later(work, left)
             if seconds() >= until:
                 break
+        self._call = None
         if waiting:
             self._call = self._clock.callLater(0, self._turn)
-            return
-        self._call = None
-        if self._trigger is not None:
+        elif self._trigger is not None and not self._resting:
             self._clock.removeSystemEventTrigger(self._trigger)
             self._trigger = None
 
-    def _do(self, work: Work, until: float) -> bool:
+    def _do(self, work: Work, until: float) -> float:
         try:
             return work(until)
         except Exception:
             # The others must not wait for ever because of it.
             _log.failure("what was left for a later turn of the reactor failed")
-            return True
+            return DONE
 
     def _finish(self) -> None:
         """
         There are no more turns.
         """
-        self._trigger = None
+        self._waiting += self._resting
+        self._resting.clear()
         while self._waiting:
-            self._do(self._waiting.popleft(), float("inf"))
+            work = self._waiting.popleft()
+            while self._do(work, float("inf")) != DONE:
+                pass

@@ -40,7 +40,7 @@ from gomux._frame import HELLO_ID, ID_END, Flag, Frame, FrameParser, IOpener
 from gomux._limits import TokenBucket
 from gomux._scheduler import Scheduler
 from gomux._stream import Stream
-from gomux._turns import TURN_TIME
+from gomux._turns import DONE, TURN_TIME
 from gomux._window import Growth
 from gomux.error import (
     ConnectionClosed,
@@ -64,6 +64,9 @@ if TYPE_CHECKING:
 
 _DATA = int(Flag.DATA)
 _WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
+
+#: For how long to leave the frames of a peer that opens streams too fast, in seconds.
+REST = 0.002
 
 #: How often a blocked carrier is looked at, as a part of the time allowed: a
 #: reactor that stood still for long sees one look, not the whole time, pass.
@@ -106,6 +109,8 @@ class MuxProtocol(Protocol):
     _willPump = False
     # Whether frames that have come wait for a later turn of the reactor.
     _behind = False
+    # How long they are to wait at least, in seconds.
+    _rest = 0.0
     # Whether all streams have been told of the end.
     _hasEnded = False
     # Why the carrier is gone.
@@ -133,6 +138,7 @@ class MuxProtocol(Protocol):
         self._peerNextID = self._peerParity
         self._peerStreams = 0
         self._growth = Growth(limits.maxWindow, limits.maxGrowth)
+        self._opens = TokenBucket(limits.openRate, limits.openBurst)
         self._resets = TokenBucket(limits.resetRate, limits.resetBurst)
         self._ignored = TokenBucket(limits.ignoredRate, limits.ignoredBurst)
         self._soon: list[Callable[[], None]] = []
@@ -360,18 +366,19 @@ class MuxProtocol(Protocol):
         if not self._behind:
             self.factory.turns.begin(self._takeFrames)
 
-    def _takeFrames(self, until: float) -> bool:
+    def _takeFrames(self, until: float) -> float:
         """
         Handle the frames that have come.
 
         @param until: when to leave the others for a later turn of the reactor.
-        @return: whether there are none left.
+        @return: how long to leave them, or that there are none left.
         """
         scheduler = self._scheduler
         parser = self._parser
         seconds = self._clock.seconds
         handled = 0
-        isDone = True
+        left = DONE
+        self._rest = 0.0
         self._willPump = True
         try:
             while self._reason is None:
@@ -383,11 +390,13 @@ class MuxProtocol(Protocol):
                     scheduler.pump()
                 handled += 1
                 if (
-                    (handled % FEW == 0 or len(frame[3]) >= LARGE)
-                    and seconds() >= until
-                    and self._canWait()
-                ):
-                    isDone = False
+                    self._rest
+                    or (
+                        (handled % FEW == 0 or len(frame[3]) >= LARGE)
+                        and seconds() >= until
+                    )
+                ) and self._canWait():
+                    left = self._rest
                     break
         except GomuxError as error:
             self._fail(error)
@@ -404,9 +413,9 @@ class MuxProtocol(Protocol):
         moved = self.bytesReceived + scheduler.bytesSent
         self.factory.busyPoll.moved(moved - self._moved)
         self._moved = moved
-        if isDone is self._behind:
-            self._fallBehind(not isDone)
-        return isDone
+        if (left == DONE) is self._behind:
+            self._fallBehind(left != DONE)
+        return left
 
     def _canWait(self) -> bool:
         """
@@ -451,23 +460,23 @@ class MuxProtocol(Protocol):
         self._ending = deque(self._streams.values())
         self.factory.turns.begin(self._endStreams)
 
-    def _endStreams(self, until: float) -> bool:
+    def _endStreams(self, until: float) -> float:
         """
         End the streams, and in the end the mux.
 
         @param until: when to leave others for a later turn of the reactor.
-        @return: whether there are none left.
+        @return: how long to leave them, or that there are none left.
         """
         assert self._reason is not None
         while self._ending:
             self._ending.popleft().muxEnded(self._reason)
             if self._ending and self._clock.seconds() >= until:
-                return False
+                return 0.0
         self._hasEnded = True
         self.factory.muxLost(self, self._reason)
         if self._closed:
             self.callSoon(self._tellClosed)
-        return True
+        return DONE
 
     def _reasonOf(self, reason: Failure) -> GomuxError:
         """
@@ -693,6 +702,9 @@ class MuxProtocol(Protocol):
             raise LimitExceeded(
                 "streams go on coming, and what was said about others is not read"
             )
+        self._opens.take(self._clock.seconds())
+        if self._opens.tokens < 1:
+            self._rest = REST
         self._peerNextID = max(self._peerNextID, streamID + 2)
         if self._draining or self._peerStreams >= self._limits.maxStreams:
             self._scheduler.refuse(streamID)

@@ -67,6 +67,20 @@ class Floods(RowTestCase):
         await self.assertLives()
 
     @row(6)
+    async def test_openedTooFast(self) -> None:
+        """
+        Who opens streams too fast waits, at C{openRate}; nobody else does.
+        """
+        await self.start(limits=Limits(openBurst=10, openRate=1000))
+        await self.attacker.sync()
+        began = time.monotonic()
+        self.openMany(500)
+        await self.attacker.sync()
+        self.assertGreater(time.monotonic() - began, 0.4)
+        self.assertEqual(self.mux.streamCount, 501)
+        await self.assertLives()
+
+    @row(6)
     async def test_refusalsUnread(self) -> None:
         """
         Who goes on without reading the refusals is dropped when 17 KiB of them

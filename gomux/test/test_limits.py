@@ -22,8 +22,10 @@ from gomux.error import (
     LimitExceeded,
     OpenStreamError,
     PeerVanished,
+    Truncated,
     WriteStalled,
 )
+from gomux.protocol import REST
 from gomux.test.helpers import HalfRecorder, Recorders, Rig
 from gomux.testing import PSK, MuxPair
 
@@ -141,6 +143,80 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(rig.sent(), [])
         self.assertEqual(len(rig.streams.made), 3)
         self.assertIsNone(rig.reason())
+
+    def openMany(self, rig: Rig, count: int) -> None:
+        """
+        Have the peer open many streams, which all come in one read.
+        """
+        seal = rig.peer.seal
+        opens = [seal(2 * i, Flag.OPEN_STREAM, 0) for i in range(count)]
+        rig.mux.dataReceived(b"".join(opens))
+
+    def test_openBurst(self) -> None:
+        """
+        A peer may open C{openBurst} streams at once; the next one waits, and so
+        does all that comes after it.
+        """
+        rig = Rig(limits=Limits(openBurst=20, openRate=1e-6))
+        self.openMany(rig, 21)
+        rig.send(0, Flag.DATA, b"later")
+        rig.clock.advance(REST / 2)
+        self.assertEqual(len(rig.streams.made), 20)
+        self.assertEqual(rig.streams.made[0].received, b"")
+        for _ in range(3):
+            rig.clock.advance(REST)
+        self.assertEqual(len(rig.streams.made), 21)
+        self.assertEqual(rig.streams.made[0].received, b"later")
+        self.assertIsNone(rig.reason())
+
+    def test_openRate(self) -> None:
+        """
+        In the long run it may open C{openRate} of them a second.
+        """
+        rig = Rig(limits=Limits(openBurst=20, openRate=10 / REST))
+        self.openMany(rig, 500)
+        for _ in range(30):
+            rig.clock.advance(REST)
+            rig.run()
+        self.assertAlmostEqual(len(rig.streams.made), 20 + 30 * 10, delta=10)
+        rig.clock.advance(1)
+        self.assertEqual(rig.mux.streamCount, 340)
+        for _ in range(20):
+            rig.clock.advance(REST)
+            rig.run()
+        self.assertEqual(rig.mux.streamCount, 500)
+        self.assertIsNone(rig.reason())
+
+    def test_openSlowly(self) -> None:
+        """
+        Who opens no more than that never waits.
+        """
+        rig = Rig(limits=Limits(openBurst=20, openRate=1000))
+        for i in range(300):
+            rig.send(2 * i, Flag.OPEN_STREAM)
+            self.assertEqual(rig.mux.streamCount, i + 1)
+            self.assertTrue(rig.carrier._reading)
+            rig.clock.advance(0.001)
+
+    def test_openThenGone(self) -> None:
+        """
+        What came before the carrier was lost is handled at the same rate, and
+        then ends with it.
+        """
+        rig = Rig(limits=Limits(openBurst=20, openRate=10 / REST))
+        self.openMany(rig, 50)
+        closed = rig.mux.whenClosed()
+        rig.peerCarrier.abortConnection()
+        rig.run()
+        self.assertEqual(rig.mux.streamCount, 20)
+        self.assertNoResult(closed)
+        for _ in range(10):
+            rig.clock.advance(REST)
+            rig.run()
+        self.assertIsInstance(self.successResultOf(closed), Truncated)
+        self.assertEqual(len(rig.streams.made), 50)
+        for recorder in rig.streams.made:
+            self.assertEqual(recorder.events, ["made", "lost"])
 
     def test_ownStreams(self) -> None:
         """

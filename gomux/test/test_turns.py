@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits, protocol
 from gomux._frame import Flag
-from gomux._turns import TURN_TIME, Turns
+from gomux._turns import DONE, TURN_TIME, Turns
 from gomux.error import PeerClosedConnection, ProtocolViolation, Truncated
 from gomux.test.helpers import Recorder, Rig
 
@@ -66,20 +66,23 @@ class TurnsTests(SynchronousTestCase):
         self.turns = Turns(self.clock)
         self.done: list[str] = []
 
-    def work(self, name: str, steps: int) -> Callable[[float], bool]:
+    def work(
+        self, name: str, steps: int, rest: float = 0.0
+    ) -> Callable[[float], float]:
         """
+        @param rest: how long to leave what is left after each turn, in seconds.
         @return: work of some steps, of half a turn each.
         """
         left = [steps]
 
-        def work(until: float) -> bool:
+        def work(until: float) -> float:
             while left[0]:
                 self.done.append(name)
                 self.clock.work(TURN_TIME / 2)
                 left[0] -= 1
                 if self.clock.seconds() >= until:
                     break
-            return not left[0]
+            return rest if left[0] else DONE
 
         return work
 
@@ -127,7 +130,7 @@ class TurnsTests(SynchronousTestCase):
         Work that fails is over, and holds nobody up.
         """
 
-        def fail(until: float) -> bool:
+        def fail(until: float) -> float:
             raise RuntimeError("a test")
 
         self.turns.later(fail)
@@ -137,16 +140,40 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_rests(self) -> None:
+        """
+        Work that is to be left alone for some time is, and nothing else is.
+        """
+        self.turns.begin(self.work("a", 5, 3.0))
+        self.turns.later(self.work("b", 4))
+        for done in ("aa", "bb", "bb", ""):
+            self.assertEqual(self.took(), done)
+            self.clock.turn()
+        for done in ("aa", "a"):
+            self.assertEqual(len(self.clock.triggers), 1)
+            self.clock.work(2.9)
+            self.clock.turn()
+            self.assertEqual(self.took(), "")
+            self.clock.work(0.2)
+            # Its rest is over, and then it has its turn.
+            self.clock.turn()
+            self.clock.turn()
+            self.assertEqual(self.took(), done)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.clock.triggers, [])
+
     def test_shutdown(self) -> None:
         """
-        All of it is done before the reactor is gone.
+        All of it is done before the reactor is gone, also what rests.
         """
         self.turns.begin(self.work("a", 9))
         self.turns.later(self.work("b", 9))
+        self.turns.begin(self.work("c", 9, 3.0))
         for trigger in list(self.clock.triggers):
             trigger()
-        self.assertEqual(sorted(self.took()), list("a" * 9 + "b" * 9))
-        self.assertEqual(self.turns._waiting, type(self.turns._waiting)())
+        self.assertEqual(sorted(self.took()), list("a" * 9 + "b" * 9 + "c" * 9))
+        self.assertEqual(len(self.turns._waiting), 0)
+        self.assertEqual(self.turns._resting, {})
 
 
 class FrameTests(SynchronousTestCase):
