@@ -1,7 +1,7 @@
 """
 Where the time of a 64 KiB frame goes, on either side of a sink over loopback TCP.
 
-    python -m bench.where
+    python -m bench.where [STREAMS]
 
 Needs py-spy, which looks at the stacks of both processes some hundred times a
 second.  Prints microseconds a frame.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -27,7 +28,7 @@ FRAME = 65536
 #: functions, the outermost first, with a semicolon before each.
 KINDS = {
     "asleep": r";epoll_wait ",
-    "kernel, send": r";send ",
+    "kernel, send": r";send(msg)? ",
     "kernel, receive": r";recv ",
     "sealing": r";Sealer\.seal .*_rust",
     "opening": r";Opener\.open .*_rust",
@@ -58,10 +59,12 @@ def look(process: Process, output: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def main() -> None:
+def main(streams: int) -> None:
     with tempfile.TemporaryDirectory() as directory, listen(THIS) as server:
         address = server.line("listening ")
-        with connect(THIS, address, "--drive", f"sink {SIZE} 1 {FRAME}") as client:
+        with connect(
+            THIS, address, "--drive", f"sink {SIZE} {streams} {FRAME}"
+        ) as client:
             client.line("mux up")
             sides = {"sends": client, "receives": server}
             outputs = {side: Path(directory, side) for side in sides}
@@ -82,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)

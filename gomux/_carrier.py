@@ -44,6 +44,7 @@ class Carrier(DirectTransport):
         @param timeout: see L{gomux.Limits.carrierTimeout}.
         """
         super().__init__(transport)
+        self._isPaused = False
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             if ISystemHandle.providedBy(transport):
@@ -62,13 +63,17 @@ class Carrier(DirectTransport):
         """
         Read nothing until L{resumeReading}; some that was read before may come.
         """
-        cast(IPushProducer, self.transport).pauseProducing()
+        if not self._isPaused:
+            self._isPaused = True
+            cast(IPushProducer, self.transport).pauseProducing()
 
     def resumeReading(self) -> None:
         """
         Read again.
         """
-        cast(IPushProducer, self.transport).resumeProducing()
+        if self._isPaused:
+            self._isPaused = False
+            cast(IPushProducer, self.transport).resumeProducing()
 
 
 def layersOf(transport: Any) -> Iterator[Any]:
