@@ -214,6 +214,28 @@ class TunnelTestCase(PeerTestCase):
         output, errors, status = await run("sh", "-c", command)
         self.assertEqual((output, errors, status), (b"", b"", 0))
 
+    async def serveFiles(self, size: int) -> str:
+        """
+        Start a web server that has a large file, and one of some size to be fetched
+        fifty times at once.
+
+        @return: its address.
+        """
+        web, self.large = await self.webServer(256 * MIB)
+        self.small = os.path.join(os.path.dirname(self.large), "small")
+        with open(self.small, "wb") as file:
+            file.write(os.urandom(size))
+        return web
+
+    async def fetchFiles(self, address: str) -> None:
+        """
+        Fetch the large file, then the small one fifty times at once.
+        """
+        await self.fetch(address, self.large)
+        await gatherResults(
+            [Deferred.fromCoroutine(self.fetch(address, self.small)) for _ in range(50)]
+        )
+
     async def settled(self, *services: Service) -> tuple[int, ...]:
         """
         Wait until no service opens or closes descriptors any more.  That a client
@@ -253,15 +275,13 @@ class FetchTests(TunnelTestCase):
 
     async def test_forward(self) -> None:
         """
-        A large file comes through as it is, alone and fifty times at once.
+        A large file comes through as it is, and a smaller one fifty times at once.
         """
-        web, path = await self.webServer(256 * MIB)
+        web = await self.serveFiles(64 * MIB)
         server, client, address = await self.forwarding(web)
-        await self.fetch(address, path)
+        await self.fetch(address, self.large)
         before = await self.settled(server, client)
-        await gatherResults(
-            [Deferred.fromCoroutine(self.fetch(address, path)) for _ in range(50)]
-        )
+        await self.fetchFiles(address)
         await until(
             lambda: (server.descriptors(), client.descriptors()) == before,
             f"descriptors are again {before}",
@@ -342,48 +362,35 @@ class GoTests(TunnelTestCase):
         peer: Peer = self.start(Peer(" ".join(options)), command, dict(os.environ))
         return peer
 
-    async def fetchAll(self, address: str) -> None:
-        await self.fetch(address, self.large)
-        await gatherResults(
-            [Deferred.fromCoroutine(self.fetch(address, self.small)) for _ in range(50)]
-        )
-
-    async def serve(self) -> str:
-        web, self.large = await self.webServer(256 * MIB)
-        self.small = os.path.join(os.path.dirname(self.large), "small")
-        with open(self.small, "wb") as file:
-            file.write(os.urandom(16 * MIB))
-        return web
-
     async def test_goServer(self) -> None:
         """
         Files come through to this client from a Go server.
         """
-        web = await self.serve()
+        web = await self.serveFiles(16 * MIB)
         server = self.go("--listen", "127.0.0.1:0", "--target", web)
         muxes = await server.line("listening ")
         client = self.service("--connect", endpoint(muxes), "--forward", ANY)
-        await self.fetchAll(await client.address("forward"))
+        await self.fetchFiles(await client.address("forward"))
 
     async def test_goClient(self) -> None:
         """
         Files come through to a Go client from this server.
         """
-        web = await self.serve()
+        web = await self.serveFiles(16 * MIB)
         server = self.service("--listen", ANY, "--target", endpoint(web))
         muxes = await server.address("listen")
         client = self.go("--connect", muxes, "--forward", "127.0.0.1:0")
-        await self.fetchAll(await client.line("forwarding "))
+        await self.fetchFiles(await client.line("forwarding "))
 
     async def test_goReverse(self) -> None:
         """
         Files come through from a Go client to this server, which forwards.
         """
-        web = await self.serve()
+        web = await self.serveFiles(16 * MIB)
         server = self.service("--listen", ANY, "--forward", ANY)
         muxes = await server.address("listen")
         self.go("--connect", muxes, "--target", web)
-        await self.fetchAll(await server.address("forward"))
+        await self.fetchFiles(await server.address("forward"))
 
 
 class Source(Ending):
