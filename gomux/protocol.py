@@ -111,6 +111,8 @@ class MuxProtocol(Protocol):
     _behind = False
     # How long they are to wait at least, in seconds.
     _rest = 0.0
+    # Whether they ever had to, because the peer opened streams too fast.
+    _hasRested = False
     # Whether all streams have been told of the end.
     _hasEnded = False
     # Why the carrier is gone.
@@ -706,7 +708,7 @@ class MuxProtocol(Protocol):
             )
         self._opens.take(self._clock.seconds())
         if self._opens.tokens < 1:
-            self._rest = REST
+            self._openedTooFast()
         self._peerNextID = max(self._peerNextID, streamID + 2)
         if self._draining or self._peerStreams >= self._limits.maxStreams:
             self._scheduler.refuse(streamID)
@@ -718,6 +720,21 @@ class MuxProtocol(Protocol):
         self._peerStreams += 1
         stream = self._streams[streamID] = Stream(self, streamID)
         stream.makeConnection(protocol)
+
+    def _openedTooFast(self) -> None:
+        """
+        Leave what comes next for a while.
+        """
+        self._rest = REST
+        if not self._hasRested:
+            self._hasRested = True
+            _log.info(
+                "{mux}: the peer opens streams faster than openRate allows,"
+                " which is {rate:g} a second after the first {burst}, and has to wait",
+                mux=self,
+                rate=self._limits.openRate,
+                burst=self._limits.openBurst,
+            )
 
     def _buildProtocol(self, streamID: int) -> IProtocol | None:
         factory = self.streamFactory
