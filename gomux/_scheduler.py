@@ -143,11 +143,13 @@ class Scheduler:
         """
         Whether there is nothing that could be written now.
         """
-        return not (self._hasControl or self._fresh or self._bulk)
-
-    @property
-    def _hasControl(self) -> bool:
-        return bool(self._control or self._refusals or self._credits)
+        return not (
+            self._control
+            or self._refusals
+            or self._credits
+            or self._fresh
+            or self._bulk
+        )
 
     def start(self, sealer: Sealer) -> None:
         """
@@ -228,30 +230,35 @@ class Scheduler:
         """
         if self._pumping:
             return
-        self._pumping = True
         self.urgent = False
+        if self.idle:
+            return
+        self._pumping = True
         until = self._seconds() + TURN_TIME
+        isBusy = True
         try:
-            while not self.paused and not self.idle and self._writeBatch():
-                if self._seconds() >= until:
+            while isBusy and not self.paused:
+                self._writeBatch()
+                isBusy = not self.idle
+                if isBusy and self._seconds() >= until:
                     break
         except GomuxError as error:
             self._failed(error)
         finally:
             self._pumping = False
-        if not self.idle:
+        if isBusy:
             self._wakeUp()
 
-    def _writeBatch(self) -> bool:
+    def _writeBatch(self) -> None:
         """
-        @return: whether there was anything to write.
+        Write some of what there is, if there is any.
         """
         parts: list[bytes] = []
         served: list[IOutput] = []
         try:
-            self._addControl(parts, CONTROL_FRAMES)
+            isAll = self._addControl(parts, CONTROL_FRAMES)
             size = OVERHEAD * len(parts) // 2
-            while size < BATCH_SIZE and not self._hasControl:
+            while isAll and size < BATCH_SIZE:
                 stream = self._nextStream()
                 if stream is None:
                     break
@@ -265,15 +272,17 @@ class Scheduler:
             self._writeLast(parts)
             raise
         if not parts:
-            return False
+            return
         self.batches += 1
         self.bytesSent += size
         self._write(parts)
         for stream in served:
             stream.outputTaken()
-        return True
 
-    def _addControl(self, parts: list[bytes], limit: float) -> None:
+    def _addControl(self, parts: list[bytes], limit: float) -> bool:
+        """
+        @return: whether these were all.
+        """
         sealer = self._sealer
         limit *= 2  # each is two parts
         while self._control and len(parts) < limit:
@@ -287,6 +296,7 @@ class Scheduler:
                 size = min(credit, MAX_LENGTH)
                 parts += sealFrame(sealer, streamID, size, _WINDOW_UPDATE)
                 credit -= size
+        return not (self._control or self._refusals or self._credits)
 
     def _nextStream(self) -> IOutput | None:
         fresh, bulk = self._fresh, self._bulk
