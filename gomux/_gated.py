@@ -21,6 +21,7 @@ from gomux._crypto import Sealer
 from gomux._frame import Flag, IOpener
 from gomux._keyring import KeyFinder
 from gomux._strict import Handshake
+from gomux._watch import Watch
 from gomux.error import (
     GomuxError,
     HandshakeFailed,
@@ -28,7 +29,7 @@ from gomux.error import (
     PeerVanished,
     ProtocolViolation,
 )
-from gomux.protocol import LOOKS, MuxProtocol, errorOf
+from gomux.protocol import MuxProtocol, errorOf
 
 if TYPE_CHECKING:
     from gomux.factory import MuxFactory
@@ -188,7 +189,7 @@ class StrictMuxProtocol(GatedMuxProtocol):
 
     _handshakeCall: IDelayedCall | None = None
     _aliveCall: IDelayedCall | None = None
-    _silenceCall: IDelayedCall | None = None
+    _silenceWatch: Watch | None = None
 
     def _makeGate(self) -> IGate:
         factory = self.factory
@@ -206,9 +207,11 @@ class StrictMuxProtocol(GatedMuxProtocol):
         super().connectionMade()
 
     def _carrierLost(self) -> None:
-        for call in (self._handshakeCall, self._aliveCall, self._silenceCall):
+        for call in (self._handshakeCall, self._aliveCall):
             if call is not None and call.active():
                 call.cancel()
+        if self._silenceWatch is not None:
+            self._silenceWatch.stop()
         super()._carrierLost()
 
     def _reasonOf(self, reason: Failure) -> GomuxError:
@@ -267,7 +270,12 @@ class StrictMuxProtocol(GatedMuxProtocol):
     def _startSending(self) -> None:
         super()._startSending()
         self._sayAlive()
-        self._listen(self.bytesReceived, -1)
+        self._silenceWatch = Watch(
+            self._clock,
+            self._limits.deadPeer,
+            lambda: self.bytesReceived,
+            lambda: self._fail(PeerVanished()),
+        )
 
     def _sayAlive(self) -> None:
         """
@@ -277,18 +285,6 @@ class StrictMuxProtocol(GatedMuxProtocol):
             self._scheduler.control(0, Flag.KEEPALIVE)
         self._aliveCall = self._clock.callLater(
             self._limits.strictKeepalive, self._sayAlive
-        )
-
-    def _listen(self, bytesReceived: int, looks: int) -> None:
-        """
-        See whether anything has come since the last look.
-        """
-        looks = 0 if self.bytesReceived != bytesReceived else looks + 1
-        if looks >= LOOKS:
-            self._fail(PeerVanished())
-            return
-        self._silenceCall = self._clock.callLater(
-            self._limits.deadPeer / LOOKS, self._listen, self.bytesReceived, looks
         )
 
 

@@ -41,6 +41,7 @@ from gomux._limits import TokenBucket
 from gomux._scheduler import Scheduler
 from gomux._stream import Stream
 from gomux._turns import DONE, TURN_TIME
+from gomux._watch import Watch
 from gomux._window import Growth
 from gomux.error import (
     ConnectionClosed,
@@ -67,10 +68,6 @@ _WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
 
 #: For how long to leave the frames of a peer that opens streams too fast, in seconds.
 REST = 0.002
-
-#: How often a blocked carrier is looked at, as a part of the time allowed: a
-#: reactor that stood still for long sees one look, not the whole time, pass.
-LOOKS = 12
 
 #: How many frames are handled before the clock is looked at.
 FEW = 8
@@ -121,7 +118,7 @@ class MuxProtocol(Protocol):
     _drainCall: IDelayedCall | None = None
     _closeCall: IDelayedCall | None = None
     _keepaliveCall: IDelayedCall | None = None
-    _stallCall: IDelayedCall | None = None
+    _stallWatch: Watch | None = None
     bytesReceived = 0
     # Received and sent by the time of the last read.
     _moved = 0
@@ -351,8 +348,11 @@ class MuxProtocol(Protocol):
         self._carrier.registerProducer(self._scheduler)
         self._sentAt = self._clock.seconds()
         self._keepaliveCall = self._clock.callLater(limits.keepalive, self._keepAlive)
-        self._stallCall = self._clock.callLater(
-            limits.writeStall / LOOKS, self._look, 0, 0
+        self._stallWatch = Watch(
+            self._clock,
+            limits.writeStall,
+            self._writeProgress,
+            lambda: self._fail(WriteStalled()),
         )
 
     def dataReceived(self, data: bytes) -> None:
@@ -451,14 +451,11 @@ class MuxProtocol(Protocol):
             self._carrierLost()
 
     def _carrierLost(self) -> None:
-        for call in (
-            self._drainCall,
-            self._closeCall,
-            self._keepaliveCall,
-            self._stallCall,
-        ):
+        for call in (self._drainCall, self._closeCall, self._keepaliveCall):
             if call is not None and call.active():
                 call.cancel()
+        if self._stallWatch is not None:
+            self._stallWatch.stop()
         if self._reason is None:
             self._reason = self._reasonOf(self._carrierReason)
         self._ending = deque(self._streams.values())
@@ -848,21 +845,13 @@ class MuxProtocol(Protocol):
                 self._scheduler.control(0, Flag.KEEPALIVE)
         self._keepaliveCall = self._clock.callLater(wait, self._keepAlive)
 
-    def _look(self, batches: int, looks: int) -> None:
+    def _writeProgress(self) -> object:
         """
-        See whether the carrier still takes what we send.
+        @return: what stays the same only while the carrier takes nothing of what
+            there is to send.
         """
         scheduler = self._scheduler
-        if not scheduler.paused or scheduler.batches != batches:
-            looks = 0
-        elif looks + 1 >= LOOKS:
-            self._fail(WriteStalled())
-            return
-        else:
-            looks += 1
-        self._stallCall = self._clock.callLater(
-            self._limits.writeStall / LOOKS, self._look, scheduler.batches, looks
-        )
+        return scheduler.batches if scheduler.paused else object()
 
 
 def errorOf(reason: Failure) -> str:
