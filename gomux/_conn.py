@@ -30,6 +30,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gomux._deadline import Deadline
 from gomux._stream import Stream
 from gomux.error import (
     ConnectionClosed,
@@ -74,63 +75,6 @@ class _Write:
         self.result = result
 
 
-class _Deadline:
-    """
-    A time after which calls fail.
-    """
-
-    def __init__(self, clock: IReactorTime, passed: Callable[[], None]) -> None:
-        """
-        @param clock: has the time.
-        @param passed: called, also from within L{set}, when the time has come.
-        """
-        self._clock = clock
-        self._passed = passed
-        self._time: float | None = None
-        self._call: IDelayedCall | None = None
-        self._stopped = False
-
-    @property
-    def passed(self) -> bool:
-        """
-        Whether calls fail now.
-        """
-        return self._time is not None and self._clock.seconds() >= self._time
-
-    def set(self, time: float | None) -> None:
-        """
-        @param time: in seconds of the clock; C{None} for never.
-        """
-        self._cancel()
-        self._time = time
-        if self._stopped:
-            return
-        if self.passed:
-            self._passed()
-        elif time is not None:
-            self._call = self._clock.callLater(
-                time - self._clock.seconds(), self._expire
-            )
-
-    def _expire(self) -> None:
-        self._call = None
-        # Adding up times may have lost a little.
-        self._time = self._clock.seconds()
-        self._passed()
-
-    def stop(self) -> None:
-        """
-        Wake nobody any more: nobody can wait any more.
-        """
-        self._stopped = True
-        self._cancel()
-
-    def _cancel(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Conn(Protocol):
     """
@@ -172,8 +116,8 @@ class Conn(Protocol):
         self._full = False
         self._closed = False
         self._goneCall: IDelayedCall | None = None
-        self._readDeadline = _Deadline(clock, self._readsExpired)
-        self._writeDeadline = _Deadline(clock, self._writesExpired)
+        self._readDeadline = Deadline(clock, self._readsExpired)
+        self._writeDeadline = Deadline(clock, self._writesExpired)
 
     def __repr__(self) -> str:
         return f"<Conn over {self.transport!r}>"
