@@ -14,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gomux.tunnel import TunnelLimits
+    from _typeshed import DataclassInstance
 
 # Marks what does without something with a limit of 0.
 _MAY_BE_OFF = {"mayBeOff": True}
@@ -137,7 +137,7 @@ def isAllowed(limit: Field[Any], value: float) -> bool:
     return 0 < value < inf or (value == 0 and bool(limit.metadata.get("mayBeOff")))
 
 
-def requireAllowed(limits: Limits | TunnelLimits) -> None:
+def requireAllowed(limits: DataclassInstance) -> None:
     """
     See that all limits of one kind are such that one can work with them.
 
