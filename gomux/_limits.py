@@ -185,6 +185,13 @@ class TokenBucket:
         self.tokens -= 1
         return True
 
+    @property
+    def wait(self) -> float:
+        """
+        For how long no event is allowed, in seconds after the last one.
+        """
+        return max(0.0, (1 - self.tokens) / self._rate)
+
     def giveBack(self) -> None:
         """
         Count one event less: what was taken for one was none.

@@ -66,7 +66,8 @@ if TYPE_CHECKING:
 _DATA = int(Flag.DATA)
 _WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
 
-#: For how long to leave the frames of a peer that opens streams too fast, in seconds.
+#: For how long at least to leave the frames of a peer that opens streams too fast, in
+#: seconds: what it may open then goes together.
 REST = 0.002
 
 #: How many frames are handled before the clock is looked at.
@@ -704,8 +705,9 @@ class MuxProtocol(Protocol):
                 "streams go on coming, and what was said about others is not read"
             )
         self._opens.take(self._clock.seconds())
-        if self._opens.tokens < 1:
-            self._openedTooFast()
+        wait = self._opens.wait
+        if wait:
+            self._openedTooFast(wait)
         self._peerNextID = max(self._peerNextID, streamID + 2)
         if self._draining or self._peerStreams >= self._limits.maxStreams:
             self._scheduler.refuse(streamID)
@@ -718,11 +720,13 @@ class MuxProtocol(Protocol):
         stream = self._streams[streamID] = Stream(self, streamID)
         stream.makeConnection(protocol)
 
-    def _openedTooFast(self) -> None:
+    def _openedTooFast(self, wait: float) -> None:
         """
-        Leave what comes next for a while.
+        Leave what comes next for a while, but do not put the end off for long.
+
+        @param wait: until the next stream is allowed, in seconds.
         """
-        self._rest = REST
+        self._rest = REST if self._carrierGone else max(REST, wait)
         if not self._hasRested:
             self._hasRested = True
             _log.info(

@@ -108,6 +108,19 @@ class TokenBucketTests(SynchronousTestCase):
             bucket.take(0)
         self.assertEqual([bucket.take(1e6) for _ in range(6)], [True] * 5 + [False])
 
+    def test_wait(self) -> None:
+        """
+        It tells when the next event is allowed.
+        """
+        bucket = TokenBucket(10, 2)
+        bucket.take(5)
+        self.assertEqual(bucket.wait, 0)
+        bucket.take(5.05)
+        self.assertAlmostEqual(bucket.wait, 0.05)
+        self.assertFalse(bucket.take(5.08))
+        self.assertAlmostEqual(bucket.wait, 0.02)
+        self.assertTrue(bucket.take(5.11))
+
     def test_largeTime(self) -> None:
         """
         The time that it begins at makes no difference.
@@ -158,15 +171,16 @@ class LimitTests(SynchronousTestCase):
         A peer may open C{openBurst} streams at once; the next one waits, and so
         does all that comes after it.
         """
-        rig = Rig(limits=Limits(openBurst=20, openRate=1e-6))
+        rig = Rig(limits=Limits(openBurst=20, openRate=2))
         self.openMany(rig, 21)
         rig.send(0, Flag.DATA, b"later")
-        rig.clock.advance(REST / 2)
+        rig.clock.pump([0.1] * 4)
         self.assertEqual(len(rig.streams.made), 20)
         self.assertEqual(rig.streams.made[0].received, b"")
-        for _ in range(3):
-            rig.clock.advance(REST)
+        rig.clock.advance(0.1)
+        rig.run()
         self.assertEqual(len(rig.streams.made), 21)
+        rig.clock.pump([0.1] * 6)
         self.assertEqual(rig.streams.made[0].received, b"later")
         self.assertIsNone(rig.reason())
 
@@ -205,17 +219,20 @@ class LimitTests(SynchronousTestCase):
 
     def test_openThenGone(self) -> None:
         """
-        What came before the carrier was lost is handled at the same rate, and
-        then ends with it.
+        What came before the carrier was lost is handled little by little too, but
+        in the end at more than that rate; and then ends with it.
         """
-        rig = Rig(limits=Limits(openBurst=20, openRate=10 / REST))
+        rig = Rig(limits=Limits(openBurst=20, openRate=1))
         self.openMany(rig, 50)
         closed = rig.mux.whenClosed()
         rig.peerCarrier.abortConnection()
         rig.run()
         self.assertEqual(rig.mux.streamCount, 20)
+        rig.clock.advance(1)
+        rig.run()
+        self.assertEqual(rig.mux.streamCount, 21)
         self.assertNoResult(closed)
-        for _ in range(10):
+        for _ in range(30):
             rig.clock.advance(REST)
             rig.run()
         self.assertIsInstance(self.successResultOf(closed), Truncated)
