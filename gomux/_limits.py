@@ -34,7 +34,8 @@ class Limits:
     @ivar openRate: how many streams a second a peer may open in the long run.
         Those beyond wait, and with them all else that it sends on that mux.
 
-    @ivar openBurst: how many streams it may open at once.
+    @ivar openBurst: how many streams a peer may open at once, before C{openRate}
+        holds.
 
     @ivar maxWindow: how far the receive window of one stream may grow from
         the 131072 bytes that the protocol starts it with.
@@ -53,13 +54,15 @@ class Limits:
     @ivar resetRate: how many streams a second a peer may open and close again
         before anything was written to them, in the long run.
 
-    @ivar resetBurst: how many such streams it may open and close at once.
+    @ivar resetBurst: how many such streams a peer may open and close at once, before
+        C{resetRate} holds.
 
     @ivar ignoredRate: how many frames without any effect a peer may send a
         second in the long run: empty data, keepalives, unknown flags, frames
         for streams that were never opened, window updates of nothing.
 
-    @ivar ignoredBurst: how many such frames it may send at once.
+    @ivar ignoredBurst: how many such frames a peer may send at once, before
+        C{ignoredRate} holds.
 
     @ivar keepalive: after how long without sending anything a Keepalive frame
         is sent.
