@@ -44,7 +44,6 @@ class Carrier(DirectTransport):
         @param timeout: see L{gomux.Limits.carrierTimeout}.
         """
         super().__init__(transport)
-        self._isPaused = False
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             if ISystemHandle.providedBy(transport):
@@ -63,17 +62,13 @@ class Carrier(DirectTransport):
         """
         Read nothing until L{resumeReading}; some that was read before may come.
         """
-        if not self._isPaused:
-            self._isPaused = True
-            cast(IPushProducer, self.transport).pauseProducing()
+        cast(IPushProducer, self.transport).pauseProducing()
 
     def resumeReading(self) -> None:
         """
         Read again.
         """
-        if self._isPaused:
-            self._isPaused = False
-            cast(IPushProducer, self.transport).resumeProducing()
+        cast(IPushProducer, self.transport).resumeProducing()
 
 
 def layersOf(transport: Any) -> Iterator[Any]:

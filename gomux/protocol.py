@@ -9,7 +9,7 @@ The carrier is always read.  Backpressure is the windows' business: a stream
 that is not read gets no credit, and everything else that a peer can make us
 keep has a limit in L{Limits}.  Two peers that stopped reading while their
 writes are blocked would wait for each other for ever.  It is left unread only
-while frames of two reads wait for a later turn of the reactor, because others
+while frames that have come wait for a later turn of the reactor, because others
 are to have theirs: that waits for no peer.
 """
 
@@ -366,9 +366,7 @@ class MuxProtocol(Protocol):
         self.bytesReceived += size
         self._carrier.received(size)
         self._parser.receive(data)
-        if self._behind:
-            self._carrier.pauseReading()
-        else:
+        if not self._behind:
             self.factory.turns.begin(self._takeFrames)
 
     def _takeFrames(self, until: float) -> float:
@@ -418,10 +416,8 @@ class MuxProtocol(Protocol):
         moved = self.bytesReceived + scheduler.bytesSent
         self.factory.busyPoll.moved(moved - self._moved)
         self._moved = moved
-        if left != DONE:
-            self._behind = True
-        elif self._behind:
-            self._catchUp()
+        if (left == DONE) is self._behind:
+            self._fallBehind(left != DONE)
         return left
 
     def _canWait(self) -> bool:
@@ -430,12 +426,14 @@ class MuxProtocol(Protocol):
         """
         return self._parser.pending > 0 and self._carrier.canWait
 
-    def _catchUp(self) -> None:
+    def _fallBehind(self, behind: bool) -> None:
         """
-        All frames that waited for their turn have had it.
+        Read nothing while frames that have come wait for their turn.
         """
-        self._behind = False
-        if self._carrierGone:
+        self._behind = behind
+        if behind:
+            self._carrier.pauseReading()
+        elif self._carrierGone:
             self._carrierLost()
         else:
             self._carrier.resumeReading()
