@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from struct import Struct
 
 from cryptography.exceptions import InvalidTag
@@ -33,6 +34,9 @@ KEY_SIZE = 32
 PREFIX_SIZE = 16
 NONCE_SIZE = 24
 TAG_SIZE = 16
+
+#: For how many keys at most what derives their subkeys is kept.
+KEYS_KEPT = 64
 
 _NONCE_START = b"\x00\x00\x00\x00"
 _COUNTER_END = 1 << 64
@@ -111,6 +115,17 @@ class Subkeys:
         )
 
 
+@lru_cache(maxsize=KEYS_KEPT)
+def subkeysOf(key: bytes) -> Subkeys:
+    """
+    Share what derives the subkeys of a key: each connection of a stranger would
+    else cost a cipher, and each mux keep one.  Not for several threads.
+
+    @param key: 32 bytes.
+    """
+    return Subkeys(key)
+
+
 class Sealer:
     """
     Seals the frames of one direction of one mux, each with the next nonce of
@@ -134,7 +149,7 @@ class Sealer:
             prefix = os.urandom(PREFIX_SIZE)
         self.prefix = prefix
         self._next = counter
-        self._encrypt = ChaCha20Poly1305(Subkeys(key).derive(prefix)).encrypt
+        self._encrypt = ChaCha20Poly1305(subkeysOf(key).derive(prefix)).encrypt
 
     def seal(self, fields: bytes, payload: bytes | memoryview) -> tuple[bytes, bytes]:
         """
@@ -180,8 +195,9 @@ class Opener:
         """
         @param key: 32 bytes.
         """
-        self._subkeys = Subkeys(key)
-        self._useSubkeyOf(bytes(PREFIX_SIZE))
+        self._subkeys = subkeysOf(key)
+        # No frame has this one: there is no subkey before the first.
+        self._prefix = b""
 
     def _useSubkeyOf(self, prefix: bytes) -> None:
         self._prefix = prefix
@@ -222,7 +238,7 @@ class SequencedOpener:
         """
         self._prefix = prefix
         self._next = counter
-        self._decrypt = ChaCha20Poly1305(Subkeys(key).derive(prefix)).decrypt
+        self._decrypt = ChaCha20Poly1305(subkeysOf(key).derive(prefix)).decrypt
 
     def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
         """

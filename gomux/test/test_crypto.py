@@ -13,12 +13,14 @@ from nacl.bindings import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._crypto import (
+    KEYS_KEPT,
     Opener,
     Sealer,
     SequencedOpener,
     Subkeys,
     deriveKey,
     openWithAny,
+    subkeysOf,
 )
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
 
@@ -91,6 +93,32 @@ class DraftTests(SynchronousTestCase):
         subkeys = Subkeys(KEY)
         for nonce in (bytes(16), b"\xff" * 16, bytes(16), bytes(range(16))):
             self.assertEqual(subkeys.derive(nonce), Subkeys(KEY).derive(nonce))
+
+    def test_subkeysShared(self) -> None:
+        """
+        What derives them is shared by all that have the same key, and by nobody
+        else; it is kept for a limited number of keys.
+        """
+        other = bytes(32)
+        self.assertIs(subkeysOf(KEY), subkeysOf(bytes(KEY)))
+        self.assertNotEqual(
+            subkeysOf(KEY).derive(bytes(16)), subkeysOf(other).derive(bytes(16))
+        )
+        for i in range(2 * KEYS_KEPT):
+            subkeysOf(i.to_bytes(32, "big"))
+        self.assertEqual(subkeysOf.cache_info().currsize, KEYS_KEPT)
+
+    def test_openersOfOneKey(self) -> None:
+        """
+        Those that share it do not disturb each other.
+        """
+        ends = [(Sealer(KEY), Opener(KEY)) for _ in range(3)]
+        for i in range(3):
+            for sealer, opener in ends:
+                header, sealed = sealer.seal(bytes(9), b"%d" % i)
+                self.assertEqual(opener.open(header, sealed), b"%d" % i)
+        (sealer, _), (_, opener), _ = ends
+        self.assertEqual(opener.open(*sealer.seal(bytes(9), b"again")), b"again")
 
     def test_aead(self) -> None:
         """
