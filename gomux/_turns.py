@@ -24,7 +24,7 @@ from twisted.logger import Logger
 
 #: For how long frames of one peer are handled, or streams ended, before others in
 #: the reactor have their turn, in seconds.  One frame is handled in any case.
-TURN_TIME = 0.0002
+TURN_TIME = 0.00015
 
 #: Does some work, until some time, by the clock.  Returns how long to leave the
 #: rest, in seconds, which mostly is 0: until others had their turn; L{DONE} if there
