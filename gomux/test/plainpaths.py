@@ -31,6 +31,7 @@ from gomux._frame import HEADER_SIZE, Frame, FrameParser, _sealedSize, unpackFie
 from gomux._output import Output
 from gomux._scheduler import IOutput, Scheduler
 from gomux._stream import IStreamMux, Stream
+from gomux._turns import DONE
 from gomux._window import Growth, ReceiveWindow
 from gomux.error import GomuxError, NonceExhausted
 from gomux.protocol import MuxProtocol
@@ -248,7 +249,7 @@ def activateAsBulk(self: Scheduler, stream: IOutput, fresh: bool = True) -> None
     _activate(self, stream, False)
 
 
-def takeSilently(self: MuxProtocol, until: float) -> bool:
+def takeSilently(self: MuxProtocol, until: float) -> float:
     # As the mux's own, but whoever has something to say is not told to wait for
     # the end, and so nothing is sent there; and no frames are left for later.
     try:
@@ -261,7 +262,7 @@ def takeSilently(self: MuxProtocol, until: float) -> bool:
                 self._scheduler.pump()
     except GomuxError as error:
         self._fail(error)
-    return True
+    return DONE
 
 
 def sleepAlways(self: BusyPoll, size: int) -> None:
