@@ -121,3 +121,4 @@ class Turns:
             work = self._waiting.popleft()
             while self._do(work, float("inf")) != DONE:
                 pass
+        self._trigger = None

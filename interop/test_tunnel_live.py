@@ -279,7 +279,7 @@ class FetchTests(TunnelTestCase):
         """
         web = await self.serveFiles(64 * MIB)
         server, client, address = await self.forwarding(web)
-        await self.fetch(address, self.large)
+        await self.fetch(address, self.small)
         before = await self.settled(server, client)
         await self.fetchFiles(address)
         await until(
