@@ -13,7 +13,7 @@ from bench import limits, table, tunnels
 from bench.calm import STOLEN, Patience
 from bench.processes import BenchError
 from bench.results import TABLES, Results, fallen, machine, record, recorded
-from bench.workloads import ALL, SHORT, SHORT_SCALE, Measured, Workload, isThere
+from bench.workloads import ALL, OTHERS, SHORT, SHORT_SCALE, Measured, Workload, isThere
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -79,10 +79,12 @@ def run(
         sides = [side for side in workload.sides if isThere(side)]
         for side in set(workload.sides) - set(sides):
             progress(f"{workload.name}: {side} is not here")
-        results.addLimits(limits.measure(scale))
+        results.limits[workload.name] = limits.measure(scale)
         for _ in range(min(repeat, workload.repeats)):
             stolen, measured = patience.calmest(partial(turn, workload, sides, scale))
             results.addRound(workload, measured, stolen)
+        for side in set(sides) & set(OTHERS):
+            results.others[side] = tunnels.describe(side)
     return results
 
 
@@ -116,9 +118,8 @@ def write() -> None:
     Write down the tables of all that is on record.
     """
     parts = ["# Results", "Written by `python -m bench --write`.", f"{machine()}."]
-    if tunnels.isThere("OpenSSH"):
-        parts.append(f"OpenSSH is {tunnels.describe('OpenSSH')}.")
     results = recorded()
+    parts += [f"{name} is {what}." for name, what in sorted(results.others.items())]
     spoiled = [name for name, taken in results.stolen.items() if max(taken) > STOLEN]
     parts.append(
         f"Rounds in which others took more than {STOLEN:.0%} of the CPUs' time were "

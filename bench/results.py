@@ -8,7 +8,7 @@ import json
 import platform
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,21 +32,22 @@ class Results:
     """
     One run.
 
-    @ivar limits: what the machine could do, once for each time it was asked.
+    @ivar limits: by workload, what the machine could do just before it.
     @ivar values: by workload, figure and side what was measured, in order.
     @ivar stolen: by workload, what part of the CPUs' time others took, in each round.
+    @ivar others: what there is to know about other software that was measured.
     """
 
-    limits: dict[str, list[float]] = field(default_factory=dict)
+    limits: dict[str, dict[str, float]] = field(default_factory=dict)
     values: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     stolen: dict[str, list[float]] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
 
-    def addLimits(self, measured: dict[str, float]) -> None:
+    def limit(self, name: str) -> list[float]:
         """
-        Add what the machine can do.
+        Return what the machine could do, each time it was asked.
         """
-        for name, value in measured.items():
-            self.limits.setdefault(name, []).append(value)
+        return [measured[name] for measured in self.limits.values()]
 
     def addRound(
         self, workload: Workload, measured: dict[str, Measured], stolen: float
@@ -94,11 +95,10 @@ class Results:
         time.
         """
         ours = self.of(workload, figure, "this")
-        limits = self.limits.get(figure.limit or "", [])
-        if not ours or not limits:
+        if not ours or not figure.limit or not self.limits:
             return None
-        limit = statistics.median(limits)
-        if figure.more and TITLES[figure.limit or ""][1] == "us":
+        limit = statistics.median(self.limit(figure.limit))
+        if figure.more and TITLES[figure.limit][1] == "us":
             limit = 1e6 / limit
         return choose(ours) / limit
 
@@ -146,9 +146,8 @@ def record(results: Results, workloads: list[Workload], short: bool) -> None:
         kept["short"] = ratios(results, workloads)
     else:
         kept["machine"] = machine()
-        kept["limits"] = results.limits
-        kept.setdefault("values", {}).update(results.values)
-        kept.setdefault("stolen", {}).update(results.stolen)
+        for name, what in vars(results).items():
+            kept.setdefault(name, {}).update(what)
     RECORD.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
 
@@ -157,7 +156,7 @@ def recorded() -> Results:
     Return the figures on record.
     """
     kept = json.loads(RECORD.read_text())
-    return Results(kept["limits"], kept["values"], kept.get("stolen", {}))
+    return Results(**{field.name: kept[field.name] for field in fields(Results)})
 
 
 def fallen(results: Results, workloads: list[Workload]) -> list[str]:

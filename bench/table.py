@@ -76,10 +76,9 @@ def groups(
     @return: the titles, and the tables' rows, the first of which is the head.
     """
     limits = [["what", "unit", "measured"]]
-    for name, values in results.limits.items():
-        title, unit = TITLES[name]
-        limits.append([title, unit, spread(values)])
-    if len(limits) > 1:
+    if results.limits:
+        for name, (title, unit) in TITLES.items():
+            limits.append([title, unit, spread(results.limit(name))])
         yield "Limits of this machine", limits
     for group in dict.fromkeys(workload.group for workload in workloads):
         yield group, list(_rows(results, [w for w in workloads if w.group == group]))
