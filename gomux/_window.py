@@ -30,13 +30,23 @@ _WORTH_GROWING = 1.4
 #: With fewer bytes than this on the way, on all streams together, one end of a
 #: path without delay waits for the other.
 _FEW = 196608
+#: What a stream that is alone there needs.
+_ALONE = 2 * INITIAL_WINDOW
 #: With this many streams there is enough on the way even if each has only half a
 #: window.
 _SEVERAL = 3
 #: A windowful that passes faster than this, in seconds, has no delay to fill.
 _NO_DELAY = 0.002
+#: One that takes longer than this, in seconds, has, and not just an end that has
+#: something else to do.
+_DELAY = 0.02
+#: So many windowfuls show which of the two it is if none takes that long.
+_ENOUGH = 4
 #: What is left of the best rate after each windowful that does not reach it.
 _FORGET = 0.9
+#: For how long, in seconds, a windowful that passed so fast on one stream tells that
+#: there is no delay, whatever slows the others down.
+_REMEMBERED = 2.0
 
 
 def credited(window: int, size: int) -> int:
@@ -62,23 +72,42 @@ class Growth:
     @ivar passed: how many bytes all streams of the mux have consumed.
     @ivar best: how fast they were when they were fast, in bytes a second: what
         the path can do, also if somebody just slows it down.
+    @ivar seen: how many windowfuls tell that.
+    @ivar noDelayUntil: until when the path is known to have no delay, in seconds.
     """
 
-    __slots__ = ("maxWindow", "available", "passed", "best")
+    __slots__ = ("maxWindow", "available", "passed", "best", "seen", "noDelayUntil")
 
     def __init__(self, maxWindow: int, maxGrowth: int) -> None:
         self.maxWindow = maxWindow
         self.available = maxGrowth
         self.passed = 0
         self.best = 0.0
+        self.seen = 0
+        self.noDelayUntil = float("-inf")
 
-    def see(self, rate: float) -> None:
+    def see(self, passed: int, elapsed: float, now: float) -> None:
         """
-        A windowful has passed on the mux.
+        A windowful has passed on a stream, all of which waited for credit.
 
-        @param rate: how fast, in bytes a second.
+        @param passed: how many bytes passed on the mux meanwhile.
+        @param elapsed: how long that took, in seconds.
+        @param now: the time in seconds.
         """
+        rate = passed / elapsed if elapsed > 0 else 0.0
         self.best = max(rate, self.best * _FORGET)
+        self.seen += 1
+        # There is never more than a windowful on the way.
+        if 0 < elapsed < _NO_DELAY:
+            self.noDelayUntil = now + _REMEMBERED
+
+    def isFast(self, size: int, now: float) -> bool:
+        """
+        @param size: of a window, in bytes.
+        @param now: the time in seconds.
+        @return: whether the path has no delay that takes such a window to fill.
+        """
+        return now < self.noDelayUntil or size < _NO_DELAY * self.best
 
 
 class ReceiveWindow:
@@ -91,7 +120,7 @@ class ReceiveWindow:
     rate stays the same, the window has reached what the path can use.  On a
     path without delay there is next to nothing to gain, and every byte on the
     way holds up those behind it, so there all streams together get no more than
-    it takes to keep both ends busy.
+    it takes to keep both ends busy, and what is more is taken back.
 
     @ivar size: the window's present size: what the peer may have sent without
         our application having consumed it.
@@ -176,18 +205,20 @@ class ReceiveWindow:
         rate = passed / elapsed if elapsed > 0 else 0.0
         isFirst = self._rate is None
         if not isFirst:
-            growth.see(onMux / elapsed if elapsed > 0 else 0.0)
+            growth.see(onMux, elapsed, now)
         self._since = now
         self._before = growth.passed
         self._passed = 0
         more = min(self.size, growth.maxWindow - self.size, growth.available)
-        isFast = self.size < _NO_DELAY * growth.best
+        isFast = growth.isFast(self.size, now)
+        isSure = elapsed > _DELAY or growth.seen >= _ENOUGH
+        self.kept = 0
         if isFast and onMux >= _SEVERAL * passed:
-            self._shrink(growth)
+            self._shrink(INITIAL_WINDOW, growth)
             self.kept = MAX_HELD
-        else:
-            self.kept = 0
-        if onMux > _FEW and (isFirst or isFast):
+        elif isFast and self.size > _ALONE:
+            self._shrink(_ALONE, growth)
+        if onMux > _FEW and (isFirst or isFast or not isSure):
             more = 0
         if more <= 0 or rate <= (self._rate or 0.0) * _WORTH_GROWING:
             self._rate = self._rate or 0.0
@@ -199,17 +230,18 @@ class ReceiveWindow:
         self.available += more
         return more
 
-    def _shrink(self, growth: Growth) -> None:
+    def _shrink(self, size: int, growth: Growth) -> None:
         """
-        Take back what the window had grown by: that much of what is consumed
-        next is not given back.
+        Take back what the window has grown by, down to some size: that much of what
+        is consumed next is not given back.
         """
-        self.held -= self.size - INITIAL_WINDOW
-        self.release(growth)
+        less = self.size - size
+        self.held -= less
+        growth.available += less
+        self.size = size
 
     def release(self, growth: Growth) -> None:
         """
         The stream has ended: what its window had grown by is free for others.
         """
-        growth.available += self.size - INITIAL_WINDOW
-        self.size = INITIAL_WINDOW
+        self._shrink(INITIAL_WINDOW, growth)

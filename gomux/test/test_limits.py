@@ -274,7 +274,7 @@ class LimitTests(SynchronousTestCase):
         for i in range(streams):
             window = openedWindow(rig)
             wait = 1.0
-            for _ in range(12):
+            for _ in range(6):
                 todo = window.size
                 wait /= 2
                 while todo > 0:
