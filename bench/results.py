@@ -8,7 +8,7 @@ import json
 import platform
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ def recorded() -> Results:
     Return the figures on record.
     """
     kept = json.loads(RECORD.read_text())
-    return Results(**{field.name: kept[field.name] for field in fields(Results)})
+    return Results(**{name: kept[name] for name in vars(Results())})
 
 
 def fallen(results: Results, workloads: list[Workload]) -> list[str]:

@@ -143,6 +143,19 @@ class GrowthTests(SynchronousTestCase):
             todo -= 16384
         return grown
 
+    def transfer(
+        self, window: ReceiveWindow, growth: Growth, size: int, rate: float
+    ) -> None:
+        """
+        Have some data come at some rate, be consumed at once, and be given credit for.
+        """
+        self.now += size / rate
+        size = min(size, window.available)
+        window.received(size)
+        given = window.consumed(size)
+        if given:
+            window.grow(given, self.now, growth)
+
     def test_faster(self) -> None:
         """
         The window doubles for as long as that makes the stream faster.
@@ -219,12 +232,7 @@ class GrowthTests(SynchronousTestCase):
             self.stream(window, growth, rate)
         self.assertEqual(window.size, 8 * INITIAL_WINDOW)
         for _ in range(200):
-            size = min(32768, window.available)
-            self.now += 32768 / 1e9
-            window.received(size)
-            given = window.consumed(size)
-            if given:
-                window.grow(given, self.now, growth)
+            self.transfer(window, growth, 32768, 1e9)
             self.assertEqual(window.available + window.held, window.size)
         self.assertEqual(window.size, 2 * INITIAL_WINDOW)
         self.assertEqual(growth.available, (1 << 30) - INITIAL_WINDOW)
@@ -251,10 +259,7 @@ class GrowthTests(SynchronousTestCase):
         windows = [ReceiveWindow() for _ in range(4)]
         for _ in range(16):
             for window in windows:
-                self.now += 65536 / rate
-                window.received(65536)
-                given = window.consumed(65536)
-                window.grow(given, self.now, growth)
+                self.transfer(window, growth, 65536, rate)
                 self.assertLessEqual(window.held, 65536)
                 self.assertGreaterEqual(window.available, 65536)
         return windows
@@ -285,13 +290,8 @@ class GrowthTests(SynchronousTestCase):
         sent = 0
         for step in range(60):
             for window in windows if step > 10 else [first]:
-                size = min(32768, window.available)
-                sent += size if window is first else 0
-                self.now += 32768 / 1e9
-                window.received(size)
-                given = window.consumed(size)
-                if given:
-                    window.grow(given, self.now, growth)
+                sent += min(32768, window.available) if window is first else 0
+                self.transfer(window, growth, 32768, 1e9)
             self.assertEqual(first.available + first.held, first.size)
             if step == 10:
                 self.assertEqual(first.size, 2 * INITIAL_WINDOW)
@@ -307,9 +307,7 @@ class GrowthTests(SynchronousTestCase):
         window = self.share(1e9)[0]
         growth = Growth(1 << 30, 1)
         for _ in range(16):
-            self.now += 65536 / 1e9
-            window.received(32768)
-            window.grow(window.consumed(32768), self.now, growth)
+            self.transfer(window, growth, 32768, 5e8)
         self.assertEqual(window.kept, 0)
         self.assertLessEqual(window.held, 32768)
 
