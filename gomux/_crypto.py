@@ -166,7 +166,7 @@ class Sealer:
             raise NonceExhausted()
         self._next = count + 1
         tail = _counter.pack(count)
-        header = b"".join((fields, self.prefix, tail))
+        header = fields + self.prefix + tail
         return header, self._encrypt(_NONCE_START + tail, payload, header)
 
     def sealLast(self, fields: bytes) -> tuple[bytes, bytes]:
@@ -180,7 +180,7 @@ class Sealer:
             raise NonceExhausted()
         self._next = _COUNTER_END
         tail = _counter.pack(_LAST_COUNTER)
-        header = b"".join((fields, self.prefix, tail))
+        header = fields + self.prefix + tail
         return header, self._encrypt(_NONCE_START + tail, b"", header)
 
 

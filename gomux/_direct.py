@@ -170,13 +170,14 @@ class DirectTransport:
         except OSError:
             # The kernel is full; else the error shows again when the reactor tries.
             sent = 0
+        if sent == sum(map(len, parts)):
+            return
         rest = []
         for part in parts:
             if sent < len(part):
                 rest.append(part[sent:])
             sent = max(0, sent - len(part))
-        if rest:
-            self._leave(rest)
+        self._leave(rest)
 
     def _leave(self, parts: list[bytes]) -> None:
         """

@@ -174,22 +174,23 @@ class FrameParser:
         if self._start:
             return self._finishFrame()
         piece = self._piece
+        if not piece:
+            return None
         offset = self._offset
+        size = len(piece)
         body = offset + HEADER_SIZE
-        if body <= len(piece):
+        if body <= size:
             header = piece[offset:body]
-            streamID, length, flag = _fields.unpack_from(header)
+            streamID, length, flag = unpackFields(header)
             end = body + _sealedSize(length, flag)
-            if end <= len(piece):
-                self._offset = end
-                return (
-                    streamID,
-                    length,
-                    flag,
-                    self._open(header, memoryview(piece)[body:end]),
-                )
-        if offset < len(piece):
-            self._start += memoryview(piece)[offset:]
+            if end <= size:
+                sealed = memoryview(piece)[body:end]
+                if end < size:
+                    self._offset = end
+                else:
+                    self._drop()
+                return streamID, length, flag, self._open(header, sealed)
+        self._start += memoryview(piece)[offset:]
         self._drop()
         return None
 
@@ -201,7 +202,7 @@ class FrameParser:
         if not self._fill(HEADER_SIZE):
             return None
         header = bytes(start[:HEADER_SIZE])
-        streamID, length, flag = _fields.unpack_from(header)
+        streamID, length, flag = unpackFields(header)
         if not self._fill(HEADER_SIZE + _sealedSize(length, flag)):
             return None
         # The view must be gone before the buffer can change its size.

@@ -44,12 +44,12 @@ class Output:
         pieces = self._pieces
         offset = self._offset
         first = pieces[0]
+        if len(first) == size and not offset:
+            pieces.popleft()
+            return first
         if len(first) - offset > size:
             self._offset = offset + size
             return memoryview(first)[offset : offset + size]
-        if not offset and len(first) == size:
-            pieces.popleft()
-            return first
         parts: list[bytes | memoryview] = []
         while size:
             part = memoryview(pieces[0])[offset : offset + size]

@@ -60,14 +60,15 @@ class IOutput(Protocol):
     streamID: int
     queued: bool
 
-    def sendable(self) -> bool:
+    def sendable(self) -> int:
         """
-        @return: whether there is data, and window for it.
+        @return: how many bytes of data there are, as far as there is window for them.
         """
 
-    def takeOutput(self, limit: int) -> bytes | memoryview:
+    def takeOutput(self, size: int) -> bytes | memoryview:
         """
-        @return: the next data, at most C{limit} bytes, taken out of the window.
+        @param size: at least 1, and no more than is L{sendable}.
+        @return: so many bytes of the next data, taken out of the window.
         """
 
     def outputTaken(self) -> None:
@@ -81,11 +82,12 @@ class Scheduler:
     """
     Writes the frames of one mux to its carrier, in a fair order.
 
-    @ivar batches: how many times something was written.
     @ivar bytesSent: how many bytes were written.
     @ivar paused: whether the carrier has asked not to be written to.
     @ivar urgent: whether something waits that should not wait for the rest of
         what is being received.
+    @ivar expectsPump: whether L{pump} is going to be called soon, without C{wake}; for
+        who calls it to set.
     @ivar stopped: whether nothing will be written any more.
     """
 
@@ -121,12 +123,11 @@ class Scheduler:
         self._bulk: deque[IOutput] = deque()
         # How much fresh data went out since the last turn of a bulk stream.
         self._freshBytes = 0
-        self._bulkTurn = False
         self._pumping = False
+        self.expectsPump = False
         self.urgent = False
         self.stopped = False
         self.paused = sealer is None
-        self.batches = 0
         self.bytesSent = 0
         if sealer is not None:
             self._sealer = sealer
@@ -144,11 +145,11 @@ class Scheduler:
         Whether there is nothing that could be written now.
         """
         return not (
-            self._control
+            self._bulk
+            or self._fresh
+            or self._control
             or self._refusals
             or self._credits
-            or self._fresh
-            or self._bulk
         )
 
     def start(self, sealer: Sealer) -> None:
@@ -220,7 +221,7 @@ class Scheduler:
         self._credits.pop(streamID, None)
 
     def _wakeUp(self) -> None:
-        if not self._pumping and not self.paused:
+        if not (self._pumping or self.expectsPump or self.paused):
             self._wake()
 
     def pump(self) -> None:
@@ -258,26 +259,23 @@ class Scheduler:
         try:
             isAll = self._addControl(parts, CONTROL_FRAMES)
             size = OVERHEAD * len(parts) // 2
-            while isAll and size < BATCH_SIZE:
-                stream = self._nextStream()
-                if stream is None:
-                    break
-                if not stream.sendable():
-                    stream.queued = False
-                    continue
-                size += OVERHEAD + self._addData(parts, stream)
-                served.append(stream)
+            if isAll:
+                size += self._addData(parts, served, BATCH_SIZE - size)
         except NonceExhausted:
             parts += sealLastFrame(self._sealer)
             self._writeLast(parts)
             raise
         if not parts:
             return
-        self.batches += 1
         self.bytesSent += size
         self._write(parts)
         for stream in served:
             stream.outputTaken()
+            # Asked only now: its producer may just have given it more.
+            if stream.sendable():
+                self._bulk.append(stream)
+            else:
+                stream.queued = False
 
     def _addControl(self, parts: list[bytes], limit: float) -> bool:
         """
@@ -298,28 +296,32 @@ class Scheduler:
                 credit -= size
         return not (self._control or self._refusals or self._credits)
 
-    def _nextStream(self) -> IOutput | None:
+    def _addData(self, parts: list[bytes], served: list[IOutput], room: int) -> int:
+        """
+        Give streams their turns.
+
+        @param parts: what to add their frames to.
+        @param served: what to add the streams to.
+        @param room: how many bytes of frames to add, or some more.
+        @return: how many there were.
+        """
         fresh, bulk = self._fresh, self._bulk
-        self._bulkTurn = bool(bulk) and (not fresh or self._freshBytes >= MAX_LENGTH)
-        if self._bulkTurn:
-            return bulk.popleft()
-        return fresh.popleft() if fresh else None
-
-    def _addData(self, parts: list[bytes], stream: IOutput) -> int:
-        """
-        Give a stream its turn, and queue it for another if it has more.
-
-        @return: how many bytes of data it sent.
-        """
-        payload = stream.takeOutput(MAX_LENGTH)
-        size = len(payload)
-        parts += sealFrame(self._sealer, stream.streamID, size, _DATA, payload)
-        self._freshBytes = 0 if self._bulkTurn else self._freshBytes + size
-        if stream.sendable():
-            self._bulk.append(stream)
-        else:
-            stream.queued = False
-        return size
+        added = 0
+        while (fresh or bulk) and added < room:
+            isBulk = not fresh or (bulk and self._freshBytes >= MAX_LENGTH)
+            stream = bulk.popleft() if isBulk else fresh.popleft()
+            size = stream.sendable()
+            if not size:
+                stream.queued = False
+                continue
+            if size > MAX_LENGTH:
+                size = MAX_LENGTH
+            payload = stream.takeOutput(size)
+            parts += sealFrame(self._sealer, stream.streamID, size, _DATA, payload)
+            self._freshBytes = 0 if isBulk else self._freshBytes + size
+            added += OVERHEAD + size
+            served.append(stream)
+        return added
 
     def finish(self) -> None:
         """

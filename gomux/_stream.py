@@ -692,20 +692,22 @@ class Stream:
 
     # Output, for the scheduler
 
-    def sendable(self) -> bool:
+    def sendable(self) -> int:
         """
-        @return: whether there is output, and window for all or enough of it.
+        @return: how many bytes of output there are, as far as there is window for
+            them; 0 if that is neither for all nor for enough of them.
         """
         size = self._output.size
         available = self.sendWindow
-        return size > 0 and (available >= size or available >= SMALLEST_FRAME)
+        if size <= available:
+            return size
+        return available if available >= SMALLEST_FRAME else 0
 
-    def takeOutput(self, limit: int) -> bytes | memoryview:
+    def takeOutput(self, size: int) -> bytes | memoryview:
         """
-        @return: the next output, at most C{limit} bytes, taken out of the
-            window.
+        @param size: at least 1, and no more than is L{sendable}.
+        @return: so many bytes of the next output, taken out of the window.
         """
-        size = min(limit, self._output.size, self.sendWindow)
         self.sendWindow -= size
         return self._output.take(size)
 
@@ -742,6 +744,8 @@ class Stream:
         Send the end that was asked for, unless output or a producer that may
         have some is ahead of it.
         """
+        if self._life is _LIVE and self._write is _WRITE_OPEN:
+            return
         if self._output.size or self._producerPaused:
             return
         if self._producer is not None and not self._streaming:

@@ -103,8 +103,6 @@ class MuxProtocol(Protocol):
     _draining = False
     _closing = False
     _carrierGone = False
-    # Whether what there is to send is about to be sent, without a call for it.
-    _willPump = False
     # Whether frames that have come wait for a later turn of the reactor.
     _behind = False
     # How long they are to wait at least, in seconds.
@@ -377,15 +375,14 @@ class MuxProtocol(Protocol):
         @return: how long to leave them, or that there are none left.
         """
         scheduler = self._scheduler
-        parser = self._parser
-        seconds = self._clock.seconds
+        nextFrame = self._parser.nextFrame
         handled = 0
         left = DONE
         self._rest = 0.0
-        self._willPump = True
+        scheduler.expectsPump = True
         try:
             while self._reason is None:
-                frame = parser.nextFrame()
+                frame = nextFrame()
                 if frame is None:
                     break
                 self._frameReceived(frame)
@@ -396,7 +393,7 @@ class MuxProtocol(Protocol):
                     self._rest
                     or (
                         (handled % FEW == 0 or len(frame[3]) >= LARGE)
-                        and seconds() >= until
+                        and self._clock.seconds() >= until
                     )
                 ) and self._canWait():
                     left = self._rest
@@ -410,7 +407,7 @@ class MuxProtocol(Protocol):
                 self.getCarrier().abortConnection()
             raise
         finally:
-            self._willPump = False
+            scheduler.expectsPump = False
         if not scheduler.paused:
             scheduler.pump()
         moved = self.bytesReceived + scheduler.bytesSent
@@ -549,15 +546,16 @@ class MuxProtocol(Protocol):
 
         @param write: the stream's method.
         """
-        if self._willPump or self._clock.seconds() - self._sentAt < TURN_TIME:
+        scheduler = self._scheduler
+        if scheduler.expectsPump or self._clock.seconds() - self._sentAt < TURN_TIME:
             write(data)
             return
-        self._willPump = True
+        scheduler.expectsPump = True
         try:
             write(data)
         finally:
-            self._willPump = False
-        self._scheduler.pump()
+            scheduler.expectsPump = False
+        scheduler.pump()
 
     def activate(self, stream: Stream, fresh: bool) -> None:
         """
@@ -578,10 +576,11 @@ class MuxProtocol(Protocol):
         """
         window = stream.receiveWindow
         assert window is not None, "there was input"
-        # Without credit soon, the peer must wait for us.
-        isShort = window.available * 2 <= window.size and not window.kept
         credit = window.consumed(size)
         if credit and stream.streamID in self._streams:
+            # Without it soon, the peer must wait for us.
+            available = window.available - credit
+            isShort = available * 2 <= window.size and not window.kept
             credit += window.grow(credit, self._clock.seconds(), self._growth)
             self._scheduler.credit(stream.streamID, credit, isShort)
 
@@ -610,7 +609,7 @@ class MuxProtocol(Protocol):
             stopFactory(self._opened.pop(stream.streamID))
 
     def _wake(self) -> None:
-        if self._soonCall is None and (not self._willPump or self._soon):
+        if self._soonCall is None:
             self._soonCall = self._clock.callLater(0, self._runSoon)
 
     def _runSoon(self) -> None:
@@ -853,7 +852,7 @@ class MuxProtocol(Protocol):
             there is to send.
         """
         scheduler = self._scheduler
-        return scheduler.batches if scheduler.paused else object()
+        return scheduler.bytesSent if scheduler.paused else object()
 
 
 def errorOf(reason: Failure) -> str:

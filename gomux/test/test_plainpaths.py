@@ -397,11 +397,18 @@ class PathTests(PlainTestCase):
             rig.sent()
             for recorder in recorders:
                 recorder.stream.write(bytes(size))
-            before = rig.mux._scheduler.batches
+            batches: list[list[bytes]] = []
+            write = rig.mux._carrier.writeSequence
+
+            def note(parts: list[bytes]) -> None:
+                batches.append(parts)
+                write(parts)
+
+            self.patch(rig.mux._carrier, "writeSequence", note)
             rig.mux._scheduler.pump()
-            batches = rig.mux._scheduler.batches - before
+            count = len(batches)
             self.assertEqual(len(rig.sentData()), 4 * size)
-            return batches
+            return count
 
         return look
 

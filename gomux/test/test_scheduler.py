@@ -29,11 +29,10 @@ class Output:
         self.window = 1 << 30
         self.taken = 0
 
-    def sendable(self) -> bool:
-        return self.size > 0 and self.window > 0
+    def sendable(self) -> int:
+        return min(self.size, self.window)
 
-    def takeOutput(self, limit: int) -> bytes:
-        size = min(self.size, limit, self.window)
+    def takeOutput(self, size: int) -> bytes:
         self.size -= size
         self.window -= size
         return bytes(size)
@@ -124,7 +123,6 @@ class SchedulerTests(SynchronousTestCase):
             self.scheduler.activate(Output(streamID, 100))
         self.scheduler.pump()
         self.assertEqual(len(self.writes), 1)
-        self.assertEqual(self.scheduler.batches, 1)
         self.assertEqual(self.scheduler.bytesSent, len(self.writes[0]))
 
     def test_nothing(self) -> None:
@@ -352,6 +350,34 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual(self.woken, 1)
         self.scheduler.pump()
         self.assertEqual(output.taken, 1)
+
+    def test_again(self) -> None:
+        """
+        A stream that had its turn, and then has something to send again, stands in a
+        queue again.
+        """
+        output = Output(0, 10)
+        for size in (10, 20):
+            output.size = size
+            self.scheduler.activate(output)
+            self.scheduler.pump()
+            self.assertEqual(self.frames(), [(0, Flag.DATA, size)])
+
+    def test_refilledOnce(self) -> None:
+        """
+        What a stream is given when it has had its turn is sent by the pump that is
+        running, without the stream being activated.
+        """
+
+        class Refilled(Output):
+            def outputTaken(stream) -> None:
+                super().outputTaken()
+                stream.size = 20 * (stream.taken == 1)
+
+        self.scheduler.activate(Refilled(0, 10))
+        self.scheduler.pump()
+        self.assertEqual(self.frames(), [(0, Flag.DATA, 10), (0, Flag.DATA, 20)])
+        self.assertTrue(self.scheduler.idle)
 
     def test_nestedPump(self) -> None:
         """
