@@ -257,17 +257,15 @@ class Scheduler:
         parts: list[bytes] = []
         served: list[IOutput] = []
         try:
-            isAll = self._addControl(parts, CONTROL_FRAMES)
-            size = OVERHEAD * len(parts) // 2
-            if isAll:
-                size += self._addData(parts, served, BATCH_SIZE - size)
+            if self._addControl(parts, CONTROL_FRAMES):
+                self._addData(parts, served)
         except NonceExhausted:
             parts += sealLastFrame(self._sealer)
             self._writeLast(parts)
             raise
         if not parts:
             return
-        self.bytesSent += size
+        self.bytesSent += sum(map(len, parts))
         self._write(parts)
         for stream in served:
             stream.outputTaken()
@@ -296,18 +294,16 @@ class Scheduler:
                 credit -= size
         return not (self._control or self._refusals or self._credits)
 
-    def _addData(self, parts: list[bytes], served: list[IOutput], room: int) -> int:
+    def _addData(self, parts: list[bytes], served: list[IOutput]) -> None:
         """
         Give streams their turns.
 
         @param parts: what to add their frames to.
         @param served: what to add the streams to.
-        @param room: how many bytes of frames to add, or some more.
-        @return: how many there were.
         """
         fresh, bulk = self._fresh, self._bulk
         added = 0
-        while (fresh or bulk) and added < room:
+        while (fresh or bulk) and added < BATCH_SIZE:
             isBulk = not fresh or (bulk and self._freshBytes >= MAX_LENGTH)
             stream = bulk.popleft() if isBulk else fresh.popleft()
             size = stream.sendable()
@@ -321,7 +317,6 @@ class Scheduler:
             self._freshBytes = 0 if isBulk else self._freshBytes + size
             added += OVERHEAD + size
             served.append(stream)
-        return added
 
     def finish(self) -> None:
         """
@@ -338,8 +333,7 @@ class Scheduler:
     def _writeLast(self, parts: list[bytes]) -> None:
         self.stop()
         if parts:
-            size = sum(map(len, parts))
-            self.bytesSent += size
+            self.bytesSent += sum(map(len, parts))
             self._write(parts)
 
     def stop(self) -> None:
