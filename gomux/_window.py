@@ -176,7 +176,7 @@ class ReceiveWindow:
         """
         held = self.held + size
         due = held - self.kept
-        if due <= 0 or (not self.kept and due * 4 < self.size and due < MAX_HELD):
+        if due <= 0 or (not self.kept and due * 4 <= self.size and due <= MAX_HELD):
             self.held = held
             return 0
         self.held = held - due

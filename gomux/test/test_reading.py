@@ -53,10 +53,10 @@ class ReadTests(SynchronousTestCase):
         """
         What the application has had is given back, in batches.
         """
-        self.rig.send(0, Flag.DATA, bytes(32767))
+        self.rig.send(0, Flag.DATA, bytes(32768))
         self.assertEqual(self.credit(), 0)
         self.rig.send(0, Flag.DATA, bytes(1))
-        self.assertEqual(self.credit(), 32768)
+        self.assertEqual(self.credit(), 32769)
 
     def test_creditAfterEnd(self) -> None:
         """

@@ -66,14 +66,22 @@ class ReceiveWindowTests(SynchronousTestCase):
 
     def test_batched(self) -> None:
         """
-        What is consumed is given back when it is a quarter of the window.
+        What is consumed is given back when it is more than a quarter of the window.
         """
         self.window.received(100000)
-        self.assertEqual(self.window.consumed(32767), 0)
+        self.assertEqual(self.window.consumed(32768), 0)
         self.assertEqual(self.window.available, 31072)
-        self.assertEqual(self.window.consumed(1), 32768)
-        self.assertEqual(self.window.available, 31072 + 32768)
+        self.assertEqual(self.window.consumed(1), 32769)
+        self.assertEqual(self.window.available, 31072 + 32769)
         self.assertEqual(self.window.held, 0)
+
+    def test_framesTogether(self) -> None:
+        """
+        In a window of four frames or more, two of them are given back together.
+        """
+        self.window.size = self.window.available = 262144
+        self.window.received(131072)
+        self.assertEqual([self.window.consumed(65536) for _ in (1, 2)], [0, 131072])
 
     def test_held(self) -> None:
         """
@@ -90,7 +98,7 @@ class ReceiveWindowTests(SynchronousTestCase):
                     consumed += piece
                     given += window.consumed(piece)
                     self.assertEqual(consumed - given, window.held)
-                    self.assertLess(window.held, MAX_HELD)
+                    self.assertLessEqual(window.held, MAX_HELD)
 
     def test_conserved(self) -> None:
         """
