@@ -21,7 +21,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from gomux import Limits, MuxFactory, MuxProtocol
 
-ROUNDS = 15
+ROUNDS = 60
 FRAME = bytes(65536)
 SMALL = bytes(64)
 WRITE = bytes(128)
