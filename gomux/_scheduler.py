@@ -270,7 +270,7 @@ class Scheduler:
         for stream in served:
             stream.outputTaken()
             # Asked only now: its producer may just have given it more.
-            if stream.sendable():
+            if stream.sendable() and not self.stopped:
                 self._bulk.append(stream)
             else:
                 stream.queued = False

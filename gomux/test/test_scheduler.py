@@ -379,6 +379,20 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual(self.frames(), [(0, Flag.DATA, 10), (0, Flag.DATA, 20)])
         self.assertTrue(self.scheduler.idle)
 
+    def test_stoppedInTurn(self) -> None:
+        """
+        Nothing is kept of a stream that stops it all when it has had its turn.
+        """
+
+        class Stopper(Output):
+            def outputTaken(stream) -> None:
+                self.scheduler.stop()
+
+        self.scheduler.activate(Stopper(0, 1 << 20))
+        self.scheduler.pump()
+        self.assertEqual(len(self.frames()), 1)
+        self.assertTrue(self.scheduler.idle)
+
     def test_nestedPump(self) -> None:
         """
         A stream that writes when told that there is room is served by the pump

@@ -1,0 +1,137 @@
+"""
+How many steps of Python's interpreter a frame takes, and in which functions: a number
+that depends neither on the machine nor on what else it does.
+
+    python -m bench.steps [STREAMS]
+
+Prints what a 64 KiB frame and its credit take in both muxes together, where so many
+streams, by default one, are sent as much as they take; and what each of the two frames
+of an echo of 64 bytes takes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol
+from zope.interface import implementer
+
+from bench.frame import FRAME, Pair, amongOthers
+
+#: How many rounds are counted, and how many go before, until windows have grown.
+ROUNDS, WARM_UP = 300, 2000
+
+#: How many functions are shown.
+SHOWN = 25
+
+
+@implementer(IPushProducer)
+class Writer:
+    """
+    Writes frames to a stream for as long as it takes them.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._paused = False
+        stream.registerProducer(self, True)
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        while not self._paused:
+            self._stream.write(FRAME)
+
+    def stopProducing(self) -> None:
+        pass
+
+
+class Steps:
+    """
+    Counts steps.
+
+    @ivar steps: how many there were, by function.
+    @ivar calls: how many calls there were, by function.
+    """
+
+    def __init__(self) -> None:
+        self.steps: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
+
+    def count(self, run: Callable[[], object], times: int) -> None:
+        """
+        Count what a number of calls take.
+        """
+        sys.settrace(self._trace)
+        for _ in range(times):
+            run()
+        sys.settrace(None)
+
+    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        module = frame.f_globals["__name__"]
+        # What stands in for a reactor and a connection is not counted.
+        if module.startswith("gomux."):
+            name = f"{module}.{frame.f_code.co_name}"
+            self.calls[name] += event == "call"
+            self.steps[name] += event == "opcode"
+        return self._trace
+
+    def show(self, what: str, frames: float) -> None:
+        """
+        @param what: what was counted.
+        @param frames: how many there were of it.
+        """
+        steps, calls = self.steps.total() / frames, self.calls.total() / frames
+        print(f"{what}: {steps:.0f} steps in {calls:.1f} calls")
+        for name, count in self.steps.most_common(SHOWN):
+            print(f"  {count / frames:6.1f} in {self.calls[name] / frames:4.2f} {name}")
+
+
+def bulk(streams: int) -> None:
+    """
+    Frames one way, and their credit back.
+    """
+    pair = Pair(Protocol)
+    writers = [Writer(pair.open()) for _ in range(streams)]
+    pair.settle()
+    for writer in writers:
+        writer.resumeProducing()
+
+    def one() -> None:
+        pair.clock.run()
+        pair.hand(pair.client, pair.server)
+        pair.hand(pair.server, pair.client)
+
+    for _ in range(WARM_UP // streams + 10):
+        one()
+    steps = Steps()
+    before = pair.server.bytesReceived
+    steps.count(one, ROUNDS // streams + 1)
+    frames = (pair.server.bytesReceived - before) / len(FRAME)
+    steps.show(f"64 KiB and its credit, {streams} streams", frames)
+
+
+def small() -> None:
+    """
+    An echo, which is two frames.
+    """
+    echo = amongOthers(1)
+    for _ in range(WARM_UP):
+        echo()
+    steps = Steps()
+    steps.count(echo, ROUNDS)
+    steps.show("64 bytes", 2 * ROUNDS)
+
+
+if __name__ == "__main__":
+    bulk(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    small()
