@@ -12,10 +12,10 @@ sealed only then, so their nonces follow the order on the wire.
 Streams with something to send stand in one of two queues.  One that had
 nothing to send before joins the I{fresh} queue; once it has had a turn and has
 more, or has waited for window, it joins the I{bulk} queue, and there the streams
-take turns.  The
-fresh queue goes first, so a small write does not wait for other streams'
-megabytes, but for each frame's worth of fresh data one bulk stream gets its
-turn, so many small writers cannot starve a large one.
+take turns.  The fresh queue goes first, and in batches of its own, so a small
+write does not wait for other streams' megabytes, nor for a frame of them to be
+sealed; but for each frame's worth of fresh data there is one of bulk, so many
+small writers cannot starve a large one.
 
 One turn is one frame of up to L{MAX_LENGTH} bytes.  A stream with more than
 that to send always fills its turn, so turns are fair in bytes: this is deficit
@@ -296,16 +296,21 @@ class Scheduler:
 
     def _addData(self, parts: list[bytes], served: list[IOutput]) -> None:
         """
-        Give streams their turns.
+        Give streams their turns, either fresh ones or bulk ones: what is fresh does
+        not wait for bulk to be sealed.
 
         @param parts: what to add their frames to.
         @param served: what to add the streams to.
         """
         fresh, bulk = self._fresh, self._bulk
+        isBulk = bool(bulk) and (not fresh or self._freshBytes >= MAX_LENGTH)
+        queue = bulk if isBulk else fresh
+        room = BATCH_SIZE
+        if bulk and not isBulk:
+            room = min(room, MAX_LENGTH - self._freshBytes)
         added = 0
-        while (fresh or bulk) and added < BATCH_SIZE:
-            isBulk = not fresh or (bulk and self._freshBytes >= MAX_LENGTH)
-            stream = bulk.popleft() if isBulk else fresh.popleft()
+        while queue and added < room:
+            stream = queue.popleft()
             size = stream.sendable()
             if not size:
                 stream.queued = False

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from gomux._crypto import Opener, Sealer
-from gomux._frame import Flag, FrameParser
+from gomux._frame import OVERHEAD, Flag, FrameParser
 from gomux._scheduler import BATCH_SIZE, CONTROL_FRAMES, Scheduler
 from gomux._turns import TURN_TIME
 from gomux.error import GomuxError, LimitExceeded, NonceExhausted
@@ -228,6 +228,19 @@ class SchedulerTests(SynchronousTestCase):
         self.room = 1
         self.scheduler.resumeProducing()
         self.assertEqual(self.frames()[0], (6, Flag.DATA, 10))
+
+    def test_smallWriteAlone(self) -> None:
+        """
+        Nor does it wait for a frame of theirs to be sealed; what else is new leaves
+        with it.
+        """
+        for streamID in (0, 2, 4):
+            self.scheduler.activate(Output(streamID, 65536), fresh=False)
+        for streamID in (6, 8):
+            self.scheduler.activate(Output(streamID, 10))
+        self.scheduler.pump()
+        sizes = [len(written) for written in self.writes]
+        self.assertEqual(sizes, [2 * (OVERHEAD + 10)] + 3 * [OVERHEAD + 65536])
 
     def test_smallWritersDoNotStarve(self) -> None:
         """
