@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from bench import abuses, table
 from bench.abuses import Abuse
 from bench.calm import calmSlices
 from bench.peers import PSK
-from bench.processes import CPUS, BenchError, Process, favour, python
+from bench.processes import BenchError, Process, favour, python, wakefulCPUs
 from bench.table import number
 from gomux._crypto import Opener, Sealer, deriveKey
 from gomux._frame import Flag, FrameParser, sealFrame
@@ -288,9 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     favour(1)
     rows = [HEAD]
-    with ExitStack() as stack:
-        for cpu in range(CPUS):
-            stack.enter_context(python("awake", str(cpu)))
+    with wakefulCPUs():
         for abuse in options.abuses:
             rounds = measure(abuse, options.repeat, options.seconds, options.gap)
             rows.append(row(abuse, rounds))

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -172,3 +173,14 @@ def python(module: str, *arguments: str) -> Process:
     Start a module of this package.
     """
     return Process([sys.executable, "-m", f"bench.{module}", *arguments])
+
+
+@contextmanager
+def wakefulCPUs() -> Iterator[None]:
+    """
+    Keep all CPUs from going to sleep meanwhile: see L{bench.awake}.
+    """
+    with ExitStack() as stack:
+        for cpu in range(CPUS):
+            stack.enter_context(python("awake", str(cpu)))
+        yield
