@@ -32,6 +32,9 @@ _WORTH_GROWING = 1.4
 _FEW = 196608
 #: What a stream that is alone there needs.
 _ALONE = 2 * INITIAL_WINDOW
+#: What it makes do with beside others, which wait for what it has on the way: with a
+#: frame less it moves a tenth less.
+_BESIDE_OTHERS = 196608
 #: With this many streams there is enough on the way even if each has only half a
 #: window.
 _SEVERAL = 3
@@ -45,7 +48,8 @@ _ENOUGH = 4
 #: What is left of the best rate after each windowful that does not reach it.
 _FORGET = 0.9
 #: For how long, in seconds, a windowful that passed so fast on one stream tells that
-#: there is no delay, whatever slows the others down.
+#: there is no delay, whatever slows the others down; and for how long there are others
+#: once there were some.
 _REMEMBERED = 2.0
 
 
@@ -74,9 +78,16 @@ class Growth:
         the path can do, also if somebody just slows it down.
     @ivar seen: how many windowfuls tell that.
     @ivar noDelayUntil: until when the path is known to have no delay, in seconds.
+    @ivar served: the window of the stream that was the last to consume something.
+    @ivar changes: how often that was another one than before.
+    @ivar sharedUntil: until when more than one stream is taken to be active, in
+        seconds.
     """
 
-    __slots__ = ("maxWindow", "available", "passed", "best", "seen", "noDelayUntil")
+    __slots__ = (
+        *("maxWindow", "available", "passed", "best", "seen", "noDelayUntil"),
+        *("served", "changes", "sharedUntil"),
+    )
 
     def __init__(self, maxWindow: int, maxGrowth: int) -> None:
         self.maxWindow = maxWindow
@@ -84,7 +95,9 @@ class Growth:
         self.passed = 0
         self.best = 0.0
         self.seen = 0
-        self.noDelayUntil = float("-inf")
+        self.noDelayUntil = self.sharedUntil = float("-inf")
+        self.served: ReceiveWindow | None = None
+        self.changes = 0
 
     def see(self, passed: int, elapsed: float, now: float) -> None:
         """
@@ -120,7 +133,8 @@ class ReceiveWindow:
     rate stays the same, the window has reached what the path can use.  On a
     path without delay there is next to nothing to gain, and every byte on the
     way holds up those behind it, so there all streams together get no more than
-    it takes to keep both ends busy, and what is more is taken back.
+    it takes to keep both ends busy, a little less while there are others to hold
+    up, and what is more is taken back.
 
     @ivar size: the window's present size: what the peer may have sent without
         our application having consumed it.
@@ -140,6 +154,7 @@ class ReceiveWindow:
         "_passed",
         "_since",
         "_before",
+        "_changes",
         "_rate",
     )
 
@@ -149,9 +164,11 @@ class ReceiveWindow:
         self.held = 0
         self.kept = 0
         self._passed = 0
-        # When the windowful began, and what had passed on the mux by then.
+        # When the windowful began, and what had passed on the mux by then, in how
+        # many pieces.
         self._since = 0.0
         self._before = 0
+        self._changes = 0
         # How fast the stream was when the window last grew; none before the
         # first windowful.
         self._rate: float | None = None
@@ -195,6 +212,7 @@ class ReceiveWindow:
         if not self._since:
             self._since = now
             self._before = growth.passed
+            self._changes = growth.changes
         growth.passed += passed
         self._passed += passed
         if self._passed < self.size:
@@ -206,21 +224,30 @@ class ReceiveWindow:
         isFirst = self._rate is None
         if not isFirst:
             growth.see(onMux, elapsed, now)
+        if growth.changes != self._changes:
+            growth.sharedUntil = now + _REMEMBERED
         self._since = now
         self._before = growth.passed
+        self._changes = growth.changes
         self._passed = 0
         more = min(self.size, growth.maxWindow - self.size, growth.available)
         isFast = growth.isFast(self.size, now)
         isSure = elapsed > _DELAY or growth.seen >= _ENOUGH
+        enough = _BESIDE_OTHERS if now < growth.sharedUntil else _ALONE
         self.kept = 0
         if isFast and onMux >= _SEVERAL * passed:
             self._shrink(INITIAL_WINDOW, growth)
             self.kept = MAX_HELD
-        elif isFast and self.size > _ALONE:
-            self._shrink(_ALONE, growth)
-        if onMux > _FEW and (isFirst or isFast or not isSure):
+        elif isFast and self.size > enough:
+            self._shrink(enough, growth)
+        if isFast:
+            more = min(more, enough - self.size)
+        # The others, for which it had shrunk, are gone.
+        isBack = isFast and INITIAL_WINDOW < self.size < enough
+        if not isBack and onMux > _FEW and (isFirst or isFast or not isSure):
             more = 0
-        if more <= 0 or rate <= (self._rate or 0.0) * _WORTH_GROWING:
+        isFaster = rate > (self._rate or 0.0) * _WORTH_GROWING
+        if more <= 0 or not (isBack or isFaster):
             self._rate = self._rate or 0.0
             return 0
         # The first windowful waited for no credit: its rate is that of a burst.
@@ -245,3 +272,5 @@ class ReceiveWindow:
         The stream has ended: what its window had grown by is free for others.
         """
         self._shrink(INITIAL_WINDOW, growth)
+        if growth.served is self:
+            growth.served = None

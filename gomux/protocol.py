@@ -576,12 +576,16 @@ class MuxProtocol(Protocol):
         """
         window = stream.receiveWindow
         assert window is not None, "there was input"
+        growth = self._growth
+        if growth.served is not window:
+            growth.served = window
+            growth.changes += 1
         credit = window.consumed(size)
         if credit and stream.streamID in self._streams:
             # Without it soon, the peer must wait for us.
             available = window.available - credit
             isShort = available * 2 <= window.size and not window.kept
-            credit += window.grow(credit, self._clock.seconds(), self._growth)
+            credit += window.grow(credit, self._clock.seconds(), growth)
             self._scheduler.credit(stream.streamID, credit, isShort)
 
     def streamEnded(self, stream: Stream) -> None:

@@ -4,6 +4,8 @@ Tests for L{gomux._window}.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._window import INITIAL_WINDOW, MAX_HELD, Growth, ReceiveWindow, credited
@@ -245,6 +247,55 @@ class GrowthTests(SynchronousTestCase):
         self.assertEqual(window.size, 2 * INITIAL_WINDOW)
         self.assertEqual(growth.available, (1 << 30) - INITIAL_WINDOW)
         self.assertGreaterEqual(window.held, 0)
+
+    def beside(self, others: Iterable[bool], before: int) -> list[int]:
+        """
+        Have windowfuls of a stream pass, each with or without a little of another.
+
+        @param before: how much of others passes before; if it is much, the window does
+            not grow with the first windowful, but because the stream gets faster.
+        @return: the window's size after each.
+        """
+        window, growth = ReceiveWindow(), Growth(1 << 30, 1 << 30)
+        sizes = []
+        self.transfer(window, growth, 65536, 1e9)
+        growth.passed += before
+        for isBeside in others:
+            growth.changes += 2 * isBeside
+            for _ in range(8):
+                self.transfer(window, growth, 65536, 1e9)
+                self.assertEqual(window.available + window.held, window.size)
+                self.assertEqual(growth.available + window.size, (1 << 30) + (1 << 17))
+            sizes.append(window.size)
+        return sizes
+
+    def test_besideAnother(self) -> None:
+        """
+        A stream on a fast path has a frame less on the way while others consume
+        something now and then, and no byte of credit is lost or made up.
+        """
+        for before in (0, INITIAL_WINDOW):
+            sizes = self.beside([False, True, False, False, True, True], before)
+            self.assertEqual(sizes, [262144] + 5 * [196608])
+
+    def test_aloneAgain(self) -> None:
+        """
+        It gets that back when there were none for a while.
+        """
+        for before in (0, INITIAL_WINDOW):
+            sizes = self.beside([False, True] + 5000 * [False], before)
+            self.assertEqual((sizes[1000], sizes[-1]), (196608, 262144))
+
+    def test_forgetsServed(self) -> None:
+        """
+        Nothing is kept of a stream that has ended.
+        """
+        window, growth = ReceiveWindow(), Growth(1 << 30, 1 << 30)
+        growth.served = window
+        ReceiveWindow().release(growth)
+        self.assertIs(growth.served, window)
+        window.release(growth)
+        self.assertIsNone(growth.served)
 
     def test_fastPathShared(self) -> None:
         """
