@@ -164,8 +164,8 @@ class ReceiveWindow:
         self.held = 0
         self.kept = 0
         self._passed = 0
-        # When the windowful began, and what had passed on the mux by then, in how
-        # many pieces.
+        # When the windowful began, what had passed on the mux by then, and how often
+        # another stream had been served than before.
         self._since = 0.0
         self._before = 0
         self._changes = 0
