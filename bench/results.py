@@ -159,28 +159,29 @@ def recorded() -> Results:
     return Results(**{name: kept[name] for name in vars(Results())})
 
 
-def fallen(results: Results, workloads: list[Workload]) -> list[str]:
+def fallen(results: Results, workloads: list[Workload]) -> dict[str, list[str]]:
     """
     Compare the ratios of a short run with those on record: with the reference's
     if it was there, otherwise with the limits of the run.  What has become slower is
     so in each round; what only seems so, because of what else the machine does, is not
     in the best one.
 
-    @return: what has become too much worse.
+    @return: by workload, what has become too much worse.
     """
     if not RECORD.exists():
-        return []
+        return {}
     before = json.loads(RECORD.read_text()).get("short", {})
     now = ratios(results, workloads, best=True)
     divisor = "Go" if now["Go"] else "limits"
-    worse = []
+    worse: dict[str, list[str]] = {}
     for workload, figure in figuresOf(workloads):
         name = f"{workload.name} {figure.name}"
         old, new = before.get(divisor, {}).get(name), now[divisor].get(name)
         if old is None or new is None:
             continue
         if (new / old if figure.more else old / new) < ENOUGH:
-            worse.append(f"{name}: {new:.3g} of {divisor}, on record {old:.3g}")
+            line = f"{name}: {new:.3g} of {divisor}, on record {old:.3g}"
+            worse.setdefault(workload.name, []).append(line)
     return worse
 
 
