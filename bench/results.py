@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -193,9 +194,12 @@ def machine() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             cpu = line.partition(": ")[2]
+    # Built as the system's mostly are, optimized with profiles, Python is faster.
+    whose = "the system's" if sys.base_prefix == "/usr" else "not the system's"
     cores = len(list(Path("/sys/devices/system/cpu").glob("cpu[0-9]*")))
     return (
         f"{cpu}, {cores} CPUs, {platform.system()} {platform.release()}, "
-        f"{platform.python_implementation()} {platform.python_version()}, "
-        f"Twisted {version('twisted')}, cryptography {version('cryptography')}"
+        f"{platform.python_implementation()} {platform.python_version()} "
+        f"({whose}), Twisted {version('twisted')}, "
+        f"cryptography {version('cryptography')}"
     )
