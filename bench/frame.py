@@ -28,7 +28,7 @@ from gomux._direct import BULK_READ_SIZE
 ROUNDS = 60
 #: Where a process has its memory makes a frame up to a third slower, each time it is
 #: started: so many are, and the best counts.
-PROCESSES = 5
+PROCESSES = 8
 #: How many frames are handed over at once.
 TOGETHER = (1, 4)
 FRAME = bytes(65536)
