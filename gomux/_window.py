@@ -230,24 +230,19 @@ class ReceiveWindow:
         self._before = growth.passed
         self._changes = growth.changes
         self._passed = 0
-        more = min(self.size, growth.maxWindow - self.size, growth.available)
-        isFast = growth.isFast(self.size, now)
-        isSure = elapsed > _DELAY or growth.seen >= _ENOUGH
-        enough = _BESIDE_OTHERS if now < growth.sharedUntil else _ALONE
-        self.kept = 0
-        if isFast and onMux >= _SEVERAL * passed:
-            self._shrink(INITIAL_WINDOW, growth)
-            self.kept = MAX_HELD
-        elif isFast and self.size > enough:
-            self._shrink(enough, growth)
-        if isFast:
-            more = min(more, enough - self.size)
-        # The others, for which it had shrunk, are gone.
-        isBack = isFast and INITIAL_WINDOW < self.size < enough
-        if not isBack and onMux > _FEW and (isFirst or isFast or not isSure):
-            more = 0
         isFaster = rate > (self._rate or 0.0) * _WORTH_GROWING
-        if more <= 0 or not (isBack or isFaster):
+        self.kept = 0
+        if growth.isFast(self.size, now):
+            most = self._fit(onMux >= _SEVERAL * passed, now, growth)
+            # It had shrunk for others, which are gone; or it is alone from the start.
+            isBack = INITIAL_WINDOW < self.size < most
+            isWorth = isBack or (isFaster and onMux <= _FEW)
+        else:
+            most = growth.maxWindow
+            isSure = elapsed > _DELAY or growth.seen >= _ENOUGH
+            isWorth = isFaster and (onMux <= _FEW or (isSure and not isFirst))
+        more = min(self.size, most - self.size, growth.available)
+        if more <= 0 or not isWorth:
             self._rate = self._rate or 0.0
             return 0
         # The first windowful waited for no credit: its rate is that of a burst.
@@ -256,6 +251,22 @@ class ReceiveWindow:
         self.size += more
         self.available += more
         return more
+
+    def _fit(self, isAmongSeveral: bool, now: float, growth: Growth) -> int:
+        """
+        Take back what is of no use on a path without delay.
+
+        @param isAmongSeveral: whether so many streams are active that half a window
+            each will do.
+        @return: what the window may have there.
+        """
+        most = _BESIDE_OTHERS if now < growth.sharedUntil else _ALONE
+        if isAmongSeveral:
+            self._shrink(INITIAL_WINDOW, growth)
+            self.kept = MAX_HELD
+        elif self.size > most:
+            self._shrink(most, growth)
+        return min(most, growth.maxWindow)
 
     def _shrink(self, size: int, growth: Growth) -> None:
         """

@@ -391,6 +391,16 @@ class GrowthTests(SynchronousTestCase):
         self.assertEqual(window.size, 300000)
         self.assertEqual(window.available, 300000)
 
+    def test_maxWindowFastPath(self) -> None:
+        """
+        Nor does it where there is no delay.
+        """
+        most = INITIAL_WINDOW + 1000
+        window, growth = ReceiveWindow(), Growth(most, 1 << 30)
+        for _ in range(5):
+            self.stream(window, growth, 1e9)
+        self.assertEqual(window.size, most)
+
     def test_maxGrowth(self) -> None:
         """
         All windows together grow by no more than C{maxGrowth}.
