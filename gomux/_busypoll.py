@@ -8,10 +8,11 @@ Stay awake while an answer is due.
 A process that waits for a message sleeps, and to wake it takes the system
 longer than all that is done with a small message: some 50 microseconds, more
 where the CPU has gone to sleep with it.  Peers that talk to each other, each
-waiting for the other's answer, pay for that at every turn.  So who was spoken to
-twice within a moment does not go to sleep for such a moment: the reactor goes on
-looking at all that it has to look at, without waiting, and lets other processes
-have the CPU first; but not where one of them keeps it for long.  This is what the
+waiting for the other's answer, pay for that at every turn; and so do those that
+wait for data, or for credit.  So who was spoken to twice within a moment does not
+go to sleep for such a moment: the reactor goes on looking at all that it has to
+look at, without waiting, and lets other processes have the CPU first; but not where
+one of them keeps it for long, nor where it mostly looks in vain.  This is what the
 kernel does, and calls busy polling, for sockets of some network devices.
 """
 
@@ -22,17 +23,12 @@ import time
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-#: What moves more than this, in bytes, from one read of a carrier to the next, in
-#: both directions together, is no message: there is always something to do then,
-#: and no sleep to be spared.
-MESSAGE_SIZE = 8192
-
 #: Who gives way and has to wait for longer than this, in seconds, has not waited for a
 #: peer to answer, but for somebody who computes and would not have kept it from being
 #: woken.
 LONG_TURN = 0.0005
-#: For how long, in seconds, not to stay awake after that, the first time, and at most
-#: where it happens every time.
+#: For how long, in seconds, not to stay awake after that, or after a moment in which
+#: nothing came: the first time, and at most where it happens every time.
 SHORTEST_REST, LONGEST_REST = 0.005, 1.0
 
 # To whoever else wants this CPU, the peer perhaps.
@@ -48,10 +44,7 @@ class BusyPoll:
     Keeps a reactor awake for a moment after a message.
     """
 
-    __slots__ = (
-        *("_clock", "_moment", "_last", "_bulk", "_until", "_call"),
-        *("_rest", "_restUntil"),
-    )
+    __slots__ = ("_clock", "_moment", "_last", "_until", "_call", "_rest", "_restUntil")
 
     def __init__(self, clock: IReactorTime, moment: float) -> None:
         """
@@ -60,31 +53,25 @@ class BusyPoll:
         """
         self._clock = clock
         self._moment = moment
-        # When the last message came, and when the last that was none.
-        self._last = self._bulk = float("-inf")
+        self._last = float("-inf")
         self._until = 0.0
         self._call: IDelayedCall | None = None
         self._rest = SHORTEST_REST
         self._restUntil = float("-inf")
 
-    def moved(self, size: int) -> None:
+    def moved(self) -> None:
         """
         Something came, and whatever it asked for is done.
-
-        @param size: how many bytes were sent and received since the last time.
         """
         now = self._clock.seconds()
-        if size > MESSAGE_SIZE:
-            self._bulk = now
-            return
-        # A clock that stands still is one of a test, and nobody waits for it.
-        if (
-            0 < now - self._last < self._moment < now - self._bulk
-            and now >= self._restUntil
-        ):
+        if self._call is not None:
+            # To stay awake was worth it.
+            self._rest = SHORTEST_REST
             self._until = now + self._moment
-            if self._call is None:
-                self._call = self._clock.callLater(_AT_ONCE, self._look)
+        # A clock that stands still is one of a test, and nobody waits for it.
+        elif 0 < now - self._last < self._moment and now >= self._restUntil:
+            self._until = now + self._moment
+            self._call = self._clock.callLater(_AT_ONCE, self._look)
         self._last = now
 
     def _look(self) -> None:
@@ -92,17 +79,15 @@ class BusyPoll:
         The reactor has looked at everything, and does again at once unless the
         moment is over.
         """
-        self._call = None
         before = self._clock.seconds()
         _giveWay()
         now = self._clock.seconds()
-        if now - before > LONG_TURN:
+        if now - before > LONG_TURN or now >= self._until:
+            self._call = None
             self._restUntil = now + self._rest
             self._rest = min(2 * self._rest, LONGEST_REST)
             return
-        self._rest = SHORTEST_REST
-        if now < self._until:
-            self._call = self._clock.callLater(_AT_ONCE, self._look)
+        self._call = self._clock.callLater(_AT_ONCE, self._look)
 
     def stop(self) -> None:
         """

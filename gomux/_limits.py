@@ -82,8 +82,8 @@ class Limits:
     @ivar silentGrace: how long a server waits for a peer's first frame before
         it opens streams to a peer that has not shown that it holds the key.
 
-    @ivar busyPoll: for how long after a message the process may stay awake for the
-        next one, if that came so soon the last time: it costs some CPU, and a
+    @ivar busyPoll: for how long after something came the process may stay awake for
+        what comes next, if that came so soon the last time: it costs some CPU, and a
         round trip takes half the time.  With 0 it never does.
 
     @ivar handshakeTimeout: in strict mode, how long the handshake may take.

@@ -120,7 +120,6 @@ class MuxProtocol(Protocol):
     _stallWatch: Watch | None = None
     bytesReceived = 0
     # Received and sent by the time of the last read.
-    _moved = 0
     authenticated = False
     # Of the peer's key.
     _name = ""
@@ -410,9 +409,7 @@ class MuxProtocol(Protocol):
             scheduler.expectsPump = False
         if not scheduler.paused:
             scheduler.pump()
-        moved = self.bytesReceived + scheduler.bytesSent
-        self.factory.busyPoll.moved(moved - self._moved)
-        self._moved = moved
+        self.factory.busyPoll.moved()
         if (left == DONE) is self._behind:
             self._fallBehind(left != DONE)
         return left

@@ -265,7 +265,7 @@ def takeSilently(self: MuxProtocol, until: float) -> float:
     return DONE
 
 
-def sleepAlways(self: BusyPoll, size: int) -> None:
+def sleepAlways(self: BusyPoll) -> None:
     pass
 
 

@@ -15,7 +15,6 @@ from gomux import Limits, _busypoll
 from gomux._busypoll import (
     LONG_TURN,
     LONGEST_REST,
-    MESSAGE_SIZE,
     SHORTEST_REST,
     BusyPoll,
 )
@@ -49,16 +48,16 @@ class BusyPollTests(SynchronousTestCase):
         """
         One message by itself is no conversation.
         """
-        self.busyPoll.moved(64)
+        self.busyPoll.moved()
         self.assertFalse(self.isAwake())
 
     def test_second(self) -> None:
         """
         After a second one within a moment the reactor stays awake, for a moment.
         """
-        self.busyPoll.moved(64)
+        self.busyPoll.moved()
         self.clock.advance(MOMENT * 0.9)
-        self.busyPoll.moved(64)
+        self.busyPoll.moved()
         for _ in range(9):
             self.assertTrue(self.isAwake())
             self.clock.advance(MOMENT * 0.1)
@@ -70,10 +69,10 @@ class BusyPollTests(SynchronousTestCase):
         """
         Each further message adds a moment, and no more calls.
         """
-        self.busyPoll.moved(64)
+        self.busyPoll.moved()
         for _ in range(20):
             self.clock.advance(MOMENT * 0.5)
-            self.busyPoll.moved(64)
+            self.busyPoll.moved()
             self.assertTrue(self.isAwake())
             self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
@@ -82,7 +81,7 @@ class BusyPollTests(SynchronousTestCase):
         Messages that come one by one let the reactor sleep in between.
         """
         for _ in range(5):
-            self.busyPoll.moved(64)
+            self.busyPoll.moved()
             self.assertFalse(self.isAwake())
             self.clock.advance(MOMENT * 1.1)
 
@@ -90,12 +89,12 @@ class BusyPollTests(SynchronousTestCase):
         """
         It does not go on trying where the next message came later than it waited.
         """
-        self.busyPoll.moved(64)
+        self.busyPoll.moved()
         self.clock.advance(MOMENT / 2)
-        self.busyPoll.moved(64)
+        self.busyPoll.moved()
         self.clock.advance(MOMENT * 1.1)
         self.clock.advance(0)
-        self.busyPoll.moved(64)
+        self.busyPoll.moved()
         self.assertFalse(self.isAwake())
 
     def test_off(self) -> None:
@@ -104,35 +103,48 @@ class BusyPollTests(SynchronousTestCase):
         """
         self.busyPoll = BusyPoll(self.clock, 0)
         for _ in range(3):
-            self.busyPoll.moved(64)
+            self.busyPoll.moved()
             self.clock.advance(MOMENT / 100)
         self.assertFalse(self.isAwake())
 
-    def test_bulk(self) -> None:
+    def message(self) -> bool:
         """
-        What is no message keeps nobody awake, nor do messages right after it.
+        Have a message come soon after the one before.
+
+        @return: whether the reactor is awake then.
         """
-        for size in (64, MESSAGE_SIZE + 1, 64, 64):
-            self.busyPoll.moved(size)
-            self.clock.advance(MOMENT / 4)
-            self.assertFalse(self.isAwake())
         self.clock.advance(MOMENT / 2)
-        self.busyPoll.moved(MESSAGE_SIZE)
-        self.assertTrue(self.isAwake())
+        self.busyPoll.moved()
+        return self.isAwake()
 
-    def converse(self) -> bool:
+    def rests(self, count: int, passes: float) -> list[float]:
         """
-        Have a message, and an answer.
+        Have messages come one after another, each soon.
 
-        @return: whether the reactor was awake for that.
+        @param count: how often the reactor is to be awake.
+        @param passes: how many seconds pass then without a message.
+        @return: for how long it slept all the same before it was, each time.
         """
-        for _ in range(2):
-            self.clock.advance(MOMENT / 4)
-            self.busyPoll.moved(64)
-        awake = self.isAwake()
-        self.clock.advance(MOMENT * 2)
-        self.clock.advance(0)
-        return awake
+        rests = []
+        for _ in range(count):
+            since = self.clock.seconds()
+            while not self.message():
+                pass
+            rests.append(self.clock.seconds() - since)
+            self.clock.advance(passes)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+        return rests
+
+    def assertRarer(self, rests: list[float]) -> None:
+        """
+        Each time it rests for longer, up to the longest rest.
+        """
+        self.assertLess(rests[0], SHORTEST_REST / 2)
+        self.assertLess(rests[1], SHORTEST_REST * 1.3)
+        for shorter, longer in itertools.pairwise(rests[:6]):
+            self.assertGreater(longer, shorter * 1.3)
+        self.assertLess(max(rests), LONGEST_REST * 1.1)
+        self.assertGreater(min(rests[-3:]), LONGEST_REST * 0.9)
 
     def test_hog(self) -> None:
         """
@@ -140,47 +152,42 @@ class BusyPollTests(SynchronousTestCase):
         sleeps, as whoever is woken does not have to wait so long.  It tries again
         ever more rarely.
         """
-        took = LONG_TURN * 1.1
-        self.patch(_busypoll, "_giveWay", lambda: self.clock.advance(took))
-        rests = []
-        self.assertTrue(self.converse())
-        for _ in range(12):
-            since = self.clock.seconds()
-            while not self.converse():
-                pass
-            rests.append(self.clock.seconds() - since)
-            self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertLess(rests[0], SHORTEST_REST * 3)
-        for shorter, longer in itertools.pairwise(rests[:5]):
-            self.assertGreater(longer, shorter * 1.3)
-        self.assertLess(max(rests), LONGEST_REST * 1.1)
-        self.assertGreater(min(rests[-3:]), LONGEST_REST * 0.9)
-        # Once it is worth it, it is as it was.
-        took = 0.0
-        while not self.converse():
+        self.patch(_busypoll, "_giveWay", lambda: self.clock.advance(LONG_TURN * 1.1))
+        self.assertRarer(self.rests(12, MOMENT / 100))
+
+    def test_vain(self) -> None:
+        """
+        Where nothing comes in the moment that it waits, it sleeps as well, and tries
+        again ever more rarely.
+        """
+        self.assertRarer(self.rests(12, MOMENT * 2))
+
+    def test_worthAgain(self) -> None:
+        """
+        Once something has come while it was awake, it is as it was.
+        """
+        self.rests(12, MOMENT * 2)
+        while not self.message():
             pass
-        self.assertTrue(self.converse())
-        took = LONG_TURN * 1.1
-        self.assertTrue(self.converse())
-        since = self.clock.seconds()
-        while not self.converse():
-            pass
-        self.assertLess(self.clock.seconds() - since, SHORTEST_REST * 3)
+        self.assertTrue(self.message())
+        self.clock.advance(MOMENT * 2)
+        self.assertLess(self.rests(1, MOMENT * 2)[0], SHORTEST_REST * 1.3)
 
     def test_shortTurns(self) -> None:
         """
         A peer that gets the CPU and answers is no such case.
         """
         self.patch(_busypoll, "_giveWay", lambda: self.clock.advance(LONG_TURN * 0.9))
+        self.message()
         for _ in range(9):
-            self.assertTrue(self.converse())
+            self.assertTrue(self.message())
 
     def test_standingClock(self) -> None:
         """
         Tests whose clock stands still do not get calls that they do not know.
         """
         for _ in range(3):
-            self.busyPoll.moved(64)
+            self.busyPoll.moved()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stop(self) -> None:
@@ -189,13 +196,13 @@ class BusyPollTests(SynchronousTestCase):
         anything.
         """
         self.busyPoll.stop()
-        self.busyPoll.moved(64)
+        self.busyPoll.moved()
         self.clock.advance(MOMENT / 2)
-        self.busyPoll.moved(64)
+        self.busyPoll.moved()
         self.busyPoll.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.clock.advance(MOMENT / 2)
-        self.busyPoll.moved(64)
+        self.busyPoll.moved()
         self.assertTrue(self.isAwake())
 
 
@@ -246,12 +253,13 @@ class MuxTests(SynchronousTestCase):
 
     def test_bulk(self) -> None:
         """
-        Where there is much to move they do not.
+        So do both where much is moved: one waits for data, the other for credit.
         """
         pair, recorder = self.pair()
-        for _ in range(5):
-            self.say(pair, recorder, MESSAGE_SIZE)
-            self.assertEqual(self.awake(pair), 0)
+        self.say(pair, recorder, 65536)
+        self.assertEqual(self.awake(pair), 0)
+        self.say(pair, recorder, 65536)
+        self.assertEqual(self.awake(pair), 2)
 
     def test_off(self) -> None:
         """
