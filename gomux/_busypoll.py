@@ -28,7 +28,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 #: woken.
 LONG_TURN = 0.0005
 #: For how long, in seconds, not to stay awake after that, or after a moment in which
-#: nothing came: the first time, and at most where it happens every time.
+#: nothing came: the first time, and at most where it happens again and again.
 SHORTEST_REST, LONGEST_REST = 0.005, 1.0
 
 # To whoever else wants this CPU, the peer perhaps.
@@ -44,7 +44,10 @@ class BusyPoll:
     Keeps a reactor awake for a moment after a message.
     """
 
-    __slots__ = ("_clock", "_moment", "_last", "_until", "_call", "_rest", "_restUntil")
+    __slots__ = (
+        *("_clock", "_moment", "_last", "_until", "_call", "_restUntil"),
+        *("_vainRest", "_turnRest", "_turnAt"),
+    )
 
     def __init__(self, clock: IReactorTime, moment: float) -> None:
         """
@@ -56,8 +59,11 @@ class BusyPoll:
         self._last = float("-inf")
         self._until = 0.0
         self._call: IDelayedCall | None = None
-        self._rest = SHORTEST_REST
         self._restUntil = float("-inf")
+        # How long to rest after the next moment in vain, and the next long turn of
+        # somebody else; and when the last one was.
+        self._vainRest = self._turnRest = SHORTEST_REST
+        self._turnAt = float("-inf")
 
     def moved(self) -> None:
         """
@@ -66,7 +72,7 @@ class BusyPoll:
         now = self._clock.seconds()
         if self._call is not None:
             # To stay awake was worth it.
-            self._rest = SHORTEST_REST
+            self._vainRest = SHORTEST_REST
             self._until = now + self._moment
         # A clock that stands still is one of a test, and nobody waits for it.
         elif 0 < now - self._last < self._moment and now >= self._restUntil:
@@ -82,12 +88,18 @@ class BusyPoll:
         before = self._clock.seconds()
         _giveWay()
         now = self._clock.seconds()
-        if now - before > LONG_TURN or now >= self._until:
-            self._call = None
-            self._restUntil = now + self._rest
-            self._rest = min(2 * self._rest, LONGEST_REST)
-            return
-        self._call = self._clock.callLater(_AT_ONCE, self._look)
+        self._call = None
+        if now - before > LONG_TURN:
+            if now - self._turnAt > 2 * LONGEST_REST:
+                self._turnRest = SHORTEST_REST
+            self._turnAt = now
+            self._restUntil = now + self._turnRest
+            self._turnRest = min(2 * self._turnRest, LONGEST_REST)
+        elif now >= self._until:
+            self._restUntil = now + self._vainRest
+            self._vainRest = min(2 * self._vainRest, LONGEST_REST)
+        else:
+            self._call = self._clock.callLater(_AT_ONCE, self._look)
 
     def stop(self) -> None:
         """

@@ -150,10 +150,25 @@ class BusyPollTests(SynchronousTestCase):
         """
         Where giving way means to wait for somebody else's whole turn, the reactor
         sleeps, as whoever is woken does not have to wait so long.  It tries again
-        ever more rarely.
+        ever more rarely, until that has not happened for a while.
         """
-        self.patch(_busypoll, "_giveWay", lambda: self.clock.advance(LONG_TURN * 1.1))
+        took = LONG_TURN * 1.1
+        self.patch(_busypoll, "_giveWay", lambda: self.clock.advance(took))
         self.assertRarer(self.rests(12, MOMENT / 100))
+        # Something that comes at once in between does not mean that they are gone.
+        took = 0.0
+        while not self.message():
+            pass
+        self.assertTrue(self.message())
+        took = LONG_TURN * 1.1
+        self.clock.advance(MOMENT / 100)
+        self.assertGreater(self.rests(1, MOMENT / 100)[0], LONGEST_REST * 0.9)
+        took = 0.0
+        for _ in range(int(4 * LONGEST_REST / MOMENT) + 10):
+            self.message()
+        took = LONG_TURN * 1.1
+        self.clock.advance(MOMENT / 100)
+        self.assertLess(self.rests(1, MOMENT / 100)[0], SHORTEST_REST * 1.3)
 
     def test_vain(self) -> None:
         """
