@@ -108,14 +108,15 @@ def stillFallen(
     again some more times, when everything else has been: a minute in which the host
     has others to serve is over then, and what has become slower still is.
     """
+    worse = fallen(results, workloads)
     for _ in range(SECOND_LOOKS):
-        worse = fallen(results, workloads)
         if not worse:
             break
         for line in sum(worse.values(), []):
             progress(f"again, for it seems worse: {line}")
         run(results, [w for w in workloads if w.name in worse], 1, scale, patience)
-    return fallen(results, workloads)
+        worse = fallen(results, workloads)
+    return worse
 
 
 def turn(workload: Workload, sides: list[str], scale: float) -> dict[str, Measured]:

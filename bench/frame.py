@@ -139,9 +139,16 @@ class Pair:
         self.client.openStream(self.streams).addCallback(opened.append)
         return opened[0].transport
 
-    def hand(self, source: MuxProtocol, sink: MuxProtocol) -> bool:
+    def take(self, source: MuxProtocol) -> list[bytes]:
+        """
+        @return: what a mux has written since the last time.
+        """
         carrier: Any = source.transport
         written, carrier.written = carrier.written, []
+        return written
+
+    def hand(self, source: MuxProtocol, sink: MuxProtocol) -> bool:
+        written = self.take(source)
         for data in written:
             sink.dataReceived(data)
         return bool(written)
@@ -150,8 +157,7 @@ class Pair:
         """
         Hand over all in one read.
         """
-        carrier: Any = source.transport
-        written, carrier.written = carrier.written, []
+        written = self.take(source)
         started = time.perf_counter()
         read = written[0] if len(written) == 1 else b"".join(written)
         self.joining += time.perf_counter() - started

@@ -41,7 +41,7 @@ _AT_ONCE = 1e-6
 
 class BusyPoll:
     """
-    Keeps a reactor awake for a moment after a message.
+    Keeps a reactor awake for a moment after something came.
     """
 
     __slots__ = (

@@ -234,7 +234,7 @@ class ReceiveWindow:
         self.kept = 0
         if growth.isFast(self.size, now):
             most = self._fit(onMux >= _SEVERAL * passed, now, growth)
-            # It had shrunk for others, which are gone; or it is alone from the start.
+            # The others, for which it had less, are gone.
             isBack = INITIAL_WINDOW < self.size < most
             isWorth = isBack or (isFaster and onMux <= _FEW)
         else:
