@@ -5,10 +5,10 @@ C{twisted.plugins} is not ours: one module is put into it, and there must never
 be an C{__init__.py} under C{twisted/}, for it would hide Twisted itself.
 """
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
-    packages=["gomux", "gomux.test", "twisted.plugins"],
+    packages=[*find_packages(include=["gomux", "gomux.*"]), "twisted.plugins"],
     # Spelled out, this makes an editable install put the checkout on sys.path.
     # Left out, it becomes an import hook, and Twisted looks for plugins in
     # sys.path only: "twistd gomux" would be unknown.

@@ -50,7 +50,7 @@ PROGRAMS = {
 
 GO_PEER = "gomux-go-peer"
 
-#: Modules of interop/ that must be there, those that take longest first; any
+#: Modules of interop/test/ that must be there, those that take longest first; any
 #: other C{test_*.py} runs too.
 EXPECTED = [
     *("test_matrix", "test_readme", "test_tunnel_live", "test_faults_network"),
@@ -63,17 +63,23 @@ LANES = 2
 #: What runs once more without any fast path, what takes longest first: the tests of
 #: what arrives and how it ends.  Those of how it goes, frame by frame, cannot.
 PLAIN = [
-    ["interop.test_matrix.ThisWithBlockingTests"],
-    ["interop.test_matrix.ThisWithGoTests"],
-    ["gomux.test.test_model"],
-    ["gomux.test.test_conformance"],
+    ["interop.test.test_matrix.ThisWithBlockingTests"],
+    ["interop.test.test_matrix.ThisWithGoTests"],
+    ["gomux.test.mux.test_model"],
+    ["gomux.test.mux.test_conformance"],
     [
-        f"gomux.test.test_{name}"
-        for name in (
-            *("recordings", "fuzz", "attacks", "violations", "strict", "strict_rules"),
-            *("gated", "half_close", "producers", "tcp", "tunnel", "starttls"),
-            *("conn", "session", "plainpaths"),
-        )
+        "gomux.test.session",
+        "gomux.test.test_fuzz",
+        "gomux.test.test_plainpaths",
+        "gomux.test.tunnel.test_tunnel",
+        "gomux.test.wire.test_strict",
+        *(
+            f"gomux.test.mux.test_{name}"
+            for name in (
+                *("attacks", "gated", "half_close", "producers", "recordings"),
+                *("starttls", "strict_rules", "tcp", "violations"),
+            )
+        ),
     ],
 ]
 
@@ -277,6 +283,13 @@ def lint(gate: Gate) -> None:
     gate.single("lint", "ruff", "check", ".")
 
 
+def imports(gate: Gate) -> None:
+    """
+    The rooms of the package import downwards only; see pyproject.toml.
+    """
+    gate.single("imports", "lint-imports", "--no-cache")
+
+
 def types(gate: Gate) -> None:
     cache = str(gate.temporary / "mypy")
     gate.single("types", "mypy", "--cache-dir", cache, limit=300)
@@ -333,17 +346,17 @@ def inLanes(jobs: Iterable[Callable[[], None]]) -> None:
 
 def interop(gate: Gate) -> None:
     """
-    Each module of interop/, which has the README's commands too; each class
+    Each module of interop/test/, which has the README's commands too; each class
     of tests is a leg, for instance this project with the Go reference.
     """
-    found = {path.stem for path in (ROOT / "interop").glob("test_*.py")}
+    found = {path.stem for path in (ROOT / "interop" / "test").glob("test_*.py")}
 
     def run(module: str) -> None:
         heading = f"interop {module}"
         ok, output = gate.execute(
             heading,
             *("trial", "--temp-directory", str(gate.temporary / module)),
-            f"interop.{module}",
+            f"interop.test.{module}",
             limit=400,
         )
         with gate.lock:
@@ -427,7 +440,7 @@ Step = Callable[[Gate], None]
 #: All steps, in order: rounds of lanes of steps.  The lanes of a round run beside each
 #: other, and so the benchmark has one for itself.
 ROUNDS: list[list[list[Step]]] = [
-    [[format, lint, types], [docs, news]],
+    [[format, lint, imports, types], [docs, news]],
     [[bench]],
     [[tests], [packages, fuzz]],
     [[interop]],

@@ -51,7 +51,7 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(list(PRELOADED))
 
 #: Where the limits are, as a class of each.
-LIMITS = {"gomux/_limits.py": "Limits", "gomux/tunnel.py": "TunnelLimits"}
+LIMITS = {"gomux/limits.py": "Limits", "gomux/tunnel/_bridge.py": "TunnelLimits"}
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gomux import Limits
-from gomux._crypto import Sealer, deriveKey
-from gomux._frame import Flag, sealFrame
+from gomux._wire.crypto import Sealer, deriveKey
+from gomux._wire.frame import Flag, sealFrame
 
 LIMITS = Limits()
 

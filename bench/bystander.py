@@ -28,9 +28,9 @@ from bench.calm import calmSlices
 from bench.peers import PSK
 from bench.processes import BenchError, Process, favour, python, wakefulCPUs
 from bench.table import number
-from gomux._crypto import Opener, Sealer, deriveKey
-from gomux._frame import Flag, FrameParser, sealFrame
-from interop.peerlib import percentile
+from gomux._wire.crypto import Opener, Sealer, deriveKey
+from gomux._wire.frame import Flag, FrameParser, sealFrame
+from interop.peers.peerlib import percentile
 
 MESSAGE = bytes(64)
 #: After how many bytes of echoes there is credit for as many.

@@ -23,7 +23,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.protocol import Factory, Protocol
 
 from gomux import Limits, MuxFactory, MuxProtocol
-from gomux._direct import BULK_READ_SIZE
+from gomux._carrier.direct import BULK_READ_SIZE
 
 ROUNDS = 60
 #: Where a process has its memory makes a frame up to a third slower, each time it is

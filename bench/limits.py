@@ -114,7 +114,7 @@ def _ping(address: str, count: int) -> None:
     from twisted.internet.endpoints import HostnameEndpoint
     from twisted.internet.protocol import Factory, Protocol
 
-    from interop.peerlib import percentile
+    from interop.peers.peerlib import percentile
 
     times: list[float] = []
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from interop.peerlib import percentile
+from interop.peers.peerlib import percentile
 
 CHUNK = bytes(65536)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.processes import BenchError, Process, python
-from interop.harness import PEERS
+from interop.support.harness import PEERS
 
 PSK = "a secret between benchmarks only"
 ANY = "127.0.0.1:0"

@@ -1,5 +1,5 @@
 """
-Fuzz a target of L{gomux.test.fuzztargets}::
+Fuzz a target of L{gomux.test.support.fuzztargets}::
 
     python -m fuzz TARGET --seconds N
 
@@ -31,7 +31,7 @@ from pathlib import Path
 from twisted.logger import globalLogBeginner
 
 from fuzz.seeds import SIZE, seeds
-from gomux.test.fuzztargets import TARGETS, VECTORS, corpus
+from gomux.test.support.fuzztargets import TARGETS, VECTORS, corpus
 
 #: How large the corpus of a target may be, in bytes of its inputs.
 KEPT = 65536

@@ -11,7 +11,7 @@ import atheris
 from twisted.logger import globalLogBeginner
 
 with atheris.instrument_imports(include=["gomux"]):
-    from gomux.test.fuzztargets import TARGETS
+    from gomux.test.support.fuzztargets import TARGETS
 
 if __name__ == "__main__":
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from struct import pack
 
-from gomux._frame import Flag, Frame
-from gomux.test.fuzztargets import Script
-from gomux.test.test_recordings import SIDES, Session, sessions
+from gomux._wire.frame import Flag, Frame
+from gomux.test.mux.test_recordings import SIDES, Session, sessions
+from gomux.test.support.fuzztargets import Script
 
 #: How long a seed may be, in bytes.
 SIZE = 2048

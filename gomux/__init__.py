@@ -5,12 +5,12 @@
 gomux for Twisted: many duplex streams over one encrypted connection.
 """
 
-from gomux._address import StreamAddress
-from gomux._conn import Conn
-from gomux._keyring import Keyring, readPSKFile
-from gomux._limits import Limits
-from gomux._pool import MuxPool
-from gomux._strict import Salts
+from gomux._mux.address import StreamAddress
+from gomux._mux.factory import MuxFactory
+from gomux._mux.pool import MuxPool
+from gomux._mux.protocol import MuxProtocol
+from gomux._wire.keyring import Keyring, readPSKFile
+from gomux._wire.strict import Salts
 from gomux.endpoints import (
     MuxClientEndpoint,
     MuxPort,
@@ -40,10 +40,10 @@ from gomux.error import (
     WriteClosed,
     WriteStalled,
 )
-from gomux.factory import MuxFactory
 from gomux.interfaces import IMux, IStreamFactory
-from gomux.protocol import MuxProtocol
+from gomux.limits import Limits
 from gomux.session import Listener, Session
+from gomux.session._conn import Conn
 
 __all__ = [
     "AuthenticationFailed",

@@ -22,14 +22,14 @@ from twisted.python.reflect import namedAny
 from twisted.python.usage import CompleteFiles, Completions, UsageError
 from twisted.python.usage import Options as _Options
 
-from gomux._keyring import Keyring, readPSKFile
-from gomux._limits import Limits, isAllowed, leastOf
-from gomux._pool import MuxPool
-from gomux._service import Connector, Dialler, Listener, TunnelService
-from gomux._strict import Salts
+from gomux._mux.factory import MuxFactory
+from gomux._mux.pool import MuxPool
+from gomux._wire.keyring import Keyring, readPSKFile
+from gomux._wire.strict import Salts
 from gomux.error import KeyringError
-from gomux.factory import MuxFactory
-from gomux.tunnel import Tunnel, TunnelLimits, forward, target
+from gomux.limits import Limits, TunnelLimits, isAllowed, leastOf
+from gomux.tunnel import Tunnel, forward, target
+from gomux.tunnel._service import Connector, Dialler, ListeningService, TunnelService
 
 _log = Logger()
 
@@ -437,7 +437,7 @@ def makeService(options: Options) -> IService:
     elif options.streamFactory is not None:
         streams = options.streamFactory
     else:
-        from gomux._page import PageFactory
+        from gomux.status._page import PageFactory
 
         streams = PageFactory(clock)
 
@@ -458,11 +458,11 @@ def makeService(options: Options) -> IService:
             options.keyring, False, streams, salts=serverSalts, **settings
         )
         factories.append(server)
-        service.addService(Listener(name, endpoint, server))
+        service.addService(ListeningService(name, endpoint, server))
     for name, endpoint in options.forwardEndpoints:
         tunnel = forward(name, pool, clock, limits)
         tunnels.append(tunnel)
-        service.addService(Listener(name, endpoint, tunnel))
+        service.addService(ListeningService(name, endpoint, tunnel))
     for name, endpoint in options.connectEndpoints:
         client = Dialler(options.keyring, True, streams, salts=clientSalts, **settings)
         factories.append(client)

@@ -52,8 +52,8 @@ from gomux.testing import (
     stall,
     swap,
 )
-from interop.harness import HERE
-from interop.peerlib import percentile
+from interop.peers.peerlib import percentile
+from interop.support.harness import ROOT
 
 PSK, OTHER_PSK = "the pre-shared key of the soak test", "quite another pre-shared key"
 
@@ -103,10 +103,10 @@ class Process(ProcessProtocol):
         self.base = self.descriptors = 0
         self.ended = Deferred()
         self.ready = Deferred()
-        path = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+        path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "GOMUX_PSK": psk}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-        command = [sys.executable, "-m", "interop.soak_peer", self.role]
+        command = [sys.executable, "-m", "interop.peers.soak_peer", self.role]
         process = reactor.spawnProcess(
             self, sys.executable, command + self._arguments, env=environment
         )

@@ -28,7 +28,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import gomux.error
 from gomux import Limits
-from gomux.test.plainpaths import PATHS
+from gomux.test.support.plainpaths import PATHS
 from gomux.tunnel import TunnelLimits
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"

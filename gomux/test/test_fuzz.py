@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux._frame import Flag
-from gomux._stream import Stream
-from gomux._window import ReceiveWindow
+from gomux._mux.stream import Stream
+from gomux._wire.frame import Flag
+from gomux._wire.window import ReceiveWindow
 from gomux.error import GomuxError
-from gomux.test.fuzztargets import ApplicationError, Script, corpus, mux, parser
+from gomux.test.support.fuzztargets import ApplicationError, Script, corpus, mux, parser
 
 #: A peer opens a stream that echoes, sends 300 bytes on it, and closes it.
 SCRIPT = bytes([0, 1, 2, 0, 0, 0, 44, 1, 5, 0])
@@ -19,7 +19,7 @@ SCRIPT = bytes([0, 1, 2, 0, 0, 0, 44, 1, 5, 0])
 
 class CorpusTests(SynchronousTestCase):
     """
-    L{gomux.test.fuzztargets}
+    L{gomux.test.support.fuzztargets}
     """
 
     def test_parser(self) -> None:

@@ -1,6 +1,6 @@
 """
-Tests for L{gomux.test.plainpaths}: without each fast path something is different,
-and it is what it should be.
+Tests for L{gomux.test.support.plainpaths}: without each fast path something is
+different, and it is what it should be.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
 import gomux
-from gomux import Limits, _crypto, _scheduler
-from gomux._carrier import Carrier
-from gomux._conn import Conn
-from gomux._crypto import Opener, Sealer, SequencedOpener, deriveKey
-from gomux._direct import BULK_READ_SIZE, READ_SIZE
-from gomux._frame import Flag, FrameParser, sealFrame
-from gomux._output import Output
-from gomux._window import INITIAL_WINDOW, Growth, ReceiveWindow
+from gomux import Limits
+from gomux._carrier.direct import BULK_READ_SIZE, READ_SIZE
+from gomux._carrier.transport import MuxCarrier
+from gomux._mux import scheduler as _scheduler
+from gomux._mux.output import Output
+from gomux._wire import crypto as _crypto
+from gomux._wire.crypto import Opener, Sealer, SequencedOpener, deriveKey
+from gomux._wire.frame import Flag, FrameParser, sealFrame
+from gomux._wire.window import INITIAL_WINDOW, Growth, ReceiveWindow
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
-from gomux.test import plainpaths
-from gomux.test.helpers import PushProducer, Rig
-from gomux.test.test_carrier import Descriptor, Kernel
+from gomux.session._conn import Conn
+from gomux.test.carrier.test_carrier import Descriptor, Kernel
+from gomux.test.support import plainpaths
+from gomux.test.support.helpers import PushProducer, Rig
 from gomux.testing import PSK
 
 KEY = bytes(range(32))
@@ -90,7 +92,7 @@ class PathTests(PlainTestCase):
         def look() -> tuple[bytes, bytes, bool]:
             descriptor = Descriptor()
             descriptor.room = 100
-            carrier = Carrier(descriptor)  # type: ignore[arg-type]
+            carrier = MuxCarrier(descriptor)  # type: ignore[arg-type]
             carrier.registerProducer(PushProducer())
             carrier.write(b"hello")
             early = descriptor.sent
@@ -110,7 +112,7 @@ class PathTests(PlainTestCase):
         def look() -> int:
             kernel = Kernel()
             kernel.room = 100
-            Carrier(kernel.connection()).writeSequence([b"a", b"b"])
+            MuxCarrier(kernel.connection()).writeSequence([b"a", b"b"])
             self.assertEqual(kernel.sent, b"ab")
             return len(kernel.taken)
 
@@ -123,7 +125,7 @@ class PathTests(PlainTestCase):
 
         def look() -> int:
             descriptor = Descriptor()
-            Carrier(descriptor).received(READ_SIZE)  # type: ignore[arg-type]
+            MuxCarrier(descriptor).received(READ_SIZE)  # type: ignore[arg-type]
             return descriptor.bufferSize
 
         self.assertEqual(
@@ -151,7 +153,7 @@ class PathTests(PlainTestCase):
 
         def look() -> int:
             asked.clear()
-            Carrier(transport)  # type: ignore[arg-type]
+            MuxCarrier(transport)  # type: ignore[arg-type]
             return len(asked)
 
         asked: list[Any] = []
@@ -574,7 +576,7 @@ class SwitchTests(PlainTestCase):
         A process that imports the tests obeys the environment; one that does not
         import them, as no user's does, knows nothing of it.
         """
-        look = "from gomux import _scheduler; print(_scheduler.BATCH_SIZE)"
+        look = "from gomux._mux import scheduler as s; print(s.BATCH_SIZE)"
         for value, program, expected in (
             ("batches", f"import gomux.test; {look}", b"1\n"),
             ("lastSubkey", f"import gomux.test; {look}", b"65536\n"),
@@ -594,7 +596,8 @@ class SwitchTests(PlainTestCase):
         """
         Nothing of the package itself mentions any of this.
         """
-        files = list(Path(gomux.__file__).parent.glob("*.py"))
+        package = Path(gomux.__file__).parent
+        files = [f for f in package.rglob("*.py") if package / "test" not in f.parents]
         self.assertGreater(len(files), 20)
         for file in files:
             text = file.read_text()

@@ -21,11 +21,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from gomux import Limits, MuxFactory
-from gomux._page import PageFactory
-from gomux._service import Connector, Dialler, Listener, TunnelService
+from gomux.status._page import PageFactory
 from gomux.tap import ENVIRONMENT, Options, makeService
-from gomux.test.test_tunnel import Lines
+from gomux.test.tunnel.test_tunnel import Lines
 from gomux.tunnel import Tunnel, TunnelLimits
+from gomux.tunnel._service import Connector, Dialler, ListeningService, TunnelService
 
 PSK = "a secret of the tests"
 
@@ -420,7 +420,7 @@ class ServiceTests(TapTestCase):
         assert isinstance(service, TunnelService)
         parts: dict[str, Any] = {}
         for child in service:
-            assert isinstance(child, (Listener, Connector))
+            assert isinstance(child, (ListeningService, Connector))
             parts[str(child.name)] = child
         return service, parts
 

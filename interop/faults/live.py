@@ -19,7 +19,7 @@ from interop.faults.cases import (
     FaultTestCase,
     Subject,
 )
-from interop.harness import PeerTestCase
+from interop.support.harness import PeerTestCase
 
 PSK = "interop secret"
 MEBIBYTE = 1 << 20

@@ -19,7 +19,7 @@ from twisted.trial.runner import TestLoader, TrialRunner
 from interop.faults.cases import PAIRINGS
 from interop.faults.table import NOT_APPLICABLE, REFERENCE_FAILS, ROWS
 
-HERE = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parent.parent / "test"
 
 OK, FAILED, SKIPPED = "ok", "FAILED", "not run"
 
@@ -124,8 +124,8 @@ def main(arguments: list[str]) -> int:
     """
     loader = TestLoader()
     suite = loader.suiteFactory(
-        loader.loadByName(f"interop.{path.stem}")
-        for path in sorted(HERE.glob("test_faults_*.py"))
+        loader.loadByName(f"interop.test.{path.stem}")
+        for path in sorted(TESTS.glob("test_faults_*.py"))
     )
     outcome = TrialRunner(Collector, workingDirectory="_trial_temp").run(suite)
     print(page())

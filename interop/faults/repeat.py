@@ -19,18 +19,15 @@ from argparse import ArgumentParser
 from collections import Counter
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
-IN_MEMORY = (
-    *("attacks", "carrier", "closing", "failures", "fuzz", "gated", "half_close"),
-    *("keyring", "limits", "named", "peer_ends", "pool", "producers", "reading"),
-    *("scheduler", "service", "stream_ends", "strict", "strict_rules", "tcp"),
-    *("time", "tunnel", "violations", "window"),
-)
-"""The tests of the package that are about a row of the table."""
+TESTS = ROOT / "interop" / "test"
+
+IN_MEMORY = ("wire", "carrier", "mux", "session", "tunnel", "test_fuzz")
+"""The tests of the package that are about a row of the table, by room."""
 
 SLOW = ("cut_short", "go", "live", "network")
-"""The modules C{interop.test_faults_...} that are left out by default."""
+"""The modules C{interop.test.test_faults_...} that are left out by default."""
 
 ROUNDS = 20
 
@@ -44,11 +41,11 @@ def modules(slow: bool) -> list[str]:
 
     @param slow: Whether those that take long are among them.
     """
-    names = [path.stem for path in sorted(HERE.glob("test_faults_*.py"))]
+    names = [path.stem for path in sorted(TESTS.glob("test_faults_*.py"))]
     left = [] if slow else [f"test_faults_{name}" for name in SLOW]
     return [
-        *(f"gomux.test.test_{name}" for name in IN_MEMORY),
-        *(f"interop.{name}" for name in names if name not in left),
+        *(f"gomux.test.{name}" for name in IN_MEMORY),
+        *(f"interop.test.{name}" for name in names if name not in left),
     ]
 
 
@@ -63,7 +60,7 @@ def runRound(tests: list[str], directory: str) -> tuple[int, list[str], str]:
     try:
         done = subprocess.run(
             [*trial, "--temp-directory", directory, *tests],
-            cwd=HERE.parent,
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=TIME_LIMIT,

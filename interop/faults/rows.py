@@ -24,7 +24,7 @@ from interop.faults.cases import (
     row,
 )
 from interop.faults.live import LiveTestCase, Raising
-from interop.harness import Peer, drive
+from interop.support.harness import Peer, drive
 
 MEBIBYTE = 1 << 20
 

@@ -24,7 +24,7 @@ from zope.interface import implementer
 )
 class _EndpointParser:
     """
-    C{gomux:}, for servers and for clients; L{gomux._parser} does the work.
+    C{gomux:}, for servers and for clients; L{gomux.endpoints._strings} does the work.
 
     @ivar prefix: The endpoint strings' first word.
     """
@@ -34,14 +34,14 @@ class _EndpointParser:
     def parseStreamServer(
         self, reactor: IReactorCore, *args: object, **kwargs: object
     ) -> IStreamServerEndpoint:
-        from gomux._parser import parseServer
+        from gomux.endpoints._strings import parseServer
 
         return parseServer(reactor, args, kwargs)
 
     def parseStreamClient(
         self, reactor: IReactorCore, *args: object, **kwargs: object
     ) -> IStreamClientEndpoint:
-        from gomux._parser import parseClient
+        from gomux.endpoints._strings import parseClient
 
         return parseClient(reactor, args, kwargs)
 

@@ -1,0 +1,81 @@
+# -*- test-case-name: gomux.test.tunnel.test_tunnel -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Log lines that strangers can cause, and how many of them there may be.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.logger import Logger, LogLevel
+
+from gomux._carrier.rate import TokenBucket
+from gomux.limits import LINES_BURST, LINES_RATE
+
+
+class ThrottledLog:
+    """
+    Logs lines of one kind, but no more than L{LINES_BURST} at once and
+    L{LINES_RATE} a second: the next line that is logged tells how many were
+    left out.
+
+    @ivar leftOut: how many lines were left out since the last one.
+    """
+
+    def __init__(self, log: Logger, clock: IReactorTime) -> None:
+        """
+        @param log: where the lines go.
+        @param clock: tells the time.
+        """
+        self._log = log
+        self._clock = clock
+        self._bucket = TokenBucket(LINES_RATE, LINES_BURST)
+        self.leftOut = 0
+
+    def emit(self, level: LogLevel, line: str, **values: object) -> None:
+        """
+        Log a line, or count it.
+
+        @param level: of L{LogLevel}.
+        @param line: a format for C{values}.
+        """
+        if not self._bucket.take(self._clock.seconds()):
+            self.leftOut += 1
+            return
+        if self.leftOut:
+            line += " ({leftOut} such lines were left out before this one)"
+            values["leftOut"] = self.leftOut
+            self.leftOut = 0
+        self._log.emit(level, line, **values)
+
+    def info(self, line: str, **values: object) -> None:
+        """
+        Log a line about something that is as it should be.
+        """
+        self.emit(LogLevel.info, line, **values)
+
+    def warn(self, line: str, **values: object) -> None:
+        """
+        Log a line about something that is not.
+        """
+        self.emit(LogLevel.warn, line, **values)
+
+
+def describeAddress(address: IAddress | None) -> str:
+    """
+    @return: an address as people write it.
+    """
+    carrier = getattr(address, "carrier", None)
+    if carrier is not None:
+        streamID = getattr(address, "streamID", "?")
+        return f"stream {streamID} of {describeAddress(carrier)}"
+    host = getattr(address, "host", None)
+    if host is not None:
+        host = f"[{host}]" if ":" in host else host
+        return f"{host}:{getattr(address, 'port', '?')}"
+    name = getattr(address, "name", address)
+    if isinstance(name, bytes):
+        name = name.decode("utf-8", "replace")
+    return str(name) if name else "a local peer"

@@ -1,0 +1,183 @@
+# -*- test-case-name: gomux.test.mux.test_pool -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+The muxes that are up, and who waits for one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+)
+
+from gomux.error import OpenStreamError
+from gomux.limits import MAX_WAITING, WAIT_TIMEOUT
+
+if TYPE_CHECKING:
+    from gomux._mux.protocol import MuxProtocol
+    from gomux.error import GomuxError
+    from gomux.interfaces import IStreamFactory
+
+
+class MuxPool:
+    """
+    Opens streams on whichever muxes are up, in turn, and makes them wait while
+    none is.
+
+    A mux whose peer has shown that it holds the key goes before one whose peer
+    has not: who merely connects must not get what is meant for others.
+
+    @ivar lastReason: why the last mux that went away did, or why the last
+        attempt to make one failed.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        timeout: float = WAIT_TIMEOUT,
+        maxWaiting: int = MAX_WAITING,
+    ) -> None:
+        """
+        @param clock: the reactor.
+        @param timeout: how long a stream waits for a mux, in seconds.
+        @param maxWaiting: how many streams may wait.
+        """
+        self._clock = clock
+        self._timeout = timeout
+        self._maxWaiting = maxWaiting
+        self._muxes: deque[MuxProtocol] = deque()
+        self._waiting: dict[_Waiting, None] = {}
+        self.lastReason: BaseException | None = None
+
+    @property
+    def muxes(self) -> list[MuxProtocol]:
+        """
+        The muxes that are up.
+        """
+        return list(self._muxes)
+
+    @property
+    def waiting(self) -> int:
+        """
+        How many streams wait for a mux.
+        """
+        return len(self._waiting)
+
+    def add(self, mux: MuxProtocol) -> None:
+        """
+        A mux is up: streams that wait go over it.
+        """
+        if mux not in self._muxes:
+            self._muxes.append(mux)
+        while self._waiting and mux.canOpen:
+            waiting = next(iter(self._waiting))
+            self._forget(waiting)
+            mux.openStream(waiting.factory).chainDeferred(waiting.result)
+
+    def remove(self, mux: MuxProtocol, reason: GomuxError) -> None:
+        """
+        A mux is gone.
+        """
+        if mux in self._muxes:
+            self._muxes.remove(mux)
+            self.lastReason = reason
+
+    def closeNamed(self, names: Collection[str]) -> None:
+        """
+        Close the muxes to peers whose keys have one of some names, in good
+        order: what is on its way arrives.
+        L{MuxFactory.endRevoked<gomux.MuxFactory.endRevoked>} does not wait for
+        that.
+
+        @param names: as from L{Keyring.reload<gomux._wire.keyring.Keyring.reload>}.
+        """
+        for mux in self.muxes:
+            if mux.peerName in names:
+                mux.close()
+
+    def openStream(
+        self, factory: IStreamFactory | IProtocolFactory, timeout: float | None = None
+    ) -> Deferred[IProtocol]:
+        """
+        Open a stream on the next mux, or on the first one to come.
+
+        @param factory: makes the stream's protocol.
+        @param timeout: how long to wait for a mux, in seconds; by default as
+            long as the pool says.
+        @return: the protocol, connected.  Cancelling it is fine.  Fails with
+            L{OpenStreamError} if there was no mux in time, or too many streams
+            wait for one already.
+        """
+        mux = self._next()
+        if mux is not None:
+            return mux.openStream(factory)
+        if len(self._waiting) >= self._maxWaiting:
+            return fail(
+                OpenStreamError("no mux is up, and too many streams wait for one")
+            )
+        if timeout is None:
+            timeout = self._timeout
+        waiting = _Waiting(factory)
+        waiting.result = Deferred(lambda _: self._forget(waiting))
+        waiting.timeout = self._clock.callLater(timeout, self._expire, waiting, timeout)
+        self._waiting[waiting] = None
+        return waiting.result
+
+    def failWaiting(self, error: Exception) -> None:
+        """
+        Let nobody wait any longer.
+
+        @param error: what to tell those who do.
+        """
+        for waiting in list(self._waiting):
+            if waiting in self._waiting:
+                self._forget(waiting)
+                waiting.result.errback(error)
+
+    def _next(self) -> MuxProtocol | None:
+        """
+        @return: the mux whose turn it is.
+        """
+        usable = [mux for mux in self._muxes if mux.canOpen]
+        if not usable:
+            return None
+        mux = next((mux for mux in usable if mux.authenticated), usable[0])
+        self._muxes.remove(mux)
+        self._muxes.append(mux)
+        return mux
+
+    def _forget(self, waiting: _Waiting) -> None:
+        del self._waiting[waiting]
+        if waiting.timeout.active():
+            waiting.timeout.cancel()
+
+    def _expire(self, waiting: _Waiting, timeout: float) -> None:
+        self._forget(waiting)
+        reason = (
+            "" if self.lastReason is None else f"; the last reason: {self.lastReason}"
+        )
+        waiting.result.errback(
+            OpenStreamError(f"no mux was up within {timeout:g} seconds{reason}")
+        )
+
+
+class _Waiting:
+    """
+    A stream that waits for a mux.
+    """
+
+    timeout: IDelayedCall
+    result: Deferred[IProtocol]
+
+    def __init__(self, factory: IStreamFactory | IProtocolFactory) -> None:
+        self.factory = factory

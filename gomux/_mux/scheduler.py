@@ -1,0 +1,376 @@
+# -*- test-case-name: gomux.test.mux.test_scheduler -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Who may write to the carrier next.
+
+The scheduler is the one producer on the carrier.  Whenever the carrier has
+room it writes a batch of frames: control frames first, then data.  Frames are
+sealed only then, so their nonces follow the order on the wire.
+
+Streams with something to send stand in one of two queues.  One that had
+nothing to send before joins the I{fresh} queue; once it has had a turn and has
+more, or has waited for window, it joins the I{bulk} queue, and there the streams
+take turns.  The fresh queue goes first, and in batches of its own, so a small
+write does not wait for other streams' megabytes, nor for a frame of them to be
+sealed; but for each frame's worth of fresh data there is one of bulk, so many
+small writers cannot starve a large one.
+
+One turn is one frame of up to L{MAX_LENGTH} bytes.  A stream with more than
+that to send always fills its turn, so turns are fair in bytes: this is deficit
+round robin with a quantum of a frame, which leaves no deficit to carry over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from gomux._carrier.turns import TURN_TIME
+from gomux._wire.crypto import Sealer
+from gomux._wire.frame import MAX_LENGTH, OVERHEAD, Flag, sealFrame, sealLastFrame
+from gomux.error import GomuxError, LimitExceeded, NonceExhausted
+
+#: How many bytes of frames are written to the carrier at once.  What the
+#: carrier has can no longer be overtaken.
+BATCH_SIZE = 65536
+
+#: How many control frames are sealed at once, or a few more.
+CONTROL_FRAMES = 32
+
+_DATA = int(Flag.DATA)
+_CLOSE_STREAM = int(Flag.CLOSE_STREAM)
+_WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
+
+
+class SendingStream(Protocol):
+    """
+    What the scheduler needs to know of a stream.
+
+    @ivar streamID: the ID that its frames carry.
+    @ivar queued: whether it stands in one of the scheduler's queues; for the
+        scheduler alone to set.
+    """
+
+    streamID: int
+    queued: bool
+
+    def sendable(self) -> int:
+        """
+        @return: how many bytes of data there are, as far as there is window for them.
+        """
+
+    def takeOutput(self, size: int) -> bytes | memoryview:
+        """
+        @param size: at least 1, and no more than is L{sendable}.
+        @return: so many bytes of the next data, taken out of the window.
+        """
+
+    def outputTaken(self) -> None:
+        """
+        Data that was taken has been written: the stream may ask for more.
+        """
+
+
+@implementer(IPushProducer)
+class Scheduler:
+    """
+    Writes the frames of one mux to its carrier, in a fair order.
+
+    @ivar bytesSent: how many bytes were written.
+    @ivar paused: whether the carrier has asked not to be written to.
+    @ivar urgent: whether something waits that should not wait for the rest of
+        what is being received.
+    @ivar expectsPump: whether L{pump} is going to be called soon, without C{wake}; for
+        who calls it to set.
+    @ivar stopped: whether nothing will be written any more.
+    """
+
+    def __init__(
+        self,
+        sealer: Sealer | None,
+        write: Callable[[list[bytes]], None],
+        wake: Callable[[], None],
+        failed: Callable[[GomuxError], None],
+        maxRefusals: int,
+        seconds: Callable[[], float],
+    ) -> None:
+        """
+        @param sealer: seals all frames of the mux.  Without one nothing is
+            written until L{start}.
+        @param write: writes pieces of data to the carrier.
+        @param wake: called when there is something to write, and must have
+            L{pump} called soon after, not before it returns.
+        @param failed: called when a frame cannot be sealed: with
+            L{NonceExhausted}, once a CloseMux has been written.
+        @param maxRefusals: see L{gomux.Limits.maxRefusals}.
+        @param seconds: tells the time.
+        """
+        self._write = write
+        self._wake = wake
+        self._failed = failed
+        self._maxRefusals = maxRefusals
+        self._seconds = seconds
+        self._control: deque[tuple[int, int]] = deque()
+        self._refusals: deque[int] = deque()
+        self._credits: dict[int, int] = {}
+        self._fresh: deque[SendingStream] = deque()
+        self._bulk: deque[SendingStream] = deque()
+        # How much fresh data went out since the last turn of a bulk stream.
+        self._freshBytes = 0
+        self._pumping = False
+        self.expectsPump = False
+        self.urgent = False
+        self.stopped = False
+        self.paused = sealer is None
+        self.bytesSent = 0
+        if sealer is not None:
+            self._sealer = sealer
+
+    @property
+    def controlQueued(self) -> int:
+        """
+        How many control frames wait, refusals and credits aside.
+        """
+        return len(self._control)
+
+    @property
+    def idle(self) -> bool:
+        """
+        Whether there is nothing that could be written now.
+        """
+        return not (
+            self._bulk
+            or self._fresh
+            or self._control
+            or self._refusals
+            or self._credits
+        )
+
+    def start(self, sealer: Sealer) -> None:
+        """
+        Write from now on.
+
+        @param sealer: seals all frames of the mux.
+        """
+        self._sealer = sealer
+        self.paused = self.stopped
+        if not self.idle:
+            self._wakeUp()
+
+    def control(self, streamID: int, flag: int) -> None:
+        """
+        Send a control frame ahead of all data that is not written yet.
+        """
+        self._control.append((streamID, flag))
+        self._wakeUp()
+
+    def refuse(self, streamID: int) -> None:
+        """
+        Send CloseStream for a stream that the peer wants and does not get.
+
+        @raise LimitExceeded: if the peer has left too many of these unread.
+        """
+        if self.stopped:
+            return
+        if len(self._refusals) >= self._maxRefusals:
+            # Perhaps they only wait for the end of what is being received.
+            self.pump()
+        if len(self._refusals) >= self._maxRefusals:
+            raise LimitExceeded(
+                "refused streams go on coming, and the refusals are not read"
+            )
+        self._refusals.append(streamID)
+        self._wakeUp()
+
+    def credit(self, streamID: int, size: int, urgent: bool = False) -> None:
+        """
+        Send credit; what is not sent yet for the same stream is added up.
+
+        @param urgent: whether the peer is about to run out of window.
+        """
+        if urgent:
+            self.urgent = True
+        self._credits[streamID] = self._credits.get(streamID, 0) + size
+        self._wakeUp()
+
+    def activate(self, stream: SendingStream, fresh: bool = True) -> None:
+        """
+        A stream may have become L{sendable<SendingStream.sendable>}.
+
+        @param fresh: whether it had nothing to send before, as opposed to no
+            window for it.
+        """
+        if not stream.queued and stream.sendable():
+            stream.queued = True
+            # Who writes more as soon as it has had its turn, while we write,
+            # has had more to send all along.
+            queue = self._fresh if fresh and not self._pumping else self._bulk
+            queue.append(stream)
+            self._wakeUp()
+
+    def forget(self, streamID: int) -> None:
+        """
+        A stream has ended: its credit is no longer of use.
+        """
+        self._credits.pop(streamID, None)
+
+    def _wakeUp(self) -> None:
+        if not (self._pumping or self.expectsPump or self.paused):
+            self._wake()
+
+    def pump(self) -> None:
+        """
+        Write what there is, until the carrier has had enough, or others in the
+        reactor have waited for long enough.
+        """
+        if self._pumping:
+            return
+        self.urgent = False
+        if self.idle:
+            return
+        self._pumping = True
+        until = self._seconds() + TURN_TIME
+        isBusy = True
+        try:
+            while isBusy and not self.paused:
+                self._writeBatch()
+                isBusy = not self.idle
+                if isBusy and self._seconds() >= until:
+                    break
+        except GomuxError as error:
+            self._failed(error)
+        finally:
+            self._pumping = False
+        if isBusy:
+            self._wakeUp()
+
+    def _writeBatch(self) -> None:
+        """
+        Write some of what there is, if there is any.
+        """
+        parts: list[bytes] = []
+        served: list[SendingStream] = []
+        try:
+            if self._addControl(parts, CONTROL_FRAMES):
+                self._addData(parts, served)
+        except NonceExhausted:
+            parts += sealLastFrame(self._sealer)
+            self._writeLast(parts)
+            raise
+        if not parts:
+            return
+        self.bytesSent += sum(map(len, parts))
+        self._write(parts)
+        for stream in served:
+            stream.outputTaken()
+            # Asked only now: its producer may just have given it more.
+            if stream.sendable() and not self.stopped:
+                self._bulk.append(stream)
+            else:
+                stream.queued = False
+
+    def _addControl(self, parts: list[bytes], limit: float) -> bool:
+        """
+        @return: whether these were all.
+        """
+        sealer = self._sealer
+        limit *= 2  # each is two parts
+        while self._control and len(parts) < limit:
+            streamID, flag = self._control.popleft()
+            parts += sealFrame(sealer, streamID, 0, flag)
+        while self._refusals and len(parts) < limit:
+            parts += sealFrame(sealer, self._refusals.popleft(), 0, _CLOSE_STREAM)
+        while self._credits and len(parts) < limit:
+            streamID, credit = self._credits.popitem()
+            while credit > 0:
+                size = min(credit, MAX_LENGTH)
+                parts += sealFrame(sealer, streamID, size, _WINDOW_UPDATE)
+                credit -= size
+        return not (self._control or self._refusals or self._credits)
+
+    def _addData(self, parts: list[bytes], served: list[SendingStream]) -> None:
+        """
+        Give streams their turns, either fresh ones or bulk ones: what is fresh does
+        not wait for bulk to be sealed.
+
+        @param parts: what to add their frames to.
+        @param served: what to add the streams to.
+        """
+        fresh, bulk = self._fresh, self._bulk
+        isBulk = bool(bulk) and (not fresh or self._freshBytes >= MAX_LENGTH)
+        queue = bulk if isBulk else fresh
+        room = BATCH_SIZE
+        if bulk and not isBulk:
+            room = min(room, MAX_LENGTH - self._freshBytes)
+        added = 0
+        while queue and added < room:
+            stream = queue.popleft()
+            size = stream.sendable()
+            if not size:
+                stream.queued = False
+                continue
+            if size > MAX_LENGTH:
+                size = MAX_LENGTH
+            payload = stream.takeOutput(size)
+            parts += sealFrame(self._sealer, stream.streamID, size, _DATA, payload)
+            self._freshBytes = 0 if isBulk else self._freshBytes + size
+            added += OVERHEAD + size
+            served.append(stream)
+
+    def finish(self) -> None:
+        """
+        Write the control frames that wait, room or no room, and nothing after
+        them.
+        """
+        parts: list[bytes] = []
+        try:
+            self._addControl(parts, float("inf"))
+        except NonceExhausted:
+            parts += sealLastFrame(self._sealer)
+        self._writeLast(parts)
+
+    def _writeLast(self, parts: list[bytes]) -> None:
+        self.stop()
+        if parts:
+            self.bytesSent += sum(map(len, parts))
+            self._write(parts)
+
+    def stop(self) -> None:
+        """
+        Write nothing any more, and let go of everything.
+        """
+        self.stopped = self.paused = True
+        self._control.clear()
+        self._refusals.clear()
+        self._credits.clear()
+        self._fresh.clear()
+        self._bulk.clear()
+
+    # IPushProducer, for the carrier
+
+    def pauseProducing(self) -> None:
+        """
+        The carrier has as much as it wants for now.
+        """
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        """
+        The carrier wants more.
+        """
+        if not self.stopped:
+            self.paused = False
+            self.pump()
+
+    def stopProducing(self) -> None:
+        """
+        The carrier is about to be lost; what follows from that follows from
+        the protocol's C{connectionLost}.
+        """
+        self.paused = True

@@ -1,0 +1,295 @@
+# -*- test-case-name: gomux.test.wire.test_crypto -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+XChaCha20-Poly1305 under a pre-shared key, made from what C{cryptography} has.
+
+XChaCha20-Poly1305 with a 24-byte nonce is ChaCha20-Poly1305 under a subkey,
+HChaCha20 of the key and the nonce's first 16 bytes, with the other 8 bytes as
+the end of the nonce.  Who keeps those 16 bytes the same for a whole mux, as
+L{Sealer} does, pays for HChaCha20 once.  L{Opener} remembers the last subkey,
+so it too pays once for such a peer, and once a frame for one whose nonces are
+random, as the reference's are.
+
+@see: U{https://datatracker.ietf.org/doc/html/draft-irtf-cfrg-xchacha-03}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from struct import Struct
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+
+from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
+from gomux.limits import KEYS_KEPT
+
+KEY_SIZE = 32
+PREFIX_SIZE = 16
+NONCE_SIZE = 24
+TAG_SIZE = 16
+
+
+_NONCE_START = b"\x00\x00\x00\x00"
+_COUNTER_END = 1 << 64
+# Left over for the frame that ends a mux.
+_LAST_COUNTER = _COUNTER_END - 1
+
+_fourWords = Struct("<4I")
+_eightWords = Struct("<8I")
+# The first and the last four of a block.
+_outerWords = Struct("<4I32x4I")
+_ZEROS = bytes(_outerWords.size)
+_counter = Struct("<Q")
+# "expand 32-byte k", the constant that ChaCha20's state starts with.
+_SIGMA = _fourWords.unpack(b"expand 32-byte k")
+
+
+def deriveKey(psk: bytes | str) -> bytes:
+    """
+    Make the key of a mux from its pre-shared key: unkeyed BLAKE2b-256.
+
+    Nothing is stretched or salted, so the PSK must be hard to guess by itself.
+
+    @param psk: the pre-shared key; text stands for its UTF-8 bytes.
+    @return: 32 bytes.
+    @raise ValueError: if C{psk} is empty.
+    """
+    if isinstance(psk, str):
+        psk = psk.encode("utf-8")
+    if not psk:
+        raise ValueError("the pre-shared key is empty")
+    return hashlib.blake2b(psk, digest_size=KEY_SIZE).digest()
+
+
+class Subkeys:
+    """
+    Derives subkeys from one key, each with 16 bytes of nonce.
+
+    ChaCha20's block function adds the state it started with to the result of
+    its rounds; HChaCha20 is the first and last four words of that result
+    without the addition.  A block of ChaCha20's key stream, less the starting
+    state, is therefore all it takes.
+    """
+
+    __slots__ = ("_useNonce", "_encrypt")
+
+    def __init__(self, key: bytes) -> None:
+        """
+        @param key: 32 bytes.
+        """
+        # To make a cipher takes three times as long as all that is done with it.
+        cipher = Cipher(ChaCha20(key, bytes(PREFIX_SIZE)), mode=None).encryptor()
+        self._useNonce = cipher.reset_nonce
+        self._encrypt = cipher.update
+
+    def derive(self, nonce: bytes) -> bytes:
+        """
+        Derive a subkey.
+
+        @param nonce: 16 bytes.
+        @return: 32 bytes.
+        """
+        self._useNonce(nonce)
+        a, b, c, d, e, f, g, h = _outerWords.unpack(self._encrypt(_ZEROS))
+        i, j, k, l = _SIGMA  # noqa: E741
+        m, n, o, p = _fourWords.unpack(nonce)
+        w = 0xFFFFFFFF
+        return _eightWords.pack(
+            (a - i) & w,
+            (b - j) & w,
+            (c - k) & w,
+            (d - l) & w,
+            (e - m) & w,
+            (f - n) & w,
+            (g - o) & w,
+            (h - p) & w,
+        )
+
+
+@lru_cache(maxsize=KEYS_KEPT)
+def subkeysOf(key: bytes) -> Subkeys:
+    """
+    Share what derives the subkeys of a key: each connection of a stranger would
+    else cost a cipher, and each mux keep one.  Not for several threads.
+
+    @param key: 32 bytes.
+    """
+    return Subkeys(key)
+
+
+class Sealer:
+    """
+    Seals the frames of one direction of one mux, each with the next nonce of
+    a sequence: a 16-byte prefix, then a 64-bit little-endian counter.
+
+    @ivar prefix: the first 16 bytes of every nonce.
+    """
+
+    __slots__ = ("prefix", "_next", "_encrypt")
+
+    def __init__(
+        self, key: bytes, prefix: bytes | None = None, counter: int = 0
+    ) -> None:
+        """
+        @param key: 32 bytes.
+        @param prefix: 16 bytes that were never used with this key before;
+            by default random ones.
+        @param counter: the first nonce's counter, from 0 to 2**64 - 1.
+        """
+        if prefix is None:
+            prefix = os.urandom(PREFIX_SIZE)
+        self.prefix = prefix
+        self._next = counter
+        self._encrypt = ChaCha20Poly1305(subkeysOf(key).derive(prefix)).encrypt
+
+    def seal(self, fields: bytes, payload: bytes | memoryview) -> tuple[bytes, bytes]:
+        """
+        Seal one frame.
+
+        @param fields: the header without its nonce; authenticated with it.
+        @param payload: what to encrypt.
+        @return: the whole header, and the ciphertext with its tag.
+        @raise NonceExhausted: if all 2**64 nonces have been used but the one
+            for L{sealLast}.
+        """
+        count = self._next
+        if count >= _LAST_COUNTER:
+            raise NonceExhausted()
+        self._next = count + 1
+        tail = _counter.pack(count)
+        header = fields + self.prefix + tail
+        return header, self._encrypt(_NONCE_START + tail, payload, header)
+
+    def sealLast(self, fields: bytes) -> tuple[bytes, bytes]:
+        """
+        Seal the frame that ends the mux with the nonce that L{seal} leaves
+        over.  It has no payload, and no frame can be sealed after it.
+
+        @raise NonceExhausted: if this was done before.
+        """
+        if self._next > _LAST_COUNTER:
+            raise NonceExhausted()
+        self._next = _COUNTER_END
+        tail = _counter.pack(_LAST_COUNTER)
+        header = fields + self.prefix + tail
+        return header, self._encrypt(_NONCE_START + tail, b"", header)
+
+
+class Opener:
+    """
+    Opens the frames of one direction of one mux, whatever their nonces.
+    """
+
+    __slots__ = ("_subkeys", "_prefix", "_decrypt")
+
+    def __init__(self, key: bytes) -> None:
+        """
+        @param key: 32 bytes.
+        """
+        self._subkeys = subkeysOf(key)
+        # No frame has this one: there is no subkey before the first.
+        self._prefix = b""
+
+    def _useSubkeyOf(self, prefix: bytes) -> None:
+        self._prefix = prefix
+        self._decrypt = ChaCha20Poly1305(self._subkeys.derive(prefix)).decrypt
+
+    def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
+        """
+        Open one frame.
+
+        @param header: the whole header, the last 24 bytes of which are the
+            nonce.
+        @param sealed: the ciphertext with its tag.
+        @return: the payload.
+        @raise AuthenticationFailed: if the frame was not sealed with this key
+            or was changed since.
+        """
+        if header[-24:-8] != self._prefix:
+            self._useSubkeyOf(header[-24:-8])
+        try:
+            return self._decrypt(_NONCE_START + header[-8:], sealed, header)
+        except InvalidTag:
+            raise AuthenticationFailed() from None
+
+
+class SequencedOpener:
+    """
+    Opens the frames of one direction of one mux, each only in its turn: the
+    nonces must be those that the peer's L{Sealer} has, one after another.
+    """
+
+    __slots__ = ("_prefix", "_next", "_decrypt")
+
+    def __init__(self, key: bytes, prefix: bytes, counter: int = 0) -> None:
+        """
+        @param key: 32 bytes.
+        @param prefix: the first 16 bytes of all nonces.
+        @param counter: the next nonce's counter, from 0 to 2**64 - 1.
+        """
+        self._prefix = prefix
+        self._next = counter
+        self._decrypt = ChaCha20Poly1305(subkeysOf(key).derive(prefix)).decrypt
+
+    def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
+        """
+        Open one frame.
+
+        @param header: the whole header.
+        @param sealed: the ciphertext with its tag.
+        @return: the payload.
+        @raise OutOfSequence: if the frame is not the next one.
+        @raise AuthenticationFailed: if the frame was not sealed with this key
+            or was changed since.
+        """
+        count = self._next
+        if count >= _COUNTER_END:
+            raise OutOfSequence("a frame came after the last one of the sequence")
+        # Nonces are no secrets: this need not take the same time always.
+        tail = _counter.pack(count)
+        if header[-8:] != tail or header[-24:-8] != self._prefix:
+            raise OutOfSequence(f"frame {count} was due, and another one came")
+        try:
+            payload = self._decrypt(_NONCE_START + tail, sealed, header)
+        except InvalidTag:
+            raise AuthenticationFailed() from None
+        self._next = count + 1
+        return payload
+
+
+def openWithAny(
+    keys: Mapping[str, bytes], header: bytes, sealed: bytes | memoryview
+) -> tuple[str, bytes]:
+    """
+    Find the key that a peer has by its first frame.
+
+    Strangers can make us do this, so a frame with a payload, which cannot be a
+    peer's first one, is not tried.
+
+    @param keys: the keys that it may be, by name, 32 bytes each.
+    @param header: the whole header.
+    @param sealed: the ciphertext with its tag.
+    @return: the key's name, and the key.
+    @raise AuthenticationFailed: if it is none of them.
+    """
+    if len(sealed) != TAG_SIZE:
+        raise AuthenticationFailed("the first frame carries data")
+    prefix = header[-24:-8]
+    (counter,) = _counter.unpack_from(header, len(header) - 8)
+    for name, key in keys.items():
+        try:
+            SequencedOpener(key, prefix, counter).open(header, sealed)
+        except AuthenticationFailed:
+            continue
+        return name, key
+    raise AuthenticationFailed(
+        "the peer has another pre-shared key, or does not speak gomux"
+    )

@@ -1,0 +1,246 @@
+# -*- test-case-name: gomux.test.wire.test_frame -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+The frames of the gomux v1 wire: constants, sealing, and an incremental parser.
+
+A frame is a 36-byte header in the clear and a sealed payload.  All integers
+are little-endian::
+
+    id: 4   length: 4   flags: 4   nonce: 24   sealed payload: n   tag: 16
+
+The header is authenticated with the payload.  C{n} is C{length} in a Data
+frame and 0 in every other.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+from typing import Protocol
+
+from gomux._wire.crypto import NONCE_SIZE, TAG_SIZE, Sealer
+from gomux.error import ProtocolViolation
+
+
+class Flag(IntEnum):
+    """
+    What a frame is: an enumeration, although the wire's name for it is flags.
+
+    L{CLOSE_READ} and L{CLOSE_WRITE} name the half that the I{receiver} of the
+    frame must close: who has finished writing sends C{CLOSE_READ}.
+    """
+
+    DATA = 0
+    KEEPALIVE = 1
+    OPEN_STREAM = 2
+    CLOSE_READ = 3
+    CLOSE_WRITE = 4
+    CLOSE_STREAM = 5
+    WINDOW_UPDATE = 6
+    CLOSE_MUX = 7
+
+
+_fields = Struct("<III")
+#: Takes stream ID, length and flags from a header.
+unpackFields = _fields.unpack_from
+
+#: Size of a header in bytes, the nonce included.
+HEADER_SIZE = _fields.size + NONCE_SIZE
+#: What a frame weighs on the wire beside its payload, in bytes.
+OVERHEAD = HEADER_SIZE + TAG_SIZE
+#: The most that C{length} may say in any frame that is sent.
+MAX_LENGTH = 65536
+#: The most credit accepted in one WindowUpdate.  The reference sends that much
+#: at once when its application reads into a large buffer, although it does not
+#: accept it itself.
+MAX_CREDIT = 131072
+
+#: The stream ID that makes a Keepalive the hello of strict mode: C{GMX}, and
+#: the version in the fourth byte.
+HELLO_ID = int.from_bytes(b"GMX\x01", "little")
+#: One past the largest stream ID.
+ID_END = 1 << 32
+
+# Plain integers: comparing with a member of an IntEnum costs a call.
+_DATA = int(Flag.DATA)
+_WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
+_CLOSE_MUX = int(Flag.CLOSE_MUX)
+
+#: A frame as it comes off the wire: stream ID, length, flags, payload.
+Frame = tuple[int, int, int, bytes]
+
+
+def sealFrame(
+    sealer: Sealer,
+    streamID: int,
+    length: int,
+    flag: int,
+    payload: bytes | memoryview = b"",
+) -> tuple[bytes, bytes]:
+    """
+    Make one frame, ready to be written.
+
+    @param sealer: seals it with the next nonce, so the frames must be written
+        in the order in which they are made.
+    @param streamID: the stream's ID, 0 in a frame about the whole mux.
+    @param length: the payload's size or a WindowUpdate's credit in bytes, else 0;
+        at most L{MAX_LENGTH}.
+    @param flag: a L{Flag}.
+    @param payload: of a Data frame.
+    @return: the two parts of the frame: header, and sealed payload with tag.
+    @raise NonceExhausted: if the mux has no nonce left.
+    """
+    return sealer.seal(_fields.pack(streamID, length, flag), payload)
+
+
+def sealLastFrame(sealer: Sealer) -> tuple[bytes, bytes]:
+    """
+    Make the CloseMux for when the nonces have run out: one is left for it.
+
+    @return: as L{sealFrame}.
+    @raise NonceExhausted: if that one is used up, too.
+    """
+    return sealer.sealLast(_fields.pack(0, 0, _CLOSE_MUX))
+
+
+class FrameOpener(Protocol):
+    """
+    What opens the frames that L{FrameParser} finds.
+    """
+
+    def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
+        """
+        @return: the payload of a frame.
+        @raise AuthenticationFailed: if the frame is not genuine.
+        """
+
+
+class FrameParser:
+    """
+    Finds and opens the frames in a sequence of bytes that comes in pieces of
+    any size.
+
+    Give it each piece with L{receive} and then take frames with L{nextFrame}
+    until there is none left.  A frame that lies within one piece is opened
+    where it is; only frames that were cut are put together first, so no byte
+    is copied more than once.
+
+    @ivar _piece: the piece that is being parsed.
+    @ivar _offset: how much of it is done.
+    @ivar _start: the bytes so far of a frame that began in an earlier piece.
+    """
+
+    __slots__ = ("_open", "_piece", "_offset", "_start")
+
+    def __init__(self, opener: FrameOpener) -> None:
+        self._open = opener.open
+        self._piece: bytes = b""
+        self._offset = 0
+        self._start = bytearray()
+
+    @property
+    def pending(self) -> int:
+        """
+        How many bytes wait for the rest of their frame.
+        """
+        return len(self._start) + len(self._piece) - self._offset
+
+    def useOpener(self, opener: FrameOpener) -> None:
+        """
+        Have all frames from the next one on opened by another opener.
+        """
+        self._open = opener.open
+
+    def receive(self, piece: bytes) -> None:
+        """
+        Take the next piece, after what is left of the one before.
+        """
+        if self._piece:
+            piece = b"".join((memoryview(self._piece)[self._offset :], piece))
+        self._piece = piece
+        self._offset = 0
+
+    def nextFrame(self) -> Frame | None:
+        """
+        Take the next whole frame.
+
+        @return: the frame, or C{None} when the rest of it has yet to come.
+        @raise ProtocolViolation: if a header announces more than any frame
+            may have; nothing is allocated for it.
+        @raise AuthenticationFailed: if a frame does not open.
+        """
+        if self._start:
+            return self._finishFrame()
+        piece = self._piece
+        if not piece:
+            return None
+        offset = self._offset
+        size = len(piece)
+        body = offset + HEADER_SIZE
+        if body <= size:
+            header = piece[offset:body]
+            streamID, length, flag = unpackFields(header)
+            end = body + _sealedSize(length, flag)
+            if end <= size:
+                sealed = memoryview(piece)[body:end]
+                if end < size:
+                    self._offset = end
+                else:
+                    self._drop()
+                return streamID, length, flag, self._open(header, sealed)
+        self._start += memoryview(piece)[offset:]
+        self._drop()
+        return None
+
+    def _finishFrame(self) -> Frame | None:
+        """
+        Complete the frame in C{_start} with what it lacks, and no more.
+        """
+        start = self._start
+        if not self._fill(HEADER_SIZE):
+            return None
+        header = bytes(start[:HEADER_SIZE])
+        streamID, length, flag = unpackFields(header)
+        if not self._fill(HEADER_SIZE + _sealedSize(length, flag)):
+            return None
+        # The view must be gone before the buffer can change its size.
+        with memoryview(start) as whole, whole[HEADER_SIZE:] as sealed:
+            payload = self._open(header, sealed)
+        start.clear()
+        return streamID, length, flag, payload
+
+    def _fill(self, size: int) -> bool:
+        """
+        Move bytes from the piece to C{_start} until that has C{size} bytes.
+
+        @return: whether it has.
+        """
+        missing = size - len(self._start)
+        if missing > 0:
+            part = memoryview(self._piece)[self._offset : self._offset + missing]
+            self._start += part
+            self._offset += len(part)
+            if len(part) < missing:
+                self._drop()
+                return False
+        return True
+
+    def _drop(self) -> None:
+        self._piece = b""
+        self._offset = 0
+
+
+def _sealedSize(length: int, flag: int) -> int:
+    """
+    How many bytes follow a header.
+
+    @raise ProtocolViolation: if there can be no such frame.
+    """
+    if flag == _DATA:
+        if length <= MAX_LENGTH:
+            return length + TAG_SIZE
+    elif length <= MAX_LENGTH or (flag == _WINDOW_UPDATE and length <= MAX_CREDIT):
+        return TAG_SIZE
+    raise ProtocolViolation(f"a frame announces a length of {length} bytes")

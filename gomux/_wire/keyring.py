@@ -1,0 +1,274 @@
+# -*- test-case-name: gomux.test.wire.test_keyring -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Pre-shared keys with names, and the files they come from.
+
+A file has one key a line, as C{name:psk}; lines that are blank or begin with
+C{#} do not count.  A file with a single line may also be just a key, without a
+name.  C{docs/keyring.rst} has the details.
+
+Only what is derived from a pre-shared key is kept, never the key itself, and
+no message has any part of one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from gomux._wire.crypto import Opener, Sealer, deriveKey, openWithAny
+from gomux.error import KeyringError
+from gomux.limits import MAX_KEY_FILE, MAX_KEYS, SHORT_PSK
+
+#: What precedes a file's first line when even a single line has a name.
+HEADING = b"[keyring]"
+
+_entry = re.compile(rb"([A-Za-z0-9_.-]{1,64}):(.*)", re.DOTALL)
+# Others must not read the file, nor anyone but its owner write to it.
+_UNSAFE = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
+
+
+class Keyring:
+    """
+    Pre-shared keys by name.
+
+    @ivar warnings: what is worth telling the operator, a sentence each.
+    """
+
+    def __init__(
+        self, psks: Mapping[str, bytes | str], source: _Source | None = None
+    ) -> None:
+        """
+        @param psks: the pre-shared keys by name; text stands for its UTF-8
+            bytes.  C{""} is the name of a key that has none.
+        @param source: where they are from, for L{reload}.
+        @raise KeyringError: if there are none or too many, if one is empty, or
+            if two are the same.
+        """
+        self._source = source
+        self._keys, self.warnings = _derive(psks)
+
+    @classmethod
+    def of(cls, psk: bytes | str | Keyring) -> Keyring:
+        """
+        @return: C{psk} if it is a keyring, else one with just that key, which
+            has no name.
+        @raise KeyringError: if C{psk} is empty.
+        """
+        return psk if isinstance(psk, cls) else cls({"": psk})  # type: ignore[dict-item]
+
+    def __repr__(self) -> str:
+        return f"<Keyring {', '.join(map(repr, self._keys))}>"
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def keys(self) -> Mapping[str, bytes]:
+        """
+        The keys of the frames by name, 32 bytes each: those of this moment,
+        also after L{reload}.
+        """
+        return self._keys
+
+    def single(self) -> tuple[str, bytes]:
+        """
+        @return: the name and the key of the frames, where there is but one.
+        @raise KeyringError: if there are several.
+        """
+        if len(self._keys) != 1:
+            raise KeyringError(
+                f"one pre-shared key is needed, and there are {len(self._keys)}"
+            )
+        return next(iter(self._keys.items()))
+
+    def reload(self) -> frozenset[str]:
+        """
+        Read the file again.  Muxes that are up are not touched.
+
+        @return: the names that are gone or have another key now.
+        @raise KeyringError: if the file cannot be used; the keys stay as they
+            were.  Or if they came from no file.
+        """
+        source = self._source
+        if source is None:
+            raise KeyringError("the pre-shared keys are from no file")
+        old = self._keys
+        psks = source.read()
+        if "" in psks and "" not in old:
+            raise KeyringError(
+                f"{source.path}: has a single line, which would count as a key without"
+                f" a name; put a line {HEADING.decode()} before it"
+            )
+        self._keys, self.warnings = _derive(psks)
+        return frozenset(name for name in old if self._keys.get(name) != old[name])
+
+
+def _derive(
+    psks: Mapping[str, bytes | str],
+) -> tuple[Mapping[str, bytes], tuple[str, ...]]:
+    """
+    @return: keys by name, and warnings.
+    @raise KeyringError: if the pre-shared keys cannot be used.
+    """
+    if not psks:
+        raise KeyringError("there is no pre-shared key")
+    if len(psks) > MAX_KEYS:
+        raise KeyringError(f"there are more than {MAX_KEYS} pre-shared keys")
+    keys: dict[str, bytes] = {}
+    owners: dict[bytes, str] = {}
+    warnings = []
+    for name, psk in psks.items():
+        raw = psk.encode("utf-8") if isinstance(psk, str) else psk
+        whose = f"the pre-shared key of {name!r}" if name else "the pre-shared key"
+        if not raw:
+            raise KeyringError(f"{whose} is empty")
+        if len(raw) < SHORT_PSK:
+            warnings.append(f"{whose} is shorter than {SHORT_PSK} bytes")
+        if not name and _entry.fullmatch(raw):
+            warnings.append(
+                f"{whose} looks like name:psk, and is used as it is; if it begins with"
+                f" a name, give it in a file, after a line {HEADING.decode()}"
+            )
+        key = keys[name] = deriveKey(raw)
+        other = owners.setdefault(key, name)
+        if other != name:
+            raise KeyringError(f"{other!r} and {name!r} have the same pre-shared key")
+    return MappingProxyType(keys), tuple(warnings)
+
+
+class _Source(NamedTuple):
+    """
+    A file of pre-shared keys.
+
+    @ivar path: where it is.
+    @ivar insecure: see L{readPSKFile}.
+    """
+
+    path: str
+    insecure: bool
+
+    def read(self) -> dict[str, bytes]:
+        """
+        @return: the pre-shared keys by name, and good ones.
+        @raise KeyringError: if there is anything wrong with them.
+        """
+        try:
+            psks = _parse(self._content())
+            _derive(psks)
+        except OSError as error:
+            raise KeyringError(f"{self.path}: {error.strerror or error}") from None
+        except KeyringError as error:
+            raise KeyringError(f"{self.path}: {error}") from None
+        return psks
+
+    def _content(self) -> bytes:
+        with open(self.path, "rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if mode & _UNSAFE and not self.insecure:
+                raise KeyringError(
+                    f"others can read or change it (its mode is {mode:04o});"
+                    " it should have mode 0600"
+                )
+            content = file.read(MAX_KEY_FILE + 1)
+        if len(content) > MAX_KEY_FILE:
+            raise KeyringError(f"is larger than {MAX_KEY_FILE} bytes")
+        return content
+
+
+def readPSKFile(path: str, insecure: bool = False) -> Keyring:
+    """
+    Read a file of pre-shared keys.
+
+    @param path: where it is.
+    @param insecure: whether it may be one that others can read, or that
+        anyone but its owner can write to.
+    @return: its keys.
+    @raise KeyringError: if it cannot be used.  The message names the file,
+        and the line, but has nothing of what is in it.
+    """
+    source = _Source(path, insecure)
+    return Keyring(source.read(), source)
+
+
+def _parse(content: bytes) -> dict[str, bytes]:
+    """
+    @return: pre-shared keys by name.
+    @raise KeyringError: if C{content} has the wrong form.
+    """
+    lines = [
+        (number, line.removesuffix(b"\r"))
+        for number, line in enumerate(content.split(b"\n"), 1)
+        if line.strip() and not line.startswith(b"#")
+    ]
+    if lines and lines[0][1].rstrip() == HEADING:
+        del lines[0]
+    elif len(lines) == 1:
+        return {"": lines[0][1]}
+    if not lines:
+        raise KeyringError("has no line that counts, so no pre-shared key")
+    psks: dict[str, bytes] = {}
+    for number, line in lines:
+        match = _entry.fullmatch(line)
+        if match is None:
+            raise KeyringError(f"line {number} is not of the form name:psk")
+        name = match[1].decode("ascii")
+        if name in psks:
+            raise KeyringError(f"line {number} has the name {name!r} again")
+        psks[name] = match[2]
+    return psks
+
+
+class KeyFinder:
+    """
+    Finds the key of a peer in compatible mode by its first frame, as a gate
+    that a carrier has to pass before there is a mux.
+
+    @ivar passed: whether the first frame has come.
+    @ivar name: the name of the peer's key, once C{passed}.
+    @ivar sealer: seals all frames, once C{passed}.
+    @ivar opener: opens all further frames, once C{passed}.
+    """
+
+    sealer: Sealer
+    opener: Opener
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        """
+        @param keys: the keys that the peer may have, by name, 32 bytes each.
+        """
+        self._keys = keys
+        self.passed = False
+        self.name = ""
+
+    def takeOutput(self) -> bytes:
+        """
+        @return: nothing: this only listens.
+        """
+        return b""
+
+    def close(self) -> None:
+        """
+        There is nothing to let go of.
+        """
+
+    def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
+        """
+        Take the peer's first frame.
+
+        @param header: the whole header.
+        @param sealed: the ciphertext with its tag.
+        @return: its payload, C{b""}.
+        @raise AuthenticationFailed: if none of the keys opens it.
+        """
+        self.name, key = openWithAny(self._keys, header, sealed)
+        self.sealer = Sealer(key)
+        self.opener = Opener(key)
+        self.passed = True
+        return b""

@@ -1,0 +1,220 @@
+# -*- test-case-name: gomux.test.endpoints.test_parser -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Endpoint strings: C{gomux:}, then the carrier's own string, with these keywords
+anywhere in it.
+
+  - C{pskFile}: the file that has the pre-shared key.
+  - C{pskFileInsecure}: C{yes} if others may be able to read it.
+  - C{psk}: the key itself, which others can read too wherever they see the
+    string.
+  - C{strict}: C{yes} for strict mode, which the peer must have too.
+  - C{context}: in strict mode, what the peer must have too.
+  - C{timeout}, for clients: how many seconds to wait for a mux.
+  - C{idleTimeout}, for clients: how many seconds to keep a mux without streams.
+
+C{docs/endpoints.rst} has examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+from warnings import warn
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from twisted.internet.endpoints import (
+    clientFromString,
+    quoteStringArgument,
+    serverFromString,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
+
+from gomux._mux.link import Link, Settings
+from gomux._wire.keyring import Keyring, readPSKFile
+from gomux.endpoints._endpoints import MuxClientEndpoint, MuxServerEndpoint
+from gomux.limits import IDLE_TIMEOUT, WAIT_TIMEOUT
+
+_T = TypeVar("_T")
+
+#: What can be said once in this process: a link per reactor, carrier and
+#: settings.  The links are kept by their endpoints and by their muxes.
+_links: WeakKeyDictionary[Any, WeakValueDictionary[object, Link]] = WeakKeyDictionary()
+
+_words = {
+    "yes": True,
+    "true": True,
+    "1": True,
+    "no": False,
+    "false": False,
+    "0": False,
+}
+
+
+def parseServer(
+    reactor: Any, args: Sequence[object], kwargs: Mapping[str, object]
+) -> IStreamServerEndpoint:
+    """
+    Make the server endpoint that a string describes.
+
+    @param reactor: the reactor.
+    @param args: the string's positional arguments after C{gomux}.
+    @param kwargs: the string's keyword arguments.
+    @return: the endpoint.
+    @raise ValueError: if the string makes no sense.
+    """
+    words = _Words(args, kwargs)
+    keyring = words.takeKeyring()
+    settings = words.takeSettings()
+    carrier = words.carrier("server", serverFromString, reactor)
+    return MuxServerEndpoint(reactor, carrier, keyring, **settings)
+
+
+def parseClient(
+    reactor: Any, args: Sequence[object], kwargs: Mapping[str, object]
+) -> IStreamClientEndpoint:
+    """
+    Make the client endpoint that a string describes.  All whose strings have
+    the same carrier, pre-shared key and settings share one mux, whatever their
+    C{timeout}.
+
+    @param reactor: the reactor.
+    @param args: the string's positional arguments after C{gomux}.
+    @param kwargs: the string's keyword arguments.
+    @return: the endpoint.
+    @raise ValueError: if the string makes no sense.
+    """
+    words = _Words(args, kwargs)
+    keyring = words.takeKeyring()
+    _, pskKey = keyring.single()
+    settings = words.takeSettings()
+    timeout = words.takeSeconds("timeout", WAIT_TIMEOUT)
+    idleTimeout = words.takeSeconds("idleTimeout", IDLE_TIMEOUT)
+    carrier = words.carrier("client", clientFromString, reactor)
+    links = _links.setdefault(reactor, WeakValueDictionary())
+    key = (words.description(), pskKey, idleTimeout, *sorted(settings.items()))
+    link = links.get(key)
+    if link is None:
+        link = Link(reactor, carrier, keyring, idleTimeout=idleTimeout, **settings)
+        links[key] = link
+    return MuxClientEndpoint.sharing(link, timeout)
+
+
+class _Words:
+    """
+    The parts of an endpoint string, from which those that are ours are taken.
+    """
+
+    def __init__(self, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+        self._args = [_text(arg) for arg in args]
+        self._keywords = {key: _text(value) for key, value in kwargs.items()}
+
+    def description(self) -> str:
+        """
+        @return: what is left, as a string.
+        """
+        return ":".join(
+            [_quote(arg) for arg in self._args]
+            + [
+                f"{_quote(key)}={quoteStringArgument(value)}"
+                for key, value in sorted(self._keywords.items())
+            ]
+        )
+
+    def carrier(
+        self, role: str, fromString: Callable[[Any, str], _T], reactor: Any
+    ) -> _T:
+        """
+        Parse what is left.
+
+        @param role: what it is to be.
+        @param fromString: parses it.
+        @param reactor: the reactor.
+        @return: the endpoint.
+        @raise ValueError: if it is not the string of one.
+        """
+        description = self.description()
+        if not description:
+            raise ValueError(
+                "gomux: has no carrier; after it there must be another"
+                f" {role} endpoint's string, such as tcp:..."
+            )
+        try:
+            return fromString(reactor, description)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise ValueError(
+                f"{description!r}, after gomux:, is not the string of a {role}"
+                f" endpoint: {error}"
+            ) from error
+
+    def takeKeyring(self) -> Keyring:
+        """
+        @return: the pre-shared key.
+        @raise ValueError: if there is not exactly one place to have it from, or
+            it is of no use.
+        """
+        path = self._keywords.pop("pskFile", None)
+        psk = self._keywords.pop("psk", None)
+        insecure = self._takeBool("pskFileInsecure")
+        if (path is None) == (psk is None):
+            raise ValueError("a gomux: endpoint needs either pskFile= or psk=")
+        if path is not None:
+            keyring = readPSKFile(path, insecure)
+        else:
+            assert psk is not None
+            warn(
+                "psk= in an endpoint string can be read by others; use pskFile=",
+                stacklevel=5,
+            )
+            keyring = Keyring.of(psk)
+        for warning in keyring.warnings:
+            warn(warning, stacklevel=5)
+        return keyring
+
+    def takeSettings(self) -> Settings:
+        """
+        @return: what else there is for L{MuxFactory<gomux.MuxFactory>}.
+        @raise ValueError: if there is a context without strict mode.
+        """
+        strict = self._takeBool("strict")
+        context = self._keywords.pop("context", "")
+        if context and not strict:
+            raise ValueError("context= is of use only with strict=yes")
+        return {"strict": strict, "context": context.encode("utf-8")}
+
+    def takeSeconds(self, keyword: str, default: float) -> float:
+        """
+        @return: the value of a keyword that is a time.
+        @raise ValueError: if it is none.
+        """
+        value = self._keywords.pop(keyword, None)
+        if value is None:
+            return default
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = -1
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"{keyword}={value} is not a number of seconds")
+        return seconds
+
+    def _takeBool(self, keyword: str) -> bool:
+        value = self._keywords.pop(keyword, "no")
+        try:
+            return _words[value.lower()]
+        except KeyError:
+            raise ValueError(f"{keyword}={value} is neither yes nor no") from None
+
+
+def _quote(argument: str) -> str:
+    """
+    Quote what an equals sign would make something else of.
+    """
+    return str(quoteStringArgument(argument)).replace("=", "\\=")
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,13 @@
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+The shape of the Go package: sessions and streams whose calls return Deferreds to await.
+
+This room may import L{gomux._mux} and what lies below it, but not L{gomux.endpoints}.
+"""
+
+from gomux.session._conn import Conn
+from gomux.session._session import Listener, Session
+
+__all__ = ["Conn", "Listener", "Session"]

@@ -1,0 +1,401 @@
+# -*- test-case-name: gomux.test.session.test_session -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+The shape of the Go package: sessions and streams to be awaited.
+
+Everything that waits returns a Deferred, so it can be awaited in whatever
+L{Deferred.fromCoroutine<twisted.internet.defer.Deferred.fromCoroutine>} runs,
+with any reactor.  In an asyncio task, under the asyncio reactor, await its
+L{asFuture<twisted.internet.defer.Deferred.asFuture>}.
+
+Go wraps a connection that is there already.  In Twisted a connection has its
+protocol from the start, so here endpoints take its place:
+L{Session.client} connects one, and L{Session.server} listens on one and gives
+a L{Listener}, from which sessions are accepted as in Go connections are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from zope.interface import implementer
+
+from gomux._mux.factory import MuxFactory
+from gomux._mux.protocol import MuxProtocol
+from gomux._wire.keyring import Keyring
+from gomux.error import ConnectionClosed, GomuxError
+from gomux.interfaces import IStreamFactory
+from gomux.limits import BACKLOG, Limits
+from gomux.session._backlog import Backlog
+from gomux.session._conn import Conn
+
+
+class Session:
+    """
+    One mux: what the Go package calls a C{Mux}.
+
+    Made by L{Session.client}, and by a L{Listener}.
+    """
+
+    def __init__(self, mux: MuxProtocol, clock: IReactorTime, backlog: int) -> None:
+        """
+        @param mux: has its carrier, and no streams yet.
+        @param clock: the reactor.
+        @param backlog: how many streams may wait to be accepted.
+        """
+        self._mux = mux
+        mux.streamFactory = _Streams(self._incoming)
+        # A transport that is gone may not know its addresses any more.
+        carrier = mux.getCarrier()
+        self._local = carrier.getHost()
+        self._remote = carrier.getPeer()
+        self._clock = clock
+        self._backlog: Backlog[Conn] = Backlog(backlog)
+        self._conns: dict[Conn, None] = {}
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Session over {self._mux!r}>"
+
+    @classmethod
+    def client(
+        cls,
+        reactor: IReactorTime,
+        carrier: IStreamClientEndpoint,
+        psk: bytes | str | Keyring,
+        *,
+        limits: Limits | None = None,
+        strict: bool = False,
+        context: bytes = b"",
+        backlog: int = BACKLOG,
+    ) -> Deferred[Session]:
+        """
+        Connect to a peer.
+
+        @param reactor: tells the time.
+        @param carrier: where to connect.
+        @param psk: the pre-shared key; text stands for its UTF-8 bytes.
+        @param limits: what the mux may take up.
+        @param strict: as for L{MuxFactory<gomux.MuxFactory>}.
+        @param context: as for L{MuxFactory<gomux.MuxFactory>}.
+        @param backlog: how many streams may wait for L{acceptStream}.
+        @return: the session, once the carrier is connected; fails as the
+            carrier does.  Whether the peer holds the key shows only in what
+            it sends.
+        @raise ValueError: if C{psk} is empty or C{backlog} less than 1.
+        """
+        factory = _SessionFactory(
+            psk,
+            True,
+            backlog,
+            clock=reactor,
+            limits=limits,
+            strict=strict,
+            context=context,
+        )
+        return carrier.connect(cast(IProtocolFactory, factory)).addCallback(
+            factory.sessionOf
+        )
+
+    @classmethod
+    def server(
+        cls,
+        reactor: IReactorTime,
+        carrier: IStreamServerEndpoint,
+        psk: bytes | str | Keyring,
+        *,
+        limits: Limits | None = None,
+        strict: bool = False,
+        context: bytes = b"",
+        backlog: int = BACKLOG,
+        silentPeers: bool = False,
+    ) -> Deferred[Listener]:
+        """
+        Listen for peers.
+
+        @param reactor: tells the time.
+        @param carrier: where to listen.
+        @param psk: the pre-shared key; text stands for its UTF-8 bytes.
+        @param limits: what each mux may take up.
+        @param strict: as for L{MuxFactory<gomux.MuxFactory>}.
+        @param context: as for L{MuxFactory<gomux.MuxFactory>}.
+        @param backlog: how many sessions may wait for L{Listener.accept}, and
+            how many streams of each for L{acceptStream}.
+        @param silentPeers: whether to accept also peers that have not shown
+            yet that they hold the key.  A client of the Go package says
+            nothing before it opens a stream, so a server that is to open the
+            first stream needs this.
+        @return: what accepts the sessions, once it listens.
+        @raise ValueError: if C{psk} is empty or C{backlog} less than 1.
+        """
+        listener = Listener(backlog)
+        factory = _SessionFactory(
+            psk,
+            False,
+            backlog,
+            clock=reactor,
+            limits=limits,
+            strict=strict,
+            context=context,
+        )
+        if silentPeers:
+            factory.connected = listener.arrived
+        else:
+            factory.authenticated = listener.arrived
+        return carrier.listen(cast(IProtocolFactory, factory)).addCallback(
+            listener.listening
+        )
+
+    def openStream(self) -> Deferred[Conn]:
+        """
+        Open a stream to the peer.
+
+        @return: the stream.  Fails with L{ConnectionClosed},
+            L{PeerClosedConnection<gomux.PeerClosedConnection>} or
+            whatever else ended the mux, and with
+            L{OpenStreamError<gomux.OpenStreamError>} if there can be no
+            new stream on it now.
+        """
+        reason = ConnectionClosed() if self._closed else self._reason
+        if reason is not None:
+            return fail(copy(reason))
+        return cast("Deferred[Conn]", self._mux.openStream(_Streams(self._outgoing)))
+
+    def acceptStream(self) -> Deferred[Conn]:
+        """
+        Accept the next stream that the peer opens.
+
+        Streams that come when as many wait already as the session's backlog
+        has room for are refused: the peer sees them closed.  (The Go package
+        stops reading instead, which stops every stream of the mux.)
+
+        @return: the stream; may be cancelled.  Fails with L{ConnectionClosed},
+            L{PeerClosedConnection<gomux.PeerClosedConnection>} or
+            whatever else ended the mux, once all streams that came before
+            that have been accepted.
+        """
+        return self._backlog.get()
+
+    def close(self) -> Deferred[None]:
+        """
+        Close the session and all of its streams, once what was taken of their
+        data is sent.  All calls that wait fail with L{ConnectionClosed}.
+
+        More than once is fine, and so is after the peer has.
+
+        @return: fires once the carrier is gone, which takes at most
+            L{Limits.closeTimeout<gomux.Limits.closeTimeout>}.
+        """
+        if self._reason is None and not self._closed:
+            self._closed = True
+            self._backlog.items.clear()
+            self._backlog.end(ConnectionClosed())
+            for conn in list(self._conns):
+                conn.muxClosing()
+        return self._mux.close().addCallback(_nothing)
+
+    def localAddr(self) -> IAddress:
+        """
+        @return: the address of this end of the carrier.
+        """
+        return self._local
+
+    def remoteAddr(self) -> IAddress:
+        """
+        @return: the address of the other end of the carrier.
+        """
+        return self._remote
+
+    @property
+    def _reason(self) -> GomuxError | None:
+        """
+        What made the mux end, as soon as it is known.
+        """
+        return self._mux._reason
+
+    def lost(self, reason: GomuxError) -> None:
+        """
+        The carrier is gone.  Called by the factory.
+
+        @param reason: why.
+        """
+        self._backlog.end(reason)
+        # Those that are left have data to read.
+        for conn in list(self._conns):
+            conn.muxLost(reason)
+
+    def _incoming(self) -> Conn | None:
+        if self._backlog.full:
+            return None
+        return Conn(self._clock, self._arrived, self._gone)
+
+    def _outgoing(self) -> Conn:
+        return Conn(self._clock, self._made, self._gone)
+
+    def _made(self, conn: Conn) -> None:
+        self._conns[conn] = None
+
+    def _arrived(self, conn: Conn) -> None:
+        self._conns[conn] = None
+        self._backlog.put(conn)
+
+    def _gone(self, conn: Conn) -> None:
+        self._conns.pop(conn, None)
+
+
+class Listener:
+    """
+    Accepts sessions: what in Go a C{net.Listener} does.
+
+    It can be iterated over with C{async for}, which ends when the listener is
+    closed.  Made by L{Session.server}.
+    """
+
+    _port: IListeningPort
+
+    def __init__(self, backlog: int) -> None:
+        self._backlog: Backlog[Session] = Backlog(backlog)
+
+    def accept(self) -> Deferred[Session]:
+        """
+        Accept the next session.
+
+        Peers that come when as many wait already as the backlog has room for
+        are turned away: they see the mux closed.
+
+        @return: the session; may be cancelled.  Fails with L{ConnectionClosed}
+            when the listener is closed.
+        """
+        return self._backlog.get()
+
+    def close(self) -> Deferred[None]:
+        """
+        Stop listening, and close the sessions that wait to be accepted; those
+        that have been are left alone.
+
+        @return: fires when the port is closed.
+        """
+        self._backlog.end(ConnectionClosed())
+        while self._backlog.items:
+            self._backlog.items.popleft().close()
+        return maybeDeferred(self._port.stopListening).addCallback(_nothing)
+
+    def addr(self) -> IAddress:
+        """
+        @return: the address that is listened on, or was.
+        """
+        return self._addr
+
+    def __aiter__(self) -> Listener:
+        return self
+
+    async def __anext__(self) -> Session:
+        try:
+            return await self.accept()
+        except ConnectionClosed:
+            raise StopAsyncIteration() from None
+
+    def listening(self, port: IListeningPort) -> Listener:
+        """
+        The port is open.  Called by L{Session.server}.
+
+        @return: this listener.
+        """
+        self._port = port
+        # A port that is closed does not know its address any more.
+        self._addr = port.getHost()
+        return self
+
+    def arrived(self, session: Session) -> None:
+        """
+        There is a new session.  Called by its factory.
+        """
+        if self._backlog.full:
+            session.close()
+        else:
+            self._backlog.put(session)
+
+
+@implementer(IStreamFactory)
+class _Streams:
+    """
+    What makes the protocols of a session's streams.
+    """
+
+    def __init__(self, build: Callable[[], Conn | None]) -> None:
+        self._build = build
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        """
+        @return: the stream, unless it is refused.
+        """
+        return self._build()
+
+
+class _SessionFactory(MuxFactory):
+    """
+    Makes muxes, and a session for each.
+
+    @ivar sessions: those whose muxes are not gone.
+    @ivar connected: called with each session when its carrier is connected.
+    @ivar authenticated: called with each when its peer has shown that it holds
+        the key.
+    """
+
+    def __init__(
+        self,
+        psk: bytes | str | Keyring,
+        isClient: bool,
+        backlog: int,
+        **settings: Any,
+    ) -> None:
+        """
+        @param psk: as for L{MuxFactory}.
+        @param isClient: as for L{MuxFactory}.
+        @param backlog: how many streams of each may wait to be accepted.
+        @param settings: as for L{MuxFactory}.
+        """
+        super().__init__(psk, isClient, **settings)
+        self.sessions: dict[MuxProtocol, Session] = {}
+        self.connected: Callable[[Session], None] = _nothing
+        self.authenticated: Callable[[Session], None] = _nothing
+        self._backlog = backlog
+
+    def muxConnected(self, mux: MuxProtocol) -> None:
+        session = self.sessions[mux] = Session(mux, self.clock, self._backlog)
+        super().muxConnected(mux)
+        self.connected(session)
+
+    def muxAuthenticated(self, mux: MuxProtocol) -> None:
+        super().muxAuthenticated(mux)
+        self.authenticated(self.sessions[mux])
+
+    def muxLost(self, mux: MuxProtocol, reason: GomuxError) -> None:
+        super().muxLost(mux, reason)
+        self.sessions.pop(mux).lost(reason)
+
+    def sessionOf(self, mux: IProtocol) -> Session:
+        """
+        @return: the session over a mux.
+        """
+        return self.sessions[cast(MuxProtocol, mux)]
+
+
+def _nothing(ignored: object) -> None:
+    """
+    Do and return nothing.
+    """

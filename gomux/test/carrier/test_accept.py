@@ -1,0 +1,123 @@
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Tests for L{gomux._carrier.accept}.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Port
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux._carrier.accept import ACCEPT_INTERVAL, AcceptPace
+from gomux._mux.factory import MuxFactory
+from gomux._wire.frame import Flag
+from gomux.test.support.helpers import FramePeer
+from gomux.testing import PSK
+
+
+class PaceTests(SynchronousTestCase):
+    """
+    L{AcceptPace}
+    """
+
+    def setUp(self) -> None:
+        factory = Factory.forProtocol(Protocol)
+        self.reactor = MemoryReactorClock()
+        self.port = port = Port(0, factory, reactor=self.reactor)
+        port.connected, port.numberAccepts = True, 10
+        self.reactor.addReader(port)
+        self.pace = AcceptPace()
+
+        class Accepted(StringTransport):
+            server = port
+
+        class Wrapper(StringTransport):
+            transport = Accepted()
+
+        self.transports = (Accepted(), Wrapper())
+
+    def isAccepting(self) -> bool:
+        return self.port in self.reactor.getReaders()
+
+    def test_pace(self) -> None:
+        """
+        A port accepts one connection at a time, and leaves the reactor to all others
+        for a while before the next, whatever lies between it and the carrier.
+        """
+        for transport in self.transports:
+            self.pace.accepted(transport)
+            self.assertEqual(self.port.numberAccepts, 0)
+            self.assertFalse(self.isAccepting())
+            self.reactor.advance(ACCEPT_INTERVAL / 2)
+            self.assertFalse(self.isAccepting())
+            self.reactor.advance(ACCEPT_INTERVAL / 2)
+            self.assertTrue(self.isAccepting())
+
+    def test_atOnce(self) -> None:
+        """
+        Several that a port had accepted before it could be told count as one.
+        """
+        for transport in self.transports * 3:
+            self.pace.accepted(transport)
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+        self.reactor.advance(ACCEPT_INTERVAL)
+        self.assertTrue(self.isAccepting())
+
+    def test_authenticated(self) -> None:
+        """
+        A port goes on at once when the peer for which it waits is no stranger, and
+        only then.
+        """
+        first, second = self.transports
+        self.pace.accepted(first)
+        self.pace.authenticated(second)
+        self.assertFalse(self.isAccepting())
+        self.pace.authenticated(first)
+        self.assertTrue(self.isAccepting())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.pace.authenticated(first)
+        self.pace.authenticated(StringTransport())
+
+    def test_stopped(self) -> None:
+        """
+        Nothing is left once the port is stopped.
+        """
+        self.pace.accepted(self.transports[0])
+        self.pace.stop()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.pace.stop()
+        # One that is stopping does not accept again.
+        self.pace.accepted(self.transports[0])
+        self.port.disconnecting = True
+        self.reactor.advance(ACCEPT_INTERVAL)
+        self.assertFalse(self.isAccepting())
+
+    def test_others(self) -> None:
+        """
+        What no port has made is left alone.
+        """
+        self.pace.accepted(StringTransport())
+        self.pace.accepted(None)
+
+    def test_factory(self) -> None:
+        """
+        The factory of a server's muxes stops it, and its muxes tell it of themselves.
+        """
+        factory = MuxFactory(PSK, False, clock=self.reactor)
+        factory.doStart()
+        mux = factory.buildProtocol(None)
+        mux.makeConnection(self.transports[0])
+        self.assertFalse(self.isAccepting())
+        peer = FramePeer(PSK)
+        mux.dataReceived(peer.seal(0, Flag.KEEPALIVE))
+        self.assertTrue(self.isAccepting())
+        mux = factory.buildProtocol(None)
+        mux.makeConnection(self.transports[1])
+        self.assertFalse(self.isAccepting())
+        calls = len(self.reactor.getDelayedCalls())
+        factory.doStop()
+        self.assertEqual(len(self.reactor.getDelayedCalls()), calls - 1)

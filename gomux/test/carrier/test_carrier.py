@@ -1,0 +1,429 @@
+"""
+Tests for L{gomux._carrier.transport}.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IPushProducer, ISystemHandle, ITCPTransport
+from twisted.internet.protocol import Protocol
+from twisted.internet.tcp import Connection
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
+from zope.interface.verify import verifyObject
+
+from gomux._carrier.direct import BULK_READ_SIZE, GATHERED, READ_SIZE
+from gomux._carrier.transport import UNSENT, MuxCarrier, limitUnsent
+from gomux.test.support.helpers import PushProducer
+
+
+class Descriptor(FileDescriptor):
+    """
+    A socket of which the test is the kernel.
+
+    @ivar room: how many bytes it still takes.
+    @ivar sent: what it has taken.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(MemoryReactorClock())
+        self.connected = 1
+        self.room = 0
+        self.sent = b""
+        self.error: Exception | None = None
+
+    def writeSomeData(self, data: bytes) -> int | BaseException:
+        if self.error is not None:
+            return self.error
+        part = bytes(data[: self.room])
+        self.sent += part
+        self.room -= len(part)
+        return len(part)
+
+    def drain(self, room: int) -> None:
+        """
+        Have the kernel take some more.
+        """
+        self.room = room
+        self.doWrite()
+
+
+class DescriptorTests(SynchronousTestCase):
+    """
+    L{MuxCarrier} on a plain socket.
+    """
+
+    def setUp(self) -> None:
+        self.descriptor = Descriptor()
+        self.carrier = MuxCarrier(self.descriptor)  # type: ignore[arg-type]
+        self.producer = PushProducer()
+
+    def register(self) -> None:
+        self.carrier.registerProducer(self.producer)
+
+    def test_interface(self) -> None:
+        """
+        It is the producer of its transport.
+        """
+        verifyObject(IPushProducer, self.carrier)
+
+    def test_direct(self) -> None:
+        """
+        What the kernel takes is written at once, and pauses nobody.
+        """
+        self.register()
+        self.descriptor.room = 100
+        self.carrier.write(b"hello, " + b"world")
+        self.assertEqual(self.descriptor.sent, b"hello, world")
+        self.assertEqual(self.producer.calls, [])
+
+    def test_full(self) -> None:
+        """
+        When it does not take all the producer is paused until it has; what is
+        written meanwhile comes after it.
+        """
+        self.register()
+        self.descriptor.room = 5
+        self.carrier.write(b"hello, ")
+        self.assertEqual(self.producer.calls, ["pause"])
+        self.descriptor.room = 100
+        self.carrier.write(b"world")
+        self.assertEqual(self.descriptor.sent, b"hello")
+        self.descriptor.drain(3)
+        self.assertEqual(self.producer.calls[-1], "pause")
+        self.descriptor.drain(100)
+        self.assertEqual(self.descriptor.sent, b"hello, world")
+        self.assertEqual(self.producer.calls[-1], "resume")
+        self.carrier.write(b"!")
+        self.assertEqual(self.descriptor.sent, b"hello, world!")
+
+    def test_earlyWrite(self) -> None:
+        """
+        What is written before there is a producer stays ahead of the rest, and
+        a producer that comes while it waits is paused.
+        """
+        self.carrier.write(b"hello, ")
+        self.register()
+        self.assertEqual(self.producer.calls, ["pause"])
+        self.descriptor.room = 100
+        self.carrier.write(b"world")
+        self.assertEqual(self.descriptor.sent, b"")
+        self.descriptor.drain(100)
+        self.assertEqual(self.descriptor.sent, b"hello, world")
+        self.assertEqual(self.producer.calls[-1], "resume")
+
+    def test_quietRegistration(self) -> None:
+        """
+        A producer that comes while nothing waits is told nothing.
+        """
+        self.register()
+        self.assertEqual(self.producer.calls, [])
+
+    def test_error(self) -> None:
+        """
+        An error is left for the reactor to find.
+        """
+        self.register()
+        self.descriptor.error = ConnectionLost()
+        self.carrier.write(b"data")
+        self.assertEqual(self.producer.calls, ["pause"])
+        self.assertIs(self.descriptor.doWrite(), self.descriptor.error)
+
+    def test_unregister(self) -> None:
+        """
+        A producer that is unregistered hears nothing more.
+        """
+        self.register()
+        self.carrier.unregisterProducer()
+        self.carrier.write(b"data")
+        self.carrier.pauseProducing()
+        self.carrier.resumeProducing()
+        self.carrier.stopProducing()
+        self.assertEqual(self.producer.calls, [])
+        self.assertIsNone(self.descriptor.producer)
+
+    def test_stop(self) -> None:
+        """
+        When the transport is lost the producer is stopped.
+        """
+        self.register()
+        self.descriptor.connectionLost(None)
+        self.assertEqual(self.producer.calls, ["stop"])
+
+    def test_readSize(self) -> None:
+        """
+        Much is read at once while much comes, and little while little does.
+        """
+        for size, expected in (
+            (READ_SIZE - 1, FileDescriptor.bufferSize),
+            (READ_SIZE, BULK_READ_SIZE),
+            (READ_SIZE // 2, BULK_READ_SIZE),
+            (100, READ_SIZE),
+        ):
+            self.carrier.received(size)
+            if size >= READ_SIZE - 1 or size == 100:
+                self.assertEqual(self.descriptor.bufferSize, expected)
+
+
+class Kernel:
+    """
+    A socket that takes parts.
+
+    @ivar room: how many bytes it still takes.
+    @ivar taken: what it was given at a time, each in parts.
+    @ivar sent: what it has taken.
+    """
+
+    def __init__(self) -> None:
+        self.room = 0
+        self.taken: list[list[bytes]] = []
+        self.sent = b""
+
+    def connection(self, kind: type[Connection] = Connection) -> Connection:
+        """
+        @return: a transport on it.
+        """
+        connection = kind(self, Protocol(), MemoryReactorClock())  # type: ignore[arg-type]
+        connection.connected = 1
+        return connection
+
+    def setblocking(self, blocking: bool) -> None:
+        pass
+
+    def setsockopt(self, *option: int) -> None:
+        pass
+
+    def fileno(self) -> int:
+        return -1
+
+    def sendmsg(self, parts: list[bytes]) -> int:
+        self.taken.append(parts)
+        return self.send(b"".join(parts))
+
+    def send(self, data: bytes) -> int:
+        if not self.room:
+            raise BlockingIOError(errno.EWOULDBLOCK, "full")
+        part = bytes(data[: self.room])
+        self.sent += part
+        self.room -= len(part)
+        return len(part)
+
+
+class GatherTests(SynchronousTestCase):
+    """
+    L{MuxCarrier.writeSequence}.
+    """
+
+    def setUp(self) -> None:
+        self.kernel = Kernel()
+        self.connection = self.kernel.connection()
+        self.producer = PushProducer()
+        self.carrier = MuxCarrier(self.connection)
+        self.carrier.registerProducer(self.producer)
+
+    def test_gathered(self) -> None:
+        """
+        The kernel takes the very parts, and nobody is paused.
+        """
+        self.kernel.room = 100
+        parts = [b"hello, ", b"world"]
+        self.carrier.writeSequence(parts)
+        self.assertEqual(len(self.kernel.taken), 1)
+        for taken, part in zip(self.kernel.taken[0], parts, strict=True):
+            self.assertIs(taken, part)
+        self.assertEqual(self.kernel.sent, b"hello, world")
+        self.assertEqual(self.producer.calls, [])
+
+    def test_full(self) -> None:
+        """
+        What the kernel does not take it gets later, wherever that begins, and so is
+        what comes after it.
+        """
+        for room in range(len(b"hello, world")):
+            self.setUp()
+            self.kernel.room = room
+            self.carrier.writeSequence([b"hello, ", b"wor", b"ld"])
+            self.assertEqual(self.kernel.sent, b"hello, world"[:room])
+            self.assertEqual(self.producer.calls, ["pause"])
+            self.kernel.room = 100
+            self.carrier.writeSequence([b"!", b"?"])
+            self.assertEqual(len(self.kernel.taken), 1)
+            self.connection.doWrite()
+            self.assertEqual(self.kernel.sent, b"hello, world!?")
+            self.assertEqual(self.producer.calls[-1], "resume")
+
+    def test_many(self) -> None:
+        """
+        Many parts are put together.
+        """
+        self.kernel.room = 100
+        for count in (GATHERED, GATHERED + 1):
+            self.carrier.writeSequence([b"x"] * count)
+        self.assertEqual(len(self.kernel.taken), 1)
+        self.assertEqual(self.kernel.sent, b"x" * (2 * GATHERED + 1))
+
+    def test_others(self) -> None:
+        """
+        Where there is more to do than to send, or nothing that gathers, parts are put
+        together.
+        """
+
+        class Careful(Connection):
+            def writeSomeData(self, data: bytes) -> int | ConnectionLost:
+                return super().writeSomeData(data)
+
+        self.kernel.room = 100
+        MuxCarrier(self.kernel.connection(Careful)).writeSequence([b"a", b"b"])
+        old = Kernel()
+        old.room = 100
+        old.sendmsg = None  # type: ignore[assignment,method-assign]
+        MuxCarrier(old.connection()).writeSequence([b"a", b"b"])
+        self.assertEqual((self.kernel.sent, old.sent), (b"ab", b"ab"))
+        self.assertEqual(self.kernel.taken, [])
+        carrier = MuxCarrier(transport := StringTransport())  # type: ignore[arg-type]
+        carrier.writeSequence([b"a", b"b"])
+        self.assertEqual(transport.value(), b"ab")
+
+
+class OtherTests(SynchronousTestCase):
+    """
+    L{MuxCarrier} on other transports.
+    """
+
+    def test_transport(self) -> None:
+        """
+        Other transports are written to as they are, and have a push producer.
+        """
+        transport = StringTransport()
+        carrier = MuxCarrier(transport)  # type: ignore[arg-type]
+        producer = PushProducer()
+        carrier.registerProducer(producer)
+        self.assertTrue(transport.streaming)
+        carrier.write(b"a" + b"b")
+        carrier.received(100000)
+        self.assertEqual(transport.value(), b"ab")
+        carrier.pauseProducing()
+        carrier.resumeProducing()
+        self.assertEqual(producer.calls, ["pause", "resume"])
+        carrier.unregisterProducer()
+        self.assertIsNone(transport.producer)
+
+    def test_canWait(self) -> None:
+        """
+        It is kept from reading for a while, if it can be.
+        """
+        carrier = MuxCarrier(transport := StringTransport())  # type: ignore[arg-type]
+        self.assertTrue(carrier.canWait)
+        carrier.pauseReading()
+        self.assertEqual(transport.producerState, "paused")
+        carrier.resumeReading()
+        self.assertEqual(transport.producerState, "producing")
+        self.assertFalse(MuxCarrier(object()).canWait)  # type: ignore[arg-type]
+
+    def test_limitUnsent(self) -> None:
+        """
+        The kernel is asked to keep little, where it is a kernel and has such a
+        limit.
+        """
+        limitUnsent(None)
+        with socket.socket() as handle:
+            limitUnsent(handle)
+            option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+            if option is not None:
+                size = handle.getsockopt(socket.IPPROTO_TCP, option)
+                self.assertEqual(size, UNSENT)
+        with socket.socket(socket.AF_UNIX) as handle:
+            limitUnsent(handle)
+
+    def test_noLimit(self) -> None:
+        """
+        A platform without such a limit is as well.
+        """
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            option = socket.TCP_NOTSENT_LOWAT
+            del socket.TCP_NOTSENT_LOWAT
+            self.addCleanup(setattr, socket, "TCP_NOTSENT_LOWAT", option)
+        with socket.socket() as handle:
+            limitUnsent(handle)
+
+    def test_watchPeer(self) -> None:
+        """
+        The kernel is asked to probe the peer's machine so that it finds out in
+        time that it is gone, also below TLS.
+        """
+
+        class Transport(StringTransport):
+            def getHandle(self) -> socket.socket:
+                return handle
+
+            def setTcpKeepAlive(self, enabled: bool) -> None:
+                handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
+
+            def setTcpNoDelay(self, enabled: bool) -> None:
+                pass
+
+        class Wrapper(Transport):
+            def getHandle(self) -> object:  # type: ignore[override]
+                return object()
+
+        directlyProvides(transport := Transport(), ITCPTransport, ISystemHandle)
+        directlyProvides(wrapper := Wrapper(), ITCPTransport, ISystemHandle)
+        wrapper.transport = transport  # type: ignore[attr-defined]
+        for outer in (transport, wrapper):
+            with socket.socket() as handle:
+                MuxCarrier(outer, 60)  # type: ignore[arg-type]
+                get = handle.getsockopt
+                self.assertTrue(get(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+                self.assertEqual(
+                    get(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), 60000
+                )
+                time = get(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) + get(
+                    socket.IPPROTO_TCP, socket.TCP_KEEPINTVL
+                ) * get(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
+                self.assertLessEqual(time, 60)
+                self.assertGreater(time, 50)
+
+    test_watchPeer.skip = (  # type: ignore[attr-defined]
+        None if hasattr(socket, "TCP_USER_TIMEOUT") else "not on this platform"
+    )
+
+    def test_watchNothing(self) -> None:
+        """
+        Where no socket is found the transport is all that is asked.
+        """
+        asked: list[bool] = []
+
+        class Transport(StringTransport):
+            def setTcpKeepAlive(self, enabled: bool) -> None:
+                asked.append(enabled)
+
+            def setTcpNoDelay(self, enabled: bool) -> None:
+                pass
+
+        directlyProvides(transport := Transport(), ITCPTransport)
+        MuxCarrier(transport, 60)  # type: ignore[arg-type]
+        self.assertEqual(asked, [True])
+
+    def test_watchRefused(self) -> None:
+        """
+        A kernel that refuses is as well.
+        """
+
+        class Transport(StringTransport):
+            def getHandle(self) -> socket.socket:
+                return handle
+
+            def setTcpKeepAlive(self, enabled: bool) -> None:
+                pass
+
+            def setTcpNoDelay(self, enabled: bool) -> None:
+                pass
+
+        directlyProvides(transport := Transport(), ITCPTransport, ISystemHandle)
+        with socket.socket(socket.AF_UNIX) as handle:
+            MuxCarrier(transport, 60)  # type: ignore[arg-type]

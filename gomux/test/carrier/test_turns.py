@@ -1,0 +1,383 @@
+"""
+Tests for L{gomux._carrier.turns}, and that nothing of a peer's takes
+longer than a turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux import Limits
+from gomux._carrier.turns import DONE, TURN_TIME, Turns
+from gomux._mux import protocol
+from gomux._wire.frame import Flag
+from gomux.error import PeerClosedConnection, ProtocolViolation, Truncated
+from gomux.test.support.helpers import Recorder, Rig
+
+
+class SlowClock(Clock):
+    """
+    A clock for work that takes time, which calls nothing meanwhile.
+    """
+
+    def work(self, seconds: float) -> None:
+        self.rightNow += seconds
+
+    def turn(self) -> None:
+        """
+        Call, as a reactor does in one turn, what is due by now.
+        """
+        now = self.seconds()
+        for call in [call for call in self.calls if call.getTime() <= now]:
+            if call.active():
+                self.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
+
+
+class ShutdownClock(SlowClock):
+    """
+    A clock that is a reactor in that it can be shut down.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.triggers: list[Callable[[], None]] = []
+
+    def addSystemEventTrigger(
+        self, phase: str, event: str, call: Callable[[], None]
+    ) -> Callable[[], None]:
+        assert (phase, event) == ("after", "shutdown")
+        self.triggers.append(call)
+        return call
+
+    def removeSystemEventTrigger(self, trigger: Callable[[], None]) -> None:
+        self.triggers.remove(trigger)
+
+
+class TurnsTests(SynchronousTestCase):
+    """
+    L{Turns}
+    """
+
+    def setUp(self) -> None:
+        self.clock = ShutdownClock()
+        self.turns = Turns(self.clock)
+        self.done: list[str] = []
+
+    def work(
+        self, name: str, steps: int, rest: float = 0.0
+    ) -> Callable[[float], float]:
+        """
+        @param rest: how long to leave what is left after each turn, in seconds.
+        @return: work of some steps, of half a turn each.
+        """
+        left = [steps]
+
+        def work(until: float) -> float:
+            while left[0]:
+                self.done.append(name)
+                # Not exactly half: sums of fractions are not exact.
+                self.clock.work(TURN_TIME * 0.501)
+                left[0] -= 1
+                if self.clock.seconds() >= until:
+                    break
+            return rest if left[0] else DONE
+
+        return work
+
+    def took(self) -> str:
+        done, self.done = self.done, []
+        return "".join(done)
+
+    def test_short(self) -> None:
+        """
+        Work that takes no longer than a turn is done at once.
+        """
+        self.turns.begin(self.work("a", 1))
+        self.assertEqual(self.took(), "a")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.clock.triggers, [])
+
+    def test_long(self) -> None:
+        """
+        The rest of what takes longer is done in the next turns, until it is done.
+        """
+        self.turns.begin(self.work("a", 5))
+        for done in ("aa", "aa", "a", ""):
+            self.assertEqual(self.took(), done)
+            self.clock.turn()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.clock.triggers, [])
+
+    def test_together(self) -> None:
+        """
+        What several have left shares one turn's time, each in its turn.
+        """
+        for name in "abc":
+            self.turns.later(self.work(name, 3))
+        turns = []
+        while self.clock.getDelayedCalls():
+            self.clock.turn()
+            turns.append(self.took())
+        self.assertEqual("".join(turns).count("a"), 3)
+        self.assertEqual(sorted("".join(turns)), list("aaabbbccc"))
+        self.assertTrue(all(len(turn) <= 2 for turn in turns), turns)
+        self.assertEqual({turn[0] for turn in turns[:3]}, set("abc"))
+
+    def test_fails(self) -> None:
+        """
+        Work that fails is over, and holds nobody up.
+        """
+
+        def fail(until: float) -> float:
+            raise RuntimeError("a test")
+
+        self.turns.later(fail)
+        self.turns.later(self.work("a", 1))
+        self.clock.turn()
+        self.assertEqual(self.took(), "a")
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_rests(self) -> None:
+        """
+        Work that is to be left alone for some time is, and nothing else is.
+        """
+        self.turns.begin(self.work("a", 5, 3.0))
+        self.turns.later(self.work("b", 4))
+        for done in ("aa", "bb", "bb", ""):
+            self.assertEqual(self.took(), done)
+            self.clock.turn()
+        for done in ("aa", "a"):
+            self.assertEqual(len(self.clock.triggers), 1)
+            self.clock.work(2.9)
+            self.clock.turn()
+            self.assertEqual(self.took(), "")
+            self.clock.work(0.2)
+            # Its rest is over, and then it has its turn.
+            self.clock.turn()
+            self.clock.turn()
+            self.assertEqual(self.took(), done)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.clock.triggers, [])
+
+    def test_shutdown(self) -> None:
+        """
+        All of it is done before the reactor is gone, also what rests.
+        """
+        self.turns.begin(self.work("a", 9))
+        self.turns.later(self.work("b", 9))
+        self.turns.begin(self.work("c", 9, 3.0))
+        for trigger in list(self.clock.triggers):
+            trigger()
+        self.assertEqual(sorted(self.took()), list("a" * 9 + "b" * 9 + "c" * 9))
+        self.assertEqual(len(self.turns._waiting), 0)
+        self.assertEqual(self.turns._resting, {})
+
+
+class FrameTests(SynchronousTestCase):
+    """
+    Frames that take long to handle.
+    """
+
+    def setUp(self) -> None:
+        self.patch(protocol, "FRAMES_PER_LOOK", 1)
+        self.clock = SlowClock()
+        # How long each piece of data takes.
+        self.duration = TURN_TIME
+        self.rig = Rig(clock=self.clock, data=lambda _: self.clock.work(self.duration))
+        self.recorder = self.rig.opened()
+
+    def sendData(self, count: int, *more: tuple[int, int, int | bytes]) -> None:
+        """
+        Have data come in one read, byte by byte, and take only the first turn.
+        """
+        frames = [(0, int(Flag.DATA), bytes([i % 256])) for i in range(count)]
+        sealed = b"".join(self.rig.peer.seal(*frame) for frame in (*frames, *more))
+        self.rig.mux.dataReceived(sealed)
+
+    def isReading(self) -> bool:
+        return self.rig.carrier._reading
+
+    def test_turns(self) -> None:
+        """
+        They are handled one a turn, in order, and nothing is read meanwhile.
+        """
+        self.sendData(5)
+        for count in range(1, 5):
+            self.assertEqual(bytes(self.recorder.received), bytes(range(count)))
+            self.assertFalse(self.isReading())
+            self.clock.turn()
+        self.assertEqual(bytes(self.recorder.received), bytes(range(5)))
+        self.assertTrue(self.isReading())
+        self.rig.send(0, Flag.DATA, b"more")
+        self.assertEqual(bytes(self.recorder.received[5:]), b"more")
+
+    def test_fast(self) -> None:
+        """
+        Where they take no time all are handled at once.
+        """
+        self.duration = 0
+        self.sendData(500)
+        self.assertEqual(len(self.recorder.received), 500)
+        self.assertTrue(self.isReading())
+
+    def test_few(self) -> None:
+        """
+        A few are handled in any case.
+        """
+        self.patch(protocol, "FRAMES_PER_LOOK", 3)
+        self.sendData(7)
+        for count in (3, 6, 7):
+            self.assertEqual(len(self.recorder.received), count)
+            self.clock.turn()
+
+    def test_large(self) -> None:
+        """
+        A large one is worth a turn by itself.
+        """
+        self.patch(protocol, "FRAMES_PER_LOOK", 1000)
+        large = bytes(protocol.LARGE)
+        more = [(0, int(Flag.DATA), data) for data in (large[1:], large, b"x")]
+        self.sendData(2, *more)
+        self.assertEqual(len(self.recorder.received), 2 + 2 * len(large) - 1)
+        self.clock.turn()
+        self.assertEqual(len(self.recorder.received), 2 + 2 * len(large))
+
+    def test_moreComes(self) -> None:
+        """
+        What a transport delivers although it is paused comes after the rest.
+        """
+        self.sendData(3)
+        self.rig.mux.dataReceived(self.rig.peer.seal(0, Flag.DATA, b"\x03"))
+        while not self.isReading():
+            self.clock.turn()
+        self.assertEqual(bytes(self.recorder.received), bytes(range(4)))
+
+    def test_violation(self) -> None:
+        """
+        An error in the rest ends the mux when its turn comes, not before; what
+        comes after it is not handled.
+        """
+        self.sendData(3, (0, Flag.OPEN_STREAM, 0), (0, Flag.DATA, b"never"))
+        self.assertTrue(self.rig.mux.canOpen)
+        self.rig.run()
+        for _ in range(5):
+            self.clock.turn()
+        self.assertIsInstance(self.rig.reason(), ProtocolViolation)
+        self.assertEqual(bytes(self.recorder.received), bytes(range(3)))
+
+    def test_carrierLost(self) -> None:
+        """
+        What came before the carrier was lost is handled before its end is told.
+        """
+        self.sendData(4)
+        self.rig.peerCarrier.abortConnection()
+        self.rig.run()
+        while len(self.recorder.received) < 4:
+            self.assertEqual(self.recorder.events, ["made", "data"])
+            self.clock.turn()
+        self.assertIsInstance(self.rig.reason(), Truncated)
+        self.assertEqual(self.recorder.events, ["made", "data", "lost"])
+
+    def test_closeMux(self) -> None:
+        """
+        So is what came before CloseMux.
+        """
+        self.sendData(3, (0, Flag.CLOSE_MUX, 0))
+        while len(self.recorder.received) < 3:
+            self.clock.turn()
+        self.rig.peerCarrier.loseConnection()
+        for _ in range(5):
+            self.clock.turn()
+        self.assertIsInstance(self.rig.reason(), PeerClosedConnection)
+        self.assertEqual(self.recorder.events, ["made", "data", "lost"])
+
+    def test_bug(self) -> None:
+        """
+        An error of our own in a later turn, which the reactor does not see, ends
+        the carrier as it would in the first.
+        """
+        self.sendData(3)
+
+        def fail(frame: object) -> None:
+            raise RuntimeError("a bug")
+
+        self.patch(self.rig.mux, "_frameReceived", fail)
+        for _ in range(5):
+            self.clock.turn()
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertIsInstance(self.rig.reason(), Truncated)
+        self.assertEqual(self.recorder.events, ["made", "data", "lost"])
+
+    def test_abort(self) -> None:
+        """
+        After an abort of our own the rest is not handled.
+        """
+        self.sendData(4)
+        self.rig.mux.abort()
+        for _ in range(5):
+            self.clock.turn()
+        self.assertEqual(bytes(self.recorder.received), b"\x00")
+        self.assertEqual(self.recorder.events[-1], "lost")
+
+
+class EndTests(SynchronousTestCase):
+    """
+    Ends of muxes with many streams.
+    """
+
+    def setUp(self) -> None:
+        self.clock = SlowClock()
+        self.rig = Rig(
+            clock=self.clock,
+            limits=Limits(closeTimeout=1e9),
+            lost=lambda _: self.clock.work(TURN_TIME),
+        )
+        self.made = [self.rig.opened() for _ in range(6)]
+
+    def lost(self) -> list[Recorder]:
+        return [recorder for recorder in self.made if recorder.reason is not None]
+
+    def test_turns(self) -> None:
+        """
+        Their streams are told one a turn, and the end of the mux is known after
+        the last one; meanwhile there can be no new ones.
+        """
+        closed = self.rig.mux.whenClosed()
+        self.rig.carrier.abortConnection()
+        while not self.lost():
+            self.clock.turn()
+        turns = []
+        while len(self.lost()) < len(self.made):
+            self.assertNoResult(closed)
+            self.assertFalse(self.rig.mux.canOpen)
+            self.assertEqual(self.rig.factory.muxes, [self.rig.mux])
+            before = len(self.lost())
+            self.clock.turn()
+            turns.append(len(self.lost()) - before)
+        self.assertLessEqual(max(turns), 1)
+        self.clock.turn()
+        self.assertIsInstance(self.successResultOf(closed), Truncated)
+        self.assertEqual(self.rig.factory.muxes, [])
+        for recorder in self.made:
+            self.assertEqual(recorder.events, ["made", "lost"])
+
+    def test_meanwhile(self) -> None:
+        """
+        A stream that ends in another way before its turn is told once, and why.
+        """
+        self.rig.carrier.abortConnection()
+        while not self.lost():
+            self.clock.turn()
+        last = self.made[-1]
+        last.stream.abortConnection()
+        last.stream.write(b"nowhere")
+        for _ in range(2 * len(self.made)):
+            self.clock.turn()
+        self.assertEqual(self.lost(), self.made)
+        self.assertEqual(last.events, ["made", "lost"])

@@ -1,0 +1,69 @@
+"""
+Tests for L{gomux._carrier.watch}.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux._carrier.watch import LOOKS, Watch
+
+
+class WatchTests(SynchronousTestCase):
+    """
+    L{Watch}
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.progress = 0
+        self.stalled: list[float] = []
+        self.watch = Watch(
+            self.clock,
+            LOOKS,
+            lambda: self.progress,
+            lambda: self.stalled.append(self.clock.seconds()),
+        )
+
+    def wait(self, seconds: int) -> None:
+        self.clock.pump([1] * seconds)
+
+    def test_stalls(self) -> None:
+        """
+        What stands still is noticed when its time is over, once.
+        """
+        self.wait(3 * LOOKS)
+        self.assertEqual(self.stalled, [LOOKS])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_goesOn(self) -> None:
+        """
+        What goes on every now and then is left alone, however little that is.
+        """
+        for _ in range(10):
+            self.wait(LOOKS - 1)
+            self.progress += 1
+        self.assertEqual(self.stalled, [])
+        self.wait(LOOKS + 1)
+        self.assertEqual(len(self.stalled), 1)
+
+    def test_jump(self) -> None:
+        """
+        A reactor that itself stands still for long does not make anything late.
+        """
+        self.clock.advance(100 * LOOKS)
+        self.assertEqual(self.stalled, [])
+        self.progress += 1
+        self.wait(LOOKS - 1)
+        self.assertEqual(self.stalled, [])
+
+    def test_stop(self) -> None:
+        """
+        It can be ended before, and that it is over does not matter then.
+        """
+        self.watch.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.watch.stop()
+        self.wait(2 * LOOKS)
+        self.assertEqual(self.stalled, [])

@@ -1,0 +1,756 @@
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Tests for L{gomux.endpoints} and L{gomux._mux.link}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.error import (
+    CannotListenError,
+    ConnectError,
+    ConnectionRefusedError,
+    NoProtocol,
+)
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IReactorCore,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import directlyProvides, implementer
+from zope.interface.verify import verifyObject
+
+from gomux import (
+    Limits,
+    MuxClientEndpoint,
+    MuxFactory,
+    MuxServerEndpoint,
+    StreamClientEndpoint,
+    StreamServerEndpoint,
+)
+from gomux._mux.link import retryPolicy
+from gomux._wire.strict import Salts
+from gomux.error import ConnectionClosed, OpenStreamError, Truncated
+from gomux.limits import MAX_RETRY_DELAY
+from gomux.test.support.helpers import Recorder, Recorders
+from gomux.testing import PSK, MuxPair
+
+
+@implementer(IStreamClientEndpoint)
+class MemoryCarrier:
+    """
+    A client endpoint whose attempts wait for the test to decide.
+
+    @ivar server: makes the muxes at the other end.
+    @ivar attempts: those that were not decided yet.
+    @ivar cancelled: how many attempts were cancelled.
+    @ivar pairs: the muxes that came of it.
+    """
+
+    def __init__(self, clock: Clock, server: MuxFactory) -> None:
+        self.clock = clock
+        self.server = server
+        self.attempts: list[tuple[Any, Deferred[Any]]] = []
+        self.cancelled = 0
+        self.pairs: list[MuxPair] = []
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        attempt: Deferred[Any] = Deferred(self.cancel)
+        self.attempts.append((protocolFactory, attempt))
+        return attempt
+
+    def cancel(self, attempt: Deferred[Any]) -> None:
+        self.cancelled += 1
+        self.attempts = [pair for pair in self.attempts if pair[1] is not attempt]
+
+    def succeed(self) -> MuxPair:
+        factory, attempt = self.attempts.pop(0)
+        pair = MuxPair(
+            clientFactory=factory, serverFactory=self.server, clock=self.clock
+        )
+        self.pairs.append(pair)
+        attempt.callback(pair.client)
+        pair.flush()
+        return pair
+
+    def refuse(self) -> None:
+        self.attempts.pop(0)[1].errback(ConnectionRefusedError())
+
+
+class ClientTests(SynchronousTestCase):
+    """
+    L{MuxClientEndpoint}, on carriers in memory
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.served = Recorders()
+        self.server = MuxFactory(PSK, False, self.served, clock=self.clock)
+        self.carrier = MemoryCarrier(self.clock, self.server)
+        self.endpoint = MuxClientEndpoint(self.clock, self.carrier, PSK)
+
+    def connect(self) -> tuple[Deferred[Any], Recorders]:
+        streams = Recorders()
+        return self.endpoint.connect(streams), streams
+
+    def connected(self) -> Recorder:
+        """
+        Connect where nothing is in the way.
+        """
+        connecting, _ = self.connect()
+        if self.carrier.attempts:
+            self.carrier.succeed()
+        self.clock.advance(0)
+        recorder: Recorder = self.successResultOf(connecting)
+        return recorder
+
+    def test_interface(self) -> None:
+        """
+        It is a client endpoint.
+        """
+        verifyObject(IStreamClientEndpoint, self.endpoint)
+
+    def test_lazy(self) -> None:
+        """
+        There is no mux, and nothing on the clock, until somebody connects.
+        """
+        self.assertEqual(self.carrier.attempts, [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_connect(self) -> None:
+        """
+        A connection is a stream of the mux that is made for it.
+        """
+        connecting, streams = self.connect()
+        self.assertNoResult(connecting)
+        self.carrier.succeed()
+        self.assertIs(self.successResultOf(connecting), streams.made[0])
+        [served] = self.served.made
+        streams.made[0].stream.write(b"hello")
+        self.clock.advance(0)
+        self.assertEqual(served.received, b"hello")
+
+    def test_shared(self) -> None:
+        """
+        All connections are streams of one mux, also those that were begun while
+        there was none.
+        """
+        waiting = [self.connect()[0] for _ in range(3)]
+        self.assertEqual(len(self.carrier.attempts), 1)
+        self.carrier.succeed()
+        streams = [self.successResultOf(one).stream for one in waiting]
+        streams.append(self.connected().stream)
+        self.assertEqual([stream.streamID for stream in streams], [0, 2, 4, 6])
+        self.assertEqual(len(self.carrier.pairs), 1)
+
+    def test_tryAgain(self) -> None:
+        """
+        While somebody waits the carrier is tried again, with longer and longer
+        pauses.
+        """
+        connecting, _ = self.connect()
+        for failures in range(1, 4):
+            self.carrier.refuse()
+            self.assertEqual(self.carrier.attempts, [])
+            self.clock.advance(0.49 * 0.5 * 2**failures)
+            self.assertEqual(self.carrier.attempts, [])
+            self.clock.advance(0.51 * 0.5 * 2**failures)
+            self.assertEqual(len(self.carrier.attempts), 1)
+        self.carrier.succeed()
+        self.successResultOf(connecting)
+
+    def test_timeout(self) -> None:
+        """
+        Who waits too long is told for how long, and why; and nothing goes on
+        when nobody waits any more.
+        """
+        connecting, _ = self.connect()
+        self.carrier.refuse()
+        self.clock.pump([1] * 30)
+        error = self.failureResultOf(connecting, OpenStreamError).value
+        self.assertIsInstance(error, ConnectError)
+        self.assertIn("within 30 seconds", str(error))
+        self.assertIn("Connection was refused by other side", str(error))
+        self.assertEqual(self.carrier.attempts, [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_ownTimeout(self) -> None:
+        """
+        The timeout can be chosen.
+        """
+        self.endpoint = MuxClientEndpoint(self.clock, self.carrier, PSK, timeout=2)
+        connecting, _ = self.connect()
+        self.clock.advance(1.9)
+        self.assertNoResult(connecting)
+        self.clock.advance(0.1)
+        self.failureResultOf(connecting, OpenStreamError)
+
+    def test_wrongKey(self) -> None:
+        """
+        Who has the wrong key is told.
+        """
+        self.endpoint = MuxClientEndpoint(
+            self.clock, self.carrier, "another key", strict=True, salts=Salts()
+        )
+        self.server.strict, self.server.salts = True, Salts()
+        connecting, _ = self.connect()
+        self.carrier.succeed()
+        for _ in range(60):
+            self.clock.advance(0.5)
+            if self.carrier.attempts:
+                self.carrier.succeed()
+        error = self.failureResultOf(connecting, OpenStreamError).value
+        self.assertIn("wrong pre-shared key", str(error))
+        # Neither did it try as fast as it could.
+        self.assertLess(len(self.carrier.pairs), 12)
+
+    def test_strict(self) -> None:
+        """
+        In strict mode a stream waits until the peer has shown that it holds the
+        key, and no second carrier is connected meanwhile.
+        """
+        self.endpoint = MuxClientEndpoint(
+            self.clock, self.carrier, PSK, strict=True, salts=Salts()
+        )
+        self.server.strict, self.server.salts = True, Salts()
+        first, _ = self.connect()
+        factory, attempt = self.carrier.attempts[0]
+        pair = MuxPair(
+            clientFactory=factory, serverFactory=self.server, clock=self.clock
+        )
+        attempt.callback(pair.client)
+        self.assertNoResult(first)
+        second, _ = self.connect()
+        self.assertEqual(len(self.carrier.attempts), 1)
+        pair.flush()
+        self.successResultOf(first)
+        self.successResultOf(second)
+
+    def test_cancel(self) -> None:
+        """
+        To wait can be cancelled; the attempt is given up with the last one who
+        waits for it.
+        """
+        first, _ = self.connect()
+        second, _ = self.connect()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertEqual(self.carrier.cancelled, 0)
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.assertEqual(self.carrier.cancelled, 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_cancelBetweenAttempts(self) -> None:
+        """
+        The same between two attempts.
+        """
+        connecting, _ = self.connect()
+        self.carrier.refuse()
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_connectsAfterCancel(self) -> None:
+        """
+        The next one after that makes a new attempt.
+        """
+        self.connect()[0].addErrback(lambda _: None).cancel()
+        self.connected()
+
+    def test_lost(self) -> None:
+        """
+        When the mux is lost its streams are, and the next one makes another.
+        """
+        stream = self.connected()
+        self.carrier.pairs[0].serverCarrier.abortConnection()
+        self.clock.advance(0)
+        self.assertIsInstance(stream.reason, Truncated)
+        self.assertEqual(self.carrier.attempts, [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.connected().stream.streamID, 0)
+        self.assertEqual(len(self.carrier.pairs), 2)
+
+    def test_idle(self) -> None:
+        """
+        A mux without streams is closed after a while.
+        """
+        self.connected().stream.loseConnection()
+        self.clock.advance(0)
+        [pair] = self.carrier.pairs
+        closed = pair.server.whenClosed()
+        self.clock.advance(59.9)
+        self.assertNoResult(closed)
+        self.clock.advance(0.1)
+        pair.flush()
+        self.successResultOf(closed)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_notIdle(self) -> None:
+        """
+        That while begins anew with each stream, and does not pass while there
+        are any.
+        """
+        first = self.connected()
+        self.clock.advance(100)
+        second = self.connected()
+        first.stream.loseConnection()
+        self.clock.advance(100)
+        second.stream.loseConnection()
+        self.clock.advance(0)
+        self.clock.advance(50)
+        self.connected().stream.loseConnection()
+        self.clock.advance(0)
+        self.clock.advance(50)
+        self.connected()
+        self.assertEqual(len(self.carrier.pairs), 1)
+
+    def test_whileClosing(self) -> None:
+        """
+        Who comes while the mux is being closed does not wait for that.
+        """
+        self.connected().stream.loseConnection()
+        self.clock.advance(0)
+        self.carrier.pairs[0].clientToServer.stall()
+        self.clock.advance(60)
+        connecting, _ = self.connect()
+        self.carrier.succeed()
+        self.successResultOf(connecting)
+        self.assertEqual(len(self.carrier.pairs), 2)
+
+    def test_close(self) -> None:
+        """
+        C{close} closes the mux once all output is sent, and lets nobody wait;
+        the endpoint can be used again.
+        """
+        stream = self.connected()
+        stream.stream.write(b"the last words")
+        closing = self.endpoint.close()
+        self.clock.advance(0)
+        self.successResultOf(closing)
+        self.assertEqual(self.served.made[0].received, b"the last words")
+        self.assertIsInstance(stream.reason, ConnectionClosed)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        waiting, _ = self.connect()
+        self.successResultOf(self.endpoint.close())
+        error = self.failureResultOf(waiting, OpenStreamError).value
+        self.assertIn("the endpoint was closed", str(error))
+        self.assertEqual(self.carrier.cancelled, 1)
+        self.connected()
+
+    def test_factory(self) -> None:
+        """
+        A factory is started before there is a connection, and stopped after the
+        last one.
+        """
+        factory = Starting()
+        connecting = self.endpoint.connect(factory)
+        self.assertEqual(factory.events, ["start"])
+        self.carrier.succeed()
+        again = self.endpoint.connect(factory)
+        first: Any = self.successResultOf(connecting)
+        second: Any = self.successResultOf(again)
+        first.transport.loseConnection()
+        self.clock.advance(0)
+        self.assertEqual(factory.events, ["start"])
+        second.transport.loseConnection()
+        self.clock.advance(0)
+        self.assertEqual(factory.events, ["start", "stop"])
+
+    def test_factoryNotConnected(self) -> None:
+        """
+        It is stopped when there is no connection after all.
+        """
+        factory = Starting()
+        connecting = self.endpoint.connect(factory)
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+        self.assertEqual(factory.events, ["start", "stop"])
+
+    def test_noProtocol(self) -> None:
+        """
+        A factory that makes no protocol is told so, and the mux goes on.
+        """
+
+        class NoFactory(Factory):
+            def buildProtocol(self, addr: object) -> None:
+                return None
+
+        self.connected()
+        self.failureResultOf(self.endpoint.connect(NoFactory()), NoProtocol)
+        self.connected()
+        self.assertEqual(len(self.carrier.pairs), 1)
+
+    def test_emptyKey(self) -> None:
+        """
+        An empty key is refused at once.
+        """
+        self.assertRaises(ValueError, MuxClientEndpoint, self.clock, self.carrier, "")
+        self.assertRaises(ValueError, MuxServerEndpoint, self.clock, self.carrier, "")
+
+    def test_reactorStops(self) -> None:
+        """
+        When the reactor stops, a mux without streams is closed, and the reactor
+        waits for that.
+        """
+        clock = StoppingClock()
+        self.clock = clock
+        self.server = MuxFactory(PSK, False, self.served, clock=clock)
+        self.carrier = MemoryCarrier(clock, self.server)
+        self.endpoint = MuxClientEndpoint(clock, self.carrier, PSK)
+        self.connected().stream.loseConnection()
+        clock.advance(0)
+        [trigger] = clock.triggers.values()
+        stopping = trigger()
+        self.assertNoResult(stopping)
+        clock.advance(0)
+        self.successResultOf(stopping)
+        self.assertEqual(clock.getDelayedCalls(), [])
+        self.connected().stream.loseConnection()
+        clock.advance(0)
+        clock.advance(60)
+        self.assertEqual(len(clock.triggers), 1)
+
+
+class Starting(Factory):
+    """
+    Notes when it is started and stopped.
+    """
+
+    protocol = Protocol
+    noisy = False
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def startFactory(self) -> None:
+        self.events.append("start")
+
+    def stopFactory(self) -> None:
+        self.events.append("stop")
+
+
+class StoppingClock(Clock):
+    """
+    A clock with as much of L{IReactorCore} as L{MuxClientEndpoint} needs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.triggers: dict[int, Any] = {}
+        directlyProvides(self, IReactorCore)
+
+    def addSystemEventTrigger(self, phase: str, eventType: str, trigger: Any) -> int:
+        number = len(self.triggers) + 1
+        self.triggers[number] = trigger
+        return number
+
+    def removeSystemEventTrigger(self, number: int) -> None:
+        del self.triggers[number]
+
+
+class RetryPolicyTests(SynchronousTestCase):
+    """
+    L{retryPolicy}
+    """
+
+    def test_grows(self) -> None:
+        """
+        The delays grow to a limit, and have a lot of chance in them.
+        """
+        for failures in [1, 2, 5, 10, 10**6]:
+            longest = min(MAX_RETRY_DELAY, 0.5 * 2.0 ** min(failures, 20))
+            delays = [retryPolicy(failures) for _ in range(1000)]
+            self.assertLessEqual(max(delays), longest)
+            self.assertGreaterEqual(min(delays), longest / 2)
+            self.assertGreater(max(delays) - min(delays), 0.4 * longest)
+
+
+class ServerTests(SynchronousTestCase):
+    """
+    L{MuxServerEndpoint}, without a network
+    """
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.endpoint = MuxServerEndpoint(
+            self.reactor, TCP4ServerEndpoint(self.reactor, 7000), PSK
+        )
+        self.streams = Recorders()
+        self.port = self.successResultOf(self.endpoint.listen(self.streams))
+
+    def client(self) -> MuxPair:
+        """
+        Connect a mux.
+        """
+        return MuxPair(
+            clientFactory=MuxFactory(PSK, True, clock=self.reactor),
+            serverFactory=self.port.factory,
+            clock=self.reactor,
+        )
+
+    def test_interfaces(self) -> None:
+        """
+        It is a server endpoint, and has ports.
+        """
+        verifyObject(IStreamServerEndpoint, self.endpoint)
+        verifyObject(IListeningPort, self.port)
+
+    def test_listen(self) -> None:
+        """
+        Each stream gets a protocol.
+        """
+        pair = self.client()
+        client = Recorders()
+        pair.client.openStream(client)
+        pair.flush()
+        client.made[0].stream.write(b"hello")
+        pair.flush()
+        self.assertEqual(self.streams.made[0].received, b"hello")
+
+    def test_getHost(self) -> None:
+        """
+        The port's address is the carrier's.
+        """
+        self.assertEqual(getattr(self.port.getHost(), "port", None), 7000)
+
+    def test_stopListening(self) -> None:
+        """
+        A port that has stopped serves no new streams; muxes without streams are
+        closed, and others when they have none left.
+        """
+        idle, busy, silent = self.client(), self.client(), self.client()
+        busyStreams = Recorders()
+        busy.client.openStream(busyStreams)
+        idle.flush()
+        busy.flush()
+        gone = [pair.client.whenClosed() for pair in (idle, silent)]
+        stopped = self.port.stopListening()
+        late = Recorders()
+        busy.client.openStream(late)
+        for pair in (idle, busy, silent):
+            pair.flush()
+        self.successResultOf(stopped)
+        for closed in gone:
+            self.successResultOf(closed)
+        self.assertEqual(len(self.streams.made), 1)
+        self.assertIsNotNone(late.made[0].reason)
+        closed = busy.client.whenClosed()
+        busyStreams.made[0].stream.write(b"still there")
+        busy.flush()
+        self.assertEqual(self.streams.made[0].received, b"still there")
+        self.assertNoResult(closed)
+        busyStreams.made[0].stream.loseConnection()
+        busy.flush()
+        self.successResultOf(closed)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_close(self) -> None:
+        """
+        C{close} ends the streams, too.
+        """
+        pair = self.client()
+        client = Recorders()
+        pair.client.openStream(client)
+        pair.flush()
+        self.streams.made[0].stream.write(b"the last words")
+        closed = self.port.close()
+        pair.flush()
+        self.successResultOf(closed)
+        self.assertEqual(client.made[0].received, b"the last words")
+        self.assertIsInstance(self.streams.made[0].reason, ConnectionClosed)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_factory(self) -> None:
+        """
+        The factory is started and stopped with the carrier's factory.
+        """
+        factory = Starting()
+        port = self.successResultOf(self.endpoint.listen(factory))
+        port.factory.doStart()
+        self.assertEqual(factory.events, ["start"])
+        port.factory.doStop()
+        self.assertEqual(factory.events, ["start", "stop"])
+
+    def test_limits(self) -> None:
+        """
+        The limits can be chosen.
+        """
+        endpoint = MuxServerEndpoint(
+            self.reactor,
+            TCP4ServerEndpoint(self.reactor, 7001),
+            PSK,
+            limits=Limits(maxStreams=1),
+        )
+        self.port = self.successResultOf(endpoint.listen(self.streams))
+        pair = self.client()
+        clients = Recorders()
+        pair.client.openStream(clients)
+        pair.client.openStream(clients)
+        pair.flush()
+        self.assertEqual(len(self.streams.made), 1)
+        self.assertIsNotNone(clients.made[1].reason)
+
+
+class StreamEndpointTests(SynchronousTestCase):
+    """
+    L{StreamClientEndpoint} and L{StreamServerEndpoint}
+    """
+
+    def setUp(self) -> None:
+        self.pair = MuxPair()
+        self.pair.flush()
+
+    def check(self, listening: Any, connecting: Any) -> None:
+        """
+        Streams go from one side to the other.
+        """
+        served = Recorders()
+        server = StreamServerEndpoint(listening)
+        verifyObject(IStreamServerEndpoint, server)
+        port = self.successResultOf(server.listen(served))
+        verifyObject(IListeningPort, port)
+        client = StreamClientEndpoint(connecting)
+        verifyObject(IStreamClientEndpoint, client)
+        streams = Recorders()
+        one: Any = self.successResultOf(client.connect(streams))
+        self.pair.flush()
+        one.stream.write(b"hello")
+        self.pair.flush()
+        self.assertEqual(served.made[0].received, b"hello")
+        self.successResultOf(port.stopListening())
+        client.connect(streams)
+        self.pair.flush()
+        self.assertEqual(len(served.made), 1)
+        self.assertIsNone(served.made[0].reason)
+        port.startListening()
+        client.connect(streams)
+        self.pair.flush()
+        self.assertEqual(len(served.made), 2)
+
+    def test_clientListens(self) -> None:
+        """
+        The side that connected the carrier can listen.
+        """
+        self.check(self.pair.client, self.pair.server)
+
+    def test_serverListens(self) -> None:
+        """
+        And so can the other.
+        """
+        self.check(self.pair.server, self.pair.client)
+
+    def test_factories(self) -> None:
+        """
+        The muxes of a factory are listened on, and connected through, as one.
+        """
+        self.check(self.pair.clientFactory, self.pair.serverFactory.pool)
+        self.check(self.pair.serverFactory, self.pair.clientFactory.pool)
+
+    def test_oneFactory(self) -> None:
+        """
+        A mux, or a factory of muxes, has one factory for its streams, which is
+        started and stopped.
+        """
+        for mux in (self.pair.server, self.pair.serverFactory):
+            endpoint = StreamServerEndpoint(mux)
+            factory = Starting()
+            port = self.successResultOf(endpoint.listen(factory))
+            self.assertEqual(factory.events, ["start"])
+            error = self.failureResultOf(
+                endpoint.listen(Starting()), CannotListenError
+            ).value
+            self.assertIn("its streams are served already", str(error))
+            self.successResultOf(port.stopListening())
+            self.successResultOf(port.stopListening())
+            self.assertEqual(factory.events, ["start", "stop"])
+
+    def test_getHost(self) -> None:
+        """
+        A port's address is that of the carrier.
+        """
+        host = self.pair.server.getCarrier().getHost()
+        for mux in (self.pair.server, self.pair.serverFactory):
+            port = self.successResultOf(StreamServerEndpoint(mux).listen(Starting()))
+            self.assertEqual(port.getHost(), host)
+        factory = MuxFactory(PSK, False, clock=Clock())
+        port = self.successResultOf(StreamServerEndpoint(factory).listen(Starting()))
+        self.assertRaises(ValueError, port.getHost)
+
+
+class TCPTests(TestCase):
+    """
+    The endpoints over TCP
+    """
+
+    async def test_roundTrip(self) -> None:
+        """
+        What a client sends comes back, whatever the mux that brought it; after a
+        port and an endpoint are closed nothing is left.
+        """
+        carrier: Any = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        port = await MuxServerEndpoint(reactor, carrier, PSK).listen(
+            Factory.forProtocol(Echo)
+        )
+        number = port.getHost().port  # type: ignore[attr-defined]
+        client = MuxClientEndpoint(
+            reactor, TCP4ClientEndpoint(reactor, "127.0.0.1", number), PSK
+        )
+        for _ in range(2):
+            asked: Any = await client.connect(Factory.forProtocol(Asking))
+            self.assertEqual(await asked.answer, b"hello")
+            # Its next stream needs another mux.
+            await client.close()
+        await port.stopListening()
+
+    async def test_refused(self) -> None:
+        """
+        Who finds nobody listening is told so in words.
+        """
+        port: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
+            Factory()
+        )
+        number = port.getHost().port
+        await port.stopListening()
+        carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", number)
+        client = MuxClientEndpoint(reactor, carrier, PSK, timeout=0.05)
+        error = await self.assertFailure(
+            client.connect(Factory.forProtocol(Asking)), OpenStreamError
+        )
+        self.assertIn("Connection was refused", str(error))
+
+
+class Echo(Protocol):
+    """
+    Sends back what it receives.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+
+
+class Asking(Protocol):
+    """
+    Sends something and waits for the answer.
+    """
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.answer: Deferred[bytes] = Deferred()
+        self.transport.write(b"hello")
+
+    def dataReceived(self, data: bytes) -> None:
+        self.answer.callback(data)

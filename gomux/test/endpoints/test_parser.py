@@ -1,0 +1,488 @@
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Tests for L{gomux.endpoints._strings}, the strings of endpoints.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from typing import Any
+from unittest.mock import patch
+
+from twisted.internet import endpoints, reactor
+from twisted.internet.endpoints import (
+    clientFromString,
+    quoteStringArgument,
+    serverFromString,
+)
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from gomux import MuxClientEndpoint, MuxServerEndpoint
+from gomux.endpoints._strings import _links
+from gomux.test.endpoints.test_endpoints import Asking, Echo
+from gomux.test.support.certificates import NAME, PEM
+from gomux.test.support.helpers import Recorders
+
+PSK = "a key for the strings: it has colons"
+WARNING = "psk= in an endpoint string can be read by others; use pskFile="
+
+
+class ParserTestCase(SynchronousTestCase):
+    """
+    Has files for the strings.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.path = os.path.abspath(self.mktemp()) + ":psk=1"
+        self.writePSK(PSK)
+        self.psk = f"pskFile={quoteStringArgument(self.path)}"
+
+    def writePSK(self, psk: str, mode: int = 0o600) -> None:
+        with open(self.path, "w") as file:
+            file.write(psk + "\n")
+        os.chmod(self.path, mode)
+
+    def client(self, string: str) -> MuxClientEndpoint:
+        endpoint: MuxClientEndpoint = clientFromString(self.reactor, string)
+        self.assertIsInstance(endpoint, MuxClientEndpoint)
+        return endpoint
+
+    def server(self, string: str) -> MuxServerEndpoint:
+        endpoint: MuxServerEndpoint = serverFromString(self.reactor, string)
+        self.assertIsInstance(endpoint, MuxServerEndpoint)
+        return endpoint
+
+    def connected(self, string: str) -> Any:
+        """
+        @return: the arguments of the one connection that a client makes.
+        """
+        connecting = self.client(string).connect(Recorders())
+        connecting.addErrback(lambda _: None)
+        made = (
+            self.reactor.tcpClients,
+            self.reactor.unixClients,
+            self.reactor.sslClients,
+        )
+        [arguments] = [one for kind in made for one in kind]
+        return arguments
+
+    def listened(self, string: str) -> Any:
+        """
+        @return: the arguments of the one port that a server makes.
+        """
+        self.server(string).listen(Recorders())
+        made = (
+            self.reactor.tcpServers,
+            self.reactor.unixServers,
+            self.reactor.sslServers,
+        )
+        [arguments] = [one for kind in made for one in kind]
+        return arguments
+
+
+class ClientTests(ParserTestCase):
+    """
+    C{gomux:} for clients
+    """
+
+    def test_tcp(self) -> None:
+        """
+        The carrier can be TCP, and our keywords can be anywhere.
+        """
+        for string in (
+            "gomux:tcp:example.org:7000:{}",
+            "gomux:{}:tcp:example.org:7000",
+            "gomux:tcp:{}:example.org:7000",
+            "gomux:tcp:host=example.org:{}:port=7000",
+            "gomux:tcp:port=7000:timeout=7:{}:host=example.org",
+            "GOMUX:TCP:example.org:{}:port=7000",
+        ):
+            self.reactor = MemoryReactorClock()
+            arguments = self.connected(string.format(self.psk))
+            self.assertEqual(arguments[:2], ("example.org", 7000), string)
+
+    def test_bindAddress(self) -> None:
+        """
+        The carrier's own keywords are the carrier's.
+        """
+        string = f"gomux:tcp:192.0.2.1:7000:bindAddress=192.0.2.2:{self.psk}"
+        self.assertEqual(self.connected(string)[4], ("192.0.2.2", 0))
+
+    def test_ipv6(self) -> None:
+        """
+        Colons that are quoted stay quoted.
+        """
+        arguments = self.connected(f"gomux:tcp:fe80\\:\\:1:7000:{self.psk}")
+        self.assertEqual(arguments[:2], ("fe80::1", 7000))
+
+    def test_unix(self) -> None:
+        """
+        The carrier can be a UNIX socket, whatever is in its path.
+        """
+        for path in ("/run/mux", "/run/a:b", "/run/a\\b", "/run/a=b", "/run/ä b:=\\"):
+            self.reactor = MemoryReactorClock()
+            quoted = quoteStringArgument(path).replace("=", "\\=")
+            arguments = self.connected(f"gomux:unix:{quoted}:{self.psk}")
+            self.assertEqual(arguments[0], path)
+            self.reactor = MemoryReactorClock()
+            quoted = quoteStringArgument(path)
+            arguments = self.connected(f"gomux:unix:path={quoted}:{self.psk}")
+            self.assertEqual(arguments[0], path)
+
+    def test_bytes(self) -> None:
+        """
+        The string can be bytes, as Twisted's can where there is no plugin.
+        """
+        from gomux.endpoints._strings import parseClient
+
+        endpoint = parseClient(
+            self.reactor,
+            [b"unix"],
+            {"path": b"/run/mux", "psk": b"a key for this test"},
+        )
+        endpoint.connect(Recorders())
+        self.assertEqual(self.reactor.unixClients[0][0], "/run/mux")
+        self.assertEqual(len(self.flushWarnings()), 1)
+
+    def test_ssl(self) -> None:
+        """
+        The carrier can be the older kind of TLS.
+        """
+        arguments = self.connected(f"gomux:ssl:example.org:7000:{self.psk}")
+        self.assertEqual(arguments[:2], ("example.org", 7000))
+        self.assertEqual(len(self.reactor.sslClients), 1)
+
+    def test_tls(self) -> None:
+        """
+        The carrier can be TLS to a host name, around yet another endpoint.
+        """
+        inner = quoteStringArgument("unix:/run/a\\:b")
+        string = f"gomux:tls:example.org:443:endpoint={inner}:{self.psk}"
+        self.assertEqual(self.connected(string)[0], "/run/a:b")
+
+    def test_shared(self) -> None:
+        """
+        Endpoints with the same carrier, key and settings share one mux, whatever
+        the order of their keywords and their timeout.
+        """
+        same = [
+            self.client(f"gomux:tcp:example.org:7000:bindAddress=192.0.2.2:{self.psk}"),
+            self.client(f"gomux:{self.psk}:tcp:example.org:7000:bindAddress=192.0.2.2"),
+            self.client(
+                f"gomux:tcp:example.org:7000:bindAddress=192.0.2.2:timeout=3:{self.psk}"
+            ),
+        ]
+        for endpoint in same:
+            endpoint.connect(Recorders()).addErrback(lambda _: None)
+        self.assertEqual(len(self.reactor.tcpClients), 1)
+
+    def test_notShared(self) -> None:
+        """
+        Others do not.
+        """
+        different = []
+        for core in (self.reactor, MemoryReactorClock()):
+            for setting in ("", ":idleTimeout=7", ":strict=yes", ":strict=1:context=x"):
+                for host in ("example.org", "example.com"):
+                    for psk in (PSK, "another key for this test"):
+                        self.writePSK(psk)
+                        string = f"gomux:tcp:{host}:7000:{self.psk}{setting}"
+                        different.append(clientFromString(core, string))
+        links = {endpoint._link for endpoint in different}
+        self.assertEqual(len(links), len(different))
+
+    def test_notKept(self) -> None:
+        """
+        A mux that is not there is not kept for endpoints that are gone.
+        """
+        endpoint = self.client(f"gomux:tcp:example.org:7000:{self.psk}")
+        self.assertEqual(len(_links[self.reactor]), 1)
+        del endpoint
+        gc.collect()
+        self.assertEqual(len(_links[self.reactor]), 0)
+
+    def test_timeout(self) -> None:
+        """
+        C{timeout} is how long to wait for a mux.
+        """
+        endpoint = self.client(f"gomux:tcp:example.org:7000:timeout=2.5:{self.psk}")
+        connecting = endpoint.connect(Recorders())
+        self.reactor.advance(2.4)
+        self.assertNoResult(connecting)
+        self.reactor.advance(0.1)
+        self.assertIn(
+            "within 2.5 seconds", self.failureResultOf(connecting).getErrorMessage()
+        )
+
+    def test_settings(self) -> None:
+        """
+        C{strict}, C{context} and C{idleTimeout} reach the mux.
+        """
+        link = self.client(
+            f"gomux:tcp:h:1:strict=Yes:context=a\\:b:idleTimeout=7:{self.psk}"
+        )._link
+        self.assertEqual((link.strict, link.context), (True, b"a:b"))
+        self.assertEqual(link.idleTimeout, 7)
+        link = self.client(f"gomux:tcp:h:1:strict=no:{self.psk}")._link
+        self.assertEqual((link.strict, link.context), (False, b""))
+
+
+class ServerTests(ParserTestCase):
+    """
+    C{gomux:} for servers
+    """
+
+    def test_tcp(self) -> None:
+        """
+        The carrier can be TCP, and our keywords can be anywhere.
+        """
+        for string in (
+            "gomux:tcp:7000:interface=192.0.2.1:{}",
+            "gomux:{}:tcp:7000:interface=192.0.2.1",
+            "gomux:tcp:{}:7000:interface=192.0.2.1",
+            "gomux:tcp:interface=192.0.2.1:{}:port=7000",
+        ):
+            self.reactor = MemoryReactorClock()
+            arguments = self.listened(string.format(self.psk))
+            self.assertEqual(arguments[0], 7000)
+            self.assertEqual(arguments[3], "192.0.2.1")
+
+    def test_tcp6(self) -> None:
+        """
+        The carrier can be TCP over IPv6.
+        """
+        string = f"gomux:tcp6:7000:interface=\\:\\:1:{self.psk}"
+        self.assertEqual(self.listened(string)[3], "::1")
+
+    def test_unix(self) -> None:
+        """
+        The carrier can be a UNIX socket.
+        """
+        arguments = self.listened(f"gomux:unix:/run/a\\:b\\=c:mode=600:{self.psk}")
+        self.assertEqual(arguments[0], "/run/a:b=c")
+        self.assertEqual(arguments[3], 0o600)
+
+    def test_ssl(self) -> None:
+        """
+        The carrier can be the older kind of TLS.
+        """
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.write(PEM)
+        self.listened(f"gomux:ssl:7000:privateKey={path}:{self.psk}")
+        self.assertEqual(len(self.reactor.sslServers), 1)
+
+    def test_tls(self) -> None:
+        """
+        The carrier can be TLS with a directory of certificates.
+        """
+        path = self.mktemp()
+        os.mkdir(path)
+        with open(os.path.join(path, f"{NAME}.pem"), "wb") as file:
+            file.write(PEM)
+        string = f"gomux:tls:{path}:7000:interface=127.0.0.1:{self.psk}"
+        self.assertEqual(self.listened(string)[0], 7000)
+
+    def test_haproxy(self) -> None:
+        """
+        The carrier can have an address of the PROXY protocol before it.
+        """
+        string = f"gomux:haproxy:tcp:7000:interface=\\:\\:1:{self.psk}"
+        arguments = self.listened(string)
+        self.assertEqual(arguments[0], 7000)
+        self.assertEqual(arguments[3], "::1")
+
+    def test_systemd(self) -> None:
+        """
+        The carrier can be a socket of systemd's.
+        """
+        listening = socket.socket()
+        self.addCleanup(listening.close)
+        from twisted.python.systemd import ListenFDs
+
+        daemon = ListenFDs([listening.fileno()], ("mux",))
+        for which in ("index=0", "name=mux"):
+            with patch.object(endpoints._SystemdParser, "_sddaemon", daemon):
+                self.server(f"gomux:systemd:domain=INET:{which}:{self.psk}")
+                self.assertRaises(
+                    ValueError,
+                    self.server,
+                    f"gomux:systemd:domain=INET:name=no:{self.psk}",
+                )
+
+    def test_settings(self) -> None:
+        """
+        C{strict} and C{context} reach the muxes.
+        """
+        endpoint = self.server(f"gomux:tcp:7000:strict=true:context=x:{self.psk}")
+        factory = self.successResultOf(endpoint.listen(Recorders())).factory
+        self.assertEqual((factory.strict, factory.context), (True, b"x"))
+
+    def test_keyring(self) -> None:
+        """
+        The file can have several keys.
+        """
+        self.writePSK("one:the first key of two\ntwo:the second key of two")
+        endpoint = self.server(f"gomux:tcp:7000:{self.psk}")
+        factory = self.successResultOf(endpoint.listen(Recorders())).factory
+        self.assertEqual(len(factory.keyring), 2)
+
+
+class NonsenseTests(ParserTestCase):
+    """
+    What is wrong is a L{ValueError} that says so in words, and has no key in it.
+    """
+
+    def check(self, words: str, string: str, roles: str = "client server") -> None:
+        for role in roles.split():
+            parse = getattr(self, role)
+            error = self.assertRaises(ValueError, parse, string)
+            self.assertIn(words, str(error))
+            self.assertNotIn("secret", str(error))
+
+    def test_key(self) -> None:
+        """
+        There must be one key that can be used, and only one.
+        """
+        needed = "needs either pskFile= or psk="
+        self.check(needed, "gomux:tcp:7000")
+        self.check(needed, f"gomux:tcp:7000:psk=secret:{self.psk}")
+        self.check("is empty", "gomux:tcp:7000:psk=")
+        self.check("No such file", "gomux:tcp:7000:pskFile=/no/such/file")
+        self.flushWarnings()
+
+    def test_file(self) -> None:
+        """
+        The file must not be one that others can read, unless they may.
+        """
+        self.writePSK("a secret that others can read", 0o644)
+        self.check("others can read", f"gomux:tcp:7000:{self.psk}")
+        self.server(f"gomux:tcp:7000:{self.psk}:pskFileInsecure=yes")
+
+    def test_severalKeys(self) -> None:
+        """
+        A client has one key.
+        """
+        self.writePSK("one:the first secret of two\ntwo:the second secret of two")
+        self.check(
+            "one pre-shared key is needed", f"gomux:tcp:h:1:{self.psk}", "client"
+        )
+
+    def test_carrier(self) -> None:
+        """
+        There must be a carrier, of a kind that is known, with what it needs and
+        no more.
+        """
+        self.check("has no carrier", f"gomux:{self.psk}")
+        self.check("Unknown endpoint type: ", f"gomux:carrierpigeon:7:{self.psk}")
+        string = f"gomux:tcp:h:not-a-port:{self.psk}"
+        self.check("'tcp:h:not-a-port', after gomux:, is not the string of a", string)
+        self.check("of a server endpoint", f"gomux:tcp:{self.psk}", "server")
+        self.check("of a client endpoint", f"gomux:tcp:h:{self.psk}", "client")
+        self.check("psKfile", f"gomux:tcp:7000:psKfile=x:{self.psk}", "server")
+        self.check("timeout", f"gomux:tcp:7000:timeout=1:{self.psk}", "server")
+
+    def test_values(self) -> None:
+        """
+        Each value must be of its kind.
+        """
+        client = f"gomux:tcp:h:1:{self.psk}:"
+        for value in ("soon", "-1", "nan", "inf", ""):
+            for keyword in ("timeout", "idleTimeout"):
+                words = f"{keyword}={value} is not a number of seconds"
+                self.check(words, f"{client}{keyword}={value}", "client")
+        for keyword in ("strict", "pskFileInsecure"):
+            words = f"{keyword}=perhaps is neither yes nor no"
+            self.check(words, f"{client}{keyword}=perhaps")
+        self.check("of use only with strict=yes", client + "context=x")
+
+    def test_warnings(self) -> None:
+        """
+        A key in the string is warned about, and so is one that is short.
+        """
+        for parse in (self.client, self.server):
+            parse(
+                "gomux:tcp:h:1:psk=secret"
+                if parse == self.client
+                else "gomux:tcp:1:psk=secret"
+            )
+            said = [str(warning["message"]) for warning in self.flushWarnings()]
+            self.assertEqual(
+                said, [WARNING, "the pre-shared key is shorter than 16 bytes"]
+            )
+        self.client(f"gomux:tcp:h:1:{self.psk}")
+        self.assertEqual(self.flushWarnings(), [])
+
+
+class LiveTests(TestCase):
+    """
+    Strings that are listened on, and connected to.
+    """
+
+    def setUp(self) -> None:
+        self.path = os.path.abspath(self.mktemp())
+        os.close(os.open(self.path, os.O_CREAT, 0o600))
+        with open(self.path, "w") as file:
+            file.write(PSK)
+
+    async def check(self, server: str, client: str) -> None:
+        """
+        What is sent comes back.
+        """
+        psk = f"pskFile={quoteStringArgument(self.path)}"
+        port: Any = await serverFromString(reactor, f"gomux:{server}:{psk}").listen(
+            Factory.forProtocol(Echo)
+        )
+        number = getattr(port.getHost(), "port", 0)
+        endpoint: Any = clientFromString(
+            reactor, f"gomux:{psk}:{client.format(port=number)}"
+        )
+        asked: Any = await endpoint.connect(Factory.forProtocol(Asking))
+        self.assertEqual(await asked.answer, b"hello")
+        await endpoint.close()
+        await port.close()
+
+    async def test_tcp(self) -> None:
+        """
+        Over TCP, to an address
+        """
+        await self.check("tcp:0:interface=127.0.0.1", "tcp:127.0.0.1:{port}:timeout=20")
+
+    async def test_hostName(self) -> None:
+        """
+        Over TCP, to a name
+        """
+        await self.check("tcp:0:interface=127.0.0.1", "tcp:localhost:{port}")
+
+    async def test_tcp6(self) -> None:
+        """
+        Over TCP and IPv6
+        """
+        await self.check("tcp6:0:interface=\\:\\:1", "tcp:\\:\\:1:{port}")
+
+    async def test_unix(self) -> None:
+        """
+        Over a UNIX socket
+        """
+        await self.check("unix:strings", "unix:strings")
+
+    async def test_tls(self) -> None:
+        """
+        Over TLS with a name that is verified
+        """
+        path = self.mktemp()
+        os.mkdir(path)
+        with open(os.path.join(path, f"{NAME}.pem"), "wb") as file:
+            file.write(PEM)
+        inner = quoteStringArgument("tcp:127.0.0.1:")
+        await self.check(
+            f"tls:{path}:0:interface=127.0.0.1",
+            f"tls:{NAME}:443:trustRoots={path}:endpoint={inner}{{port}}",
+        )

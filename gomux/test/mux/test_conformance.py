@@ -1,0 +1,485 @@
+"""
+Twisted's own tests of transports, run over gomux endpoints.
+
+What they test of TCP they test here of streams, with every reactor that this
+platform has.  L{NOT_APPLICABLE} is what they test that streams do not have.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from itertools import count
+from typing import Any, cast
+
+from twisted.internet import reactor as globalReactor
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    UNIXClientEndpoint,
+    UNIXServerEndpoint,
+    wrapClientTLS,
+    wrapServerTLS,
+)
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import ClientFactory
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.test import connectionmixins, test_tcp
+from twisted.internet.test.connectionmixins import EndpointCreator, findFreePort
+from twisted.internet.test.reactormixins import ReactorBuilder
+from twisted.python.failure import Failure
+from twisted.test import test_tcp as old_tcp
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from gomux import MuxClientEndpoint, MuxServerEndpoint
+from gomux._mux import stream as _stream
+from gomux.test.support.certificates import CERTIFICATE, NAME
+
+PSK = b"a key for the conformance tests"
+
+#: How long one test may take, in seconds.
+TIMEOUT = 30
+
+#: Twisted's tests that do not apply to streams, and why.  Everything else that
+#: is named below L{applicable} runs.
+NOT_APPLICABLE = {
+    "StreamClientTestsMixin.test_interface": (
+        "is about what reactor.connectTCP returns; an endpoint returns a Deferred"
+    ),
+    "TCPConnectionTestsBuilder.test_resumeProducing": (
+        "asks the reactor whether it reads from the transport; a stream is no"
+        " descriptor, and its carrier is always read"
+    ),
+    "TCPConnectionTestsBuilder.test_resumeProducingWhileDisconnecting": (
+        "as test_resumeProducing"
+    ),
+    "TCPConnectionTestsBuilder.test_resumeProducingWhileDisconnected": (
+        "as test_resumeProducing"
+    ),
+    "TCPConnectionTestsBuilder.test_connectionLostAfterPausedTransport": (
+        "expects that who has paused the transport does not see the peer's end; a"
+        " stream's end waits for input that waits, but not for mere pausing, so that"
+        " a tunnel can give up a target that it has not reached yet"
+    ),
+    "WriteDataTests.test_writeAfterShutdownWithoutReading": (
+        "as test_connectionLostAfterPausedTransport: the end is no ConnectionLost,"
+        " because it is seen before the write fails"
+    ),
+    "HalfCloseTests.testCloseWriteCloser": (
+        "waits for _tempDataBuffer and _writeDisconnected, attributes of sockets"
+    ),
+    "PauseProducingTests.test_pauseProducingInConnectionMade": (
+        "as test_resumeProducing"
+    ),
+    "ListeningTests.test_serverRepr": "expects the words of a TCP transport's repr",
+    "ListeningTests.test_directConnectionLostCall": (
+        "calls a port's connectionLost, as only the reactor does"
+    ),
+    "ListeningTests.test_exceptInConnectionLostCall": (
+        "as test_directConnectionLostCall"
+    ),
+    "LoopbackTests.test_closePortInProtocolFactory": (
+        "reads port.disconnected, an attribute of sockets"
+    ),
+    "LoopbackTests.test_tcpNoDelay": (
+        "expects the socket's default; streams never delay"
+    ),
+    "LoopbackTests.test_tcpKeepAlive": (
+        "turns keepalive off again; it is the carrier's, which other streams use too"
+    ),
+    "LoopbackTests.testFailing": (
+        "expects ConnectionRefusedError; an endpoint of a mux goes on trying until"
+        " its timeout and fails with OpenStreamError, which has the reason in it"
+    ),
+    "LoopbackTests.test_connectionRefusedErrorNumber": "as testFailing",
+    "LoopbackTests.test_connectByServiceFail": "is about names of TCP ports",
+    "LoopbackTests.test_connectByService": "is about names of TCP ports",
+}
+
+
+def applicable(tests: type) -> type:
+    """
+    @return: a class like C{tests} without what is L{NOT_APPLICABLE}.
+    """
+    left = {
+        name: value
+        for name, value in vars(tests).items()
+        if f"{tests.__name__}.{name}" not in NOT_APPLICABLE
+        and name not in ("__dict__", "__weakref__")
+    }
+    return type(tests.__name__, tests.__bases__, left)
+
+
+# The endpoints
+
+
+class TCPCarrier(EndpointCreator):
+    """
+    Streams over TCP.
+    """
+
+    def server(self, reactor: Any) -> IStreamServerEndpoint:
+        return MuxServerEndpoint(reactor, self.listener(reactor), PSK)
+
+    def client(self, reactor: Any, serverAddress: Any) -> IStreamClientEndpoint:
+        return MuxClientEndpoint(reactor, self.dialler(reactor, serverAddress), PSK)
+
+    def listener(self, reactor: Any) -> IStreamServerEndpoint:
+        return TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+
+    def dialler(self, reactor: Any, address: Any) -> IStreamClientEndpoint:
+        return TCP4ClientEndpoint(reactor, "127.0.0.1", address.port)
+
+
+class UNIXCarrier(TCPCarrier):
+    """
+    Streams over a UNIX socket.
+    """
+
+    number = count()
+
+    def listener(self, reactor: Any) -> IStreamServerEndpoint:
+        # Relative to trial's directory: absolute ones are too long for a socket.
+        return UNIXServerEndpoint(reactor, f"conformance{next(self.number)}")
+
+    def dialler(self, reactor: Any, address: Any) -> IStreamClientEndpoint:
+        return UNIXClientEndpoint(reactor, address.name)
+
+
+class TLSCarrier(TCPCarrier):
+    """
+    Streams over TLS.
+    """
+
+    def listener(self, reactor: Any) -> IStreamServerEndpoint:
+        return wrapServerTLS(CERTIFICATE.options(), super().listener(reactor))
+
+    def dialler(self, reactor: Any, address: Any) -> IStreamClientEndpoint:
+        options = optionsForClientTLS(NAME, CERTIFICATE)
+        return wrapClientTLS(options, super().dialler(reactor, address))
+
+
+class TLSInside(TCPCarrier):
+    """
+    TLS over streams.
+    """
+
+    def server(self, reactor: Any) -> IStreamServerEndpoint:
+        return wrapServerTLS(CERTIFICATE.options(), super().server(reactor))
+
+    def client(self, reactor: Any, serverAddress: Any) -> IStreamClientEndpoint:
+        options = optionsForClientTLS(NAME, CERTIFICATE)
+        return wrapClientTLS(options, super().client(reactor, serverAddress))
+
+
+# The reactor's way to connect and listen
+
+
+class Connector:
+    """
+    What L{StreamReactor.connectTCP} returns, and what tells a client's factory
+    all that it hears over TCP.
+    """
+
+    protocol: Any = None
+
+    def __init__(self, factory: ClientFactory) -> None:
+        self.factory = factory
+
+    def doStart(self) -> None:
+        self.factory.doStart()
+
+    def doStop(self) -> None:
+        self.factory.doStop()
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        self.protocol = protocol = cast(Any, self.factory.buildProtocol(addr))
+        connectionLost = protocol.connectionLost
+
+        def lost(reason: Failure) -> None:
+            connectionLost(reason)
+            self.factory.clientConnectionLost(self, reason)  # type: ignore[arg-type]
+
+        protocol.connectionLost = lost
+        return cast(IProtocol, protocol)
+
+    def failed(self, failure: Failure) -> None:
+        self.factory.clientConnectionFailed(self, failure)  # type: ignore[arg-type]
+
+    def disconnect(self) -> None:
+        if self.protocol is not None:
+            self.protocol.transport.loseConnection()
+
+
+class StreamReactor:
+    """
+    A reactor whose TCP connections are streams.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self.closers: list[Callable[[], Deferred[None]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.reactor, name)
+
+    def listenTCP(
+        self,
+        port: int,
+        factory: IProtocolFactory,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort:
+        carrier = TCP4ServerEndpoint(self.reactor, port, backlog, interface)
+        listening = MuxServerEndpoint(self.reactor, carrier, PSK).listen(factory)
+        ports: list[Any] = []
+        listening.addCallback(ports.append)
+        self.closers.append(ports[0].close)
+        # Some of the tests wait for this.
+        ports[0].connected = True
+        return ports[0]  # type: ignore[no-any-return]
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        timeout: float = 30,
+        bindAddress: None = None,
+    ) -> Connector:
+        carrier = TCP4ClientEndpoint(self.reactor, host, port)
+        endpoint = MuxClientEndpoint(
+            self.reactor, carrier, PSK, timeout=min(timeout, 0.5), idleTimeout=0
+        )
+        connector = Connector(factory)
+        endpoint.connect(connector).addErrback(connector.failed)  # type: ignore[arg-type]
+        self.closers.append(endpoint.close)
+        return connector
+
+    def close(self) -> Deferred[Any]:
+        return gatherResults([close() for close in self.closers])
+
+
+class WithBuiltReactor(ReactorBuilder):
+    """
+    The ways in which Twisted's tests with a reactor of their own connect and
+    listen.
+    """
+
+    timeout = TIMEOUT
+    _port: Any = None
+
+    def listen(self, reactor: Any, factory: Any) -> Any:
+        self._port = StreamReactor(reactor).listenTCP(0, factory, interface="127.0.0.1")
+        return self._port
+
+    def connect(self, reactor: Any, factory: Any) -> Any:
+        if self._port is not None:
+            port = self._port.getHost().port
+        else:
+            port = findFreePort("127.0.0.1", socket.AF_INET)[1]
+        return StreamReactor(reactor).connectTCP("127.0.0.1", port, factory)
+
+    def getListeningPort(self, reactor: Any, factory: Any) -> Any:
+        return self.listen(reactor, factory)
+
+    def connectToListener(self, reactor: Any, address: Any, factory: Any) -> Any:
+        return self.connect(reactor, factory)
+
+    def getExpectedStartListeningLogMessage(self, port: Any, factory: str) -> str:
+        return f"{factory} (gomux) starting on {port.getHost().port}"
+
+    def getExpectedConnectionLostLogMsg(self, port: Any) -> str:
+        return f"(TCP Port {port.getHost().port} Closed)"
+
+
+# What is run with every reactor
+
+
+class Abort(WithBuiltReactor):
+    """
+    On the wire there is one way to close a stream, so that the peer of who
+    aborts one sees L{ConnectionDone} where it sees L{ConnectionLost} over TCP.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        withoutGoodbye(self)
+        doAbort = test_tcp.StreamingProducerClient.doAbort
+
+        def abortConnected(client: Any) -> None:
+            # Lest the client be faster than the server.
+            if client.otherProtocol.transport is None:
+                client.reactor.callLater(0.01, client.doAbort)
+            else:
+                doAbort(client)
+
+        case: Any = self
+        case.patch(test_tcp.StreamingProducerClient, "doAbort", abortConnected)
+
+    def runAbortTest(
+        self, client: Any, server: Any, clientConnectionLostReason: Any = None
+    ) -> None:
+        if clientConnectionLostReason is ConnectionLost:
+            clientConnectionLostReason = ConnectionDone
+        parent: Any = super()
+        parent.runAbortTest(client, server, clientConnectionLostReason)
+
+
+def withoutGoodbye(case: Any) -> None:
+    """
+    Do without what is there for macOS alone, and wants the transport of a
+    server which may not have its connection yet when the client has lost it.
+    """
+    case.patch(
+        connectionmixins.ConnectableProtocol,
+        "writeToDetectPeerDisconnection",
+        lambda protocol: None,
+    )
+
+
+class WriteSequence(WithBuiltReactor):
+    def setWriteBufferSize(self: Any, transport: Any, value: int) -> None:
+        self.patch(_stream, "HIGH_WATER", value)
+
+    def getConnectedClientAndServer(
+        self: Any, reactor: Any, interface: str, addressFamily: int
+    ) -> Any:
+        return test_tcp.TCPTransportTestsBuilder.getConnectedClientAndServer(
+            self, StreamReactor(reactor), interface, addressFamily
+        )
+
+
+class OwnConnections(ReactorBuilder):
+    """
+    These connect and listen by themselves.
+    """
+
+    timeout = TIMEOUT
+
+    def setUp(self) -> None:
+        super().setUp()
+        case: Any = self
+        case.patch(test_tcp, "TCPCreator", WrappedCarrier)
+        case.patch(test_tcp, "TCP4ClientEndpoint", wrappedClient)
+        withoutGoodbye(case)
+
+    def buildReactor(self) -> Any:
+        return StreamReactor(super().buildReactor())
+
+
+class WrappedCarrier(TCPCarrier):
+    """
+    Streams over TCP, of a L{StreamReactor}.
+    """
+
+    def server(self, reactor: Any) -> IStreamServerEndpoint:
+        return super().server(reactor.reactor)
+
+    def client(self, reactor: Any, serverAddress: Any) -> IStreamClientEndpoint:
+        return super().client(reactor.reactor, serverAddress)
+
+
+def wrappedClient(reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
+    carrier = TCP4ClientEndpoint(reactor.reactor, host, port)
+    return MuxClientEndpoint(reactor.reactor, carrier, PSK)
+
+
+def withEveryReactor(
+    name: str, base: type, tests: type, endpoints: EndpointCreator | None = None
+) -> None:
+    """
+    Add tests to this module, once for each reactor.
+    """
+    body: dict[str, object] = {"__module__": __name__}
+    if endpoints is not None:
+        body["endpoints"] = endpoints
+    builder: Any = type(name, (base, applicable(tests)), body)
+    for caseName, case in builder.makeTestCaseClasses().items():
+        # One reactor needs GObject; that it is not there is no news.
+        if not hasattr(case, "skip"):
+            globals()[caseName] = case
+
+
+for _name, _endpoints in (
+    ("OverTCP", TCPCarrier()),
+    ("OverUNIX", UNIXCarrier()),
+    ("OverTLS", TLSCarrier()),
+    ("OfTLSInside", TLSInside()),
+):
+    withEveryReactor(
+        f"Connection{_name}",
+        WithBuiltReactor,
+        connectionmixins.ConnectionTestsMixin,
+        _endpoints,
+    )
+    withEveryReactor(f"Abort{_name}", Abort, test_tcp.AbortConnectionMixin, _endpoints)
+
+withEveryReactor("Client", WithBuiltReactor, connectionmixins.StreamClientTestsMixin)
+withEveryReactor("Port", WithBuiltReactor, test_tcp.StreamTransportTestsMixin)
+withEveryReactor("WriteSequence", WriteSequence, test_tcp.WriteSequenceTestsMixin)
+withEveryReactor("Connection", OwnConnections, test_tcp.TCPConnectionTestsBuilder)
+
+
+# What is run with the reactor that is there
+
+
+class WithGlobalReactor(TestCase):
+    """
+    Twisted's older tests, which use the global reactor.
+    """
+
+    timeout = TIMEOUT
+
+    def setUp(self) -> Any:
+        self.adapted = StreamReactor(globalReactor)
+        self.patch(old_tcp, "reactor", self.adapted)
+        return super().setUp()
+
+    def tearDown(self) -> Any:
+        # Not a cleanup: those come before this.
+        torn = maybeDeferred(super().tearDown)
+        return torn.addCallback(lambda _: self.adapted.close())
+
+
+for _tests in (
+    old_tcp.CallBackOrderTests,
+    old_tcp.FactoryTests,
+    old_tcp.HalfCloseBuggyApplicationTests,
+    old_tcp.HalfCloseNoNotificationAndShutdownExceptionTests,
+    old_tcp.HalfCloseTests,
+    old_tcp.LargeBufferTests,
+    old_tcp.ListeningTests,
+    old_tcp.LoopbackTests,
+    old_tcp.WriteDataTests,
+):
+    _name = _tests.__name__
+    globals()[_name] = type(
+        _name, (WithGlobalReactor, applicable(_tests)), {"__module__": __name__}
+    )
+del _tests
+
+
+class NotApplicableTests(SynchronousTestCase):
+    """
+    L{NOT_APPLICABLE}
+    """
+
+    def test_exist(self) -> None:
+        """
+        What does not apply is there in Twisted, or need not be listed.
+        """
+        modules = (connectionmixins, test_tcp, old_tcp)
+        for name in NOT_APPLICABLE:
+            case, method = name.split(".")
+            [found] = {getattr(m, case) for m in modules if hasattr(m, case)}
+            self.assertTrue(hasattr(found, method), name)

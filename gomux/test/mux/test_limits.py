@@ -1,0 +1,707 @@
+"""
+Tests for L{gomux.limits}, and that each of the limits holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux import Limits, MuxFactory
+from gomux._carrier.rate import TokenBucket
+from gomux._mux.protocol import REST
+from gomux._wire.frame import Flag
+from gomux._wire.strict import Salts
+from gomux._wire.window import ReceiveWindow
+from gomux.error import (
+    ConnectionClosed,
+    GomuxError,
+    HandshakeFailed,
+    LimitExceeded,
+    OpenStreamError,
+    PeerVanished,
+    Truncated,
+    WriteStalled,
+)
+from gomux.test.support.helpers import HalfRecorder, Recorders, Rig
+from gomux.testing import PSK, MuxPair
+
+
+def openedWindow(rig: Rig) -> ReceiveWindow:
+    """
+    @return: the window of a new stream, which has had a byte.
+    """
+    window = rig.opened(b"x").stream.receiveWindow
+    assert window is not None
+    return window
+
+
+class LimitsTests(SynchronousTestCase):
+    """
+    L{Limits}
+    """
+
+    def test_positive(self) -> None:
+        """
+        No limit may be 0 or less, nor endless; 0 turns off what may be off.
+        """
+        for field in fields(Limits):
+            for value in (0, -1, float("inf")):
+                if field.name == "busyPoll" and value == 0:
+                    self.assertEqual(Limits(busyPoll=0).busyPoll, 0)
+                    continue
+                error = self.assertRaises(ValueError, Limits, **{field.name: value})
+                self.assertIn(field.name, str(error))
+
+    def test_frozen(self) -> None:
+        """
+        Limits do not change under the muxes that have them.
+        """
+        with self.assertRaises(FrozenInstanceError):
+            Limits().maxStreams = 5  # type: ignore[misc]
+
+    def test_documented(self) -> None:
+        """
+        Each limit is documented.
+        """
+        for field in fields(Limits):
+            self.assertIn(f"@ivar {field.name}:", Limits.__doc__ or "")
+
+    def test_tested(self) -> None:
+        """
+        Each limit has a test below.
+        """
+        for field in fields(Limits):
+            self.assertTrue(hasattr(LimitTests, f"test_{field.name}"), field.name)
+
+
+class TokenBucketTests(SynchronousTestCase):
+    """
+    L{TokenBucket}
+    """
+
+    def test_burst(self) -> None:
+        """
+        The burst is allowed at once, and no more.
+        """
+        bucket = TokenBucket(1, 5)
+        self.assertEqual([bucket.take(0) for _ in range(7)], [True] * 5 + [False] * 2)
+
+    def test_rate(self) -> None:
+        """
+        In the long run the rate is allowed.
+        """
+        bucket = TokenBucket(10, 5)
+        taken = sum(bucket.take(step / 100) for step in range(10000))
+        self.assertIn(taken, range(1003, 1006))
+
+    def test_rest(self) -> None:
+        """
+        A long rest allows another burst, and no more.
+        """
+        bucket = TokenBucket(10, 5)
+        for _ in range(5):
+            bucket.take(0)
+        self.assertEqual([bucket.take(1e6) for _ in range(6)], [True] * 5 + [False])
+
+    def test_wait(self) -> None:
+        """
+        It tells when the next event is allowed.
+        """
+        bucket = TokenBucket(10, 2)
+        bucket.take(5)
+        self.assertEqual(bucket.wait, 0)
+        bucket.take(5.05)
+        self.assertAlmostEqual(bucket.wait, 0.05)
+        self.assertFalse(bucket.take(5.08))
+        self.assertAlmostEqual(bucket.wait, 0.02)
+        self.assertTrue(bucket.take(5.11))
+
+    def test_largeTime(self) -> None:
+        """
+        The time that it begins at makes no difference.
+        """
+        bucket = TokenBucket(1000, 2)
+        self.assertEqual([bucket.take(1e9) for _ in range(3)], [True, True, False])
+
+
+class LimitTests(SynchronousTestCase):
+    """
+    What each of the limits limits.
+    """
+
+    def check_exceeded(self, rig: Rig) -> None:
+        self.assertIsInstance(rig.reason(), LimitExceeded)
+
+    def test_maxStreams(self) -> None:
+        """
+        Past C{maxStreams} the peer's streams are refused; those that it has
+        closed count until the application is done with them.
+        """
+        rig = Rig(limits=Limits(maxStreams=2))
+        first, _ = rig.opened(), rig.opened()
+        rig.send(4, Flag.OPEN_STREAM)
+        self.assertEqual(rig.sent(), [(4, Flag.CLOSE_STREAM, 0)])
+        first.stream.pauseProducing()
+        rig.send(0, Flag.DATA, b"unread")
+        rig.send(0, Flag.CLOSE_STREAM)
+        rig.send(6, Flag.OPEN_STREAM)
+        self.assertEqual(rig.sent(), [(6, Flag.CLOSE_STREAM, 0)])
+        first.stream.resumeProducing()
+        rig.run()
+        rig.send(8, Flag.OPEN_STREAM)
+        self.assertEqual(rig.sent(), [])
+        self.assertEqual(len(rig.streams.made), 3)
+        self.assertIsNone(rig.reason())
+
+    def openMany(self, rig: Rig, count: int) -> None:
+        """
+        Have the peer open many streams, which all come in one read.
+        """
+        seal = rig.peer.seal
+        opens = [seal(2 * i, Flag.OPEN_STREAM, 0) for i in range(count)]
+        rig.mux.dataReceived(b"".join(opens))
+
+    def test_openBurst(self) -> None:
+        """
+        A peer may open C{openBurst} streams at once; the next one waits, and so
+        does all that comes after it.
+        """
+        rig = Rig(limits=Limits(openBurst=20, openRate=2))
+        self.openMany(rig, 21)
+        rig.send(0, Flag.DATA, b"later")
+        rig.clock.pump([0.1] * 4)
+        self.assertEqual(len(rig.streams.made), 20)
+        self.assertEqual(rig.streams.made[0].received, b"")
+        rig.clock.advance(0.1)
+        rig.run()
+        self.assertEqual(len(rig.streams.made), 21)
+        rig.clock.pump([0.1] * 6)
+        self.assertEqual(rig.streams.made[0].received, b"later")
+        self.assertIsNone(rig.reason())
+
+    def test_openRate(self) -> None:
+        """
+        In the long run it may open C{openRate} of them a second; the log says once
+        that there was more.
+        """
+        rig = Rig(limits=Limits(openBurst=20, openRate=10 / REST))
+        with capturedLogs() as events:
+            self.openMany(rig, 500)
+            for _ in range(30):
+                rig.clock.advance(REST)
+                rig.run()
+        texts = [formatEvent(event) for event in events]
+        self.assertEqual(len([text for text in texts if "openRate" in text]), 1, texts)
+        self.assertAlmostEqual(len(rig.streams.made), 20 + 30 * 10, delta=10)
+        rig.clock.advance(1)
+        self.assertEqual(rig.mux.streamCount, 340)
+        for _ in range(20):
+            rig.clock.advance(REST)
+            rig.run()
+        self.assertEqual(rig.mux.streamCount, 500)
+        self.assertIsNone(rig.reason())
+
+    def test_openSlowly(self) -> None:
+        """
+        Who opens no more than that never waits.
+        """
+        rig = Rig(limits=Limits(openBurst=20, openRate=1000))
+        for i in range(300):
+            rig.send(2 * i, Flag.OPEN_STREAM)
+            self.assertEqual(rig.mux.streamCount, i + 1)
+            self.assertTrue(rig.carrier._reading)
+            rig.clock.advance(0.001)
+
+    def test_openThenGone(self) -> None:
+        """
+        What came before the carrier was lost is handled little by little too, but
+        in the end at more than that rate; and then ends with it.
+        """
+        rig = Rig(limits=Limits(openBurst=20, openRate=1))
+        self.openMany(rig, 50)
+        closed = rig.mux.whenClosed()
+        rig.peerCarrier.abortConnection()
+        rig.run()
+        self.assertEqual(rig.mux.streamCount, 20)
+        rig.clock.advance(1)
+        rig.run()
+        self.assertEqual(rig.mux.streamCount, 21)
+        self.assertNoResult(closed)
+        for _ in range(30):
+            rig.clock.advance(REST)
+            rig.run()
+        self.assertIsInstance(self.successResultOf(closed), Truncated)
+        self.assertEqual(len(rig.streams.made), 50)
+        for recorder in rig.streams.made:
+            self.assertEqual(recorder.events, ["made", "lost"])
+
+    def test_ownStreams(self) -> None:
+        """
+        Streams that this side opens do not count for C{maxStreams}.
+        """
+        rig = Rig(limits=Limits(maxStreams=2))
+        for _ in range(3):
+            rig.open()
+        rig.opened()
+        self.assertEqual(len(rig.streams.made), 1)
+
+    def test_busyPoll(self) -> None:
+        """
+        L{Limits.busyPoll}: C{test_busypoll} has all of it.
+        """
+        rig = Rig(limits=Limits(busyPoll=0.5))
+        rig.send(0, Flag.KEEPALIVE)
+        before = len(rig.clock.getDelayedCalls())
+        for wait, awake in ((0.6, False), (0.4, True), (0.6, False)):
+            rig.clock.advance(wait)
+            rig.send(0, Flag.KEEPALIVE)
+            self.assertEqual(len(rig.clock.getDelayedCalls()) > before, awake)
+
+    def granted(self, limits: Limits, streams: int) -> list[int]:
+        """
+        Have the peer use windows up faster and faster.
+
+        @return: how much each stream's window has grown.
+        """
+        rig = Rig(limits=limits)
+        rig.clock.advance(1000)
+        grown = []
+        for i in range(streams):
+            window = openedWindow(rig)
+            wait = 1.0
+            for _ in range(6):
+                todo = window.size
+                wait /= 2
+                while todo > 0:
+                    size = min(65536, window.available, todo)
+                    rig.send(2 * i, Flag.DATA, bytes(size))
+                    todo -= size
+                    rig.clock.advance(wait * size / 131072)
+            credit = sum(frame[2] for frame in rig.sent())
+            received = len(rig.streams.made[i].received)
+            self.assertEqual(window.size, 131072 + credit - received + window.held)
+            grown.append(window.size - 131072)
+            rig.streams.made[i].received.clear()
+        self.assertIsNone(rig.reason())
+        return grown
+
+    def test_maxWindow(self) -> None:
+        """
+        One window grows up to C{maxWindow}.
+        """
+        limits = Limits(maxWindow=500000, maxGrowth=1 << 30)
+        self.assertEqual(self.granted(limits, 1), [500000 - 131072])
+
+    def test_maxGrowth(self) -> None:
+        """
+        All windows together grow by C{maxGrowth}.
+        """
+        limits = Limits(maxWindow=500000, maxGrowth=500000)
+        self.assertEqual(sum(self.granted(limits, 3)), 500000)
+
+    def test_growthReleased(self) -> None:
+        """
+        What a window has grown by is there for others once its stream has
+        ended.
+        """
+        rig = Rig()
+        window = openedWindow(rig)
+        window.size += 1000
+        rig.mux._growth.available -= 1000
+        rig.streams.made[0].stream.loseConnection()
+        rig.run()
+        self.assertEqual(rig.mux._growth.available, Limits().maxGrowth)
+
+    def test_maxRefusals(self) -> None:
+        """
+        A peer that goes on opening streams while it does not read the
+        refusals loses the mux.
+        """
+        limits = Limits(maxStreams=1, maxRefusals=10)
+        rig = Rig(limits=limits, bufferSize=1)
+        rig.opened()
+        for i in range(1, 50):
+            rig.send(2 * i, Flag.OPEN_STREAM)
+        self.assertIsNone(rig.reason())
+        rig.carrier.outgoing.stall()
+        # The first one fills the carrier.
+        for i in range(50, 61):
+            rig.send(2 * i, Flag.OPEN_STREAM)
+        self.assertIsNone(rig.reason())
+        rig.send(200, Flag.OPEN_STREAM)
+        self.check_exceeded(rig)
+
+    def test_refusalsAfterClose(self) -> None:
+        """
+        A mux that has said CloseMux refuses nothing: a peer that has yet to
+        hear of it may open as many streams as it likes.
+        """
+        rig = Rig(limits=Limits(maxRefusals=10))
+        closing = rig.mux.close()
+        rig.sendMany(*[(2 * i, Flag.OPEN_STREAM, 0) for i in range(50)])
+        self.assertNoResult(closing)
+        rig.peerCarrier.loseConnection()
+        rig.run()
+        self.assertIsInstance(self.successResultOf(closing), ConnectionClosed)
+
+    def test_maxControl(self) -> None:
+        """
+        While C{maxControl} frames wait no stream can be opened.
+        """
+        rig = Rig(limits=Limits(maxControl=10), bufferSize=1)
+        rig.carrier.outgoing.stall()
+        rig.open()
+        rig.run()
+        for _ in range(10):
+            rig.open()
+        self.failureResultOf(rig.mux.openStream(Recorders()), OpenStreamError)
+        rig.carrier.outgoing.unstall()
+        rig.run()
+        rig.open()
+        self.assertEqual(rig.mux.streamCount, 12)
+
+    def test_maxControlPeer(self) -> None:
+        """
+        A peer that opens more streams then, on which much is said, loses the
+        mux.
+        """
+        rig = Rig(
+            HalfRecorder,
+            limits=Limits(maxControl=10),
+            bufferSize=1,
+            made=lambda recorder: recorder.stream.loseWriteConnection(),
+        )
+        rig.carrier.outgoing.stall()
+        for _ in range(11):
+            rig.opened()
+        self.assertIsNone(rig.reason())
+        rig.send(100, Flag.OPEN_STREAM)
+        self.check_exceeded(rig)
+
+    def resets(self, rig: Rig, count: int) -> None:
+        """
+        Have the peer open and close streams as fast as it can.
+        """
+        first = len(rig.streams.made)
+        for i in range(first, first + count):
+            rig.sendMany((2 * i, Flag.OPEN_STREAM, 0), (2 * i, Flag.CLOSE_STREAM, 0))
+
+    def test_resetBurst(self) -> None:
+        """
+        A peer may open and close C{resetBurst} streams at once.
+        """
+        rig = Rig(limits=Limits(resetBurst=20))
+        self.resets(rig, 20)
+        self.assertIsNone(rig.reason())
+        self.resets(rig, 1)
+        self.check_exceeded(rig)
+
+    def test_resetRate(self) -> None:
+        """
+        It may open and close C{resetRate} of them a second.
+        """
+        rig = Rig(limits=Limits(resetBurst=20, resetRate=10))
+        self.resets(rig, 20)
+        for _ in range(10):
+            rig.clock.advance(1)
+            self.resets(rig, 10)
+        self.assertIsNone(rig.reason())
+        rig.clock.advance(1)
+        self.resets(rig, 11)
+        self.check_exceeded(rig)
+
+    def test_churn(self) -> None:
+        """
+        Streams that were of some use do not count, nor do those that this side
+        closes.
+        """
+        rig = Rig(limits=Limits(resetBurst=5), made=lambda r: r.transport.write(b"hi"))
+        self.resets(rig, 50)
+        self.assertIsNone(rig.reason())
+        rig = Rig(limits=Limits(resetBurst=5), made=lambda r: r.stream.loseConnection())
+        self.resets(rig, 50)
+        self.assertIsNone(rig.reason())
+        rig = Rig(limits=Limits(resetBurst=5), isClient=True)
+        for i in range(50):
+            rig.open()
+            rig.run()
+            rig.send(2 * i, Flag.CLOSE_STREAM)
+        self.assertIsNone(rig.reason())
+
+    def test_ordinaryChurn(self) -> None:
+        """
+        2000 resets a second are ordinary.
+        """
+        rig = Rig()
+        for _ in range(20):
+            self.resets(rig, 1000)
+            rig.clock.advance(0.5)
+        self.assertIsNone(rig.reason())
+
+    def test_ignoredBurst(self) -> None:
+        """
+        A peer may send C{ignoredBurst} frames without effect at once, of
+        whatever kind.
+        """
+        frames: list[tuple[int, int, int | bytes]] = [
+            (0, Flag.KEEPALIVE, 0),
+            (0, 99, 0),
+            (0, Flag.DATA, b""),
+            (0, Flag.WINDOW_UPDATE, 0),
+            (100, Flag.DATA, b"never opened"),
+            (100, Flag.WINDOW_UPDATE, 5),
+            (100, Flag.CLOSE_STREAM, 0),
+            (101, Flag.CLOSE_READ, 0),
+            (101, Flag.CLOSE_WRITE, 0),
+        ]
+        for frame in frames:
+            rig = Rig(limits=Limits(ignoredBurst=20))
+            rig.opened()
+            rig.sendMany(*[frame] * 20)
+            self.assertIsNone(rig.reason(), frame)
+            rig.sendMany(frame)
+            self.check_exceeded(rig)
+
+    def test_aborts(self) -> None:
+        """
+        What says that a stream is aborted has an effect, when that follows; it
+        counts once, though, however often it is said.
+        """
+        rig = Rig(limits=Limits(ignoredBurst=5))
+        for streamID in range(0, 200, 2):
+            rig.sendMany(
+                (streamID, Flag.OPEN_STREAM, 0),
+                (streamID, Flag.WINDOW_UPDATE, 0),
+                (streamID, Flag.CLOSE_STREAM, 0),
+            )
+        self.assertIsNone(rig.reason())
+        rig.sendMany(
+            (200, Flag.OPEN_STREAM, 0),
+            *[(200, Flag.WINDOW_UPDATE, 0)] * 3,
+            (200, Flag.CLOSE_STREAM, 0),
+        )
+        rig.sendMany(*[(0, Flag.KEEPALIVE, 0)] * 3)
+        self.assertIsNone(rig.reason())
+        rig.sendMany((0, Flag.KEEPALIVE, 0))
+        self.check_exceeded(rig)
+
+    def test_lateFramesOutOfOrder(self) -> None:
+        """
+        Late frames for streams that have ended do not count, in whatever order
+        the streams were opened.
+        """
+        rig = Rig(limits=Limits(ignoredBurst=5))
+        for streamID in (4, 0):
+            rig.send(streamID, Flag.OPEN_STREAM)
+            rig.streams.made[-1].stream.loseConnection()
+            rig.run()
+        for _ in range(50):
+            rig.sendMany((0, Flag.DATA, b"late"), (4, Flag.WINDOW_UPDATE, 5))
+        self.assertIsNone(rig.reason())
+
+    def test_ignoredRate(self) -> None:
+        """
+        It may send C{ignoredRate} of them a second.
+        """
+        rig = Rig(limits=Limits(ignoredBurst=20, ignoredRate=10))
+        rig.sendMany(*[(0, Flag.KEEPALIVE, 0)] * 20)
+        for _ in range(10):
+            rig.clock.advance(1)
+            rig.sendMany(*[(0, Flag.KEEPALIVE, 0)] * 10)
+        self.assertIsNone(rig.reason())
+        rig.sendMany((0, Flag.KEEPALIVE, 0))
+        self.check_exceeded(rig)
+
+    def test_lateFrames(self) -> None:
+        """
+        Frames for streams that there were do not count, whether those have
+        ended or were refused, and in whatever order they were opened.
+        """
+        rig = Rig(limits=Limits(ignoredBurst=5, maxStreams=2))
+        rig.open()
+        rig.send(1, Flag.CLOSE_STREAM)
+        for streamID in (4, 0, 2):
+            rig.send(streamID, Flag.OPEN_STREAM)
+        for streamID in (0, 4):
+            rig.send(streamID, Flag.CLOSE_STREAM)
+        for streamID in (0, 1, 2, 4):
+            for flag in (Flag.DATA, Flag.CLOSE_READ, Flag.CLOSE_WRITE):
+                rig.sendMany(*[(streamID, flag, b"x" if not flag else 0)] * 10)
+            rig.sendMany(*[(streamID, Flag.WINDOW_UPDATE, 1)] * 10)
+            rig.sendMany(*[(streamID, Flag.CLOSE_STREAM, 0)] * 10)
+        self.assertIsNone(rig.reason())
+
+    def test_nextStreams(self) -> None:
+        """
+        Frames for the very next stream of either side do.
+        """
+        for streamID in (2, 3):
+            rig = Rig(limits=Limits(ignoredBurst=5))
+            rig.opened()
+            rig.open()
+            rig.sendMany(*[(streamID, Flag.DATA, b"early")] * 6)
+            self.check_exceeded(rig)
+
+    def test_smallFrames(self) -> None:
+        """
+        Frames with an effect, however small, do not count.
+        """
+        rig = Rig(limits=Limits(ignoredBurst=5))
+        recorder = rig.opened()
+        for _ in range(50):
+            rig.sendMany((0, Flag.DATA, b"x"), (0, Flag.WINDOW_UPDATE, 1))
+        self.assertIsNone(rig.reason())
+        self.assertEqual(len(recorder.received), 50)
+
+    def test_keepalive(self) -> None:
+        """
+        After C{keepalive} seconds of silence a Keepalive is sent.
+        """
+        rig = Rig(limits=Limits(keepalive=7))
+        rig.clock.advance(6.9)
+        rig.run()
+        self.assertEqual(rig.peer.frames, [])
+        rig.clock.advance(0.1)
+        rig.run()
+        self.assertEqual([frame[1] for frame in rig.peer.frames], [Flag.KEEPALIVE])
+
+    def test_writeStall(self) -> None:
+        """
+        After C{writeStall} seconds without progress the mux is aborted.
+        """
+        rig = Rig(limits=Limits(writeStall=6), bufferSize=1)
+        rig.carrier.outgoing.stall()
+        rig.opened().stream.write(bytes(100000))
+        for _ in range(50):
+            rig.clock.advance(0.1)
+        self.assertIsNone(rig.reason())
+        for _ in range(30):
+            rig.clock.advance(0.1)
+        self.assertIsInstance(rig.reason(), WriteStalled)
+
+    def test_carrierTimeout(self) -> None:
+        """
+        C{carrierTimeout}: the kernel is asked to probe the carrier, which on a
+        real one C{test_faults} shows.
+        """
+        pair = MuxPair()
+        self.assertTrue(pair.clientCarrier.keepAlive)
+        self.assertTrue(pair.serverCarrier.keepAlive)
+
+    def test_closeTimeout(self) -> None:
+        """
+        After C{closeTimeout} seconds a close becomes an abort.
+        """
+        rig = Rig(limits=Limits(closeTimeout=3))
+        rig.opened().stream.write(bytes(200000))
+        closing: Deferred[GomuxError] = rig.mux.close()
+        rig.clock.advance(2.9)
+        rig.run()
+        self.assertNoResult(closing)
+        rig.clock.advance(0.1)
+        rig.run()
+        self.assertIsInstance(self.successResultOf(closing), ConnectionClosed)
+
+    def test_maxUnauthenticated(self) -> None:
+        """
+        Of more than C{maxUnauthenticated} connections without a genuine frame
+        the oldest is aborted; others are not.
+        """
+        clock = Clock()
+        factory = MuxFactory(
+            PSK, False, Recorders(), clock=clock, limits=Limits(maxUnauthenticated=3)
+        )
+        rigs = [Rig(clock=clock, factory=factory) for _ in range(3)]
+        rigs[0].send(0, Flag.KEEPALIVE)
+        gone = Rig(clock=clock, factory=factory)
+        gone.peerCarrier.abortConnection()
+        clock.advance(0)
+        rigs += [Rig(clock=clock, factory=factory) for _ in range(2)]
+        reasons = [rig.reason() for rig in rigs]
+        self.assertIsInstance(reasons.pop(1), LimitExceeded)
+        self.assertEqual(reasons, [None] * 4)
+
+    def test_silentGrace(self) -> None:
+        """
+        A server opens no streams to a peer that has not shown that it holds
+        the key before C{silentGrace} seconds are over.
+        """
+        clock = Clock()
+        factory = MuxFactory(PSK, False, clock=clock, limits=Limits(silentGrace=3))
+        rig = Rig(clock=clock, factory=factory)
+        clock.advance(2.9)
+        self.assertEqual(factory.pool.muxes, [])
+        clock.advance(0.1)
+        self.assertEqual(factory.pool.muxes, [rig.mux])
+
+    def test_unauthenticatedClients(self) -> None:
+        """
+        A client has as many muxes as it likes whose peers are silent.
+        """
+        clock = Clock()
+        factory = MuxFactory(
+            PSK, True, clock=clock, limits=Limits(maxUnauthenticated=1)
+        )
+        rigs = [Rig(isClient=True, clock=clock, factory=factory) for _ in range(5)]
+        self.assertEqual([rig.reason() for rig in rigs], [None] * 5)
+
+    def strictPair(self, limits: Limits) -> MuxPair:
+        """
+        @param limits: the client's.
+        """
+        clock = Clock()
+        client, server = (
+            MuxFactory(
+                PSK,
+                isClient,
+                clock=clock,
+                strict=True,
+                limits=limits if isClient else None,
+                salts=Salts(),
+            )
+            for isClient in (True, False)
+        )
+        return MuxPair(clock=clock, clientFactory=client, serverFactory=server)
+
+    def test_handshakeTimeout(self) -> None:
+        """
+        In strict mode the handshake may take C{handshakeTimeout} seconds.
+        """
+        pair = self.strictPair(Limits(handshakeTimeout=3))
+        pair.serverToClient.stall()
+        waiting = pair.client.whenClosed()
+        pair.advance(2.9)
+        self.assertNoResult(waiting)
+        pair.advance(0.2)
+        self.assertIsInstance(self.successResultOf(waiting), HandshakeFailed)
+
+    def test_strictKeepalive(self) -> None:
+        """
+        In strict mode a Keepalive is sent every C{strictKeepalive} seconds.
+        """
+        pair = self.strictPair(Limits(strictKeepalive=5))
+        pair.flush()
+        before = pair.client.bytesSent
+        pair.advance(50)
+        self.assertEqual(pair.client.bytesSent - before, 10 * 52)
+
+    def test_deadPeer(self) -> None:
+        """
+        In strict mode a peer that sends nothing for C{deadPeer} seconds is
+        taken for gone.
+        """
+        pair = self.strictPair(Limits(deadPeer=24))
+        pair.flush()
+        pair.advance(60)
+        waiting = pair.client.whenClosed()
+        self.assertNoResult(waiting)
+        pair.serverToClient.stall()
+        pair.advance(13)
+        self.assertNoResult(waiting)
+        pair.advance(14)
+        self.assertIsInstance(self.successResultOf(waiting), PeerVanished)

@@ -1,0 +1,274 @@
+"""
+Tests for L{gomux._mux.gated.NamedMuxProtocol}: servers with several keys, also in
+strict mode.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux import MuxFactory
+from gomux._wire.frame import Flag
+from gomux._wire.keyring import Keyring, readPSKFile
+from gomux._wire.strict import Salts
+from gomux.error import (
+    AuthenticationFailed,
+    GomuxError,
+    KeyRevoked,
+    PeerClosedConnection,
+    Truncated,
+)
+from gomux.limits import LINES_BURST
+from gomux.test.support.helpers import Recorders, Rig
+from gomux.test.tunnel.test_tunnel import Lines
+from gomux.testing import MuxPair
+
+ALICE = "the pre-shared key of alice"
+BOB = "the pre-shared key of bob"
+EVE = "a pre-shared key of nobody here"
+
+
+class ServerTests(SynchronousTestCase):
+    """
+    A server with several keys.
+    """
+
+    strict = False
+
+    def pair(self, psk: str | Keyring, keyring: Keyring | None = None) -> MuxPair:
+        """
+        Let a client that has some key come to the server.
+        """
+        clock = Clock()
+        self.keyring = keyring or Keyring({"alice": ALICE, "bob": BOB})
+        self.streams = Recorders()
+        client, server = (
+            MuxFactory(
+                key,
+                isClient,
+                self.streams,
+                clock=clock,
+                strict=self.strict,
+                salts=Salts(),
+            )
+            for key, isClient in ((psk, True), (self.keyring, False))
+        )
+        self.pool = server.pool
+        return MuxPair(clientFactory=client, serverFactory=server, clock=clock)
+
+    def test_names(self) -> None:
+        """
+        The server knows each of its peers by name, and shows it in its logs.
+        """
+        for psk, name in ((ALICE, "alice"), (BOB, "bob")):
+            pair = self.pair(psk)
+            self.assertEqual(pair.server.peerName, "")
+            self.assertNotIn(name, repr(pair.server))
+            pair.flush()
+            self.assertEqual(pair.server.peerName, name)
+            self.assertIn(f"from {name!r} at ", repr(pair.server))
+            self.assertEqual(pair.client.peerName, "")
+
+    def test_oneName(self) -> None:
+        """
+        So does one that has a single key with a name.
+        """
+        pair = self.pair(ALICE, Keyring({"alice": ALICE}))
+        self.assertEqual(pair.server.peerName, "")
+        pair.flush()
+        self.assertEqual(pair.server.peerName, "alice")
+
+    def test_streams(self) -> None:
+        """
+        Streams go both ways; those of the server wait for the peer's key.
+        """
+        pair = self.pair(BOB)
+        made = Recorders(made=lambda recorder: recorder.stream.write(b"hello"))
+        opened = pair.server.openStream(made)
+        self.assertNoResult(opened)
+        pair.flush()
+        self.assertIs(self.successResultOf(opened), made.made[0])
+        self.successResultOf(pair.client.openStream(made))
+        pair.flush()
+        self.assertEqual(
+            [bytes(stream.received) for stream in self.streams.made], [b"hello"] * 2
+        )
+
+    def test_stranger(self) -> None:
+        """
+        Who has none of the keys gets no answer, and what waited fails.
+        """
+        pair = self.pair(EVE)
+        opened = pair.server.openStream(Recorders())
+        closed = pair.server.whenClosed()
+        pair.flush()
+        reason = self.successResultOf(closed)
+        self.assertIsInstance(reason, AuthenticationFailed)
+        self.assertIs(self.failureResultOf(opened, GomuxError).value, reason)
+        self.assertEqual(pair.serverToClient.bytesDelivered, 0)
+        self.assertEqual(pair.server.bytesSent, 0)
+
+    def test_reload(self) -> None:
+        """
+        Muxes that are up keep their key when the keyring changes; new ones have
+        what it has then.  Those of names that are gone can be closed.
+        """
+        path = Path(self.mktemp())
+        path.touch(0o600)
+        path.write_text(f"alice:{ALICE}\nbob:{BOB}\n", "utf-8")
+        pair = self.pair(BOB, readPSKFile(str(path)))
+        pair.flush()
+        path.write_text(f"alice:{ALICE}\neve:{EVE}\n", "utf-8")
+        gone = self.keyring.reload()
+        opened = pair.client.openStream(Recorders())
+        pair.flush()
+        self.successResultOf(opened)
+        self.assertEqual(len(self.streams.made), 1)
+        closed = pair.client.whenClosed()
+        self.pool.closeNamed(["alice"])
+        pair.flush()
+        self.assertNoResult(closed)
+        self.pool.closeNamed(gone)
+        pair.flush()
+        self.assertIsInstance(self.successResultOf(closed), PeerClosedConnection)
+
+        pair = self.pair(EVE, self.keyring)
+        pair.flush()
+        self.assertEqual(pair.server.peerName, "eve")
+
+    def second(self, pair: MuxPair, psk: str) -> MuxPair:
+        """
+        Let another client come to the server.
+        """
+        clock, server = pair.clock, pair.serverFactory
+        client = MuxFactory(psk, True, clock=clock, strict=self.strict, salts=Salts())
+        return MuxPair(clientFactory=client, serverFactory=server, clock=clock)
+
+    def test_endRevoked(self) -> None:
+        """
+        Muxes of names that are gone can also be ended at once, each with a line
+        in the log; their streams learn why, and others do not notice.
+        """
+        observer = Lines("gomux._mux.factory")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        pair = self.pair(BOB)
+        pair.flush()
+        alice = self.second(pair, ALICE)
+        closed = [both.client.whenClosed() for both in (pair, alice)]
+        for both in (pair, alice):
+            both.client.openStream(Recorders())
+            both.flush()
+        self.streams.made[0].stream.write(bytes(200000))
+        pair.serverFactory.endRevoked(["bob", "eve"])
+        pair.flush()
+        self.assertIsInstance(self.streams.made[0].reason, KeyRevoked)
+        self.assertIsNone(self.streams.made[1].reason)
+        self.assertIsInstance(self.successResultOf(closed[0]), Truncated)
+        self.assertNoResult(closed[1])
+        lines = [line for line in observer.lines if "revoked" in line]
+        self.assertEqual(len(lines), 1)
+        self.assertIn("the mux from 'bob' at 192.0.2.1:49152 ended: ", lines[0])
+
+    def test_everyEndIsLogged(self) -> None:
+        """
+        However many there are.
+        """
+        observer = Lines("gomux._mux.factory")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        pair = self.pair(BOB)
+        pairs = [self.second(pair, BOB) for _ in range(2 * LINES_BURST)]
+        pair.flush()
+        pair.serverFactory.endRevoked(["bob"])
+        pair.flush()
+        self.assertEqual(pair.serverFactory.muxes, [])
+        lines = [line for line in observer.lines if "'bob'" in line]
+        self.assertEqual(len(lines), 1 + len(pairs))
+
+    def test_revokedBeforeFirstFrame(self) -> None:
+        """
+        A connection that was there before a key was revoked does not come up
+        with it afterwards.
+        """
+        pair = self.pair(BOB)
+        closed = pair.server.whenClosed()
+        pair.serverFactory.endRevoked(["bob"])
+        pair.flush()
+        self.assertIsInstance(self.successResultOf(closed), KeyRevoked)
+
+    def test_nothingRevoked(self) -> None:
+        """
+        With no key revoked nothing ends.
+        """
+        pair = self.pair(BOB)
+        pair.serverFactory.endRevoked([])
+        pair.flush()
+        self.assertEqual(pair.server.peerName, "bob")
+
+    def test_revokedWhileClosing(self) -> None:
+        """
+        A mux that is being closed does not go on with that.
+        """
+        pair = self.pair(BOB)
+        pair.flush()
+        pair.client.openStream(Recorders())
+        pair.flush()
+        pair.clientToServer.stall()
+        self.streams.made[0].stream.write(bytes(1000000))
+        pair.server.close()
+        pair.flush()
+        closed = pair.server.whenClosed()
+        self.assertNoResult(closed)
+        pair.serverFactory.endRevoked(["bob"])
+        pair.flush()
+        self.assertIsInstance(self.successResultOf(closed), KeyRevoked)
+
+
+class StrictServerTests(ServerTests):
+    """
+    The same in strict mode.
+    """
+
+    strict = True
+
+
+class RoleTests(SynchronousTestCase):
+    def test_client(self) -> None:
+        """
+        A client has one key.
+        """
+        keyring = Keyring({"alice": ALICE, "bob": BOB})
+        self.assertRaises(ValueError, MuxFactory, keyring, True, clock=Clock())
+
+    def test_reloadedClient(self) -> None:
+        """
+        It makes no mux when there are several later.
+        """
+        path = Path(self.mktemp())
+        path.touch(0o600)
+        path.write_text(ALICE, "utf-8")
+        keyring = readPSKFile(str(path))
+        factory = MuxFactory(keyring, True, clock=Clock())
+        factory.buildProtocol(None)
+        path.write_text(f"alice:{ALICE}\nbob:{BOB}\n", "utf-8")
+        keyring.reload()
+        self.assertRaises(ValueError, factory.buildProtocol, None)
+
+    def test_firstFrame(self) -> None:
+        """
+        The first frame that finds the key also has its usual effect.
+        """
+        clock = Clock()
+        streams = Recorders()
+        keyring = Keyring({"alice": ALICE, "bob": BOB})
+        factory = MuxFactory(keyring, False, streams, clock=clock)
+        rig = Rig(factory=factory, clock=clock, psk=BOB)
+        rig.send(0, Flag.OPEN_STREAM)
+        self.assertEqual(len(streams.made), 1)
+        streams.made[0].stream.write(b"hello")
+        self.assertEqual(rig.sentData(), b"hello")

@@ -1,0 +1,350 @@
+"""
+Tests for L{gomux._mux.stream}: ends that the peer brings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+
+from gomux._mux.stream import Stream
+from gomux._wire.frame import Flag
+from gomux.error import (
+    PeerAbortedStream,
+    PeerClosedConnection,
+    PeerClosedStream,
+    ProtocolViolation,
+    StreamClosed,
+    Truncated,
+)
+from gomux.test.support.helpers import (
+    ABORTS,
+    CLOSE_READ,
+    CLOSE_STREAM,
+    CLOSE_WRITE,
+    EndsTestCase,
+)
+
+
+class PeersEndTests(EndsTestCase):
+    """
+    Ends that the peer brings, to a protocol that is not half-closeable.
+    """
+
+    def test_closeStream(self) -> None:
+        """
+        CloseStream ends the stream, after the data ahead of it, unanswered.
+        """
+        self.rig.sendMany((0, Flag.DATA, b"bye"), CLOSE_STREAM)
+        self.assertEqual(self.recorder.received, b"bye")
+        self.check_lost(ConnectionDone)
+        self.assertIsInstance(self.recorder.reason, PeerClosedStream)
+        self.assertEqual(self.rig.sent(), [])
+
+    def test_closeStreamPending(self) -> None:
+        """
+        CloseStream drops what waits to be sent.
+        """
+        self.block()
+        self.stream.write(b"last words")
+        self.rig.send(*CLOSE_STREAM)
+        self.check_lost(PeerClosedStream)
+        self.assertEqual(self.stream.unsent, 0)
+        self.assertEqual(self.rig.sent(), [])
+
+    def test_abort(self) -> None:
+        """
+        CloseStream after credit of nothing is an abort: after the data ahead of
+        it the stream ends as a TCP connection that was reset.
+        """
+        self.rig.sendMany((0, Flag.DATA, b"half of"), ABORTS, CLOSE_STREAM)
+        self.assertEqual(self.recorder.received, b"half of")
+        self.check_lost(ConnectionLost)
+        self.assertIsInstance(self.recorder.reason, PeerAbortedStream)
+        self.assertEqual(self.rig.sent(), [])
+
+    def test_abortWhileClosing(self) -> None:
+        """
+        Who waits for the rest of its output to be sent learns that it was not.
+        """
+        self.block()
+        self.stream.write(b"last words")
+        self.stream.loseConnection()
+        self.rig.sendMany(ABORTS, CLOSE_STREAM)
+        self.check_lost(PeerAbortedStream)
+
+    def test_creditOfNothing(self) -> None:
+        """
+        Credit of nothing by itself ends nothing.
+        """
+        self.rig.sendMany(ABORTS, (0, Flag.DATA, b"still here"))
+        self.assertEqual(self.recorder.received, b"still here")
+        self.stream.write(b"here too")
+        self.assertEqual(self.rig.sentData(), b"here too")
+
+    def test_closeRead(self) -> None:
+        """
+        CloseRead is as if the application had called C{loseConnection}: as
+        over TCP, what it has written is still sent.
+        """
+        self.block()
+        self.stream.write(b"last words")
+        self.rig.sendMany((0, Flag.DATA, b"bye"), CLOSE_READ)
+        self.assertEqual(self.recorder.received, b"bye")
+        self.assertEqual(self.recorder.events, ["made", "data"])
+        self.unblock()
+        self.assertEqual(self.rig.sent(), [(0, Flag.DATA, 10), CLOSE_STREAM])
+        self.check_lost(StreamClosed)
+
+    def test_closeWrite(self) -> None:
+        """
+        CloseWrite drops what waits to be sent; reading goes on.
+        """
+        self.block()
+        self.stream.write(b"last words")
+        self.rig.send(*CLOSE_WRITE)
+        self.assertEqual(self.stream.unsent, 0)
+        self.stream.write(b"too late")
+        self.unblock()
+        self.assertEqual(self.rig.sent(), [])
+        self.rig.send(0, Flag.DATA, b"still here")
+        self.assertEqual(self.recorder.received, b"still here")
+        self.assertEqual(self.recorder.events, ["made", "data"])
+
+    def test_closeWriteWhileClosing(self) -> None:
+        """
+        CloseWrite ends the wait of C{loseConnection}.
+        """
+        self.block()
+        self.stream.write(b"last words")
+        self.stream.loseConnection()
+        self.rig.send(*CLOSE_WRITE)
+        self.assertEqual(self.rig.sent(), [CLOSE_STREAM])
+        self.check_lost(StreamClosed)
+
+    def test_closeReadWhileClosing(self) -> None:
+        """
+        CloseRead does not end the wait of C{loseConnection}.
+        """
+        self.block()
+        self.stream.write(b"last words")
+        self.stream.loseConnection()
+        self.rig.send(*CLOSE_READ)
+        self.rig.send(*CLOSE_READ)
+        self.assertEqual(self.rig.sent(), [])
+        self.unblock()
+        self.assertEqual(self.rig.sent(), [(0, Flag.DATA, 10), CLOSE_STREAM])
+
+    def test_closeStreamWhileClosing(self) -> None:
+        """
+        CloseStream that crosses ours, or comes while ours waits, ends the
+        stream once.
+        """
+        self.stream.loseConnection()
+        self.rig.mux.dataReceived(self.rig.peer.seal(*CLOSE_STREAM))
+        self.check_lost(StreamClosed)
+        self.setUp()
+        self.block()
+        self.stream.write(b"last words")
+        self.stream.loseConnection()
+        self.rig.send(*CLOSE_STREAM)
+        self.check_lost(StreamClosed)
+        self.assertEqual(self.rig.sent(), [])
+
+    def test_dataAfterCloseRead(self) -> None:
+        """
+        Data after CloseRead ends the stream, and only the stream.
+        """
+        self.stream.pauseProducing()
+        self.rig.send(0, Flag.DATA, b"bye")
+        self.rig.send(*CLOSE_READ)
+        self.rig.send(0, Flag.DATA, b"not bye")
+        self.assertEqual(self.rig.sent(), [ABORTS, CLOSE_STREAM])
+        self.check_lost(ProtocolViolation)
+        self.assertIsNone(self.rig.reason())
+
+    def test_dataAfterUnwantedCloseRead(self) -> None:
+        """
+        So it does when this side had refused to read anyway.
+        """
+        self.stream.loseReadConnection()
+        self.rig.send(0, Flag.DATA, b"legal")
+        self.rig.send(*CLOSE_READ)
+        self.assertEqual(self.rig.sent(), [CLOSE_WRITE])
+        self.rig.send(0, Flag.DATA, b"not legal")
+        self.assertEqual(self.rig.sent(), [ABORTS, CLOSE_STREAM])
+        self.check_lost(ProtocolViolation)
+
+    def test_noLateCredit(self) -> None:
+        """
+        No credit is given for a stream that the peer has closed.
+        """
+        self.rig.sendMany((0, Flag.DATA, bytes(40000)), CLOSE_STREAM)
+        self.assertEqual(self.rig.sent(), [])
+        self.assertEqual(len(self.recorder.received), 40000)
+
+    def test_lateFrames(self) -> None:
+        """
+        Trap 12: all kinds of late frames for a stream that has ended are
+        ignored, without credit, however many there are.
+        """
+        self.stream.loseConnection()
+        self.rig.sent()
+        for flag, what in (
+            (Flag.DATA, bytes(60000)),
+            (Flag.WINDOW_UPDATE, 65536),
+            (Flag.CLOSE_READ, 0),
+            (Flag.CLOSE_WRITE, 0),
+            (Flag.CLOSE_STREAM, 0),
+        ):
+            for _ in range(20):
+                self.rig.send(0, flag, what)
+        self.assertEqual(self.rig.sent(), [])
+        self.assertIsNone(self.rig.reason())
+        self.check_lost(StreamClosed)
+
+    def test_remembersNothing(self) -> None:
+        """
+        Trap 12: streams that have ended leave nothing behind in the mux.
+        """
+        for _ in range(100):
+            self.rig.opened(b"x").stream.loseConnection()
+            self.rig.run()
+        self.assertEqual(self.rig.mux.streamCount, 1)
+        for name, value in vars(self.rig.mux).items():
+            if isinstance(value, (dict, set, list)):
+                self.assertLess(len(value), 10, name)
+
+
+class PausedEndTests(EndsTestCase):
+    """
+    Ends of streams that are paused.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.stream.pauseProducing()
+        self.rig.send(0, Flag.DATA, b"unread")
+
+    def check_unread(self, kind: type[BaseException]) -> None:
+        """
+        The application gets the rest, then the end, when it resumes.
+        """
+        self.rig.run()
+        self.assertEqual(self.recorder.events, ["made"])
+        self.assertTrue(self.stream.connected)
+        self.stream.resumeProducing()
+        self.assertEqual(self.recorder.events, ["made"])
+        self.rig.run()
+        self.assertEqual(self.recorder.received, b"unread")
+        self.check_lost(kind)
+
+    def test_closeStream(self) -> None:
+        """
+        After CloseStream what has come can still be read.
+        """
+        self.rig.send(*CLOSE_STREAM)
+        self.check_unread(PeerClosedStream)
+        self.assertEqual(self.rig.sent(), [])
+
+    def test_abort(self) -> None:
+        """
+        Nor does an abort take anything back.
+        """
+        self.rig.sendMany(ABORTS, CLOSE_STREAM)
+        self.check_unread(PeerAbortedStream)
+
+    def test_closeRead(self) -> None:
+        """
+        CloseRead waits for what came before it.
+        """
+        self.rig.send(*CLOSE_READ)
+        self.check_unread(StreamClosed)
+
+    def test_closeReadAndStream(self) -> None:
+        """
+        So do CloseRead and then CloseStream.
+        """
+        self.rig.send(*CLOSE_READ)
+        self.rig.send(*CLOSE_STREAM)
+        self.check_unread(PeerClosedStream)
+
+    def test_closeMux(self) -> None:
+        """
+        After CloseMux what has come can still be read.
+        """
+        self.rig.send(0, Flag.CLOSE_MUX)
+        self.check_unread(PeerClosedConnection)
+
+    def test_truncated(self) -> None:
+        """
+        After the carrier's end what has come can still be read.
+        """
+        self.rig.peerCarrier.abortConnection()
+        self.check_unread(Truncated)
+
+    def test_closedUnread(self) -> None:
+        """
+        An application that does not want what has come can still close the
+        stream after the peer did.
+        """
+        closes: list[Callable[[Stream], None]] = [
+            Stream.loseConnection,
+            Stream.abortConnection,
+        ]
+        for close in closes:
+            self.setUp()
+            self.rig.send(*CLOSE_STREAM)
+            close(self.stream)
+            self.assertEqual(self.recorder.events, ["made"])
+            self.check_lost(PeerClosedStream)
+            self.assertEqual(self.recorder.received, b"")
+
+    def test_pausedAgain(self) -> None:
+        """
+        An application that pauses for each piece gets the end after the last.
+        """
+        for _ in range(2):
+            self.rig.send(0, Flag.DATA, bytes(20000))
+        self.rig.send(*CLOSE_STREAM)
+        self.recorder.hooks["data"] = lambda recorder: recorder.stream.pauseProducing()
+        for _ in range(3):
+            self.assertNotIn("lost", self.recorder.events)
+            self.stream.resumeProducing()
+            self.rig.run()
+        self.check_lost(PeerClosedStream)
+        self.assertEqual(len(self.recorder.received), 40006)
+
+    def test_closedWhileDelivered(self) -> None:
+        """
+        An application that closes the stream while it gets what waited gets no
+        more of it.
+        """
+        self.rig.send(0, Flag.DATA, bytes(20000))
+        self.rig.send(*CLOSE_STREAM)
+        self.recorder.hooks["data"] = lambda recorder: recorder.stream.loseConnection()
+        self.stream.resumeProducing()
+        self.check_lost(PeerClosedStream)
+        self.assertEqual(self.recorder.received, b"unread")
+
+    def test_resumedAtEnd(self) -> None:
+        """
+        Resuming after the end does nothing.
+        """
+        self.stream.abortConnection()
+        self.check_lost(ConnectionAborted)
+        self.stream.resumeProducing()
+        self.check_lost(ConnectionAborted)
+
+    def test_readingEnded(self) -> None:
+        """
+        An application that gives up reading after CloseRead came is done with
+        that half.
+        """
+        self.rig.send(*CLOSE_READ)
+        self.stream.loseReadConnection()
+        self.assertEqual(self.rig.sent(), [])
+        self.stream.loseWriteConnection()
+        self.assertEqual(self.rig.sent(), [CLOSE_READ, CLOSE_STREAM])
+        self.check_lost(StreamClosed)

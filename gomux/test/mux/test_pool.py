@@ -1,0 +1,187 @@
+"""
+Tests for L{gomux._mux.pool}, and for who gets into a pool.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux import MuxFactory
+from gomux._mux.pool import MuxPool
+from gomux.error import OpenStreamError
+from gomux.testing import PSK, MuxPair
+
+
+class Line:
+    """
+    A server's muxes to some clients, all in one pool.
+    """
+
+    def __init__(self, maxWaiting: int = 3) -> None:
+        self.clock = Clock()
+        self.pool = MuxPool(self.clock, timeout=10, maxWaiting=maxWaiting)
+        self.pairs: list[MuxPair] = []
+        self.streams = Factory.forProtocol(Protocol)
+
+    def connect(self, greet: bool = True) -> MuxPair:
+        """
+        Connect a client, whose streams echo nothing.
+        """
+        pair = MuxPair(
+            clientFactory=MuxFactory(
+                PSK, True, self.streams, clock=self.clock, greet=greet
+            ),
+            serverFactory=MuxFactory(PSK, False, clock=self.clock, pool=self.pool),
+            clock=self.clock,
+        )
+        self.pairs.append(pair)
+        return pair
+
+    def flush(self) -> None:
+        for pair in self.pairs:
+            pair.flush()
+
+
+class PoolTests(SynchronousTestCase):
+    """
+    L{MuxPool}
+    """
+
+    def setUp(self) -> None:
+        self.line = Line()
+        self.pool = self.line.pool
+
+    def open(self) -> list[object]:
+        """
+        Open a stream.
+
+        @return: what comes of it, once it does.
+        """
+        results: list[object] = []
+        self.pool.openStream(self.line.streams).addBoth(results.append)
+        return results
+
+    def test_inTurn(self) -> None:
+        """
+        The muxes that are up take turns.
+        """
+        pairs = [self.line.connect() for _ in range(3)]
+        self.line.flush()
+        for _ in range(6):
+            self.open()
+        self.assertEqual([pair.server.streamCount for pair in pairs], [2, 2, 2])
+
+    def test_waits(self) -> None:
+        """
+        While none is up, streams wait for the first one to come.
+        """
+        results = self.open()
+        self.assertEqual((results, self.pool.waiting), ([], 1))
+        self.line.connect()
+        self.line.flush()
+        self.assertIsInstance(results[0], Protocol)
+        self.assertEqual(self.pool.waiting, 0)
+
+    def test_timeout(self) -> None:
+        """
+        They do not wait for ever, and are told why the last mux went away.
+        """
+        self.line.connect()
+        self.line.flush()
+        self.line.pairs[0].loseCarrier()
+        self.line.flush()
+        results = self.open()
+        self.line.clock.advance(10)
+        failure = results[0]
+        self.assertIsInstance(failure.value, OpenStreamError)  # type: ignore[attr-defined]
+        self.assertIn("10 seconds", str(failure.value))  # type: ignore[attr-defined]
+        self.assertIn("CloseMux", str(failure.value))  # type: ignore[attr-defined]
+
+    def test_maxWaiting(self) -> None:
+        """
+        Only so many wait; one more is told at once.
+        """
+        waiting = [self.open() for _ in range(3)]
+        results = self.open()
+        self.assertIsInstance(results[0].value, OpenStreamError)  # type: ignore[attr-defined]
+        self.assertEqual(waiting, [[], [], []])
+
+    def test_cancel(self) -> None:
+        """
+        Who waits may think better of it.
+        """
+        waiting = self.pool.openStream(self.line.streams)
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual(self.line.clock.getDelayedCalls(), [])
+
+    def test_failWaiting(self) -> None:
+        """
+        All who wait can be told that it is of no use.
+        """
+        waiting = [self.open() for _ in range(3)]
+        self.pool.failWaiting(OpenStreamError("closing time"))
+        for results in waiting:
+            self.assertIn("closing time", str(results[0]))
+        self.assertEqual(self.line.clock.getDelayedCalls(), [])
+
+    def test_stranger(self) -> None:
+        """
+        Who has only connected gets no streams while it may still show that it
+        holds the key, nor later while there is one who has.
+        """
+        self.line.connect(greet=False)
+        self.line.flush()
+        results = self.open()
+        self.assertEqual(results, [])
+        friend = self.line.connect()
+        self.line.flush()
+        self.assertEqual(len(results), 1)
+        self.line.clock.advance(5)
+        for _ in range(4):
+            self.open()
+        self.assertEqual(friend.server.streamCount, 5)
+
+    def test_silentPeer(self) -> None:
+        """
+        A peer that stays silent, as a client of the reference may, gets them
+        after a while if there is no other.
+        """
+        pair = self.line.connect(greet=False)
+        results = self.open()
+        self.line.clock.advance(0.9)
+        self.assertEqual(results, [])
+        self.line.clock.advance(0.1)
+        self.assertEqual(len(results), 1)
+        self.assertEqual(pair.server.streamCount, 1)
+
+    def test_goneBeforeItSpoke(self) -> None:
+        """
+        A silent peer that goes away leaves nothing behind.
+        """
+        pair = self.line.connect(greet=False)
+        pair.loseCarrier()
+        self.line.flush()
+        self.line.clock.advance(5)
+        self.assertEqual(self.pool.muxes, [])
+        self.assertEqual(self.line.clock.getDelayedCalls(), [])
+
+    def test_notOnceDraining(self) -> None:
+        """
+        A mux that is draining gets no more streams.
+        """
+        old = self.line.connect()
+        new = self.line.connect()
+        self.line.flush()
+        self.open()
+        self.open()
+        old.server.drain()
+        for _ in range(3):
+            self.open()
+        self.assertEqual(
+            (old.server.streamCount, new.server.streamCount),
+            (1, 4),
+        )

@@ -1,0 +1,461 @@
+"""
+Tests for L{gomux._mux.protocol}: opening and accepting streams.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import NoProtocol
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from gomux import MuxFactory, StreamAddress
+from gomux._carrier.turns import TURN_TIME
+from gomux._wire.frame import Flag
+from gomux._wire.window import INITIAL_WINDOW
+from gomux.error import (
+    OpenStreamError,
+)
+from gomux.interfaces import IMux
+from gomux.test.support.helpers import Recorder, Recorders, Rig
+from gomux.testing import PSK, MuxPair
+
+
+class InterfaceTests(SynchronousTestCase):
+    """
+    What muxes and their factories are.
+    """
+
+    def test_mux(self) -> None:
+        """
+        A mux is a protocol and an L{IMux}.
+        """
+        mux = Rig().mux
+        verifyObject(IProtocol, mux)
+        verifyObject(IMux, mux)
+
+    def test_factory(self) -> None:
+        """
+        A L{MuxFactory} is a protocol factory.
+        """
+        verifyObject(IProtocolFactory, MuxFactory(PSK, True, clock=Clock()))
+
+    def test_noKey(self) -> None:
+        """
+        Without a pre-shared key there is no factory.
+        """
+        self.assertRaises(ValueError, MuxFactory, "", True, clock=Clock())
+
+    def test_repr(self) -> None:
+        """
+        A mux's repr names the peer, and nothing has the key in it.
+        """
+        rig = Rig()
+        self.assertIn("192.0.2.2", repr(rig.mux))
+        self.assertIn("nobody", repr(rig.factory.buildProtocol(None)))
+        for thing in (rig.mux, rig.factory, rig.opened().stream):
+            self.assertNotIn(PSK, repr(thing))
+        self.assertNotIn(PSK, str(vars(rig.factory)))
+
+    def test_plainTransport(self) -> None:
+        """
+        A transport that is no TCP connection carries a mux as well.
+        """
+        clock = Clock()
+        mux = MuxFactory(PSK, True, clock=clock, greet=False).buildProtocol(None)
+        transport = StringTransport()
+        mux.makeConnection(transport)
+        mux.openStream(Recorders())
+        self.assertEqual(transport.value(), b"")
+        clock.advance(0)
+        self.assertEqual(len(transport.value()), 52)
+        mux.abort()
+        self.assertTrue(transport.disconnected)
+
+    def test_counters(self) -> None:
+        """
+        A mux counts what it reads and writes, and its streams.
+        """
+        rig = Rig(data=lambda recorder: recorder.transport.write(b"12345"))
+        rig.opened(b"x")
+        rig.run()
+        self.assertEqual(rig.mux.bytesReceived, 52 + 53)
+        self.assertEqual(rig.mux.bytesSent, 57)
+        self.assertEqual(rig.peer.bytesReceived, 57)
+        self.assertEqual(rig.mux.streamCount, 1)
+
+    def test_carrierSettings(self) -> None:
+        """
+        The carrier sends small pieces without delay.
+        """
+        self.assertTrue(Rig().carrier.noDelay)
+
+
+class OpenTests(SynchronousTestCase):
+    """
+    Streams that this side opens.
+    """
+
+    def setUp(self) -> None:
+        self.rig = Rig(isClient=True)
+
+    def test_client(self) -> None:
+        """
+        A client's streams have even IDs.
+        """
+        for _ in range(3):
+            self.rig.open()
+        self.assertEqual(self.rig.sent(), [(i, Flag.OPEN_STREAM, 0) for i in (0, 2, 4)])
+
+    def test_server(self) -> None:
+        """
+        A server's streams have odd IDs.
+        """
+        rig = Rig()
+        for _ in range(3):
+            rig.open()
+        self.assertEqual(rig.sent(), [(i, Flag.OPEN_STREAM, 0) for i in (1, 3, 5)])
+
+    def test_result(self) -> None:
+        """
+        The result is the protocol, connected.
+        """
+        factory = Recorders()
+        protocol = self.successResultOf(self.rig.mux.openStream(factory))
+        self.assertIs(protocol, factory.made[0])
+        self.assertEqual(factory.made[0].events, ["made"])
+
+    def test_address(self) -> None:
+        """
+        The factory gets the address of the peer's end.
+        """
+        addresses: list[IAddress | None] = []
+
+        class Addressed(Recorders):
+            def buildProtocol(self, addr: IAddress | None) -> Recorder:
+                addresses.append(addr)
+                return super().buildProtocol(addr)
+
+        self.rig.mux.openStream(Addressed())
+        self.rig.mux.openStream(Addressed())
+        self.assertEqual(
+            addresses, [StreamAddress(self.rig.carrier.getPeer(), i) for i in (0, 2)]
+        )
+
+    def test_dataAtOnce(self) -> None:
+        """
+        Data may follow in the same write: there is no accept message.
+        """
+        self.rig.open(made=lambda recorder: recorder.transport.write(b"hello"))
+        self.assertEqual(self.rig.sent(), [(0, Flag.OPEN_STREAM, 0), (0, Flag.DATA, 5)])
+
+    def test_noProtocol(self) -> None:
+        """
+        A factory that makes no protocol opens no stream.
+        """
+
+        class NoneFactory(Factory):
+            noisy = False
+
+            def buildProtocol(self, addr: IAddress | None) -> None:
+                return None
+
+        opening = self.rig.mux.openStream(NoneFactory())
+        self.failureResultOf(opening, NoProtocol)
+        self.assertEqual(self.rig.sent(), [])
+        self.assertEqual(self.rig.mux.streamCount, 0)
+
+    def test_buildProtocolFails(self) -> None:
+        """
+        A factory that fails opens no stream; who called learns why.
+        """
+
+        class Broken(Factory):
+            noisy = False
+
+            def buildProtocol(self, addr: IAddress | None) -> Protocol:
+                raise ZeroDivisionError
+
+        self.failureResultOf(self.rig.mux.openStream(Broken()), ZeroDivisionError)
+        self.assertEqual(self.rig.sent(), [])
+        self.assertEqual(self.rig.mux.streamCount, 0)
+
+    def test_nested(self) -> None:
+        """
+        A factory may open another stream while it makes a protocol.
+        """
+        inner = Recorders()
+
+        class Outer(Recorders):
+            def buildProtocol(factory, addr: IAddress | None) -> Recorder:
+                self.rig.mux.openStream(inner)
+                return super().buildProtocol(addr)
+
+        outer = Outer()
+        self.rig.mux.openStream(outer)
+        streamIDs = [frame[0] for frame in self.rig.sent()]
+        self.assertEqual(sorted(streamIDs), [0, 2])
+        self.rig.send(0, Flag.DATA, b"outer")
+        self.rig.send(2, Flag.DATA, b"inner")
+        self.assertEqual(inner.made[0].received, b"inner")
+        self.assertEqual(outer.made[0].received, b"outer")
+
+    def test_factoryLife(self) -> None:
+        """
+        A factory is started with its first stream and stopped after its last.
+        """
+        factory = Recorders()
+        calls: list[str] = []
+        factory.startFactory = lambda: calls.append("start")  # type: ignore[method-assign]
+        factory.stopFactory = lambda: calls.append("stop")  # type: ignore[method-assign]
+        self.rig.mux.openStream(factory)
+        self.rig.mux.openStream(factory)
+        factory.made[0].stream.loseConnection()
+        self.rig.run()
+        self.assertEqual(calls, ["start"])
+        factory.made[1].stream.loseConnection()
+        self.rig.run()
+        self.assertEqual(calls, ["start", "stop"])
+
+    def test_stopFails(self) -> None:
+        """
+        A factory that cannot be stopped does not hold up the end.
+        """
+        factory = Recorders()
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        factory.stopFactory = fail  # type: ignore[method-assign]
+        self.rig.mux.openStream(factory)
+        self.rig.send(0, Flag.CLOSE_STREAM)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(factory.made[0].events, ["made", "lost"])
+
+    def test_closed(self) -> None:
+        """
+        On a mux that is closing or closed no stream can be opened.
+        """
+        for end in (self.rig.mux.close, self.rig.mux.abort):
+            end()
+            self.failureResultOf(self.rig.mux.openStream(Recorders()), OpenStreamError)
+            self.rig.run()
+            self.failureResultOf(self.rig.mux.openStream(Recorders()), OpenStreamError)
+
+    def test_refused(self) -> None:
+        """
+        A stream that the peer does not want ends as one that it closed.
+        """
+        recorder = self.rig.open()
+        self.rig.send(0, Flag.CLOSE_STREAM)
+        self.assertEqual(recorder.events, ["made", "lost"])
+
+    def test_idsRunOut(self) -> None:
+        """
+        When the IDs have run out none is used again: the mux takes no new
+        streams and closes when the last one is done.
+        """
+        self.rig.mux._nextID = 2**32 - 4
+        first, last = self.rig.open(), self.rig.open()
+        self.assertEqual(
+            self.rig.sent(),
+            [(i, Flag.OPEN_STREAM, 0) for i in (2**32 - 4, 2**32 - 2)],
+        )
+        self.failureResultOf(self.rig.mux.openStream(Recorders()), OpenStreamError)
+        first.stream.loseConnection()
+        self.rig.send(2**32 - 2, Flag.DATA, b"still here")
+        self.assertEqual(last.received, b"still here")
+        last.stream.loseConnection()
+        self.assertEqual(self.rig.sent()[-1], (0, Flag.CLOSE_MUX, 0))
+
+
+class AcceptTests(SynchronousTestCase):
+    """
+    Streams that the peer opens.
+    """
+
+    def test_bothSides(self) -> None:
+        """
+        Both sides open streams, and they do not get mixed up.
+        """
+        served, called = Recorders(), Recorders()
+        pair = MuxPair(served, called)
+        there, here = Recorders(), Recorders()
+        for _ in range(3):
+            pair.client.openStream(there)
+            pair.server.openStream(here)
+        pair.flush()
+        for i in range(3):
+            there.made[i].stream.write(b"from client %d" % i)
+            here.made[i].stream.write(b"from server %d" % i)
+        pair.flush()
+        for i in range(3):
+            self.assertEqual(served.made[i].received, b"from client %d" % i)
+            self.assertEqual(called.made[i].received, b"from server %d" % i)
+            self.assertEqual(served.made[i].stream.streamID, 2 * i)
+            self.assertEqual(called.made[i].stream.streamID, 2 * i + 1)
+
+    def test_outOfOrder(self) -> None:
+        """
+        IDs may come in any order.
+        """
+        rig = Rig()
+        for streamID in (4, 0, 2**32 - 2, 2):
+            rig.send(streamID, Flag.OPEN_STREAM)
+            rig.send(streamID, Flag.DATA, b"%d" % streamID)
+        self.assertEqual(
+            [bytes(recorder.received) for recorder in rig.streams.made],
+            [b"4", b"0", b"4294967294", b"2"],
+        )
+
+    def test_again(self) -> None:
+        """
+        The ID of a stream that has ended may be used again.
+        """
+        rig = Rig()
+        for _ in range(2):
+            rig.send(0, Flag.OPEN_STREAM)
+            rig.streams.made[-1].stream.loseConnection()
+            self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+
+    def test_refused(self) -> None:
+        """
+        Trap 11: a factory that makes no protocol refuses the stream, and the
+        mux lives.
+        """
+        rig = Rig()
+        rig.streams.buildProtocol = lambda addr: None  # type: ignore[method-assign,assignment,return-value]
+        rig.send(0, Flag.OPEN_STREAM)
+        self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+        rig.send(0, Flag.DATA, b"late")
+        self.assertEqual(rig.sent(), [])
+        del rig.streams.buildProtocol
+        rig.send(2, Flag.OPEN_STREAM)
+        self.assertEqual(len(rig.streams.made), 1)
+
+    def test_noFactory(self) -> None:
+        """
+        Without a factory for streams they are refused.
+        """
+        clock = Clock()
+        rig = Rig(clock=clock, factory=MuxFactory(PSK, False, clock=clock))
+        rig.send(0, Flag.OPEN_STREAM)
+        self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+        self.assertIsNone(rig.reason())
+
+    def test_buildProtocolFails(self) -> None:
+        """
+        A factory that fails refuses the stream; that is logged.
+        """
+        rig = Rig()
+
+        def fail(addr: Any) -> Any:
+            raise ZeroDivisionError
+
+        rig.streams.buildProtocol = fail  # type: ignore[method-assign]
+        rig.send(0, Flag.OPEN_STREAM)
+        self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertIsNone(rig.reason())
+
+    def test_ownFactory(self) -> None:
+        """
+        A mux may have a factory for streams of its own.
+        """
+        rig = Rig()
+        rig.mux.streamFactory = own = Recorders()
+        rig.send(0, Flag.OPEN_STREAM)
+        self.assertEqual((len(own.made), len(rig.streams.made)), (1, 0))
+
+
+class AtOnceTests(SynchronousTestCase):
+    """
+    L{Stream.writeAtOnce<gomux._mux.stream.Stream.writeAtOnce>}
+    """
+
+    def setUp(self) -> None:
+        self.rig = Rig()
+        self.stream = self.rig.opened().stream
+        self.other = self.rig.opened().stream
+        self.rig.sent()
+        self.rig.clock.advance(1)
+
+    def sentBy(self, stream: Any, data: bytes) -> int:
+        """
+        @return: how many bytes its mux sent before a stream's write returned.
+        """
+        before: int = stream._mux.bytesSent
+        stream.writeAtOnce(data)
+        return int(stream._mux.bytesSent) - before
+
+    def test_lone(self) -> None:
+        """
+        A lone write is sent at once, without a call for later; and so is the next
+        one, after a while.
+        """
+        for _ in range(2):
+            sent = self.sentBy(self.stream, b"ping")
+            self.assertEqual(sent, 56)
+            self.assertIsNone(self.rig.mux._soonCall)
+            self.assertEqual(self.rig.sentData(), b"ping")
+            self.rig.clock.advance(2 * TURN_TIME)
+
+    def test_several(self) -> None:
+        """
+        What comes right after one goes together, at the end of the turn.
+        """
+        self.stream.writeAtOnce(b"1")
+        self.rig.clock.advance(TURN_TIME / 2)
+        for data in (b"2", b"3", b"4"):
+            self.assertEqual(self.sentBy(self.stream, data), 0)
+        self.assertEqual(len(self.rig.sent()), 2)
+
+    def test_withOthers(self) -> None:
+        """
+        What others have written in the same turn goes with it.
+        """
+        self.other.write(b"before")
+        self.stream.writeAtOnce(b"after")
+        before = self.rig.mux.bytesSent
+        frames = self.rig.sent()
+        self.assertEqual(self.rig.mux.bytesSent, before)
+        self.assertEqual({frame[0] for frame in frames}, {0, 2})
+
+    def test_receiving(self) -> None:
+        """
+        In the midst of what is received it waits for the end of that.
+        """
+        sent: list[int] = []
+
+        def answer(recorder: Recorder) -> None:
+            sent.append(self.sentBy(recorder.stream, b"pong"))
+
+        rig = Rig(data=answer)
+        rig.opened()
+        rig.sent()
+        rig.clock.advance(1)
+        rig.send(0, Flag.DATA, b"ping")
+        self.assertEqual(sent, [0])
+        self.assertEqual(rig.sentData(), b"pong")
+
+    def test_noWindow(self) -> None:
+        """
+        Without window it waits like any other output.
+        """
+        self.stream.writeAtOnce(bytes(2 * INITIAL_WINDOW))
+        self.assertEqual(len(self.rig.sentData()), INITIAL_WINDOW)
+        self.rig.send(0, Flag.WINDOW_UPDATE, 65536)
+        self.assertEqual(len(self.rig.sentData()), 65536)
+
+    def test_text(self) -> None:
+        """
+        Text is refused, and does no harm.
+        """
+        self.assertRaises(TypeError, self.stream.writeAtOnce, "text")
+        self.stream.write(b"bytes")
+        self.assertEqual(self.rig.sentData(), b"bytes")

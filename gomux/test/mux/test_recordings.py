@@ -1,0 +1,448 @@
+"""
+Tests against recordings of the Go reference, which C{vectors/README.md}
+describes.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux import MuxFactory
+from gomux._mux.scheduler import Scheduler
+from gomux._wire.crypto import Opener, deriveKey
+from gomux._wire.frame import Flag, Frame, FrameParser
+from gomux._wire.window import ReceiveWindow
+from gomux.error import AuthenticationFailed
+from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders, Rig
+
+VECTORS = Path(__file__).parent.parent / "vectors"
+SIDES = ("client", "server")
+
+
+class Session:
+    """
+    One recorded session.
+
+    @ivar writes: what was written, in order: by whom, and the bytes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        recorded = json.loads(path.read_text())
+        self.name = path.stem.partition("-")[2]
+        self.psk: str = recorded["psk"]
+        self.about: str = recorded["about"]
+        self.writes: list[tuple[str, bytes]] = [
+            (write["from"], b64decode(write["data"])) for write in recorded["writes"]
+        ]
+
+    def bytesOf(self, side: str) -> bytes:
+        """
+        @return: all that one side wrote.
+        """
+        return b"".join(data for writer, data in self.writes if writer == side)
+
+    def framesOf(self, side: str) -> list[Frame]:
+        return parse(self.psk, [self.bytesOf(side)])
+
+
+def sessions() -> list[Session]:
+    return [Session(path) for path in sorted(VECTORS.glob("session-*.json"))]
+
+
+def session(name: str) -> Session:
+    return Session(VECTORS / f"session-{name}.json")
+
+
+def keyOf(psk: str) -> bytes:
+    """
+    @return: the key, also of the empty PSK, which the reference takes.
+    """
+    return deriveKey(psk) if psk else blake2b(digest_size=32).digest()
+
+
+def parse(psk: str, pieces: list[bytes]) -> list[Frame]:
+    """
+    @return: the frames in some bytes, however they are cut.
+    """
+    parser = FrameParser(Opener(keyOf(psk)))
+    frames = []
+    for piece in pieces:
+        parser.receive(piece)
+        while (frame := parser.nextFrame()) is not None:
+            frames.append(frame)
+    assert parser.pending == 0
+    return frames
+
+
+class FrameTests(SynchronousTestCase):
+    """
+    C{frames.jsonl}
+    """
+
+    def frames(self) -> Iterator[dict[str, Any]]:
+        with (VECTORS / "frames.jsonl").open() as lines:
+            for line in lines:
+                yield json.loads(line)
+
+    def test_open(self) -> None:
+        """
+        Every frame opens to what was sealed.
+        """
+        count = 0
+        for frame in self.frames():
+            self.assertEqual(keyOf(frame["psk"]).hex(), frame["key"])
+            expected = (
+                frame["id"],
+                frame["length"],
+                frame["flags"],
+                b64decode(frame["plaintext"]),
+            )
+            self.assertEqual(
+                parse(frame["psk"], [b64decode(frame["frame"])]), [expected]
+            )
+            count += 1
+        self.assertEqual(count, 99)
+
+    def test_sealed(self) -> None:
+        """
+        Sealing the same under the same nonce makes the same bytes.
+        """
+        for frame in self.frames():
+            data = b64decode(frame["frame"])
+            self.assertEqual(data[12:36].hex(), frame["nonce"])
+            sealed = crypto_aead_xchacha20poly1305_ietf_encrypt(
+                b64decode(frame["plaintext"]),
+                data[:36],
+                data[12:36],
+                keyOf(frame["psk"]),
+            )
+            self.assertEqual(data[36:], sealed)
+
+
+class CutTests(SynchronousTestCase):
+    """
+    Sessions, cut anywhere.
+    """
+
+    def test_everyCut(self) -> None:
+        """
+        Cut in two anywhere, each side's bytes open to the same frames.
+        """
+        for recorded in sessions():
+            for side in SIDES:
+                data = recorded.bytesOf(side)
+                expected = recorded.framesOf(side)
+                # All cuts of short ones; of long ones those around the frames'
+                # ends, and some others.
+                step = 1 if len(data) < 1300 else len(data) // 150
+                cuts = range(0, len(data) + 1, step)
+                for cut in cuts if len(data) < 20000 else self.edges(expected):
+                    self.assertEqual(
+                        parse(recorded.psk, [data[:cut], data[cut:]]),
+                        expected,
+                        (recorded.name, side, cut),
+                    )
+
+    @staticmethod
+    def edges(frames: list[Frame]) -> Iterator[int]:
+        end = 0
+        for i, (_, length, flag, _) in enumerate(frames):
+            end += 52 + (length if flag == Flag.DATA else 0)
+            if i < 6:
+                yield from (end - 1, end - 16, end + 36, end - 1000)
+
+    def test_bytewise(self) -> None:
+        """
+        Fed byte by byte, or in other small pieces, each side's bytes open to
+        the same frames.
+        """
+        for recorded in sessions():
+            for side in SIDES:
+                data = recorded.bytesOf(side)
+                for size in (1, 7, 1448):
+                    pieces = [data[i : i + size] for i in range(0, len(data), size)]
+                    self.assertEqual(
+                        parse(recorded.psk, pieces), recorded.framesOf(side)
+                    )
+
+
+class Replay:
+    """
+    One side of a session, replayed to a live mux that does what the other side
+    was recorded to do.
+
+    @ivar frames: what the live mux sent.
+    @ivar streams: the live mux's streams' protocols by ID.
+    @ivar forgotten: the credit that was due when a stream ended, by its ID.
+    """
+
+    def __init__(self, recorded: Session, live: str) -> None:
+        isClient = live == "client"
+        clock = Clock()
+        self.streams: dict[int, Recorder] = {}
+        self.factory = Recorders(HalfRecorder, made=self.made)
+        self.rig = rig = Rig(
+            isClient=isClient,
+            psk=recorded.psk,
+            clock=clock,
+            factory=MuxFactory(
+                recorded.psk, isClient, self.factory, clock=clock, greet=False
+            ),
+        )
+        self.forgotten: dict[int, int] = {}
+        self.scheduler = rig.mux._scheduler
+        self.scheduler.forget = self.forget  # type: ignore[method-assign]
+        for writer, data in recorded.writes:
+            if writer == live:
+                for frame in parse(recorded.psk, [data]):
+                    self.act(*frame)
+                rig.run()
+            else:
+                rig.sendRaw(data)
+        self.frames = [(i, n, flag, what) for i, flag, n, what in rig.peer.take()]
+
+    def forget(self, streamID: int) -> None:
+        self.forgotten[streamID] = self.scheduler._credits.get(streamID, 0)
+        Scheduler.forget(self.scheduler, streamID)
+
+    def made(self, recorder: Recorder) -> None:
+        self.streams[recorder.stream.streamID] = recorder
+
+    def act(self, streamID: int, length: int, flag: int, payload: bytes) -> None:
+        """
+        Do what makes the live mux send such a frame.
+        """
+        if flag == Flag.OPEN_STREAM:
+            self.rig.mux.openStream(self.factory)
+        elif flag == Flag.DATA:
+            self.streams[streamID].stream.write(payload)
+        elif flag == Flag.CLOSE_READ:
+            self.streams[streamID].stream.loseWriteConnection()
+        elif flag == Flag.CLOSE_WRITE:
+            self.streams[streamID].stream.loseReadConnection()
+        elif flag == Flag.CLOSE_STREAM:
+            self.streams[streamID].stream.loseConnection()
+        elif flag == Flag.CLOSE_MUX:
+            self.rig.mux.close()
+
+
+def summary(frames: list[Frame]) -> dict[int, list[tuple[int, bytes]]]:
+    """
+    @return: per stream what was sent, credit aside, with data that was cut put
+        together; CloseMux as of stream -1.
+    """
+    found: dict[int, list[tuple[int, bytes]]] = {}
+    for streamID, _, flag, payload in frames:
+        if flag == Flag.CLOSE_MUX:
+            streamID = -1
+        if flag in (Flag.WINDOW_UPDATE, Flag.KEEPALIVE):
+            continue
+        events = found.setdefault(streamID, [])
+        if events and flag == Flag.DATA == events[-1][0]:
+            payload = events.pop()[1] + payload
+        events.append((flag, payload))
+    return found
+
+
+def credits(frames: list[Frame]) -> dict[int, int]:
+    """
+    @return: per stream the credit that was given.
+    """
+    found: dict[int, int] = {}
+    for streamID, length, flag, _ in frames:
+        if flag == Flag.WINDOW_UPDATE:
+            assert length <= 65536 or length == 131072
+            found[streamID] = found.get(streamID, 0) + length
+    return found
+
+
+class ReplayTests(SynchronousTestCase):
+    """
+    Sessions, one side of which is replayed to a live mux.
+    """
+
+    #: We say CloseStream for each stream ahead of CloseMux, and when both of its
+    #: halves are closed; the reference only when told to.
+    MORE_CLOSES = ("bothhalves", "halfclose", "serverclose", "hello")
+
+    def replay(self, side: str) -> None:
+        for recorded in sessions():
+            if recorded.name == "wrongpsk":
+                continue
+            live = "server" if side == "client" else "client"
+            replay = Replay(recorded, live)
+            expected = recorded.framesOf(live)
+            self.check_frames(recorded, replay.frames, expected)
+            self.check_credit(recorded, replay, expected)
+            # What the live applications have had is what was sent to them.
+            for streamID, events in summary(recorded.framesOf(side)).items():
+                data = b"".join(what for flag, what in events if flag == Flag.DATA)
+                if streamID in replay.streams and recorded.name != "closeread":
+                    received = replay.streams[streamID].received
+                    self.assertEqual(received, data, recorded.name)
+
+    def check_frames(
+        self, recorded: Session, frames: list[Frame], expected: list[Frame]
+    ) -> None:
+        """
+        The frames are of the same kinds, streams and contents.
+        """
+        live, old = summary(frames), summary(expected)
+        self.assertEqual(live.keys(), old.keys(), recorded.name)
+        for streamID, events in old.items():
+            more = [(Flag.CLOSE_STREAM, b"")]
+            if live[streamID] == events + more and recorded.name in self.MORE_CLOSES:
+                continue
+            self.assertEqual(live[streamID], events, (recorded.name, streamID))
+
+    def check_credit(
+        self, recorded: Session, replay: Replay, expected: list[Frame]
+    ) -> None:
+        """
+        The credit given is the same, but for less than 65536 bytes of a stream
+        that may be held back, and for what was due when it ended.
+        """
+        live, old = credits(replay.frames), credits(expected)
+        for streamID in live.keys() | old.keys():
+            given = live.get(streamID, 0)
+            received = len(replay.streams[streamID].received)
+            self.assertLessEqual(given, received, recorded.name)
+            self.assertLess(old.get(streamID, 0) - given, 65536, recorded.name)
+            window = replay.streams[streamID].stream.receiveWindow or ReceiveWindow()
+            kept = window.held + replay.forgotten.get(streamID, 0)
+            self.assertEqual(given + kept, received, recorded.name)
+        for _, length, flag, _ in replay.frames:
+            if flag == Flag.WINDOW_UPDATE:
+                self.assertLessEqual(length, 65536)
+
+    def test_client(self) -> None:
+        """
+        A live server answers each recorded client as the recorded server did.
+        """
+        self.replay("client")
+
+    def test_server(self) -> None:
+        """
+        A live client answers each recorded server as the recorded client did.
+        """
+        self.replay("server")
+
+    def test_wrongKey(self) -> None:
+        """
+        A live server with another key answers nothing and ends the carrier.
+        """
+        recorded = session("wrongpsk")
+        clock = Clock()
+        factory = MuxFactory("other", False, Recorders(), clock=clock)
+        rig = Rig(clock=clock, factory=factory)
+        rig.sendRaw(recorded.bytesOf("client"))
+        self.assertIsInstance(rig.reason(), AuthenticationFailed)
+        self.assertEqual(rig.peer.bytesReceived, 0)
+
+
+class ApplicationTests(SynchronousTestCase):
+    """
+    Recorded clients, served by ordinary Twisted protocols.
+    """
+
+    def serve(self, name: str, kind: type[Recorder] = Recorder, **hooks: Any) -> Rig:
+        """
+        Replay the client's side of a session in the order of its writes.
+        """
+        recorded = session(name)
+        clock = Clock()
+        streams = Recorders(kind, **hooks)
+        factory = MuxFactory(recorded.psk, False, streams, clock=clock, greet=False)
+        rig = Rig(clock=clock, psk=recorded.psk, factory=factory)
+        rig.streams = streams
+        for writer, data in recorded.writes:
+            if writer == "client":
+                rig.sendRaw(data)
+        return rig
+
+    def answers(self, rig: Rig, name: str) -> None:
+        """
+        The answers were those recorded, credit aside.
+        """
+        frames = [(i, n, flag, what) for i, flag, n, what in rig.peer.take()]
+        self.assertEqual(summary(frames), summary(session(name).framesOf("server")))
+
+    def test_hello(self) -> None:
+        """
+        A protocol that answers and closes the connection.
+        """
+
+        def greet(recorder: Recorder) -> None:
+            recorder.stream.write(b"hello, " + recorder.received + b"!")
+            recorder.stream.loseConnection()
+
+        self.answers(self.serve("hello", data=greet), "hello")
+
+    def test_unread(self) -> None:
+        """
+        What was written ahead of a close is read to the end.
+        """
+        rig = self.serve("unread")
+        [recorder] = rig.streams.made
+        self.assertEqual(len(recorder.received), 1000)
+        self.assertEqual(recorder.events, ["made", "data", "lost"])
+        self.answers(rig, "unread")
+
+    def test_rapidClose(self) -> None:
+        """
+        Twenty streams that were closed before they were seen.
+        """
+        rig = self.serve("rapidclose")
+        self.assertEqual(len(rig.streams.made), 20)
+        for recorder in rig.streams.made:
+            self.assertEqual(len(recorder.received), 10)
+            self.assertEqual(recorder.events, ["made", "data", "lost"])
+        self.answers(rig, "rapidclose")
+
+    def test_many(self) -> None:
+        """
+        An echo on a hundred streams, which closes after the client has.
+        """
+        rig = self.serve(
+            "many",
+            HalfRecorder,
+            data=lambda recorder: recorder.stream.write(bytes(recorder.received)),
+            readLost=lambda recorder: recorder.stream.loseConnection(),
+        )
+        self.assertEqual(len(rig.streams.made), 100)
+        self.answers(rig, "many")
+
+    def test_manyPlain(self) -> None:
+        """
+        The same with protocols that know nothing of half-closes.
+        """
+        rig = self.serve(
+            "many",
+            data=lambda recorder: recorder.stream.write(bytes(recorder.received)),
+        )
+        self.answers(rig, "many")
+
+    def test_closeRead(self) -> None:
+        """
+        A protocol learns that the client does not read any more.
+        """
+        rig = self.serve("closeread", HalfRecorder)
+        [recorder] = rig.streams.made
+        self.assertEqual(recorder.events, ["made", "writeLost", "data"])
+        self.assertEqual(len(recorder.received), 10)
+
+    def test_bulk(self) -> None:
+        """
+        300000 bytes arrive as they were sent.
+        """
+        [recorder] = self.serve("bulk").streams.made
+        self.assertEqual(recorder.received, bytes(i * 7 % 256 for i in range(300000)))

@@ -1,0 +1,587 @@
+"""
+Tests for L{gomux._mux.scheduler}.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from gomux._carrier.turns import TURN_TIME
+from gomux._mux.scheduler import BATCH_SIZE, CONTROL_FRAMES, Scheduler
+from gomux._wire.crypto import Opener, Sealer
+from gomux._wire.frame import OVERHEAD, Flag, FrameParser
+from gomux.error import GomuxError, LimitExceeded, NonceExhausted
+
+KEY = bytes(32)
+
+
+class Output:
+    """
+    A stream, as far as the scheduler needs one.
+    """
+
+    def __init__(self, streamID: int, size: int = 0) -> None:
+        self.streamID = streamID
+        self.queued = False
+        self.size = size
+        self.window = 1 << 30
+        self.taken = 0
+
+    def sendable(self) -> int:
+        return min(self.size, self.window)
+
+    def takeOutput(self, size: int) -> bytes:
+        self.size -= size
+        self.window -= size
+        return bytes(size)
+
+    def outputTaken(self) -> None:
+        self.taken += 1
+
+
+class SchedulerTests(SynchronousTestCase):
+    """
+    L{Scheduler}
+    """
+
+    def setUp(self) -> None:
+        self.writes: list[bytes] = []
+        self.woken = 0
+        self.errors: list[GomuxError] = []
+        self.parser = FrameParser(Opener(KEY))
+        self.scheduler = self.make(Sealer(KEY))
+        # The carrier is paused after so many writes.
+        self.room = 1000
+        # What the clock says, and how long each write takes.
+        self.now = self.duration = 0.0
+
+    def make(self, sealer: Sealer | None) -> Scheduler:
+        return Scheduler(
+            sealer, self.write, self.wake, self.errors.append, 3, lambda: self.now
+        )
+
+    def write(self, parts: list[bytes], *_: object) -> None:
+        self.writes.append(b"".join(parts))
+        self.now += self.duration
+        self.room -= 1
+        if self.room <= 0:
+            self.scheduler.pauseProducing()
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def frames(self) -> list[tuple[int, int, int]]:
+        """
+        @return: what was written since the last time.
+        """
+        writes, self.writes = self.writes, []
+        found = []
+        for data in writes:
+            self.parser.receive(data)
+            while (frame := self.parser.nextFrame()) is not None:
+                found.append((frame[0], frame[2], frame[1]))
+        return found
+
+    def test_interface(self) -> None:
+        """
+        It is a push producer.
+        """
+        verifyObject(IPushProducer, self.scheduler)
+
+    def test_wakes(self) -> None:
+        """
+        Whatever there is to send, somebody is asked to pump, and nothing is
+        written before.
+        """
+        self.scheduler.control(0, Flag.KEEPALIVE)
+        self.scheduler.refuse(1)
+        self.scheduler.credit(2, 3)
+        self.scheduler.activate(Output(4, 5))
+        self.assertEqual(self.woken, 4)
+        self.assertEqual(self.writes, [])
+        self.assertFalse(self.scheduler.idle)
+        self.scheduler.pump()
+        self.assertEqual(
+            self.frames(),
+            [
+                (0, Flag.KEEPALIVE, 0),
+                (1, Flag.CLOSE_STREAM, 0),
+                (2, Flag.WINDOW_UPDATE, 3),
+                (4, Flag.DATA, 5),
+            ],
+        )
+        self.assertTrue(self.scheduler.idle)
+
+    def test_oneWrite(self) -> None:
+        """
+        What comes together leaves in one write.
+        """
+        for streamID in range(10):
+            self.scheduler.control(streamID, Flag.OPEN_STREAM)
+            self.scheduler.activate(Output(streamID, 100))
+        self.scheduler.pump()
+        self.assertEqual(len(self.writes), 1)
+        self.assertEqual(self.scheduler.bytesSent, len(self.writes[0]))
+
+    def test_nothing(self) -> None:
+        """
+        Nothing to send is not written.
+        """
+        self.scheduler.pump()
+        self.scheduler.activate(Output(0, 0))
+        self.scheduler.pump()
+        self.assertEqual((self.writes, self.woken), ([], 0))
+
+    def test_controlFirst(self) -> None:
+        """
+        Control frames go ahead of data that came before them.
+        """
+        self.scheduler.activate(Output(0, 10))
+        self.scheduler.control(2, Flag.CLOSE_READ)
+        self.scheduler.pump()
+        self.assertEqual([frame[0] for frame in self.frames()], [2, 0])
+
+    def test_creditAddsUp(self) -> None:
+        """
+        Credit for one stream that is not sent yet is added up, and split so
+        that no frame has more than 65536 bytes of it.
+        """
+        self.scheduler.credit(0, 65536)
+        self.scheduler.credit(2, 5)
+        self.scheduler.credit(0, 65537)
+        self.scheduler.pump()
+        frames = self.frames()
+        self.assertEqual(
+            sorted(frames),
+            [
+                (0, Flag.WINDOW_UPDATE, 1),
+                (0, Flag.WINDOW_UPDATE, 65536),
+                (0, Flag.WINDOW_UPDATE, 65536),
+                (2, Flag.WINDOW_UPDATE, 5),
+            ],
+        )
+
+    def test_forget(self) -> None:
+        """
+        Credit of a stream that has ended is not sent.
+        """
+        self.scheduler.credit(0, 5)
+        self.scheduler.credit(2, 5)
+        self.scheduler.forget(0)
+        self.scheduler.forget(4)
+        self.scheduler.pump()
+        self.assertEqual(self.frames(), [(2, Flag.WINDOW_UPDATE, 5)])
+
+    def test_refusals(self) -> None:
+        """
+        More refusals than allowed may not wait for a carrier that is full; once
+        they are written there is room for others.
+        """
+        self.scheduler.pauseProducing()
+        for streamID in (1, 3, 5):
+            self.scheduler.refuse(streamID)
+        self.assertRaises(LimitExceeded, self.scheduler.refuse, 7)
+        self.scheduler.resumeProducing()
+        self.assertEqual(self.frames(), [(i, Flag.CLOSE_STREAM, 0) for i in (1, 3, 5)])
+        self.scheduler.refuse(7)
+
+    def test_refusalsWritten(self) -> None:
+        """
+        A carrier that has room gets them before there are too many.
+        """
+        for streamID in range(1, 21, 2):
+            self.scheduler.refuse(streamID)
+        self.scheduler.pump()
+        self.assertEqual(
+            self.frames(), [(i, Flag.CLOSE_STREAM, 0) for i in range(1, 21, 2)]
+        )
+
+    def test_fair(self) -> None:
+        """
+        Streams with much to send take turns of one frame, and no stream that
+        joins them waits for more than a turn of each.
+        """
+        for streamID in (0, 2, 4):
+            self.scheduler.activate(Output(streamID, 9 * 65536))
+        while not self.scheduler.idle:
+            self.scheduler.pump()
+        turns = [frame[0] for frame in self.frames()]
+        self.assertEqual(len(turns), 27)
+        for end in range(6, 24):
+            counts = [turns[:end].count(streamID) for streamID in (0, 2, 4)]
+            self.assertLessEqual(max(counts) - min(counts), 3)
+            if end > 9:
+                self.assertEqual(set(turns[end - 3 : end]), {0, 2, 4})
+
+    def test_smallWrite(self) -> None:
+        """
+        A small write does not wait for the megabytes of others.
+        """
+        for streamID in (0, 2, 4):
+            self.scheduler.activate(Output(streamID, 1 << 20))
+        self.room = 6
+        self.scheduler.pump()
+        self.frames()
+        self.scheduler.activate(Output(6, 10))
+        self.room = 1
+        self.scheduler.resumeProducing()
+        self.assertEqual(self.frames()[0], (6, Flag.DATA, 10))
+
+    def test_smallWriteAlone(self) -> None:
+        """
+        Nor does it wait for a frame of theirs to be sealed; what else is new leaves
+        with it.
+        """
+        for streamID in (0, 2, 4):
+            self.scheduler.activate(Output(streamID, 65536), fresh=False)
+        for streamID in (6, 8):
+            self.scheduler.activate(Output(streamID, 10))
+        self.scheduler.pump()
+        sizes = [len(written) for written in self.writes]
+        self.assertEqual(sizes, [2 * (OVERHEAD + 10)] + 3 * [OVERHEAD + 65536])
+
+    def test_smallWritersDoNotStarve(self) -> None:
+        """
+        However many streams have small writes, one with much to send gets its
+        turn for every frame's worth of theirs.
+        """
+        bulk = Output(0, 1 << 20)
+        self.scheduler.activate(bulk)
+        self.room = 1
+        self.scheduler.pump()
+        self.frames()
+        small = 0
+        for _ in range(4):
+            for streamID in range(2, 402, 2):
+                self.scheduler.activate(Output(streamID, 1000))
+            self.room = 4
+            self.scheduler.resumeProducing()
+        frames = self.frames()
+        turns = [i for i, frame in enumerate(frames) if frame[0] == 0]
+        self.assertGreater(len(turns), 5)
+        for first, second in zip(turns, turns[1:], strict=False):
+            small = sum(frame[2] for frame in frames[first + 1 : second])
+            self.assertLess(small, 65536 + 1000)
+
+    def test_batch(self) -> None:
+        """
+        No write holds much more than a batch, so that not too much is beyond
+        the scheduler's reach, and when the carrier is full none follows.
+        """
+        output = Output(0, 1 << 20)
+        self.scheduler.activate(output)
+        self.room = 1
+        self.scheduler.pump()
+        self.assertEqual(len(self.writes), 1)
+        self.assertLess(len(self.writes[0]), BATCH_SIZE + 65536 + 52)
+        self.assertTrue(self.scheduler.paused)
+
+    def test_turn(self) -> None:
+        """
+        Others in the reactor have their turn after L{TURN_TIME}, however much
+        the carrier takes.
+        """
+        stream = Output(0, 3 * 4 * BATCH_SIZE)
+        self.scheduler.activate(stream)
+        self.duration = TURN_TIME / 4
+        for turn in range(1, 4):
+            self.woken = 0
+            self.scheduler.pump()
+            self.assertEqual(len(self.writes), turn * 4)
+            self.assertEqual(self.woken, turn < 3)
+        self.assertEqual(stream.size, 0)
+
+    def test_controlTurn(self) -> None:
+        """
+        Control frames are sealed a few at a time, so that many that have come
+        together keep nobody waiting; data stays behind all of them.
+        """
+        for number in range(3 * CONTROL_FRAMES):
+            self.scheduler.control(number, Flag.CLOSE_READ)
+        self.scheduler.activate(Output(1000, 10))
+        self.duration = TURN_TIME
+        for turn in range(1, 4):
+            self.scheduler.pump()
+            self.assertEqual(len(self.writes), 1)
+            self.assertEqual(len(self.frames()), CONTROL_FRAMES + (turn == 3))
+
+    def test_paused(self) -> None:
+        """
+        While the carrier is full nothing is written and nobody is woken; when
+        it has room what waited is written at once.
+        """
+        self.scheduler.pauseProducing()
+        self.scheduler.pauseProducing()
+        self.scheduler.control(0, Flag.KEEPALIVE)
+        self.scheduler.activate(Output(2, 10))
+        self.scheduler.pump()
+        self.assertEqual((self.writes, self.woken), ([], 0))
+        self.scheduler.resumeProducing()
+        self.assertEqual(len(self.frames()), 2)
+
+    def test_pausedInWrite(self) -> None:
+        """
+        Trap 3: the carrier may pause the scheduler again from inside the write
+        that it was resumed for.
+        """
+        output = Output(0, 1 << 20)
+        self.scheduler.activate(output)
+        self.room = 1
+        self.scheduler.pump()
+        for _ in range(3):
+            self.room = 1
+            self.scheduler.resumeProducing()
+            self.assertTrue(self.scheduler.paused)
+        self.assertEqual(len(self.writes), 4)
+
+    def test_windowEmptied(self) -> None:
+        """
+        A stream that lost its window or its data while it stood in a queue is
+        passed over, and comes back when it asks.
+        """
+        first, second = Output(0, 10), Output(2, 10)
+        self.scheduler.activate(first)
+        self.scheduler.activate(second)
+        first.window = 0
+        self.scheduler.pump()
+        self.assertEqual(self.frames(), [(2, Flag.DATA, 10)])
+        self.assertFalse(first.queued)
+        first.window = 4
+        self.scheduler.activate(first)
+        self.scheduler.pump()
+        self.assertEqual(self.frames(), [(0, Flag.DATA, 4)])
+
+    def test_queuedOnce(self) -> None:
+        """
+        A stream that asks several times stands in a queue once.
+        """
+        output = Output(0, 10)
+        for _ in range(3):
+            self.scheduler.activate(output)
+        self.assertEqual(self.woken, 1)
+        self.scheduler.pump()
+        self.assertEqual(output.taken, 1)
+
+    def test_again(self) -> None:
+        """
+        A stream that had its turn, and then has something to send again, stands in a
+        queue again.
+        """
+        output = Output(0, 10)
+        for size in (10, 20):
+            output.size = size
+            self.scheduler.activate(output)
+            self.scheduler.pump()
+            self.assertEqual(self.frames(), [(0, Flag.DATA, size)])
+
+    def test_refilledOnce(self) -> None:
+        """
+        What a stream is given when it has had its turn is sent by the pump that is
+        running, without the stream being activated.
+        """
+
+        class Refilled(Output):
+            def outputTaken(stream) -> None:
+                super().outputTaken()
+                stream.size = 20 * (stream.taken == 1)
+
+        self.scheduler.activate(Refilled(0, 10))
+        self.scheduler.pump()
+        self.assertEqual(self.frames(), [(0, Flag.DATA, 10), (0, Flag.DATA, 20)])
+        self.assertTrue(self.scheduler.idle)
+
+    def test_stoppedInTurn(self) -> None:
+        """
+        Nothing is kept of a stream that stops it all when it has had its turn.
+        """
+
+        class Stopper(Output):
+            def outputTaken(stream) -> None:
+                self.scheduler.stop()
+
+        self.scheduler.activate(Stopper(0, 1 << 20))
+        self.scheduler.pump()
+        self.assertEqual(len(self.frames()), 1)
+        self.assertTrue(self.scheduler.idle)
+
+    def test_nestedPump(self) -> None:
+        """
+        A stream that writes when told that there is room is served by the pump
+        that is running, in order.
+        """
+        output = Output(0, 10)
+
+        class Writer(Output):
+            def outputTaken(writer) -> None:
+                super().outputTaken()
+                if writer.taken == 1:
+                    self.scheduler.activate(output)
+                    self.scheduler.control(4, Flag.KEEPALIVE)
+                    self.scheduler.pump()
+
+        self.scheduler.activate(Writer(2, 10))
+        self.scheduler.pump()
+        self.assertEqual([frame[0] for frame in self.frames()], [2, 4, 0])
+        self.assertEqual(self.woken, 1)
+
+    def test_refilled(self) -> None:
+        """
+        A stream that is filled again whenever it has had its turn goes behind
+        one that has something to send for the first time.
+        """
+
+        class Refilled(Output):
+            def outputTaken(stream) -> None:
+                super().outputTaken()
+                stream.size = 65536
+                self.scheduler.activate(stream)
+
+        for streamID in (0, 2, 4):
+            self.scheduler.activate(Refilled(streamID, 65536))
+        self.room = 6
+        self.scheduler.pump()
+        self.frames()
+        self.scheduler.activate(Output(6, 10))
+        self.room = 1
+        self.scheduler.resumeProducing()
+        self.assertEqual(self.frames()[0][0], 6)
+
+    def test_waitedForWindow(self) -> None:
+        """
+        So does one that had something to send all along, and no window.
+        """
+        for streamID in (0, 2, 4):
+            self.scheduler.activate(Output(streamID, 65536), fresh=False)
+        self.scheduler.activate(Output(6, 10))
+        self.scheduler.pump()
+        self.assertEqual([frame[0] for frame in self.frames()], [6, 0, 2, 4])
+
+    def test_noNonce(self) -> None:
+        """
+        When the nonces have run out what is sealed already is written, then
+        CloseMux under the last nonce; that it is the end is reported.
+        """
+        self.scheduler = self.make(Sealer(KEY, counter=2**64 - 2))
+        self.scheduler.control(0, Flag.OPEN_STREAM)
+        self.scheduler.activate(Output(0, 10))
+        self.scheduler.pump()
+        [error] = self.errors
+        self.assertIsInstance(error, NonceExhausted)
+        self.assertEqual(
+            self.frames(), [(0, Flag.OPEN_STREAM, 0), (0, Flag.CLOSE_MUX, 0)]
+        )
+        self.check_stopped()
+
+    def test_noNonceAtTheEnd(self) -> None:
+        """
+        When the nonces run out at the very end there is one for CloseMux.
+        """
+        self.scheduler = self.make(Sealer(KEY, counter=2**64 - 2))
+        for flag in (Flag.CLOSE_STREAM, Flag.CLOSE_STREAM, Flag.CLOSE_MUX):
+            self.scheduler.control(0, flag)
+        self.scheduler.finish()
+        self.assertEqual(
+            [frame[1] for frame in self.frames()], [Flag.CLOSE_STREAM, Flag.CLOSE_MUX]
+        )
+        self.check_stopped()
+
+    def test_start(self) -> None:
+        """
+        Without a sealer nothing is written or woken until there is one.
+        """
+        self.scheduler = self.make(None)
+        self.scheduler.control(0, Flag.OPEN_STREAM)
+        self.scheduler.pump()
+        self.assertEqual((self.writes, self.woken), ([], 0))
+        self.scheduler.start(Sealer(KEY))
+        self.assertEqual(self.woken, 1)
+        self.scheduler.pump()
+        self.assertEqual(self.frames(), [(0, Flag.OPEN_STREAM, 0)])
+
+    def test_startIdle(self) -> None:
+        """
+        With nothing to write nobody is woken at the start.
+        """
+        self.scheduler = self.make(None)
+        self.scheduler.start(Sealer(KEY))
+        self.assertEqual(self.woken, 0)
+
+    def test_finish(self) -> None:
+        """
+        At the end the control frames that wait are written, room or no room,
+        and data is not; then nothing is written any more.
+        """
+        self.scheduler.pauseProducing()
+        self.scheduler.activate(Output(0, 10))
+        self.scheduler.control(0, Flag.CLOSE_STREAM)
+        self.scheduler.control(0, Flag.CLOSE_MUX)
+        self.scheduler.finish()
+        self.assertEqual(
+            [frame[1] for frame in self.frames()], [Flag.CLOSE_STREAM, Flag.CLOSE_MUX]
+        )
+        self.check_stopped()
+
+    def test_finishNothing(self) -> None:
+        """
+        With nothing that waits nothing is written at the end.
+        """
+        self.scheduler.finish()
+        self.assertEqual(self.writes, [])
+        self.check_stopped()
+
+    def test_stop(self) -> None:
+        """
+        After the stop nothing is written, whatever the carrier says.
+        """
+        self.scheduler.control(0, Flag.KEEPALIVE)
+        self.scheduler.stop()
+        self.check_stopped()
+
+    def check_stopped(self) -> None:
+        self.assertTrue(self.scheduler.stopped)
+        self.assertTrue(self.scheduler.idle)
+        woken = self.woken
+        self.scheduler.control(0, Flag.KEEPALIVE)
+        self.scheduler.refuse(2)
+        self.scheduler.activate(Output(0, 10))
+        self.scheduler.resumeProducing()
+        self.scheduler.pump()
+        self.assertEqual((self.writes, self.woken), ([], woken))
+
+    def test_stopProducing(self) -> None:
+        """
+        Trap 9: the carrier's C{stopProducing} comes before the protocol's
+        C{connectionLost}, and only pauses.
+        """
+        self.scheduler.stopProducing()
+        self.assertTrue(self.scheduler.paused)
+        self.assertFalse(self.scheduler.stopped)
+        self.scheduler.control(0, Flag.KEEPALIVE)
+        self.scheduler.pump()
+        self.assertEqual(self.writes, [])
+
+    def test_controlQueued(self) -> None:
+        """
+        The control frames that wait are counted, refusals and credits aside.
+        """
+        self.scheduler.control(0, Flag.OPEN_STREAM)
+        self.scheduler.control(0, Flag.CLOSE_READ)
+        self.scheduler.refuse(1)
+        self.scheduler.credit(0, 1)
+        self.assertEqual(self.scheduler.controlQueued, 2)
+        self.scheduler.pump()
+        self.assertEqual(self.scheduler.controlQueued, 0)
+
+    def test_bytesSent(self) -> None:
+        """
+        Every byte that is written is counted.
+        """
+        self.scheduler.activate(Output(0, 300000))
+        self.scheduler.control(2, Flag.KEEPALIVE)
+        self.scheduler.credit(4, 100000)
+        self.scheduler.pump()
+        self.scheduler.control(0, Flag.CLOSE_MUX)
+        self.scheduler.finish()
+        self.assertEqual(self.scheduler.bytesSent, sum(map(len, self.writes)))

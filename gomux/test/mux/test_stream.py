@@ -1,0 +1,377 @@
+"""
+Tests for L{gomux._mux.stream}: a stream as a transport.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IHalfCloseableDescriptor,
+    IPushProducer,
+    ITCPTransport,
+    ITransport,
+)
+from twisted.python.context import get as getContext
+from twisted.python.log import ILogContext
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from gomux import StreamAddress
+from gomux._mux.stream import Stream
+from gomux._wire.frame import Flag
+from gomux.error import ProtocolViolation
+from gomux.test.support.helpers import PushProducer, Recorder, Rig
+
+
+class AddressTests(SynchronousTestCase):
+    """
+    L{StreamAddress}
+    """
+
+    here = IPv4Address("TCP", "192.0.2.1", 7000)
+
+    def test_interface(self) -> None:
+        """
+        It is an address.
+        """
+        verifyObject(IAddress, StreamAddress(self.here, 0))
+
+    def test_carrier(self) -> None:
+        """
+        It shows the carrier's host and port.
+        """
+        address = StreamAddress(self.here, 3)
+        self.assertEqual(
+            (address.carrier, address.host, address.port, address.streamID),
+            (self.here, "192.0.2.1", 7000, 3),
+        )
+
+    def test_noHost(self) -> None:
+        """
+        Over a carrier without host or port it has none either.
+        """
+        address = StreamAddress(UNIXAddress(b"/run/mux"), 3)
+        self.assertFalse(hasattr(address, "host"))
+        self.assertFalse(hasattr(address, "port"))
+
+    def test_equality(self) -> None:
+        """
+        Two are the same if carrier and stream are.
+        """
+        address = StreamAddress(self.here, 3)
+        same = StreamAddress(IPv4Address("TCP", "192.0.2.1", 7000), 3)
+        self.assertEqual(address, same)
+        self.assertEqual(hash(address), hash(same))
+        self.assertNotEqual(address, StreamAddress(self.here, 5))
+        self.assertNotEqual(
+            address, StreamAddress(IPv4Address("TCP", "192.0.2.1", 7001), 3)
+        )
+        self.assertNotEqual(address, self.here)
+
+    def test_repr(self) -> None:
+        """
+        Its repr names the carrier and the stream.
+        """
+        text = repr(StreamAddress(self.here, 3))
+        self.assertIn("7000", text)
+        self.assertIn("3)", text)
+
+
+class TransportTests(SynchronousTestCase):
+    """
+    What L{gomux._mux.stream.Stream} has of a TCP transport.
+    """
+
+    def test_interfaces(self) -> None:
+        """
+        It provides what it declares.
+        """
+        stream = Rig().opened().stream
+        for interface in (
+            ITransport,
+            ITCPTransport,
+            IHalfCloseableDescriptor,
+            IConsumer,
+            IPushProducer,
+        ):
+            verifyObject(interface, stream)
+
+    def test_unused(self) -> None:
+        """
+        To Python's garbage collector, a stream that nothing was said on is one
+        object beside its protocol: who opens all that a mux may have, again and
+        again, makes it stop everybody no more often than that takes.
+        """
+        rig = Rig()
+        rig.opened()
+        gc.collect()
+        before = Counter(map(type, gc.get_objects()))
+        for _ in range(100):
+            rig.opened()
+        gc.collect()
+        made = Counter(map(type, gc.get_objects())) - before
+        many = {kind: count for kind, count in made.items() if count >= 50}
+        self.assertEqual(many.pop(Stream), 100)
+        self.assertEqual(many.pop(Recorder), 100)
+        self.assertEqual([kind for kind in many if kind not in (dict, list)], [])
+
+    def test_addresses(self) -> None:
+        """
+        Its addresses are the carrier's, with the stream's ID.
+        """
+        rig = Rig()
+        rig.opened()
+        stream = rig.opened().stream
+        self.assertEqual(stream.getHost(), StreamAddress(rig.carrier.getHost(), 2))
+        self.assertEqual(stream.getPeer(), StreamAddress(rig.carrier.getPeer(), 2))
+
+    def test_state(self) -> None:
+        """
+        It shows its state as Twisted's transports do.
+        """
+        rig = Rig()
+        stream = rig.opened().stream
+        states = [(stream.connected, stream.disconnecting, stream.disconnected)]
+        stream.loseConnection()
+        states.append((stream.connected, stream.disconnecting, stream.disconnected))
+        rig.run()
+        states.append((stream.connected, stream.disconnecting, stream.disconnected))
+        self.assertEqual(
+            states, [(True, False, False), (True, True, False), (False, False, True)]
+        )
+
+    def test_repr(self) -> None:
+        """
+        Its repr tells the ID and the state.
+        """
+        rig = Rig()
+        stream = rig.opened().stream
+        self.assertIn("Stream 0 LIVE", repr(stream))
+
+    def test_noDelay(self) -> None:
+        """
+        C{TCP_NODELAY} is remembered: streams never hold data back.
+        """
+        stream = Rig().opened().stream
+        self.assertTrue(stream.getTcpNoDelay())
+        stream.setTcpNoDelay(False)
+        self.assertFalse(stream.getTcpNoDelay())
+
+    def test_keepAlive(self) -> None:
+        """
+        A stream can have the carrier probed; none can stop it again, for the
+        others.
+        """
+        rig = Rig()
+        stream = rig.opened().stream
+        rig.carrier.keepAlive = False
+        self.assertFalse(stream.getTcpKeepAlive())
+        stream.setTcpKeepAlive(True)
+        self.assertTrue(rig.carrier.keepAlive)
+        stream.setTcpKeepAlive(False)
+        self.assertTrue(stream.getTcpKeepAlive())
+
+    def test_carrierWithoutKeepAlive(self) -> None:
+        """
+        Over a carrier that is no TCP connection that does nothing.
+        """
+        rig = Rig()
+        stream = rig.opened().stream
+        rig.mux.transport = object()  # type: ignore[assignment]
+        stream.setTcpKeepAlive(True)
+        self.assertFalse(stream.getTcpKeepAlive())
+
+    def test_logPrefix(self) -> None:
+        """
+        Its log prefix is the protocol's own, or the name of its class.
+        """
+
+        class Named(Recorder):
+            def logPrefix(self) -> str:
+                return "named"
+
+        class Bare:
+            def makeConnection(self, transport: object) -> None:
+                pass
+
+        self.assertEqual(Rig(Named).opened().stream.logPrefix(), "named")
+        stream = Rig().opened().stream
+        self.assertEqual(stream.logPrefix(), "Recorder")
+        stream.protocol = Bare()  # type: ignore[assignment]
+        self.assertEqual(stream.logPrefix(), "Bare")
+
+    def test_logContext(self) -> None:
+        """
+        What a protocol with a log prefix of its own logs has that prefix.
+        """
+        systems: list[object] = []
+
+        class Named(Recorder):
+            def logPrefix(self) -> str:
+                return "named"
+
+        rig = Rig(Named, data=lambda _: systems.append(getContext(ILogContext)))
+        rig.opened(b"data")
+        self.assertEqual([s["system"] for s in systems], ["named"])  # type: ignore[index]
+
+    def test_reading(self) -> None:
+        """
+        Its other names for pausing and closing do as much.
+        """
+        rig = Rig()
+        recorder = rig.opened()
+        recorder.stream.stopReading()
+        rig.send(0, Flag.DATA, b"data")
+        self.assertEqual(recorder.received, b"")
+        recorder.stream.startReading()
+        rig.run()
+        self.assertEqual(recorder.received, b"data")
+        producer = PushProducer()
+        recorder.stream.registerProducer(producer, True)
+        recorder.stream.stopConsuming()
+        self.assertEqual(producer.calls, [])
+        self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+
+    def test_echo(self) -> None:
+        """
+        A plain protocol serves over it unchanged.
+        """
+        rig = Rig(data=lambda recorder: recorder.transport.write(b"<>"))
+        rig.opened(b"x")
+        self.assertEqual(rig.sentData(), b"<>")
+
+
+class WriteTests(SynchronousTestCase):
+    """
+    C{write}
+    """
+
+    def setUp(self) -> None:
+        self.rig = Rig()
+        self.stream = self.rig.opened().stream
+
+    def test_write(self) -> None:
+        """
+        What is written is sent.
+        """
+        self.stream.write(b"hello")
+        self.assertEqual(self.rig.sent(), [(0, Flag.DATA, 5)])
+
+    def test_types(self) -> None:
+        """
+        Anything with bytes in it can be written, and is copied; text cannot.
+        """
+        mutable = bytearray(b"one")
+        self.stream.write(mutable)  # type: ignore[arg-type]
+        mutable[:] = b"xxx"
+        self.stream.write(memoryview(b"two"))  # type: ignore[arg-type]
+        self.stream.writeSequence([b"thr", b"ee"])
+        error = self.assertRaises(TypeError, self.stream.write, "text")
+        self.assertEqual(str(error), "Data must be bytes")
+        self.assertRaises(TypeError, self.stream.writeSequence, ["text"])
+        self.assertEqual(self.rig.sentData(), b"onetwothree")
+
+    def test_nothing(self) -> None:
+        """
+        Nothing sends nothing.
+        """
+        self.stream.write(b"")
+        self.stream.writeSequence([])
+        self.assertEqual(self.rig.sent(), [])
+        self.assertEqual(self.stream.unsent, 0)
+
+    def test_together(self) -> None:
+        """
+        Small writes in one turn of the reactor leave as one frame.
+        """
+        for _ in range(100):
+            self.stream.write(b"0123456789")
+        self.assertEqual(self.rig.sent(), [(0, Flag.DATA, 1000)])
+
+    def test_notDelayed(self) -> None:
+        """
+        A lone write goes out in the next turn of the reactor.
+        """
+        self.stream.write(b"x")
+        self.rig.clock.advance(0)
+        self.assertEqual(self.rig.sent(), [(0, Flag.DATA, 1)])
+
+    def test_largeWrite(self) -> None:
+        """
+        A large write is cut into frames of 65536 bytes and stops at the end of
+        the window.
+        """
+        self.stream.write(bytes(200000))
+        self.assertEqual(
+            self.rig.sent(), [(0, Flag.DATA, 65536), (0, Flag.DATA, 65536)]
+        )
+        self.assertEqual(self.stream.unsent, 200000 - 131072)
+        self.rig.send(0, Flag.WINDOW_UPDATE, 65536)
+        self.rig.send(0, Flag.WINDOW_UPDATE, 65536)
+        self.assertEqual(
+            self.rig.sent(), [(0, Flag.DATA, 65536), (0, Flag.DATA, 200000 - 3 * 65536)]
+        )
+
+    def test_neverBeyondWindow(self) -> None:
+        """
+        Whatever credit comes, no byte more than it is sent.
+        """
+        self.stream.write(bytes(1000000))
+        granted = 131072
+        sent = sum(frame[2] for frame in self.rig.sent())
+        for size in (1, 20000, 65536, 3, 65536, 16384, 65536):
+            granted += size
+            self.rig.send(0, Flag.WINDOW_UPDATE, size)
+            sent += sum(frame[2] for frame in self.rig.sent())
+            self.assertLessEqual(sent, granted)
+        self.assertGreater(sent, granted - 16384)
+
+    def test_dribblingCredit(self) -> None:
+        """
+        Credit of single bytes does not make frames of single bytes.
+        """
+        self.stream.write(bytes(200000))
+        self.rig.sent()
+        for _ in range(2 * 16384):
+            self.rig.peerCarrier.write(self.rig.peer.seal(0, Flag.WINDOW_UPDATE, 1))
+        sizes = [frame[2] for frame in self.rig.sent()]
+        self.assertEqual(sum(sizes), 2 * 16384)
+        self.assertGreaterEqual(min(sizes), 16384)
+
+    def test_smallRest(self) -> None:
+        """
+        Output that fits into what little window there is is sent.
+        """
+        self.stream.write(bytes(131072))
+        self.rig.sent()
+        self.stream.write(bytes(10))
+        self.rig.send(0, Flag.WINDOW_UPDATE, 9)
+        self.assertEqual(self.rig.sent(), [])
+        self.rig.send(0, Flag.WINDOW_UPDATE, 1)
+        self.assertEqual(self.rig.sent(), [(0, Flag.DATA, 10)])
+
+    def test_growingWindow(self) -> None:
+        """
+        More credit than was used is accepted, and used.
+        """
+        self.rig.send(0, Flag.WINDOW_UPDATE, 65536)
+        self.stream.write(bytes(300000))
+        self.assertEqual(sum(frame[2] for frame in self.rig.sent()), 131072 + 65536)
+
+    def test_windowOverflow(self) -> None:
+        """
+        Credit that lifts the window past 2**31 ends the mux.
+        """
+        for _ in range((1 << 31) // 131072 - 2):
+            self.rig.peerCarrier.write(
+                self.rig.peer.seal(0, Flag.WINDOW_UPDATE, 131072)
+            )
+        self.rig.run()
+        self.assertIsNone(self.rig.reason())
+        self.rig.send(0, Flag.WINDOW_UPDATE, 131072)
+        self.assertIsInstance(self.rig.reason(), ProtocolViolation)

@@ -1,0 +1,295 @@
+"""
+Tests for L{gomux._mux.gated}: what holds while a mux in strict mode is up.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux import Limits, MuxFactory
+from gomux._wire.crypto import SequencedOpener, deriveKey
+from gomux._wire.frame import Flag
+from gomux._wire.strict import Salts
+from gomux.error import (
+    AuthenticationFailed,
+    ConnectionClosed,
+    LimitExceeded,
+    NonceExhausted,
+    PeerClosedConnection,
+    PeerVanished,
+    ProtocolViolation,
+)
+from gomux.test.support.helpers import FramePeer, Recorders, Rig
+from gomux.test.support.strictrig import StrictRig
+from gomux.testing import PSK, MuxPair
+
+
+class RuleTests(SynchronousTestCase):
+    """
+    What a peer may not do, although it holds the key.
+    """
+
+    def violated(self, *frame: int, message: str) -> None:
+        """
+        A frame ends the mux; in compatible mode it does not.
+        """
+        for isClient in (True, False):
+            rig = StrictRig(isClient=isClient)
+            rig.send(*frame)
+            reason = rig.reason()
+            self.assertIsInstance(reason, ProtocolViolation)
+            self.assertIn(message, str(reason))
+            compatible = Rig(isClient=isClient)
+            compatible.send(*frame)
+            self.assertNotIsInstance(compatible.reason(), ProtocolViolation)
+
+    def test_length(self) -> None:
+        for flag in (Flag.KEEPALIVE, Flag.CLOSE_MUX):
+            self.violated(0, flag, 1, message="announces a length of 1")
+        for flag in (Flag.CLOSE_READ, Flag.CLOSE_WRITE, Flag.CLOSE_STREAM):
+            rig = StrictRig()
+            rig.opened()
+            rig.send(0, flag, 65536)
+            self.assertIn("announces a length of 65536", str(rig.reason()))
+        rig = StrictRig()
+        rig.send(0, Flag.OPEN_STREAM, 1)
+        self.assertIsInstance(rig.reason(), ProtocolViolation)
+        self.assertEqual(rig.streams.made, [])
+
+    def test_flags(self) -> None:
+        for flag in (8, 2**32 - 1):
+            self.violated(0, flag, message=f"unknown flags {flag}")
+
+    def test_neverOpened(self) -> None:
+        for flag in (
+            Flag.DATA,
+            Flag.CLOSE_READ,
+            Flag.CLOSE_WRITE,
+            Flag.CLOSE_STREAM,
+            Flag.WINDOW_UPDATE,
+        ):
+            for streamID in (6, 7):
+                self.violated(streamID, flag, message=f"stream {streamID}, which was")
+
+    def test_late(self) -> None:
+        """
+        What comes late for a stream of either side is no violation.
+        """
+        rig = StrictRig()
+        rig.opened().stream.abortConnection()
+        rig.open().stream.abortConnection()
+        for streamID in (0, 1):
+            rig.sendMany(
+                (streamID, Flag.DATA, b"late"),
+                (streamID, Flag.WINDOW_UPDATE, 4),
+                (streamID, Flag.CLOSE_READ, 0),
+                (streamID, Flag.CLOSE_WRITE, 0),
+                (streamID, Flag.CLOSE_STREAM, 0),
+            )
+        self.assertIsNone(rig.reason())
+
+    def test_keepaliveFlood(self) -> None:
+        """
+        Keepalives are legal, but there can be too many.
+        """
+        limits = Limits(ignoredRate=1.0, ignoredBurst=20)
+        rig = StrictRig(limits=limits)
+        for _ in range(17):
+            rig.send(0, Flag.KEEPALIVE)
+        self.assertIsNone(rig.reason())
+        for _ in range(4):
+            rig.send(0, Flag.KEEPALIVE)
+        self.assertIsInstance(rig.reason(), LimitExceeded)
+
+    def test_sequence(self) -> None:
+        """
+        After the handshake a frame under the right key, with a nonce of its
+        own, is not accepted.
+        """
+        rig = StrictRig()
+        rig.sendRaw(FramePeer().seal(0, Flag.KEEPALIVE))
+        self.assertIsInstance(rig.reason(), AuthenticationFailed)
+
+    def test_closeMux(self) -> None:
+        rig = StrictRig()
+        rig.send(0, Flag.CLOSE_MUX)
+        self.assertIsInstance(rig.reason(), PeerClosedConnection)
+
+
+class SilenceTests(SynchronousTestCase):
+    """
+    A peer that is gone without a word.
+    """
+
+    def test_vanished(self) -> None:
+        """
+        The mux of a peer that says nothing any more ends after 45 seconds.
+        """
+        for isClient in (True, False):
+            rig = StrictRig(isClient=isClient)
+            rig.wait(44.75)
+            self.assertIsNone(rig.reason())
+            rig.wait(0.25)
+            self.assertIsInstance(rig.reason(), PeerVanished)
+            self.assertEqual(rig.clock.getDelayedCalls(), [])
+
+    def test_anything(self) -> None:
+        """
+        Anything that comes will do, even a part of a frame.
+        """
+        rig = StrictRig()
+        keepalive = rig.peer.seal(0, Flag.KEEPALIVE)
+        for byte in range(5):
+            rig.wait(40)
+            rig.sendRaw(keepalive[byte : byte + 1])
+        rig.wait(40)
+        self.assertIsNone(rig.reason())
+        rig.wait(10)
+        self.assertIsInstance(rig.reason(), PeerVanished)
+
+    def test_keepalives(self) -> None:
+        """
+        Keepalives are sent every 10 seconds, whatever else is.
+        """
+        rig = StrictRig()
+        recorder = rig.opened()
+        rig.peer.frames.clear()
+        for _ in range(6):
+            rig.wait(5)
+            recorder.stream.write(b"x")
+            rig.run()
+        flags = [frame[1] for frame in rig.peer.frames]
+        self.assertEqual(flags.count(Flag.KEEPALIVE), 3)
+
+    def test_blocked(self) -> None:
+        """
+        While the carrier takes nothing, none are piled up.
+        """
+        rig = StrictRig()
+        rig.mux._scheduler.pauseProducing()
+        rig.wait(40)
+        self.assertEqual(rig.mux._scheduler.controlQueued, 0)
+
+    def test_pair(self) -> None:
+        """
+        Two idle muxes keep each other up, also across a time in which one
+        process or both stand still for 30 seconds.
+        """
+        clock = Clock()
+        client, server = (
+            MuxFactory(PSK, isClient, clock=clock, strict=True, salts=Salts())
+            for isClient in (True, False)
+        )
+        pair = MuxPair(clientFactory=client, serverFactory=server, clock=clock)
+        pair.advance(3600)
+        clock.advance(30)
+        pair.advance(60)
+        pair.clientToServer.stall()
+        pair.advance(30)
+        pair.clientToServer.unstall()
+        pair.advance(3600)
+        self.assertTrue(pair.client.canOpen and pair.server.canOpen)
+        pair.clientToServer.stall()
+        pair.serverToClient.stall()
+        closed = [pair.client.whenClosed(), pair.server.whenClosed()]
+        pair.advance(60)
+        for reason in map(self.successResultOf, closed):
+            self.assertIsInstance(reason, PeerVanished)
+
+    def test_limits(self) -> None:
+        """
+        Both times can be set.
+        """
+        rig = StrictRig(limits=Limits(deadPeer=6.0, strictKeepalive=1.0))
+        rig.peer.frames.clear()
+        rig.wait(5.75)
+        self.assertEqual(len(rig.peer.frames), 5)
+        self.assertIsNone(rig.reason())
+        rig.wait(0.5)
+        self.assertIsInstance(rig.reason(), PeerVanished)
+
+
+class NonceTests(SynchronousTestCase):
+    """
+    The end of the nonces.
+    """
+
+    def pair(self, strict: bool, left: int) -> MuxPair:
+        """
+        @param left: how many frames the client can still send.
+        """
+        clock = Clock()
+        self.streams = Recorders()
+        client, server = (
+            MuxFactory(
+                PSK, isClient, self.streams, clock=clock, strict=strict, salts=Salts()
+            )
+            for isClient in (True, False)
+        )
+        pair = MuxPair(clientFactory=client, serverFactory=server, clock=clock)
+        pair.flush()
+        counter = 2**64 - left
+        sealer = pair.client._scheduler._sealer
+        sealer._next = counter
+        if strict:
+            pair.server._parser.useOpener(
+                SequencedOpener(deriveKey(PSK), sealer.prefix, counter)
+            )
+        return pair
+
+    def test_exhausted(self) -> None:
+        """
+        The last nonce is for CloseMux, wherever the others come to their end:
+        the peer sees an orderly one, with all that was sent before it.
+        """
+        for strict in (True, False):
+            for left in range(1, 8):
+                pair = self.pair(strict, left)
+                made = Recorders()
+                for mux in (pair.client, pair.server):
+                    mux.openStream(made)
+                mine = made.made[0].stream
+                closed = [pair.client.whenClosed(), pair.server.whenClosed()]
+                for _ in range(10):
+                    mine.write(b"x")
+                    pair.flush()
+                reasons = [self.successResultOf(d) for d in closed]
+                self.assertIsInstance(reasons[0], NonceExhausted)
+                self.assertIsInstance(reasons[1], PeerClosedConnection)
+                self.assertIs(made.made[0].reason, reasons[0])
+                # One frame opens the stream, and one is the CloseMux.
+                received = b"".join(bytes(s.received) for s in self.streams.made)
+                self.assertEqual(received, b"x" * max(0, left - 2))
+                self.assertEqual(pair.clock.getDelayedCalls(), [])
+                sealer = pair.client._scheduler._sealer
+                self.assertEqual(sealer._next, 2**64)
+                self.assertRaises(NonceExhausted, sealer.seal, bytes(12), b"")
+                self.assertRaises(NonceExhausted, sealer.sealLast, bytes(12))
+
+    def test_closing(self) -> None:
+        """
+        An orderly close needs no more nonces than are left.
+        """
+        for strict in (True, False):
+            for left in (1, 2, 3):
+                pair = self.pair(strict, left)
+                closed = pair.server.whenClosed()
+                own = pair.client.close()
+                pair.flush()
+                reason = self.successResultOf(closed)
+                self.assertIsInstance(reason, PeerClosedConnection)
+                self.assertIsInstance(self.successResultOf(own), ConnectionClosed)
+
+    def test_peerStays(self) -> None:
+        """
+        A peer that does not end the carrier then loses it in a while.
+        """
+        pair = self.pair(True, 1)
+        pair.clientToServer.stall()
+        closed = pair.client.whenClosed()
+        self.successResultOf(pair.client.openStream(Recorders()))
+        pair.advance(9)
+        self.assertNoResult(closed)
+        pair.advance(1.5)
+        self.assertIsInstance(self.successResultOf(closed), NonceExhausted)

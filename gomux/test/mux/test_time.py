@@ -1,0 +1,142 @@
+"""
+Tests for L{gomux._mux.protocol}: what happens by the clock.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux import Limits
+from gomux._wire.frame import Flag
+from gomux.error import (
+    WriteStalled,
+)
+from gomux.test.support.helpers import Recorder, Rig
+
+CLOSE_MUX = (0, Flag.CLOSE_MUX, 0)
+
+
+class TimeTests(SynchronousTestCase):
+    """
+    Keepalives and write stalls.
+    """
+
+    def keepalives(self, rig: Rig) -> int:
+        rig.run()
+        frames, rig.peer.frames = rig.peer.frames, []
+        return [frame[1] for frame in frames].count(Flag.KEEPALIVE)
+
+    def test_keepalive(self) -> None:
+        """
+        A mux that has nothing to say says a Keepalive every ten minutes.
+        """
+        rig = Rig()
+        rig.clock.advance(599)
+        self.assertEqual(self.keepalives(rig), 0)
+        for _ in range(3):
+            rig.clock.advance(1)
+            self.assertEqual(self.keepalives(rig), 1)
+            rig.clock.advance(599)
+            self.assertEqual(self.keepalives(rig), 0)
+
+    def test_keepaliveAfterWrite(self) -> None:
+        """
+        One that has said something says a Keepalive ten minutes after that.
+        """
+        rig = Rig()
+        recorder = rig.opened()
+        for _ in range(5):
+            rig.clock.advance(500)
+            recorder.stream.write(b"x")
+            self.assertEqual(self.keepalives(rig), 0)
+        rig.clock.advance(599)
+        self.assertEqual(self.keepalives(rig), 0)
+        rig.clock.advance(1)
+        self.assertEqual(self.keepalives(rig), 1)
+
+    def test_keepaliveSetting(self) -> None:
+        """
+        The time is one of the limits.
+        """
+        rig = Rig(limits=Limits(keepalive=7))
+        for _ in range(3):
+            rig.clock.advance(7)
+            self.assertEqual(self.keepalives(rig), 1)
+
+    def test_keepaliveBlocked(self) -> None:
+        """
+        No Keepalives pile up while the carrier takes nothing.
+        """
+        rig = Rig(limits=Limits(keepalive=1, writeStall=1e6))
+        recorder = rig.opened()
+        rig.carrier.outgoing.stall()
+        recorder.stream.write(bytes(100000))
+        for _ in range(100):
+            rig.clock.advance(1)
+        rig.carrier.outgoing.unstall()
+        self.assertLess(self.keepalives(rig), 2)
+
+    def stalled(self) -> tuple[Rig, Recorder]:
+        rig = Rig(bufferSize=1000)
+        recorder = rig.opened()
+        rig.carrier.outgoing.stall()
+        recorder.stream.write(bytes(131072))
+        rig.run()
+        return rig, recorder
+
+    def test_stall(self) -> None:
+        """
+        A carrier that has taken nothing for a minute is aborted.
+        """
+        rig, recorder = self.stalled()
+        for _ in range(54):
+            rig.clock.advance(1)
+        self.assertIsNone(rig.reason())
+        for _ in range(12):
+            rig.clock.advance(1)
+        self.assertIsInstance(rig.reason(), WriteStalled)
+        self.assertIsInstance(recorder.reason, WriteStalled)
+
+    def test_slow(self) -> None:
+        """
+        A carrier that takes something now and then is not.
+        """
+        rig, recorder = self.stalled()
+        for _ in range(20):
+            for _ in range(50):
+                rig.clock.advance(1)
+            rig.carrier.outgoing.unstall()
+            rig.run()
+            rig.carrier.outgoing.stall()
+            rig.send(0, Flag.WINDOW_UPDATE, 65536)
+            recorder.stream.write(bytes(65536))
+            rig.run()
+        self.assertIsNone(rig.reason())
+
+    def test_idle(self) -> None:
+        """
+        A carrier that has nothing to take is not.
+        """
+        rig = Rig()
+        for _ in range(1000):
+            rig.clock.advance(1)
+        self.assertIsNone(rig.reason())
+
+    def test_standstill(self) -> None:
+        """
+        A reactor that stood still for half a minute, or more, does not take
+        that for a stall.
+        """
+        rig, recorder = self.stalled()
+        for seconds in (30, 3600):
+            rig.clock.advance(seconds)
+            self.assertIsNone(rig.reason())
+            rig.carrier.outgoing.unstall()
+            rig.run()
+            rig.carrier.outgoing.stall()
+            rig.send(0, Flag.WINDOW_UPDATE, 65536)
+            recorder.stream.write(bytes(65536))
+            rig.run()
+        for _ in range(50):
+            rig.clock.advance(1)
+        self.assertIsNone(rig.reason())

@@ -1,0 +1,348 @@
+"""
+What the tests of this package share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IPullProducer,
+    IPushProducer,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from gomux import Limits, MuxFactory
+from gomux._mux.stream import Stream
+from gomux._wire.crypto import Opener, Sealer, deriveKey
+from gomux._wire.frame import Flag, FrameParser, sealFrame
+from gomux.testing import PSK
+from gomux.testing._memory import connect
+
+# Of the first stream that a client opens.
+CLOSE_READ = (0, Flag.CLOSE_READ, 0)
+CLOSE_WRITE = (0, Flag.CLOSE_WRITE, 0)
+CLOSE_STREAM = (0, Flag.CLOSE_STREAM, 0)
+ABORTS = (0, Flag.WINDOW_UPDATE, 0)
+
+
+class Recorder(Protocol):
+    """
+    Remembers what happens to it, in order.
+
+    @ivar events: C{made}, C{data}, C{readLost}, C{writeLost}, C{lost}; data that
+        comes in several pieces counts once.
+    @ivar hooks: called with the recorder at the event they are named by.
+    """
+
+    def __init__(self, hooks: dict[str, Callable[[Any], object]] | None = None) -> None:
+        self.events: list[str] = []
+        self.received = bytearray()
+        self.pieces: list[int] = []
+        self.reason: BaseException | None = None
+        self.hooks = hooks or {}
+        self.busy = False
+
+    @property
+    def stream(self) -> Stream:
+        assert isinstance(self.transport, Stream)
+        return self.transport
+
+    def note(self, event: str) -> None:
+        if event != "data" or self.events[-1:] != ["data"]:
+            self.events.append(event)
+        if self.busy:
+            self.events.append("nested!")
+        hook = self.hooks.get(event)
+        if hook is not None:
+            self.busy = True
+            try:
+                hook(self)
+            finally:
+                self.busy = False
+
+    def connectionMade(self) -> None:
+        self.note("made")
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self.pieces.append(len(data))
+        self.note("data")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.reason = reason.value
+        self.note("lost")
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfRecorder(Recorder):
+    """
+    A recorder that can have its halves closed one by one.
+    """
+
+    def readConnectionLost(self) -> None:
+        self.note("readLost")
+
+    def writeConnectionLost(self) -> None:
+        self.note("writeLost")
+
+
+class Recorders(Factory):
+    """
+    Makes recorders.
+
+    @ivar made: all of them.
+    """
+
+    noisy = False
+
+    def __init__(
+        self, kind: type[Recorder] = Recorder, **hooks: Callable[[Any], object]
+    ) -> None:
+        self.kind = kind
+        self.hooks = hooks
+        self.made: list[Recorder] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> Recorder:
+        recorder = self.kind(self.hooks)
+        self.made.append(recorder)
+        return recorder
+
+
+class FramePeer(Protocol):
+    """
+    Speaks to a mux frame by frame, and makes nothing of the answers.
+
+    @ivar frames: what has come since L{take}: stream ID, flag, length, payload.
+    @ivar lost: why the carrier ended, if it has.
+    """
+
+    def __init__(self, psk: str = PSK) -> None:
+        key = deriveKey(psk)
+        self.sealer = Sealer(key)
+        self.parser = FrameParser(Opener(key))
+        self.frames: list[tuple[int, int, int, bytes]] = []
+        self.bytesReceived = 0
+        self.lost: BaseException | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.bytesReceived += len(data)
+        self.parser.receive(data)
+        while (frame := self.parser.nextFrame()) is not None:
+            streamID, length, flag, payload = frame
+            self.frames.append((streamID, flag, length, payload))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = reason.value
+
+    def seal(self, streamID: int, flag: int, what: int | bytes = 0) -> bytes:
+        """
+        @param what: the length, or the payload.
+        """
+        if isinstance(what, bytes):
+            return b"".join(sealFrame(self.sealer, streamID, len(what), flag, what))
+        return b"".join(sealFrame(self.sealer, streamID, what, flag))
+
+    def take(self) -> list[tuple[int, int, int, bytes]]:
+        """
+        @return: what has come since the last time, Keepalives aside.
+        """
+        frames, self.frames = self.frames, []
+        return [frame for frame in frames if frame[1] != Flag.KEEPALIVE]
+
+
+class Rig:
+    """
+    One live mux, and a L{FramePeer} at the other end of its carrier.
+
+    @ivar mux: the mux; a server's unless told otherwise.
+    @ivar peer: the peer.
+    @ivar streams: makes the protocols of streams that the peer opens.
+    """
+
+    def __init__(
+        self,
+        kind: type[Recorder] = Recorder,
+        *,
+        isClient: bool = False,
+        limits: Limits | None = None,
+        greet: bool = False,
+        psk: str = PSK,
+        bufferSize: int = 65536,
+        factory: MuxFactory | None = None,
+        clock: Clock | None = None,
+        **hooks: Callable[[Any], object],
+    ) -> None:
+        self.clock = clock = clock or Clock()
+        self.streams = Recorders(kind, **hooks)
+        self.isClient = isClient
+        self.factory = factory or MuxFactory(
+            PSK, isClient, self.streams, clock=clock, limits=limits, greet=greet
+        )
+        here = IPv4Address("TCP", "192.0.2.1", 49152)
+        there = IPv4Address("TCP", "192.0.2.2", 7000)
+        self.mux = self.factory.buildProtocol(there)
+        self.peer = FramePeer(psk)
+        self.carrier, self.peerCarrier = connect(
+            clock, (self.mux, self.peer), (here, there), 0.0, None, bufferSize
+        )
+        self.run()
+
+    def run(self) -> None:
+        """
+        Let everything happen that needs no time.
+        """
+        self.clock.advance(0)
+
+    def send(self, streamID: int, flag: int, what: int | bytes = 0) -> None:
+        """
+        Have the peer send a frame, and let it arrive.
+        """
+        self.sendRaw(self.peer.seal(streamID, flag, what))
+
+    def sendRaw(self, data: bytes) -> None:
+        assert self.peer.transport is not None
+        self.peer.transport.write(data)
+        self.run()
+
+    def sendMany(self, *frames: tuple[int, int, int | bytes]) -> None:
+        """
+        Have the peer send some frames at once.
+        """
+        self.sendRaw(b"".join(self.peer.seal(*frame) for frame in frames))
+
+    def opened(self, data: bytes = b"") -> Recorder:
+        """
+        Have the peer open the next stream.
+
+        @return: the stream's protocol.
+        """
+        count = len(self.streams.made)
+        streamID = 2 * count + self.isClient
+        self.send(streamID, Flag.OPEN_STREAM)
+        if data:
+            self.send(streamID, Flag.DATA, data)
+        return self.streams.made[count]
+
+    def open(self, kind: type[Recorder] = Recorder, **hooks: Any) -> Recorder:
+        """
+        Have the mux open a stream.
+        """
+        factory = Recorders(kind, **hooks)
+        self.mux.openStream(factory)
+        return factory.made[0]
+
+    def sent(self) -> list[tuple[int, int, int]]:
+        """
+        @return: what the mux has sent since the last time, Keepalives aside:
+            stream ID, flag, length.
+        """
+        self.run()
+        return [frame[:3] for frame in self.peer.take()]
+
+    def sentData(self) -> bytes:
+        """
+        @return: the data that the mux has sent since the last time.
+        """
+        self.run()
+        return b"".join(frame[3] for frame in self.peer.take())
+
+    def reason(self) -> BaseException | None:
+        """
+        @return: why the mux ended, if it has.
+        """
+        reason: BaseException | None = resultOf(self.mux.whenClosed(), self.run)
+        return reason
+
+
+def resultOf(deferred: Deferred[Any], run: Callable[[], None]) -> Any:
+    """
+    @return: what a L{Deferred} comes to at once, or else C{None}.
+    """
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    run()
+    return results[0] if results else None
+
+
+@implementer(IPushProducer)
+class PushProducer:
+    """
+    A push producer that remembers what it is told.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def pauseProducing(self) -> None:
+        self.calls.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.calls.append("resume")
+
+    def stopProducing(self) -> None:
+        self.calls.append("stop")
+
+
+@implementer(IPullProducer)
+class PullProducer:
+    """
+    A pull producer of some pieces of data, which then is done.
+    """
+
+    def __init__(self, consumer: Any, pieces: list[bytes]) -> None:
+        self.consumer = consumer
+        self.pieces = list(pieces)
+        self.stopped = False
+
+    def resumeProducing(self) -> None:
+        if self.pieces:
+            self.consumer.write(self.pieces.pop(0))
+        if not self.pieces:
+            self.consumer.unregisterProducer()
+
+    def stopProducing(self) -> None:
+        self.stopped = True
+
+
+class EndsTestCase(SynchronousTestCase):
+    """
+    One stream, opened by the peer.
+    """
+
+    kind: type[Recorder] = Recorder
+
+    def setUp(self) -> None:
+        self.rig = Rig(self.kind)
+        self.recorder = self.rig.opened()
+        self.stream = self.recorder.stream
+
+    def block(self) -> None:
+        """
+        Use the window up, so that output waits.
+        """
+        self.stream.write(bytes(131072))
+        self.rig.sent()
+
+    def unblock(self) -> None:
+        self.rig.send(0, Flag.WINDOW_UPDATE, 65536)
+
+    def check_lost(self, kind: type[BaseException]) -> None:
+        """
+        The end came once, last, and for a reason of some kind.
+        """
+        self.rig.run()
+        self.assertEqual(self.recorder.events.count("lost"), 1)
+        self.assertEqual(self.recorder.events[-1], "lost")
+        self.assertNotIn("nested!", self.recorder.events)
+        self.assertIsInstance(self.recorder.reason, kind)
+        self.assertEqual(self.rig.mux.streamCount, 0)

@@ -1,0 +1,287 @@
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Tests for L{gomux.testing._faultproxy} and L{gomux.testing._faults}, over real sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from gomux import testing
+from gomux._wire.crypto import Sealer
+from gomux._wire.frame import Flag, sealFrame
+
+reactor: Any = _reactor
+
+KEY = bytes(32)
+#: Passed on at once, for it cannot begin a frame.
+NO_FRAME = b"\xff" * 40
+
+
+class End(Protocol):
+    """
+    Collects what comes, and lets a test wait for it.
+    """
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.lost: Deferred[BaseException | None] = Deferred()
+        self._wanted: list[tuple[int, Deferred[bytes]]] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        for size, waiting in list(self._wanted):
+            if len(self.received) >= size:
+                self._wanted.remove((size, waiting))
+                waiting.callback(self.received)
+
+    def until(self, size: int) -> Deferred[bytes]:
+        """
+        Wait for so many bytes in all.
+        """
+        waiting: Deferred[bytes] = Deferred()
+        self._wanted.append((size, waiting))
+        self.dataReceived(b"")
+        return waiting.addTimeout(10, reactor)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(reason.value)
+
+
+class FaultProxyTests(TestCase):
+    """
+    Tests for L{testing.FaultProxy}.
+    """
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.ends: list[End] = []
+        self.accepted: Deferred[End] = Deferred()
+        factory = Factory.forProtocol(self._accept)
+        factory.noisy = False
+        listener = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(listener.stopListening)
+        self.proxy = testing.FaultProxy(reactor, "127.0.0.1", listener.getHost().port)
+        self.proxy.start()
+        self.addCleanup(self.proxy.stop)
+        sealer = Sealer(KEY)
+        sizes = (0, 1, 1000, 65536, 3)
+        self.frames = [
+            b"".join(sealFrame(sealer, i, size, Flag.DATA, b"." * size))
+            for i, size in enumerate(sizes)
+        ]
+
+    def _accept(self) -> End:
+        end = End()
+        reactor.callLater(0, self.accepted.callback, end)
+        return end
+
+    async def connect(self) -> tuple[End, End]:
+        """
+        Connect through the proxy.
+
+        @return: the client's end and the server's.
+        """
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.proxy.port)
+        near = await connectProtocol(endpoint, End())
+        return near, await self.accepted
+
+    async def assertPasses(self, action: testing.Action, expected: bytes) -> None:
+        """
+        Check what gets through when an action is done to the third frame.
+        """
+        self.proxy.toServer.when(2, action)
+        near, far = await self.connect()
+        near.transport.write(b"".join(self.frames))
+        near.transport.loseConnection()
+        await far.lost
+        self.assertEqual(far.received, expected)
+
+    async def test_nothing(self) -> None:
+        """
+        Without rules everything gets through, both ways, whatever it is.
+        """
+        near, far = await self.connect()
+        near.transport.write(b"".join(self.frames) + bytes(10))
+        far.transport.write(b"\xff" * 100000)
+        await near.until(100000)
+        near.transport.loseConnection()
+        self.assertIsInstance(await far.lost, ConnectionDone)
+        self.assertEqual(far.received, b"".join(self.frames) + bytes(10))
+        self.assertEqual(near.received, b"\xff" * 100000)
+        self.assertEqual(self.proxy.accepted, 1)
+
+    def test_drop(self) -> Deferred[None]:
+        """
+        C{drop} loses one frame.
+        """
+        a, b, _, d, e = self.frames
+        return Deferred.fromCoroutine(self.assertPasses(testing.drop(), a + b + d + e))
+
+    def test_duplicate(self) -> Deferred[None]:
+        """
+        C{duplicate} repeats one frame.
+        """
+        a, b, c, d, e = self.frames
+        return Deferred.fromCoroutine(
+            self.assertPasses(testing.duplicate(2), a + b + c * 3 + d + e)
+        )
+
+    def test_swap(self) -> Deferred[None]:
+        """
+        C{swap} exchanges a frame and the next.
+        """
+        a, b, c, d, e = self.frames
+        return Deferred.fromCoroutine(
+            self.assertPasses(testing.swap(), a + b + d + c + e)
+        )
+
+    def test_insert(self) -> Deferred[None]:
+        """
+        C{insert} puts bytes before a frame.
+        """
+        a, b, c, d, e = self.frames
+        return Deferred.fromCoroutine(
+            self.assertPasses(testing.insert(a), a + b + a + c + d + e)
+        )
+
+    def test_flip(self) -> Deferred[None]:
+        """
+        C{flip} inverts one bit.
+        """
+        whole = bytearray(b"".join(self.frames))
+        whole[len(self.frames[0] + self.frames[1]) + 40] ^= 4
+        return Deferred.fromCoroutine(
+            self.assertPasses(testing.flip(8 * 40 + 2), bytes(whole))
+        )
+
+    def test_delayAndSlices(self) -> Deferred[None]:
+        """
+        C{delay} and C{slices} change nothing and keep the order.
+        """
+        self.proxy.toServer.when(1, testing.delay(0.01))
+        return Deferred.fromCoroutine(
+            self.assertPasses(testing.slices(100, 0.001), b"".join(self.frames))
+        )
+
+    async def test_predicate(self) -> None:
+        """
+        A rule can be for all frames that a function chooses; the first rule
+        that fits counts, and rules can be taken back.
+        """
+        seen: list[int] = []
+
+        def choose(frame: testing.WireFrame) -> bool:
+            seen.append(frame.index)
+            return frame.length > 1
+
+        self.proxy.toServer.when(choose, testing.drop())
+        self.proxy.toServer.when(2, testing.duplicate())
+        near, far = await self.connect()
+        near.transport.write(b"".join(self.frames))
+        await far.until(len(self.frames[0] + self.frames[1]))
+        self.assertEqual(seen, [0, 1, 2, 3, 4])
+        self.proxy.toServer.clear()
+        near.transport.write(self.frames[3])
+        await far.until(len(far.received) + 1)
+        self.assertEqual(far.received[:105], self.frames[0] + self.frames[1])
+
+    async def assertCut(self, reset: bool, expected: type[Exception]) -> None:
+        """
+        Check that both sides get the same kind of end.
+        """
+        self.proxy.toServer.when(2, testing.cut(7, reset=reset))
+        near, far = await self.connect()
+        near.transport.write(b"".join(self.frames))
+        for end in (near, far):
+            self.assertIsInstance(await end.lost, expected)
+        start = self.frames[0] + self.frames[1] + self.frames[2][:7]
+        self.assertEqual(far.received, start)
+
+    def test_cut(self) -> Deferred[None]:
+        """
+        C{cut} ends the connection within a frame.
+        """
+        return Deferred.fromCoroutine(self.assertCut(False, ConnectionDone))
+
+    def test_reset(self) -> Deferred[None]:
+        """
+        C{cut} can reset the connection instead.
+        """
+        return Deferred.fromCoroutine(self.assertCut(True, ConnectionLost))
+
+    async def assertVanishes(
+        self, action: Callable[[], testing.Action]
+    ) -> tuple[End, End]:
+        """
+        Check that nothing gets through after the second frame, nor an end.
+        """
+        self.proxy.toServer.when(2, action())
+        near, far = await self.connect()
+        near.transport.write(b"".join(self.frames))
+        await far.until(105)
+        far.transport.write(NO_FRAME)
+        await near.until(40)
+        self.assertEqual(len(far.received), 105)
+        return near, far
+
+    async def test_blackHole(self) -> None:
+        """
+        After C{blackHole} bytes are taken and go nowhere, as does the end.
+        """
+        near, far = await self.assertVanishes(testing.blackHole)
+        for _ in range(300):
+            near.transport.write(bytes(65536))
+        near.transport.loseConnection()
+        await near.lost
+        self.assertFalse(far.lost.called)
+        self.assertEqual(len(far.received), 105)
+
+    async def test_stall(self) -> None:
+        """
+        After C{stall} nothing is taken either.
+        """
+        near, far = await self.assertVanishes(testing.stall)
+        for _ in range(300):
+            near.transport.write(bytes(65536))
+        far.transport.write(NO_FRAME)
+        await near.until(80)
+        self.assertGreater(unwritten(near), 65536)
+        self.assertEqual(len(far.received), 105)
+
+    async def test_noServer(self) -> None:
+        """
+        A connection is reset if the server cannot be reached.
+        """
+        port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
+        number = port.getHost().port
+        await port.stopListening()
+        proxy = testing.FaultProxy(reactor, "127.0.0.1", number)
+        proxy.start()
+        self.addCleanup(proxy.stop)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", proxy.port)
+        near = await connectProtocol(endpoint, End())
+        self.assertIsInstance(await near.lost, ConnectionLost)
+
+
+def unwritten(end: End) -> int:
+    """
+    @return: how many bytes have not left a transport.
+    """
+    transport = end.transport
+    size: int = len(transport.dataBuffer) - transport.offset
+    return size + int(transport._tempDataLen)

@@ -1,0 +1,809 @@
+"""
+Tests for L{gomux.tunnel}: connections that continue as streams, and streams
+that continue as connections.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import (
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+)
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IProtocol,
+    IProtocolFactory,
+    IPushProducer,
+    ISSLTransport,
+    IStreamClientEndpoint,
+)
+from twisted.internet.task import Clock
+from twisted.internet.tcp import Port, Server
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    Logger,
+    formatEvent,
+    globalLogPublisher,
+)
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides, implementer, providedBy
+from zope.interface.verify import verifyObject
+
+from gomux import MuxFactory, StreamAddress
+from gomux._mux.log import ThrottledLog, describeAddress
+from gomux._mux.pool import MuxPool
+from gomux.limits import LINES_BURST, TunnelLimits
+from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
+from gomux.testing import PSK, MuxPair
+from gomux.testing._memory import Carrier, connect
+from gomux.tunnel._bridge import _Bridge, _Source, forward, target
+
+HERE = IPv4Address("TCP", "192.0.2.3", 50000)
+THERE = IPv4Address("TCP", "192.0.2.4", 80)
+
+
+@implementer(ILogObserver)
+class Lines:
+    """
+    Keeps what is logged.
+    """
+
+    def __init__(self, namespace: str = "") -> None:
+        self.namespace = namespace
+        self.lines: list[str] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        if event["log_namespace"].startswith(self.namespace):
+            self.lines.append(formatEvent(event))
+
+
+@implementer(IStreamClientEndpoint)
+class Target:
+    """
+    An endpoint that connects to recorders.
+
+    @ivar made: the recorders.
+    @ivar carriers: for each, the tunnel's transport and its own.
+    @ivar answer: what C{connect} returns, instead of connecting.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.made: list[HalfRecorder] = []
+        self.carriers: list[tuple[Carrier, Carrier]] = []
+        self.answer: Any = None
+        self.factory: IProtocolFactory | None = None
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        self.factory = factory
+        if self.answer is not None:
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            answer: Deferred[IProtocol] = self.answer
+            return answer
+        return succeed(self.connected(factory))
+
+    def hold(self) -> Deferred[IProtocol]:
+        """
+        Do not connect before the test says so.
+        """
+        waiting: Deferred[IProtocol] = Deferred()
+        self.answer = waiting
+        return waiting
+
+    def connected(self, factory: IProtocolFactory) -> IProtocol:
+        protocol = factory.buildProtocol(THERE)
+        assert protocol is not None
+        recorder = HalfRecorder()
+        self.made.append(recorder)
+        self.carriers.append(
+            connect(self.clock, (protocol, recorder), (HERE, THERE), 0.0, None, 65536)
+        )
+        return protocol
+
+
+class Rig:
+    """
+    A forwarding listener, a mux, and a target behind it.
+
+    @ivar logged: the lines that were logged.
+    """
+
+    def __init__(self, case: SynchronousTestCase, streams: Any = None) -> None:
+        self.clock = Clock()
+        self.limits = TunnelLimits(maxConnections=3)
+        self.target = Target(self.clock)
+        self.there = target("the target", self.target, self.clock, self.limits)
+        self.pair = MuxPair(streams or self.there, clock=self.clock)
+        self.pool = self.pair.clientFactory.pool
+        self.here = forward("the forward", self.pool, self.clock, self.limits)
+        lines = Lines("gomux.tunnel")
+        self.logged = lines.lines
+        globalLogPublisher.addObserver(lines)
+        case.addCleanup(globalLogPublisher.removeObserver, lines)
+
+    def flush(self) -> None:
+        self.pair.flush()
+
+    def open(self, kind: type[Recorder] = HalfRecorder) -> tuple[Recorder, Carrier]:
+        """
+        Connect to the listener.
+
+        @return: what is connected, and its transport.
+        """
+        end = self.here.buildProtocol(HERE)
+        assert end is not None
+        recorder = kind()
+        carriers = connect(self.clock, (recorder, end), (HERE, THERE), 0.0, None, 65536)
+        self.flush()
+        return recorder, carriers[0]
+
+
+class TransferTests(SynchronousTestCase):
+    """
+    What a connection that is carried through looks like at its two ends.
+    """
+
+    def setUp(self) -> None:
+        self.rig = Rig(self)
+        self.client, self.clientSide = self.rig.open()
+        self.server = self.rig.target.made[0]
+        self.serverSide = self.rig.target.carriers[0][1]
+
+    def assertOver(self) -> None:
+        """
+        Nothing is left of the connection.
+        """
+        self.assertEqual(self.rig.here.bridges, set())
+        self.assertEqual(self.rig.there.bridges, set())
+        self.assertEqual(self.rig.pair.client.streamCount, 0)
+        self.assertEqual(self.rig.pair.server.streamCount, 0)
+
+    def test_data(self) -> None:
+        """
+        Data arrives, in both directions.
+        """
+        self.clientSide.write(b"ping")
+        self.serverSide.write(b"pong")
+        self.rig.flush()
+        self.assertEqual(
+            (self.server.received, self.client.received), (b"ping", b"pong")
+        )
+
+    def test_tcpOptions(self) -> None:
+        """
+        The tunnel's TCP connections probe their peers, and hold nothing back.
+        """
+        tunnelSide = self.rig.target.carriers[0][0]
+        self.assertTrue(tunnelSide.noDelay)
+        self.assertTrue(tunnelSide.keepAlive)
+
+    def test_clientHalfCloses(self) -> None:
+        """
+        A half that the client closes is closed at the target, which can still
+        answer.
+        """
+        self.clientSide.write(b"ping" * 100000)
+        self.clientSide.loseWriteConnection()
+        self.rig.flush()
+        self.assertEqual(self.server.events, ["made", "data", "readLost"])
+        self.assertEqual(len(self.server.received), 400000)
+        self.serverSide.write(b"pong" * 100000)
+        self.serverSide.loseConnection()
+        self.rig.flush()
+        self.assertEqual(self.client.events, ["made", "writeLost", "data", "readLost"])
+        self.assertEqual(len(self.client.received), 400000)
+        self.clientSide.loseConnection()
+        self.rig.flush()
+        self.assertIsInstance(self.client.reason, ConnectionDone)
+        self.assertIsInstance(self.server.reason, ConnectionDone)
+        self.assertOver()
+        self.assertEqual(self.rig.logged, [])
+
+    def test_targetHalfCloses(self) -> None:
+        """
+        And the other way round.
+        """
+        self.serverSide.write(b"pong")
+        self.serverSide.loseWriteConnection()
+        self.rig.flush()
+        self.assertEqual(self.client.events, ["made", "data", "readLost"])
+        self.clientSide.write(b"ping")
+        self.clientSide.loseConnection()
+        self.rig.flush()
+        self.assertEqual(self.server.events, ["made", "writeLost", "data", "readLost"])
+        self.serverSide.loseConnection()
+        self.rig.flush()
+        self.assertOver()
+        self.assertEqual(self.rig.logged, [])
+
+    def test_clientResets(self) -> None:
+        """
+        A connection that the client resets is reset at the target.
+        """
+        self.clientSide.write(b"some of it")
+        self.rig.flush()
+        self.clientSide.abortConnection()
+        self.rig.flush()
+        self.assertEqual(self.server.events, ["made", "data", "lost"])
+        self.assertIsInstance(self.server.reason, ConnectionLost)
+        self.assertOver()
+
+    def test_targetResets(self) -> None:
+        """
+        A connection that the target resets is reset at the client, and the
+        logs say why.
+        """
+        self.serverSide.write(b"some of it")
+        self.rig.flush()
+        self.serverSide.abortConnection()
+        self.rig.flush()
+        self.assertEqual(self.client.events, ["made", "data", "lost"])
+        self.assertIsInstance(self.client.reason, ConnectionLost)
+        self.assertOver()
+        self.assertEqual(len(self.rig.logged), 2)
+        self.assertIn("the target: stream 0 of 192.0.2.1:49152", self.rig.logged[0])
+        self.assertIn("the forward: 192.0.2.3:50000", self.rig.logged[1])
+
+    def test_resetLooksLikeEnd(self) -> None:
+        """
+        So is one that Twisted takes for the end of the input: it does when epoll
+        tells of the error, but not yet of the end.
+        """
+        for resets in (False, True):
+            listener = socket.create_server(("127.0.0.1", 0))
+            self.addCleanup(listener.close)
+            client = socket.create_connection(listener.getsockname())
+            self.addCleanup(client.close)
+            accepted, _ = listener.accept()
+            self.addCleanup(accepted.close)
+            end = self.rig.here.buildProtocol(HERE)
+            assert end is not None
+            reactor = MemoryReactorClock()
+            port = Port(0, self.rig.here, reactor=reactor)
+            peer = accepted.getpeername()
+            connection = Server(accepted, end, peer, port, 0, reactor)
+            end.makeConnection(connection)
+            self.rig.flush()
+            if resets:
+                linger = struct.pack("ii", 1, 0)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                client.close()
+            else:
+                client.shutdown(socket.SHUT_WR)
+            select.select([accepted], [], [])
+            # As the reactor does after EPOLLERR without EPOLLIN.
+            connection.readConnectionLost(Failure(ConnectionDone()))
+            self.rig.flush()
+            ending = "lost" if resets else "readLost"
+            self.assertEqual(self.rig.target.made[-1].events, ["made", ending])
+            self.assertEqual(connection.disconnected, resets)
+        self.assertIsInstance(self.rig.target.made[-1].reason, ConnectionLost)
+        self.assertIn("non-clean", self.rig.logged[0])
+
+    def test_targetResetsAnswer(self) -> None:
+        """
+        So is one of which the client had closed its half, as who sends a
+        request and reads the answer to its end does.
+        """
+        self.clientSide.write(b"request")
+        self.clientSide.loseWriteConnection()
+        self.rig.flush()
+        self.serverSide.write(b"half of the answer")
+        self.rig.flush()
+        self.serverSide.abortConnection()
+        self.rig.flush()
+        self.assertEqual(self.client.events, ["made", "writeLost", "data", "lost"])
+        self.assertIsInstance(self.client.reason, ConnectionLost)
+        self.assertOver()
+
+    def test_resetCrosses(self) -> None:
+        """
+        So is one where the two cross.
+        """
+        self.rig.pair.clientToServer.stall()
+        self.rig.pair.serverToClient.stall()
+        self.clientSide.loseWriteConnection()
+        self.serverSide.abortConnection()
+        self.rig.flush()
+        self.rig.pair.clientToServer.unstall()
+        self.rig.pair.serverToClient.unstall()
+        self.rig.flush()
+        self.assertIsInstance(self.client.reason, ConnectionLost)
+        self.assertOver()
+
+    def test_targetResetsAfterAnswer(self) -> None:
+        """
+        A target that resets when it has said all takes nothing of that back:
+        the client gets it to its end, however slowly it reads.
+        """
+        self.clientSide.incoming.stall()
+        self.serverSide.write(bytes(130000))
+        self.serverSide.loseWriteConnection()
+        self.rig.flush()
+        self.serverSide.abortConnection()
+        self.rig.flush()
+        self.clientSide.incoming.unstall()
+        self.rig.flush()
+        self.assertEqual(len(self.client.received), 130000)
+        self.assertEqual(self.client.events[:3], ["made", "data", "readLost"])
+
+    def test_carrierLost(self) -> None:
+        """
+        When the mux is lost both connections are reset.
+        """
+        self.rig.pair.loseCarrier()
+        self.rig.flush()
+        for recorder in (self.client, self.server):
+            self.assertEqual(recorder.events, ["made", "lost"])
+            self.assertIsInstance(recorder.reason, ConnectionLost)
+        self.assertOver()
+
+    def test_muxClosed(self) -> None:
+        """
+        When the mux is closed here, in good order but in the middle of
+        something, the connection is reset all the same, at both ends.
+        """
+        self.clientSide.write(b"request")
+        self.clientSide.loseWriteConnection()
+        self.serverSide.write(b"half of the answer")
+        self.rig.flush()
+        self.rig.pair.server.close()
+        self.rig.flush()
+        self.assertEqual(self.client.received, b"half of the answer")
+        for recorder in (self.client, self.server):
+            self.assertIsInstance(recorder.reason, ConnectionLost)
+        self.assertOver()
+
+    def test_muxClosedAfterAnswer(self) -> None:
+        """
+        When the mux is closed after all was said, the client gets all, and a
+        clean end, though it could have said more.
+        """
+        self.serverSide.write(b"answer" * 100000)
+        self.serverSide.loseWriteConnection()
+        self.rig.flush()
+        self.rig.pair.server.close()
+        self.rig.flush()
+        self.assertEqual(len(self.client.received), 600000)
+        self.assertEqual(self.client.events, ["made", "data", "readLost"])
+
+    def test_tunnelAborted(self) -> None:
+        """
+        Aborting the tunnel resets both connections.
+        """
+        self.rig.here.abort()
+        self.rig.flush()
+        for recorder in (self.client, self.server):
+            self.assertIsInstance(recorder.reason, ConnectionLost)
+        self.assertOver()
+
+    def assertBounded(self, reader: Carrier, writer: Carrier, got: Recorder) -> None:
+        """
+        While the reader does not read the writer is held back, and then
+        everything arrives.
+        """
+        reader.incoming.stall()
+        size = 16 * 1024 * 1024
+        writer.write(bytes(size))
+        self.rig.flush()
+        passed = writer.outgoing.bytesDelivered
+        self.assertGreater(passed, 0)
+        # The window, and what the buffers on the way hold.
+        self.assertLess(passed, 1024 * 1024)
+        reader.incoming.unstall()
+        self.rig.flush()
+        self.assertEqual(len(got.received), size)
+
+    def test_targetDoesNotRead(self) -> None:
+        """
+        A target that does not read makes the client wait.
+        """
+        self.assertBounded(self.serverSide, self.clientSide, self.server)
+
+    def test_clientDoesNotRead(self) -> None:
+        """
+        A client that does not read makes the target wait.
+        """
+        self.assertBounded(self.clientSide, self.serverSide, self.client)
+
+    def test_endBehindMuch(self) -> None:
+        """
+        An end does not overtake data that the other side has yet to read.
+        """
+        self.clientSide.incoming.stall()
+        self.serverSide.write(bytes(1000000))
+        self.serverSide.loseConnection()
+        self.rig.flush()
+        self.clientSide.incoming.unstall()
+        self.rig.flush()
+        self.assertEqual(len(self.client.received), 1000000)
+        self.assertEqual(self.client.events, ["made", "data", "readLost"])
+
+
+class ApplicationTests(SynchronousTestCase):
+    """
+    A tunnel whose streams go to an application rather than to a tunnel.
+    """
+
+    def open(self, kind: type[Recorder] = Recorder, **hooks: Any) -> None:
+        streams = Recorders(kind, **hooks)
+        self.rig = Rig(self, streams)
+        self.client, self.clientSide = self.rig.open()
+        self.application = streams.made[0]
+
+    def test_loseConnection(self) -> None:
+        """
+        What an application wrote before it closed its stream arrives, with a
+        clean end.
+        """
+        self.open()
+        self.application.stream.write(b"all" * 100000)
+        self.application.stream.loseConnection()
+        self.rig.flush()
+        self.assertEqual(len(self.client.received), 300000)
+        self.assertEqual(self.client.events, ["made", "data", "readLost"])
+        self.assertEqual(self.rig.here.bridges, set())
+        self.assertEqual(self.rig.logged, [])
+
+    def test_refusesInput(self) -> None:
+        """
+        An application that closes its reading half leaves the other half as it
+        is, also if the client was being held back; what the client still sends
+        is dropped.
+        """
+        self.open(HalfRecorder)
+        self.application.stream.pauseProducing()
+        self.clientSide.write(bytes(1000000))
+        self.rig.flush()
+        self.assertLess(self.clientSide.outgoing.bytesDelivered, 1000000)
+        self.application.stream.loseReadConnection()
+        self.rig.flush()
+        self.assertEqual(self.clientSide.outgoing.bytesDelivered, 1000000)
+        self.application.stream.write(b"answer")
+        self.rig.flush()
+        self.assertEqual(self.client.received, b"answer")
+        self.assertIs(self.client.reason, None)
+
+    def test_refusesInputThenEnds(self) -> None:
+        """
+        Both halves closed one after the other by the application are a clean
+        end too.
+        """
+        self.open(HalfRecorder)
+        self.application.stream.loseReadConnection()
+        self.application.stream.write(b"answer")
+        self.application.stream.loseWriteConnection()
+        self.rig.flush()
+        self.assertEqual(self.client.events, ["made", "data", "readLost"])
+        self.assertEqual(self.rig.here.bridges, set())
+        self.assertEqual(self.rig.logged, [])
+
+
+class TargetTests(SynchronousTestCase):
+    """
+    L{target}
+    """
+
+    def setUp(self) -> None:
+        self.rig = Rig(self)
+        self.target = self.rig.target
+
+    def assertRefused(self, client: Recorder, reason: str) -> None:
+        self.assertIsInstance(client.reason, ConnectionLost)
+        self.assertEqual(self.rig.there.bridges, set())
+        self.assertEqual(self.rig.pair.server.streamCount, 0)
+        self.assertIn("the target: closed stream 0", self.rig.logged[0])
+        self.assertIn(reason, self.rig.logged[0])
+
+    def test_refused(self) -> None:
+        """
+        If the target refuses the stream is closed, and the log names the target.
+        """
+        waiting = self.target.hold()
+        client, _ = self.rig.open()
+        waiting.errback(ConnectionRefusedError())
+        self.rig.flush()
+        self.assertRefused(client, "Connection was refused")
+
+    def test_raises(self) -> None:
+        """
+        An endpoint that raises does the stream no other harm.
+        """
+        self.target.answer = ValueError("no such thing")
+        client, _ = self.rig.open()
+        self.assertRefused(client, "no such thing")
+
+    def test_timeout(self) -> None:
+        """
+        If the target does not answer in time the stream is closed.
+        """
+        cancelled: list[object] = []
+        self.target.answer = Deferred(cancelled.append)
+        client, _ = self.rig.open()
+        self.rig.pair.advance(self.rig.limits.targetTimeout - 0.5)
+        self.assertEqual((client.reason, cancelled), (None, []))
+        self.rig.pair.advance(1)
+        self.assertEqual(len(cancelled), 1)
+        self.assertRefused(client, "30")
+
+    def test_streamEndsFirst(self) -> None:
+        """
+        When the stream is gone before the target is connected that is given up,
+        and is nothing to log.
+        """
+        cancelled: list[object] = []
+        self.target.answer = Deferred(cancelled.append)
+        _, clientSide = self.rig.open()
+        clientSide.abortConnection()
+        self.rig.flush()
+        self.assertEqual(len(cancelled), 1)
+        self.assertEqual(self.rig.there.bridges, set())
+        self.assertEqual(self.rig.logged[1:], [])
+
+    def test_connectedTooLate(self) -> None:
+        """
+        An endpoint that connects although that was cancelled gets its
+        connection back at once.
+        """
+        self.target.answer = Deferred(lambda _: None)
+        _, clientSide = self.rig.open()
+        clientSide.abortConnection()
+        self.rig.flush()
+        assert self.target.factory is not None
+        self.target.connected(self.target.factory)
+        self.rig.flush()
+        self.assertIsInstance(self.target.made[0].reason, ConnectionLost)
+
+    def test_waits(self) -> None:
+        """
+        What the client sends before the target is connected, and that it
+        finished, reaches the target; the client is held back meanwhile.
+        """
+        waiting = self.target.hold()
+        client, clientSide = self.rig.open()
+        clientSide.write(bytes(2000000))
+        clientSide.loseWriteConnection()
+        self.rig.flush()
+        self.assertLess(clientSide.outgoing.bytesDelivered, 500000)
+        assert self.target.factory is not None
+        waiting.callback(self.target.connected(self.target.factory))
+        self.rig.flush()
+        self.assertEqual(len(self.target.made[0].received), 2000000)
+        self.assertEqual(self.target.made[0].events, ["made", "data", "readLost"])
+
+    def test_finishedBefore(self) -> None:
+        """
+        Halves that were closed before the target is connected are closed there.
+        """
+        waiting = self.target.hold()
+        opened = Recorders(HalfRecorder)
+        self.rig.pair.client.openStream(opened)
+        stream = opened.made[0].stream
+        stream.loseWriteConnection()
+        self.rig.flush()
+        assert self.target.factory is not None
+        waiting.callback(self.target.connected(self.target.factory))
+        self.rig.flush()
+        self.assertEqual(self.target.made[0].events, ["made", "readLost"])
+
+    def test_refusedBefore(self) -> None:
+        """
+        What the target sends for nobody is dropped, and does not hold it back.
+        """
+        waiting = self.target.hold()
+        opened = Recorders(HalfRecorder)
+        self.rig.pair.client.openStream(opened)
+        opened.made[0].stream.loseReadConnection()
+        self.rig.flush()
+        assert self.target.factory is not None
+        waiting.callback(self.target.connected(self.target.factory))
+        side = self.target.carriers[0][1]
+        side.write(bytes(1000000))
+        self.rig.flush()
+        self.assertEqual(side.outgoing.bytesDelivered, 1000000)
+        self.assertEqual(opened.made[0].received, b"")
+
+    def test_tls(self) -> None:
+        """
+        Over TLS, which has no halves, a half that is closed closes all.
+        """
+        waiting = self.target.hold()
+        client, clientSide = self.rig.open()
+        assert self.target.factory is not None
+        end = self.target.connected(self.target.factory)
+        tunnelSide = self.target.carriers[0][0]
+        directlyProvides(tunnelSide, providedBy(tunnelSide), ISSLTransport)
+        waiting.callback(end)
+        clientSide.write(b"ping")
+        clientSide.loseWriteConnection()
+        self.rig.flush()
+        self.assertEqual(self.target.made[0].received, b"ping")
+        self.target.carriers[0][1].loseConnection()
+        self.rig.flush()
+        self.assertEqual(client.events, ["made", "writeLost", "readLost"])
+        self.assertEqual(self.rig.logged, [])
+
+    def test_dataBeforeJoined(self) -> None:
+        """
+        Data from a transport that could not pause at once is not lost.
+        """
+        end = self.rig.there.buildProtocol(HERE)
+        assert end is not None
+        waiting = self.target.hold()
+        recorder = Recorder()
+        connect(self.rig.clock, (recorder, end), (HERE, THERE), 0.0, None, 65536)
+        end.dataReceived(b"early")
+        assert self.target.factory is not None
+        waiting.callback(self.target.connected(self.target.factory))
+        self.rig.flush()
+        self.assertEqual(self.target.made[0].received, b"early")
+
+
+class ForwardTests(SynchronousTestCase):
+    """
+    L{forward}
+    """
+
+    def setUp(self) -> None:
+        self.rig = Rig(self)
+
+    def withoutMux(self) -> None:
+        """
+        Let there be no mux.
+        """
+        for mux in self.rig.pool.muxes:
+            mux.close()
+        self.rig.flush()
+
+    def test_waits(self) -> None:
+        """
+        Without a mux a connection waits, unread, for the next one.
+        """
+        self.withoutMux()
+        client, clientSide = self.rig.open()
+        clientSide.write(b"ping")
+        self.rig.flush()
+        self.assertEqual(clientSide.outgoing.bytesDelivered, 0)
+        MuxPair(
+            clientFactory=self.rig.pair.clientFactory,
+            serverFactory=MuxFactory(PSK, False, self.rig.there, clock=self.rig.clock),
+            clock=self.rig.clock,
+        )
+        self.rig.flush()
+        self.assertEqual(self.rig.target.made[0].received, b"ping")
+
+    def test_timeout(self) -> None:
+        """
+        If there is no mux in time the connection is closed, and that is logged.
+        """
+        self.withoutMux()
+        client, _ = self.rig.open()
+        self.rig.pair.advance(self.rig.limits.waitTimeout - 0.5)
+        self.assertEqual(client.events, ["made"])
+        self.rig.pair.advance(1)
+        self.assertEqual(client.events, ["made", "lost"])
+        self.assertEqual(self.rig.here.bridges, set())
+        self.assertIn("the forward: closed 192.0.2.3:50000", self.rig.logged[0])
+        self.assertIn("no mux was up within 30 seconds", self.rig.logged[0])
+
+    def test_abortedWhileWaiting(self) -> None:
+        """
+        A connection that waits can be aborted; nobody opens a stream for it.
+        """
+        self.withoutMux()
+        client, _ = self.rig.open()
+        self.rig.here.abort()
+        self.rig.flush()
+        self.assertEqual(client.events, ["made", "lost"])
+        self.assertEqual(self.rig.pool.waiting, 0)
+
+    def test_maxConnections(self) -> None:
+        """
+        More connections than there may be are refused, until one has ended.
+        """
+        sides = [self.rig.open()[1] for _ in range(3)]
+        self.assertIs(self.rig.here.buildProtocol(HERE), None)
+        self.assertIn("refused 192.0.2.3:50000", self.rig.logged[0])
+        sides[0].abortConnection()
+        self.rig.flush()
+        self.assertIsNot(self.rig.here.buildProtocol(HERE), None)
+
+    def test_maxTargetConnections(self) -> None:
+        """
+        Nor does the target get more, from peers that open more streams.
+        """
+        for _ in range(3):
+            self.rig.open()
+        self.assertIs(self.rig.there.buildProtocol(HERE), None)
+
+    def test_inTurn(self) -> None:
+        """
+        Connections take turns over the muxes that are up.
+        """
+        clock = Clock()
+        pool = MuxPool(clock)
+        pairs = [
+            MuxPair(
+                serverFactory=MuxFactory(PSK, False, clock=clock, pool=pool),
+                clientStreams=Recorders(),
+                clientFactory=MuxFactory(PSK, True, Recorders(), clock=clock),
+                clock=clock,
+            )
+            for _ in range(2)
+        ]
+        for pair in pairs:
+            pair.flush()
+        here = forward("", pool, clock, TunnelLimits())
+        for _ in range(4):
+            end = here.buildProtocol(HERE)
+            assert end is not None
+            connect(clock, (Recorder(), end), (HERE, THERE), 0.0, None, 65536)
+        self.assertEqual([pair.server.streamCount for pair in pairs], [2, 2])
+
+
+class PartTests(SynchronousTestCase):
+    """
+    The parts that tunnels are made of.
+    """
+
+    def test_interfaces(self) -> None:
+        """
+        They do what they declare.
+        """
+        rig = Rig(self)
+        bridge = _Bridge(rig.here, "")
+        verifyObject(IHalfCloseableProtocol, bridge.near)
+        _, side = rig.open()
+        verifyObject(IPushProducer, _Source(side))
+        verifyObject(IProtocolFactory, rig.here)
+
+    def test_limits(self) -> None:
+        """
+        No limit may be 0.
+        """
+        self.assertRaises(ValueError, TunnelLimits, targetTimeout=0)
+
+    def test_throttle(self) -> None:
+        """
+        So many lines are logged at once; the next one that is tells how many
+        were not.
+        """
+        clock = Clock()
+        observer = Lines()
+        lines = observer.lines
+        log = ThrottledLog(Logger(observer=observer), clock)
+        for number in range(LINES_BURST + 7):
+            log.warn("line {number}", number=number)
+        self.assertEqual(len(lines), LINES_BURST)
+        clock.advance(10)
+        log.info("another")
+        log.info("one more")
+        self.assertEqual(
+            lines[LINES_BURST:],
+            ["another (7 such lines were left out before this one)", "one more"],
+        )
+
+    def test_describeAddress(self) -> None:
+        """
+        Addresses are written as people write them.
+        """
+        six = IPv6Address("TCP", "::1", 80)
+        self.assertEqual(describeAddress(HERE), "192.0.2.3:50000")
+        self.assertEqual(describeAddress(six), "[::1]:80")
+        self.assertEqual(describeAddress(UNIXAddress(b"/run/mux")), "/run/mux")
+        self.assertEqual(describeAddress(UNIXAddress(None)), "a local peer")
+        self.assertEqual(
+            describeAddress(StreamAddress(HERE, 4)), "stream 4 of 192.0.2.3:50000"
+        )

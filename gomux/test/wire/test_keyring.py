@@ -1,0 +1,262 @@
+"""
+Tests for L{gomux._wire.keyring}.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux._wire.crypto import Sealer, deriveKey
+from gomux._wire.frame import Flag, sealFrame
+from gomux._wire.keyring import KeyFinder, Keyring, readPSKFile
+from gomux.error import AuthenticationFailed, KeyringError
+from gomux.limits import MAX_KEY_FILE, MAX_KEYS
+
+ALICE = "the pre-shared key of alice"
+BOB = "the pre-shared key of bob"
+EVE = "a pre-shared key of nobody here"
+
+
+class KeyringTests(SynchronousTestCase):
+    """
+    L{Keyring}
+    """
+
+    def refused(self, psks: dict[str, str | bytes], message: str) -> None:
+        error = self.assertRaises(KeyringError, Keyring, psks)
+        self.assertIn(message, str(error))
+        self.assertIsInstance(error, ValueError)
+
+    def test_of(self) -> None:
+        """
+        A key by itself is a keyring with one that has no name.
+        """
+        for psk in ("clé", "clé".encode()):
+            keyring = Keyring.of(psk)
+            self.assertEqual(keyring.single(), ("", deriveKey("clé")))
+            self.assertEqual(len(keyring), 1)
+        self.assertIs(Keyring.of(keyring), keyring)
+        self.assertRaises(KeyringError, Keyring.of, b"")
+
+    def test_several(self) -> None:
+        keyring = Keyring({"alice": ALICE, "bob": BOB})
+        self.assertEqual(
+            dict(keyring.keys), {"alice": deriveKey(ALICE), "bob": deriveKey(BOB)}
+        )
+        self.assertEqual(len(keyring), 2)
+        error = self.assertRaises(KeyringError, keyring.single)
+        self.assertIn("there are 2", str(error))
+
+    def test_unusable(self) -> None:
+        """
+        No key, an empty one, one that two have, and too many are refused.
+        """
+        self.refused({}, "there is no pre-shared key")
+        self.refused(
+            {"alice": ALICE, "bob": ""}, "the pre-shared key of 'bob' is empty"
+        )
+        self.refused(
+            {"alice": ALICE, "bob": ALICE},
+            "'alice' and 'bob' have the same pre-shared key",
+        )
+        many: dict[str, str | bytes] = {str(n): f"key {n}" for n in range(MAX_KEYS)}
+        self.assertEqual(len(Keyring(many)), MAX_KEYS)
+        self.refused({**many, "more": "key"}, "more than 256")
+
+    def test_secret(self) -> None:
+        """
+        No key shows, in either form.
+        """
+        keyring = Keyring({"alice": ALICE, "bob": "!secret!"})
+        shown = f"{keyring!r} {keyring} {keyring.warnings}"
+        self.assertIn("'alice', 'bob'", shown)
+        derived = deriveKey(ALICE)
+        for secret in (ALICE, "!secret!", derived.hex(), repr(derived)):
+            self.assertNotIn(secret, shown)
+
+    def test_warnings(self) -> None:
+        """
+        A short key, and a single one that looks as if it had a name, are worth
+        a word.
+        """
+        self.assertEqual(Keyring({"alice": "x" * 16}).warnings, ())
+        [warning] = Keyring({"alice": "x" * 15}).warnings
+        self.assertEqual(
+            warning, "the pre-shared key of 'alice' is shorter than 16 bytes"
+        )
+        [warning] = Keyring.of("alice:" + ALICE).warnings
+        self.assertIn("looks like name:psk", warning)
+
+
+class FileTests(SynchronousTestCase):
+    """
+    L{readPSKFile}
+    """
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+
+    def write(self, content: str | bytes, mode: int = 0o600) -> str:
+        if isinstance(content, str):
+            content = content.encode()
+        self.path.unlink(missing_ok=True)
+        self.path.write_bytes(content)
+        self.path.chmod(mode)
+        return str(self.path)
+
+    def read(self, content: str | bytes) -> dict[str, bytes]:
+        return dict(readPSKFile(self.write(content)).keys)
+
+    def refused(self, content: str | bytes, message: str) -> None:
+        path = self.write(content)
+        error = self.assertRaises(KeyringError, readPSKFile, path)
+        self.assertEqual(str(error), f"{path}: {message}")
+
+    def test_single(self) -> None:
+        """
+        A single line is a key as it is, without its line end; blank lines and
+        comments do not count.
+        """
+        for content, psk in (
+            ("a key", b"a key"),
+            ("a key\n", b"a key"),
+            ("a key\r\n", b"a key"),
+            (" a key \n\n", b" a key "),
+            ("# For tests.\n\n  \na key\n#b\n", b"a key"),
+            ("alice:key", b"alice:key"),
+            (b"\xff\xfe\r\r\n", b"\xff\xfe\r"),
+        ):
+            self.assertEqual(self.read(content), {"": deriveKey(psk)})
+
+    def test_several(self) -> None:
+        """
+        Several lines have a name each, which ends at the first colon.
+        """
+        self.assertEqual(
+            self.read("# Who may come.\nalice:a:b\r\n\nBob_2.x-: key \n"),
+            {"alice": deriveKey("a:b"), "Bob_2.x-": deriveKey(" key ")},
+        )
+
+    def test_heading(self) -> None:
+        """
+        After a heading even a single line has a name.
+        """
+        self.assertEqual(self.read("# x\n[keyring]\na:key\n"), {"a": deriveKey("key")})
+        self.assertEqual(
+            self.read("[keyring] \r\na:key\nb:other"),
+            {"a": deriveKey("key"), "b": deriveKey("other")},
+        )
+
+    def test_unusable(self) -> None:
+        """
+        What is wrong is said with the line it is in, and nothing of that line.
+        """
+        nothing = "has no line that counts, so no pre-shared key"
+        self.refused("", nothing)
+        self.refused("\n# secret\n \n", nothing)
+        self.refused("[keyring]\n", nothing)
+        self.refused("a:secret\nsecret", "line 2 is not of the form name:psk")
+        self.refused("[keyring]\nsecret", "line 2 is not of the form name:psk")
+        self.refused("a:secret\n\nä:secret", "line 3 is not of the form name:psk")
+        self.refused("a:x\n:secret", "line 2 is not of the form name:psk")
+        self.refused(f"{'a' * 65}:x\nb:y", "line 1 is not of the form name:psk")
+        self.refused("a:secret\nb:x\na:y", "line 3 has the name 'a' again")
+        self.refused("a:secret\nb:", "the pre-shared key of 'b' is empty")
+        self.refused("a:x\nb:x", "'a' and 'b' have the same pre-shared key")
+        self.refused("x" * (MAX_KEY_FILE + 1), "is larger than 262144 bytes")
+
+    def test_missing(self) -> None:
+        """
+        So is a file that cannot be read at all.
+        """
+        error = self.assertRaises(KeyringError, readPSKFile, str(self.path))
+        self.assertEqual(str(error), f"{self.path}: No such file or directory")
+        error = self.assertRaises(KeyringError, readPSKFile, os.curdir)
+        self.assertEqual(str(error), ".: Is a directory")
+
+    def test_mode(self) -> None:
+        """
+        A file that others can read or change is refused, unless that is asked
+        for; a file that its group can read is not.
+        """
+        for mode in (0o644, 0o604, 0o602, 0o620, 0o777):
+            path = self.write("a key", mode)
+            error = self.assertRaises(KeyringError, readPSKFile, path)
+            self.assertIn(f"(its mode is {mode:04o})", str(error))
+            self.assertEqual(len(readPSKFile(path, insecure=True)), 1)
+        for mode in (0o600, 0o400, 0o640, 0o440):
+            self.assertEqual(len(readPSKFile(self.write("a key", mode))), 1)
+
+    def test_reload(self) -> None:
+        """
+        The file is read again, and the names that are gone, or have another
+        key, are told.
+        """
+        keyring = readPSKFile(self.write("a:1\nb:2\nc:3"))
+        before = keyring.keys
+        self.write("b:2\nc:4\nd:5")
+        self.assertEqual(keyring.reload(), {"a", "c"})
+        self.assertEqual(
+            dict(keyring.keys),
+            {"b": deriveKey("2"), "c": deriveKey("4"), "d": deriveKey("5")},
+        )
+        self.assertEqual(len(keyring.warnings), 3)
+        self.assertEqual(list(before), ["a", "b", "c"])
+        self.assertEqual(keyring.reload(), set())
+
+    def test_reloadUnusable(self) -> None:
+        """
+        If the file cannot be used now, the keys stay as they are.  That goes for
+        one which has become a single line, too: it would be a key with a colon.
+        """
+        keyring = readPSKFile(self.write("a:1\nb:2"))
+        before = keyring.keys
+        for content, mode, message in (
+            ("a:1\nb", 0o600, "line 2"),
+            ("a:1\nb:2\nc:3", 0o644, "others"),
+            ("a:1", 0o600, "put a line [keyring] before it"),
+        ):
+            self.write(content, mode)
+            error = self.assertRaises(KeyringError, keyring.reload)
+            self.assertIn(f"{self.path}: ", str(error))
+            self.assertIn(message, str(error))
+            self.assertIs(keyring.keys, before)
+        self.write("[keyring]\na:1")
+        self.assertEqual(keyring.reload(), {"b"})
+
+    def test_reloadNoFile(self) -> None:
+        self.assertRaises(KeyringError, Keyring.of("a key").reload)
+
+
+class KeyFinderTests(SynchronousTestCase):
+    """
+    L{KeyFinder}
+    """
+
+    def test_found(self) -> None:
+        keys = Keyring({"alice": ALICE, "bob": BOB}).keys
+        for psk, name in ((ALICE, "alice"), (BOB, "bob")):
+            finder = KeyFinder(keys)
+            header, body = sealFrame(Sealer(deriveKey(psk)), 0, 0, Flag.OPEN_STREAM)
+            self.assertFalse(finder.passed)
+            self.assertEqual(finder.open(header, body), b"")
+            self.assertTrue(finder.passed)
+            self.assertEqual((finder.name, finder.takeOutput()), (name, b""))
+
+    def test_notFound(self) -> None:
+        finder = KeyFinder(Keyring({"alice": ALICE, "bob": BOB}).keys)
+        header, body = sealFrame(Sealer(deriveKey(EVE)), 0, 0, Flag.OPEN_STREAM)
+        self.assertRaises(AuthenticationFailed, finder.open, header, body)
+        self.assertFalse(finder.passed)
+
+    def test_data(self) -> None:
+        """
+        A stranger's first frame with a payload is not worth the work.
+        """
+        finder = KeyFinder({"alice": deriveKey(ALICE)})
+        header, body = sealFrame(Sealer(deriveKey(ALICE)), 0, 1, Flag.DATA, b"x")
+        error = self.assertRaises(AuthenticationFailed, finder.open, header, body)
+        self.assertIn("carries data", str(error))

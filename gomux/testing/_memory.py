@@ -1,0 +1,439 @@
+# -*- test-case-name: gomux.test.testing.test_memory -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Connections in memory that behave as Twisted's TCP transports do.
+
+That includes where other doubles do not: they pause a push producer at
+I{every} write over the limit, do not wait for one before they close, close one
+half at a time, drop what is written after the end, and, when a connection is
+reset, lose what is under way.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IConsumer,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IProtocol,
+    IPushProducer,
+    ITCPTransport,
+)
+from twisted.internet.task import Clock
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+#: The most that a carrier hands over, and reads, in one turn of the reactor.
+_SEND_SIZE = 131072
+_READ_SIZE = 65536
+
+_log = Logger()
+
+# What travels in a pipe beside bytes.
+_FIN = object()
+_RESET = object()
+
+
+class Pipe:
+    """
+    One direction of the path between two carriers.
+
+    @ivar latency: how long what is written takes to arrive, in seconds.
+    @ivar chunkSize: how many bytes the reader gets at most at once, or
+        C{None} for as many as a socket would give it.
+    @ivar bytesDelivered: how many bytes the reader has had.
+    """
+
+    def __init__(self, clock: Clock, latency: float, chunkSize: int | None) -> None:
+        self.latency = latency
+        self.chunkSize = chunkSize
+        self.bytesDelivered = 0
+        self._clock = clock
+        self._stalled = False
+        self._items: deque[tuple[float, Any]] = deque()
+        self._call: IDelayedCall | None = None
+        self._writer: Carrier
+        self._reader: Carrier
+
+    @property
+    def stalled(self) -> bool:
+        """
+        Whether the pipe is stalled.
+        """
+        return self._stalled
+
+    @property
+    def inFlight(self) -> int:
+        """
+        How many bytes have left the writer and not reached the reader.
+        """
+        return sum(len(item) for _, item in self._items if isinstance(item, bytes))
+
+    def stall(self) -> None:
+        """
+        Let nothing through any more, not even an end: take nothing from the
+        writer, give nothing to the reader.
+        """
+        self._stalled = True
+
+    def unstall(self) -> None:
+        """
+        Let everything through again.
+        """
+        self._stalled = False
+        self._schedule()
+        self._writer._startWriting()
+
+    def end(self, reset: bool = False) -> None:
+        """
+        Have the network tell the reader that the writer is gone.
+
+        @param reset: C{False} for a clean end, which arrives after what is
+            under way; C{True} for a reset, which takes that with it.
+        """
+        if reset:
+            self._reset()
+        else:
+            self._put(_FIN)
+
+    def _put(self, item: Any) -> None:
+        self._items.append((self._clock.seconds() + self.latency, item))
+        self._schedule()
+
+    def _reset(self) -> None:
+        """
+        What is under way is lost.
+        """
+        self._items.clear()
+        self._put(_RESET)
+
+    def _schedule(self) -> None:
+        if self._call is None and self._items and not self._stalled:
+            wait = self._items[0][0] - self._clock.seconds()
+            self._call = self._clock.callLater(max(0.0, wait), self._deliver)
+
+    def _deliver(self) -> None:
+        self._call = None
+        reader = self._reader
+        if self._stalled or not self._items:
+            return
+        due, item = self._items[0]
+        if due > self._clock.seconds():
+            pass
+        elif item is _RESET:
+            self._items.clear()
+            reader._lose(ConnectionLost())
+        elif reader.disconnected:
+            self._items.popleft()
+            if item is not _FIN:
+                reader.outgoing._reset()
+        elif not reader._reading:
+            return
+        elif item is _FIN:
+            self._items.popleft()
+            reader._finReceived()
+        else:
+            size = self.chunkSize or _READ_SIZE
+            self._items.popleft()
+            if len(item) > size:
+                self._items.appendleft((due, item[size:]))
+            chunk = item[:size]
+            self.bytesDelivered += len(chunk)
+            reader._dataReceived(chunk)
+        self._schedule()
+
+
+@implementer(ITCPTransport, IConsumer, IPushProducer)
+class Carrier:
+    """
+    One end of a connection in memory, as a transport.
+
+    It does what Twisted's TCP transport does, and its state has the same
+    names.  A connection that is closed while the other end still sends is
+    reset, and the other end then loses what it has not read.
+
+    @ivar protocol: what the carrier is the transport of.
+    @ivar outgoing: where it writes to.
+    @ivar incoming: where it reads from.
+    @ivar bufferSize: how many bytes may wait to be sent before each write
+        pauses a push producer.
+    @ivar connected: whether C{connectionLost} has yet to come.
+    @ivar disconnecting: whether the end has been asked for.
+    @ivar disconnected: whether C{connectionLost} has come.
+    @ivar noDelay: what C{setTcpNoDelay} was last given.
+    @ivar keepAlive: what C{setTcpKeepAlive} was last given.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        protocol: IProtocol,
+        addresses: tuple[IPv4Address, IPv4Address],
+        pipes: tuple[Pipe, Pipe],
+        bufferSize: int,
+    ) -> None:
+        self.protocol = protocol
+        self.bufferSize = bufferSize
+        self.connected = True
+        self.disconnecting = False
+        self.disconnected = False
+        self.noDelay = False
+        self.keepAlive = False
+        self._clock = clock
+        self._host, self._peer = addresses
+        self.outgoing, self.incoming = pipes
+        self.outgoing._writer = self.incoming._reader = self
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._writeCall: IDelayedCall | None = None
+        self._writeDisconnecting = False
+        self._writeDisconnected = False
+        self._readDisconnected = False
+        self._aborting = False
+        self._reading = True
+        self._producer: Any = None
+        self._streaming = False
+        self._producerPaused = False
+
+    @property
+    def buffered(self) -> int:
+        """
+        How many bytes wait to be sent.
+        """
+        return self._buffered
+
+    # ITransport and IConsumer
+
+    def write(self, data: bytes) -> None:
+        """
+        Send some data; after the end, drop it.
+        """
+        self.writeSequence([data])
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """
+        Send several pieces of data.
+        """
+        pieces = list(data)
+        for piece in pieces:
+            if not isinstance(piece, bytes):
+                raise TypeError(f"Data must be bytes, not {type(piece).__name__}")
+        size = sum(map(len, pieces))
+        if not self.connected or self._writeDisconnected or not size:
+            return
+        self._buffer += pieces
+        self._buffered += size
+        if self._streaming and self._buffered > self.bufferSize:
+            self._producerPaused = True
+            self._producer.pauseProducing()
+        self._startWriting()
+
+    def loseConnection(self) -> None:
+        """
+        Close the connection once everything is sent, whether or not a producer
+        is registered; read nothing any more.
+        """
+        if not self.connected or self.disconnecting:
+            return
+        self._reading = False
+        self.disconnecting = True
+        if self._writeDisconnected:
+            # At once, although the caller may not expect it: so does TCP.
+            self._lose(ConnectionDone())
+        else:
+            self._startWriting()
+
+    def getHost(self) -> IPv4Address:
+        """
+        @return: this end's address.
+        """
+        return self._host
+
+    def getPeer(self) -> IPv4Address:
+        """
+        @return: the other end's address.
+        """
+        return self._peer
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """
+        Have a producer paused and resumed as output goes.
+
+        @raise RuntimeError: if there is one already.
+        """
+        if self._producer is not None:
+            raise RuntimeError(f"there is a producer already: {self._producer!r}")
+        if self.disconnected:
+            producer.stopProducing()
+            return
+        self._producer = producer
+        self._streaming = streaming
+        if not streaming:
+            producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        """
+        Forget the producer.
+        """
+        self._producer = None
+        self._streaming = False
+        if self.connected and self.disconnecting:
+            self._startWriting()
+
+    # ITCPTransport
+
+    def loseWriteConnection(self) -> None:
+        """
+        Close the writing half once everything is sent.
+        """
+        self._writeDisconnecting = True
+        self._startWriting()
+
+    def abortConnection(self) -> None:
+        """
+        Reset the connection: drop what has not arrived.
+        """
+        if not self.disconnected and not self._aborting:
+            self._aborting = True
+            self._reading = False
+            self._clock.callLater(0, self._lose, ConnectionAborted())
+
+    def getTcpNoDelay(self) -> bool:
+        return self.noDelay
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.noDelay = bool(enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        return self.keepAlive
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.keepAlive = bool(enabled)
+
+    # IPushProducer
+
+    def pauseProducing(self) -> None:
+        """
+        Read nothing until C{resumeProducing}.
+        """
+        self._reading = False
+
+    def resumeProducing(self) -> None:
+        """
+        Read again.
+        """
+        if self.connected and not self.disconnecting and not self._aborting:
+            self._reading = True
+            self.incoming._schedule()
+
+    def stopProducing(self) -> None:
+        """
+        The same as L{loseConnection}.
+        """
+        self.loseConnection()
+
+    # What the reactor does to a TCP transport
+
+    def _startWriting(self) -> None:
+        if self._writeCall is None and self.connected and not self.outgoing.stalled:
+            self._writeCall = self._clock.callLater(0, self._doWrite)
+
+    def _doWrite(self) -> None:
+        self._writeCall = None
+        if self.outgoing.stalled or self._aborting or self.disconnected:
+            return
+        if self._buffer:
+            data = b"".join(self._buffer)
+            rest = data[_SEND_SIZE:]
+            self._buffer = [rest] if rest else []
+            self._buffered = len(rest)
+            self.outgoing._put(data[:_SEND_SIZE])
+        if self._buffer:
+            self._startWriting()
+        elif self._producer is not None and (
+            self._producerPaused or not self._streaming
+        ):
+            self._producerPaused = False
+            self._try(self._producer.resumeProducing)
+        elif self.disconnecting:
+            self._lose(ConnectionDone())
+        elif self._writeDisconnecting and not self._writeDisconnected:
+            self._writeDisconnected = True
+            self.outgoing._put(_FIN)
+            half = IHalfCloseableProtocol(self.protocol, None)
+            if half is not None:
+                self._try(half.writeConnectionLost)
+
+    def _dataReceived(self, data: bytes) -> None:
+        self._try(self.protocol.dataReceived, data)
+
+    def _finReceived(self) -> None:
+        if self._readDisconnected:
+            return
+        self._readDisconnected = True
+        half = IHalfCloseableProtocol(self.protocol, None)
+        if half is not None:
+            self._try(half.readConnectionLost)
+        else:
+            self._lose(ConnectionDone())
+
+    def _try(self, function: Any, *args: object) -> None:
+        """
+        Call the protocol or the producer; if that raises the connection ends,
+        as the reactor would have it.
+        """
+        try:
+            function(*args)
+        except Exception as error:
+            _log.failure("the protocol of a carrier in memory failed")
+            self._lose(error)
+
+    def _lose(self, reason: BaseException) -> None:
+        if self.disconnected:
+            return
+        self.disconnected = True
+        self.connected = False
+        self._reading = False
+        self._buffer = []
+        self._buffered = 0
+        producer, self._producer = self._producer, None
+        self._streaming = False
+        if producer is not None:
+            producer.stopProducing()
+        if isinstance(reason, ConnectionAborted):
+            self.outgoing._reset()
+        elif not self._writeDisconnected:
+            self.outgoing._put(_FIN)
+        # What has arrived and was not read is answered with a reset.
+        self.incoming._schedule()
+        self.protocol.connectionLost(Failure(reason))
+
+
+def connect(
+    clock: Clock,
+    protocols: tuple[IProtocol, IProtocol],
+    addresses: tuple[IPv4Address, IPv4Address],
+    latency: float,
+    chunkSize: int | None,
+    bufferSize: int,
+) -> tuple[Carrier, Carrier]:
+    """
+    Connect two protocols, the second one first.
+
+    @return: their carriers; each one's C{outgoing} is the other's C{incoming}.
+    """
+    near, far = (Pipe(clock, latency, chunkSize) for _ in protocols)
+    here = Carrier(clock, protocols[0], addresses, (near, far), bufferSize)
+    there = Carrier(clock, protocols[1], addresses[::-1], (far, near), bufferSize)
+    protocols[1].makeConnection(there)
+    protocols[0].makeConnection(here)
+    return here, there

@@ -1,0 +1,143 @@
+# -*- test-case-name: gomux.test.testing.test_testing -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Two muxes connected in memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.task import Clock
+
+from gomux._mux.factory import MuxFactory
+from gomux._mux.protocol import MuxProtocol
+from gomux.testing._memory import connect
+
+if TYPE_CHECKING:
+    from gomux.interfaces import IStreamFactory
+    from gomux.limits import Limits
+
+
+#: The pre-shared key of a L{MuxPair} that is given no factories.
+PSK: Final = "a pre-shared key for tests alone"
+
+
+class MuxPair:
+    """
+    The muxes of a client and a server, connected in memory.
+
+    @ivar clock: what both run on.
+    @ivar client: the client's L{MuxProtocol}.
+    @ivar server: the server's L{MuxProtocol}.
+    @ivar clientFactory: the L{MuxFactory} that made the client's mux.
+    @ivar serverFactory: the L{MuxFactory} that made the server's mux.
+    @ivar clientCarrier: the client's L{Carrier}.
+    @ivar serverCarrier: the server's L{Carrier}.
+    @ivar clientToServer: the L{Pipe} that the server reads from.
+    @ivar serverToClient: the L{Pipe} that the client reads from.
+    """
+
+    def __init__(
+        self,
+        serverStreams: IStreamFactory | IProtocolFactory | None = None,
+        clientStreams: IStreamFactory | IProtocolFactory | None = None,
+        *,
+        clientFactory: MuxFactory | None = None,
+        serverFactory: MuxFactory | None = None,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        greet: bool = True,
+        latency: float = 0.0,
+        chunkSize: int | None = None,
+        bufferSize: int = 65536,
+    ) -> None:
+        """
+        @param serverStreams: makes the protocols, on the server, of streams
+            that the client opens; with C{None} they are refused.
+        @param clientStreams: the same for those that the server opens.
+        @param clientFactory: makes the client's mux, in place of one with
+            C{clientStreams}, C{limits} and C{greet}.
+        @param serverFactory: the same for the server's.
+        @param clock: what both run on: needed if either factory is given,
+            then the same as theirs.
+        @param limits: for both muxes.
+        @param greet: whether the muxes greet each other.
+        @param latency: how long anything takes from one to the other, in
+            seconds.
+        @param chunkSize: how many bytes either gets at most at once, or
+            C{None} for as many as a socket would give it.
+        @param bufferSize: how many bytes may wait in either carrier before it
+            pauses its producer.
+        """
+        self.clock = clock = clock if clock is not None else Clock()
+        if clientFactory is None:
+            clientFactory = MuxFactory(
+                PSK, True, clientStreams, clock=clock, limits=limits, greet=greet
+            )
+        if serverFactory is None:
+            serverFactory = MuxFactory(
+                PSK, False, serverStreams, clock=clock, limits=limits, greet=greet
+            )
+        self.clientFactory = clientFactory
+        self.serverFactory = serverFactory
+        here = IPv4Address("TCP", "192.0.2.1", 49152)
+        there = IPv4Address("TCP", "192.0.2.2", 7000)
+        self.client: MuxProtocol = clientFactory.buildProtocol(there)
+        self.server: MuxProtocol = serverFactory.buildProtocol(here)
+        self.clientCarrier, self.serverCarrier = connect(
+            clock,
+            (self.client, self.server),
+            (here, there),
+            latency,
+            chunkSize,
+            bufferSize,
+        )
+        self.clientToServer = self.clientCarrier.outgoing
+        self.serverToClient = self.serverCarrier.outgoing
+
+    def advance(self, seconds: float) -> None:
+        """
+        Let some time pass, with everything happening at its time.
+
+        A jump, as when the reactor stood still, is C{clock.advance}.
+        """
+        self._runUntil(self.clock.seconds() + seconds)
+
+    def flush(self) -> None:
+        """
+        Let as much time pass as it takes for everything under way to arrive,
+        with what follows from that; what is stalled stays where it is.
+        """
+        while True:
+            self._runUntil(self.clock.seconds())
+            calls = (self.clientToServer._call, self.serverToClient._call)
+            due = [call.getTime() for call in calls if call is not None]
+            if not due:
+                return
+            self._runUntil(min(due))
+
+    def loseCarrier(self, reset: bool = False) -> None:
+        """
+        Have the network end the connection, as if each end had lost the other.
+
+        @param reset: C{False} for a clean end, which arrives after what is
+            under way; C{True} for a reset, which takes that with it.
+        """
+        for pipe in (self.clientToServer, self.serverToClient):
+            pipe.end(reset)
+
+    def _runUntil(self, end: float) -> None:
+        clock = self.clock
+        while True:
+            due = min(
+                (call.getTime() for call in clock.getDelayedCalls()), default=None
+            )
+            if due is None or due > end:
+                break
+            clock.advance(max(0.0, due - clock.seconds()))
+        clock.advance(max(0.0, end - clock.seconds()))

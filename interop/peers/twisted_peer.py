@@ -1,0 +1,239 @@
+"""
+This project as a peer of the live tests and of the benchmarks.
+
+Its command line, its lines of output and the line protocol that it speaks are
+in README.rst.  What its streams do is in L{twisted_serve} and
+L{twisted_drivers}.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, DeferredList, DeferredQueue
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.protocol import Factory
+
+import gomux.test  # noqa: F401  (for GOMUX_PLAIN)
+from gomux import GomuxError, Limits, MuxFactory, MuxProtocol, StreamAddress
+from gomux.error import ConnectionClosed, PeerClosedConnection
+from gomux.tunnel import TunnelLimits, forward, target
+from interop.peers.peerlib import BUFFER_SIZE, parseOptions, say, sayAddress, toLine
+from interop.peers.twisted_drivers import Drivers
+from interop.peers.twisted_serve import Command
+from interop.peers.twisted_streams import Once, Paced
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from gomux._mux.pool import MuxPool
+
+LIMITS = Limits(closeTimeout=5.0)
+TUNNELS = TunnelLimits(waitTimeout=0.1)
+
+
+class Session:
+    """
+    One mux, and what its streams share.
+
+    @ivar subjects: Streams that asked for steps, for a control stream to take.
+    @ivar reports: Digests of what collect streams got.
+    """
+
+    def __init__(self, mux: MuxProtocol, peer: Peer) -> None:
+        self.mux = mux
+        self.clock = reactor
+        self.paced = peer.paced
+        self.subjects: DeferredQueue[Any] = DeferredQueue()
+        self.reports: DeferredQueue[str] = DeferredQueue()
+        self.drivers = Drivers(self)
+
+    def open(self, protocol: IProtocol) -> Deferred[IProtocol]:
+        """
+        Open a stream.
+        """
+        return self.mux.openStream(Once(self.paced(protocol)))
+
+
+class PeerFactory(MuxFactory):
+    """
+    Makes the muxes, and says what becomes of them.
+    """
+
+    def __init__(self, peer: Peer, psk: str, isClient: bool) -> None:
+        super().__init__(
+            psk, isClient, streamFactory=peer, clock=reactor, limits=LIMITS
+        )
+        self._peer = peer
+
+    def muxConnected(self, mux: MuxProtocol) -> None:
+        super().muxConnected(mux)
+        self._peer.up(mux)
+
+    def muxLost(self, mux: MuxProtocol, reason: GomuxError) -> None:
+        super().muxLost(mux, reason)
+        self._peer.down(mux, reason)
+
+
+class PacedPool:
+    """
+    The muxes, for a tunnel whose streams are read as slowly as the options say.
+    """
+
+    def __init__(self, peer: Peer, pool: MuxPool) -> None:
+        self._peer = peer
+        self._pool = pool
+
+    def openStream(
+        self, factory: IProtocolFactory, timeout: float
+    ) -> Deferred[IProtocol]:
+        protocol = self._peer.paced(factory.buildProtocol(None))
+        return self._pool.openStream(Once(protocol), timeout)
+
+
+class Peer:
+    """
+    This program.
+
+    @ivar sessions: The muxes that are up, by the address of their peer.
+    """
+
+    def __init__(self, options: Namespace) -> None:
+        self._options = options
+        self.sessions: dict[object, Session] = {}
+        self._driving = False
+        self._code: int | None = None
+
+    def run(self) -> int:
+        """
+        Run until there is a reason to exit.
+
+        @return: The exit code.
+        """
+        options = self._options
+        factory = PeerFactory(self, options.psk, options.listen is None)
+        if options.target is not None:
+            endpoint = TCP4ClientEndpoint(reactor, *options.target)
+            self._serve = target("target", endpoint, reactor, TUNNELS).buildProtocol
+        if options.forward is not None:
+            pool = PacedPool(self, factory.pool)
+            tunnel = forward("forward", pool, reactor, TUNNELS)
+            self._bind("forwarding", options.forward, tunnel)
+        if options.listen is not None:
+            self._bind("listening", options.listen, factory)
+        else:
+            endpoint = TCP4ClientEndpoint(reactor, *options.connect)
+            endpoint.connect(factory).addErrback(self._notConnected)
+        reactor.addSystemEventTrigger("before", "shutdown", self._closeAll)
+        reactor.run()
+        assert self._code is not None
+        return self._code
+
+    def _bind(self, word: str, address: tuple[str, int], factory: Factory) -> None:
+        host, port = address
+        bound = reactor.listenTCP(port, factory, backlog=1024, interface=host).getHost()
+        sayAddress(word, (bound.host, bound.port))
+
+    def exit(self, code: int) -> None:
+        """
+        Stop, unless that is under way.
+        """
+        if self._code is None:
+            self._code = code
+            reactor.callWhenRunning(reactor.stop)
+
+    def _notConnected(self, reason: Failure) -> None:
+        print(f"connect: {reason.getErrorMessage()}", file=sys.stderr)
+        self.exit(1)
+
+    def _closeAll(self) -> Deferred[Any]:
+        if self._code is None:  # told by a signal
+            self._code = 0
+        return DeferredList([s.mux.close() for s in self.sessions.values()])
+
+    # For the factory
+
+    def up(self, mux: MuxProtocol) -> None:
+        """
+        A mux is up.
+        """
+        session = Session(mux, self)
+        self.sessions[mux.getCarrier().getPeer()] = session
+        say("mux up")
+        if self._options.drive and not self._driving:
+            self._driving = True
+            Deferred.fromCoroutine(self._drive(session)).addErrback(self._crashed)
+
+    def down(self, mux: MuxProtocol, reason: GomuxError) -> None:
+        """
+        A mux has ended.
+        """
+        self.sessions = {a: s for a, s in self.sessions.items() if s.mux is not mux}
+        graceful = isinstance(reason, PeerClosedConnection)
+        say(f"mux down: {'peer closed mux gracefully' if graceful else reason}")
+        if self._options.connect is not None and not self._driving:
+            self.exit(0 if graceful or isinstance(reason, ConnectionClosed) else 1)
+
+    def _crashed(self, reason: Failure) -> None:
+        reason.printTraceback()
+        self.exit(1)
+
+    async def _drive(self, session: Session) -> None:
+        code = 0
+        for line in self._options.drive:
+            result = await session.drivers.run(line)
+            say(toLine(result))
+            if not result["ok"]:
+                code = 1
+            if result.get("held"):
+                await _standardInput()
+        await session.mux.close()
+        self.exit(code)
+
+    # For the streams
+
+    def buildProtocol(self, address: StreamAddress) -> IProtocol:
+        """
+        Make the protocol of a stream that the peer opened.
+        """
+        return self.paced(self._serve(address))
+
+    def _serve(self, address: StreamAddress) -> IProtocol:
+        """
+        Make what serves a stream; another one takes its place in a tunnel.
+        """
+        return Command(self, address)
+
+    def paced(self, protocol: IProtocol) -> IProtocol:
+        """
+        Have a protocol read as slowly as the options say.
+        """
+        size, delay = self._options.readSize, self._options.readDelay
+        if size >= BUFFER_SIZE and not delay:
+            return protocol
+        return Paced(protocol, reactor, size, delay)
+
+
+def _standardInput() -> Deferred[None]:
+    """
+    Wait for a line, or EOF, on standard input.
+    """
+    done: Deferred[None] = Deferred()
+
+    def read() -> None:
+        while os.read(0, 1) not in (b"\n", b""):
+            pass
+        reactor.callFromThread(done.callback, None)
+
+    threading.Thread(target=read, daemon=True).start()
+    return done
+
+
+if __name__ == "__main__":
+    sys.exit(Peer(parseOptions(sys.argv[1:])).run())

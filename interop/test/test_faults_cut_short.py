@@ -1,0 +1,233 @@
+"""
+Faults and abuse: answers that are cut short on their way through a tunnel,
+after the client has closed its own half.  They must not look complete.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from interop.faults.cases import CLIENT, GO_CLIENT, GO_SERVER, SERVER, row
+from interop.support.ending import Ending
+from interop.support.harness import Peer, whyMissing
+from interop.support.tunnels import ANY, PSK, Service, TunnelTestCase, endpoint
+
+REQUEST, HALF = b"request", b"half of the answer" * 1000
+
+
+class Client(Ending):
+    """
+    Sends a request, closes its half, and reads the answer.
+
+    @ivar got: fires when half of the answer is there.
+    @ivar reason: fires with the reason when the connection has ended.
+    """
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.got: Deferred[None] = Deferred()
+        self.reason: Deferred[BaseException | None] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.transport.write(REQUEST)
+        self.transport.loseWriteConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        if self.received == HALF:
+            self.got.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.reason.callback(reason.value)
+
+
+@implementer(IHalfCloseableProtocol)
+class Target(Protocol):
+    """
+    Reads a request to its end, and sends half of the answer.
+    """
+
+    transport: Any = None
+
+    def readConnectionLost(self) -> None:
+        self.transport.write(HALF)
+
+    def writeConnectionLost(self) -> None:
+        pass
+
+
+class CutShortTests(TunnelTestCase):
+    """
+    What the client sees.
+    """
+
+    async def target(self) -> str:
+        """
+        Start the target.
+
+        @return: its address.
+        """
+        self.targets: list[Target] = []
+
+        class Targets(Factory):
+            noisy = False
+
+            def buildProtocol(factory, addr: object) -> Target:
+                self.targets.append(Target())
+                return self.targets[-1]
+
+        listening = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        port = await listening.listen(Targets())
+        self.addCleanup(self.stop, port)
+        return f"127.0.0.1:{port.getHost().port}"
+
+    async def stop(self, port: Any) -> None:
+        for target in self.targets:
+            target.transport.abortConnection()
+        await port.stopListening()
+
+    async def ask(self, address: str) -> Client:
+        """
+        Connect a client, and wait for half of its answer.
+        """
+        host, port = address.split(":")
+        connecting = TCP4ClientEndpoint(reactor, host, int(port))
+        client: Client = await connecting.connect(Factory.forProtocol(Client))
+        self.addCleanup(client.transport.abortConnection)
+        await client.got.addTimeout(30, reactor)
+        return client
+
+    async def assertReset(self, client: Client) -> None:
+        reason = await client.reason.addTimeout(30, reactor)
+        self.assertEqual(client.received, HALF)
+        self.assertIn("non-clean", str(reason))
+
+    @row(38, pairing=SERVER)
+    async def test_targetResets(self) -> None:
+        """
+        A target that resets.
+        """
+        for options in ((), ("--strict",)):
+            *_, address = await self.forwarding(await self.target(), *options)
+            client = await self.ask(address)
+            self.targets[0].transport.abortConnection()
+            await self.assertReset(client)
+
+    async def test_targetCloses(self) -> None:
+        """
+        A target that closes has sent all that there is.
+        """
+        *_, address = await self.forwarding(await self.target())
+        client = await self.ask(address)
+        self.targets[0].transport.loseConnection()
+        reason = await client.reason.addTimeout(30, reactor)
+        self.assertIn("cleanly", str(reason))
+
+    async def closesMux(self, kind: str) -> None:
+        """
+        Have the side with the target close its mux in the middle of the answer,
+        and nothing else.
+        """
+        target = await self.target()
+        options = ("--listen", "127.0.0.1:0", "--target", target)
+        server = self.spawn(kind, *options, psk=PSK)
+        muxes = endpoint(await server.line("listening "))
+        forwarder = self.service("--connect", muxes, "--forward", ANY)
+        client = await self.ask(await forwarder.address("forward"))
+        server.signal("TERM")
+        await self.assertReset(client)
+        self.assertEqual(await server.exitCode(), 0)
+        await forwarder.line("the mux to ")
+        self.assertIn("The peer closed the mux", forwarder.log)
+
+    @row(32, pairing=CLIENT)
+    async def test_muxClosed(self) -> None:
+        """
+        A peer that closes the mux.
+        """
+        await self.closesMux("this")
+
+
+class GoCutShortTests(CutShortTests):
+    """
+    The same with the Go reference on one side.
+    """
+
+    skip = whyMissing("go")
+
+    @row(32, pairing=GO_SERVER)
+    async def test_muxClosed(self) -> None:
+        """
+        A peer that closes the mux.
+        """
+        await self.closesMux("go")
+
+    async def goForwards(self, isClient: bool) -> tuple[Service, Peer, str]:
+        """
+        Start one side with a target, and the reference as the side that
+        forwards.
+
+        @return: both, and where the reference forwards from.
+        """
+        target = ("--target", endpoint(await self.target()))
+        forward = ("--forward", "127.0.0.1:0")
+        if isClient:
+            service = self.service("--listen", ANY, *target)
+            muxes = await service.address("listen")
+            go = self.spawn("go", "--connect", muxes, *forward, psk=PSK)
+        else:
+            go = self.spawn("go", "--listen", "127.0.0.1:0", *forward, psk=PSK)
+            muxes = endpoint(await go.line("listening "))
+            service = self.service("--connect", muxes, *target)
+        # Before that it closes connections.
+        await go.line("mux up")
+        return service, go, await go.line("forwarding ")
+
+    async def resets(self, isClient: bool) -> None:
+        """
+        Have the target reset some connections.
+        """
+        service, go, address = await self.goForwards(isClient)
+        for number in range(3):
+            client = await self.ask(address)
+            self.targets[number].transport.abortConnection()
+            await client.reason.addTimeout(30, reactor)
+            self.assertEqual(client.received, HALF)
+            await service.line("--target tcp:127.0.0.1:")
+        self.assertEqual(service.log.count("was cut short"), 3)
+        self.assertNotIn("the mux ", service.log)
+        self.assertFalse(go.ended.called)
+
+    @row(38, pairing=GO_CLIENT)
+    async def test_targetResets(self) -> None:
+        """
+        The reference cannot know that the target has reset, but its stream ends
+        when it has, with all that came before, and the mux goes on.
+        """
+        await self.resets(True)
+
+    @row(38, pairing=GO_SERVER)
+    async def test_targetResetsServer(self) -> None:
+        """
+        Also where it is the server.
+        """
+        await self.resets(False)
+
+    async def test_targetCloses(self) -> None:
+        """
+        A target that closes has sent all that there is.
+        """
+        service, _, address = await self.goForwards(True)
+        client = await self.ask(address)
+        self.targets[0].transport.loseConnection()
+        reason = await client.reason.addTimeout(30, reactor)
+        self.assertIn("cleanly", str(reason))
+        self.assertNotIn("cut short", service.log)

@@ -1,0 +1,77 @@
+"""
+Faults and abuse: this project with the Go reference.
+"""
+
+from __future__ import annotations
+
+from gomux import Limits
+from gomux.error import (
+    HandshakeFailed,
+    LimitExceeded,
+)
+from interop.faults import rows
+from interop.faults.cases import (
+    GO_CLIENT,
+    GO_SERVER,
+    row,
+)
+from interop.support.harness import drive, whyMissing
+
+
+class GoClient(rows.LiveRows):
+    """
+    The subject as server of the reference.
+    """
+
+    pairing = GO_CLIENT
+    kind = "go"
+    skip = whyMissing("go")
+
+    @row(46)
+    async def test_strict(self) -> None:
+        """
+        The mux does not come up, with a clear error, and there is no fallback.
+        """
+        limits = Limits(handshakeTimeout=1.0)
+        mux = await self.connect(*drive("opens 1"), strict=True, limits=limits)
+        reason = await self.assertEnds(mux, HandshakeFailed)
+        self.assertIn("strict mode", str(reason))
+        self.assertFalse(mux.authenticated)
+        self.assertEqual(mux.streamCount, 0)
+
+    @row(35)
+    async def test_silentClients(self) -> None:
+        """
+        Clients that say nothing, as the reference's may: the oldest has to go.
+        """
+        mux = await self.connect(limits=Limits(maxUnauthenticated=1))
+        connected = self.subject.next()
+        self.spawn(self.kind, "--connect", f"127.0.0.1:{self.proxy.port}")
+        second = await connected
+        await self.assertEnds(mux, LimitExceeded)
+        await self.peer.line("mux down")
+        await self.assertAnswers(second)
+        await self._abort(second)
+
+
+class GoServer(rows.LiveRows):
+    """
+    The subject as client of the reference.
+    """
+
+    pairing = GO_SERVER
+    kind = "go"
+    listens = False
+    skip = whyMissing("go")
+
+    @row(46)
+    async def test_strict(self) -> None:
+        """
+        The mux does not come up, with a clear error, and there is no fallback.
+        """
+        limits = Limits(handshakeTimeout=1.0)
+        mux = await self.connect(*drive("opens 1"), strict=True, limits=limits)
+        reason = await self.assertEnds(mux, HandshakeFailed)
+        self.assertIn("strict mode", str(reason))
+        self.assertFalse(mux.authenticated)
+        self.assertEqual(mux.streamCount, 0)

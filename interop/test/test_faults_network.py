@@ -1,0 +1,305 @@
+"""
+Faults and abuse: a peer that vanishes.  The subject is C{twistd gomux} in one
+network namespace and the peer a process in another, and the wire between them
+is cut, so that there is no FIN and no RST.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from unittest import SkipTest
+
+from twisted.internet import reactor
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.protocol import Factory
+
+from interop.faults.cases import (
+    CLIENT,
+    GO_CLIENT,
+    GO_SERVER,
+    FaultTestCase,
+    row,
+)
+from interop.faults.network import HERE, THERE, CannotMakeNetwork, Network
+from interop.support.echo import Echoed
+from interop.support.harness import PEERS, Peer, whyMissing
+from interop.support.tunnels import PSK, Service, TunnelTestCase, sleep
+
+PORT = 7000
+MEBIBYTE = 1 << 20
+
+VANISHED = 2.0
+"""Seconds after which a peer that says nothing is given up in these tests."""
+
+SLACK = 5.0
+"""Seconds more that this may take: the kernel counts in steps."""
+
+PATIENT = 6.0
+"""The same for a loss that is to be survived."""
+
+LOSS = 1.0
+"""Seconds that this lasts."""
+
+
+class Vanishing(TunnelTestCase, FaultTestCase):
+    """
+    The subject as server, with this project.
+
+    @cvar listens: Whether the subject does.
+    @ivar subject: It.
+    @ivar peer: The other one.
+    """
+
+    timeout = 100
+    listens = True
+    subject: Service
+    peer: Peer
+
+    def setUp(self) -> None:
+        super().setUp()
+        try:
+            self.network = Network()
+        except CannotMakeNetwork as error:
+            raise SkipTest(
+                f"network namespaces cannot be made here: {error}; it takes root,"
+                " or a kernel that lets users have their own, and iproute2"
+            ) from None
+        self.addCleanup(self.network.close)
+        # The path of a Unix socket has to be short.
+        self._directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self._directory)
+        self._path = os.path.join(self._directory, "forward")
+
+    async def connect(self, *options: str) -> None:
+        """
+        Start both.
+
+        @param options: Of the subject, and of a peer that is this project.
+        """
+        self._options = options
+        carrier = f"tcp:{PORT}:interface={HERE}"
+        if self.listens:
+            await self.startSubject("--listen", carrier, "--silent-grace", "0.1")
+            await self.startPeer()
+        else:
+            await self.startPeer()
+            await self.startSubject("--connect", f"tcp:{THERE}:{PORT}:timeout=1")
+
+    async def startSubject(self, *options: str) -> None:
+        """
+        Start this side, and wait for what it does with its options.
+        """
+        forward = f"unix:{self._path}"
+        self.subject = subject = self.service(
+            *(*options, "--forward", forward, *self._options),
+            prefix=self.network.at(HERE),
+        )
+        await subject.line(" ".join(options[:2]))
+        await subject.address("forward", forward)
+
+    async def startPeer(self) -> None:
+        """
+        Start the other side.
+        """
+        if self.listens:
+            carrier = ("--connect", f"tcp:{HERE}:{PORT}:timeout=1")
+        else:
+            carrier = ("--listen", f"tcp:{PORT}:interface={THERE}")
+        self.peer = peer = self.service(
+            *(
+                *carrier,
+                "--factory",
+                "interop.support.echo.EchoFactory",
+                *self._options,
+            ),
+            prefix=self.network.at(THERE),
+        )
+        await peer.line("--connect" if self.listens else "--listen")
+
+    async def stream(self) -> Echoed:
+        """
+        Open a stream, and see that it works.
+        """
+        endpoint = UNIXClientEndpoint(reactor, self._path)
+        echoed: Echoed = await endpoint.connect(Factory.forProtocol(Echoed))
+        self.addCleanup(echoed.transport.abortConnection)
+        echoed.transport.write(b"ping")
+        await self.eventually(lambda: echoed.received == b"ping")
+        echoed.received.clear()
+        return echoed
+
+    async def busyStream(self, data: bytes) -> Echoed:
+        """
+        Open a stream, and have so much go both ways that more is on its way.
+        """
+        echoed = await self.stream()
+        echoed.transport.write(data)
+        await self.eventually(lambda: len(echoed.received) > MEBIBYTE)
+        self.assertLess(len(echoed.received), len(data) // 2)
+        return echoed
+
+    async def assertEnds(self, echoed: Echoed, reason: str) -> None:
+        """
+        Cut the wire, and check that the mux ends, that the stream learns it, and
+        that there is a new one when the wire is whole again.
+
+        @param reason: The mux's.
+        """
+        self.network.cut()
+        ended = self.subject.line("the mux ")
+        ended.addTimeout(VANISHED + SLACK, reactor)
+        self.assertIn(f"ended: {reason}", await ended)
+        await echoed.lost
+        cut = await self.subject.line(f"--forward unix:{self._path}: ")
+        self.assertIn(f"was cut short, for the other side was: {reason}", cut)
+        self.network.mend()
+        await self.assertBack()
+
+    async def assertBack(self) -> None:
+        """
+        Check that the client reconnects.
+        """
+        again = await self.stream()
+        self.assertFalse(again.lost.called)
+
+    async def assertGoesOn(self) -> None:
+        """
+        Cut the wire for a while that is not too long: nothing ends, and nothing
+        gets lost.
+        """
+        idle = await self.stream()
+        data = os.urandom(MEBIBYTE) * 16
+        busy = await self.busyStream(data)
+        self.network.cut()
+        # What had arrived may be on its way through a process.
+        await sleep(LOSS / 4)
+        stuck = len(busy.received)
+        await sleep(LOSS)
+        self.assertEqual(len(busy.received), stuck)
+        self.network.mend()
+        await self.eventually(lambda: len(busy.received) >= len(data))
+        self.assertTrue(busy.received == data, "what came back differs")
+        idle.transport.write(b"still here")
+        await self.eventually(lambda: idle.received == b"still here")
+        self.assertNotIn("ended", self.subject.log)
+
+    @row(34)
+    async def test_idle(self) -> None:
+        """
+        The kernel gives the carrier up, though there is nothing to send.
+        """
+        await self.connect("--carrier-timeout", f"{VANISHED:g}")
+        await self.assertEnds(await self.stream(), "The carrier ended without CloseMux")
+
+    @row(34)
+    async def test_busy(self) -> None:
+        """
+        And where there is something on its way.
+        """
+        await self.connect("--carrier-timeout", f"{VANISHED:g}")
+        echoed = await self.busyStream(bytes(16 * MEBIBYTE))
+        await self.assertEnds(echoed, "The carrier ended without CloseMux")
+
+    @row(34)
+    async def test_shortLoss(self) -> None:
+        """
+        But not before the time has come.
+        """
+        await self.connect("--carrier-timeout", f"{PATIENT:g}")
+        await self.assertGoesOn()
+
+
+class Strict(Vanishing):
+    """
+    The same in strict mode, which does not leave it to the kernel.
+    """
+
+    async def startStrict(self, seconds: float) -> None:
+        """
+        Start both.
+        """
+        limits = ("--dead-peer", f"{seconds:g}", "--strict-keepalive", "0.25")
+        await self.connect("--strict", *limits)
+
+    @row(34)
+    async def test_idle(self) -> None:
+        """
+        The mux ends, though there is nothing to send.
+        """
+        await self.startStrict(VANISHED)
+        await self.assertEnds(await self.stream(), "Nothing comes from the peer")
+
+    @row(34)
+    async def test_busy(self) -> None:
+        """
+        And where there is something on its way.
+        """
+        await self.startStrict(VANISHED)
+        echoed = await self.busyStream(bytes(16 * MEBIBYTE))
+        await self.assertEnds(echoed, "Nothing comes from the peer")
+
+    @row(34)
+    async def test_shortLoss(self) -> None:
+        """
+        But not before the time has come.
+        """
+        await self.startStrict(PATIENT)
+        await self.assertGoesOn()
+
+
+class VanishingAsClient(Vanishing):
+    """
+    The same as client.
+    """
+
+    pairing = CLIENT
+    listens = False
+
+
+class StrictAsClient(Strict):
+    """
+    The same as client.
+    """
+
+    pairing = CLIENT
+    listens = False
+
+
+class GoVanishes(Vanishing):
+    """
+    The reference vanishes, which is a client.
+    """
+
+    pairing = GO_CLIENT
+    skip = whyMissing("go")
+
+    async def startPeer(self) -> None:
+        """
+        Start the other side.
+        """
+        if self.listens:
+            carrier = ("--connect", f"{HERE}:{PORT}")
+        else:
+            carrier = ("--listen", f"{THERE}:{PORT}")
+        command = [*self.network.at(THERE), *PEERS["go"], "--psk", PSK, *carrier]
+        self.peer = self.start(Peer("the reference"), command, dict(os.environ))
+        await self.peer.line("mux up" if self.listens else "listening ")
+
+    async def assertBack(self) -> None:
+        """
+        The reference does not connect again by itself.
+        """
+        if self.listens:
+            await self.startPeer()
+        await super().assertBack()
+
+
+class GoServerVanishes(GoVanishes):
+    """
+    The reference vanishes, which is a server.
+    """
+
+    pairing = GO_SERVER
+    listens = False

@@ -1,0 +1,252 @@
+"""
+Faults and abuse: C{twistd gomux} under attack, and what it writes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import sys
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.endpoints import (
+    clientFromString,
+)
+from twisted.internet.error import ConnectionLost
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
+
+from gomux.endpoints import MuxClientEndpoint
+from interop.faults.attacker import (
+    CLOSE,
+    CLOSE_MUX,
+    DATA,
+    KEEPALIVE,
+    OPEN,
+    Attacker,
+)
+from interop.faults.cases import (
+    CLIENT,
+    SERVER,
+    FaultTestCase,
+    row,
+)
+from interop.support.harness import TWISTD, Peer, PeerTestCase
+
+
+class Server(Protocol):
+    """
+    Echoes; resets the connection when told to.
+    """
+
+    transport: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(data)
+        if data == b"RESET":
+            reactor.callLater(0.1, self.transport.abortConnection)
+
+
+class Service:
+    """
+    Starts C{twistd gomux}, and attacks it.
+    """
+
+    secret = "a pre-shared key that nobody may see"
+
+    def twistd(self, *options: str) -> Peer:
+        """
+        Start C{twistd gomux}.
+        """
+        peer = Peer("twistd gomux")
+        command = [*TWISTD, "-n", "--pidfile=", "gomux", *options]
+        path = os.pathsep.join(filter(None, sys.path))
+        environment = {**os.environ, "PYTHONPATH": path, "GOMUX_PSK": self.secret}
+        reactor.spawnProcess(peer, command[0], command, env=environment)
+        self.addCleanup(self._reap, peer)
+        return peer
+
+    def output(self, peer: Peer) -> str:
+        """
+        All that a process has printed.
+        """
+        return "\n".join([*peer._seen, peer._errors.decode()])
+
+    async def said(self, peer: Peer, pattern: str) -> re.Match[str]:
+        """
+        Wait until a process has printed something.
+        """
+        found: re.Match[str] = await self.eventually(
+            lambda: re.search(pattern, self.output(peer))
+        )
+        return found
+
+    async def attack(self, port: int, psk: str = "") -> Attacker:
+        """
+        Connect an attacker.
+        """
+        attacker = Attacker(True, psk or self.secret)
+        await self.connectTo(port, Factory.forProtocol(lambda: attacker))
+        return attacker
+
+    async def startService(self, *options: str) -> tuple[Peer, int]:
+        """
+        Start a server, and find its port.
+        """
+        peer = self.twistd("--listen", "tcp:0:interface=127.0.0.1", *options)
+        found = await self.said(peer, r"listening on \S*?:(\d+)")
+        return peer, int(found[1])
+
+
+class Processes(Service, FaultTestCase, PeerTestCase):
+    """
+    C{twistd gomux} under attack.
+    """
+
+    pairing = SERVER
+
+    async def attackService(self, *options: str) -> tuple[Peer, Attacker]:
+        """
+        Start a service, and connect it with an attacker.
+        """
+        if self.pairing == SERVER:
+            peer, self.port = await self.startService(*options)
+            return peer, await self.attack(self.port)
+        attacker = Attacker(False, self.secret)
+        port = self.listen(Factory.forProtocol(lambda: attacker))
+        peer = self.twistd("--connect", f"tcp:127.0.0.1:{port}", *options)
+        await attacker.up
+        return peer, attacker
+
+    @row(51)
+    async def test_secret(self) -> None:
+        """
+        The pre-shared key, or the key made of it, is not to be found in the
+        log or in the page.
+        """
+        peer, attacker = await self.attackService()
+        streamID = attacker.open()
+        request = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+        attacker.send(DATA, streamID, request)
+        await attacker.untilFrame(CLOSE, streamID)
+        page = attacker.data(streamID).decode()
+        self.assertIn("200 OK", page)
+        if self.pairing == SERVER:
+            for data in (bytes(100), Attacker(True, "another").frame(KEEPALIVE)):
+                stranger = await self.attack(self.port)
+                stranger.transport.write(data)
+                await stranger.lost
+        # A frame that breaks the rules.
+        attacker.send(OPEN, streamID ^ 1)
+        await attacker.lost
+        await self.said(peer, "an ID of ours")
+        peer.signal("TERM")
+        self.assertEqual(await peer.exitCode(), -signal.SIGTERM)
+        text = page + self.output(peer)
+        self.assertIn("ended", text)
+        for secret in (self.secret, attacker.key.hex(), repr(attacker.key)[2:-1]):
+            self.assertNotIn(secret, text)
+
+    @row(51)
+    async def test_reprs(self) -> None:
+        """
+        Nor in tracebacks with all variables.
+        """
+        from gomux import Limits, MuxFactory
+
+        factory = MuxFactory(self.secret, False, clock=reactor, limits=Limits())
+        described = repr([factory, factory.keyring, vars(factory), Limits()])
+        client = clientFromString(reactor, "tcp:127.0.0.1:1")
+        endpoint = MuxClientEndpoint(reactor, client, self.secret)
+        described += repr([endpoint, vars(endpoint), vars(endpoint._link)])
+        mux = factory.buildProtocol(None)
+        described += repr([mux, vars(mux)])
+        try:
+            MuxFactory("", False, clock=reactor)
+        except ValueError:
+            described += Failure().getTraceback(detail="verbose")
+        key = Attacker(True, self.secret).key
+        for secret in (self.secret, key.hex(), repr(key)[2:-1]):
+            self.assertNotIn(secret, described)
+
+    @row(43)
+    async def test_terminated(self) -> None:
+        """
+        After SIGTERM no stream is accepted, those that are open go on up to a
+        limit, then the mux is closed and the process exits.
+        """
+        target_ = self.listen(Factory.forProtocol(Server))
+        peer, attacker = await self.attackService(
+            "--target", f"tcp:127.0.0.1:{target_}", "--drain-timeout", "1.5"
+        )
+        first = attacker.open()
+        attacker.send(DATA, first, b"before")
+        await attacker.untilFrame(DATA, first)
+        peer.signal("TERM")
+        # There is nothing to tell when it has arrived but that it has effect.
+        refused: list[int] = []
+
+        def isRefused() -> bool:
+            refused.append(attacker.open())
+            return attacker.count(CLOSE) > 0
+
+        await self.eventually(isRefused)
+        self.assertEqual(attacker.count(CLOSE, first), 0)
+        attacker.send(DATA, first, b"after")
+        await attacker.until(lambda: attacker.data(first).endswith(b"after"))
+        await attacker.untilFrame(CLOSE_MUX)
+        self.assertEqual(attacker.count(CLOSE, first), 1)
+        attacker.transport.loseConnection()
+        self.assertEqual(await peer.exitCode(), -signal.SIGTERM)
+
+
+class ProcessesAsClient(Processes):
+    """
+    The same, as client.
+    """
+
+    pairing = CLIENT
+
+
+class Accepting(Service, FaultTestCase, PeerTestCase):
+    """
+    A listener under attack.
+    """
+
+    @row(36)
+    async def test_noDescriptorToAccept(self) -> None:
+        """
+        A server that has no file descriptor left for a connection accepts
+        others again when it has some.
+        """
+        peer, port = await self.startService()
+        first = await self.attack(port)
+        first.send(KEEPALIVE)
+        await first.untilFrame(KEEPALIVE)
+        pid = peer.transport.pid
+
+        def count() -> int:
+            return len(os.listdir(f"/proc/{pid}/fd"))
+
+        used = count()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 3, used + 3))
+        many = [await self.attack(port) for _ in range(12)]
+        await self.eventually(lambda: count() >= used + 2)
+        first.send(DATA, first.open(), b"GET / HTTP/1.0\r\n\r\n")
+        await first.untilFrame(DATA)
+        for attacker in many:
+            attacker.transport.abortConnection()
+            self.assertIsInstance(await attacker.lost, (ConnectionLost, Exception))
+        # The server may not have noticed yet, and would turn another one away.
+        await self.eventually(lambda: count() <= used)
+        again = await self.attack(port)
+        again.send(KEEPALIVE)
+        await again.untilFrame(KEEPALIVE)
+        for attacker in (first, again):
+            attacker.transport.abortConnection()
+            await attacker.lost
+        os.kill(pid, signal.SIGTERM)
+        self.assertEqual(await peer.exitCode(), -signal.SIGTERM)

@@ -1,0 +1,373 @@
+"""
+Faults and abuse: strict mode, with somebody on the path.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.endpoints import TCP4ClientEndpoint
+
+from gomux import GomuxError, Limits, MuxProtocol
+from gomux._wire.crypto import Sealer
+from gomux._wire.frame import sealFrame
+from gomux._wire.strict import Salts
+from gomux.error import (
+    AuthenticationFailed,
+    HandshakeFailed,
+    NonceExhausted,
+    PeerClosedConnection,
+    PeerVanished,
+    ProtocolViolation,
+)
+from gomux.testing import (
+    Action,
+    FaultProxy,
+    WireFrame,
+    blackHole,
+    delay,
+    drop,
+    duplicate,
+    flip,
+    swap,
+)
+from interop.faults.attacker import (
+    CLOSE_READ,
+    DATA,
+    KEEPALIVE,
+    OPEN,
+    PSK,
+)
+from interop.faults.cases import (
+    CLIENT,
+    SERVER,
+    Apps,
+    FaultTestCase,
+    Quiet,
+    Subject,
+    row,
+)
+
+#: Frame k of a direction: the hello, the confirmation, then what follows.
+FIRST = 2
+COUNT = 8
+
+
+class StrictAsServer(FaultTestCase):
+    """
+    Strict mode, between two muxes with somebody on the path; seen by the
+    server.
+    """
+
+    pairing = SERVER
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.apps = Apps(Quiet)
+        self.seen: list[bytes] = []
+
+    async def connect(
+        self, limits: Limits | None = None, **settings: Any
+    ) -> tuple[MuxProtocol, MuxProtocol]:
+        """
+        Connect a client and a server through a proxy.
+
+        @return: The mux that this class looks at, and the other.
+        """
+        self.server = Subject(
+            PSK, False, self.apps, limits=limits, strict=True, salts=Salts(), **settings
+        )
+        self.client = Subject(
+            PSK, True, self.apps, limits=limits, strict=True, salts=Salts(), **settings
+        )
+        self.proxy = FaultProxy(reactor, "127.0.0.1", self.listen(self.server))
+        self.proxy.start()
+        self.addCleanup(self.proxy.stop)
+        carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", self.proxy.port)
+        self.prepare()
+        connected = self.server.next()
+        client: MuxProtocol = await carrier.connect(self.client)
+        server = await connected
+        self.addCleanup(self._abort, [client, server])
+        return self.order(client, server)
+
+    async def _abort(self, muxes: list[MuxProtocol]) -> None:
+        for mux in muxes:
+            mux.abort()
+            await mux.whenClosed()
+
+    def prepare(self) -> None:
+        """
+        Set rules before anything is sent.
+        """
+
+    def order(self, client: MuxProtocol, server: MuxProtocol) -> Any:
+        return server, client
+
+    @property
+    def toSubject(self) -> Any:
+        return self.proxy.toServer
+
+    @property
+    def fromSubject(self) -> Any:
+        return self.proxy.toClient
+
+    async def established(self, mux: MuxProtocol, other: MuxProtocol) -> None:
+        """
+        Wait until both are.
+        """
+        await self.eventually(lambda: mux.authenticated and other.authenticated)
+
+    async def assertStopsAt(self, k: int, action: Action) -> None:
+        """
+        Check that the mux ends at exactly frame k of those after the handshake:
+        all before it have been delivered, and it and what follows have not.
+        """
+        mux, other = await self.connect()
+        await self.established(mux, other)
+        self.toSubject.when(
+            lambda frame: self.seen.append(frame.data) or frame.index == FIRST + k,
+            action,
+        )
+        app: Any = await other.openStream(Apps(Quiet))
+        for number in range(1, COUNT):
+            app.transport.write(b"%d" % number)
+            await self.written(other)
+        reason = await mux.whenClosed()
+        self.assertIsInstance(reason, (AuthenticationFailed, ProtocolViolation))
+        streamID = app.transport.getPeer().streamID
+        served = self.apps.streams.get(streamID)
+        received = b"" if served is None else bytes(served.received)
+        self.assertEqual(received, b"".join(b"%d" % n for n in range(1, k)))
+        if served is not None:
+            self.assertIsInstance(await served.lost, GomuxError)
+        self.apps.streams.clear()
+        await other.whenClosed()
+        await app.lost
+
+    async def written(self, mux: MuxProtocol) -> None:
+        """
+        Wait until all has been made frames, so that each write is one.
+        """
+        if mux._reason is None:
+            await self.eventually(lambda: mux._scheduler.idle)
+
+    @row(44)
+    async def test_drop(self) -> None:
+        """
+        A frame that is dropped ends the mux at the next one.
+        """
+        for k in range(COUNT - 1):
+            await self.assertStopsAt(k, drop())
+
+    @row(44)
+    async def test_swap(self) -> None:
+        """
+        Frames that are swapped end the mux.
+        """
+        for k in range(COUNT - 1):
+            await self.assertStopsAt(k, swap())
+
+    @row(44)
+    async def test_flip(self) -> None:
+        """
+        Frames that are changed end the mux.
+        """
+        for k in range(COUNT):
+            await self.assertStopsAt(k, flip(8 * 40 + k))
+
+    @row(44)
+    async def test_replay(self) -> None:
+        """
+        A frame that comes a second time ends the mux.
+        """
+        for k in range(1, COUNT):
+            await self.assertStopsAt(
+                k, lambda way, frame: way.send(self.seen[-2] + frame.data)
+            )
+
+    @row(44)
+    async def test_replayAtOnce(self) -> None:
+        """
+        So does one that is repeated.
+        """
+        mux, other = await self.connect()
+        await self.established(mux, other)
+        self.toSubject.when(FIRST, duplicate())
+        await other.openStream(Apps(Quiet))
+        self.assertIsInstance(await mux.whenClosed(), AuthenticationFailed)
+
+    @row(44)
+    async def test_reflect(self) -> None:
+        """
+        One's own frame that comes back ends the mux.
+        """
+        mux, other = await self.connect()
+        await self.established(mux, other)
+        own: list[bytes] = []
+        self.fromSubject.when(
+            FIRST, lambda way, frame: (own.append(frame.data), way.send(frame.data))
+        )
+        await mux.openStream(Apps(Quiet))
+        await self.eventually(lambda: own)
+        self.toSubject.when(FIRST, lambda way, frame: way.send(own[0]))
+        await other.openStream(Apps(Quiet))
+        self.assertIsInstance(await mux.whenClosed(), AuthenticationFailed)
+
+    @row(44)
+    async def test_splice(self) -> None:
+        """
+        Frame k of another mux with the same peer in place of frame k ends the
+        mux.
+        """
+        taken: list[bytes] = []
+        mux, other = await self.connect()
+        await self.established(mux, other)
+        self.toSubject.when(FIRST, lambda way, frame: taken.append(frame.data))
+        await other.openStream(Apps(Quiet))
+        await self.eventually(lambda: taken)
+        mux, other = await self.connect()
+        await self.established(mux, other)
+        self.toSubject.when(FIRST, lambda way, frame: way.send(taken[0]))
+        await other.openStream(Apps(Quiet))
+        self.assertIsInstance(await mux.whenClosed(), AuthenticationFailed)
+
+    @row(45)
+    async def test_oldSalt(self) -> None:
+        """
+        With hellos from another time nothing is established.
+        """
+        old: list[bytes] = []
+
+        def record(way: Any, frame: WireFrame) -> None:
+            old.append(frame.data)
+            way.send(frame.data)
+
+        self.prepare = lambda: self.toSubject.when(0, record)  # type: ignore[method-assign]
+        await self.established(*await self.connect())
+        self.prepare = lambda: self.toSubject.when(  # type: ignore[method-assign]
+            0, lambda way, frame: way.send(old[0])
+        )
+        mux, other = await self.connect()
+        await self.eventually(lambda: mux._reason or other._reason)
+        self.assertFalse(mux.authenticated)
+        self.assertIsInstance(await other.whenClosed(), GomuxError)
+        self.assertIsInstance(
+            await mux.whenClosed(), (HandshakeFailed, AuthenticationFailed)
+        )
+
+    @row(45, 35)
+    async def test_saltThenSilence(self) -> None:
+        """
+        After a hello and nothing more the mux ends when its time is up.
+        """
+        self.prepare = lambda: self.toSubject.when(1, blackHole())  # type: ignore[method-assign]
+        mux, other = await self.connect(Limits(handshakeTimeout=0.3))
+        self.assertIsInstance(await mux.whenClosed(), HandshakeFailed)
+        self.assertFalse(mux.authenticated)
+
+    @row(34)
+    async def test_vanished(self) -> None:
+        """
+        A peer of which nothing comes is given up, by both sides.
+        """
+        mux, other = await self.connect(Limits(deadPeer=0.8, strictKeepalive=0.1))
+        await self.established(mux, other)
+        app: Any = await mux.openStream(Apps(Quiet))
+        self.toSubject.when(lambda frame: True, blackHole())
+        self.fromSubject.when(lambda frame: True, blackHole())
+        self.assertIsInstance(await mux.whenClosed(), PeerVanished)
+        self.assertIsInstance(await other.whenClosed(), PeerVanished)
+        self.assertIsInstance(await app.lost, PeerVanished)
+
+    @row(39)
+    async def test_late(self) -> None:
+        """
+        A peer of which nothing comes for less long than that is not.
+        """
+        mux, other = await self.connect(Limits(deadPeer=1.5, strictKeepalive=0.1))
+        await self.established(mux, other)
+        self.toSubject.when(lambda frame: frame.index % 8 == 7, delay(0.5))
+        app: Any = await other.openStream(Apps(Quiet))
+        for _ in range(20):
+            app.transport.write(b"x")
+            await self.written(other)
+        await self.eventually(
+            lambda: any(len(a.received) == 20 for a in self.apps.streams.values())
+        )
+        self.assertIsNone(mux._reason)
+
+    @row(47)
+    async def test_lastNonce(self) -> None:
+        """
+        When the nonces run out the mux is closed, and none is used twice.
+        """
+        mux, other = await self.connect()
+        await self.established(mux, other)
+        sealer = mux._scheduler._sealer
+        opener = other._gate.opener  # type: ignore[attr-defined]
+        sealer._next = opener._next = 2**64 - 3
+        app: Any = await mux.openStream(Apps(Quiet))
+        app.transport.write(b"last")
+        await self.written(mux)
+        if mux._reason is None:
+            app.transport.write(b"too much")
+        self.assertIsInstance(await mux.whenClosed(), NonceExhausted)
+        self.assertIsInstance(await other.whenClosed(), PeerClosedConnection)
+        self.assertIsInstance(await app.lost, NonceExhausted)
+
+    async def assertFrameEnds(self, fields: tuple[int, int, int], words: str) -> None:
+        """
+        Check that a genuine frame in its turn ends the mux.
+        """
+        mux, other = await self.connect()
+        await self.established(mux, other)
+        sealer: Sealer = other._scheduler._sealer  # type: ignore[assignment]
+        other.transport.write(b"".join(sealFrame(sealer, *fields)))
+        reason = await mux.whenClosed()
+        self.assertIsInstance(reason, ProtocolViolation)
+        self.assertIn(words, str(reason))
+
+    @row(20)
+    async def test_length(self) -> None:
+        """
+        A length in a frame that has none ends the mux.
+        """
+        for flag in (KEEPALIVE, OPEN, CLOSE_READ):
+            await self.assertFrameEnds((0, 7, flag), "length of 7")
+
+    @row(21)
+    async def test_unknownFlags(self) -> None:
+        """
+        Frames of no known kind end the mux.
+        """
+        for flag in (8, 2**32 - 1):
+            await self.assertFrameEnds((0, 0, flag), str(flag))
+
+    @row(27)
+    async def test_neverOpened(self) -> None:
+        """
+        Data for a stream that was never opened ends the mux.
+        """
+        await self.assertFrameEnds((1000, 0, DATA), "never opened")
+        await self.assertFrameEnds((1001, 0, DATA), "never opened")
+
+
+class StrictAsClient(StrictAsServer):
+    """
+    The same, seen by the client.
+    """
+
+    pairing = CLIENT
+
+    def order(self, client: MuxProtocol, server: MuxProtocol) -> Any:
+        return client, server
+
+    @property
+    def toSubject(self) -> Any:
+        return self.proxy.toClient
+
+    @property
+    def fromSubject(self) -> Any:
+        return self.proxy.toServer
