@@ -28,7 +28,7 @@ from gomux._mux.gated import NamedMuxProtocol, StrictMuxProtocol
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol, startFactory
-from gomux._mux.stream import logPrefixOf
+from gomux._mux.receiver import logPrefixOf
 from gomux._wire.keyring import Keyring
 from gomux._wire.strict import Salts, processSalts
 from gomux.error import KeyRevoked

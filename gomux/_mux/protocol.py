@@ -64,6 +64,9 @@ if TYPE_CHECKING:
     from gomux._carrier.accept import AcceptPace
     from gomux._carrier.busypoll import BusyPoll
     from gomux._carrier.turns import Turns
+    from gomux._mux.life import StreamLife
+    from gomux._mux.receiver import Receiver
+    from gomux._mux.sender import Sender
     from gomux._wire.keyring import Keyring
     from gomux._wire.strict import Salts
     from gomux.interfaces import IStreamFactory
@@ -602,11 +605,11 @@ class MuxProtocol(Protocol):
             scheduler.expectsPump = False
         scheduler.pump()
 
-    def activate(self, stream: Stream, fresh: bool) -> None:
+    def activate(self, sender: Sender, fresh: bool) -> None:
         """
-        The stream may have become able to send.
+        The sender of a stream may have become able to send.
         """
-        self._scheduler.activate(stream, fresh)
+        self._scheduler.activate(sender, fresh)
 
     def sendControl(self, streamID: int, flag: int) -> None:
         """
@@ -614,32 +617,31 @@ class MuxProtocol(Protocol):
         """
         self._scheduler.control(streamID, flag)
 
-    def consumed(self, stream: Stream, size: int) -> None:
+    def consumed(self, receiver: Receiver, size: int) -> None:
         """
         The application has had some of a stream's input: give credit for it
         when it is worth a frame.
         """
-        window = stream.receiveWindow
-        assert window is not None, "there was input"
+        window = receiver.window
         growth = self._growth
         if growth.served is not window:
             growth.served = window
             growth.changes += 1
         credit = window.consumed(size)
-        if credit and stream.streamID in self._streams:
+        if credit and receiver.streamID in self._streams:
             # Without it soon, the peer must wait for us.
             available = window.available - credit
             isShort = available * 2 <= window.size and not window.kept
             credit += window.grow(credit, self._clock.seconds(), growth)
-            self._scheduler.credit(stream.streamID, credit, isShort)
+            self._scheduler.credit(receiver.streamID, credit, isShort)
 
-    def streamEnded(self, stream: Stream) -> None:
+    def streamEnded(self, stream: StreamLife) -> None:
         """
         Nothing is sent or received for a stream any more.
         """
         del self._streams[stream.streamID]
-        if stream.receiveWindow is not None:
-            stream.receiveWindow.release(self._growth)
+        if stream.receiver is not None:
+            stream.receiver.window.release(self._growth)
         self._scheduler.forget(stream.streamID)
         if self._closing:
             self._finishClosing()
@@ -648,7 +650,7 @@ class MuxProtocol(Protocol):
             if not self._streams:
                 self.factory.muxIdle(self)
 
-    def streamLost(self, stream: Stream) -> None:
+    def streamLost(self, stream: StreamLife) -> None:
         """
         A stream's protocol is done.
         """

@@ -230,7 +230,7 @@ class Peers(RuleBasedStateMachine):
     @rule(number=st.integers(0, 30))
     def produce(self, number: int) -> None:
         end = self.end(number)
-        if not end.producer.calls and end.transport._producer is None:
+        if not end.producer.calls and end.transport.producer is None:
             end.transport.registerProducer(end.producer, True)
 
     @precondition(lambda self: self.near)
@@ -323,8 +323,7 @@ class Peers(RuleBasedStateMachine):
             for stream in mux._streams.values():
                 window = stream.receiveWindow or ReceiveWindow()
                 grown += window.size - 131072
-                unread = sum(map(len, stream._unread or ()))
-                assert window.available + unread + window.held == window.size
+                assert window.available + stream.unread + window.held == window.size
                 assert window.held < 65536
             assert grown + mux._growth.available == 200000
 

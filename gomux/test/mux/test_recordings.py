@@ -182,7 +182,7 @@ class Replay:
 
     @ivar frames: what the live mux sent.
     @ivar streams: the live mux's streams' protocols by ID.
-    @ivar forgotten: the credit that was due when a stream ended, by its ID.
+    @ivar kept: the credit that was held back or due when a stream ended, by its ID.
     """
 
     def __init__(self, recorded: Session, live: str) -> None:
@@ -198,7 +198,7 @@ class Replay:
                 recorded.psk, isClient, self.factory, clock=clock, greet=False
             ),
         )
-        self.forgotten: dict[int, int] = {}
+        self.kept: dict[int, int] = {}
         self.scheduler = rig.mux._scheduler
         self.scheduler.forget = self.forget  # type: ignore[method-assign]
         for writer, data in recorded.writes:
@@ -210,8 +210,15 @@ class Replay:
                 rig.sendRaw(data)
         self.frames = [(i, n, flag, what) for i, flag, n, what in rig.peer.take()]
 
+    def held(self, streamID: int) -> int:
+        """
+        @return: how much credit a stream that has not ended holds back.
+        """
+        return (self.streams[streamID].stream.receiveWindow or ReceiveWindow()).held
+
     def forget(self, streamID: int) -> None:
-        self.forgotten[streamID] = self.scheduler._credits.get(streamID, 0)
+        due = self.scheduler._credits.get(streamID, 0)
+        self.kept[streamID] = self.held(streamID) + due
         Scheduler.forget(self.scheduler, streamID)
 
     def made(self, recorder: Recorder) -> None:
@@ -317,8 +324,9 @@ class ReplayTests(SynchronousTestCase):
             received = len(replay.streams[streamID].received)
             self.assertLessEqual(given, received, recorded.name)
             self.assertLess(old.get(streamID, 0) - given, 65536, recorded.name)
-            window = replay.streams[streamID].stream.receiveWindow or ReceiveWindow()
-            kept = window.held + replay.forgotten.get(streamID, 0)
+            kept = replay.kept.get(streamID)
+            if kept is None:
+                kept = replay.held(streamID)
             self.assertEqual(given + kept, received, recorded.name)
         for _, length, flag, _ in replay.frames:
             if flag == Flag.WINDOW_UPDATE:

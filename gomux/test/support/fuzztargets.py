@@ -22,6 +22,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
 from gomux import Limits, MuxFactory
+from gomux._mux.sender import SendState
 from gomux._mux.stream import Stream
 from gomux._wire.crypto import TAG_SIZE, Opener, deriveKey
 from gomux._wire.frame import (
@@ -171,13 +172,16 @@ class Application(Recorder):
         self.producers: list[PushProducer | PullProducer] = []
 
     def write(self, data: bytes) -> None:
-        if self.stream._acceptsOutput():
+        sender = self.stream.sender or self.stream.makeSender()
+        if sender.state is SendState.OPEN or (
+            sender.state is SendState.FINISHING and sender.producer is not None
+        ):
             self.written += data
         self.stream.write(data)
 
     @property
     def paused(self) -> bool:
-        return self.stream._paused and self.stream.connected
+        return self.stream.paused and self.stream.connected
 
     def unregisterProducer(self) -> None:
         self.stream.unregisterProducer()
@@ -480,7 +484,7 @@ class Script:
 
     def produce(self, p: int) -> None:
         application = self.application(p >> 1)
-        if application is None or application.stream._producer is not None:
+        if application is None or application.stream.producer is not None:
             return
         producer: PushProducer | PullProducer
         if p & 1:
@@ -628,7 +632,7 @@ class Script:
         Windows and buffers of a stream, which is not at its end.
         """
         window = stream.receiveWindow or ReceiveWindow()
-        unread = sum(map(len, stream._unread or ()))
+        unread = stream.unread
         assert window.available >= 0
         assert 0 <= window.held <= MAX_HELD
         assert window.available + window.held + unread == window.size, (
