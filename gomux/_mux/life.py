@@ -6,9 +6,9 @@
 The life of a stream, from its start to its C{connectionLost}.
 
 A stream has two halves: a L{Sender} for the output and a L{Receiver} for the input,
-each with states of its own.  A half is made when it is first needed: a stream
-without one is open in that direction, and nothing was said there.  What concerns
-both halves, or the protocol, is decided here.
+each with states of its own.  A half is made when it is needed.  A stream without one
+is open in that direction: without a sender no output waits, and without a receiver
+no input has come.  What concerns both halves, or the protocol, is decided here.
 
 The life of the whole stream only moves forward:
 
@@ -44,10 +44,10 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from gomux._mux.receiver import Receiver, ReceiverMux, ReceiveState
+from gomux._mux.receiver import Receiver, ReceiverMux, ReceiveState, receiverFor
 from gomux._mux.sender import Sender, SenderMux, SendState
 from gomux._wire.frame import Flag
-from gomux._wire.window import INITIAL_WINDOW, ReceiveWindow
+from gomux._wire.window import INITIAL_WINDOW, ReceiveWindow, credited
 from gomux.error import (
     ConnectionClosed,
     PeerAbortedStream,
@@ -101,10 +101,12 @@ class StreamLife:
     @ivar streamID: the stream's ID on the wire.
     @ivar mux: the stream's mux, a L{MuxProtocol<gomux.MuxProtocol>}.
     @ivar protocol: what the stream is the transport of.
-    @ivar sender: the writing half; C{None} until it is needed.
+    @ivar sender: the writing half; C{None} while it has nothing to keep.
     @ivar receiver: the reading half; C{None} until it is needed.
+    @ivar sendWindow: how many bytes the peer lets the stream send.
     @ivar life: the L{LifeState}.
     @ivar paused: whether the application wants no input for now.
+    @ivar touched: whether anything was ever written to the stream.
     @ivar peerAborts: whether the peer has said that the end to come is an abort; for
         the mux to set.
     @ivar _reason: what C{connectionLost} will say; C{None} while the stream is live.
@@ -116,8 +118,10 @@ class StreamLife:
         "protocol",
         "sender",
         "receiver",
+        "sendWindow",
         "life",
         "paused",
+        "touched",
         "peerAborts",
         "_reason",
     )
@@ -130,27 +134,15 @@ class StreamLife:
         # Made when needed: a mux may have streams by the thousand.
         self.sender: Sender | None = None
         self.receiver: Receiver | None = None
+        self.sendWindow = INITIAL_WINDOW
         self.life = _LIVE
         self.paused = False
+        self.touched = False
         self.peerAborts = False
         self._reason: BaseException | None = None
 
     def __repr__(self) -> str:
         return f"<Stream {self.streamID} {self.life.name} of {self.mux!r}>"
-
-    @property
-    def touched(self) -> bool:
-        """
-        Whether anything was ever written to the stream.
-        """
-        return self.sender is not None and self.sender.touched
-
-    @property
-    def sendWindow(self) -> int:
-        """
-        How many bytes the peer lets the stream send.
-        """
-        return INITIAL_WINDOW if self.sender is None else self.sender.window
 
     @property
     def receiveWindow(self) -> ReceiveWindow | None:
@@ -183,7 +175,7 @@ class StreamLife:
 
         @return: the half; it is closed if the stream is.
         """
-        self.receiver = receiver = Receiver(self)
+        self.receiver = receiver = receiverFor(self)
         if self.life is not _LIVE:
             receiver.close()
         return receiver
@@ -213,10 +205,7 @@ class StreamLife:
 
         @raise ProtocolViolation: if that is more than its window.
         """
-        receiver = self.receiver
-        if receiver is None:
-            receiver = self.makeReceiver()
-        receiver.received(payload)
+        (self.receiver or self.makeReceiver()).received(payload)
 
     def frameCredit(self, size: int) -> None:
         """
@@ -224,10 +213,9 @@ class StreamLife:
 
         @raise ProtocolViolation: if it makes the window too large.
         """
-        sender = self.sender
-        if sender is None:
-            sender = self.makeSender()
-        sender.addCredit(size)
+        self.sendWindow = credited(self.sendWindow, size)
+        if self.sender is not None:
+            self.sender.windowGrew()
 
     def frameCloseRead(self) -> None:
         """

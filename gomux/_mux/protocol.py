@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from gomux._carrier.busypoll import BusyPoll
     from gomux._carrier.turns import Turns
     from gomux._mux.life import StreamLife
-    from gomux._mux.receiver import Receiver
+    from gomux._mux.receiver import ReceiverStream
     from gomux._mux.sender import Sender
     from gomux._wire.keyring import Keyring
     from gomux._wire.strict import Salts
@@ -617,23 +617,24 @@ class MuxProtocol(Protocol):
         """
         self._scheduler.control(streamID, flag)
 
-    def consumed(self, receiver: Receiver, size: int) -> None:
+    def consumed(self, stream: ReceiverStream, size: int) -> None:
         """
         The application has had some of a stream's input: give credit for it
         when it is worth a frame.
         """
-        window = receiver.window
+        assert stream.receiver is not None, "there was input"
+        window = stream.receiver.window
         growth = self._growth
         if growth.served is not window:
             growth.served = window
             growth.changes += 1
         credit = window.consumed(size)
-        if credit and receiver.streamID in self._streams:
+        if credit and stream.streamID in self._streams:
             # Without it soon, the peer must wait for us.
             available = window.available - credit
             isShort = available * 2 <= window.size and not window.kept
             credit += window.grow(credit, self._clock.seconds(), growth)
-            self._scheduler.credit(receiver.streamID, credit, isShort)
+            self._scheduler.credit(stream.streamID, credit, isShort)
 
     def streamEnded(self, stream: StreamLife) -> None:
         """

@@ -83,9 +83,9 @@ class ReceiverMux(Protocol):
         Call a function from the reactor, as soon as it can.
         """
 
-    def consumed(self, receiver: Receiver, size: int) -> None:
+    def consumed(self, stream: ReceiverStream, size: int) -> None:
         """
-        The application has taken some of the input, or never will.
+        The application has taken some of the stream's input, or never will.
         """
 
 
@@ -94,10 +94,12 @@ class ReceiverStream(Protocol):
     What a receiver needs of its stream.
 
     @ivar paused: whether the application has paused the stream.
+    @ivar receiver: the receiver.
     """
 
     streamID: int
     paused: bool
+    receiver: Receiver | None
 
     @property
     def protocol(self) -> IProtocol:
@@ -131,7 +133,6 @@ class Receiver:
     """
     The reading half of one stream: its receive window and its input.
 
-    @ivar streamID: the ID of the stream; for the mux.
     @ivar state: the L{ReceiveState}.
     @ivar window: what the peer may send.
     @ivar waiting: the input that waits, in order; C{None} while the next input can be
@@ -139,30 +140,16 @@ class Receiver:
     @ivar _stream: the stream that this is a half of.
     @ivar _delivering: whether a call that delivers the input that waits is due or
         under way.
-    @ivar _ownContext: whether what the protocol logs gets a log context with its own
-        prefix.  A protocol that is called by the name of its class gets none: to
-        make one for each piece of data takes a microsecond.
     """
 
-    __slots__ = (
-        "streamID",
-        "state",
-        "window",
-        "waiting",
-        "_stream",
-        "_delivering",
-        "_ownContext",
-    )
+    __slots__ = ("state", "window", "waiting", "_stream", "_delivering")
 
     def __init__(self, stream: ReceiverStream) -> None:
-        self.streamID = stream.streamID
         self.state = _OPEN
         self.window = ReceiveWindow()
         self.waiting: list[bytes] | None = None
         self._stream = stream
         self._delivering = False
-        prefix = getattr(type(stream.protocol), "logPrefix", TwistedProtocol.logPrefix)
-        self._ownContext = prefix is not TwistedProtocol.logPrefix
 
     def received(self, payload: bytes) -> None:
         """
@@ -188,20 +175,16 @@ class Receiver:
         if self.state is _ENDING or self.state is _ENDED:
             self._stream.abortWith(ProtocolViolation("data came after CloseRead"))
         else:
-            self._stream.mux.consumed(self, size)
+            self._stream.mux.consumed(self._stream, size)
 
     def _deliver(self, payload: bytes) -> None:
         stream = self._stream
         try:
-            if self._ownContext:
-                context = {"system": logPrefixOf(stream.protocol)}
-                callWithContext(context, stream.protocol.dataReceived, payload)
-            else:
-                stream.protocol.dataReceived(payload)
+            stream.protocol.dataReceived(payload)
         except Exception:
             stream.applicationFailed()
         else:
-            stream.mux.consumed(self, len(payload))
+            stream.mux.consumed(stream, len(payload))
 
     def _keep(self, payload: bytes) -> None:
         """
@@ -277,4 +260,28 @@ class Receiver:
         """
         waiting, self.waiting = self.waiting, None
         if waiting:
-            self._stream.mux.consumed(self, sum(map(len, waiting)))
+            self._stream.mux.consumed(self._stream, sum(map(len, waiting)))
+
+
+class PrefixedReceiver(Receiver):
+    """
+    A receiver that delivers each piece of data in a log context with the prefix of
+    the protocol.
+    """
+
+    __slots__ = ()
+
+    def _deliver(self, payload: bytes) -> None:
+        context = {"system": logPrefixOf(self._stream.protocol)}
+        callWithContext(context, super()._deliver, payload)
+
+
+def receiverFor(stream: ReceiverStream) -> Receiver:
+    """
+    Make the receiver of a stream.  The log calls most protocols by the name of their
+    class.  They get no log context: to make one for each piece of data takes a
+    microsecond.
+    """
+    prefix = getattr(type(stream.protocol), "logPrefix", TwistedProtocol.logPrefix)
+    isPlain = prefix is TwistedProtocol.logPrefix
+    return Receiver(stream) if isPlain else PrefixedReceiver(stream)

@@ -10,6 +10,12 @@ scheduler takes no more than the peer has given window for.  What the applicatio
 writes above L{HIGH_WATER} pauses its producer, and the producer is resumed when
 no more than L{LOW_WATER} is left.
 
+A stream has a sender while there is something to keep: output, a producer, or the end
+of the writing half.  When the last output has been sent on a stream that is open
+and has no producer, the sender takes itself off the stream, and the next write makes
+a new one.  So a stream costs little while it is quiet.  The send window outlives
+the sender, and belongs to the stream.
+
 The state of a sender only moves forward:
 
   - C{OPEN}: the application may write.
@@ -40,8 +46,6 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
-
-from gomux._wire.window import INITIAL_WINDOW, credited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,9 +109,16 @@ class SenderMux(Protocol):
 class SenderStream(Protocol):
     """
     What a sender needs of its stream.
+
+    @ivar sendWindow: how many bytes the peer lets the stream send.
+    @ivar touched: whether anything was ever written to the stream.
+    @ivar sender: the sender.
     """
 
     streamID: int
+    sendWindow: int
+    touched: bool
+    sender: Sender | None
 
     @property
     def mux(self) -> SenderMux:
@@ -128,7 +139,7 @@ class SenderStream(Protocol):
 
 class Sender:
     """
-    The writing half of one stream: its output, its send window and its producer.
+    The writing half of one stream: its output and its producer.
 
     Output is written in pieces of one size and taken in pieces of another.  It is
     copied only where a piece that is taken is made of several that were written.
@@ -137,9 +148,7 @@ class Sender:
     @ivar queued: whether the scheduler has the sender in a queue; for the scheduler
         alone to set.
     @ivar state: the L{SendState}.
-    @ivar window: how many bytes the peer lets the stream send.
     @ivar unsent: how many bytes of output wait.
-    @ivar touched: whether the application has ever written anything.
     @ivar _stream: the stream that this is a half of.
     @ivar _pieces: the output that waits, as it was written; C{None} while there is
         none, because an empty C{deque} takes as much memory as ten streams.
@@ -152,9 +161,7 @@ class Sender:
         "streamID",
         "queued",
         "state",
-        "window",
         "unsent",
-        "touched",
         "_stream",
         "_pieces",
         "_offset",
@@ -166,9 +173,7 @@ class Sender:
         self.streamID = stream.streamID
         self.queued = False
         self.state = _OPEN
-        self.window = INITIAL_WINDOW
         self.unsent = 0
-        self.touched = False
         self._stream = stream
         self._pieces: deque[bytes] | None = None
         self._offset = 0
@@ -198,7 +203,7 @@ class Sender:
         fresh = pieces is None
         if pieces is None:
             pieces = self._pieces = deque()
-            self.touched = True
+            self._stream.touched = True
         pieces.append(data)
         self.unsent += len(data)
         if self.unsent > HIGH_WATER:
@@ -240,13 +245,10 @@ class Sender:
             except Exception:
                 _log.failure("a producer's stopProducing failed")
 
-    def addCredit(self, size: int) -> None:
+    def windowGrew(self) -> None:
         """
-        The peer gives credit.
-
-        @raise ProtocolViolation: if it makes the window too large.
+        The peer has given credit: go on with the output that waits for it.
         """
-        self.window = credited(self.window, size)
         if self.unsent and not self.queued:
             self._stream.mux.activate(self, False)
 
@@ -328,7 +330,7 @@ class Sender:
             them; 0 if the window has room neither for all nor for enough of them.
         """
         size = self.unsent
-        window = self.window
+        window = self._stream.sendWindow
         if size <= window:
             return size
         return window if window >= SMALLEST_FRAME else 0
@@ -338,7 +340,7 @@ class Sender:
         @param size: at least 1, and no more than is L{sendable}.
         @return: so many bytes from the start of the output, taken out of the window.
         """
-        self.window -= size
+        self._stream.sendWindow -= size
         self.unsent -= size
         pieces = self._pieces
         assert pieces is not None, "there is output"
@@ -368,10 +370,13 @@ class Sender:
         that.
         """
         unsent = self.unsent
-        if not unsent:
-            self._pieces = None
         if self._flow is not _NONE:
+            if not unsent:
+                self._pieces = None
             if unsent <= LOW_WATER:
                 self._resumeProducer()
-        elif self.state is _FINISHING:
-            self._closeIfFinished()
+        elif not unsent:
+            if self.state is _OPEN:
+                self._stream.sender = None
+            else:
+                self._closeIfFinished()

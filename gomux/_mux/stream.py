@@ -149,10 +149,7 @@ class Stream(StreamLife):
                 raise TypeError("Data must be bytes")
             data = bytes(data)
         if data:
-            sender = self.sender
-            if sender is None:
-                sender = self.makeSender()
-            sender.write(data)
+            (self.sender or self.makeSender()).write(data)
 
     def writeAtOnce(self, data: bytes) -> None:
         """

@@ -43,7 +43,7 @@ class ReceivingStream:
         self.events: list[object] = []
         self.soon: list[Callable[[], None]] = []
         self.protocol = Reader(self.events)
-        self.receiver = Receiver(self)
+        self.receiver: Receiver | None = Receiver(self)
 
     @property
     def mux(self) -> ReceivingStream:
@@ -52,7 +52,7 @@ class ReceivingStream:
     def callSoon(self, function: Callable[[], None]) -> None:
         self.soon.append(function)
 
-    def consumed(self, receiver: Receiver, size: int) -> None:
+    def consumed(self, stream: object, size: int) -> None:
         self.events.append(size)
 
     def inputEnded(self) -> None:
@@ -66,6 +66,7 @@ class ReceivingStream:
 
     def resume(self) -> None:
         self.paused = False
+        assert self.receiver is not None
         self.receiver.resume()
 
     def runSoon(self) -> None:
@@ -81,6 +82,7 @@ class ReceiverTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.stream = ReceivingStream()
+        assert self.stream.receiver is not None
         self.receiver = self.stream.receiver
         self.events = self.stream.events
 

@@ -28,12 +28,13 @@ from gomux._carrier import transport as _carrier
 from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.direct import DirectTransport
 from gomux._carrier.turns import DONE
+from gomux._mux import life as _life
 from gomux._mux import scheduler as _scheduler
 from gomux._mux.protocol import MuxProtocol
-from gomux._mux.receiver import Receiver
+from gomux._mux.receiver import PrefixedReceiver
 from gomux._mux.scheduler import Scheduler, SendingStream
-from gomux._mux.sender import Sender
-from gomux._mux.stream import Stream, StreamMux
+from gomux._mux.sender import Sender, SendState
+from gomux._mux.stream import Stream
 from gomux._wire import crypto as _crypto
 from gomux._wire.crypto import NONCE_SIZE, Opener, Sealer, SequencedOpener
 from gomux._wire.frame import HEADER_SIZE, Frame, FrameParser, _sealedSize, unpackFields
@@ -46,10 +47,9 @@ VARIABLE = "GOMUX_PLAIN"
 # The package's own, for what is not replaced.
 _activate = Scheduler.activate
 _credit = Scheduler.credit
-_deliver = Receiver._deliver
 _makeSequencedOpener = SequencedOpener.__init__
-_makeStream = Stream.__init__
 _open = Opener.open
+_outputTaken = Sender.outputTaken
 _seal = Sealer.seal
 _sealLast = Sealer.sealLast
 
@@ -163,24 +163,19 @@ def takeCopy(self: Sender, size: int) -> bytes:
     waiting = b"".join(self._pieces or ())
     self._pieces = deque([waiting[size:]])
     self.unsent -= size
-    self.window -= size
+    self._stream.sendWindow -= size
     return bytes(bytearray(waiting[:size]))
 
 
-# Streams
-
-
-def makeWholeStream(self: Stream, mux: StreamMux, streamID: int) -> None:
-    _makeStream(self, mux, streamID)
-    self.makeSender()
+def keepSender(self: Sender) -> None:
+    stream = self._stream
+    _outputTaken(self)
+    if stream.sender is None and self.state is SendState.OPEN:
+        stream.sender = self
+        self._pieces = None
 
 
 # Input
-
-
-def deliverInContext(self: Receiver, payload: bytes) -> None:
-    self._ownContext = True
-    _deliver(self, payload)
 
 
 def takeRest(self: Conn, size: int) -> bytes:
@@ -286,13 +281,13 @@ PATHS: dict[str, tuple[str, tuple[tuple[object, str, object], ...]]] = {
         "sealing output where the application left it",
         ((Sender, "takeOutput", takeCopy),),
     ),
-    "lateSenders": (
-        "making a sender when a stream first needs one",
-        ((Stream, "__init__", makeWholeStream),),
+    "shortSenders": (
+        "keeping a sender only while it has something to keep",
+        ((Sender, "outputTaken", keepSender),),
     ),
     "sparedContext": (
         "no log context for protocols that have no prefix of their own",
-        ((Receiver, "_deliver", deliverInContext),),
+        ((_life, "receiverFor", PrefixedReceiver),),
     ),
     "restsInPlace": (
         "reading from the rest of a frame where it is",
