@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService, Service
@@ -49,10 +48,18 @@ _log = Logger()
 REPEAT_LOG = 60.0
 
 
-class CannotListen(Exception):
+class CannotListen(SystemExit, Exception):
     """
     A service cannot listen where it is told to.
+
+    It is a L{SystemExit}, so that the process ends with C{code} as its last words, and
+    without a traceback.  It is an L{Exception} too, so that C{twistd} removes its pid
+    file, and has a daemon tell the process that started it.
     """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.code = f"error: {reason}"
 
 
 class ListeningService(Service):
@@ -94,7 +101,6 @@ class ListeningService(Service):
         starting = False
         if failures:
             reason = failures[0].getErrorMessage()
-            _withoutTraceback(CannotListen)
             raise CannotListen(f"{self.name}: {reason}") from None
 
     def _listens(self, port: IListeningPort) -> None:
@@ -139,25 +145,6 @@ class ListeningService(Service):
         if port is None:
             return succeed(None)
         return port.stopListening() or succeed(None)
-
-
-def _withoutTraceback(kind: type[Exception]) -> None:
-    """
-    Have the interpreter say only the message if it ends by such an exception.
-    """
-    previous = sys.excepthook
-
-    def hook(
-        raised: type[BaseException],
-        value: BaseException,
-        traceback: TracebackType | None,
-    ) -> None:
-        if issubclass(raised, kind):
-            print(f"error: {value}", file=sys.__stderr__)
-        else:
-            previous(raised, value, traceback)
-
-    sys.excepthook = hook
 
 
 class ServiceDialler(Dialler):
