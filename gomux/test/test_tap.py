@@ -23,7 +23,7 @@ from zope.interface.verify import verifyObject
 from gomux import Limits, MuxFactory
 from gomux.status._page import PageFactory
 from gomux.tap import ENVIRONMENT, Options, makeService
-from gomux.test.tunnel.test_tunnel import Lines
+from gomux.test.support.logs import Lines
 from gomux.tunnel import Tunnel, TunnelLimits
 from gomux.tunnel._service import Connector, Dialler, ListeningService, TunnelService
 

@@ -35,7 +35,7 @@ from gomux.limits import Limits
 from gomux.session import Listener, Session
 from gomux.session._conn import Conn
 from gomux.session._session import _Streams
-from gomux.test.session.test_conn import LARGE, SessionPair
+from gomux.test.support.sessionpair import LARGE, SessionPair
 from gomux.testing import PSK
 
 # It is what the platform has, and mypy knows only the module.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Callable
-from pathlib import Path
 from struct import Struct
 from typing import Any
 
@@ -45,10 +44,9 @@ from gomux.test.support.helpers import (
     Recorder,
     Rig,
 )
+from gomux.test.support.recordings import VECTORS
 from gomux.test.support.strictrig import StrictRig
 from gomux.testing import PSK
-
-VECTORS = Path(__file__).parent.parent / "vectors"
 
 #: The pre-shared key of the recordings of the reference.
 RECORDED = "test"

@@ -33,7 +33,7 @@ from gomux import MuxFactory, MuxProtocol
 from gomux._mux.pool import MuxPool
 from gomux.error import OpenStreamError
 from gomux.test.support.helpers import Recorders
-from gomux.test.tunnel.test_tunnel import Lines
+from gomux.test.support.logs import Lines
 from gomux.testing import PSK, MuxPair
 from gomux.testing._memory import connect
 from gomux.tunnel import Tunnel, TunnelLimits, forward
