@@ -61,7 +61,7 @@ def writeInventory(root: Path) -> Path:
     @return: where it is.
     """
     names: set[str] = set()
-    for pattern in ("gomux/*.py", "docs/**/*.rst", "docs/**/*.py"):
+    for pattern in ("gomux/**/*.py", "docs/**/*.rst", "docs/**/*.py"):
         for path in root.glob(pattern):
             names |= namesIn(path.read_text())
     lines = filter(None, map(entry, sorted(names)))

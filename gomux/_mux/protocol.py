@@ -667,7 +667,11 @@ class MuxProtocol(Protocol):
         """
         soon, self._soon = self._soon, []
         for function in soon:
-            function()
+            try:
+                function()
+            except Exception:
+                # The other streams' calls must not be lost with this one.
+                _log.failure("a call for the next turn of {mux} failed", mux=self)
         self._soonCall = None
         if self._soon:
             self._wake()

@@ -505,7 +505,10 @@ class Stream:
             and not self._producerPaused
         ):
             self._producerPaused = True
-            self._producer.pauseProducing()
+            try:
+                self._producer.pauseProducing()
+            except Exception:
+                self._applicationFailed()
 
     def unregisterProducer(self) -> None:
         """
@@ -845,10 +848,10 @@ class Stream:
 
         @return: whether it is.
         """
-        half = IHalfCloseableProtocol(self.protocol, None)
-        if half is None:
-            return False
         try:
+            half = IHalfCloseableProtocol(self.protocol, None)
+            if half is None:
+                return False
             getattr(half, method)()
         except Exception:
             self._applicationFailed()

@@ -8,22 +8,10 @@ mux.  The C{gomux:} endpoint strings are parsed here too.
 This room may import L{gomux._mux} and what lies below it, but not L{gomux.session}.
 """
 
-from gomux._mux.link import retryPolicy
-from gomux.endpoints._endpoints import (
-    MuxClientEndpoint,
-    MuxPort,
-    MuxServerEndpoint,
-    StreamClientEndpoint,
-    StreamPort,
-    StreamServerEndpoint,
-)
-
-__all__ = [
-    "MuxClientEndpoint",
-    "MuxPort",
-    "MuxServerEndpoint",
-    "StreamClientEndpoint",
-    "StreamPort",
-    "StreamServerEndpoint",
-    "retryPolicy",
-]
+from gomux._mux.link import retryPolicy as retryPolicy
+from gomux.endpoints._endpoints import MuxClientEndpoint as MuxClientEndpoint
+from gomux.endpoints._endpoints import MuxPort as MuxPort
+from gomux.endpoints._endpoints import MuxServerEndpoint as MuxServerEndpoint
+from gomux.endpoints._endpoints import StreamClientEndpoint as StreamClientEndpoint
+from gomux.endpoints._endpoints import StreamPort as StreamPort
+from gomux.endpoints._endpoints import StreamServerEndpoint as StreamServerEndpoint

@@ -284,7 +284,8 @@ class StreamServerEndpoint:
         Serve the streams that are opened from now on.
 
         @param protocolFactory: makes the protocol of each.
-        @return: a L{StreamPort}.  Fails with L{CannotListenError} if there is
+        @return: a L{StreamPort}.  Fails with L{CannotListenError
+            <twisted.internet.error.CannotListenError>} if there is
             a factory for these streams already.
         """
         if self._mux.streamFactory is not None:

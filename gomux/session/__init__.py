@@ -7,7 +7,6 @@ The shape of the Go package: sessions and streams whose calls return Deferreds t
 This room may import L{gomux._mux} and what lies below it, but not L{gomux.endpoints}.
 """
 
-from gomux.session._conn import Conn
-from gomux.session._session import Listener, Session
-
-__all__ = ["Conn", "Listener", "Session"]
+from gomux.session._conn import Conn as Conn
+from gomux.session._session import Listener as Listener
+from gomux.session._session import Session as Session

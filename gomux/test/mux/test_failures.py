@@ -4,15 +4,17 @@ Tests for L{gomux._mux.stream}: applications that fail.
 
 from __future__ import annotations
 
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire.frame import Flag
-from gomux.error import PeerClosedStream
+from gomux.error import PeerClosedStream, StreamClosed
 from gomux.test.support.helpers import (
     CLOSE_READ,
     CLOSE_STREAM,
     CLOSE_WRITE,
     HalfRecorder,
+    PushProducer,
     Recorder,
     Rig,
 )
@@ -23,6 +25,27 @@ def fail(recorder: Recorder) -> None:
     What an application does when it fails.
     """
     raise ZeroDivisionError
+
+
+class RaisingProducer(PushProducer):
+    """
+    A push producer that fails in C{pauseProducing}.
+    """
+
+    def pauseProducing(self) -> None:
+        super().pauseProducing()
+        raise ZeroDivisionError
+
+
+class Unadaptable(Recorder):
+    """
+    A protocol that fails when it is adapted to an interface.
+    """
+
+    def __conform__(self, interface: object) -> object:
+        if interface is IHalfCloseableProtocol:
+            raise ZeroDivisionError
+        return None
 
 
 class FailureTests(SynchronousTestCase):
@@ -128,3 +151,56 @@ class FailureTests(SynchronousTestCase):
         for recorder in recorders:
             self.assertEqual(recorder.events, ["made", "lost"])
         self.assertIsNotNone(rig.reason())
+
+    def test_pauseProducing(self) -> None:
+        """
+        In a producer's C{pauseProducing}, called from C{write}: the call returns, and
+        only that stream ends.
+        """
+        rig = Rig()
+        recorder = rig.opened()
+        recorder.stream.registerProducer(RaisingProducer(), True)
+        recorder.stream.write(bytes(200000))
+        self.check(rig, recorder)
+
+    def test_pauseProducingLater(self) -> None:
+        """
+        In a producer's C{pauseProducing}, called for a producer that was registered
+        while output waited: the calls that wait behind it are made all the same.
+        """
+        rig = Rig()
+        failing, other = rig.opened(), rig.opened()
+        failing.stream.write(bytes(200000))
+        failing.stream.registerProducer(RaisingProducer(), True)
+        other.stream.loseConnection()
+        rig.run()
+        self.assertIsInstance(other.reason, StreamClosed)
+        self.assertIn((2, Flag.CLOSE_STREAM, 0), rig.sent())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertIsInstance(failing.reason, ZeroDivisionError)
+        self.check_mux(rig)
+
+    def test_adapter(self) -> None:
+        """
+        In being asked whether it is half-closeable.
+        """
+        rig = Rig(Unadaptable)
+        recorder = rig.opened()
+        rig.send(*CLOSE_READ)
+        self.check(rig, recorder)
+
+    def test_callSoon(self) -> None:
+        """
+        A call that waits for the next turn and fails keeps no other from being made,
+        in that turn or in the next.
+        """
+        rig = Rig()
+        recorder = rig.opened()
+        rig.mux.callSoon(lambda: fail(recorder))
+        called: list[int] = []
+        rig.mux.callSoon(lambda: called.append(1))
+        rig.run()
+        rig.mux.callSoon(lambda: called.append(2))
+        rig.run()
+        self.assertEqual(called, [1, 2])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
