@@ -163,7 +163,7 @@ class LimitTests(SynchronousTestCase):
         for i in range(300):
             rig.send(2 * i, Flag.OPEN_STREAM)
             self.assertEqual(rig.mux.streamCount, i + 1)
-            self.assertTrue(rig.carrier._reading)
+            self.assertTrue(rig.carrier.reading)
             rig.clock.advance(0.001)
 
     def test_openThenGone(self) -> None:
@@ -211,10 +211,11 @@ class LimitTests(SynchronousTestCase):
             rig.send(0, Flag.KEEPALIVE)
             self.assertEqual(len(rig.clock.getDelayedCalls()) > before, awake)
 
-    def granted(self, limits: Limits, streams: int) -> list[int]:
+    def granted(self, limits: Limits, streams: int, ends: bool = False) -> list[int]:
         """
         Have the peer use windows up faster and faster.
 
+        @param ends: whether each stream ends before the next begins.
         @return: how much each stream's window has grown.
         """
         rig = Rig(limits=limits)
@@ -236,7 +237,11 @@ class LimitTests(SynchronousTestCase):
             self.assertEqual(window.size, 131072 + credit - received + window.held)
             grown.append(window.size - 131072)
             rig.streams.made[i].received.clear()
+            if ends:
+                rig.streams.made[i].stream.loseConnection()
+                rig.sent()
         self.assertIsNone(rig.reason())
+        rig.mux.checkInvariants()
         return grown
 
     def test_maxWindow(self) -> None:
@@ -258,13 +263,9 @@ class LimitTests(SynchronousTestCase):
         What a window has grown by is there for others once its stream has
         ended.
         """
-        rig = Rig()
-        window = openedWindow(rig)
-        window.size += 1000
-        rig.mux._growth.available -= 1000
-        rig.streams.made[0].stream.loseConnection()
-        rig.run()
-        self.assertEqual(rig.mux._growth.available, Limits().maxGrowth)
+        limits = Limits(maxWindow=500000, maxGrowth=500000 - 131072)
+        grown = self.granted(limits, 3, ends=True)
+        self.assertEqual(grown, [500000 - 131072] * 3)
 
     def test_maxRefusals(self) -> None:
         """

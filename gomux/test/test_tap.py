@@ -521,8 +521,9 @@ class ServiceTests(TapTestCase):
             factory.endRevoked = lambda names, who=name: told.append((who, names))
         path.setContent(then.encode())
         path.chmod(0o600)
-        assert service._reload is not None
-        service._reload()
+        reload = service._reload
+        assert reload is not None
+        reload()
         return told
 
     def test_endRevoked(self) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 from twisted.internet.task import Clock
@@ -147,20 +148,27 @@ class Replay:
             ),
         )
         self.forgotten: dict[int, int] = {}
-        self.scheduler = rig.mux._scheduler
-        self.scheduler.forget = self.forget  # type: ignore[method-assign]
-        for writer, data in recorded.writes:
-            if writer == live:
-                for frame in parse(recorded.psk, [data]):
-                    self.act(*frame)
-                rig.run()
-            else:
-                rig.sendRaw(data)
+        with patch.object(Scheduler, "forget", self.noting(Scheduler.forget)):
+            for writer, data in recorded.writes:
+                if writer == live:
+                    for frame in parse(recorded.psk, [data]):
+                        self.act(*frame)
+                    rig.run()
+                else:
+                    rig.sendRaw(data)
         self.frames = [(i, n, flag, what) for i, flag, n, what in rig.peer.take()]
 
-    def forget(self, streamID: int) -> None:
-        self.forgotten[streamID] = self.scheduler._credits.get(streamID, 0)
-        Scheduler.forget(self.scheduler, streamID)
+    def noting(
+        self, forget: Callable[[Scheduler, int], int]
+    ) -> Callable[[Scheduler, int], None]:
+        """
+        @return: what forgets the credit of a stream and notes how much that was.
+        """
+
+        def noted(scheduler: Scheduler, streamID: int) -> None:
+            self.forgotten[streamID] = forget(scheduler, streamID)
+
+        return noted
 
     def made(self, recorder: Recorder) -> None:
         self.streams[recorder.stream.streamID] = recorder

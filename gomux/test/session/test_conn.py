@@ -19,6 +19,7 @@ from zope.interface.verify import verifyObject
 from gomux._mux.address import StreamAddress
 from gomux._mux.factory import MuxFactory
 from gomux._mux.stream import HIGH_WATER
+from gomux._wire.frame import Flag
 from gomux._wire.window import INITIAL_WINDOW
 from gomux.error import (
     AuthenticationFailed,
@@ -266,10 +267,8 @@ class WriteTests(ConnTestCase):
         writing = self.fill(self.here)
         self.assertLessEqual(self.here.transport.unsent, HIGH_WATER + 65536)
         self.assertEqual(self.here.transport.sendWindow, 0)
-        unread = self.there.transport._unread
-        assert unread is not None
-        self.assertEqual(sum(map(len, unread)), INITIAL_WINDOW)
-        self.assertEqual(self.there._rest, b"")
+        self.assertEqual(self.there.transport.unread, INITIAL_WINDOW)
+        self.assertEqual(self.there.unread, INITIAL_WINDOW)
         self.assertEqual(self.readSome(self.there, len(LARGE)), LARGE)
         self.assertEqual(self.successResultOf(writing), len(LARGE))
 
@@ -279,12 +278,9 @@ class WriteTests(ConnTestCase):
         """
         self.fill(self.here)
         self.assertEqual(self.after(self.there.read(1)), LARGE[:1])
-        self.assertLessEqual(len(self.there._rest), 65536)
-        unread = self.there.transport._unread
-        assert unread is not None
-        self.assertLessEqual(
-            sum(map(len, unread)) + len(self.there._rest), INITIAL_WINDOW + 65536
-        )
+        unread = self.there.unread
+        self.assertLess(unread - self.there.transport.unread, 65536)
+        self.assertLess(unread, INITIAL_WINDOW + 65536)
 
     def test_otherStreams(self) -> None:
         """
@@ -461,10 +457,10 @@ class CloseTests(ConnTestCase):
         self.there.write(b"hello")
         self.there.close()
         self.flush()
-        self.assertIn(self.here, self.both.client._conns)
+        self.assertEqual(self.both.client.connCount, 1)
         self.here.close()
         self.error(self.here.read(), StreamClosed)
-        self.assertEqual(self.both.client._conns, {})
+        self.assertEqual(self.both.client.connCount, 0)
 
     def test_errorsApart(self) -> None:
         """
@@ -540,7 +536,7 @@ class HalfCloseTests(ConnTestCase):
         self.flush()
         self.here.closeRead()
         self.assertEqual(self.after(self.here.read()), b"")
-        self.assertEqual(self.both.client._conns, {})
+        self.assertEqual(self.both.client.connCount, 0)
 
     def test_both(self) -> None:
         """
@@ -554,8 +550,8 @@ class HalfCloseTests(ConnTestCase):
             self.error(conn.write(b"x"), WriteClosed)
         for mux in (self.both.pair.client, self.both.pair.server):
             self.assertEqual(mux.streamCount, 0)
-        self.assertEqual(self.both.client._conns, {})
-        self.assertEqual(self.both.server._conns, {})
+        self.assertEqual(self.both.client.connCount, 0)
+        self.assertEqual(self.both.server.connCount, 0)
 
     def test_eitherHalf(self) -> None:
         """
@@ -620,8 +616,9 @@ class MuxEndTests(ConnTestCase):
         Close the mux as the Go package does: without the streams.
         """
         server = self.both.pair.server
-        server._scheduler.control(0, 7)
-        server._scheduler.finish()
+        scheduler = server._scheduler
+        scheduler.control(0, Flag.CLOSE_MUX)
+        scheduler.finish()
         server.getCarrier().loseConnection()
 
     def test_goCloses(self) -> None:

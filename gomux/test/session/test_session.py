@@ -357,7 +357,7 @@ class TCPTests(TestCase):
         )
         await self.soon()
         for session in (client, server):
-            self.assertEqual(session._conns, {})
+            self.assertEqual(session.connCount, 0)
 
     async def test_addresses(self) -> None:
         """

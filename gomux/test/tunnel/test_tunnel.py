@@ -268,12 +268,15 @@ class TransferTests(SynchronousTestCase):
             select.select([accepted], [], [])
             # As the reactor does after EPOLLERR without EPOLLIN.
             connection.readConnectionLost(Failure(ConnectionDone()))
+            reactor.advance(0)
             self.rig.flush()
             ending = "lost" if resets else "readLost"
             self.assertEqual(self.rig.target.made[-1].events, ["made", ending])
             self.assertEqual(connection.disconnected, resets)
         self.assertIsInstance(self.rig.target.made[-1].reason, ConnectionLost)
         self.assertIn("non-clean", self.rig.logged[0])
+        told = [line for line in self.rig.logged if line.startswith("the forward")]
+        self.assertEqual(len(told), 1, "the transport's own end is told too")
 
     def test_targetResetsAnswer(self) -> None:
         """
