@@ -11,13 +11,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits
 from gomux._carrier.turns import DONE
+from gomux._mux.output import Output
 from gomux._mux.protocol import MuxProtocol
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.stream import Stream
 from gomux._wire.frame import Flag
 from gomux._wire.window import INITIAL_WINDOW, MAX_HELD, Growth, ReceiveWindow
 from gomux.error import ConnectionClosed
-from gomux.test.support.helpers import Rig
+from gomux.test.support.helpers import PushProducer, Rig
 
 
 class WindowTests(SynchronousTestCase):
@@ -143,6 +144,19 @@ class SchedulerTests(SynchronousTestCase):
         self.scheduler.credit(0, 0)
         self.assertNoticed()
 
+    def test_queued(self) -> None:
+        """
+        So is a queued stream that does not know that it is, open or not.
+        """
+        self.stream.write(b"x")
+        self.stream.queued = False
+        self.scheduler.activate(self.stream)
+        self.scheduler.checkInvariants(self.streams)
+        self.stream.queued = False
+        self.assertNoticed()
+        self.streams.clear()
+        self.assertNoticed()
+
     def test_stopped(self) -> None:
         """
         So is what waits after the end.
@@ -197,8 +211,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_output(self) -> None:
         """
-        So is output that is kept when the stream has ended, and the like of a stream
-        that has none.
+        So is output that is kept when the stream has ended, and memory for output where
+        there is none.
         """
         self.stream.write(bytes(INITIAL_WINDOW + 1))
         self.rig.run()
@@ -208,14 +222,22 @@ class StreamTests(SynchronousTestCase):
             self.stream.abortConnection()
             self.rig.run()
         self.assertNoticed()
+        self.stream = self.rig.opened().stream
+        with patch.object(self.stream, "_output", Output()):
+            self.assertNoticed()
 
     def test_producer(self) -> None:
         """
-        So is the state of a producer that is gone.
+        So is the state of a producer that is gone, and a producer after the end.
         """
         for name in ("_streaming", "_producerPaused"):
             with patch.object(self.stream, name, True):
                 self.assertNoticed()
+        with patch.object(self.stream, "_producer", PushProducer()):
+            self.stream.checkInvariants()
+        self.stream.abortConnection()
+        with patch.object(self.stream, "_producer", PushProducer()):
+            self.assertNoticed()
 
     def test_reason(self) -> None:
         """
@@ -353,6 +375,8 @@ class MuxTests(SynchronousTestCase):
         self.assertEqual((self.mux.streamCount, self.mux.protocolCount), (0, 1))
         self.mux.checkInvariants()
         with patch.object(self.mux, "_keepaliveCall", self.rig.clock.callLater(1, id)):
+            self.assertNoticed()
+        with patch.object(self.mux, "_streams", {self.theirs.streamID: self.theirs}):
             self.assertNoticed()
         self.theirs.resumeProducing()
         self.rig.run()
