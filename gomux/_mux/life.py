@@ -47,7 +47,7 @@ from twisted.python.failure import Failure
 from gomux._mux.receiver import Receiver, ReceiverMux, ReceiveState, receiverFor
 from gomux._mux.sender import Sender, SenderMux, SendState
 from gomux._wire.frame import Flag
-from gomux._wire.window import INITIAL_WINDOW, ReceiveWindow, credited
+from gomux._wire.window import INITIAL_WINDOW, WINDOW_END, ReceiveWindow, credited
 from gomux.error import (
     ConnectionClosed,
     PeerAbortedStream,
@@ -179,6 +179,26 @@ class StreamLife:
         if self.life is not _LIVE:
             receiver.close()
         return receiver
+
+    def checkInvariants(self) -> None:
+        """
+        See whether the bookkeeping of the stream is consistent.  For tests, between two
+        events of its mux.
+
+        @raise AssertionError: if it is not.
+        """
+        sender, receiver = self.sender, self.receiver
+        assert 0 <= self.sendWindow < WINDOW_END, self.sendWindow
+        assert (self.life is _LIVE) == (self._reason is None)
+        if sender is not None:
+            sender.checkInvariants()
+        if receiver is not None:
+            receiver.checkInvariants()
+        if self.life is _CLOSING:
+            assert sender is not None and sender.state is SendState.FINISHING
+            assert receiver is None or receiver.state is ReceiveState.CLOSED
+        elif self.life is not _LIVE and sender is not None:
+            assert sender.state is SendState.CLOSED and sender.producer is None
 
     # For the mux
 

@@ -253,6 +253,20 @@ class Receiver:
         self.state = _CLOSED
         self._drop()
 
+    def checkInvariants(self) -> None:
+        """
+        See whether the bookkeeping of the receiver is consistent.  For tests, between
+        two events of its mux.
+
+        @raise AssertionError: if it is not.
+        """
+        self.window.checkInvariants(sum(map(len, self.waiting or ())))
+        if self.waiting is not None:
+            assert self.state is _OPEN or self.state is _ENDING, "input for nobody"
+            assert self._stream.paused or self._delivering, "input that waits for ever"
+        else:
+            assert self.state is not _ENDING, "an end that nothing delays"
+
     def _drop(self) -> None:
         """
         Drop the input that waits, and give credit for it: this side's output may

@@ -228,6 +228,7 @@ class Sender:
             return
         if self._flow is _NONE or self._flow is _RUNNING:
             self.state = _CLOSED
+            self._pieces = None
             self._stream.outputFinished()
 
     def close(self) -> None:
@@ -251,6 +252,24 @@ class Sender:
         """
         if self.unsent and not self.queued:
             self._stream.mux.activate(self, False)
+
+    def checkInvariants(self) -> None:
+        """
+        See whether the bookkeeping of the sender is consistent.  For tests, between two
+        events of its mux.
+
+        @raise AssertionError: if it is not.
+        """
+        pieces = self._pieces
+        assert (pieces is None) == (not self.unsent), "memory for no output"
+        if pieces is not None:
+            assert self.unsent == sum(map(len, pieces)) - self._offset
+        assert (self._producer is None) == (self._flow is _NONE)
+        if self.state is _FINISHING:
+            assert self.unsent or self._flow is not _NONE, "an end that nothing delays"
+        elif self.state is _CLOSED:
+            assert not self.unsent, "output that cannot be sent"
+            assert self._flow is _NONE or self._flow is _RUNNING
 
     # The producer
 

@@ -161,12 +161,13 @@ class OutputTests(SenderTestCase):
 
     def test_atRestClosed(self) -> None:
         """
-        A sender that was closed stays.
+        A sender that was closed stays, and keeps no memory for output either.
         """
         self.sender.write(b"abc")
         self.sender.finish()
         self.stream.send(3)
         self.assertIs(self.stream.sender, self.sender)
+        self.assertIsNone(self.sender._pieces)
 
     def test_activates(self) -> None:
         """
