@@ -312,10 +312,10 @@ class LimitTests(SynchronousTestCase):
         rig = Rig()
         window = openedWindow(rig)
         window.size += 1000
-        rig.mux._growth.available -= 1000
+        rig.mux._growth.budget -= 1000
         rig.streams.made[0].stream.loseConnection()
         rig.run()
-        self.assertEqual(rig.mux._growth.available, Limits().maxGrowth)
+        self.assertEqual(rig.mux._growth.budget, Limits().maxGrowth)
 
     def test_maxRefusals(self) -> None:
         """

@@ -326,7 +326,7 @@ class Peers(RuleBasedStateMachine):
                 unread = sum(map(len, stream._unread or ()))
                 assert window.available + unread + window.held == window.size
                 assert window.held < 65536
-            assert grown + mux._growth.available == 200000
+            assert grown + mux._growth.budget == 200000
 
     def teardown(self) -> None:
         self.settle()
@@ -337,7 +337,7 @@ class Peers(RuleBasedStateMachine):
         for mux in self.muxes.values():
             assert not mux._streams and not mux._opened
             assert mux._peerStreams == 0
-            assert mux._growth.available == 200000
+            assert mux._growth.budget == 200000
         for end in (*self.near.values(), *self.far.values()):
             assert end.lost == 1
         reasons: list[Any] = []

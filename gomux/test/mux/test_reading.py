@@ -64,11 +64,10 @@ class ReadTests(SynchronousTestCase):
         windows depend on it.
         """
         self.rig.opened()
-        growth = self.rig.mux._growth
         changes = []
         for streamID in (0, 0, 2, 2, 0):
             self.rig.send(streamID, Flag.DATA, b"x")
-            changes.append(growth.changes)
+            changes.append(self.rig.mux._consumerChanges)
         self.assertEqual(changes, [1, 1, 2, 2, 3])
 
     def test_creditAfterEnd(self) -> None:

@@ -568,7 +568,7 @@ class Script:
         assert mux.streamCount == 0
         assert mux._peerStreams == 0, mux._peerStreams
         assert not mux._opened
-        assert mux._growth.available == self.limits.maxGrowth
+        assert mux._growth.budget == self.limits.maxGrowth
         assert not rig.factory.pool.muxes
         assert not rig.clock.getDelayedCalls(), rig.clock.getDelayedCalls()
         for application in self.applications.made:
@@ -612,8 +612,8 @@ class Script:
             self.checkStream(stream)
             if stream.receiveWindow is not None:
                 grown += stream.receiveWindow.size - INITIAL_WINDOW
-        assert grown + mux._growth.available == limits.maxGrowth
-        assert mux._growth.available >= 0
+        assert grown + mux._growth.budget == limits.maxGrowth
+        assert mux._growth.budget >= 0
         assert 0 <= mux._peerStreams <= limits.maxStreams
         scheduler = mux._scheduler
         assert len(scheduler._refusals) <= limits.maxRefusals
