@@ -154,7 +154,7 @@ class FileTests(SynchronousTestCase):
         """
         What is wrong is said with the line it is in, and nothing of that line.
         """
-        nothing = "has no line that counts, so no pre-shared key"
+        nothing = "has no pre-shared key"
         self.refused("", nothing)
         self.refused("\n# secret\n \n", nothing)
         self.refused("[keyring]\n", nothing)

@@ -245,7 +245,7 @@ class HandshakeTests(SynchronousTestCase):
         server = self.make(False, context=b"another")
         serverHello, confirmation = take(server, self.client.takeOutput())
         take(self.client, serverHello)
-        self.refused(self.client, confirmation, "its context")
+        self.refused(self.client, confirmation, "the peer has another context")
 
     def test_confirmationForm(self) -> None:
         """
@@ -260,7 +260,7 @@ class HandshakeTests(SynchronousTestCase):
             serverHello, confirmation = take(server, client.takeOutput())
             take(client, serverHello)
             frame = seal(streamID, length, flag, confirmation[12:28])
-            self.refused(client, frame, "no Keepalive")
+            self.refused(client, frame, "is not a Keepalive")
 
     def test_confirmationCounter(self) -> None:
         """
@@ -269,7 +269,7 @@ class HandshakeTests(SynchronousTestCase):
         serverHello, confirmation = take(self.server, self.client.takeOutput())
         take(self.client, serverHello)
         frame = seal(0, 0, Flag.KEEPALIVE, confirmation[12:28], 1)
-        self.refused(self.client, frame, "another handshake")
+        self.refused(self.client, frame, "does not fit this handshake")
 
     def test_dead(self) -> None:
         """
