@@ -24,10 +24,10 @@ from gomux.test.support.helpers import PushProducer
 
 class Descriptor(FileDescriptor):
     """
-    A socket of which the test is the kernel.
+    A socket whose kernel is the test.
 
-    @ivar room: how many bytes it still takes.
-    @ivar sent: what it has taken.
+    @ivar room: how many bytes the kernel still takes.
+    @ivar sent: the bytes that the kernel has taken.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Descriptor(FileDescriptor):
 
     def drain(self, room: int) -> None:
         """
-        Have the kernel take some more.
+        Let the kernel take more bytes.
         """
         self.room = room
         self.doWrite()
@@ -68,13 +68,13 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is the producer of its transport.
+        A carrier is the producer of its transport.
         """
         verifyObject(IPushProducer, self.carrier)
 
     def test_direct(self) -> None:
         """
-        What the kernel takes is written at once, and pauses nobody.
+        Data that the kernel takes is written at once, and does not pause the producer.
         """
         self.register()
         self.descriptor.room = 100
@@ -84,8 +84,8 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """
-        When it does not take all the producer is paused until it has; what is
-        written meanwhile comes after it.
+        If the kernel takes only a part, the producer is paused until it has taken the
+        rest.  Data that is written meanwhile follows the rest.
         """
         self.register()
         self.descriptor.room = 5
@@ -104,8 +104,8 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_earlyWrite(self) -> None:
         """
-        What is written before there is a producer stays ahead of the rest, and
-        a producer that comes while it waits is paused.
+        Data that is written before there is a producer stays in order, and a producer
+        that is registered while it waits is paused.
         """
         self.carrier.write(b"hello, ")
         self.register()
@@ -119,14 +119,14 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_quietRegistration(self) -> None:
         """
-        A producer that comes while nothing waits is told nothing.
+        A producer that is registered while no data waits is neither paused nor resumed.
         """
         self.register()
         self.assertEqual(self.producer.calls, [])
 
     def test_error(self) -> None:
         """
-        An error is left for the reactor to find.
+        An error of a write is left for the reactor to report.
         """
         self.register()
         self.descriptor.error = ConnectionLost()
@@ -136,7 +136,7 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_unregister(self) -> None:
         """
-        A producer that is unregistered hears nothing more.
+        A producer that is unregistered is not called any more.
         """
         self.register()
         self.carrier.unregisterProducer()
@@ -149,7 +149,7 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        When the transport is lost the producer is stopped.
+        The producer is stopped when the transport is lost.
         """
         self.register()
         self.descriptor.connectionLost(None)
@@ -157,7 +157,7 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_readSize(self) -> None:
         """
-        Much is read at once while much comes, and little while little does.
+        The transport reads much at once while much arrives, and less while less does.
         """
         for size, expected in (
             (READ_SIZE - 1, FileDescriptor.bufferSize),
@@ -172,11 +172,11 @@ class DescriptorTests(SynchronousTestCase):
 
 class Kernel:
     """
-    A socket that takes parts.
+    A socket that can send several parts at once.
 
     @ivar room: how many bytes it still takes.
-    @ivar taken: what it was given at a time, each in parts.
-    @ivar sent: what it has taken.
+    @ivar taken: the parts that it was given in each call.
+    @ivar sent: the bytes that it has taken.
     """
 
     def __init__(self) -> None:
@@ -228,7 +228,7 @@ class GatherTests(SynchronousTestCase):
 
     def test_gathered(self) -> None:
         """
-        The kernel takes the very parts, and nobody is paused.
+        The kernel gets the parts without a copy, and the producer is not paused.
         """
         self.kernel.room = 100
         parts = [b"hello, ", b"world"]
@@ -241,8 +241,8 @@ class GatherTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """
-        What the kernel does not take it gets later, wherever that begins, and so is
-        what comes after it.
+        The kernel gets the bytes that it did not take later, wherever they begin, and
+        then the data that was written after them.
         """
         for room in range(len(b"hello, world")):
             self.setUp()
@@ -259,7 +259,7 @@ class GatherTests(SynchronousTestCase):
 
     def test_many(self) -> None:
         """
-        Many parts are put together.
+        More than a few parts are joined.
         """
         self.kernel.room = 100
         for count in (GATHERED, GATHERED + 1):
@@ -269,8 +269,8 @@ class GatherTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Where there is more to do than to send, or nothing that gathers, parts are put
-        together.
+        Parts are joined if the transport does more than send, or if the socket cannot
+        send several parts.
         """
 
         class Careful(Connection):
@@ -297,7 +297,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_transport(self) -> None:
         """
-        Other transports are written to as they are, and have a push producer.
+        Other transports are written to as usual, and have a push producer.
         """
         transport = StringTransport()
         carrier = MuxCarrier(transport)  # type: ignore[arg-type]
@@ -315,7 +315,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_canWait(self) -> None:
         """
-        It is kept from reading for a while, if it can be.
+        Reading is paused and resumed if the transport can do that.
         """
         carrier = MuxCarrier(transport := StringTransport())  # type: ignore[arg-type]
         self.assertTrue(carrier.canWait)
@@ -327,8 +327,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_limitUnsent(self) -> None:
         """
-        The kernel is asked to keep little, where it is a kernel and has such a
-        limit.
+        The kernel is asked to keep little unsent data if the handle is a TCP socket.
         """
         limitUnsent(None)
         with socket.socket() as handle:
@@ -342,7 +341,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_noLimit(self) -> None:
         """
-        A platform without such a limit is as well.
+        A platform without a limit of unsent data works as well.
         """
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             option = socket.TCP_NOTSENT_LOWAT
@@ -353,8 +352,8 @@ class OtherTests(SynchronousTestCase):
 
     def test_watchPeer(self) -> None:
         """
-        The kernel is asked to probe the peer's machine so that it finds out in
-        time that it is gone, also below TLS.
+        The kernel is asked to probe the peer's machine so that it drops the connection
+        in time, also below TLS.
         """
 
         class Transport(StringTransport):
@@ -394,7 +393,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_watchNothing(self) -> None:
         """
-        Where no socket is found the transport is all that is asked.
+        If no socket is found, only the transport's own keepalive is turned on.
         """
         asked: list[bool] = []
 
@@ -411,7 +410,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_watchRefused(self) -> None:
         """
-        A kernel that refuses is as well.
+        A kernel that refuses the options works as well.
         """
 
         class Transport(StringTransport):
