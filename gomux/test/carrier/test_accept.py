@@ -45,8 +45,8 @@ class PaceTests(SynchronousTestCase):
 
     def test_pace(self) -> None:
         """
-        A port accepts one connection at a time, and leaves the reactor to all others
-        for a while before the next, whatever lies between it and the carrier.
+        A port accepts one connection at a time and pauses before the next, also if TLS
+        lies between the port and the mux.
         """
         for transport in self.transports:
             self.pace.accepted(transport)
@@ -59,7 +59,7 @@ class PaceTests(SynchronousTestCase):
 
     def test_atOnce(self) -> None:
         """
-        Several that a port had accepted before it could be told count as one.
+        Several connections that a port accepted at once cause a single pause.
         """
         for transport in self.transports * 3:
             self.pace.accepted(transport)
@@ -69,8 +69,8 @@ class PaceTests(SynchronousTestCase):
 
     def test_authenticated(self) -> None:
         """
-        A port goes on at once when the peer for which it waits is no stranger, and
-        only then.
+        A port goes on at once when the peer that it accepted last authenticates, and
+        not when another peer does.
         """
         first, second = self.transports
         self.pace.accepted(first)
@@ -84,13 +84,13 @@ class PaceTests(SynchronousTestCase):
 
     def test_stopped(self) -> None:
         """
-        Nothing is left once the port is stopped.
+        No delayed call is left once the port is stopped.
         """
         self.pace.accepted(self.transports[0])
         self.pace.stop()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.pace.stop()
-        # One that is stopping does not accept again.
+        # A port that is stopping does not accept again.
         self.pace.accepted(self.transports[0])
         self.port.disconnecting = True
         self.reactor.advance(ACCEPT_INTERVAL)
@@ -98,14 +98,14 @@ class PaceTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        What no port has made is left alone.
+        A connection that no port accepted is left alone.
         """
         self.pace.accepted(StringTransport())
         self.pace.accepted(None)
 
     def test_factory(self) -> None:
         """
-        The factory of a server's muxes stops it, and its muxes tell it of themselves.
+        A server's muxes report that they were accepted, and its factory stops the pace.
         """
         factory = MuxFactory(PSK, False, clock=self.reactor)
         factory.doStart()
