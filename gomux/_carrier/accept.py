@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.tcp import Port, Server
 
 from gomux._carrier.transport import layersOf
 
@@ -31,7 +32,7 @@ class AcceptPace:
 
     def __init__(self) -> None:
         # By port that waits, the connection for which it does, and until when.
-        self._waiting: dict[Any, tuple[Any, IDelayedCall]] = {}
+        self._waiting: dict[Port, tuple[Any, IDelayedCall]] = {}
 
     def accepted(self, transport: Any) -> None:
         """
@@ -42,12 +43,14 @@ class AcceptPace:
         port = _portOf(transport)
         if port is None:
             return
-        # It goes on from here while it accepts, and so never finds that there might
-        # be more.
+        # Port.doRead takes this number once, before it accepts as many connections: to
+        # pause the port does not end that.  Then it compares the number with how many
+        # came, raises it by 20 where it was reached, and else makes it as many as came.
+        # 0 is never reached, so it does not rise.
         port.numberAccepts = 0
         if port not in self._waiting:
             port.pauseProducing()
-            call = port.reactor.callLater(ACCEPT_INTERVAL, self._resume, port)
+            call = port.reactor.callLater(ACCEPT_INTERVAL, self._resume, port)  # type: ignore[attr-defined]
             self._waiting[port] = (transport, call)
 
     def authenticated(self, transport: Any) -> None:
@@ -57,12 +60,14 @@ class AcceptPace:
         @param transport: as L{accepted}.
         """
         port = _portOf(transport)
+        if port is None:
+            return
         waiting = self._waiting.get(port)
         if waiting is not None and waiting[0] is transport:
             waiting[1].cancel()
             self._resume(port)
 
-    def _resume(self, port: Any) -> None:
+    def _resume(self, port: Port) -> None:
         del self._waiting[port]
         port.resumeProducing()
 
@@ -75,12 +80,12 @@ class AcceptPace:
         self._waiting.clear()
 
 
-def _portOf(transport: Any) -> Any:
+def _portOf(transport: Any) -> Port | None:
     """
-    @return: the port that made a transport, or one below it, if there is any.
+    @return: the port of TCP or of a Unix socket that made a transport, or one below
+        it, if there is any.
     """
     for layer in layersOf(transport):
-        port = getattr(layer, "server", None)
-        if port is not None and hasattr(port, "numberAccepts"):
-            return port
+        if isinstance(layer, Server) and isinstance(layer.server, Port):
+            return layer.server
     return None
