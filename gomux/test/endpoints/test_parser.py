@@ -24,7 +24,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from gomux import MuxClientEndpoint, MuxServerEndpoint
-from gomux.endpoints._strings import _links
+from gomux.endpoints._strings import _muxes
 from gomux.test.support.certificates import NAME, PEM
 from gomux.test.support.echo import Asking, Echo
 from gomux.test.support.helpers import Recorders
@@ -205,10 +205,10 @@ class ClientTests(ParserTestCase):
         A mux that is not there is not kept for endpoints that are gone.
         """
         endpoint = self.client(f"gomux:tcp:example.org:7000:{self.psk}")
-        self.assertEqual(len(_links[self.reactor]), 1)
+        self.assertEqual(len(_muxes[self.reactor]), 1)
         del endpoint
         gc.collect()
-        self.assertEqual(len(_links[self.reactor]), 0)
+        self.assertEqual(len(_muxes[self.reactor]), 0)
 
     def test_timeout(self) -> None:
         """
@@ -227,13 +227,13 @@ class ClientTests(ParserTestCase):
         """
         C{strict}, C{context} and C{idleTimeout} reach the mux.
         """
-        link = self.client(
+        mux = self.client(
             f"gomux:tcp:h:1:strict=Yes:context=a\\:b:idleTimeout=7:{self.psk}"
-        )._link
-        self.assertEqual((link.strict, link.context), (True, b"a:b"))
-        self.assertEqual(link.idleTimeout, 7)
-        link = self.client(f"gomux:tcp:h:1:strict=no:{self.psk}")._link
-        self.assertEqual((link.strict, link.context), (False, b""))
+        )._mux
+        self.assertEqual((mux.strict, mux.context), (True, b"a:b"))
+        self.assertEqual(mux.idleTimeout, 7)
+        mux = self.client(f"gomux:tcp:h:1:strict=no:{self.psk}")._mux
+        self.assertEqual((mux.strict, mux.context), (False, b""))
 
 
 class ServerTests(ParserTestCase):

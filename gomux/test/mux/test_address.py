@@ -4,63 +4,99 @@ Tests for L{gomux._mux.address}.
 
 from __future__ import annotations
 
-from twisted.internet.address import IPv4Address, UNIXAddress
+import pickle
+from copy import copy
+from typing import Any
+
+from twisted.internet.address import (
+    HostnameAddress,
+    IPv4Address,
+    IPv6Address,
+    UNIXAddress,
+    _ProcessAddress,
+)
 from twisted.internet.interfaces import IAddress
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from gomux import StreamAddress
 
+IPV4 = IPv4Address("TCP", "192.0.2.1", 7000)
+IPV6 = IPv6Address("TCP", "2001:db8::1", 7000, 5, "eth0")
+UNIX = UNIXAddress(b"/run/mux")
+NAMED = HostnameAddress(b"example.com", 7000)
+PROCESS = _ProcessAddress()
 
-class AddressTests(SynchronousTestCase):
+
+class StreamAddressTests(SynchronousTestCase):
     """
     L{StreamAddress}
     """
 
-    here = IPv4Address("TCP", "192.0.2.1", 7000)
-
     def test_interface(self) -> None:
         """
-        It is an address.
+        It is an address, whatever the carrier's is.
         """
-        verifyObject(IAddress, StreamAddress(self.here, 0))
+        for carrier in (IPV4, IPV6, UNIX, NAMED, PROCESS):
+            self.assertTrue(verifyObject(IAddress, StreamAddress(carrier, 0)))
 
-    def test_carrier(self) -> None:
+    def test_type(self) -> None:
         """
-        It shows the carrier's host and port.
+        It is of the carrier's type too, and of no other.
         """
-        address = StreamAddress(self.here, 3)
-        self.assertEqual(
-            (address.carrier, address.host, address.port, address.streamID),
-            (self.here, "192.0.2.1", 7000, 3),
-        )
+        for carrier in (IPV4, IPV6, UNIX, NAMED):
+            address: Any = StreamAddress(carrier, 3)
+            self.assertIsInstance(address, StreamAddress)
+            for other in (IPV4, IPV6, UNIX, NAMED):
+                same = type(other) is type(carrier)
+                self.assertEqual(isinstance(address, type(other)), same)
+            self.assertIs(type(StreamAddress(carrier, 5)), type(address))
+        self.assertIs(type(StreamAddress(PROCESS, 3)), StreamAddress)
 
-    def test_noHost(self) -> None:
+    def test_attributes(self) -> None:
         """
-        Over a carrier without host or port it has none either.
+        It has the attributes of the carrier's address beside its own.
         """
-        address = StreamAddress(UNIXAddress(b"/run/mux"), 3)
-        self.assertFalse(hasattr(address, "host"))
-        self.assertFalse(hasattr(address, "port"))
+        for carrier, names in (
+            (IPV4, ("type", "host", "port")),
+            (IPV6, ("type", "host", "port", "flowInfo", "scopeID")),
+            (UNIX, ("name",)),
+            (NAMED, ("hostname", "port")),
+        ):
+            address = StreamAddress(carrier, 3)
+            for name in names:
+                self.assertEqual(getattr(address, name), getattr(carrier, name))
+            self.assertIs(address.carrier, carrier)
+            self.assertEqual(address.streamID, 3)
+        self.assertRaises(AttributeError, getattr, StreamAddress(UNIX, 3), "host")
 
-    def test_equality(self) -> None:
+    def test_equal(self) -> None:
         """
-        Two are the same if carrier and stream are.
+        It equals the address of the same stream, and no carrier's, from either side.
         """
-        address = StreamAddress(self.here, 3)
-        same = StreamAddress(IPv4Address("TCP", "192.0.2.1", 7000), 3)
-        self.assertEqual(address, same)
-        self.assertEqual(hash(address), hash(same))
-        self.assertNotEqual(address, StreamAddress(self.here, 5))
-        self.assertNotEqual(
-            address, StreamAddress(IPv4Address("TCP", "192.0.2.1", 7001), 3)
-        )
-        self.assertNotEqual(address, self.here)
+        for carrier in (IPV4, IPV6, UNIX, NAMED):
+            address = StreamAddress(carrier, 3)
+            same = StreamAddress(copy(carrier), 3)
+            self.assertEqual(address, same)
+            self.assertEqual(hash(address), hash(same))
+            self.assertNotEqual(address, StreamAddress(carrier, 5))
+            self.assertFalse(address == carrier)
+            self.assertFalse(carrier == address)
+        self.assertNotEqual(StreamAddress(IPV4, 3), StreamAddress(IPV6, 3))
 
     def test_repr(self) -> None:
         """
-        Its repr names the carrier and the stream.
+        Its C{repr} has the carrier's address and the ID.
         """
-        text = repr(StreamAddress(self.here, 3))
-        self.assertIn("7000", text)
-        self.assertIn("3)", text)
+        for carrier in (IPV4, UNIX, PROCESS):
+            text = f"StreamAddress({carrier!r}, 3)"
+            self.assertEqual(repr(StreamAddress(carrier, 3)), text)
+
+    def test_copies(self) -> None:
+        """
+        It can be copied and pickled.
+        """
+        address = StreamAddress(IPV4, 3)
+        for other in (copy(address), pickle.loads(pickle.dumps(address))):
+            self.assertEqual(other, address)
+            self.assertIsInstance(other, IPv4Address)
