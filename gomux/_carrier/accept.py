@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.tcp import Port, Server
 
 from gomux._carrier.transport import layersOf
 
@@ -33,7 +34,7 @@ class AcceptPace:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[Any, tuple[Any, IDelayedCall]] = {}
+        self._waiting: dict[Port, tuple[Any, IDelayedCall]] = {}
 
     def accepted(self, transport: Any) -> None:
         """
@@ -44,11 +45,14 @@ class AcceptPace:
         port = _portOf(transport)
         if port is None:
             return
-        # The port counts up from here, so it never raises how many it accepts at once.
+        # Port.doRead takes this number once, before it accepts as many connections: to
+        # pause the port does not end that.  Then it compares the number with how many
+        # came, raises it by 20 where it was reached, and else makes it as many as came.
+        # 0 is never reached, so it does not rise.
         port.numberAccepts = 0
         if port not in self._waiting:
             port.pauseProducing()
-            call = port.reactor.callLater(ACCEPT_INTERVAL, self._resume, port)
+            call = port.reactor.callLater(ACCEPT_INTERVAL, self._resume, port)  # type: ignore[attr-defined]
             self._waiting[port] = (transport, call)
 
     def authenticated(self, transport: Any) -> None:
@@ -58,12 +62,14 @@ class AcceptPace:
         @param transport: as for L{accepted}.
         """
         port = _portOf(transport)
+        if port is None:
+            return
         waiting = self._waiting.get(port)
         if waiting is not None and waiting[0] is transport:
             waiting[1].cancel()
             self._resume(port)
 
-    def _resume(self, port: Any) -> None:
+    def _resume(self, port: Port) -> None:
         del self._waiting[port]
         port.resumeProducing()
 
@@ -76,13 +82,12 @@ class AcceptPace:
         self._waiting.clear()
 
 
-def _portOf(transport: Any) -> Any:
+def _portOf(transport: Any) -> Port | None:
     """
-    @return: the port that accepted the connection of a transport; C{None} if no port
-        did.
+    @return: the port of TCP or of a Unix socket that accepted the connection of a
+        transport; C{None} if no port did.
     """
     for layer in layersOf(transport):
-        port = getattr(layer, "server", None)
-        if port is not None and hasattr(port, "numberAccepts"):
-            return port
+        if isinstance(layer, Server) and isinstance(layer.server, Port):
+            return layer.server
     return None

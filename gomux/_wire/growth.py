@@ -294,6 +294,8 @@ class GrowthPolicy:
         grown = 0
         for window in windows:
             assert window.size <= max(INITIAL_WINDOW, self.maxWindow), window.size
+            # A window shrinks only after credit was given.
+            assert window.held >= 0 or self.passed, window.held
             grown += window.size - INITIAL_WINDOW
         assert 0 <= self.budget, self.budget
         assert grown + self.budget == self.maxGrowth, (grown, self.budget)

@@ -8,7 +8,7 @@ Tests for L{gomux._carrier.accept}.
 from __future__ import annotations
 
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.tcp import Port
+from twisted.internet.tcp import Port, Server
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,6 +16,7 @@ from gomux._carrier.accept import ACCEPT_INTERVAL, AcceptPace
 from gomux._mux.factory import MuxFactory
 from gomux._wire.frame import Flag
 from gomux.test.support.helpers import FramePeer
+from gomux.test.support.kernel import Kernel
 from gomux.testing import PSK
 
 
@@ -32,13 +33,17 @@ class PaceTests(SynchronousTestCase):
         self.reactor.addReader(port)
         self.pace = AcceptPace()
 
-        class Accepted(StringTransport):
-            server = port
-
         class Wrapper(StringTransport):
-            transport = Accepted()
+            transport = self.accepted()
 
-        self.transports = (Accepted(), Wrapper())
+        self.transports = (self.accepted(), Wrapper())
+
+    def accepted(self) -> Server:
+        """
+        @return: the transport of a connection that the port has accepted.
+        """
+        client = ("192.0.2.1", 49152)
+        return Server(Kernel(), Protocol(), client, self.port, 0, self.reactor)  # type: ignore[arg-type]
 
     def isAccepting(self) -> bool:
         return self.port in self.reactor.getReaders()
