@@ -35,6 +35,8 @@ html_title = f"{project} {release}"
 html_static_path = ["_static"]
 html_css_files = ["gomux.css"]
 html_show_sourcelink = False
+# The API reference has an index; the pages have nothing to put into one.
+html_use_index = False
 
 # Twisted's names, without the network: see twisted_links.
 _twisted = twisted_links.writeInventory(ROOT)
