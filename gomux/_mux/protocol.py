@@ -42,7 +42,16 @@ from gomux._mux.address import StreamAddress
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.stream import Stream
 from gomux._wire.crypto import Opener, Sealer
-from gomux._wire.frame import HELLO_ID, ID_END, Flag, Frame, FrameOpener, FrameParser
+from gomux._wire.frame import (
+    HELLO_ID,
+    ID_END,
+    MAX_LENGTH,
+    OVERHEAD,
+    Flag,
+    Frame,
+    FrameOpener,
+    FrameParser,
+)
 from gomux._wire.window import Growth
 from gomux.error import (
     ConnectionClosed,
@@ -219,6 +228,14 @@ class MuxProtocol(Protocol):
         return not self._draining and self._reason is None
 
     @property
+    def reason(self) -> GomuxError | None:
+        """
+        What made the mux end, as soon as that is known, which is before the carrier
+        is gone; C{None} until then.
+        """
+        return self._reason
+
+    @property
     def bytesSent(self) -> int:
         """
         How many bytes were given to the carrier.
@@ -231,6 +248,58 @@ class MuxProtocol(Protocol):
         How many streams are open.
         """
         return len(self._streams)
+
+    @property
+    def protocolCount(self) -> int:
+        """
+        How many protocols of streams have not had C{connectionLost} yet: those of the
+        open streams, and those of streams that have ended while the application had
+        input paused, which comes first.
+        """
+        return self._peerStreams + len(self._opened)
+
+    def checkInvariants(self) -> None:
+        """
+        See whether the bookkeeping of the mux, of its streams and of what it has to
+        send is consistent.  For tests, between two events of a mux that has had its
+        carrier: not from inside a call of the mux, or of its carrier.
+
+        @raise AssertionError: if it is not.
+        """
+        limits = self._limits
+        streams = self._streams
+        for streamID, stream in streams.items():
+            assert stream.streamID == streamID, (streamID, stream)
+            stream.checkInvariants()
+        self._growth.checkInvariants(
+            [
+                stream.receiveWindow
+                for stream in streams.values()
+                if stream.receiveWindow is not None
+            ]
+        )
+        fromPeer = {ID for ID in streams if ID % 2 == self._peerParity}
+        assert all(ID < self._peerNextID for ID in fromPeer), fromPeer
+        assert len(fromPeer) <= self._peerStreams <= limits.maxStreams, (
+            len(fromPeer),
+            self._peerStreams,
+        )
+        assert streams.keys() - fromPeer <= self._opened.keys(), self._opened
+        assert all(ID < self._nextID for ID in self._opened), self._opened
+        scheduler = self._scheduler
+        scheduler.checkInvariants(streams)
+        isDue = self._soonCall is not None
+        assert isDue or not self._soon, "nothing makes the calls that wait"
+        assert isDue or scheduler.idle or scheduler.paused, "nothing has frames sent"
+        assert self._draining or not self._closing
+        if self._reason is not None or self._carrierGone:
+            assert scheduler.stopped
+        elif not self._behind:
+            assert self._parser.pending < OVERHEAD + MAX_LENGTH, "a whole frame waits"
+        if self._hasEnded:
+            assert not streams, streams
+            for call in (self._drainCall, self._closeCall, self._keepaliveCall):
+                assert call is None or not call.active(), call
 
     # IMux
 

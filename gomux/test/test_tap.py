@@ -23,9 +23,14 @@ from zope.interface.verify import verifyObject
 from gomux import Limits, MuxFactory
 from gomux.status._page import PageFactory
 from gomux.tap import ENVIRONMENT, Options, makeService
-from gomux.test.tunnel.test_tunnel import Lines
+from gomux.test.support.logs import Lines
 from gomux.tunnel import Tunnel, TunnelLimits
-from gomux.tunnel._service import Connector, Dialler, ListeningService, TunnelService
+from gomux.tunnel._service import (
+    Connector,
+    ListeningService,
+    ServiceDialler,
+    TunnelService,
+)
 
 PSK = "a secret of the tests"
 
@@ -444,7 +449,7 @@ class ServiceTests(TapTestCase):
         server = parts["--listen tcp:1"]._factory
         client = parts["--connect tcp:h:2"]._dialler
         self.assertIsInstance(server, MuxFactory)
-        self.assertIsInstance(client, Dialler)
+        self.assertIsInstance(client, ServiceDialler)
         self.assertEqual((server.isClient, client.isClient), (False, True))
         self.assertIs(server.pool, service.pool)
         self.assertIs(client.pool, service.pool)
@@ -521,8 +526,9 @@ class ServiceTests(TapTestCase):
             factory.endRevoked = lambda names, who=name: told.append((who, names))
         path.setContent(then.encode())
         path.chmod(0o600)
-        assert service._reload is not None
-        service._reload()
+        reload = service._reload
+        assert reload is not None
+        reload()
         return told
 
     def test_endRevoked(self) -> None:
