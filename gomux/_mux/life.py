@@ -47,7 +47,8 @@ from twisted.python.failure import Failure
 from gomux._mux.receiver import Receiver, ReceiverMux, ReceiveState, receiverFor
 from gomux._mux.sender import Sender, SenderMux, SendState
 from gomux._wire.frame import Flag
-from gomux._wire.window import INITIAL_WINDOW, WINDOW_END, ReceiveWindow, credited
+from gomux._wire.growth import GrowingWindow
+from gomux._wire.window import INITIAL_WINDOW, WINDOW_END, credited
 from gomux.error import (
     ConnectionClosed,
     PeerAbortedStream,
@@ -145,7 +146,7 @@ class StreamLife:
         return f"<Stream {self.streamID} {self.life.name} of {self.mux!r}>"
 
     @property
-    def receiveWindow(self) -> ReceiveWindow | None:
+    def receiveWindow(self) -> GrowingWindow | None:
         """
         What the peer may send; C{None} while that is what it may on any new stream.
         """

@@ -52,7 +52,7 @@ from gomux._wire.frame import (
     FrameOpener,
     FrameParser,
 )
-from gomux._wire.window import Growth
+from gomux._wire.growth import GrowthPolicy
 from gomux.error import (
     ConnectionClosed,
     GomuxError,
@@ -179,7 +179,6 @@ class MuxProtocol(Protocol):
     _keepaliveCall: IDelayedCall | None = None
     _stallWatch: Watch | None = None
     bytesReceived = 0
-    # Received and sent by the time of the last read.
     authenticated = False
     # Of the peer's key.
     _name = ""
@@ -194,7 +193,7 @@ class MuxProtocol(Protocol):
         self._peerParity = 1 - self._nextID
         self._peerNextID = self._peerParity
         self._peerStreams = 0
-        self._growth = Growth(limits.maxWindow, limits.maxGrowth)
+        self._growth = GrowthPolicy(limits.maxWindow, limits.maxGrowth)
         self._opens = TokenBucket(limits.openRate, limits.openBurst)
         self._resets = TokenBucket(limits.resetRate, limits.resetBurst)
         self._ignored = TokenBucket(limits.ignoredRate, limits.ignoredBurst)
@@ -689,22 +688,23 @@ class MuxProtocol(Protocol):
 
     def consumed(self, stream: ReceiverStream, size: int) -> None:
         """
-        The application has had some of a stream's input: give credit for it
-        when it is worth a frame.
+        The application has taken some of a stream's input: give credit for it once
+        that is worth a frame.
+
+        @param stream: the stream.
+        @param size: how many bytes.
         """
         assert stream.receiver is not None, "there was input"
         window = stream.receiver.window
-        growth = self._growth
-        if growth.served is not window:
-            growth.served = window
-            growth.changes += 1
+        streamID = stream.streamID
         credit = window.consumed(size)
-        if credit and stream.streamID in self._streams:
-            # Without it soon, the peer must wait for us.
+        if credit and streamID in self._streams:
+            # With half its window used up, the peer may soon have to wait for credit.
+            # A window that keeps half back is always that low.
             available = window.available - credit
-            isShort = available * 2 <= window.size and not window.kept
-            credit += window.grow(credit, self._clock.seconds(), growth)
-            self._scheduler.credit(stream.streamID, credit, isShort)
+            isUrgent = available * 2 <= window.size and not window.kept
+            credit += self._growth.credited(window, credit, self._clock.seconds())
+            self._scheduler.credit(streamID, credit, isUrgent)
 
     def streamEnded(self, stream: StreamLife) -> None:
         """
@@ -712,7 +712,7 @@ class MuxProtocol(Protocol):
         """
         del self._streams[stream.streamID]
         if stream.receiver is not None:
-            stream.receiver.window.release(self._growth)
+            self._growth.release(stream.receiver.window)
         self._scheduler.forget(stream.streamID)
         if self._closing:
             self._finishClosing()

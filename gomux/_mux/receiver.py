@@ -35,7 +35,7 @@ from twisted.internet.interfaces import ILoggingContext
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.log import callWithContext
 
-from gomux._wire.window import ReceiveWindow
+from gomux._wire.growth import GrowingWindow
 from gomux.error import ProtocolViolation
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Receiver:
 
     def __init__(self, stream: ReceiverStream) -> None:
         self.state = _OPEN
-        self.window = ReceiveWindow()
+        self.window = GrowingWindow()
         self.waiting: list[bytes] | None = None
         self._stream = stream
         self._delivering = False

@@ -38,7 +38,8 @@ from gomux._mux.stream import Stream
 from gomux._wire import crypto as _crypto
 from gomux._wire.crypto import NONCE_SIZE, Opener, Sealer, SequencedOpener
 from gomux._wire.frame import HEADER_SIZE, Frame, FrameParser, _sealedSize, unpackFields
-from gomux._wire.window import Growth, ReceiveWindow
+from gomux._wire.growth import GrowingWindow, GrowthPolicy
+from gomux._wire.window import ReceiveWindow
 from gomux.error import GomuxError, NonceExhausted
 from gomux.session._conn import Conn
 
@@ -202,7 +203,7 @@ def creditAll(self: ReceiveWindow, size: int) -> int:
     return due
 
 
-def growNever(self: ReceiveWindow, passed: int, now: float, growth: Growth) -> int:
+def growNever(self: GrowthPolicy, window: GrowingWindow, size: int, now: float) -> int:
     return 0
 
 
@@ -303,7 +304,7 @@ PATHS: dict[str, tuple[str, tuple[tuple[object, str, object], ...]]] = {
     ),
     "changingWindows": (
         "windows that grow, shrink and are halved",
-        ((ReceiveWindow, "grow", growNever),),
+        ((GrowthPolicy, "credited", growNever),),
     ),
     "freshFirst": (
         "streams that had nothing to send going before the others",
