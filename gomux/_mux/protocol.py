@@ -73,9 +73,9 @@ if TYPE_CHECKING:
     from gomux._carrier.accept import AcceptPace
     from gomux._carrier.busypoll import BusyPoll
     from gomux._carrier.turns import Turns
-    from gomux._mux.life import StreamLife
     from gomux._mux.receiver import ReceiverStream
     from gomux._mux.sender import Sender
+    from gomux._mux.streamlife import StreamLife
     from gomux._wire.keyring import Keyring
     from gomux._wire.strict import Salts
     from gomux.interfaces import IStreamFactory

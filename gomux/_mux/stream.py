@@ -5,7 +5,7 @@
 """
 One stream of a mux, as a transport: what the application calls.
 
-The stream passes the calls on to its halves.  The module L{gomux._mux.life} says
+The stream passes the calls on to its halves.  The module L{gomux._mux.streamlife} says
 what a stream goes through.
 """
 
@@ -28,8 +28,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._mux.address import StreamAddress
-from gomux._mux.life import LifeMux, LifeState, StreamLife
 from gomux._mux.receiver import ReceiveState, logPrefixOf
+from gomux._mux.streamlife import StreamLife, StreamLifeMux, StreamState
 from gomux._wire.frame import Flag
 from gomux.error import StreamClosed
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLContextFactory
 
 
-class StreamMux(LifeMux, Protocol):
+class StreamMux(StreamLifeMux, Protocol):
     """
     What a stream needs of its mux.
     """
@@ -97,7 +97,7 @@ class Stream(StreamLife):
         """
         Whether C{connectionLost} has yet to come.
         """
-        return self.life is not LifeState.LOST
+        return self.life is not StreamState.LOST
 
     @property
     def disconnecting(self) -> bool:
@@ -107,16 +107,16 @@ class Stream(StreamLife):
         Input received before the end is still delivered, and meanwhile this is
         false: a C{LineReceiver} delivers no more lines once it is true.
         """
-        if self.life is LifeState.DONE:
+        if self.life is StreamState.DONE:
             return not self.hasInput
-        return self.life is LifeState.CLOSING
+        return self.life is StreamState.CLOSING
 
     @property
     def disconnected(self) -> bool:
         """
         Whether C{connectionLost} has come.
         """
-        return self.life is LifeState.LOST
+        return self.life is StreamState.LOST
 
     @property
     def unsent(self) -> int:
@@ -199,7 +199,7 @@ class Stream(StreamLife):
         """
         Close the writing half once all output is sent.
         """
-        if self.life is LifeState.LIVE:
+        if self.life is StreamState.LIVE:
             (self.sender or self.makeSender()).finish()
 
     def abortConnection(self) -> None:
@@ -280,7 +280,7 @@ class Stream(StreamLife):
         Close the reading half: input that waits and that is still to come is
         dropped, and the peer is told to send no more.
         """
-        if self.life is LifeState.LIVE:
+        if self.life is StreamState.LIVE:
             receiver = self.receiver or self.makeReceiver()
             if receiver.state is ReceiveState.OPEN:
                 self.mux.sendControl(self.streamID, Flag.CLOSE_WRITE)

@@ -175,7 +175,7 @@ class SchedulerTests(SynchronousTestCase):
 
 class StreamTests(SynchronousTestCase):
     """
-    L{StreamLife.checkInvariants<gomux._mux.life.StreamLife.checkInvariants>}
+    L{StreamLife.checkInvariants<gomux._mux.streamlife.StreamLife.checkInvariants>}
     """
 
     def setUp(self) -> None:

@@ -28,8 +28,8 @@ from gomux._carrier import transport as _carrier
 from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.direct import DirectTransport
 from gomux._carrier.turns import DONE
-from gomux._mux import life as _life
 from gomux._mux import scheduler as _scheduler
+from gomux._mux import streamlife as _streamlife
 from gomux._mux.protocol import MuxProtocol
 from gomux._mux.receiver import PrefixedReceiver
 from gomux._mux.scheduler import Scheduler, SendingStream
@@ -290,7 +290,7 @@ PATHS: dict[str, tuple[str, tuple[tuple[object, str, object], ...]]] = {
     ),
     "sparedContext": (
         "no log context for protocols that have no prefix of their own",
-        ((_life, "receiverFor", PrefixedReceiver),),
+        ((_streamlife, "receiverFor", PrefixedReceiver),),
     ),
     "restsInPlace": (
         "reading from the rest of a frame where it is",

@@ -59,7 +59,7 @@ from gomux.error import (
 _log = Logger()
 
 
-class LifeState(IntEnum):
+class StreamState(IntEnum):
     """
     The state of a whole stream.
     """
@@ -71,10 +71,10 @@ class LifeState(IntEnum):
 
 
 # Looking a member up in its Enum takes longer than the rest of a call.
-_LIVE, _CLOSING, _DONE, _LOST = LifeState
+_LIVE, _CLOSING, _DONE, _LOST = StreamState
 
 
-class LifeMux(SenderMux, ReceiverMux, Protocol):
+class StreamLifeMux(SenderMux, ReceiverMux, Protocol):
     """
     What the life of a stream needs of the mux.
     """
@@ -105,7 +105,7 @@ class StreamLife:
     @ivar sender: the writing half; C{None} while it has nothing to keep.
     @ivar receiver: the reading half; C{None} until it is needed.
     @ivar sendWindow: how many bytes the peer lets the stream send.
-    @ivar life: the L{LifeState}.
+    @ivar life: the L{StreamState}.
     @ivar paused: whether the application wants no input for now.
     @ivar touched: whether anything was ever written to the stream.
     @ivar peerAborts: whether the peer has said that the end to come is an abort; for
@@ -129,7 +129,7 @@ class StreamLife:
 
     protocol: IProtocol
 
-    def __init__(self, mux: LifeMux, streamID: int) -> None:
+    def __init__(self, mux: StreamLifeMux, streamID: int) -> None:
         self.streamID = streamID
         self.mux = mux
         # Made when needed: a mux may have streams by the thousand.
