@@ -127,8 +127,8 @@ def _derive(
     owners: dict[bytes, str] = {}
     warnings = []
     for name, psk in psks.items():
-        raw = psk.encode("utf-8") if isinstance(psk, str) else psk
         whose = f"the pre-shared key of {name!r}" if name else "the pre-shared key"
+        raw = _bytesOf(psk, whose)
         if not raw:
             raise KeyringError(f"{whose} is empty")
         if len(raw) < SHORT_PSK:
@@ -145,11 +145,29 @@ def _derive(
     return MappingProxyType(keys), tuple(warnings)
 
 
+def _bytesOf(psk: bytes | str, whose: str) -> bytes:
+    """
+    @param psk: a pre-shared key.  Text may have surrogates in place of bytes that are
+        not UTF-8, as text from the system has.
+    @param whose: which key it is, for the error.
+    @return: its bytes.
+    @raise KeyringError: if it is text that stands for no bytes.
+    """
+    if isinstance(psk, bytes):
+        return psk
+    try:
+        return psk.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        # The error of Python shows a part of the key.
+        raise KeyringError(f"{whose} is not text that stands for bytes") from None
+
+
 class _Source(NamedTuple):
     """
     A file of pre-shared keys.
 
-    @ivar path: the path of the file.
+    @ivar path: the absolute path of the file, so that it is the same file after the
+        process has changed its directory.
     @ivar insecure: see L{readPSKFile}.
     """
 
@@ -195,7 +213,7 @@ def readPSKFile(path: str, insecure: bool = False) -> Keyring:
     @raise KeyringError: if the file cannot be used.  The message names the file
         and the line, and has nothing of the line's content.
     """
-    source = _Source(path, insecure)
+    source = _Source(os.path.abspath(path), insecure)
     return Keyring(source.read(), source)
 
 
@@ -215,6 +233,10 @@ def _parse(content: bytes) -> dict[str, bytes]:
         return {"": lines[0][1]}
     if not lines:
         raise KeyringError("has no pre-shared key")
+    if not content.endswith(b"\n"):
+        raise KeyringError(
+            "ends in the middle of a line, without a newline; is it being written?"
+        )
     psks: dict[str, bytes] = {}
     for number, line in lines:
         match = _entry.fullmatch(line)

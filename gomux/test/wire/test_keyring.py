@@ -41,6 +41,19 @@ class KeyringTests(SynchronousTestCase):
         self.assertIs(Keyring.of(keyring), keyring)
         self.assertRaises(KeyringError, Keyring.of, b"")
 
+    def test_bytes(self) -> None:
+        """
+        Text from the system stands for the bytes that it was made of, and text that
+        stands for none is refused without showing any of it.
+        """
+        raw = "clé".encode("latin-1")
+        self.assertEqual(
+            Keyring.of(raw.decode("utf-8", "surrogateescape")).single()[1],
+            deriveKey(raw),
+        )
+        error = self.assertRaises(KeyringError, Keyring.of, "secret \ud800")
+        self.assertNotIn("secret", str(error))
+
     def test_several(self) -> None:
         keyring = Keyring({"alice": ALICE, "bob": BOB})
         self.assertEqual(
@@ -97,11 +110,11 @@ class FileTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.path = Path(self.mktemp())
+        self.path = Path(self.mktemp()).resolve()
 
     def write(self, content: str | bytes, mode: int = 0o600) -> str:
         if isinstance(content, str):
-            content = content.encode()
+            content = content.removesuffix("\n").encode() + b"\n"
         self.path.unlink(missing_ok=True)
         self.path.write_bytes(content)
         self.path.chmod(mode)
@@ -175,7 +188,7 @@ class FileTests(SynchronousTestCase):
         error = self.assertRaises(KeyringError, readPSKFile, str(self.path))
         self.assertEqual(str(error), f"{self.path}: No such file or directory")
         error = self.assertRaises(KeyringError, readPSKFile, os.curdir)
-        self.assertEqual(str(error), ".: Is a directory")
+        self.assertEqual(str(error), f"{os.getcwd()}: Is a directory")
 
     def test_mode(self) -> None:
         """
@@ -189,6 +202,32 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(len(readPSKFile(path, insecure=True)), 1)
         for mode in (0o600, 0o400, 0o640, 0o440):
             self.assertEqual(len(readPSKFile(self.write("a key", mode))), 1)
+
+    def test_halfWritten(self) -> None:
+        """
+        A file with names that ends in the middle of a line is refused, for a part of a
+        key is easier to guess than the key.  A single key needs no newline.
+        """
+        whole = b"alice:" + ALICE.encode() + b"\nbob:" + BOB.encode()
+        for content in (whole, b"[keyring]\n" + whole[:-7], b"[keyring]\nbob:x"):
+            self.refused(
+                content,
+                "ends in the middle of a line, without a newline; is it being written?",
+            )
+        self.assertEqual(self.read(ALICE.encode()), {"": deriveKey(ALICE)})
+
+    def test_directoryChanged(self) -> None:
+        """
+        A relative path names the same file after the process has changed its
+        directory.
+        """
+        self.write("a:1\nb:2")
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.path.parent)
+        keyring = readPSKFile(self.path.name)
+        os.chdir("/")
+        self.assertEqual(keyring.reload(), frozenset())
 
     def test_reload(self) -> None:
         """
