@@ -119,7 +119,11 @@ _LIVE, _CLOSING, _DONE, _LOST = _LifeState
 class StreamMux(Protocol):
     """
     What a stream needs of its mux.
+
+    @ivar mux: the mux.
     """
+
+    mux: object
 
     def callSoon(self, function: Callable[[], None]) -> None:
         """

@@ -225,7 +225,7 @@ class Session:
         """
         What made the mux end, as soon as it is known.
         """
-        return self._mux._reason
+        return self._mux.reason
 
     def lost(self, reason: GomuxError) -> None:
         """

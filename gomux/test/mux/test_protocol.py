@@ -389,9 +389,9 @@ class AtOnceTests(SynchronousTestCase):
         """
         @return: how many bytes its mux sent before a stream's write returned.
         """
-        before: int = stream._mux.bytesSent
+        before: int = stream._mux.mux.bytesSent
         stream.writeAtOnce(data)
-        return int(stream._mux.bytesSent) - before
+        return int(stream._mux.mux.bytesSent) - before
 
     def test_lone(self) -> None:
         """
