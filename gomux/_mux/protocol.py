@@ -424,7 +424,8 @@ class MuxProtocol(Protocol):
         return self._host
 
     def _peersFactory(self) -> IStreamFactory | IProtocolFactory | None:
-        return self.streamFactory or self.factory.streamFactory
+        own = self.streamFactory
+        return self.factory.streamFactory if own is None else own
 
     def _write(self, parts: list[bytes]) -> None:
         if self._life.loss is None:

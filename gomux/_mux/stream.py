@@ -119,11 +119,13 @@ _LIVE, _CLOSING, _DONE, _LOST = _LifeState
 class StreamMux(Protocol):
     """
     What a stream needs of its mux.
-
-    @ivar mux: the mux.
     """
 
-    mux: object
+    @property
+    def mux(self) -> object:
+        """
+        The mux.
+        """
 
     def callSoon(self, function: Callable[[], None]) -> None:
         """

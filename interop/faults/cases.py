@@ -346,7 +346,7 @@ class RowTestCase(FaultTestCase):
         Check that nothing ended.
         """
         await self.attacker.sync()
-        self.assertIsNone(self.mux._reason)
+        self.assertIsNone(self.mux.reason)
 
     async def assertMuxEnds(
         self, error: type[GomuxError], words: str = "", isOneOfMany: bool = False
@@ -369,7 +369,7 @@ class RowTestCase(FaultTestCase):
         self.assertTrue(len(lines) == 1 or not lines and isOneOfMany, lines)
         self.assertFalse(self.mux._streams)
         await self._bystander.sync()
-        self.assertIsNone(self._other._reason)
+        self.assertIsNone(self._other.reason)
 
     async def assertStreamEnds(self, app: Any, streamID: int) -> BaseException | None:
         """

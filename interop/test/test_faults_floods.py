@@ -92,13 +92,13 @@ class Floods(RowTestCase):
         self.assertLessEqual(Limits().maxRefusals * OVERHEAD, 17 * 1024)
 
         async def flood() -> None:
-            while self.mux._reason is None:
+            while self.mux.reason is None:
                 self.openMany(2000)
                 await self.eventually(
                     lambda: (
                         not self.attacker.transport.dataBuffer
                         and not self.attacker.transport._tempDataLen
-                        or self.mux._reason
+                        or self.mux.reason
                     )
                 )
 
@@ -138,7 +138,7 @@ class Floods(RowTestCase):
                 done += 1
             await self.attacker.sync()
         await self.assertLives()
-        self.assertEqual(self.mux._peerStreams, 1)
+        self.assertEqual(self.mux._streams.peerCount, 1)
 
     @row(8)
     async def test_closedButNotDone(self) -> None:
@@ -238,7 +238,7 @@ class Floods(RowTestCase):
         await self.assertLives()
         self.assertEqual(sum(map(self.attacker.credit, ended)), 0)
         self.assertEqual(self.mux.streamCount, 1)
-        self.assertEqual(self.mux._peerStreams, 1)
+        self.assertEqual(self.mux._streams.peerCount, 1)
 
     @row(6, 13)
     async def test_controlUnread(self) -> None:
@@ -250,7 +250,7 @@ class Floods(RowTestCase):
         await self.attacker.sync()
         self.attacker.transport.pauseProducing()
         most = 0
-        while self.mux._reason is None:
+        while self.mux.reason is None:
             numbers = self.openMany(500)
             self.attacker.transport.write(
                 b"".join(self.attacker.frame(CLOSE_READ, n) for n in numbers)
@@ -259,7 +259,7 @@ class Floods(RowTestCase):
                 lambda: (
                     not self.attacker.transport.dataBuffer
                     and not self.attacker.transport._tempDataLen
-                    or self.mux._reason
+                    or self.mux.reason
                 )
             )
             most = max(most, self.mux._scheduler.controlQueued)
@@ -368,7 +368,7 @@ class UnauthenticatedAsServer(RowTestCase):
             idle.append((mux, attacker))
         self.mux, self.attacker = idle[0]
         await self.assertMuxEnds(LimitExceeded, "first frame")
-        self.assertEqual([mux._reason is None for mux, _ in idle], [False] + [True] * 3)
+        self.assertEqual([mux.reason is None for mux, _ in idle], [False] + [True] * 3)
         mux, attacker = idle[1]
         attacker.transport.write(frame[1:])
         await attacker.sync()

@@ -183,7 +183,7 @@ class Flow(RowTestCase):
         app.transport.registerProducer(producer, True)
         producer.resumeProducing()
         await self.eventually(lambda: self.mux._scheduler.paused)
-        await self.eventually(lambda: self.mux._reason is not None)
+        await self.eventually(lambda: self.mux.reason is not None)
         self.attacker.transport.resumeProducing()
         await self.assertMuxEnds(WriteStalled)
         self.assertLessEqual(most, 2 * FRAME + 65536)

@@ -106,7 +106,7 @@ class Targets(RowTestCase):
             streamID = self.attacker.open()
             self.attacker.send(DATA, streamID, b"data")
             await self.attacker.untilFrame(CLOSE, streamID)
-        self.assertIsNone(self.mux._reason)
+        self.assertIsNone(self.mux.reason)
         self.assertEqual(self.mux.streamCount, 0)
         self.assertEqual(len(self.logged("the target", words)), 2)
         await self.eventually(lambda: not self.tunnel.bridges)
@@ -201,7 +201,7 @@ class Targets(RowTestCase):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             for number in held:
                 os.close(number)
-        self.assertIsNone(self.mux._reason)
+        self.assertIsNone(self.mux.reason)
         self.assertEqual(len(self.logged("the target", "Too many open files")), 1)
         streamID = self.attacker.open()
         self.attacker.send(DATA, streamID, b"again")
@@ -223,7 +223,7 @@ class Targets(RowTestCase):
             self.attacker.send(CLOSE, self.attacker.open())
         await self.eventually(lambda: len(cancelled) == 5)
         await self.eventually(lambda: not self.tunnel.bridges)
-        self.assertIsNone(self.mux._reason)
+        self.assertIsNone(self.mux.reason)
 
 
 class Retries(FaultTestCase):

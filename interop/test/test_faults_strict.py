@@ -150,7 +150,7 @@ class StrictAsServer(FaultTestCase):
         """
         Wait until all has been made frames, so that each write is one.
         """
-        if mux._reason is None:
+        if mux.reason is None:
             await self.eventually(lambda: mux._scheduler.idle)
 
     @row(44)
@@ -250,7 +250,7 @@ class StrictAsServer(FaultTestCase):
             0, lambda way, frame: way.send(old[0])
         )
         mux, other = await self.connect()
-        await self.eventually(lambda: mux._reason or other._reason)
+        await self.eventually(lambda: mux.reason or other.reason)
         self.assertFalse(mux.authenticated)
         self.assertIsInstance(await other.whenClosed(), GomuxError)
         self.assertIsInstance(
@@ -296,7 +296,7 @@ class StrictAsServer(FaultTestCase):
         await self.eventually(
             lambda: any(len(a.received) == 20 for a in self.apps.streams.values())
         )
-        self.assertIsNone(mux._reason)
+        self.assertIsNone(mux.reason)
 
     @row(47)
     async def test_lastNonce(self) -> None:
@@ -306,12 +306,12 @@ class StrictAsServer(FaultTestCase):
         mux, other = await self.connect()
         await self.established(mux, other)
         sealer = mux._scheduler._sealer
-        opener = other._gate.opener  # type: ignore[attr-defined]
+        opener = other._incoming.parser._open.__self__
         sealer._next = opener._next = 2**64 - 3
         app: Any = await mux.openStream(Apps(Quiet))
         app.transport.write(b"last")
         await self.written(mux)
-        if mux._reason is None:
+        if mux.reason is None:
             app.transport.write(b"too much")
         self.assertIsInstance(await mux.whenClosed(), NonceExhausted)
         self.assertIsInstance(await other.whenClosed(), PeerClosedConnection)

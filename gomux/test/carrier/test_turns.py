@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits
 from gomux._carrier.turns import DONE, TURN_TIME, Turns
-from gomux._mux import protocol
+from gomux._mux import incoming
 from gomux._wire.frame import Flag
 from gomux.error import PeerClosedConnection, ProtocolViolation, Truncated
 from gomux.test.support.helpers import Recorder, Rig
@@ -185,7 +185,7 @@ class FrameTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.patch(protocol, "FRAMES_PER_LOOK", 1)
+        self.patch(incoming, "FRAMES_PER_LOOK", 1)
         self.clock = SlowClock()
         # How long each piece of data takes.
         self.duration = TURN_TIME
@@ -230,7 +230,7 @@ class FrameTests(SynchronousTestCase):
         """
         A few are handled in any case.
         """
-        self.patch(protocol, "FRAMES_PER_LOOK", 3)
+        self.patch(incoming, "FRAMES_PER_LOOK", 3)
         self.sendData(7)
         for count in (3, 6, 7):
             self.assertEqual(len(self.recorder.received), count)
@@ -240,8 +240,8 @@ class FrameTests(SynchronousTestCase):
         """
         A large one is worth a turn by itself.
         """
-        self.patch(protocol, "FRAMES_PER_LOOK", 1000)
-        large = bytes(protocol.LARGE)
+        self.patch(incoming, "FRAMES_PER_LOOK", 1000)
+        large = bytes(incoming.LARGE)
         more = [(0, int(Flag.DATA), data) for data in (large[1:], large, b"x")]
         self.sendData(2, *more)
         self.assertEqual(len(self.recorder.received), 2 + 2 * len(large) - 1)
@@ -307,7 +307,7 @@ class FrameTests(SynchronousTestCase):
         def fail(frame: object) -> None:
             raise RuntimeError("a bug")
 
-        self.patch(self.rig.mux, "_frameReceived", fail)
+        self.patch(self.rig.mux._incoming._frames, "received", fail)
         for _ in range(5):
             self.clock.turn()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits, MuxFactory
 from gomux._carrier.rate import TokenBucket
-from gomux._mux.protocol import REST
+from gomux._mux.frames import REST
 from gomux._wire.frame import Flag
 from gomux._wire.strict import Salts
 from gomux._wire.window import ReceiveWindow
@@ -312,10 +312,10 @@ class LimitTests(SynchronousTestCase):
         rig = Rig()
         window = openedWindow(rig)
         window.size += 1000
-        rig.mux._growth.available -= 1000
+        rig.mux._streams.growth.available -= 1000
         rig.streams.made[0].stream.loseConnection()
         rig.run()
-        self.assertEqual(rig.mux._growth.available, Limits().maxGrowth)
+        self.assertEqual(rig.mux._streams.growth.available, Limits().maxGrowth)
 
     def test_maxRefusals(self) -> None:
         """

@@ -305,7 +305,7 @@ class Peers(RuleBasedStateMachine):
         """
         What one side may send, the other expects, no more and no less.
         """
-        client, server = self.pair.client._streams, self.pair.server._streams
+        client, server = self.pair.client._streams.byID, self.pair.server._streams.byID
         assert client.keys() == server.keys()
         for streamID, here in client.items():
             there = server[streamID]
@@ -320,13 +320,13 @@ class Peers(RuleBasedStateMachine):
         """
         for mux in self.muxes.values():
             grown = 0
-            for stream in mux._streams.values():
+            for stream in mux._streams.byID.values():
                 window = stream.receiveWindow or ReceiveWindow()
                 grown += window.size - 131072
                 unread = sum(map(len, stream._unread or ()))
                 assert window.available + unread + window.held == window.size
                 assert window.held < 65536
-            assert grown + mux._growth.available == 200000
+            assert grown + mux._streams.growth.available == 200000
 
     def teardown(self) -> None:
         self.settle()
@@ -335,9 +335,8 @@ class Peers(RuleBasedStateMachine):
                 end.lose()
         self.pair.flush()
         for mux in self.muxes.values():
-            assert not mux._streams and not mux._opened
-            assert mux._peerStreams == 0
-            assert mux._growth.available == 200000
+            assert not mux.streamCount and not mux._streams.protocolCount
+            assert mux._streams.growth.available == 200000
         for end in (*self.near.values(), *self.far.values()):
             assert end.lost == 1
         reasons: list[Any] = []

@@ -233,7 +233,7 @@ class NonceTests(SynchronousTestCase):
         sealer = pair.client._scheduler._sealer
         sealer._next = counter
         if strict:
-            pair.server._parser.useOpener(
+            pair.server._incoming.parser.useOpener(
                 SequencedOpener(deriveKey(PSK), sealer.prefix, counter)
             )
         return pair

@@ -566,9 +566,8 @@ class Script:
         assert isinstance(reason, GomuxError), reason
         mux = rig.mux
         assert mux.streamCount == 0
-        assert mux._peerStreams == 0, mux._peerStreams
-        assert not mux._opened
-        assert mux._growth.available == self.limits.maxGrowth
+        assert mux._streams.protocolCount == 0, mux._streams.protocolCount
+        assert mux._streams.growth.available == self.limits.maxGrowth
         assert not rig.factory.pool.muxes
         assert not rig.clock.getDelayedCalls(), rig.clock.getDelayedCalls()
         for application in self.applications.made:
@@ -605,16 +604,16 @@ class Script:
         """
         assert not self.failures.events, self.failures.events
         mux, limits = self.rig.mux, self.limits
-        if mux._reason is None:
-            assert mux._parser.pending < OVERHEAD + MAX_LENGTH
+        if mux.reason is None:
+            assert mux._incoming.parser.pending < OVERHEAD + MAX_LENGTH
         grown = 0
-        for stream in mux._streams.values():
+        for stream in mux._streams.byID.values():
             self.checkStream(stream)
             if stream.receiveWindow is not None:
                 grown += stream.receiveWindow.size - INITIAL_WINDOW
-        assert grown + mux._growth.available == limits.maxGrowth
-        assert mux._growth.available >= 0
-        assert 0 <= mux._peerStreams <= limits.maxStreams
+        assert grown + mux._streams.growth.available == limits.maxGrowth
+        assert mux._streams.growth.available >= 0
+        assert 0 <= mux._streams.peerCount <= limits.maxStreams
         scheduler = mux._scheduler
         assert len(scheduler._refusals) <= limits.maxRefusals
         # Each stream may have three more to say.

@@ -257,19 +257,19 @@ class Middle:
 
     def deliver(self, to: int, frame: bytes, mustStop: bool) -> None:
         mux = self.muxes[to]
-        if self.lost[to] or mux._reason is not None:
+        if self.lost[to] or mux.reason is not None:
             return
         before = self.delivered()
         mux.dataReceived(frame)
         if mustStop:
             self.stopped = True
             self.case.assertIsInstance(
-                mux._reason, (OutOfSequence, AuthenticationFailed, HandshakeFailed)
+                mux.reason, (OutOfSequence, AuthenticationFailed, HandshakeFailed)
             )
             self.case.assertEqual(self.delivered(), before)
             self.case.assertTrue(self.carriers[to].ended)
         elif not self.stopped and not self.hopeless:
-            self.case.assertIn(type(mux._reason), (type(None), PeerClosedConnection))
+            self.case.assertIn(type(mux.reason), (type(None), PeerClosedConnection))
 
     def end(self) -> None:
         for side in (CLIENT, SERVER):
@@ -286,4 +286,4 @@ class Middle:
             self.run()
 
     def reason(self, side: int) -> GomuxError | None:
-        return self.muxes[side]._reason
+        return self.muxes[side].reason
