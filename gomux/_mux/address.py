@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.test_address -*-
+# -*- test-case-name: gomux.test.mux.test_address -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 
@@ -8,58 +8,64 @@ The address of a stream.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
+from twisted.internet.address import (
+    HostnameAddress,
+    IPv4Address,
+    IPv6Address,
+    UNIXAddress,
+)
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
+
+#: The types of carrier addresses that programs ask an address for.
+KINDS = (IPv4Address, IPv6Address, UNIXAddress, HostnameAddress)
 
 
 @implementer(IAddress)
 class StreamAddress:
     """
-    Where a stream is: the carrier's address, and the stream's ID.
+    Where a stream is: the carrier's address, with the stream's ID beside it.
 
-    C{type}, C{host} and C{port} are those of the carrier where it has them, for
-    protocols that expect them of any address.
+    Programs that know TCP ask an address for its type and its attributes.  So a
+    stream's address is an instance of the carrier's type too, such as
+    L{IPv4Address<twisted.internet.address.IPv4Address>}, and has its attributes, such
+    as C{host} and C{port}.
 
     @ivar carrier: the address of this end of the carrier or of the other.
     @ivar streamID: from 0 to 2**32 - 1; even if the client opened the stream.
     """
 
-    __slots__ = ("carrier", "streamID")
+    carrier: IAddress
+    streamID: int
 
-    def __init__(self, carrier: IAddress, streamID: int) -> None:
+    def __new__(cls, carrier: IAddress, streamID: int) -> StreamAddress:
+        kind = type(carrier)
+        self: StreamAddress = object.__new__(_both(kind) if kind in KINDS else cls)
         self.carrier = carrier
         self.streamID = streamID
+        return self
 
-    @property
-    def host(self) -> str:
+    def __init__(self, carrier: IAddress, streamID: int) -> None:
         """
-        The carrier's host.
+        @param carrier: the carrier's address.
+        @param streamID: from 0 to 2**32 - 1.
+        """
 
-        @raise AttributeError: if the carrier is of a kind that has none.
+    def __getattr__(self, name: str) -> Any:
         """
-        return self.carrier.host  # type: ignore[attr-defined, no-any-return]
-
-    @property
-    def type(self) -> str:
+        @return: what the carrier's address has by that name.
+        @raise AttributeError: if it has nothing.
         """
-        The carrier's type, such as C{"TCP"}.
-
-        @raise AttributeError: if the carrier is of a kind that has none.
-        """
-        return self.carrier.type  # type: ignore[attr-defined, no-any-return]
-
-    @property
-    def port(self) -> int:
-        """
-        The carrier's port.
-
-        @raise AttributeError: if the carrier is of a kind that has none.
-        """
-        return self.carrier.port  # type: ignore[attr-defined, no-any-return]
+        if name == "carrier":  # of a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.carrier, name)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, StreamAddress):
-            return NotImplemented
+            return False
         return self.streamID == other.streamID and bool(self.carrier == other.carrier)
 
     def __hash__(self) -> int:
@@ -67,3 +73,14 @@ class StreamAddress:
 
     def __repr__(self) -> str:
         return f"StreamAddress({self.carrier!r}, {self.streamID})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StreamAddress, (self.carrier, self.streamID)
+
+
+@lru_cache(maxsize=len(KINDS))
+def _both(kind: type) -> type:
+    """
+    Make the type of the addresses of streams over carriers of some kind.
+    """
+    return type("StreamAddress", (StreamAddress, kind), {})

@@ -1,0 +1,214 @@
+# -*- test-case-name: gomux.test.carrier.test_clock -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+A clock that never goes back.
+
+Twisted's reactors tell the time of the system's clock, which NTP or an operator may set
+at any moment.  A step back makes every call that waits late by as much, and makes rates
+that are measured with it wrong.  L{SteadyClock} tells the time of the monotonic clock,
+and keeps its own calls by it.  The reactor only wakes it up.
+
+A step back leaves that one call of the reactor's waiting, too.  It is made again
+
+  - at the next C{callLater}, where there is traffic,
+  - by a thread that compares the two clocks once a second, where there is none.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from twisted.internet.base import DelayedCall
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorFromThreads,
+    IReactorTime,
+)
+from twisted.logger import Logger
+from zope.interface import implementer
+
+#: How often a process compares the two clocks, in seconds: a longer interval makes
+#: idle muxes wait longer after a step back, a shorter one costs wake-ups.
+COMPARE_INTERVAL = 1.0
+#: By how much the system's clock must have been set back to count as a step, in
+#: seconds: less only makes calls late by that much.
+STEP = 0.25
+#: How many calls that were cancelled are kept, unless half of all calls are.
+CANCELLED_KEPT = 50
+
+_log = Logger()
+
+
+def steady(clock: IReactorTime) -> IReactorTime:
+    """
+    @param clock: a reactor, or a test's L{Clock<twisted.internet.task.Clock>}.
+    @return: the clock that counts for it: one L{SteadyClock} for a reactor, and
+        C{clock} itself where its time is not that of the system.
+    """
+    if isinstance(clock, SteadyClock) or not IReactorFromThreads.providedBy(clock):
+        return clock
+    if clock not in _clocks:
+        _clocks[clock] = SteadyClock(clock)
+    return _clocks[clock]
+
+
+_clocks: WeakKeyDictionary[Any, SteadyClock] = WeakKeyDictionary()
+
+
+@implementer(IReactorTime)
+class SteadyClock:
+    """
+    Calls later by the monotonic clock.
+
+    @ivar reactor: the reactor that this clock runs in.
+    @ivar _calls: the calls that wait, as a heap, by when they are due.
+    @ivar _active: how many of these are still to be made.
+    @ivar _cancelled: how many were cancelled.
+    @ivar _wake: the reactor's call that runs the calls that are due.
+    @ivar _wakeDue: when that is due, by the monotonic clock.
+    @ivar _wakeMade: when it was made, by the reactor's clock.
+    @ivar _watch: the thread that compares the clocks.
+    """
+
+    _wake: IDelayedCall | None = None
+    _wakeDue = 0.0
+    _wakeMade = 0.0
+    _watch: threading.Thread | None = None
+
+    def __init__(self, reactor: Any, monotonic: Callable[[], float] = time.monotonic):
+        """
+        @param reactor: the reactor.
+        @param monotonic: tells the time in seconds.
+        """
+        self.reactor = reactor
+        self.seconds = monotonic
+        self._calls: list[tuple[float, int, DelayedCall]] = []
+        self._number = count()
+        self._active = self._cancelled = 0
+        self._stopped = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        """
+        What is not about time, such as C{addSystemEventTrigger}, is the reactor's.
+        """
+        return getattr(self.reactor, name)
+
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., Any],
+        *args: object,
+        **kw: object,
+    ) -> IDelayedCall:
+        due = self.seconds() + delay
+        call = DelayedCall(
+            due, callable, args, kw, self._cancel, self._push, self.seconds
+        )
+        self._active += 1
+        self._push(call)
+        return call
+
+    def getDelayedCalls(self) -> list[DelayedCall]:
+        return [
+            call for due, _, call in self._calls if call.active() and due == call.time
+        ]
+
+    def _push(self, call: DelayedCall) -> None:
+        """
+        A call is new, or due earlier than before.
+        """
+        due = call.time
+        heappush(self._calls, (due, next(self._number), call))
+        if (
+            self._wake is None
+            or due < self._wakeDue
+            or self.reactor.seconds() < self._wakeMade
+        ):
+            self._wakeUp(self._calls[0][0])
+
+    def _cancel(self, call: DelayedCall) -> None:
+        self._active -= 1
+        self._cancelled += 1
+        if not self._active:
+            # A reactor that a test leaves must have no calls.
+            self._calls.clear()
+            if self._wake is not None:
+                self._wake.cancel()
+                self._wake = None
+        elif self._cancelled > max(CANCELLED_KEPT, len(self._calls) // 2):
+            # DelayedCall marks the call itself only after this.
+            call.cancelled = 1
+            self._calls = [entry for entry in self._calls if entry[2].active()]
+            call.cancelled = 0
+            heapify(self._calls)
+        else:
+            return
+        self._cancelled = 0
+
+    def _wakeUp(self, due: float) -> None:
+        """
+        Have the reactor run the calls that are due, at some time.
+        """
+        if self._wake is not None and self._wake.active():
+            self._wake.cancel()
+        self._wakeDue = due
+        self._wakeMade = self.reactor.seconds()
+        self._wake = self.reactor.callLater(max(0.0, due - self.seconds()), self._run)
+        if self._watch is None or not self._watch.is_alive():
+            # Not alive either after the process has forked, as a daemon does.
+            self._watch = threading.Thread(
+                target=self._compare, name="gomux clock", daemon=True
+            )
+            self._watch.start()
+            self.reactor.addSystemEventTrigger("after", "shutdown", self._stopped.set)
+
+    def _run(self) -> None:
+        """
+        Make the calls that are due.
+        """
+        self._wake = None
+        now = self.seconds()
+        calls = self._calls
+        ready = []
+        while calls and calls[0][0] <= now:
+            due, _, call = heappop(calls)
+            if call.cancelled:
+                self._cancelled = max(0, self._cancelled - 1)
+            elif call.delayed_time > 0.0:
+                call.activate_delay()
+                heappush(calls, (call.time, next(self._number), call))
+            elif not call.called and due == call.time:
+                ready.append(call)
+        for call in ready:
+            if call.cancelled:
+                continue
+            call.called = 1
+            self._active -= 1
+            try:
+                call.func(*call.args, **call.kw)
+            except Exception:
+                _log.failure("while handling a timed call")
+        if self._active and self._wake is None:
+            self._wakeUp(self._calls[0][0])
+
+    def _compare(self) -> None:
+        """
+        In a thread: notice that the system's clock was set back.
+        """
+        offset = self.reactor.seconds() - self.seconds()
+        while not self._stopped.wait(COMPARE_INTERVAL):
+            before, offset = offset, self.reactor.seconds() - self.seconds()
+            if offset < before - STEP:
+                self.reactor.callFromThread(self._setBack)
+
+    def _setBack(self) -> None:
+        if self._calls:
+            self._wakeUp(self._calls[0][0])

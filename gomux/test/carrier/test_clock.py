@@ -1,0 +1,250 @@
+"""
+Tests for L{gomux._carrier.clock}.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import directlyProvides, providedBy
+from zope.interface.verify import verifyObject
+
+from gomux._carrier import clock as _clock
+from gomux._carrier.clock import SteadyClock, steady
+
+reactor: Any = _reactor
+
+
+class SettableReactor(Clock):
+    """
+    A reactor whose clock can be set, and the monotonic clock beside it.
+
+    @ivar monotonic: the time that only goes forward.
+    """
+
+    monotonic = 0.0
+
+    def pass_(self, seconds: float) -> None:
+        """
+        Let some time pass.
+        """
+        self.monotonic += seconds
+        self.advance(seconds)
+
+    def set(self, seconds: float) -> None:
+        """
+        Set the system's clock: no time passes.
+        """
+        self.rightNow += seconds
+
+    def addSystemEventTrigger(self, *args: object) -> None:
+        """
+        The reactor of these tests is never stopped.
+        """
+
+    def callFromThread(self, function: Callable[[], None]) -> None:
+        function()
+
+
+class SteadyClockTests(SynchronousTestCase):
+    """
+    L{SteadyClock} beside a clock that is set.
+    """
+
+    def setUp(self) -> None:
+        self.reactor = SettableReactor()
+        self.reactor.advance(1000)
+        self.clock = SteadyClock(self.reactor, lambda: self.reactor.monotonic)
+        self.clock._stopped.set()  # the tests compare the clocks themselves
+        self.called: list[object] = []
+
+    def later(self, delay: float, what: object = None) -> Any:
+        return self.clock.callLater(delay, self.called.append, what)
+
+    def test_interface(self) -> None:
+        """
+        It provides L{IReactorTime}, and hands on the rest of the reactor.
+        """
+        self.assertTrue(verifyObject(IReactorTime, self.clock))
+        self.assertEqual(
+            self.clock.addSystemEventTrigger, self.reactor.addSystemEventTrigger
+        )
+
+    def test_order(self) -> None:
+        """
+        Calls are made when they are due, in that order; what was cancelled is not.
+        """
+        for delay in (3, 1, 2, 2.5):
+            self.later(delay, delay)
+        self.later(1.5).cancel()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 4)
+        self.reactor.pass_(1)
+        self.assertEqual(self.called, [1])
+        self.reactor.pass_(1.75)
+        self.assertEqual(self.called, [1, 2, 2.5])
+        self.reactor.pass_(1)
+        self.assertEqual(self.called, [1, 2, 2.5, 3])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_resetAndDelay(self) -> None:
+        """
+        A call may be put off and brought forward.
+        """
+        later, sooner = self.later(1, "later"), self.later(10, "sooner")
+        later.delay(4)
+        sooner.reset(2)
+        self.reactor.pass_(1)
+        self.assertEqual(self.called, [])
+        self.reactor.pass_(1)
+        self.assertEqual(self.called, ["sooner"])
+        later.reset(6)
+        self.reactor.pass_(5.5)
+        self.assertEqual(self.called, ["sooner"])
+        self.reactor.pass_(0.5)
+        self.assertEqual(self.called, ["sooner", "later"])
+
+    def test_nextTurn(self) -> None:
+        """
+        A call that asks for another at once leaves that to the reactor's next turn.
+        """
+
+        def again() -> None:
+            self.called.append(1)
+            self.later(0, 2)
+
+        self.clock.callLater(0, again)
+        [wake] = self.reactor.calls
+        wake.func()
+        self.assertEqual(self.called, [1])
+        self.reactor.pass_(0)
+        self.assertEqual(self.called, [1, 2])
+
+    def test_failure(self) -> None:
+        """
+        A call that fails is logged, and the others are made.
+        """
+        self.clock.callLater(1, lambda: 1 / 0)
+        self.later(1)
+        self.later(2)
+        self.reactor.pass_(1)
+        self.reactor.pass_(1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.called, [None, None])
+
+    def test_cancelledAreDropped(self) -> None:
+        """
+        Calls that were cancelled do not pile up.
+        """
+        self.patch(_clock, "CANCELLED_KEPT", 10)
+        kept = self.later(1000)
+        for _ in range(100):
+            self.later(1000).cancel()
+        self.assertLess(len(self.clock._calls), 20)
+        self.assertEqual(self.clock.getDelayedCalls(), [kept])
+
+    def test_noneLeft(self) -> None:
+        """
+        Where all calls were cancelled, the reactor has none either.
+        """
+        first, second = self.later(10), self.later(2)
+        first.reset(1)
+        second.cancel()
+        first.cancel()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.later(3)
+        self.reactor.pass_(3)
+        self.assertEqual(self.called, [None])
+
+    def test_setForward(self) -> None:
+        """
+        A step forward makes no call early.
+        """
+        self.later(10)
+        self.reactor.set(3600)
+        self.reactor.pass_(9)
+        self.assertEqual(self.called, [])
+        self.reactor.pass_(1)
+        self.assertEqual(self.called, [None])
+
+    def test_setBack(self) -> None:
+        """
+        After a step back, the calls of before are on time once another is made.
+        """
+        self.later(10, "before")
+        self.reactor.set(-3600)
+        self.reactor.pass_(9)
+        self.later(5, "after")
+        self.reactor.pass_(1)
+        self.assertEqual(self.called, ["before"])
+        self.reactor.pass_(4)
+        self.assertEqual(self.called, ["before", "after"])
+
+    def test_setBackWhileIdle(self) -> None:
+        """
+        Where no other call is made, the comparison of the clocks finds the step.
+        """
+        self.later(10)
+        self.clock._stopped = stopped = OneComparison(self.reactor)
+        self.clock._compare()
+        self.assertTrue(stopped.done)
+        self.reactor.pass_(10)
+        self.assertEqual(self.called, [None])
+
+    def test_steady(self) -> None:
+        """
+        A test's clock stays as it is; a reactor has one steady clock.
+        """
+        clock = Clock()
+        self.assertIs(steady(clock), clock)
+        directlyProvides(self.reactor, IReactorFromThreads, providedBy(self.reactor))
+        ours = steady(self.reactor)
+        self.assertIsInstance(ours, SteadyClock)
+        self.assertIs(steady(self.reactor), ours)
+        self.assertIs(steady(ours), ours)
+
+
+class OneComparison(threading.Event):
+    """
+    Lets the clocks be compared once, with a step in between.
+    """
+
+    done = False
+
+    def __init__(self, reactor: SettableReactor) -> None:
+        super().__init__()
+        self._settable = reactor
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if self.done:
+            return True
+        self.done = True
+        self._settable.set(-60)
+        return False
+
+
+class RealTests(TestCase):
+    """
+    A L{SteadyClock} in the global reactor.
+    """
+
+    def test_setBack(self) -> None:
+        """
+        The reactor's own time goes back by an hour, and the calls come on time.
+        """
+        clock = SteadyClock(reactor)
+        self.addCleanup(clock._stopped.set)
+        self.patch(_clock, "COMPARE_INTERVAL", 0.05)
+        fired: Deferred[None] = Deferred()
+        clock.callLater(0.2, fired.callback, None)
+        now = reactor.seconds
+        self.patch(reactor, "seconds", lambda: now() - 3600)
+        fired.addTimeout(10, clock)
+        return fired  # type: ignore[return-value]
