@@ -46,17 +46,22 @@ class IMux(Interface):
         """
         Open a stream to the peer.
 
-        @param factory: makes the stream's protocol.
+        There is no accept message in the protocol: a peer that does not want
+        the stream closes it.
+
+        @param factory: makes the stream's protocol, for the L{gomux.StreamAddress}
+            of the peer's end.
         @return: the protocol, once it is connected.  Fails with
             L{gomux.OpenStreamError} if there can be no new stream on this mux
             now, and with L{twisted.internet.error.NoProtocol} if the factory
-            makes none.
+            makes none.  While the stream waits for the peer to show its key this
+            may be cancelled, and fails if the mux ends.
         """
 
     def close() -> Deferred[GomuxError]:
         """
-        Close all streams once their output is sent, then the mux, bounded by
-        L{gomux.Limits.closeTimeout}.
+        Close all streams once their output is sent, then the mux.  After
+        L{gomux.Limits.closeTimeout} the carrier is aborted, wherever this is.
 
         @return: as L{whenClosed}.
         """

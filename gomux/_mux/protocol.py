@@ -76,7 +76,6 @@ class MuxProtocol(Protocol):
 
     @ivar factory: the factory that made it, whose settings it uses.
     @ivar bytesReceived: how many bytes came off the carrier.
-    @ivar authenticated: whether the peer has shown that it holds the key.
     @ivar streamFactory: makes the protocols of streams that the peer opens; with
         C{None} the factory's own does.
     @ivar _key: the name of the key that the peer has shown to hold; C{None} before.
@@ -130,7 +129,7 @@ class MuxProtocol(Protocol):
             limits.closeTimeout,
             letGo=self._letGo,
             explain=self._explain,
-            told=self._told,
+            told=lambda reason: self.factory.muxLost(self, reason),
         )
 
     def __repr__(self) -> str:
@@ -206,20 +205,6 @@ class MuxProtocol(Protocol):
     def openStream(
         self, factory: IStreamFactory | IProtocolFactory
     ) -> Deferred[IProtocol]:
-        """
-        Open a stream to the peer.
-
-        There is no accept message in the protocol: a peer that does not want the stream
-        closes it.
-
-        @param factory: makes the stream's protocol, for the L{StreamAddress} of the
-            peer's end.
-        @return: the protocol, connected.  While it waits for the peer to show its key
-            it may be cancelled, and fails with the reason of the mux's end if there is
-            one.  Fails with L{OpenStreamError} if there can be no new stream on this
-            mux now, and with L{twisted.internet.error.NoProtocol} if the factory makes
-            none.
-        """
         if not self.canOpen:
             return fail(OpenStreamError("the mux is closing or closed"))
         if self.gated:
@@ -245,20 +230,10 @@ class MuxProtocol(Protocol):
         return self.whenClosed()
 
     def close(self) -> Deferred[GomuxError]:
-        """
-        Close all streams once their output is sent, then the mux.
-
-        After L{Limits.closeTimeout} the carrier is aborted, wherever this is.
-
-        @return: as L{whenClosed}.
-        """
         self._life.close()
         return self.whenClosed()
 
     def abort(self) -> None:
-        """
-        Drop the carrier at once.
-        """
         self._life.abort()
 
     def evict(self) -> None:
@@ -276,12 +251,6 @@ class MuxProtocol(Protocol):
         self._fail(KeyRevoked())
 
     def whenClosed(self) -> Deferred[GomuxError]:
-        """
-        Wait for the end of the mux.
-
-        @return: fires, and never fails, with the reason once the carrier is gone and
-            every stream has been told.
-        """
         return self._life.whenClosed()
 
     # IProtocol
@@ -487,9 +456,3 @@ class MuxProtocol(Protocol):
             return gate.interrupted("")
         # Such as a certificate that TLS did not accept.
         return gate.interrupted(f" The carrier's own error: {loss.getErrorMessage()}")
-
-    def _told(self, reason: GomuxError) -> None:
-        """
-        All streams were told of the end.
-        """
-        self.factory.muxLost(self, reason)
