@@ -29,7 +29,12 @@ from gomux._wire.strict import Salts
 from gomux.error import KeyringError
 from gomux.limits import Limits, TunnelLimits, isAllowed, leastOf
 from gomux.tunnel import Tunnel, forward, target
-from gomux.tunnel._service import Connector, Dialler, ListeningService, TunnelService
+from gomux.tunnel._service import (
+    Connector,
+    ListeningService,
+    ServiceDialler,
+    TunnelService,
+)
 
 _log = Logger()
 
@@ -464,9 +469,11 @@ def makeService(options: Options) -> IService:
         tunnels.append(tunnel)
         service.addService(ListeningService(name, endpoint, tunnel))
     for name, endpoint in options.connectEndpoints:
-        client = Dialler(options.keyring, True, streams, salts=clientSalts, **settings)
-        factories.append(client)
-        service.addService(
-            Connector(name, endpoint, client, clock, limits.maxRetryDelay)
+        client = ServiceDialler(
+            *(options.keyring, endpoint, limits.maxRetryDelay, streams),
+            salts=clientSalts,
+            **settings,
         )
+        factories.append(client)
+        service.addService(Connector(name, client))
     return service

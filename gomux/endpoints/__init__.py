@@ -8,7 +8,7 @@ mux.  The C{gomux:} endpoint strings are parsed here too.
 This room may import L{gomux._mux} and what lies below it, but not L{gomux.session}.
 """
 
-from gomux._mux.link import retryPolicy as retryPolicy
+from gomux._mux.dialler import retryPolicy as retryPolicy
 from gomux.endpoints._endpoints import MuxClientEndpoint as MuxClientEndpoint
 from gomux.endpoints._endpoints import MuxPort as MuxPort
 from gomux.endpoints._endpoints import MuxServerEndpoint as MuxServerEndpoint

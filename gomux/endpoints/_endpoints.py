@@ -27,10 +27,11 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from gomux._mux.dialler import Settings
 from gomux._mux.factory import MuxFactory
-from gomux._mux.link import Link, Settings, retryPolicy
 from gomux._mux.protocol import MuxProtocol
 from gomux._wire.keyring import Keyring
+from gomux.endpoints._clientmux import ClientMux
 from gomux.limits import IDLE_TIMEOUT, WAIT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ __all__ = [
     "StreamClientEndpoint",
     "StreamPort",
     "StreamServerEndpoint",
-    "retryPolicy",
 ]
 
 
@@ -83,20 +83,24 @@ class MuxClientEndpoint:
             as for L{MuxFactory<gomux.MuxFactory>}.
         @raise ValueError: if C{psk} is empty.
         """
-        self._link = Link(reactor, carrier, psk, idleTimeout=idleTimeout, **settings)
+        self._mux = ClientMux(
+            reactor, carrier, psk, idleTimeout=idleTimeout, **settings
+        )
         self._timeout = timeout
 
     @classmethod
-    def sharing(cls, link: Link, timeout: float = WAIT_TIMEOUT) -> MuxClientEndpoint:
+    def sharing(
+        cls, mux: ClientMux, timeout: float = WAIT_TIMEOUT
+    ) -> MuxClientEndpoint:
         """
         Make an endpoint whose mux others have too.
 
-        @param link: what they share.
+        @param mux: what they share.
         @param timeout: how long this one's L{connect} waits, in seconds.
         @return: the endpoint.
         """
         self = cls.__new__(cls)
-        self._link = link
+        self._mux = mux
         self._timeout = timeout
         return self
 
@@ -110,7 +114,7 @@ class MuxClientEndpoint:
             L{ConnectError<twisted.internet.error.ConnectError>}, that says why
             when there was no mux in time.
         """
-        return self._link.openStream(protocolFactory, self._timeout)
+        return self._mux.openStream(protocolFactory, self._timeout)
 
     def close(self) -> Deferred[None]:
         """
@@ -120,7 +124,7 @@ class MuxClientEndpoint:
 
         @return: fires when the mux is gone.
         """
-        return self._link.close()
+        return self._mux.close()
 
 
 @implementer(IStreamServerEndpoint)

@@ -33,16 +33,19 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 
-from gomux._mux.link import Link, Settings
+from gomux._mux.dialler import Settings
 from gomux._wire.keyring import Keyring, readPSKFile
+from gomux.endpoints._clientmux import ClientMux
 from gomux.endpoints._endpoints import MuxClientEndpoint, MuxServerEndpoint
 from gomux.limits import IDLE_TIMEOUT, WAIT_TIMEOUT
 
 _T = TypeVar("_T")
 
-#: What can be said once in this process: a link per reactor, carrier and
-#: settings.  The links are kept by their endpoints and by their muxes.
-_links: WeakKeyDictionary[Any, WeakValueDictionary[object, Link]] = WeakKeyDictionary()
+#: The muxes that endpoint strings share: one per reactor, carrier, key and settings.
+#: Each is kept by its endpoints, and by its carrier while that is connected.
+_muxes: WeakKeyDictionary[Any, WeakValueDictionary[object, ClientMux]] = (
+    WeakKeyDictionary()
+)
 
 _words = {
     "yes": True,
@@ -94,13 +97,13 @@ def parseClient(
     timeout = words.takeSeconds("timeout", WAIT_TIMEOUT)
     idleTimeout = words.takeSeconds("idleTimeout", IDLE_TIMEOUT)
     carrier = words.carrier("client", clientFromString, reactor)
-    links = _links.setdefault(reactor, WeakValueDictionary())
+    muxes = _muxes.setdefault(reactor, WeakValueDictionary())
     key = (words.description(), pskKey, idleTimeout, *sorted(settings.items()))
-    link = links.get(key)
-    if link is None:
-        link = Link(reactor, carrier, keyring, idleTimeout=idleTimeout, **settings)
-        links[key] = link
-    return MuxClientEndpoint.sharing(link, timeout)
+    mux = muxes.get(key)
+    if mux is None:
+        mux = ClientMux(reactor, carrier, keyring, idleTimeout=idleTimeout, **settings)
+        muxes[key] = mux
+    return MuxClientEndpoint.sharing(mux, timeout)
 
 
 class _Words:

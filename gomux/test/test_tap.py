@@ -25,7 +25,12 @@ from gomux.status._page import PageFactory
 from gomux.tap import ENVIRONMENT, Options, makeService
 from gomux.test.tunnel.test_tunnel import Lines
 from gomux.tunnel import Tunnel, TunnelLimits
-from gomux.tunnel._service import Connector, Dialler, ListeningService, TunnelService
+from gomux.tunnel._service import (
+    Connector,
+    ListeningService,
+    ServiceDialler,
+    TunnelService,
+)
 
 PSK = "a secret of the tests"
 
@@ -444,7 +449,7 @@ class ServiceTests(TapTestCase):
         server = parts["--listen tcp:1"]._factory
         client = parts["--connect tcp:h:2"]._dialler
         self.assertIsInstance(server, MuxFactory)
-        self.assertIsInstance(client, Dialler)
+        self.assertIsInstance(client, ServiceDialler)
         self.assertEqual((server.isClient, client.isClient), (False, True))
         self.assertIs(server.pool, service.pool)
         self.assertIs(client.pool, service.pool)

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
-from random import uniform
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService, Service
@@ -26,40 +24,42 @@ from twisted.internet.defer import (
 )
 from twisted.internet.interfaces import (
     IListeningPort,
-    IProtocol,
     IProtocolFactory,
     IReactorTime,
-    IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from gomux._mux.factory import MuxFactory
+from gomux._mux.dialler import Dialler
 from gomux._mux.log import describeAddress
 from gomux._mux.protocol import MuxProtocol
-from gomux.error import GomuxError, OpenStreamError
+from gomux.error import OpenStreamError
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
-
     from gomux._mux.pool import MuxPool
     from gomux.limits import TunnelLimits
     from gomux.tunnel._bridge import Tunnel
 
 _log = Logger()
 
-#: About how long the first attempt to reconnect waits, in seconds.
-FIRST_RETRY = 0.25
 #: How often an attempt to connect that fails as the last one did is logged,
 #: in seconds.
 REPEAT_LOG = 60.0
 
 
-class CannotListen(Exception):
+class CannotListen(SystemExit, Exception):
     """
     A service cannot listen where it is told to.
+
+    It is a L{SystemExit}, so that the process ends with C{code} as its last words, and
+    without a traceback.  It is an L{Exception} too, so that C{twistd} removes its pid
+    file, and has a daemon tell the process that started it.
     """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.code = f"error: {reason}"
 
 
 class ListeningService(Service):
@@ -101,7 +101,6 @@ class ListeningService(Service):
         starting = False
         if failures:
             reason = failures[0].getErrorMessage()
-            _withoutTraceback(CannotListen)
             raise CannotListen(f"{self.name}: {reason}") from None
 
     def _listens(self, port: IListeningPort) -> None:
@@ -148,116 +147,32 @@ class ListeningService(Service):
         return port.stopListening() or succeed(None)
 
 
-def _withoutTraceback(kind: type[Exception]) -> None:
+class ServiceDialler(Dialler):
     """
-    Have the interpreter say only the message if it ends by such an exception.
-    """
-    previous = sys.excepthook
-
-    def hook(
-        raised: type[BaseException],
-        value: BaseException,
-        traceback: TracebackType | None,
-    ) -> None:
-        if issubclass(raised, kind):
-            print(f"error: {value}", file=sys.__stderr__)
-        else:
-            previous(raised, value, traceback)
-
-    sys.excepthook = hook
-
-
-class Dialler(MuxFactory):
-    """
-    Makes a client's muxes, for a L{Connector}, which it tells about them.
-    """
-
-    connector: Connector
-
-    def muxAuthenticated(self, mux: MuxProtocol) -> None:
-        super().muxAuthenticated(mux)
-        self.connector.muxAuthenticated()
-
-    def muxLost(self, mux: MuxProtocol, reason: GomuxError) -> None:
-        super().muxLost(mux, reason)
-        self.connector.muxLost()
-
-
-class Connector(Service):
-    """
-    Keeps one mux connected.
-
-    L{ClientService<twisted.application.internet.ClientService>} does this for
-    connections that are worth something as soon as they are there, and that
-    may be cut when the service stops.  A mux has to end its streams first, and
-    a peer that accepts connections only to drop them, because it has another
-    key, must not be asked again and again without a pause.
+    Logs how the attempts to connect go.
 
     @ivar name: what log lines call it.
+    @ivar _lastReason: why the last attempt failed, as logged.
+    @ivar _loggedAt: when that was logged.
     """
 
-    _attempt: Deferred[IProtocol] | None = None
-    _retry: IDelayedCall | None = None
-    _failures = 0
+    name: str
     _lastReason = ""
     _loggedAt = 0.0
 
-    def __init__(
-        self,
-        name: str,
-        endpoint: IStreamClientEndpoint,
-        dialler: Dialler,
-        clock: IReactorTime,
-        maxRetryDelay: float,
-    ) -> None:
+    def muxConnected(self, mux: MuxProtocol) -> None:
         """
-        @param name: what log lines call it.
-        @param endpoint: connects the carrier.
-        @param dialler: makes the mux.
-        @param clock: the reactor.
-        @param maxRetryDelay: see
-            L{TunnelLimits.maxRetryDelay<gomux.limits.TunnelLimits.maxRetryDelay>}.
+        An attempt has succeeded.
         """
-        self.name = name
-        self._endpoint = endpoint
-        self._dialler = dialler
-        self._clock = clock
-        self._maxRetryDelay = maxRetryDelay
-        dialler.connector = self
-
-    def startService(self) -> None:
-        """
-        Connect.
-        """
-        super().startService()
-        self._dial()
-
-    def stopService(self) -> None:
-        """
-        Connect no more; what is connected is left alone.
-        """
-        super().stopService()
-        retry, self._retry = self._retry, None
-        if retry is not None:
-            retry.cancel()
-        if self._attempt is not None:
-            self._attempt.cancel()
-
-    def _dial(self) -> None:
-        self._retry = None
-        self._attempt = maybeDeferred(self._endpoint.connect, self._dialler)
-        self._attempt.addCallbacks(self._connected, self._failed)
-
-    def _connected(self, mux: IProtocol) -> None:
-        self._attempt = None
         _log.info("{name}: connected", name=self.name)
+        super().muxConnected(mux)
 
-    def _failed(self, failure: Failure) -> None:
-        self._attempt = None
-        if not self.running:
-            return
+    def attemptFailed(self, failure: Failure) -> None:
+        """
+        An attempt has failed: log why, unless that was done not long ago.
+        """
         reason = failure.getErrorMessage()
-        now = self._clock.seconds()
+        now = self.clock.seconds()
         if reason != self._lastReason or now - self._loggedAt >= REPEAT_LOG:
             self._lastReason, self._loggedAt = reason, now
             _log.warn(
@@ -265,42 +180,44 @@ class Connector(Service):
                 name=self.name,
                 reason=reason,
             )
-        self._dialler.pool.lastReason = failure.value
-        self._dialLater()
+        super().attemptFailed(failure)
 
-    def _dialLater(self) -> None:
-        if self._attempt is not None or self._retry is not None:
-            return
-        delay = retryDelay(self._failures, self._maxRetryDelay)
-        self._failures += 1
-        self._retry = self._clock.callLater(delay, self._dial)
-
-    def muxAuthenticated(self) -> None:
+    def muxAuthenticated(self, mux: MuxProtocol) -> None:
         """
-        The peer is the right one.
+        The peer is the right one: the next failure is worth a line.
         """
-        self._failures = 0
         self._lastReason = ""
-
-    def muxLost(self) -> None:
-        """
-        The mux is gone: make another.
-        """
-        if self.running:
-            self._dialLater()
+        super().muxAuthenticated(mux)
 
 
-def retryDelay(failures: int, maximum: float) -> float:
+class Connector(Service):
     """
-    How long to wait before the next attempt to connect: exponential, and so
-    random that clients which lost their server together do not come back
-    together.
+    Keeps one mux connected while it runs.
 
-    @param failures: how many attempts in a row came to nothing.
-    @param maximum: the most to wait, in seconds.
-    @return: seconds.
+    @ivar name: what log lines call it.
     """
-    return uniform(0.2, 1.0) * min(maximum, FIRST_RETRY * 2.0 ** min(failures, 16))
+
+    def __init__(self, name: str, dialler: ServiceDialler) -> None:
+        """
+        @param name: what log lines call it.
+        @param dialler: connects the mux.
+        """
+        self.name = dialler.name = name
+        self._dialler = dialler
+
+    def startService(self) -> None:
+        """
+        Connect.
+        """
+        super().startService()
+        self._dialler.start()
+
+    def stopService(self) -> None:
+        """
+        Connect no more; what is connected is left alone.
+        """
+        super().stopService()
+        self._dialler.stop()
 
 
 class TunnelService(MultiService):

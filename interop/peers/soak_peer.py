@@ -33,7 +33,7 @@ from twisted.python.log import startLogging
 import gomux.test  # noqa: F401  (for GOMUX_PLAIN)
 from gomux import GomuxError, Limits, MuxFactory, MuxPool
 from gomux.error import PeerClosedStream
-from gomux.tunnel._service import Connector, Dialler, ListeningService
+from gomux.tunnel._service import Connector, ListeningService, ServiceDialler
 
 #: So small that each fault is noticed, and over, within some seconds.
 LIMITS = Limits(writeStall=6.0, handshakeTimeout=4.0, strictKeepalive=1.0, deadPeer=6.0)
@@ -259,9 +259,9 @@ def main(role: str, port: int, streams: int, strict: bool) -> None:
         service.addService(ListeningService("soak", endpoint, server))
     else:
         pool = MuxPool(reactor, 3600.0, streams + 1)
-        client = Dialler(psk, True, None, pool=pool, **settings)
         carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
-        service.addService(Connector("soak", carrier, client, reactor, 2.0))
+        client = ServiceDialler(psk, carrier, 2.0, pool=pool, **settings)
+        service.addService(Connector("soak", client))
         load = Load(pool, counts)
         reactor.callWhenRunning(load.start, streams)
         reactor.addSystemEventTrigger("before", "shutdown", load.stop)

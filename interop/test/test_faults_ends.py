@@ -283,7 +283,7 @@ class Reconnections(FaultTestCase):
         endpoint = await self.setUpEndpoint()
         server = self.server
         first, _ = await self.echo(endpoint)
-        (mux,) = endpoint._link.pool.muxes
+        (mux,) = endpoint._mux.pool.muxes
         mux._nextID = 2**32 - 2
         last, _ = await self.echo(endpoint)
         self.assertEqual(last.transport.getPeer().streamID, 2**32 - 2)

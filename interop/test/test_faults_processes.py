@@ -161,7 +161,7 @@ class Processes(Service, FaultTestCase, PeerTestCase):
         described = repr([factory, factory.keyring, vars(factory), Limits()])
         client = clientFromString(reactor, "tcp:127.0.0.1:1")
         endpoint = MuxClientEndpoint(reactor, client, self.secret)
-        described += repr([endpoint, vars(endpoint), vars(endpoint._link)])
+        described += repr([endpoint, vars(endpoint), vars(endpoint._mux)])
         mux = factory.buildProtocol(None)
         described += repr([mux, vars(mux)])
         try:

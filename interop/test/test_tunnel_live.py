@@ -20,6 +20,7 @@ from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
+from twisted.python.filepath import FilePath
 
 from interop.support.ending import Ending
 from interop.support.harness import (
@@ -615,21 +616,33 @@ class CommandLineTests(TunnelTestCase):
 
     async def test_usedPortDaemon(self) -> None:
         """
-        The same for a daemon, which tells who started it.
+        The same for a daemon: the process that started it fails with the reason, which
+        is in the log file too, and no pid file is left.
         """
-        directory = self.mktemp()
-        os.mkdir(directory)
+        directory = FilePath(self.mktemp())
+        directory.makedirs()
+        log = directory.child("log")
         environment = {**os.environ, "GOMUX_PSK": PSK}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *sys.path])
         with taken() as port:
             used = f"tcp:{port}:interface=127.0.0.1"
             output, errors, status = await getProcessOutputAndValue(
                 TWISTD[0],
-                [*TWISTD[1:], "--rundir", directory, "gomux", "--listen", used],
+                [
+                    *(*TWISTD[1:], "--rundir", directory.path, "--logfile", log.path),
+                    *("gomux", "--listen", used),
+                ],
                 env=environment,
             )
-        self.assertEqual(status, 1)
-        self.assertIn("Couldn't listen", (output + errors).decode())
+            self.assertEqual(status, 1)
+            self.assertIn("Couldn't listen", (output + errors).decode())
+            # The daemon logs the reason after it has told the process that started it.
+            reason = f"error: --listen {used}: Couldn't listen on 127.0.0.1:"
+            await until(
+                lambda: reason in log.getContent().decode(), "the log has the reason"
+            )
+        self.assertNotIn("Traceback", log.getContent().decode())
+        self.assertEqual(directory.listdir(), ["log"])
 
 
 @contextmanager

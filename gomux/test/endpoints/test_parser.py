@@ -24,7 +24,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from gomux import MuxClientEndpoint, MuxServerEndpoint
-from gomux.endpoints._strings import _links
+from gomux.endpoints._strings import _muxes
 from gomux.test.endpoints.test_endpoints import Asking, Echo
 from gomux.test.support.certificates import NAME, PEM
 from gomux.test.support.helpers import Recorders
@@ -195,18 +195,18 @@ class ClientTests(ParserTestCase):
                         self.writePSK(psk)
                         string = f"gomux:tcp:{host}:7000:{self.psk}{setting}"
                         different.append(clientFromString(core, string))
-        links = {endpoint._link for endpoint in different}
-        self.assertEqual(len(links), len(different))
+        muxes = {endpoint._mux for endpoint in different}
+        self.assertEqual(len(muxes), len(different))
 
     def test_notKept(self) -> None:
         """
         A mux that is not there is not kept for endpoints that are gone.
         """
         endpoint = self.client(f"gomux:tcp:example.org:7000:{self.psk}")
-        self.assertEqual(len(_links[self.reactor]), 1)
+        self.assertEqual(len(_muxes[self.reactor]), 1)
         del endpoint
         gc.collect()
-        self.assertEqual(len(_links[self.reactor]), 0)
+        self.assertEqual(len(_muxes[self.reactor]), 0)
 
     def test_timeout(self) -> None:
         """
@@ -225,13 +225,13 @@ class ClientTests(ParserTestCase):
         """
         C{strict}, C{context} and C{idleTimeout} reach the mux.
         """
-        link = self.client(
+        mux = self.client(
             f"gomux:tcp:h:1:strict=Yes:context=a\\:b:idleTimeout=7:{self.psk}"
-        )._link
-        self.assertEqual((link.strict, link.context), (True, b"a:b"))
-        self.assertEqual(link.idleTimeout, 7)
-        link = self.client(f"gomux:tcp:h:1:strict=no:{self.psk}")._link
-        self.assertEqual((link.strict, link.context), (False, b""))
+        )._mux
+        self.assertEqual((mux.strict, mux.context), (True, b"a:b"))
+        self.assertEqual(mux.idleTimeout, 7)
+        mux = self.client(f"gomux:tcp:h:1:strict=no:{self.psk}")._mux
+        self.assertEqual((mux.strict, mux.context), (False, b""))
 
 
 class ServerTests(ParserTestCase):

@@ -6,20 +6,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import CannotListenError, ConnectionRefusedError
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
-    IProtocol,
     IProtocolFactory,
-    IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
@@ -32,22 +28,18 @@ from zope.interface.verify import verifyObject
 from gomux import MuxFactory, MuxProtocol
 from gomux._mux.pool import MuxPool
 from gomux.error import OpenStreamError
+from gomux.test.mux.test_dialler import THERE, DiallerTestCase
 from gomux.test.support.helpers import Recorders
 from gomux.test.tunnel.test_tunnel import Lines
 from gomux.testing import PSK, MuxPair
-from gomux.testing._memory import connect
 from gomux.tunnel import Tunnel, TunnelLimits, forward
 from gomux.tunnel._service import (
     CannotListen,
     Connector,
-    Dialler,
     ListeningService,
+    ServiceDialler,
     TunnelService,
-    retryDelay,
 )
-
-HERE = IPv4Address("TCP", "192.0.2.1", 50000)
-THERE = IPv4Address("TCP", "192.0.2.2", 7000)
 
 
 @implementer(IListeningPort)
@@ -88,7 +80,6 @@ class ListeningServiceTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.patch(sys, "excepthook", sys.excepthook)
         self.observer = Lines("gomux.tunnel._service")
         globalLogPublisher.addObserver(self.observer)
         self.addCleanup(globalLogPublisher.removeObserver, self.observer)
@@ -136,28 +127,17 @@ class ListeningServiceTests(SynchronousTestCase):
         self.assertEqual(
             str(raised), "--listen x: Couldn't listen on any:7000: in use."
         )
-        said: list[str] = []
-
-        class Errors:
-            def write(self, text: str) -> None:
-                said.append(text)
-
-        self.patch(sys, "__stderr__", Errors())
-        sys.excepthook(CannotListen, raised, None)
-        self.assertEqual("".join(said), f"error: {raised}\n")
+        self.assertEqual(raised.code, f"error: {raised}")
+        self.assertIsInstance(raised, SystemExit)
+        self.assertIsInstance(raised, Exception)
         self.successResultOf(listener.stopService())
 
-    def test_otherErrors(self) -> None:
+    def test_cannotListenUnprivileged(self) -> None:
         """
-        Other uncaught errors are shown as ever.
+        The same if nobody gave it the chance to listen before.
         """
-        shown: list[object] = []
-        self.patch(sys, "excepthook", lambda *what: shown.append(what))
         listener = self.listener(fail(ValueError("no")))
         self.assertRaises(CannotListen, listener.startService)
-        error = KeyError()
-        sys.excepthook(KeyError, error, None)
-        self.assertEqual(shown, [(KeyError, error, None)])
 
     def test_failsLater(self) -> None:
         """
@@ -189,150 +169,69 @@ class ListeningServiceTests(SynchronousTestCase):
         self.successResultOf(self.listener(Deferred()).stopService())
 
 
-@implementer(IStreamClientEndpoint)
-class ClientEndpoint:
+class ConnectorTests(DiallerTestCase):
     """
-    An endpoint in memory, which refuses unless it has a server.
-
-    @ivar attempts: when it was asked to connect.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.server: MuxFactory | None = None
-        self.attempts: list[float] = []
-        self.hold: Deferred[IProtocol] | None = None
-
-    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        self.attempts.append(self.clock.seconds())
-        if self.hold is not None:
-            return self.hold
-        if self.server is None:
-            return fail(ConnectionRefusedError())
-        mux = factory.buildProtocol(THERE)
-        assert mux is not None
-        server = self.server.buildProtocol(HERE)
-        connect(self.clock, (mux, server), (HERE, THERE), 0.0, None, 65536)
-        return succeed(mux)
-
-
-class ConnectorTests(SynchronousTestCase):
-    """
-    L{Connector} and L{Dialler}
+    L{Connector} and L{ServiceDialler}
     """
 
     def setUp(self) -> None:
-        self.clock = Clock()
-        self.endpoint = ClientEndpoint(self.clock)
-        self.dialler = Dialler(PSK, True, clock=self.clock)
-        self.connector = Connector(
-            "--connect x", self.endpoint, self.dialler, self.clock, 4.0
-        )
-        self.server = MuxFactory(PSK, False, Recorders(), clock=self.clock)
+        super().setUp()
+        self.dialler = ServiceDialler(PSK, self.endpoint, 4.0, clock=self.clock)
+        self.connector = Connector("--connect x", self.dialler)
         self.observer = Lines("gomux.tunnel._service")
         globalLogPublisher.addObserver(self.observer)
         self.addCleanup(globalLogPublisher.removeObserver, self.observer)
 
-    def advance(self, seconds: float) -> None:
-        for _ in range(round(seconds * 100)):
-            self.clock.advance(0.01)
+    def test_interface(self) -> None:
+        """
+        It is a service.
+        """
+        verifyObject(IService, self.connector)
 
     def test_connects(self) -> None:
         """
-        It connects when it is started, once.
+        It keeps a mux connected from its start until it is stopped; then it leaves the
+        mux alone, and makes no other.
         """
         self.endpoint.server = self.server
         self.connector.startService()
         self.advance(10)
         self.assertEqual(self.endpoint.attempts, [0.0])
-        self.assertEqual(len(self.dialler.pool.muxes), 1)
         self.assertEqual(self.observer.lines, ["--connect x: connected"])
-
-    def test_reconnects(self) -> None:
-        """
-        A mux that is lost is soon replaced.
-        """
-        self.endpoint.server = self.server
-        self.connector.startService()
-        self.advance(1)
         self.server.pool.muxes[0].abort()
         self.advance(0.5)
-        self.assertEqual(len(self.dialler.pool.muxes), 1)
-        self.assertEqual(len(self.endpoint.attempts), 2)
-
-    def test_unreachable(self) -> None:
-        """
-        It goes on trying to reach a peer, never less often than it should; the
-        log says so in plain words, but not each time.
-        """
-        self.connector.startService()
-        self.advance(50)
-        attempts = self.endpoint.attempts
-        gaps = [b - a for a, b in zip(attempts, attempts[1:], strict=False)]
-        self.assertLess(gaps[0], 0.3)
-        self.assertLess(max(gaps), 4.1)
-        self.assertGreater(sum(gaps[-5:]), 5.0)
-        self.assertEqual(
-            self.observer.lines,
-            [
-                "--connect x: cannot connect: Connection was refused by other side.;"
-                " trying again"
-            ],
-        )
-        self.advance(20)
-        self.assertEqual(len(self.observer.lines), 2)
-        self.assertIsInstance(self.dialler.pool.lastReason, ConnectionRefusedError)
-
-    def test_wrongKey(self) -> None:
-        """
-        A peer that accepts connections and drops them, for its key is another,
-        is not asked more often than one that refuses them.
-        """
-        self.endpoint.server = MuxFactory("another key", False, clock=self.clock)
-        self.connector.startService()
-        self.advance(60)
-        self.assertLess(len(self.endpoint.attempts), 40)
-        self.assertIn("wrong pre-shared key", str(self.dialler.pool.lastReason))
-
-    def test_startsOver(self) -> None:
-        """
-        Once a peer has been the right one the next attempt is quick again.
-        """
-        self.connector.startService()
-        self.advance(30)
-        self.endpoint.server = self.server
-        self.advance(5)
-        self.server.pool.muxes[0].abort()
-        self.advance(0.5)
-        self.assertEqual(len(self.dialler.pool.muxes), 1)
-
-    def test_stopped(self) -> None:
-        """
-        Stopped, it leaves the mux alone, and makes no other.
-        """
-        self.endpoint.server = self.server
-        self.connector.startService()
-        self.advance(1)
+        self.assertEqual(self.observer.lines, ["--connect x: connected"] * 2)
         self.connector.stopService()
         self.assertEqual(len(self.dialler.pool.muxes), 1)
         self.server.pool.muxes[0].close()
         self.advance(10)
         self.assertEqual(self.dialler.pool.muxes, [])
-        self.assertEqual(len(self.endpoint.attempts), 1)
+        self.assertEqual(len(self.endpoint.attempts), 2)
 
-    def test_stoppedBetween(self) -> None:
+    def test_unreachable(self) -> None:
         """
-        Stopped between two attempts, it makes no other.
+        The log says in plain words why a peer cannot be reached, but not each time.
         """
+        refused = (
+            "--connect x: cannot connect: Connection was refused by other side.;"
+            " trying again"
+        )
         self.connector.startService()
-        self.connector.stopService()
-        self.advance(10)
-        self.assertEqual(len(self.endpoint.attempts), 1)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.advance(50)
+        self.assertGreater(len(self.endpoint.attempts), 10)
+        self.assertEqual(self.observer.lines, [refused])
+        self.advance(20)
+        self.assertEqual(self.observer.lines, [refused] * 2)
+        self.endpoint.server = self.server
+        self.advance(5)
+        self.endpoint.server = None
+        self.server.pool.muxes[0].abort()
+        self.advance(1)
+        self.assertEqual(self.observer.lines[2:], ["--connect x: connected", refused])
 
     def test_stoppedMeanwhile(self) -> None:
         """
-        Stopped during an attempt, it gives that up.
+        Stopped during an attempt, it gives that up, and nothing is logged.
         """
         cancelled: list[object] = []
         self.endpoint.hold = Deferred(cancelled.append)
@@ -340,21 +239,7 @@ class ConnectorTests(SynchronousTestCase):
         self.connector.stopService()
         self.advance(10)
         self.assertEqual(len(cancelled), 1)
-        self.assertEqual(len(self.endpoint.attempts), 1)
         self.assertEqual(self.observer.lines, [])
-
-    def test_spread(self) -> None:
-        """
-        A thousand clients that lost their server together come back spread
-        out: in no tenth of a second do more than a tenth of them.
-        """
-        for failures in range(4, 10):
-            times = sorted(retryDelay(failures, 4.0) for _ in range(1000))
-            self.assertGreater(times[-1] - times[0], 2.5)
-            most = max(
-                sum(start <= time < start + 0.1 for time in times) for start in times
-            )
-            self.assertLess(most, 100)
 
 
 class TunnelServiceTests(SynchronousTestCase):

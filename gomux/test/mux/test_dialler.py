@@ -1,0 +1,343 @@
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Tests for L{gomux._mux.dialler}.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from gomux import MuxFactory
+from gomux._mux.dialler import Dialler, State, retryPolicy
+from gomux.limits import MAX_RETRY_DELAY
+from gomux.test.support.helpers import Recorders
+from gomux.testing import PSK
+from gomux.testing._memory import Carrier, connect
+
+HERE = IPv4Address("TCP", "192.0.2.1", 50000)
+THERE = IPv4Address("TCP", "192.0.2.2", 7000)
+
+
+@implementer(IStreamClientEndpoint)
+class ClientEndpoint:
+    """
+    An endpoint in memory, which refuses unless it has a server.
+
+    @ivar server: makes the muxes at the other end.
+    @ivar attempts: when it was asked to connect.
+    @ivar carriers: the client's, of those that it has connected.
+    @ivar hold: what C{connect} returns, instead of connecting.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.server: MuxFactory | None = None
+        self.attempts: list[float] = []
+        self.carriers: list[Carrier] = []
+        self.hold: Deferred[IProtocol] | None = None
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        self.attempts.append(self.clock.seconds())
+        if self.hold is not None:
+            return self.hold
+        if self.server is None:
+            return fail(ConnectionRefusedError())
+        mux = factory.buildProtocol(THERE)
+        assert mux is not None
+        server = self.server.buildProtocol(HERE)
+        carrier, _ = connect(self.clock, (mux, server), (HERE, THERE), 0.0, None, 65536)
+        self.carriers.append(carrier)
+        return succeed(mux)
+
+
+class DiallerTestCase(SynchronousTestCase):
+    """
+    A server that may be reached or not.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.endpoint = ClientEndpoint(self.clock)
+        self.server = MuxFactory(PSK, False, Recorders(), clock=self.clock)
+
+    def advance(self, seconds: float) -> None:
+        for _ in range(round(seconds * 100)):
+            self.clock.advance(0.01)
+
+
+class DiallerTests(DiallerTestCase):
+    """
+    L{Dialler}
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.dialler = Dialler(PSK, self.endpoint, 4.0, clock=self.clock)
+
+    def assertState(self, state: State) -> None:
+        self.assertIs(self.dialler.state, state)
+
+    def test_states(self) -> None:
+        """
+        It goes from state to state as its module says.
+        """
+        self.assertState(State.IDLE)
+        self.endpoint.hold = Deferred()
+        self.dialler.start()
+        self.assertState(State.CONNECTING)
+        hold, self.endpoint.hold = self.endpoint.hold, None
+        hold.errback(ConnectionRefusedError())
+        self.assertState(State.WAITING)
+        self.endpoint.server = self.server
+        self.advance(0.3)
+        self.assertState(State.UP)
+        self.server.muxes[0].abort()
+        self.clock.advance(0)
+        self.assertState(State.WAITING)
+        self.dialler.stop()
+        self.assertState(State.IDLE)
+        self.assertEqual(len(self.endpoint.attempts), 2)
+
+    def test_connects(self) -> None:
+        """
+        It connects when it is started, once, however often that is said.
+        """
+        self.endpoint.server = self.server
+        self.dialler.start()
+        self.dialler.start()
+        self.advance(10)
+        self.dialler.start()
+        self.assertEqual(self.endpoint.attempts, [0.0])
+        self.assertEqual(len(self.dialler.pool.muxes), 1)
+
+    def test_once(self) -> None:
+        """
+        There is no second attempt during the first, nor during a pause.
+        """
+        self.endpoint.hold = Deferred()
+        self.dialler.start()
+        self.dialler.start()
+        self.endpoint.hold.errback(ConnectionRefusedError())
+        self.dialler.start()
+        self.assertEqual(len(self.endpoint.attempts), 1)
+
+    def test_reconnects(self) -> None:
+        """
+        A mux that is lost is soon replaced.
+        """
+        self.endpoint.server = self.server
+        self.dialler.start()
+        self.advance(1)
+        self.server.pool.muxes[0].abort()
+        self.advance(0.5)
+        self.assertEqual(len(self.dialler.pool.muxes), 1)
+        self.assertEqual(len(self.endpoint.attempts), 2)
+
+    def test_unreachable(self) -> None:
+        """
+        It goes on trying to reach a peer, never less often than it should.
+        """
+        self.dialler.start()
+        self.advance(50)
+        attempts = self.endpoint.attempts
+        gaps = [b - a for a, b in zip(attempts, attempts[1:], strict=False)]
+        self.assertLess(gaps[0], 0.3)
+        self.assertLess(max(gaps), 4.1)
+        self.assertGreater(sum(gaps[-5:]), 5.0)
+        self.assertIsInstance(self.dialler.pool.lastReason, ConnectionRefusedError)
+
+    def test_raises(self) -> None:
+        """
+        An endpoint that raises an exception has failed like any other.
+        """
+        self.endpoint.connect = None  # type: ignore[assignment, method-assign]
+        self.dialler.start()
+        self.assertState(State.WAITING)
+        self.assertIsInstance(self.dialler.pool.lastReason, TypeError)
+
+    def test_wrongKey(self) -> None:
+        """
+        A peer that accepts connections and drops them, for its key is another,
+        is not asked more often than one that refuses them.
+        """
+        self.endpoint.server = MuxFactory("another key", False, clock=self.clock)
+        self.dialler.start()
+        self.advance(60)
+        self.assertLess(len(self.endpoint.attempts), 40)
+        self.assertIn("wrong pre-shared key", str(self.dialler.pool.lastReason))
+
+    def test_wrongKeyNotWanted(self) -> None:
+        """
+        Nor if the mux is wanted anew each time, and not any more when it is lost.
+        """
+        self.endpoint.server = MuxFactory("another key", False, clock=self.clock)
+        for _ in range(6000):
+            self.dialler.start()
+            if self.dialler.state is State.UP:
+                self.dialler.stop()
+            self.clock.advance(0.01)
+        self.assertLess(len(self.endpoint.attempts), 40)
+
+    def test_notWanted(self) -> None:
+        """
+        A mux that was up and is lost while none is wanted is not replaced before one
+        is, and then at once.
+        """
+        self.endpoint.server = self.server
+        self.dialler.start()
+        self.dialler.stop()
+        self.advance(1)
+        self.server.muxes[0].abort()
+        self.advance(1)
+        self.assertState(State.IDLE)
+        self.assertEqual(len(self.endpoint.attempts), 1)
+        self.dialler.start()
+        self.assertState(State.UP)
+
+    def test_clockSetBack(self) -> None:
+        """
+        A pause is not longer because the clock was set back.
+        """
+        self.endpoint.server = MuxFactory("another key", False, clock=self.clock)
+        self.clock.advance(7200)
+        self.dialler.start()
+        self.dialler.stop()
+        self.clock.advance(0)
+        self.clock.rightNow -= 3600
+        self.dialler.start()
+        self.assertState(State.WAITING)
+        self.clock.advance(4)
+        self.assertEqual(len(self.endpoint.attempts), 2)
+
+    def test_closedUnheard(self) -> None:
+        """
+        A mux that was closed before its peer said anything is no failure.
+        """
+        self.endpoint.server = MuxFactory(PSK, False, clock=self.clock, greet=False)
+        self.dialler.start()
+        self.dialler.stop()
+        self.advance(1)
+        self.dialler.muxes[0].close()
+        self.clock.advance(0)
+        self.assertState(State.IDLE)
+        self.dialler.start()
+        self.assertState(State.UP)
+
+    def test_whileClosing(self) -> None:
+        """
+        The next mux is connected while the last one is still being closed, and stays
+        when the last one is gone.
+        """
+        self.endpoint.server = self.server
+        self.dialler.start()
+        self.advance(1)
+        self.endpoint.carriers[0].outgoing.stall()
+        self.dialler.muxes[0].close()
+        self.assertState(State.IDLE)
+        self.dialler.start()
+        self.assertState(State.UP)
+        self.assertEqual(len(self.dialler.muxes), 2)
+        self.dialler.muxes[0].abort()
+        self.advance(0.02)
+        self.assertEqual(len(self.endpoint.attempts), 2)
+        [second] = self.dialler.muxes
+        # Nor does the end of the first count as a failure.
+        second.close()
+        self.dialler.start()
+        self.assertEqual(len(self.endpoint.attempts), 3)
+
+    def test_startsOver(self) -> None:
+        """
+        Once a peer has been the right one the next attempt is quick again.
+        """
+        self.dialler.start()
+        self.advance(30)
+        self.endpoint.server = self.server
+        self.advance(5)
+        self.server.pool.muxes[0].abort()
+        self.advance(0.5)
+        self.assertEqual(len(self.dialler.pool.muxes), 1)
+
+    def test_stopped(self) -> None:
+        """
+        Stopped, it leaves the mux alone, and makes no other.
+        """
+        self.endpoint.server = self.server
+        self.dialler.start()
+        self.advance(1)
+        self.dialler.stop()
+        self.assertEqual(len(self.dialler.pool.muxes), 1)
+        self.server.pool.muxes[0].close()
+        self.advance(10)
+        self.assertEqual(self.dialler.pool.muxes, [])
+        self.assertEqual(len(self.endpoint.attempts), 1)
+
+    def test_stoppedBetween(self) -> None:
+        """
+        Stopped between two attempts, it makes no other; started again, it makes one
+        at once, and the next is quick again.
+        """
+        self.dialler.start()
+        self.advance(30)
+        made = len(self.endpoint.attempts)
+        self.dialler.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.dialler.start()
+        self.assertEqual(len(self.endpoint.attempts), made + 1)
+        self.advance(0.3)
+        self.assertGreater(len(self.endpoint.attempts), made + 1)
+
+    def test_stoppedMeanwhile(self) -> None:
+        """
+        Stopped during an attempt, it gives that up, which is no failure.
+        """
+        cancelled: list[object] = []
+        self.endpoint.hold = Deferred(cancelled.append)
+        self.dialler.start()
+        self.dialler.stop()
+        self.advance(10)
+        self.assertEqual(len(cancelled), 1)
+        self.assertEqual(len(self.endpoint.attempts), 1)
+        self.assertIs(self.dialler.pool.lastReason, None)
+
+
+class RetryPolicyTests(SynchronousTestCase):
+    """
+    L{retryPolicy}
+    """
+
+    def test_grows(self) -> None:
+        """
+        The delays grow to a limit, and have a lot of chance in them.
+        """
+        for failures in [1, 2, 5, 10, 10**6]:
+            longest = min(MAX_RETRY_DELAY, 0.25 * 2.0 ** min(failures - 1, 20))
+            delays = [retryPolicy(failures) for _ in range(1000)]
+            self.assertLessEqual(max(delays), longest)
+            self.assertGreaterEqual(min(delays), longest / 5)
+            self.assertGreater(max(delays) - min(delays), 0.7 * longest)
+
+    def test_spread(self) -> None:
+        """
+        A thousand clients that lost their server together come back spread
+        out: in no tenth of a second do more than a tenth of them.
+        """
+        for failures in range(5, 11):
+            times = sorted(retryPolicy(failures, 4.0) for _ in range(1000))
+            self.assertGreater(times[-1] - times[0], 2.5)
+            most = max(
+                sum(start <= time < start + 0.1 for time in times) for start in times
+            )
+            self.assertLess(most, 100)
