@@ -19,19 +19,17 @@ ended is free: the peer may have sent it before it knew of the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from twisted.logger import Logger
 
 from gomux._carrier.rate import TokenBucket
+from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.stream import Stream
 from gomux._mux.streams import Streams
 from gomux._wire.frame import Flag, Frame
 from gomux.error import LimitExceeded, ProtocolViolation
-
-if TYPE_CHECKING:
-    from gomux.limits import Limits
 
 #: The minimum pause for a peer over its C{openRate}, in seconds; a longer pause lets
 #: its next streams be handled in one batch.
@@ -108,21 +106,19 @@ class PeerFrames:
     def __init__(
         self,
         mux: FramesMux,
+        owner: MuxOwner[Any],
         streams: Streams,
         scheduler: Scheduler,
         rules: Rules,
-        limits: Limits,
-        clock: Any,
         *,
         peerCloses: Callable[[], None],
     ) -> None:
         """
         @param mux: the mux.
+        @param owner: the mux's factory.
         @param streams: the mux's streams.
         @param scheduler: tells how much waits to be sent.
         @param rules: what the peer may send.
-        @param limits: how much of it.
-        @param clock: tells the time.
         @param peerCloses: called when the peer closes the mux.
         """
         self.rest = 0.0
@@ -132,8 +128,8 @@ class PeerFrames:
         self._scheduler = scheduler
         self._rules = rules
         self._flags = rules.flags
-        self._limits = limits
-        self._clock = clock
+        self._limits = limits = owner.limits
+        self._clock = owner.clock
         self._peerCloses = peerCloses
         self._opens = TokenBucket(limits.openRate, limits.openBurst)
         self._resets = TokenBucket(limits.resetRate, limits.resetBurst)

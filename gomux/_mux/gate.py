@@ -25,11 +25,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.python.failure import Failure
 
 from gomux._wire.crypto import Sealer
 from gomux._wire.frame import FrameOpener
-from gomux.error import GomuxError, OpenStreamError
+from gomux.error import GomuxError, OpenStreamError, Truncated
 
 if TYPE_CHECKING:
     from gomux.interfaces import IStreamFactory
@@ -92,6 +94,20 @@ class Gate(FrameOpener, Protocol):
         """
         The gate is passed, or the mux has ended: the gate is not needed any more.
         """
+
+
+def explainLoss(gate: Gate | None, loss: Failure) -> GomuxError:
+    """
+    @param gate: the gate, if it is not passed.
+    @param loss: why the carrier is gone.
+    @return: what it means that the carrier ended by itself.
+    """
+    if gate is None:
+        return Truncated(loss.getErrorMessage())
+    if loss.check(ConnectionDone):
+        return gate.interrupted("")
+    # Such as a certificate that TLS did not accept.
+    return gate.interrupted(f" The carrier's own error: {loss.getErrorMessage()}")
 
 
 class WaitingStreams:

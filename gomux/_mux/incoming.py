@@ -23,18 +23,16 @@ The carrier is left unread meanwhile.  That waits for no peer, so it ends.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from gomux._carrier.transport import MuxCarrier
-from gomux._carrier.turns import DONE, Turns
+from gomux._carrier.turns import DONE
 from gomux._mux.frames import PeerFrames
 from gomux._mux.gate import Gate
+from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._wire.frame import Frame, FrameParser, NotYet
 from gomux.error import GomuxError
-
-if TYPE_CHECKING:
-    from gomux._carrier.busypoll import BusyPoll
 
 #: How many frames are handled before the clock is looked at.
 FRAMES_PER_LOOK = 8
@@ -58,26 +56,22 @@ class Incoming:
 
     def __init__(
         self,
+        owner: MuxOwner[Any],
         gate: Gate,
         frames: PeerFrames,
         scheduler: Scheduler,
         carrier: MuxCarrier,
-        turns: Turns,
-        busyPoll: BusyPoll,
-        seconds: Callable[[], float],
         *,
         gateOpened: Callable[[Frame], Frame | None],
         failed: Callable[[GomuxError], None],
         caughtUp: Callable[[bool], None],
     ) -> None:
         """
+        @param owner: the mux's factory.
         @param gate: opens the first frames.
         @param frames: handles the frames.
         @param scheduler: sends what they make this side send.
         @param carrier: where they come from.
-        @param turns: has them handled later.
-        @param busyPoll: is told when some have come.
-        @param seconds: tells the time.
         @param gateOpened: called with each frame that the gate has opened.  Returns
             the frame if it is to be handled as well.
         @param failed: called with an error that ends the mux.
@@ -90,9 +84,9 @@ class Incoming:
         self._frames = frames
         self._scheduler = scheduler
         self._carrier = carrier
-        self._turns = turns
-        self._busyPoll = busyPoll
-        self._seconds = seconds
+        self._turns = owner.turns
+        self._busyPoll = owner.busyPoll
+        self._seconds = owner.clock.seconds
         self._gateOpened = gateOpened
         self._failed = failed
         self._caughtUp = caughtUp

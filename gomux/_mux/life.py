@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.mux.test_closing -*-
+# -*- test-case-name: gomux.test.mux.test_life -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 
@@ -42,7 +42,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, ITCPTransport
 from twisted.python.failure import Failure
 
-from gomux._carrier.turns import DONE, Turns
+from gomux._carrier.turns import DONE
+from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.stream import Stream
 from gomux._mux.streams import Streams
@@ -102,11 +103,9 @@ class MuxLife:
     def __init__(
         self,
         mux: LivingMux,
+        owner: MuxOwner[Any],
         streams: Streams,
         scheduler: Scheduler,
-        turns: Turns,
-        clock: Any,
-        closeTimeout: float,
         *,
         letGo: Callable[[], None],
         explain: Callable[[Failure], GomuxError],
@@ -114,11 +113,9 @@ class MuxLife:
     ) -> None:
         """
         @param mux: the mux.
-        @param streams: its streams.
+        @param owner: the mux's factory.
+        @param streams: the mux's streams.
         @param scheduler: sends CloseMux.
-        @param turns: has the streams told later, if there are many.
-        @param clock: calls later.
-        @param closeTimeout: see L{Limits.closeTimeout<gomux.Limits>}.
         @param letGo: called when C{ENDING} begins while the carrier is there: from then
             on nothing may be sent or handled.
         @param explain: tells what the loss of the carrier means, if nothing else ended
@@ -131,9 +128,9 @@ class MuxLife:
         self._mux = mux
         self._streams = streams
         self._scheduler = scheduler
-        self._turns = turns
-        self._clock = clock
-        self._closeTimeout = closeTimeout
+        self._turns = owner.turns
+        self._clock = owner.clock
+        self._closeTimeout = owner.limits.closeTimeout
         self._letGo = letGo
         self._explain = explain
         self._told = told
@@ -146,10 +143,9 @@ class MuxLife:
 
     def open(self) -> None:
         """
-        The gate lets frames be sent.
+        The gate lets frames be sent.  Called in C{GATED} only.
         """
-        if self.state is GATED:
-            self.state = OPEN
+        self.state = OPEN
 
     def drain(self, timeout: float | None = None) -> None:
         """

@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.mux.test_liveness -*-
+# -*- test-case-name: gomux.test.mux.test_time -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 
@@ -21,10 +21,10 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 
 from gomux._carrier.watch import Watch
+from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._wire.frame import Flag
 from gomux.error import GomuxError, HandshakeFailed, PeerVanished, WriteStalled
-from gomux.limits import Limits
 
 
 class CarrierLiveness:
@@ -40,20 +40,19 @@ class CarrierLiveness:
 
     def __init__(
         self,
+        owner: MuxOwner[Any],
         scheduler: Scheduler,
-        clock: Any,
-        limits: Limits,
         failed: Callable[[GomuxError], None],
     ) -> None:
         """
+        @param owner: the mux's factory; of its limits C{keepalive} and C{writeStall}
+            count.
         @param scheduler: writes to the carrier.
-        @param clock: calls later.
-        @param limits: C{keepalive} and C{writeStall} count.
         @param failed: called when the carrier takes nothing any more.
         """
         self._scheduler = scheduler
-        self._clock = clock
-        self._limits = limits
+        self._clock = owner.clock
+        self._limits = owner.limits
         self._failed = failed
 
     def start(self) -> None:
@@ -112,26 +111,27 @@ class PeerLiveness:
 
     def __init__(
         self,
+        owner: MuxOwner[Any],
         scheduler: Scheduler,
-        clock: Any,
-        limits: Limits,
         failed: Callable[[GomuxError], None],
         bytesReceived: Callable[[], int],
     ) -> None:
         """
+        @param owner: the mux's factory; of its limits C{handshakeTimeout},
+            C{strictKeepalive} and C{deadPeer} count.
         @param scheduler: sends the Keepalives.
-        @param clock: calls later.
-        @param limits: C{handshakeTimeout}, C{strictKeepalive} and C{deadPeer} count.
         @param failed: called when the handshake or the peer's next bytes do not come
             in time.
         @param bytesReceived: tells how many bytes have come from the peer.
         """
         self._scheduler = scheduler
-        self._clock = clock
-        self._limits = limits
+        self._clock = owner.clock
+        self._limits = owner.limits
         self._bytesReceived = bytesReceived
         self._failed = failed
-        self._call = clock.callLater(limits.handshakeTimeout, self._handshakeTimedOut)
+        self._call = self._clock.callLater(
+            self._limits.handshakeTimeout, self._handshakeTimedOut
+        )
 
     def start(self) -> None:
         """

@@ -26,7 +26,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
@@ -40,7 +39,7 @@ from zope.interface import implementer
 
 from gomux._carrier.transport import MuxCarrier
 from gomux._mux.frames import COMPATIBLE, STRICT, PeerFrames
-from gomux._mux.gate import Gate, WaitingStreams
+from gomux._mux.gate import Gate, WaitingStreams, explainLoss
 from gomux._mux.incoming import Incoming
 from gomux._mux.life import CLOSING, ENDING, GATED, OPEN, MuxLife
 from gomux._mux.liveness import CarrierLiveness, PeerLiveness
@@ -54,7 +53,6 @@ from gomux.error import (
     KeyRevoked,
     LimitExceeded,
     OpenStreamError,
-    Truncated,
 )
 from gomux.interfaces import IMux
 
@@ -97,7 +95,7 @@ class MuxProtocol(Protocol):
 
     def __init__(self, factory: MuxOwner[MuxProtocol]) -> None:
         self.factory = factory
-        self._clock = clock = factory.clock
+        clock = factory.clock
         self._limits = limits = factory.limits
         self._waiting = WaitingStreams(limits.maxControl)
         self._nextTurn = nextTurn = NextTurn(self, clock)
@@ -112,23 +110,19 @@ class MuxProtocol(Protocol):
         nextTurn.pump = scheduler.pump
         self._streams = Streams(
             self,
-            factory.isClient,
+            factory,
             scheduler,
             nextTurn,
-            limits,
-            clock,
             peersFactory=self._peersFactory,
             ended=self._streamEnded,
         )
         self._life = MuxLife(
             self,
+            factory,
             self._streams,
             scheduler,
-            factory.turns,
-            clock,
-            limits.closeTimeout,
             letGo=self._letGo,
-            explain=self._explain,
+            explain=lambda loss: explainLoss(self._incoming.gate, loss),
             told=lambda reason: self.factory.muxLost(self, reason),
         )
 
@@ -259,33 +253,30 @@ class MuxProtocol(Protocol):
         """
         Take the carrier over.
         """
-        factory, limits = self.factory, self._limits
+        factory = self.factory
         factory.acceptPace.accepted(self.transport)
         gate = factory.makeGate()
         self._host = self.getCarrier().getHost()
-        self._carrier = MuxCarrier(self.getCarrier(), limits.carrierTimeout)
+        self._carrier = MuxCarrier(self.getCarrier(), self._limits.carrierTimeout)
         frames = PeerFrames(
             self,
+            factory,
             self._streams,
             self._scheduler,
             STRICT if factory.strict else COMPATIBLE,
-            limits,
-            self._clock,
             peerCloses=self._life.peerCloses,
         )
         self._incoming = Incoming(
+            factory,
             gate,
             frames,
             self._scheduler,
             self._carrier,
-            factory.turns,
-            factory.busyPoll,
-            self._clock.seconds,
             gateOpened=self._gateOpened,
             failed=self._fail,
             caughtUp=self._caughtUp,
         )
-        needs = (self._scheduler, self._clock, limits, self._fail)
+        needs = (factory, self._scheduler, self._fail)
         self._liveness: list[CarrierLiveness | PeerLiveness] = [CarrierLiveness(*needs)]
         if factory.strict:
             self._liveness.append(PeerLiveness(*needs, lambda: self.bytesReceived))
@@ -444,15 +435,3 @@ class MuxProtocol(Protocol):
         self._life.lost()
         assert self.reason is not None
         self._waiting.fail(self.reason)
-
-    def _explain(self, loss: Failure) -> GomuxError:
-        """
-        @return: what it means that the carrier ended by itself.
-        """
-        gate = self._incoming.gate
-        if gate is None:
-            return Truncated(loss.getErrorMessage())
-        if loss.check(ConnectionDone):
-            return gate.interrupted("")
-        # Such as a certificate that TLS did not accept.
-        return gate.interrupted(f" The carrier's own error: {loss.getErrorMessage()}")

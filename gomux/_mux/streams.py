@@ -36,8 +36,8 @@ from gomux._wire.window import Growth
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLContextFactory
 
+    from gomux._mux.owner import MuxOwner
     from gomux.interfaces import IStreamFactory
-    from gomux.limits import Limits
 
 _log = Logger()
 
@@ -90,38 +90,34 @@ class Streams:
     def __init__(
         self,
         mux: CarriedMux,
-        isClient: bool,
+        owner: MuxOwner[Any],
         scheduler: Scheduler,
         nextTurn: NextTurn,
-        limits: Limits,
-        clock: Any,
         *,
         peersFactory: Callable[[], IStreamFactory | IProtocolFactory | None],
         ended: Callable[[], None],
     ) -> None:
         """
         @param mux: the mux.
-        @param isClient: whether this side is the client.
+        @param owner: the mux's factory.
         @param scheduler: sends the streams' frames.
         @param nextTurn: makes the streams' calls.
-        @param limits: how far windows may grow.
-        @param clock: tells the time.
         @param peersFactory: returns what makes the protocols of the peer's streams, or
             C{None} to refuse them.
         @param ended: called when a stream is no longer open on the wire.
         """
         self.mux = mux
         self.byID: dict[int, Stream] = {}
-        self.nextID = 0 if isClient else 1
+        self.nextID = 0 if owner.isClient else 1
         self._peerParity = self.peerNextID = 1 - self.nextID
         self.peerCount = 0
-        self.growth = Growth(limits.maxWindow, limits.maxGrowth)
+        self.growth = Growth(owner.limits.maxWindow, owner.limits.maxGrowth)
         self.callSoon = nextTurn.callSoon
         self.activate = scheduler.activate
         self.sendControl = scheduler.control
         self._factories: dict[int, IStreamFactory | IProtocolFactory] = {}
         self._scheduler = scheduler
-        self._clock = clock
+        self._clock = owner.clock
         self._peersFactory = peersFactory
         self._ended = ended
 
