@@ -31,7 +31,8 @@ from pathlib import Path
 from twisted.logger import globalLogBeginner
 
 from fuzz.seeds import SIZE, seeds
-from gomux.test.support.fuzztargets import TARGETS, VECTORS, corpus
+from gomux.test.support.fuzztargets import TARGETS, corpus
+from gomux.test.support.recordings import VECTORS
 
 #: How large the corpus of a target may be, in bytes of its inputs.
 KEPT = 65536

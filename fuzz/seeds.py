@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from struct import pack
 
 from gomux._wire.frame import Flag, Frame
-from gomux.test.mux.test_recordings import SIDES, Session, sessions
 from gomux.test.support.fuzztargets import Script
+from gomux.test.support.recordings import SIDES, Session, sessions
 
 #: How long a seed may be, in bytes.
 SIZE = 2048

@@ -52,6 +52,13 @@ class Turns:
         self._call: IDelayedCall | None = None
         self._trigger: object = None
 
+    @property
+    def idle(self) -> bool:
+        """
+        Whether no work is left for later.
+        """
+        return not (self._waiting or self._resting)
+
     def begin(self, work: Work) -> None:
         """
         Do some work now, and what is left of it later.

@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.test_factory -*-
+# -*- test-case-name: gomux.test.mux.test_protocol -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 

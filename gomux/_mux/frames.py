@@ -28,7 +28,7 @@ from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.stream import Stream
 from gomux._mux.streams import Streams
-from gomux._wire.frame import Flag, Frame
+from gomux._wire.frame import HELLO_ID, Flag, Frame
 from gomux.error import LimitExceeded, ProtocolViolation
 
 #: The minimum pause for a peer over its C{openRate}, in seconds; a longer pause lets
@@ -117,7 +117,7 @@ class PeerFrames:
         @param mux: the mux.
         @param owner: the mux's factory.
         @param streams: the mux's streams.
-        @param scheduler: tells how much waits to be sent.
+        @param scheduler: sends, and tells how much waits to be sent.
         @param rules: what the peer may send.
         @param peerCloses: called when the peer closes the mux.
         """
@@ -128,6 +128,7 @@ class PeerFrames:
         self._scheduler = scheduler
         self._rules = rules
         self._flags = rules.flags
+        self._owner = owner
         self._limits = limits = owner.limits
         self._clock = owner.clock
         self._peerCloses = peerCloses
@@ -135,6 +136,19 @@ class PeerFrames:
         self._resets = TokenBucket(limits.resetRate, limits.resetBurst)
         self._ignored = TokenBucket(limits.ignoredRate, limits.ignoredBurst)
         self._saidRest = False
+
+    def greeted(self, frame: Frame) -> None:
+        """
+        The first frame of a peer in compatible mode has come, and will be handled.
+        Show a client that greets that this side holds the key, too.
+        """
+        streamID, _, flag, _ = frame
+        mux, owner = self._mux, self._owner
+        if streamID == HELLO_ID and flag == Flag.KEEPALIVE:
+            _log.warn("{mux}: the peer is in strict mode, which is off here", mux=mux)
+        _log.debug("{mux} is not in strict mode: no replay would be noticed", mux=mux)
+        if flag == Flag.KEEPALIVE and owner.greet and not owner.isClient:
+            self._scheduler.control(0, Flag.KEEPALIVE)
 
     def received(self, frame: Frame) -> None:
         """
@@ -183,8 +197,7 @@ class PeerFrames:
         self._opens.take(self._clock.seconds())
         if wait := self._opens.wait:
             self._leaveAlone(wait)
-        hasRoom = streams.peerCount < self._limits.maxStreams
-        streams.peerOpens(streamID, hasRoom and self._mux.canOpen)
+        streams.peerOpens(streamID, self._mux.canOpen and not streams.isFull)
 
     def _leaveAlone(self, wait: float) -> None:
         """

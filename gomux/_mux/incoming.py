@@ -31,7 +31,7 @@ from gomux._mux.frames import PeerFrames
 from gomux._mux.gate import Gate
 from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
-from gomux._wire.frame import Frame, FrameParser, NotYet
+from gomux._wire.frame import MAX_LENGTH, OVERHEAD, Frame, FrameParser, NotYet
 from gomux.error import GomuxError
 
 #: How many frames are handled before the clock is looked at.
@@ -164,6 +164,15 @@ class Incoming:
         Forget what has come: the mux has ended.
         """
         self.parser.clear()
+
+    def checkInvariants(self) -> None:
+        """
+        See whether all frames that have come are handled, or will be.  For tests.
+
+        @raise AssertionError: if they are not.
+        """
+        isPart = self.parser.pending < OVERHEAD + MAX_LENGTH
+        assert isPart or self.isBehind, "a whole frame waits"
 
     def _canWait(self) -> bool:
         """

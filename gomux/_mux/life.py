@@ -139,6 +139,19 @@ class MuxLife:
         self._untold: deque[Stream] = deque()
         self._waiting: list[Deferred[GomuxError]] = []
 
+    def checkInvariants(self) -> None:
+        """
+        See whether the state is consistent.  For tests.
+
+        @raise AssertionError: if it is not.
+        """
+        assert (self.reason is not None) == (self.state >= ENDING), self.state
+        if self.state is ENDED:
+            assert self.loss is not None
+            assert not self._untold and not self._streams.byID
+            for call in (self._drainCall, self._closeCall):
+                assert call is None or not call.active(), call
+
     # What moves the mux on in good order
 
     def open(self) -> None:

@@ -55,6 +55,13 @@ class CarrierLiveness:
         self._limits = owner.limits
         self._failed = failed
 
+    @property
+    def isRunning(self) -> bool:
+        """
+        Whether there is anything that is called later.
+        """
+        return self._call is not None and self._call.active()
+
     def start(self) -> None:
         """
         From now on the mux sends.
@@ -132,6 +139,13 @@ class PeerLiveness:
         self._call = self._clock.callLater(
             self._limits.handshakeTimeout, self._handshakeTimedOut
         )
+
+    @property
+    def isRunning(self) -> bool:
+        """
+        Whether there is anything that is called later.
+        """
+        return bool(self._call.active())
 
     def start(self) -> None:
         """

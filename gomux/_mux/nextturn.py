@@ -48,6 +48,17 @@ class NextTurn:
         """
         return self._call is not None
 
+    def checkInvariants(self, isSilent: bool) -> None:
+        """
+        See whether the reactor was asked for a turn if there is one to be had.  For
+        tests.
+
+        @param isSilent: whether there is nothing to send.
+        @raise AssertionError: if it was not.
+        """
+        assert self.isDue or not self._calls, "nothing makes the calls that wait"
+        assert self.isDue or isSilent, "nothing has frames sent"
+
     def callSoon(self, function: Callable[[], None]) -> None:
         """
         Call a function from the reactor, as soon as it can.

@@ -33,7 +33,6 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -41,13 +40,13 @@ from gomux._carrier.transport import MuxCarrier
 from gomux._mux.frames import COMPATIBLE, STRICT, PeerFrames
 from gomux._mux.gate import Gate, WaitingStreams, explainLoss
 from gomux._mux.incoming import Incoming
-from gomux._mux.life import CLOSING, ENDING, GATED, OPEN, MuxLife
+from gomux._mux.life import CLOSING, ENDED, ENDING, GATED, OPEN, MuxLife
 from gomux._mux.liveness import CarrierLiveness, PeerLiveness
 from gomux._mux.nextturn import NextTurn
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.streams import Streams
 from gomux._wire.crypto import Sealer
-from gomux._wire.frame import HELLO_ID, Flag, Frame
+from gomux._wire.frame import Flag, Frame
 from gomux.error import (
     GomuxError,
     KeyRevoked,
@@ -59,10 +58,6 @@ from gomux.interfaces import IMux
 if TYPE_CHECKING:
     from gomux._mux.owner import MuxOwner
     from gomux.interfaces import IStreamFactory
-
-_KEEPALIVE = int(Flag.KEEPALIVE)
-
-_log = Logger()
 
 
 @implementer(IMux)
@@ -83,6 +78,7 @@ class MuxProtocol(Protocol):
     @ivar _nextTurn: makes calls from the reactor.
     @ivar _scheduler: sends frames.
     @ivar _incoming: has the frames that come handled.
+    @ivar _frames: handles the peer's frames.
     @ivar _liveness: notices a dead carrier, and in strict mode a dead peer.
     @ivar _carrier: the carrier, as the scheduler uses it.
     @ivar _host: this end's address of the carrier.
@@ -184,6 +180,35 @@ class MuxProtocol(Protocol):
         return len(self._streams)
 
     @property
+    def protocolCount(self) -> int:
+        """
+        How many protocols of streams have not had C{connectionLost} yet: those of the
+        open streams, and those of streams that have ended while the application had
+        input paused, which comes first.
+        """
+        return self._streams.protocolCount
+
+    def checkInvariants(self) -> None:
+        """
+        See whether the bookkeeping of the mux, of its streams and of what it has to
+        send is consistent.  For tests, between two events of a mux that has had its
+        carrier: not from inside a call of the mux, or of its carrier.
+
+        @raise AssertionError: if it is not.
+        """
+        scheduler = self._scheduler
+        self._streams.checkInvariants()
+        scheduler.checkInvariants(self._streams.byID)
+        self._nextTurn.checkInvariants(scheduler.idle or scheduler.paused)
+        self._life.checkInvariants()
+        if self.reason is None and self.hasCarrier:
+            self._incoming.checkInvariants()
+        else:
+            assert scheduler.stopped
+        if self._life.state is ENDED:
+            assert not any(liveness.isRunning for liveness in self._liveness)
+
+    @property
     def _nextID(self) -> int:
         """
         The ID of the next stream that this side opens.
@@ -258,7 +283,7 @@ class MuxProtocol(Protocol):
         gate = factory.makeGate()
         self._host = self.getCarrier().getHost()
         self._carrier = MuxCarrier(self.getCarrier(), self._limits.carrierTimeout)
-        frames = PeerFrames(
+        self._frames = PeerFrames(
             self,
             factory,
             self._streams,
@@ -269,7 +294,7 @@ class MuxProtocol(Protocol):
         self._incoming = Incoming(
             factory,
             gate,
-            frames,
+            self._frames,
             self._scheduler,
             self._carrier,
             gateOpened=self._gateOpened,
@@ -284,7 +309,7 @@ class MuxProtocol(Protocol):
         if gate.sealer is not None:
             self._startSending(gate.sealer)
             if factory.greet and factory.isClient:
-                self._scheduler.control(0, _KEEPALIVE)
+                self._scheduler.control(0, Flag.KEEPALIVE)
         factory.muxConnected(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -330,7 +355,7 @@ class MuxProtocol(Protocol):
         self._key = gate.name
         self.factory.muxAuthenticated(self)
         if not gate.ownsFrames:
-            self._answerGreeting(frame)
+            self._frames.greeted(frame)
         self._waiting.open(self.openStream)
         return None if gate.ownsFrames or self._life.state >= ENDING else frame
 
@@ -349,18 +374,6 @@ class MuxProtocol(Protocol):
         self._carrier.registerProducer(self._scheduler)
         for liveness in self._liveness:
             liveness.start()
-
-    def _answerGreeting(self, frame: Frame) -> None:
-        """
-        The first frame of a peer in compatible mode has come.  Show a client that
-        greets that this side holds the key, too.
-        """
-        streamID, _, flag, _ = frame
-        if streamID == HELLO_ID and flag == _KEEPALIVE:
-            _log.warn("{mux}: the peer is in strict mode, which is off here", mux=self)
-        _log.debug("{mux} is not in strict mode: no replay would be noticed", mux=self)
-        if flag == _KEEPALIVE and self.factory.greet and not self.factory.isClient:
-            self._scheduler.control(0, _KEEPALIVE)
 
     # What the parts of the mux need
 

@@ -25,7 +25,7 @@ round robin with a quantum of a frame, which leaves no deficit to carry over.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from twisted.internet.interfaces import IPushProducer
@@ -217,11 +217,13 @@ class Scheduler:
             queue.append(stream)
             self._wakeUp()
 
-    def forget(self, streamID: int) -> None:
+    def forget(self, streamID: int) -> int:
         """
         A stream has ended: its credit is no longer of use.
+
+        @return: how much credit that was.
         """
-        self._credits.pop(streamID, None)
+        return self._credits.pop(streamID, 0)
 
     def _wakeUp(self) -> None:
         if not (self._pumping or self.expectsPump or self.paused):
@@ -356,6 +358,27 @@ class Scheduler:
         self._credits.clear()
         self._fresh.clear()
         self._bulk.clear()
+
+    def checkInvariants(self, streams: Mapping[int, SendingStream]) -> None:
+        """
+        See whether what waits to be written is consistent.  For tests, while nothing is
+        being written.
+
+        @param streams: the open streams, by ID.
+        @raise AssertionError: if it is not.
+        """
+        assert len(self._refusals) <= self._maxRefusals, len(self._refusals)
+        assert self._credits.keys() <= streams.keys(), "credit for no open stream"
+        assert all(size > 0 for size in self._credits.values()), self._credits
+        if self.stopped:
+            assert self.idle and self.paused
+            return
+        queued = [*self._fresh, *self._bulk]
+        assert len(set(queued)) == len(queued), "a stream is queued twice"
+        assert all(stream.queued for stream in queued)
+        for stream in streams.values():
+            assert stream.queued == (stream in queued), stream
+            assert stream.queued or not stream.sendable(), f"{stream} waits for ever"
 
     # IPushProducer, for the carrier
 

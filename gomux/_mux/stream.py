@@ -53,7 +53,7 @@ from zope.interface import implementer
 from gomux._mux.address import StreamAddress
 from gomux._mux.output import NO_OUTPUT, Output
 from gomux._wire.frame import Flag
-from gomux._wire.window import INITIAL_WINDOW, ReceiveWindow, credited
+from gomux._wire.window import INITIAL_WINDOW, WINDOW_END, ReceiveWindow, credited
 from gomux.error import (
     ConnectionClosed,
     PeerAbortedStream,
@@ -291,6 +291,44 @@ class Stream:
         How many bytes of output wait.
         """
         return self._output.size
+
+    @property
+    def unread(self) -> int:
+        """
+        How many bytes of input wait, because the application has paused it.
+        """
+        return sum(map(len, self._unread or ()))
+
+    @property
+    def mux(self) -> Any:
+        """
+        The mux of the stream: a L{MuxProtocol<gomux.MuxProtocol>}.
+        """
+        return self._mux.mux
+
+    def checkInvariants(self) -> None:
+        """
+        See whether the bookkeeping of the stream is consistent.  For tests, between two
+        events of its mux.
+
+        @raise AssertionError: if it is not.
+        """
+        assert 0 <= self.sendWindow < WINDOW_END, self.sendWindow
+        if self.receiveWindow is None:
+            assert not self.unread, "input without a window"
+        else:
+            self.receiveWindow.checkInvariants(self.unread)
+        assert (self._output is NO_OUTPUT) == (not self.unsent)
+        if self._producer is None:
+            assert not (self._streaming or self._producerPaused)
+        if self._write is _WRITE_CLOSED or self._life >= _DONE:
+            assert not self.unsent, "output that cannot be sent"
+        if self._life >= _DONE:
+            assert self._producer is None
+        isRead = self._read not in (_READ_REFUSED, _READ_ENDED)
+        if not isRead or self._life in (_CLOSING, _LOST):
+            assert self._unread is None, "input that nobody will have"
+        assert (self._life is _LIVE) == (self._reason is None)
 
     # ITransport
 

@@ -118,6 +118,7 @@ class Streams:
         self._factories: dict[int, IStreamFactory | IProtocolFactory] = {}
         self._scheduler = scheduler
         self._clock = owner.clock
+        self._maxStreams = owner.limits.maxStreams
         self._peersFactory = peersFactory
         self._ended = ended
 
@@ -133,6 +134,22 @@ class Streams:
         How many protocols of streams have not had their C{connectionLost} yet.
         """
         return self.peerCount + len(self._factories)
+
+    def checkInvariants(self) -> None:
+        """
+        See whether the streams and their windows are consistent.  For tests.
+
+        @raise AssertionError: if they are not.
+        """
+        for streamID, stream in self.byID.items():
+            assert stream.streamID == streamID, (streamID, stream)
+            stream.checkInvariants()
+        windows = [stream.receiveWindow for stream in self.byID.values()]
+        self.growth.checkInvariants(filter(None, windows))
+        assert all(map(self.wasOpened, (*self.byID, *self._factories)))
+        peers = set(filter(self.isPeers, self.byID))
+        assert len(peers) <= self.peerCount <= self._maxStreams, self.peerCount
+        assert self.byID.keys() - peers <= self._factories.keys(), self._factories
 
     # IDs
 
@@ -155,6 +172,13 @@ class Streams:
         """
         nextID = self.peerNextID if self.isPeers(streamID) else self.nextID
         return streamID < nextID
+
+    @property
+    def isFull(self) -> bool:
+        """
+        Whether the peer has as many streams as it may have.
+        """
+        return self.peerCount >= self._maxStreams
 
     # Streams that begin
 

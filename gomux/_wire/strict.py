@@ -139,6 +139,13 @@ class Salts:
             self._current.remove(salt)
             self._past.append(salt)
 
+    @property
+    def inProgress(self) -> int:
+        """
+        How many handshakes are in progress.
+        """
+        return len(self._current)
+
     def __contains__(self, salt: bytes) -> bool:
         return salt in self._current or salt in self._past
 

@@ -14,6 +14,8 @@ makes the window larger.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gomux.error import ProtocolViolation
 
 #: What either side may send on a new stream before it gets any credit.
@@ -72,6 +74,7 @@ class Growth:
     What the receive windows of one mux may together grow by.
 
     @ivar maxWindow: the most that one window may have.
+    @ivar maxGrowth: the most that all of them may grow by together, in bytes.
     @ivar available: how many bytes are left for all.
     @ivar passed: how many bytes all streams of the mux have consumed.
     @ivar best: how fast they were when they were fast, in bytes a second: what
@@ -85,13 +88,13 @@ class Growth:
     """
 
     __slots__ = (
-        *("maxWindow", "available", "passed", "best", "seen", "noDelayUntil"),
-        *("served", "changes", "sharedUntil"),
+        *("maxWindow", "maxGrowth", "available", "passed", "best", "seen"),
+        *("noDelayUntil", "served", "changes", "sharedUntil"),
     )
 
     def __init__(self, maxWindow: int, maxGrowth: int) -> None:
         self.maxWindow = maxWindow
-        self.available = maxGrowth
+        self.available = self.maxGrowth = maxGrowth
         self.passed = 0
         self.best = 0.0
         self.seen = 0
@@ -121,6 +124,22 @@ class Growth:
         @return: whether the path has no delay that takes such a window to fill.
         """
         return now < self.noDelayUntil or size < _NO_DELAY * self.best
+
+    def checkInvariants(self, windows: Iterable[ReceiveWindow]) -> None:
+        """
+        See whether all growth is accounted for.  For tests.
+
+        @param windows: those of all open streams.
+        @raise AssertionError: if it is not.
+        """
+        grown = 0
+        for window in windows:
+            assert window.size <= max(INITIAL_WINDOW, self.maxWindow), window.size
+            # Windows shrink only once a windowful has told how fast the path is.
+            assert window.held >= 0 or self.seen, window.held
+            grown += window.size - INITIAL_WINDOW
+        assert 0 <= self.available, self.available
+        assert grown + self.available == self.maxGrowth, (grown, self.available)
 
 
 class ReceiveWindow:
@@ -287,3 +306,20 @@ class ReceiveWindow:
         self._shrink(INITIAL_WINDOW, growth)
         if growth.served is self:
             growth.served = None
+
+    def checkInvariants(self, unread: int) -> None:
+        """
+        See whether each byte of the window is accounted for.  For tests.
+
+        @param unread: how many bytes have come that the application has not had.
+        @raise AssertionError: if it is not.
+        """
+        assert self.size >= INITIAL_WINDOW, self.size
+        assert self.available >= 0, self.available
+        assert self.held <= MAX_HELD, self.held
+        assert self.available + self.held + unread == self.size, (
+            self.available,
+            self.held,
+            unread,
+            self.size,
+        )

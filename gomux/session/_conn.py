@@ -122,6 +122,13 @@ class Conn(Protocol):
     def __repr__(self) -> str:
         return f"<Conn over {self.transport!r}>"
 
+    @property
+    def unread(self) -> int:
+        """
+        How many bytes have come that were not read.
+        """
+        return len(self._rest) - self._offset + self.transport.unread
+
     # What the Go package has
 
     def read(self, size: int = READ_SIZE) -> Deferred[bytes]:

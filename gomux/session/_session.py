@@ -170,7 +170,7 @@ class Session:
             L{OpenStreamError<gomux.OpenStreamError>} if there can be no
             new stream on it now.
         """
-        reason = ConnectionClosed() if self._closed else self._reason
+        reason = ConnectionClosed() if self._closed else self._mux.reason
         if reason is not None:
             return fail(copy(reason))
         return cast("Deferred[Conn]", self._mux.openStream(_Streams(self._outgoing)))
@@ -200,7 +200,7 @@ class Session:
         @return: fires once the carrier is gone, which takes at most
             L{Limits.closeTimeout<gomux.Limits.closeTimeout>}.
         """
-        if self._reason is None and not self._closed:
+        if self._mux.reason is None and not self._closed:
             self._closed = True
             self._backlog.items.clear()
             self._backlog.end(ConnectionClosed())
@@ -221,11 +221,11 @@ class Session:
         return self._remote
 
     @property
-    def _reason(self) -> GomuxError | None:
+    def connCount(self) -> int:
         """
-        What made the mux end, as soon as it is known.
+        How many streams are open, or ended with data that has not been read.
         """
-        return self._mux.reason
+        return len(self._conns)
 
     def lost(self, reason: GomuxError) -> None:
         """

@@ -96,7 +96,7 @@ class _Status(Resource):
         Render the status.
         """
         stream = cast(Stream, request.channel.transport)
-        found = status(cast(MuxProtocol, stream._mux.mux))
+        found = status(cast(MuxProtocol, stream.mux))
         request.setHeader("Cache-Control", "no-store")
         if self._asJSON:
             request.setHeader("Content-Type", "application/json")

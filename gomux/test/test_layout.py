@@ -2,14 +2,53 @@
 Tests for where the files of this package are.
 """
 
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import twisted
 from twisted.plugins import gomux_plugins
 from twisted.trial.unittest import SynchronousTestCase
 
+import gomux
 
-class LayoutTests(SynchronousTestCase):
+PACKAGE = Path(gomux.__file__).resolve().parent
+
+NAMED = re.compile(r"^# -\*- test-case-name: (.*) -\*-$", re.MULTILINE)
+
+
+def pathOf(module: str) -> Path:
+    """
+    @return: the file that a module of the package would be in.
+    """
+    return PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
+
+
+def imported(text: str) -> Iterator[str]:
+    """
+    @return: the modules that a module imports, and those that it may: whether a
+        name is one is not known here.
+    """
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None and not node.level, "a relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def testModules(text: str) -> list[str]:
+    """
+    @return: the test modules of this package that a module imports.
+    """
+    return [name for name in imported(text) if re.match(r"gomux\..*\.test_\w+$", name)]
+
+
+class PluginTests(SynchronousTestCase):
     """
     The plugin.
     """
@@ -24,3 +63,42 @@ class LayoutTests(SynchronousTestCase):
         if plugins.parent != Path(twisted.__file__).resolve().parent:
             for directory in (plugins, plugins.parent):
                 self.assertFalse((directory / "__init__.py").exists())
+
+
+class TestModuleTests(SynchronousTestCase):
+    """
+    The test modules, and what the other modules say of them.
+    """
+
+    def test_noImports(self) -> None:
+        """
+        No module imports a test module: what tests share is in
+        L{gomux.test.support}.
+        """
+        for path in PACKAGE.rglob("*.py"):
+            self.assertEqual(testModules(path.read_text()), [], str(path))
+
+    def test_everyImport(self) -> None:
+        """
+        The check above sees each way of importing one.
+        """
+        for text in (
+            "import gomux.test.test_docs",
+            "import gomux.test.test_docs as docs",
+            "from gomux.test import test_docs",
+            "from gomux.test.test_docs import pages",
+            "def late():\n    from gomux.test.test_docs import pages",
+        ):
+            self.assertIn("gomux.test.test_docs", testModules(text), text)
+
+    def test_testCaseNames(self) -> None:
+        """
+        Each C{test-case-name} line names a test module that exists.
+        """
+        named = 0
+        for path in PACKAGE.rglob("*.py"):
+            for name in NAMED.findall(path.read_text()):
+                self.assertRegex(name, r"^gomux\.test\.(\w+\.)?test_\w+$", str(path))
+                self.assertTrue(pathOf(name).exists(), f"{path}: {name}")
+                named += 1
+        self.assertGreater(named, 30)

@@ -34,9 +34,9 @@ from gomux._wire.frame import Flag, FrameParser, sealFrame
 from gomux._wire.window import INITIAL_WINDOW, Growth, ReceiveWindow
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
 from gomux.session._conn import Conn
-from gomux.test.carrier.test_carrier import Descriptor, Kernel
 from gomux.test.support import plainpaths
 from gomux.test.support.helpers import PushProducer, Rig
+from gomux.test.support.kernel import Descriptor, Kernel
 from gomux.testing import PSK
 
 KEY = bytes(range(32))

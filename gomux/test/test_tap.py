@@ -23,7 +23,7 @@ from zope.interface.verify import verifyObject
 from gomux import Limits, MuxFactory
 from gomux.status._page import PageFactory
 from gomux.tap import ENVIRONMENT, Options, makeService
-from gomux.test.tunnel.test_tunnel import Lines
+from gomux.test.support.logs import Lines
 from gomux.tunnel import Tunnel, TunnelLimits
 from gomux.tunnel._service import (
     Connector,
@@ -526,8 +526,9 @@ class ServiceTests(TapTestCase):
             factory.endRevoked = lambda names, who=name: told.append((who, names))
         path.setContent(then.encode())
         path.chmod(0o600)
-        assert service._reload is not None
-        service._reload()
+        reload = service._reload
+        assert reload is not None
+        reload()
         return told
 
     def test_endRevoked(self) -> None:

@@ -78,6 +78,14 @@ class Pipe:
         """
         return sum(len(item) for _, item in self._items if isinstance(item, bytes))
 
+    @property
+    def due(self) -> float | None:
+        """
+        When something that is under way may next reach the reader, in seconds on the
+        clock; C{None} while nothing is, or while the reader does not read.
+        """
+        return None if self._call is None else self._call.getTime()
+
     def stall(self) -> None:
         """
         Let nothing through any more, not even an end: take nothing from the
@@ -136,7 +144,7 @@ class Pipe:
             self._items.popleft()
             if item is not _FIN:
                 reader.outgoing._reset()
-        elif not reader._reading:
+        elif not reader.reading:
             return
         elif item is _FIN:
             self._items.popleft()
@@ -166,6 +174,9 @@ class Carrier:
     @ivar incoming: where it reads from.
     @ivar bufferSize: how many bytes may wait to be sent before each write
         pauses a push producer.
+    @ivar producer: what is paused and resumed as output goes, if anything.
+    @ivar reading: whether the protocol gets what arrives: not while it has paused the
+        carrier, nor after it has asked for its end.
     @ivar connected: whether C{connectionLost} has yet to come.
     @ivar disconnecting: whether the end has been asked for.
     @ivar disconnected: whether C{connectionLost} has come.
@@ -199,8 +210,8 @@ class Carrier:
         self._writeDisconnected = False
         self._readDisconnected = False
         self._aborting = False
-        self._reading = True
-        self._producer: Any = None
+        self.reading = True
+        self.producer: Any = None
         self._streaming = False
         self._producerPaused = False
 
@@ -234,7 +245,7 @@ class Carrier:
         self._buffered += size
         if self._streaming and self._buffered > self.bufferSize:
             self._producerPaused = True
-            self._producer.pauseProducing()
+            self.producer.pauseProducing()
         self._startWriting()
 
     def loseConnection(self) -> None:
@@ -244,7 +255,7 @@ class Carrier:
         """
         if not self.connected or self.disconnecting:
             return
-        self._reading = False
+        self.reading = False
         self.disconnecting = True
         if self._writeDisconnected:
             # At once, although the caller may not expect it: so does TCP.
@@ -270,12 +281,12 @@ class Carrier:
 
         @raise RuntimeError: if there is one already.
         """
-        if self._producer is not None:
-            raise RuntimeError(f"there is a producer already: {self._producer!r}")
+        if self.producer is not None:
+            raise RuntimeError(f"there is a producer already: {self.producer!r}")
         if self.disconnected:
             producer.stopProducing()
             return
-        self._producer = producer
+        self.producer = producer
         self._streaming = streaming
         if not streaming:
             producer.resumeProducing()
@@ -284,7 +295,7 @@ class Carrier:
         """
         Forget the producer.
         """
-        self._producer = None
+        self.producer = None
         self._streaming = False
         if self.connected and self.disconnecting:
             self._startWriting()
@@ -304,7 +315,7 @@ class Carrier:
         """
         if not self.disconnected and not self._aborting:
             self._aborting = True
-            self._reading = False
+            self.reading = False
             self._clock.callLater(0, self._lose, ConnectionAborted())
 
     def getTcpNoDelay(self) -> bool:
@@ -325,14 +336,14 @@ class Carrier:
         """
         Read nothing until C{resumeProducing}.
         """
-        self._reading = False
+        self.reading = False
 
     def resumeProducing(self) -> None:
         """
         Read again.
         """
         if self.connected and not self.disconnecting and not self._aborting:
-            self._reading = True
+            self.reading = True
             self.incoming._schedule()
 
     def stopProducing(self) -> None:
@@ -340,6 +351,17 @@ class Carrier:
         The same as L{loseConnection}.
         """
         self.loseConnection()
+
+    # For tests
+
+    def fail(self, reason: BaseException) -> None:
+        """
+        End the connection at once because of an error at this end, as when TLS does
+        not accept the peer's certificate.  The other end sees a clean end.
+
+        @param reason: what C{connectionLost} gets.
+        """
+        self._lose(reason)
 
     # What the reactor does to a TCP transport
 
@@ -359,11 +381,11 @@ class Carrier:
             self.outgoing._put(data[:_SEND_SIZE])
         if self._buffer:
             self._startWriting()
-        elif self._producer is not None and (
+        elif self.producer is not None and (
             self._producerPaused or not self._streaming
         ):
             self._producerPaused = False
-            self._try(self._producer.resumeProducing)
+            self._try(self.producer.resumeProducing)
         elif self.disconnecting:
             self._lose(ConnectionDone())
         elif self._writeDisconnecting and not self._writeDisconnected:
@@ -402,10 +424,10 @@ class Carrier:
             return
         self.disconnected = True
         self.connected = False
-        self._reading = False
+        self.reading = False
         self._buffer = []
         self._buffered = 0
-        producer, self._producer = self._producer, None
+        producer, self.producer = self.producer, None
         self._streaming = False
         if producer is not None:
             producer.stopProducing()

@@ -115,8 +115,8 @@ class MuxPair:
         """
         while True:
             self._runUntil(self.clock.seconds())
-            calls = (self.clientToServer._call, self.serverToClient._call)
-            due = [call.getTime() for call in calls if call is not None]
+            pipes = (self.clientToServer, self.serverToClient)
+            due = [pipe.due for pipe in pipes if pipe.due is not None]
             if not due:
                 return
             self._runUntil(min(due))

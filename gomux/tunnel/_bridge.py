@@ -362,7 +362,9 @@ class _End(Protocol):
         There is no more input: end the output of the other end.
         """
         if self.output.wasReset():
-            self.transport.connectionLost(Failure(ConnectionLost()))
+            # The transport would tell of the abort, not of the reset, and later.
+            self.transport.abortConnection()
+            self.connectionLost(Failure(ConnectionLost()))
             return
         self._inputEnded = True
         if self._other is not None:
@@ -384,6 +386,8 @@ class _End(Protocol):
         """
         This end is gone.
         """
+        if self.lost:
+            return
         self.lost = True
         self.dataReceived = _discard  # type: ignore[method-assign]
         self._bridge.lost(self, reason)

@@ -4,15 +4,13 @@ Tests for L{gomux._carrier.transport}.
 
 from __future__ import annotations
 
-import errno
 import socket
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPushProducer, ISystemHandle, ITCPTransport
-from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Connection
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
@@ -20,37 +18,7 @@ from zope.interface.verify import verifyObject
 from gomux._carrier.direct import BULK_READ_SIZE, GATHERED, READ_SIZE
 from gomux._carrier.transport import UNSENT, MuxCarrier, limitUnsent
 from gomux.test.support.helpers import PushProducer
-
-
-class Descriptor(FileDescriptor):
-    """
-    A socket of which the test is the kernel.
-
-    @ivar room: how many bytes it still takes.
-    @ivar sent: what it has taken.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(MemoryReactorClock())
-        self.connected = 1
-        self.room = 0
-        self.sent = b""
-        self.error: Exception | None = None
-
-    def writeSomeData(self, data: bytes) -> int | BaseException:
-        if self.error is not None:
-            return self.error
-        part = bytes(data[: self.room])
-        self.sent += part
-        self.room -= len(part)
-        return len(part)
-
-    def drain(self, room: int) -> None:
-        """
-        Have the kernel take some more.
-        """
-        self.room = room
-        self.doWrite()
+from gomux.test.support.kernel import Descriptor, Kernel
 
 
 class DescriptorTests(SynchronousTestCase):
@@ -168,50 +136,6 @@ class DescriptorTests(SynchronousTestCase):
             self.carrier.received(size)
             if size >= READ_SIZE - 1 or size == 100:
                 self.assertEqual(self.descriptor.bufferSize, expected)
-
-
-class Kernel:
-    """
-    A socket that takes parts.
-
-    @ivar room: how many bytes it still takes.
-    @ivar taken: what it was given at a time, each in parts.
-    @ivar sent: what it has taken.
-    """
-
-    def __init__(self) -> None:
-        self.room = 0
-        self.taken: list[list[bytes]] = []
-        self.sent = b""
-
-    def connection(self, kind: type[Connection] = Connection) -> Connection:
-        """
-        @return: a transport on it.
-        """
-        connection = kind(self, Protocol(), MemoryReactorClock())  # type: ignore[arg-type]
-        connection.connected = 1
-        return connection
-
-    def setblocking(self, blocking: bool) -> None:
-        pass
-
-    def setsockopt(self, *option: int) -> None:
-        pass
-
-    def fileno(self) -> int:
-        return -1
-
-    def sendmsg(self, parts: list[bytes]) -> int:
-        self.taken.append(parts)
-        return self.send(b"".join(parts))
-
-    def send(self, data: bytes) -> int:
-        if not self.room:
-            raise BlockingIOError(errno.EWOULDBLOCK, "full")
-        part = bytes(data[: self.room])
-        self.sent += part
-        self.room -= len(part)
-        return len(part)
 
 
 class GatherTests(SynchronousTestCase):

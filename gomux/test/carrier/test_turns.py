@@ -175,8 +175,7 @@ class TurnsTests(SynchronousTestCase):
         for trigger in list(self.clock.triggers):
             trigger()
         self.assertEqual(sorted(self.took()), list("a" * 9 + "b" * 9 + "c" * 9))
-        self.assertEqual(len(self.turns._waiting), 0)
-        self.assertEqual(self.turns._resting, {})
+        self.assertTrue(self.turns.idle)
 
 
 class FrameTests(SynchronousTestCase):
@@ -201,7 +200,7 @@ class FrameTests(SynchronousTestCase):
         self.rig.mux.dataReceived(sealed)
 
     def isReading(self) -> bool:
-        return self.rig.carrier._reading
+        return self.rig.carrier.reading
 
     def test_turns(self) -> None:
         """

@@ -42,6 +42,7 @@ from gomux import (
 )
 from gomux._wire.strict import Salts
 from gomux.error import ConnectionClosed, OpenStreamError, Truncated
+from gomux.test.support.echo import Asking, Echo
 from gomux.test.support.helpers import Recorder, Recorders
 from gomux.testing import PSK, MuxPair
 
@@ -729,27 +730,3 @@ class TCPTests(TestCase):
             client.connect(Factory.forProtocol(Asking)), OpenStreamError
         )
         self.assertIn("Connection was refused", str(error))
-
-
-class Echo(Protocol):
-    """
-    Sends back what it receives.
-    """
-
-    def dataReceived(self, data: bytes) -> None:
-        assert self.transport is not None
-        self.transport.write(data)
-
-
-class Asking(Protocol):
-    """
-    Sends something and waits for the answer.
-    """
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.answer: Deferred[bytes] = Deferred()
-        self.transport.write(b"hello")
-
-    def dataReceived(self, data: bytes) -> None:
-        self.answer.callback(data)

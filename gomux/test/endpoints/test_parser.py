@@ -25,8 +25,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from gomux import MuxClientEndpoint, MuxServerEndpoint
 from gomux.endpoints._strings import _muxes
-from gomux.test.endpoints.test_endpoints import Asking, Echo
 from gomux.test.support.certificates import NAME, PEM
+from gomux.test.support.echo import Asking, Echo
 from gomux.test.support.helpers import Recorders
 
 PSK = "a key for the strings: it has colons"

@@ -22,6 +22,7 @@ from gomux.test.support.helpers import (
     PushProducer,
     Recorders,
     Rig,
+    useUpNonces,
 )
 from gomux.testing import MuxPair
 
@@ -423,7 +424,7 @@ class OtherEndTests(SynchronousTestCase):
         """
         rig = Rig()
         recorder = rig.opened(b"data")
-        rig.mux._scheduler.stopProducing()
+        rig.carrier.producer.stopProducing()
         self.assertEqual(recorder.events, ["made", "data"])
         rig.peerCarrier.abortConnection()
         rig.run()
@@ -436,7 +437,7 @@ class OtherEndTests(SynchronousTestCase):
         """
         rig = Rig()
         recorder = rig.opened()
-        rig.mux._scheduler._sealer._next = 2**64 - 2
+        useUpNonces(rig.mux, 2)
         recorder.stream.write(b"one")
         rig.run()
         recorder.stream.write(b"two")

@@ -167,13 +167,13 @@ class GateTests(SynchronousTestCase):
         never came up.
         """
         salts = processSalts
-        before = len(salts._current)
+        before = salts.inProgress
         for up in (True, False):
             rig = StrictRig(isClient=True, up=up)
-            self.assertEqual(len(salts._current) - before, 0 if up else 1)
+            self.assertEqual(salts.inProgress - before, 0 if up else 1)
             rig.mux.abort()
             rig.run()
-            self.assertEqual(len(salts._current), before)
+            self.assertEqual(salts.inProgress, before)
 
     def test_inTime(self) -> None:
         """

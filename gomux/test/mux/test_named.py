@@ -24,7 +24,7 @@ from gomux.error import (
 )
 from gomux.limits import LINES_BURST
 from gomux.test.support.helpers import Recorders, Rig
-from gomux.test.tunnel.test_tunnel import Lines
+from gomux.test.support.logs import Lines
 from gomux.testing import MuxPair
 
 ALICE = "the pre-shared key of alice"

@@ -56,10 +56,11 @@ class PushTests(EndsTestCase):
         self.fill()
         for _ in range(10):
             self.stream.write(bytes(1000))
+        scheduler = self.rig.carrier.producer
         for _ in range(5):
-            self.rig.mux._scheduler.pauseProducing()
-            self.rig.mux._scheduler.pauseProducing()
-            self.rig.mux._scheduler.resumeProducing()
+            scheduler.pauseProducing()
+            scheduler.pauseProducing()
+            scheduler.resumeProducing()
         self.assertEqual(self.producer.calls, ["pause"])
         for _ in range(3):
             self.rig.send(0, Flag.WINDOW_UPDATE, 65536)

@@ -260,7 +260,8 @@ class OpenTests(SynchronousTestCase):
         When the IDs have run out none is used again: the mux takes no new
         streams and closes when the last one is done.
         """
-        self.rig.mux._nextID = 2**32 - 4
+        mux = self.rig.mux
+        mux._nextID = 2**32 - 4
         first, last = self.rig.open(), self.rig.open()
         self.assertEqual(
             self.rig.sent(),
@@ -389,19 +390,20 @@ class AtOnceTests(SynchronousTestCase):
         """
         @return: how many bytes its mux sent before a stream's write returned.
         """
-        before: int = stream._mux.mux.bytesSent
+        before: int = stream.mux.bytesSent
         stream.writeAtOnce(data)
-        return int(stream._mux.mux.bytesSent) - before
+        return int(stream.mux.bytesSent) - before
 
     def test_lone(self) -> None:
         """
         A lone write is sent at once, without a call for later; and so is the next
         one, after a while.
         """
+        mux = self.rig.mux
         for _ in range(2):
             sent = self.sentBy(self.stream, b"ping")
             self.assertEqual(sent, 56)
-            self.assertFalse(self.rig.mux._nextTurn.isDue)
+            self.assertFalse(mux._nextTurn.isDue)
             self.assertEqual(self.rig.sentData(), b"ping")
             self.rig.clock.advance(2 * TURN_TIME)
 

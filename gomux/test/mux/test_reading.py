@@ -64,7 +64,8 @@ class ReadTests(SynchronousTestCase):
         windows depend on it.
         """
         self.rig.opened()
-        growth = self.rig.mux._streams.growth
+        mux = self.rig.mux
+        growth = mux._streams.growth
         changes = []
         for streamID in (0, 0, 2, 2, 0):
             self.rig.send(streamID, Flag.DATA, b"x")

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Iterator
-from hashlib import blake2b
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 from twisted.internet.task import Clock
@@ -18,69 +17,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import MuxFactory
 from gomux._mux.scheduler import Scheduler
-from gomux._wire.crypto import Opener, deriveKey
-from gomux._wire.frame import Flag, Frame, FrameParser
+from gomux._wire.frame import Flag, Frame
 from gomux._wire.window import ReceiveWindow
 from gomux.error import AuthenticationFailed
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders, Rig
-
-VECTORS = Path(__file__).parent.parent / "vectors"
-SIDES = ("client", "server")
-
-
-class Session:
-    """
-    One recorded session.
-
-    @ivar writes: what was written, in order: by whom, and the bytes.
-    """
-
-    def __init__(self, path: Path) -> None:
-        recorded = json.loads(path.read_text())
-        self.name = path.stem.partition("-")[2]
-        self.psk: str = recorded["psk"]
-        self.about: str = recorded["about"]
-        self.writes: list[tuple[str, bytes]] = [
-            (write["from"], b64decode(write["data"])) for write in recorded["writes"]
-        ]
-
-    def bytesOf(self, side: str) -> bytes:
-        """
-        @return: all that one side wrote.
-        """
-        return b"".join(data for writer, data in self.writes if writer == side)
-
-    def framesOf(self, side: str) -> list[Frame]:
-        return parse(self.psk, [self.bytesOf(side)])
-
-
-def sessions() -> list[Session]:
-    return [Session(path) for path in sorted(VECTORS.glob("session-*.json"))]
-
-
-def session(name: str) -> Session:
-    return Session(VECTORS / f"session-{name}.json")
-
-
-def keyOf(psk: str) -> bytes:
-    """
-    @return: the key, also of the empty PSK, which the reference takes.
-    """
-    return deriveKey(psk) if psk else blake2b(digest_size=32).digest()
-
-
-def parse(psk: str, pieces: list[bytes]) -> list[Frame]:
-    """
-    @return: the frames in some bytes, however they are cut.
-    """
-    parser = FrameParser(Opener(keyOf(psk)))
-    frames = []
-    for piece in pieces:
-        parser.receive(piece)
-        while (frame := parser.nextFrame()) is not None:
-            frames.append(frame)
-    assert parser.pending == 0
-    return frames
+from gomux.test.support.recordings import (
+    SIDES,
+    VECTORS,
+    Session,
+    keyOf,
+    parse,
+    session,
+    sessions,
+)
 
 
 class FrameTests(SynchronousTestCase):
@@ -199,20 +148,27 @@ class Replay:
             ),
         )
         self.forgotten: dict[int, int] = {}
-        self.scheduler = rig.mux._scheduler
-        self.scheduler.forget = self.forget  # type: ignore[method-assign]
-        for writer, data in recorded.writes:
-            if writer == live:
-                for frame in parse(recorded.psk, [data]):
-                    self.act(*frame)
-                rig.run()
-            else:
-                rig.sendRaw(data)
+        with patch.object(Scheduler, "forget", self.noting(Scheduler.forget)):
+            for writer, data in recorded.writes:
+                if writer == live:
+                    for frame in parse(recorded.psk, [data]):
+                        self.act(*frame)
+                    rig.run()
+                else:
+                    rig.sendRaw(data)
         self.frames = [(i, n, flag, what) for i, flag, n, what in rig.peer.take()]
 
-    def forget(self, streamID: int) -> None:
-        self.forgotten[streamID] = self.scheduler._credits.get(streamID, 0)
-        Scheduler.forget(self.scheduler, streamID)
+    def noting(
+        self, forget: Callable[[Scheduler, int], int]
+    ) -> Callable[[Scheduler, int], None]:
+        """
+        @return: what forgets the credit of a stream and notes how much that was.
+        """
+
+        def noted(scheduler: Scheduler, streamID: int) -> None:
+            self.forgotten[streamID] = forget(scheduler, streamID)
+
+        return noted
 
     def made(self, recorder: Recorder) -> None:
         self.streams[recorder.stream.streamID] = recorder

@@ -8,7 +8,6 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits, MuxFactory
-from gomux._wire.crypto import SequencedOpener, deriveKey
 from gomux._wire.frame import Flag
 from gomux._wire.strict import Salts
 from gomux.error import (
@@ -20,7 +19,7 @@ from gomux.error import (
     PeerVanished,
     ProtocolViolation,
 )
-from gomux.test.support.helpers import FramePeer, Recorders, Rig
+from gomux.test.support.helpers import FramePeer, Recorders, Rig, useUpNonces
 from gomux.test.support.strictrig import StrictRig
 from gomux.testing import PSK, MuxPair
 
@@ -167,9 +166,11 @@ class SilenceTests(SynchronousTestCase):
         While the carrier takes nothing, none are piled up.
         """
         rig = StrictRig()
-        rig.mux._scheduler.pauseProducing()
+        rig.carrier.producer.pauseProducing()
         rig.wait(40)
-        self.assertEqual(rig.mux._scheduler.controlQueued, 0)
+        rig.carrier.producer.resumeProducing()
+        rig.run()
+        self.assertEqual(rig.peer.frames, [])
 
     def test_pair(self) -> None:
         """
@@ -229,13 +230,7 @@ class NonceTests(SynchronousTestCase):
         )
         pair = MuxPair(clientFactory=client, serverFactory=server, clock=clock)
         pair.flush()
-        counter = 2**64 - left
-        sealer = pair.client._scheduler._sealer
-        sealer._next = counter
-        if strict:
-            pair.server._incoming.parser.useOpener(
-                SequencedOpener(deriveKey(PSK), sealer.prefix, counter)
-            )
+        self.sealer = useUpNonces(pair.client, left, pair.server if strict else None)
         return pair
 
     def test_exhausted(self) -> None:
@@ -262,10 +257,8 @@ class NonceTests(SynchronousTestCase):
                 received = b"".join(bytes(s.received) for s in self.streams.made)
                 self.assertEqual(received, b"x" * max(0, left - 2))
                 self.assertEqual(pair.clock.getDelayedCalls(), [])
-                sealer = pair.client._scheduler._sealer
-                self.assertEqual(sealer._next, 2**64)
-                self.assertRaises(NonceExhausted, sealer.seal, bytes(12), b"")
-                self.assertRaises(NonceExhausted, sealer.sealLast, bytes(12))
+                self.assertRaises(NonceExhausted, self.sealer.seal, bytes(12), b"")
+                self.assertRaises(NonceExhausted, self.sealer.sealLast, bytes(12))
 
     def test_closing(self) -> None:
         """

@@ -127,7 +127,7 @@ class ViolationTests(SynchronousTestCase):
         Where the carrier has an error of its own, as TLS may, that is told too.
         """
         for rig in (Rig(isClient=True), StrictRig(isClient=True, up=False)):
-            rig.carrier._lose(ZeroDivisionError("certificate verify failed"))
+            rig.carrier.fail(ZeroDivisionError("certificate verify failed"))
             self.assertIn("own error: certificate verify failed", str(rig.reason()))
 
     def test_truncatedLater(self) -> None:

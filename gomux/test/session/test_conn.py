@@ -19,7 +19,7 @@ from zope.interface.verify import verifyObject
 from gomux._mux.address import StreamAddress
 from gomux._mux.factory import MuxFactory
 from gomux._mux.stream import HIGH_WATER
-from gomux._wire.strict import Salts
+from gomux._wire.frame import Flag
 from gomux._wire.window import INITIAL_WINDOW
 from gomux.error import (
     AuthenticationFailed,
@@ -33,60 +33,12 @@ from gomux.error import (
     Truncated,
     WriteClosed,
 )
-from gomux.limits import BACKLOG
 from gomux.session._conn import Conn
 from gomux.session._session import _SessionFactory
+from gomux.test.support.sessionpair import LARGE, SessionPair
 from gomux.testing import PSK, MuxPair
 
 _T = TypeVar("_T")
-
-#: More than a stream takes with nobody reading at the other end.
-LARGE = bytes(range(256)) * 4096
-
-
-class SessionPair:
-    """
-    Two sessions in memory, with one stream between them.
-
-    @ivar client: the client's session.
-    @ivar server: the server's session.
-    @ivar here: the client's end of the stream.
-    @ivar there: the server's.
-    """
-
-    here: Conn
-    there: Conn
-
-    def __init__(self, backlog: int = BACKLOG, **settings: Any) -> None:
-        clock = Clock()
-        factories = [
-            _SessionFactory(
-                PSK, isClient, backlog, clock=clock, salts=Salts(), **settings
-            )
-            for isClient in (True, False)
-        ]
-        self.pair = MuxPair(
-            clientFactory=factories[0],
-            serverFactory=factories[1],
-            clock=clock,
-            # Less than a frame: what the carrier keeps shall not matter here.
-            bufferSize=1,
-        )
-        self.clock = clock
-        self.client = factories[0].sessionOf(self.pair.client)
-        self.server = factories[1].sessionOf(self.pair.server)
-
-    def open(self) -> None:
-        """
-        Open the stream.
-        """
-        opening = Deferred.fromCoroutine(self._open())
-        self.pair.flush()
-        self.here, self.there = opening.result  # type: ignore[misc]
-
-    async def _open(self) -> tuple[Conn, Conn]:
-        here = await self.client.openStream()
-        return here, await self.server.acceptStream()
 
 
 class ConnTestCase(SynchronousTestCase):
@@ -315,10 +267,8 @@ class WriteTests(ConnTestCase):
         writing = self.fill(self.here)
         self.assertLessEqual(self.here.transport.unsent, HIGH_WATER + 65536)
         self.assertEqual(self.here.transport.sendWindow, 0)
-        unread = self.there.transport._unread
-        assert unread is not None
-        self.assertEqual(sum(map(len, unread)), INITIAL_WINDOW)
-        self.assertEqual(self.there._rest, b"")
+        self.assertEqual(self.there.transport.unread, INITIAL_WINDOW)
+        self.assertEqual(self.there.unread, INITIAL_WINDOW)
         self.assertEqual(self.readSome(self.there, len(LARGE)), LARGE)
         self.assertEqual(self.successResultOf(writing), len(LARGE))
 
@@ -328,12 +278,9 @@ class WriteTests(ConnTestCase):
         """
         self.fill(self.here)
         self.assertEqual(self.after(self.there.read(1)), LARGE[:1])
-        self.assertLessEqual(len(self.there._rest), 65536)
-        unread = self.there.transport._unread
-        assert unread is not None
-        self.assertLessEqual(
-            sum(map(len, unread)) + len(self.there._rest), INITIAL_WINDOW + 65536
-        )
+        unread = self.there.unread
+        self.assertLess(unread - self.there.transport.unread, 65536)
+        self.assertLess(unread, INITIAL_WINDOW + 65536)
 
     def test_otherStreams(self) -> None:
         """
@@ -510,10 +457,10 @@ class CloseTests(ConnTestCase):
         self.there.write(b"hello")
         self.there.close()
         self.flush()
-        self.assertIn(self.here, self.both.client._conns)
+        self.assertEqual(self.both.client.connCount, 1)
         self.here.close()
         self.error(self.here.read(), StreamClosed)
-        self.assertEqual(self.both.client._conns, {})
+        self.assertEqual(self.both.client.connCount, 0)
 
     def test_errorsApart(self) -> None:
         """
@@ -589,7 +536,7 @@ class HalfCloseTests(ConnTestCase):
         self.flush()
         self.here.closeRead()
         self.assertEqual(self.after(self.here.read()), b"")
-        self.assertEqual(self.both.client._conns, {})
+        self.assertEqual(self.both.client.connCount, 0)
 
     def test_both(self) -> None:
         """
@@ -603,8 +550,8 @@ class HalfCloseTests(ConnTestCase):
             self.error(conn.write(b"x"), WriteClosed)
         for mux in (self.both.pair.client, self.both.pair.server):
             self.assertEqual(mux.streamCount, 0)
-        self.assertEqual(self.both.client._conns, {})
-        self.assertEqual(self.both.server._conns, {})
+        self.assertEqual(self.both.client.connCount, 0)
+        self.assertEqual(self.both.server.connCount, 0)
 
     def test_eitherHalf(self) -> None:
         """
@@ -669,8 +616,9 @@ class MuxEndTests(ConnTestCase):
         Close the mux as the Go package does: without the streams.
         """
         server = self.both.pair.server
-        server._scheduler.control(0, 7)
-        server._scheduler.finish()
+        scheduler = server._scheduler
+        scheduler.control(0, Flag.CLOSE_MUX)
+        scheduler.finish()
         server.getCarrier().loseConnection()
 
     def test_goCloses(self) -> None:

@@ -35,7 +35,7 @@ from gomux.limits import Limits
 from gomux.session import Listener, Session
 from gomux.session._conn import Conn
 from gomux.session._session import _Streams
-from gomux.test.session.test_conn import LARGE, SessionPair
+from gomux.test.support.sessionpair import LARGE, SessionPair
 from gomux.testing import PSK
 
 # It is what the platform has, and mypy knows only the module.
@@ -357,7 +357,7 @@ class TCPTests(TestCase):
         )
         await self.soon()
         for session in (client, server):
-            self.assertEqual(session._conns, {})
+            self.assertEqual(session.connCount, 0)
 
     async def test_addresses(self) -> None:
         """

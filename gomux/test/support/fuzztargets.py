@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Callable
-from pathlib import Path
 from struct import Struct
 from typing import Any
 
@@ -22,7 +21,6 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
 from gomux import Limits, MuxFactory
-from gomux._mux.stream import Stream
 from gomux._wire.crypto import TAG_SIZE, Opener, deriveKey
 from gomux._wire.frame import (
     HEADER_SIZE,
@@ -35,7 +33,7 @@ from gomux._wire.frame import (
     unpackFields,
 )
 from gomux._wire.keyring import Keyring
-from gomux._wire.window import INITIAL_WINDOW, MAX_HELD, WINDOW_END, ReceiveWindow
+from gomux._wire.window import INITIAL_WINDOW
 from gomux.error import AuthenticationFailed, GomuxError, ProtocolViolation
 from gomux.interfaces import IStreamFactory
 from gomux.test.support.helpers import (
@@ -45,10 +43,9 @@ from gomux.test.support.helpers import (
     Recorder,
     Rig,
 )
+from gomux.test.support.recordings import VECTORS
 from gomux.test.support.strictrig import StrictRig
 from gomux.testing import PSK
-
-VECTORS = Path(__file__).parent.parent / "vectors"
 
 #: The pre-shared key of the recordings of the reference.
 RECORDED = "test"
@@ -159,7 +156,8 @@ class Application(Recorder):
     The protocol of one stream.
 
     @ivar number: which way of behaving it has.
-    @ivar written: what it wrote.
+    @ivar written: what it wrote, and the stream took.
+    @ivar paused: whether it has paused its input.
     """
 
     number = 0
@@ -167,17 +165,23 @@ class Application(Recorder):
     def __init__(self) -> None:
         super().__init__()
         self.written = bytearray()
+        self.paused = False
         self.failsNext = False
         self.producers: list[PushProducer | PullProducer] = []
 
     def write(self, data: bytes) -> None:
-        if self.stream._acceptsOutput():
-            self.written += data
+        before = self.stream.unsent
         self.stream.write(data)
+        if self.stream.unsent > before:
+            self.written += data
 
-    @property
-    def paused(self) -> bool:
-        return self.stream._paused and self.stream.connected
+    def pause(self) -> None:
+        self.paused = True
+        self.stream.pauseProducing()
+
+    def resume(self) -> None:
+        self.paused = False
+        self.stream.resumeProducing()
 
     def unregisterProducer(self) -> None:
         self.stream.unregisterProducer()
@@ -204,7 +208,7 @@ class Application(Recorder):
         elif self.number == 2 and len(self.received) > 10000:
             self.stream.loseConnection()
         elif self.number == 3:
-            self.stream.pauseProducing()
+            self.pause()
 
 
 class HalfApplication(Application, HalfRecorder):
@@ -467,8 +471,8 @@ class Script:
             return
         stream = application.stream
         methods: tuple[Callable[[], object], ...] = (
-            stream.pauseProducing,
-            stream.resumeProducing,
+            application.pause,
+            application.resume,
             stream.loseConnection,
             stream.loseWriteConnection,
             stream.loseReadConnection,
@@ -480,7 +484,7 @@ class Script:
 
     def produce(self, p: int) -> None:
         application = self.application(p >> 1)
-        if application is None or application.stream._producer is not None:
+        if application is None or application.stream.producer is not None:
             return
         producer: PushProducer | PullProducer
         if p & 1:
@@ -551,23 +555,25 @@ class Script:
         End the carrier, if it has not, and see that all is over.
         """
         rig = self.rig
+        mux = rig.mux
         self.flush()
         self.unstall(0)
         rig.run()
         self.check()
         rig.peerCarrier.abortConnection()
         rig.clock.advance(1)
-        while paused := [one for one in self.applications.made if one.paused]:
+        while mux.protocolCount:
+            made = self.applications.made
+            paused = [one for one in made if one.paused and one.stream.connected]
+            assert paused, "a protocol that nobody paused was not told of the end"
             for application in paused:
-                application.stream.resumeProducing()
+                application.resume()
             rig.run()
         assert not self.failures.events, self.failures.events
         [reason] = self.ends
         assert isinstance(reason, GomuxError), reason
-        mux = rig.mux
         assert mux.streamCount == 0
-        assert mux._streams.protocolCount == 0, mux._streams.protocolCount
-        assert mux._streams.growth.available == self.limits.maxGrowth
+        mux.checkInvariants()
         assert not rig.factory.pool.muxes
         assert not rig.clock.getDelayedCalls(), rig.clock.getDelayedCalls()
         for application in self.applications.made:
@@ -603,43 +609,23 @@ class Script:
         See whether all holds that must between steps.
         """
         assert not self.failures.events, self.failures.events
-        mux, limits = self.rig.mux, self.limits
-        if mux.reason is None:
-            assert mux._incoming.parser.pending < OVERHEAD + MAX_LENGTH
-        grown = 0
-        for stream in mux._streams.byID.values():
-            self.checkStream(stream)
-            if stream.receiveWindow is not None:
-                grown += stream.receiveWindow.size - INITIAL_WINDOW
-        assert grown + mux._streams.growth.available == limits.maxGrowth
-        assert mux._streams.growth.available >= 0
-        assert 0 <= mux._streams.peerCount <= limits.maxStreams
-        scheduler = mux._scheduler
-        assert len(scheduler._refusals) <= limits.maxRefusals
+        mux = self.rig.mux
+        mux.checkInvariants()
+        made = self.applications.made
+        for application in made:
+            if "lost" not in application.events:
+                self.checkStream(application)
         # Each stream may have three more to say.
-        streams = len(self.applications.made)
-        assert scheduler.controlQueued <= limits.maxControl + 3 * streams + 1
-        assert len(scheduler._credits) <= mux.streamCount
+        allowed = self.limits.maxControl + 3 * len(made) + 1
+        assert mux._scheduler.controlQueued <= allowed
         self.checkSent()
 
-    def checkStream(self, stream: Stream) -> None:
+    def checkStream(self, application: Application) -> None:
         """
-        Windows and buffers of a stream, which is not at its end.
+        A stream whose protocol is not at its end.
         """
-        window = stream.receiveWindow or ReceiveWindow()
-        unread = sum(map(len, stream._unread or ()))
-        assert window.available >= 0
-        assert 0 <= window.held <= MAX_HELD
-        assert window.available + window.held + unread == window.size, (
-            window.available,
-            window.held,
-            unread,
-            window.size,
-        )
-        assert window.size <= max(INITIAL_WINDOW, self.limits.maxWindow)
-        assert 0 <= stream.sendWindow < WINDOW_END
-        application = stream.protocol
-        assert isinstance(application, Application)
+        stream = application.stream
+        stream.checkInvariants()
         streamID = stream.streamID
         assert application.received in self.sent.get(streamID, b""), "content"
         if self.stalled or self.corked or self.opens.get(streamID, 0) > 1:

@@ -21,9 +21,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from gomux import Limits, MuxFactory
+from gomux import Limits, MuxFactory, MuxProtocol
 from gomux._mux.stream import Stream
-from gomux._wire.crypto import Opener, Sealer, deriveKey
+from gomux._wire.crypto import Opener, Sealer, SequencedOpener, deriveKey
 from gomux._wire.frame import Flag, FrameParser, sealFrame
 from gomux.testing import PSK
 from gomux.testing._memory import connect
@@ -272,6 +272,22 @@ def resultOf(deferred: Deferred[Any], run: Callable[[], None]) -> Any:
     deferred.addBoth(results.append)
     run()
     return results[0] if results else None
+
+
+def useUpNonces(mux: MuxProtocol, left: int, peer: MuxProtocol | None = None) -> Sealer:
+    """
+    Have a mux go on with one of its last nonces.
+
+    @param left: how many it has left, at least 1.
+    @param peer: the peer, where that is in strict mode and so expects the next nonce.
+    @return: what seals the frames of the mux.
+    """
+    sealer = mux._scheduler._sealer
+    sealer._next = counter = 2**64 - left
+    if peer is not None:
+        opener = SequencedOpener(deriveKey(PSK), sealer.prefix, counter)
+        peer._incoming.parser.useOpener(opener)
+    return sealer
 
 
 @implementer(IPushProducer)

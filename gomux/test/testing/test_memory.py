@@ -108,6 +108,56 @@ class CarrierTests(SynchronousTestCase):
         self.assertEqual(self.here.getHost(), self.there.getPeer())
         self.assertEqual(self.here.getPeer(), self.there.getHost())
 
+    def test_reading(self) -> None:
+        """
+        It tells whether its protocol gets what arrives.
+        """
+        self.assertTrue(self.here.reading)
+        self.here.pauseProducing()
+        self.assertFalse(self.here.reading)
+        self.here.resumeProducing()
+        self.assertTrue(self.here.reading)
+        self.here.loseConnection()
+        self.assertFalse(self.here.reading)
+
+    def test_producer(self) -> None:
+        """
+        It shows its producer until that is unregistered or the connection is lost.
+        """
+        for end in (self.here.unregisterProducer, self.here.loseConnection):
+            self.assertIsNone(self.here.producer)
+            producer = PushProducer()
+            self.here.registerProducer(producer, True)
+            self.assertIs(self.here.producer, producer)
+            end()
+            self.run_()
+        self.assertIsNone(self.here.producer)
+
+    def test_fail(self) -> None:
+        """
+        It can be lost with an error of this end alone; the other end sees a clean end.
+        """
+        error = ZeroDivisionError()
+        self.here.fail(error)
+        self.assertIs(self.near.reason, error)
+        self.run_()
+        self.assertIsInstance(self.far.reason, ConnectionDone)
+        self.assertEqual((self.near.events, self.far.events), (["lost"], ["lost"]))
+
+    def test_due(self) -> None:
+        """
+        A pipe tells when something may reach its reader.
+        """
+        self.connect(latency=0.5)
+        pipe = self.here.outgoing
+        self.assertIsNone(pipe.due)
+        self.here.write(b"data")
+        self.run_()
+        self.assertEqual(pipe.due, 0.5)
+        self.clock.advance(0.5)
+        self.assertEqual(self.far.data, b"data")
+        self.assertIsNone(pipe.due)
+
     def test_delivered(self) -> None:
         """
         What is written arrives, in a later turn of the reactor.

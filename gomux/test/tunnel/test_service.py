@@ -28,9 +28,9 @@ from zope.interface.verify import verifyObject
 from gomux import MuxFactory, MuxProtocol
 from gomux._mux.pool import MuxPool
 from gomux.error import OpenStreamError
-from gomux.test.mux.test_dialler import THERE, DiallerTestCase
+from gomux.test.support.dialling import THERE, DiallerTestCase
 from gomux.test.support.helpers import Recorders
-from gomux.test.tunnel.test_tunnel import Lines
+from gomux.test.support.logs import Lines
 from gomux.testing import PSK, MuxPair
 from gomux.tunnel import Tunnel, TunnelLimits, forward
 from gomux.tunnel._service import (

@@ -29,10 +29,7 @@ from twisted.internet.task import Clock
 from twisted.internet.tcp import Port, Server
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import (
-    ILogObserver,
-    LogEvent,
     Logger,
-    formatEvent,
     globalLogPublisher,
 )
 from twisted.python.failure import Failure
@@ -45,27 +42,13 @@ from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
 from gomux.limits import LINES_BURST, TunnelLimits
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
+from gomux.test.support.logs import Lines
 from gomux.testing import PSK, MuxPair
 from gomux.testing._memory import Carrier, connect
 from gomux.tunnel._bridge import _Bridge, _Source, forward, target
 
 HERE = IPv4Address("TCP", "192.0.2.3", 50000)
 THERE = IPv4Address("TCP", "192.0.2.4", 80)
-
-
-@implementer(ILogObserver)
-class Lines:
-    """
-    Keeps what is logged.
-    """
-
-    def __init__(self, namespace: str = "") -> None:
-        self.namespace = namespace
-        self.lines: list[str] = []
-
-    def __call__(self, event: LogEvent) -> None:
-        if event["log_namespace"].startswith(self.namespace):
-            self.lines.append(formatEvent(event))
 
 
 @implementer(IStreamClientEndpoint)
@@ -285,12 +268,15 @@ class TransferTests(SynchronousTestCase):
             select.select([accepted], [], [])
             # As the reactor does after EPOLLERR without EPOLLIN.
             connection.readConnectionLost(Failure(ConnectionDone()))
+            reactor.advance(0)
             self.rig.flush()
             ending = "lost" if resets else "readLost"
             self.assertEqual(self.rig.target.made[-1].events, ["made", ending])
             self.assertEqual(connection.disconnected, resets)
         self.assertIsInstance(self.rig.target.made[-1].reason, ConnectionLost)
         self.assertIn("non-clean", self.rig.logged[0])
+        told = [line for line in self.rig.logged if line.startswith("the forward")]
+        self.assertEqual(len(told), 1, "the transport's own end is told too")
 
     def test_targetResetsAnswer(self) -> None:
         """

@@ -12,7 +12,6 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits, MuxFactory
-from gomux._carrier.rate import TokenBucket
 from gomux._mux.frames import REST
 from gomux._wire.frame import Flag
 from gomux._wire.strict import Salts
@@ -77,56 +76,6 @@ class LimitsTests(SynchronousTestCase):
         """
         for field in fields(Limits):
             self.assertTrue(hasattr(LimitTests, f"test_{field.name}"), field.name)
-
-
-class TokenBucketTests(SynchronousTestCase):
-    """
-    L{TokenBucket}
-    """
-
-    def test_burst(self) -> None:
-        """
-        The burst is allowed at once, and no more.
-        """
-        bucket = TokenBucket(1, 5)
-        self.assertEqual([bucket.take(0) for _ in range(7)], [True] * 5 + [False] * 2)
-
-    def test_rate(self) -> None:
-        """
-        In the long run the rate is allowed.
-        """
-        bucket = TokenBucket(10, 5)
-        taken = sum(bucket.take(step / 100) for step in range(10000))
-        self.assertIn(taken, range(1003, 1006))
-
-    def test_rest(self) -> None:
-        """
-        A long rest allows another burst, and no more.
-        """
-        bucket = TokenBucket(10, 5)
-        for _ in range(5):
-            bucket.take(0)
-        self.assertEqual([bucket.take(1e6) for _ in range(6)], [True] * 5 + [False])
-
-    def test_wait(self) -> None:
-        """
-        It tells when the next event is allowed.
-        """
-        bucket = TokenBucket(10, 2)
-        bucket.take(5)
-        self.assertEqual(bucket.wait, 0)
-        bucket.take(5.05)
-        self.assertAlmostEqual(bucket.wait, 0.05)
-        self.assertFalse(bucket.take(5.08))
-        self.assertAlmostEqual(bucket.wait, 0.02)
-        self.assertTrue(bucket.take(5.11))
-
-    def test_largeTime(self) -> None:
-        """
-        The time that it begins at makes no difference.
-        """
-        bucket = TokenBucket(1000, 2)
-        self.assertEqual([bucket.take(1e9) for _ in range(3)], [True, True, False])
 
 
 class LimitTests(SynchronousTestCase):
@@ -214,7 +163,7 @@ class LimitTests(SynchronousTestCase):
         for i in range(300):
             rig.send(2 * i, Flag.OPEN_STREAM)
             self.assertEqual(rig.mux.streamCount, i + 1)
-            self.assertTrue(rig.carrier._reading)
+            self.assertTrue(rig.carrier.reading)
             rig.clock.advance(0.001)
 
     def test_openThenGone(self) -> None:
@@ -262,10 +211,11 @@ class LimitTests(SynchronousTestCase):
             rig.send(0, Flag.KEEPALIVE)
             self.assertEqual(len(rig.clock.getDelayedCalls()) > before, awake)
 
-    def granted(self, limits: Limits, streams: int) -> list[int]:
+    def granted(self, limits: Limits, streams: int, ends: bool = False) -> list[int]:
         """
         Have the peer use windows up faster and faster.
 
+        @param ends: whether each stream ends before the next begins.
         @return: how much each stream's window has grown.
         """
         rig = Rig(limits=limits)
@@ -287,7 +237,11 @@ class LimitTests(SynchronousTestCase):
             self.assertEqual(window.size, 131072 + credit - received + window.held)
             grown.append(window.size - 131072)
             rig.streams.made[i].received.clear()
+            if ends:
+                rig.streams.made[i].stream.loseConnection()
+                rig.sent()
         self.assertIsNone(rig.reason())
+        rig.mux.checkInvariants()
         return grown
 
     def test_maxWindow(self) -> None:
@@ -309,13 +263,9 @@ class LimitTests(SynchronousTestCase):
         What a window has grown by is there for others once its stream has
         ended.
         """
-        rig = Rig()
-        window = openedWindow(rig)
-        window.size += 1000
-        rig.mux._streams.growth.available -= 1000
-        rig.streams.made[0].stream.loseConnection()
-        rig.run()
-        self.assertEqual(rig.mux._streams.growth.available, Limits().maxGrowth)
+        limits = Limits(maxWindow=500000, maxGrowth=500000 - 131072)
+        grown = self.granted(limits, 3, ends=True)
+        self.assertEqual(grown, [500000 - 131072] * 3)
 
     def test_maxRefusals(self) -> None:
         """

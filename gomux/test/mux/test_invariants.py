@@ -1,0 +1,395 @@
+"""
+Tests for C{checkInvariants}, which other tests rely on: it accepts bookkeeping that is
+right and notices what is wrong.
+"""
+
+from __future__ import annotations
+
+from unittest.mock import Mock, patch
+
+from twisted.internet.protocol import connectionDone
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux import Limits
+from gomux._carrier.turns import DONE
+from gomux._mux.incoming import Incoming
+from gomux._mux.life import ENDED, ENDING
+from gomux._mux.nextturn import NextTurn
+from gomux._mux.output import Output
+from gomux._mux.scheduler import Scheduler
+from gomux._mux.stream import Stream
+from gomux._wire.frame import Flag
+from gomux._wire.window import INITIAL_WINDOW, MAX_HELD, Growth, ReceiveWindow
+from gomux.error import ConnectionClosed
+from gomux.test.support.helpers import PushProducer, Rig
+
+
+class WindowTests(SynchronousTestCase):
+    """
+    L{ReceiveWindow.checkInvariants} and L{Growth.checkInvariants}
+    """
+
+    def setUp(self) -> None:
+        self.window = ReceiveWindow()
+        self.window.received(5000)
+        self.window.consumed(3000)
+        self.growth = Growth(500000, 400000)
+
+    def test_right(self) -> None:
+        """
+        All is accounted for, whether a window has grown or not.
+        """
+        self.window.checkInvariants(2000)
+        self.growth.checkInvariants([self.window])
+        now, wait = 1000.0, 1.0
+        for _ in range(6):
+            size = self.window.available
+            self.window.received(size)
+            self.window.checkInvariants(2000 + size)
+            now += wait
+            wait /= 2
+            credit = self.window.consumed(size)
+            self.window.grow(credit, now, self.growth)
+            self.window.checkInvariants(2000)
+            self.growth.checkInvariants([self.window])
+        self.assertGreater(self.window.size, INITIAL_WINDOW)
+
+    def test_window(self) -> None:
+        """
+        A byte too many or too few is noticed, wherever it is.
+        """
+        for name in ("size", "available", "held"):
+            for change in (-1, 1):
+                with patch.object(
+                    self.window, name, getattr(self.window, name) + change
+                ):
+                    self.assertRaises(AssertionError, self.window.checkInvariants, 2000)
+        self.assertRaises(AssertionError, self.window.checkInvariants, 1999)
+
+    def test_bounds(self) -> None:
+        """
+        So is what is out of bounds, also where the sum is right.
+        """
+        for size, available, held, unread in (
+            (INITIAL_WINDOW - 1, INITIAL_WINDOW - 1, 0, 0),
+            (INITIAL_WINDOW, -1, 0, INITIAL_WINDOW + 1),
+            (INITIAL_WINDOW, INITIAL_WINDOW - MAX_HELD - 1, MAX_HELD + 1, 0),
+        ):
+            window = ReceiveWindow()
+            window.size, window.available, window.held = size, available, held
+            self.assertRaises(AssertionError, window.checkInvariants, unread)
+
+    def test_growth(self) -> None:
+        """
+        Growth that was given twice, or is lost, is noticed; so is a window that has
+        grown too large, and credit for more than was consumed.
+        """
+        windows = [self.window]
+        self.growth.available -= 1
+        self.assertRaises(AssertionError, self.growth.checkInvariants, windows)
+        self.window.size += 1
+        self.growth.checkInvariants(windows)
+        self.assertRaises(AssertionError, self.growth.checkInvariants, [])
+        self.window.held = -1
+        self.assertRaises(AssertionError, self.growth.checkInvariants, windows)
+        self.window.held = 0
+        for grown in (500001 - INITIAL_WINDOW, 400001):
+            growth = Growth(500000 if grown < 400000 else 1000000, 400000)
+            self.window.size = INITIAL_WINDOW + grown
+            growth.available -= grown
+            self.assertRaises(AssertionError, growth.checkInvariants, windows)
+
+
+class SchedulerTests(SynchronousTestCase):
+    """
+    L{Scheduler.checkInvariants}
+    """
+
+    def setUp(self) -> None:
+        self.scheduler = Scheduler(
+            None, Mock(), Mock(), Mock(), maxRefusals=2, seconds=lambda: 0.0
+        )
+        self.stream = Rig().opened().stream
+        self.streams = {0: self.stream}
+
+    def assertNoticed(self) -> None:
+        self.assertRaises(AssertionError, self.scheduler.checkInvariants, self.streams)
+
+    def test_right(self) -> None:
+        """
+        What waits may be control frames, refusals, credit and streams.
+        """
+        self.scheduler.control(0, Flag.CLOSE_READ)
+        self.scheduler.refuse(2)
+        self.scheduler.credit(0, 100)
+        self.scheduler.checkInvariants(self.streams)
+        self.scheduler.stop()
+        self.scheduler.checkInvariants(self.streams)
+
+    def test_refusals(self) -> None:
+        """
+        More refusals than are allowed are noticed.
+        """
+        self.scheduler.refuse(2)
+        self.scheduler.refuse(4)
+        self.scheduler.checkInvariants(self.streams)
+        with patch.object(self.scheduler, "_maxRefusals", 1):
+            self.assertNoticed()
+
+    def test_credit(self) -> None:
+        """
+        So is credit for a stream that is not open, and credit of 0 bytes.
+        """
+        self.scheduler.credit(2, 100)
+        self.assertNoticed()
+        self.scheduler.forget(2)
+        self.scheduler.checkInvariants(self.streams)
+        self.scheduler.credit(0, 0)
+        self.assertNoticed()
+
+    def test_queued(self) -> None:
+        """
+        So is a queued stream that does not know that it is, open or not.
+        """
+        self.stream.write(b"x")
+        self.stream.queued = False
+        self.scheduler.activate(self.stream)
+        self.scheduler.checkInvariants(self.streams)
+        self.stream.queued = False
+        self.assertNoticed()
+        self.streams.clear()
+        self.assertNoticed()
+
+    def test_stopped(self) -> None:
+        """
+        So is what waits after the end.
+        """
+        with patch.object(self.scheduler, "stopped", True):
+            self.scheduler.checkInvariants(self.streams)
+            self.scheduler.control(0, Flag.CLOSE_READ)
+            self.assertNoticed()
+
+
+class StreamTests(SynchronousTestCase):
+    """
+    L{Stream.checkInvariants}
+    """
+
+    def setUp(self) -> None:
+        self.rig = Rig()
+        self.stream = self.rig.opened().stream
+
+    def assertNoticed(self) -> None:
+        self.assertRaises(AssertionError, self.stream.checkInvariants)
+
+    def test_sendWindow(self) -> None:
+        """
+        A send window out of its bounds is noticed.
+        """
+        for size in (-1, 2**31):
+            self.stream.sendWindow = size
+            self.assertNoticed()
+
+    def test_receiveWindow(self) -> None:
+        """
+        So is input without a window, or that its window does not know of.
+        """
+        self.stream.pauseProducing()
+        self.rig.send(0, Flag.DATA, b"input")
+        self.stream.checkInvariants()
+        for window in (None, ReceiveWindow()):
+            self.stream.receiveWindow = window
+            self.assertNoticed()
+
+    def test_input(self) -> None:
+        """
+        So is input that is kept when the application has closed the stream.
+        """
+        self.stream.pauseProducing()
+        self.rig.send(0, Flag.DATA, b"input")
+        with patch.object(Stream, "_dropInput"):
+            self.stream.loseConnection()
+            self.rig.run()
+        self.assertNoticed()
+
+    def test_output(self) -> None:
+        """
+        So is output that is kept when the stream has ended, and memory for output where
+        there is none.
+        """
+        self.stream.write(bytes(INITIAL_WINDOW + 1))
+        self.rig.run()
+        self.assertEqual(self.stream.unsent, 1)
+        self.stream.checkInvariants()
+        with patch.object(Stream, "_dropOutput"):
+            self.stream.abortConnection()
+            self.rig.run()
+        self.assertNoticed()
+        self.stream = self.rig.opened().stream
+        with patch.object(self.stream, "_output", Output()):
+            self.assertNoticed()
+
+    def test_producer(self) -> None:
+        """
+        So is the state of a producer that is gone, and a producer after the end.
+        """
+        for name in ("_streaming", "_producerPaused"):
+            with patch.object(self.stream, name, True):
+                self.assertNoticed()
+        with patch.object(self.stream, "_producer", PushProducer()):
+            self.stream.checkInvariants()
+        self.stream.abortConnection()
+        with patch.object(self.stream, "_producer", PushProducer()):
+            self.assertNoticed()
+
+    def test_reason(self) -> None:
+        """
+        So is the reason for an end that has not come.
+        """
+        with patch.object(self.stream, "_reason", ConnectionClosed()):
+            self.assertNoticed()
+
+
+class MuxTests(SynchronousTestCase):
+    """
+    L{MuxProtocol.checkInvariants<gomux.MuxProtocol.checkInvariants>}
+    """
+
+    def setUp(self) -> None:
+        self.rig = rig = Rig(limits=Limits(maxStreams=5))
+        self.mux = rig.mux
+        self.streams = self.mux._streams
+        self.mine, self.theirs = rig.open().stream, rig.opened().stream
+        for stream in (self.mine, self.theirs):
+            rig.send(stream.streamID, Flag.DATA, b"input")
+            stream.write(b"output")
+        rig.sent()
+        self.mux.checkInvariants()
+
+    def assertNoticed(self) -> None:
+        self.assertRaises(AssertionError, self.mux.checkInvariants)
+
+    def test_streams(self) -> None:
+        """
+        What a stream, its window or the scheduler has wrong is noticed.
+        """
+        for stream in (self.mine, self.theirs):
+            for name, value in (("streamID", 7), ("sendWindow", -1), ("queued", True)):
+                with patch.object(stream, name, value):
+                    self.assertNoticed()
+        self.mux.checkInvariants()
+
+    def test_growth(self) -> None:
+        """
+        So is growth that no mux has given.
+        """
+        for stream in (self.mine, self.theirs):
+            window = stream.receiveWindow
+            assert window is not None
+            window.size += 1
+            window.available += 1
+            stream.checkInvariants()
+            self.assertNoticed()
+            window.size -= 1
+            window.available -= 1
+
+    def test_counts(self) -> None:
+        """
+        So is a protocol that counts as gone while its stream is open, and so are more
+        protocols than the peer may have streams.
+        """
+        with patch.object(self.streams, "peerCount", 6):
+            self.assertNoticed()
+        self.streams.streamLost(self.theirs)
+        self.assertNoticed()
+        with patch.object(self.streams, "peerCount", 1):
+            self.mux.checkInvariants()
+            self.streams.streamLost(self.mine)
+            self.assertNoticed()
+
+    def test_ids(self) -> None:
+        """
+        So are open streams with an ID that was not used yet.
+        """
+        for name in ("nextID", "peerNextID"):
+            with patch.object(self.streams, name, 0):
+                self.assertNoticed()
+
+    def test_state(self) -> None:
+        """
+        So are states that contradict each other.
+        """
+        for name, value in (
+            ("state", ENDING),
+            ("state", ENDED),
+            ("reason", ConnectionClosed()),
+            ("loss", connectionDone),
+        ):
+            with patch.object(self.mux._life, name, value):
+                self.assertNoticed()
+        self.mux.checkInvariants()
+
+    def test_queues(self) -> None:
+        """
+        So is a stream that has something to send and is not queued for it, or is
+        queued twice.
+        """
+        self.rig.carrier.producer.pauseProducing()
+        with patch.object(self.streams, "activate"):
+            self.mine.write(b"x")
+            self.assertNoticed()
+        self.mine.write(b"y")
+        self.mux.checkInvariants()
+        self.mine.queued = False
+        self.assertNoticed()
+        self.mine.write(b"z")
+        self.assertNoticed()
+
+    def test_forgotten(self) -> None:
+        """
+        So is what waits and nobody has made sure of.
+        """
+        self.patch(NextTurn, "wake", lambda nextTurn: None)
+        for isCall in (False, True):
+            mux = Rig().mux
+            mux.checkInvariants()
+            if isCall:
+                mux._nextTurn.callSoon(lambda: None)
+            else:
+                mux._scheduler.control(0, Flag.CLOSE_READ)
+            self.assertRaises(AssertionError, mux.checkInvariants)
+
+    def test_pending(self) -> None:
+        """
+        So is a frame that has come and that nobody handles.
+        """
+        with patch.object(Incoming, "take", return_value=DONE):
+            self.rig.send(0, Flag.DATA, bytes(65536))
+            self.assertNoticed()
+
+    def test_end(self) -> None:
+        """
+        After the end there is nothing left, neither streams nor calls; protocols that
+        have paused input are yet to be told.
+        """
+        self.theirs.pauseProducing()
+        self.rig.send(0, Flag.DATA, b"unread")
+        self.rig.peerCarrier.abortConnection()
+        self.rig.run()
+        self.assertEqual((self.mux.streamCount, self.mux.protocolCount), (0, 1))
+        self.mux.checkInvariants()
+        call = self.rig.clock.callLater(1, id)
+        [liveness] = self.mux._liveness
+        for holder, name in (
+            (liveness, "_call"),
+            (self.mux._life, "_drainCall"),
+            (self.mux._life, "_closeCall"),
+        ):
+            with patch.object(holder, name, call):
+                self.assertNoticed()
+        with patch.dict(self.streams.byID, {self.theirs.streamID: self.theirs}):
+            self.assertNoticed()
+        self.theirs.resumeProducing()
+        self.rig.run()
+        self.assertEqual(self.mux.protocolCount, 0)
+        self.mux.checkInvariants()

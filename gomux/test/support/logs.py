@@ -1,0 +1,23 @@
+"""
+What a test has seen logged.
+"""
+
+from __future__ import annotations
+
+from twisted.logger import ILogObserver, LogEvent, formatEvent
+from zope.interface import implementer
+
+
+@implementer(ILogObserver)
+class Lines:
+    """
+    Keeps what is logged.
+    """
+
+    def __init__(self, namespace: str = "") -> None:
+        self.namespace = namespace
+        self.lines: list[str] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        if event["log_namespace"].startswith(self.namespace):
+            self.lines.append(formatEvent(event))
