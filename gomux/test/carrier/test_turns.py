@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits
@@ -16,26 +15,7 @@ from gomux._mux import incoming
 from gomux._wire.frame import Flag
 from gomux.error import PeerClosedConnection, ProtocolViolation, Truncated
 from gomux.test.support.helpers import Recorder, Rig
-
-
-class SlowClock(Clock):
-    """
-    A clock for work that takes time, which calls nothing meanwhile.
-    """
-
-    def work(self, seconds: float) -> None:
-        self.rightNow += seconds
-
-    def turn(self) -> None:
-        """
-        Call, as a reactor does in one turn, what is due by now.
-        """
-        now = self.seconds()
-        for call in [call for call in self.calls if call.getTime() <= now]:
-            if call.active():
-                self.calls.remove(call)
-                call.called = 1
-                call.func(*call.args, **call.kw)
+from gomux.test.support.slowclock import SlowClock
 
 
 class ShutdownClock(SlowClock):
