@@ -286,7 +286,7 @@ class FrameTests(SynchronousTestCase):
         def fail(frame: object) -> None:
             raise RuntimeError("a bug")
 
-        self.patch(self.rig.mux._incoming._frames, "received", fail)
+        self.patch(self.rig.mux._frames, "received", fail)
         for _ in range(5):
             self.clock.turn()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
