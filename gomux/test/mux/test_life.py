@@ -152,8 +152,7 @@ class StateTests(SynchronousTestCase):
         CloseMux of the peer is a reason at once; the mux has ended when the carrier
         is gone and the streams know.
         """
-        self.start(Rig(bufferSize=1000))
-        self.rig.peerCarrier.pauseProducing()
+        self.rig.carrier.outgoing.stall()
         self.rig.opened().stream.write(bytes(200000))
         self.rig.run()
         self.rig.send(*CLOSE_MUX)
@@ -162,7 +161,7 @@ class StateTests(SynchronousTestCase):
         self.rig.mux.close()
         self.rig.mux.drain()
         self.check(OPEN, ENDING, reason=PeerClosedConnection)
-        self.rig.peerCarrier.resumeProducing()
+        self.rig.carrier.outgoing.unstall()
         self.check(OPEN, ENDING, ENDED, reason=PeerClosedConnection)
 
     def test_abort(self) -> None:
