@@ -4,11 +4,10 @@
 """
 Every error that gomux raises or ends a connection with.
 
-All are L{GomuxError}.  Those that end a stream or a mux are also Twisted's
-L{ConnectionDone<twisted.internet.error.ConnectionDone>} where the end was an
-orderly one and L{ConnectionLost<twisted.internet.error.ConnectionLost>} where
-it was not, so that protocols which know nothing of gomux can tell the two
-apart as they do over TCP.
+All are a L{GomuxError}.  An error that ends a stream or a mux is also Twisted's
+L{ConnectionDone<twisted.internet.error.ConnectionDone>} if the end was orderly, and
+L{ConnectionLost<twisted.internet.error.ConnectionLost>} if it was not.  So a protocol
+that knows nothing of gomux can tell the two apart, as it does over TCP.
 """
 
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
@@ -16,11 +15,10 @@ from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 
 class GomuxError(Exception):
     """
-    Something about a mux or one of its streams went wrong, or came to an end.
+    The base class of all errors of gomux.
 
-    @ivar written: how many bytes had been taken of what a
-        L{Conn.write<gomux.Conn.write>} that fails with this was to
-        write.
+    @ivar written: if a L{Conn.write<gomux.Conn.write>} failed with this error, how many
+        of its bytes were taken before.
     """
 
     written: int = 0
@@ -44,8 +42,8 @@ class PeerClosedStream(GomuxError, ConnectionDone):
 
 class PeerAbortedStream(GomuxError, ConnectionLost):
     """
-    The peer aborted the stream: what it was sending, or reading, was cut
-    short.  Only this software says so; an abort of the Go package's looks like
+    The peer aborted the stream, so data that was under way may be lost.  Only a peer
+    with this software reports an abort.  An abort by the Go package looks like
     L{PeerClosedStream}.
     """
 
@@ -54,7 +52,7 @@ class PeerAbortedStream(GomuxError, ConnectionLost):
 
 class WriteClosed(GomuxError, ConnectionDone):
     """
-    The writing half of the stream is closed, by either side.
+    One of the two sides has closed the writing half of the stream.
     """
 
     MESSAGE = "The write end of the stream is closed"
@@ -78,8 +76,8 @@ class PeerClosedConnection(GomuxError, ConnectionDone):
 
 class Truncated(GomuxError, ConnectionLost):
     """
-    The carrier ended without a CloseMux frame: what was under way may have
-    been cut short, by a network error or by an attacker.
+    The carrier ended without a CloseMux frame.  Data that was under way may be lost,
+    because of a network error or an attacker.
     """
 
     MESSAGE = "The carrier ended without CloseMux"
@@ -87,7 +85,7 @@ class Truncated(GomuxError, ConnectionLost):
 
 class AuthenticationFailed(GomuxError, ConnectionLost):
     """
-    A frame did not open under the pre-shared key: the peer has another key,
+    A frame could not be opened with the pre-shared key.  The peer has another key or
     does not speak gomux, or the bytes were changed on the way.
     """
 
@@ -96,8 +94,8 @@ class AuthenticationFailed(GomuxError, ConnectionLost):
 
 class OutOfSequence(AuthenticationFailed):
     """
-    In strict mode: a frame is not the one that was due.  Frames were dropped,
-    replayed, swapped, reflected or taken from another mux on the way.
+    In strict mode: a frame is not the next one of its sequence.  On the way frames were
+    dropped, replayed, swapped, reflected or taken from another mux.
     """
 
     MESSAGE = "A frame is not the one that was due"
@@ -105,8 +103,8 @@ class OutOfSequence(AuthenticationFailed):
 
 class KeyRevoked(GomuxError, ConnectionLost):
     """
-    This side has ended the mux, because the pre-shared key of the peer is no
-    longer one of those that are let in.
+    This side has ended the mux, because the pre-shared key of the peer is not accepted
+    any more.
     """
 
     MESSAGE = "The pre-shared key of the peer was revoked"
@@ -114,9 +112,8 @@ class KeyRevoked(GomuxError, ConnectionLost):
 
 class HandshakeFailed(GomuxError, ConnectionLost):
     """
-    In strict mode: the mux did not come up, because the peer is not in strict
-    mode, has the wrong role or context, or did not answer in time, or because
-    somebody between the two interfered.
+    In strict mode: the mux did not come up.  The peer is not in strict mode, has the
+    wrong role or context, or did not answer in time, or an attacker interfered.
     """
 
     MESSAGE = "The strict mode handshake failed"
@@ -132,17 +129,17 @@ class ProtocolViolation(GomuxError, ConnectionLost):
 
 class LimitExceeded(ProtocolViolation):
     """
-    The peer broke no rule of the wire but went past one of the limits in
-    L{gomux.Limits}.
+    The peer exceeded one of the L{gomux.Limits}.  It broke no other rule of the
+    protocol.
     """
 
-    MESSAGE = "The peer went past a limit"
+    MESSAGE = "The peer exceeded a limit"
 
 
 class WriteStalled(GomuxError, ConnectionLost):
     """
-    The peer took nothing off the carrier for L{gomux.Limits.writeStall}
-    seconds while there was something to send.
+    The peer read nothing from the carrier for L{gomux.Limits.writeStall} seconds while
+    there was data to send.
     """
 
     MESSAGE = "The peer does not read"
@@ -150,17 +147,17 @@ class WriteStalled(GomuxError, ConnectionLost):
 
 class PeerVanished(GomuxError, ConnectionLost):
     """
-    In strict mode: nothing came from the peer for L{gomux.Limits.deadPeer}
-    seconds, not even Keepalives.
+    In strict mode: nothing arrived from the peer for L{gomux.Limits.deadPeer} seconds,
+    not even a Keepalive.
     """
 
-    MESSAGE = "Nothing comes from the peer any more"
+    MESSAGE = "Nothing arrives from the peer any more"
 
 
 class NonceExhausted(GomuxError, ConnectionLost):
     """
-    The nonce counter of this direction came to its end.  Nonces are never
-    reused, so the mux ends instead.
+    This side has used all of its nonces on this mux.  A nonce is never used twice, so
+    the mux ends.
     """
 
     MESSAGE = "The nonces of this mux are used up"
@@ -168,24 +165,23 @@ class NonceExhausted(GomuxError, ConnectionLost):
 
 class OpenStreamError(GomuxError, ConnectError):
     """
-    A stream could not be opened: no mux came up in time, or the mux is closing
-    or closed, has no stream IDs left, or has as many frames queued as it is
-    allowed to.
+    A stream could not be opened.  No mux came up in time, or the mux is closing or
+    closed, has no stream IDs left, or has too many frames that wait to be sent.
     """
 
-    MESSAGE = "No stream could be opened"
+    MESSAGE = "The stream could not be opened"
 
 
 class KeyringError(GomuxError, ValueError):
     """
-    A file of pre-shared keys, or a set of them, cannot be used.
+    A file or a set of pre-shared keys cannot be used.
     """
 
 
 class DeadlineExceeded(GomuxError, TimeoutError):
     """
     A read or write was not done by its deadline, or was begun after it.  The
-    stream itself goes on.
+    stream goes on.
     """
 
     def __str__(self) -> str:

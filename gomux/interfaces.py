@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-What users of gomux may rely on, beside Twisted's own interfaces.
+The interfaces that users of gomux implement and call, besides Twisted's own.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 class IStreamFactory(Interface):
     """
-    What makes the protocols of streams: every
-    L{IProtocolFactory<twisted.internet.interfaces.IProtocolFactory>} does.
+    Makes the protocols of streams.  Every
+    L{IProtocolFactory<twisted.internet.interfaces.IProtocolFactory>} can be used.
     """
 
     def buildProtocol(addr: IAddress) -> IProtocol | None:
@@ -38,32 +38,30 @@ class IMux(Interface):
     One mux: many streams over one carrier.
     """
 
-    bytesReceived: int = Attribute("How many bytes came off the carrier.")
-    bytesSent: int = Attribute("How many bytes were given to the carrier.")
+    bytesReceived: int = Attribute("How many bytes were received from the carrier.")
+    bytesSent: int = Attribute("How many bytes were written to the carrier.")
     streamCount: int = Attribute("How many streams are open.")
 
     def openStream(factory: IStreamFactory) -> Deferred[IProtocol]:
         """
-        Open a stream to the peer.
+        Open a stream to the peer.  There is no accept message in the protocol: a peer
+        that does not want the stream closes it.
 
-        There is no accept message in the protocol: a peer that does not want
-        the stream closes it.
-
-        @param factory: makes the stream's protocol, for the L{gomux.StreamAddress}
-            of the peer's end.
-        @return: the protocol, once it is connected.  Fails with
-            L{gomux.OpenStreamError} if there can be no new stream on this mux
-            now, and with L{twisted.internet.error.NoProtocol} if the factory
-            makes none.  While the stream waits for the peer to show its key this
-            may be cancelled, and fails if the mux ends.
+        @param factory: makes the stream's protocol, for the L{gomux.StreamAddress} of
+            the peer's end.
+        @return: fires with the protocol, once it is connected.  Fails with
+            L{gomux.OpenStreamError} if no stream can be opened on this mux now, and
+            with L{twisted.internet.error.NoProtocol} if the factory makes no protocol.
+            While the stream waits for the peer to show its key this can be cancelled,
+            and fails if the mux ends.
         """
 
     def close() -> Deferred[GomuxError]:
         """
-        Close all streams once their output is sent, then the mux.  After
-        L{gomux.Limits.closeTimeout} the carrier is aborted, wherever this is.
+        Send the output of all streams and close them, then close the mux.  After
+        L{gomux.Limits.closeTimeout} the carrier is aborted.
 
-        @return: as L{whenClosed}.
+        @return: as for L{whenClosed}.
         """
 
     def abort() -> None:
@@ -75,6 +73,6 @@ class IMux(Interface):
         """
         Wait for the end of the mux.
 
-        @return: fires, and never fails, with the reason once the carrier is
-            gone and every stream has been told.
+        @return: fires with the reason once the carrier is gone and every stream has
+            ended.  It never fails.
         """

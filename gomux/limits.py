@@ -5,9 +5,9 @@
 """
 Every limit, with its name and its default.
 
-L{Limits} and L{TunnelLimits} are for users to set.  The constants bound what has no
-option of its own.  A number that bounds nothing, such as the size of a read, stands in
-the module that uses it.
+L{Limits} and L{TunnelLimits} are for users to set.  The constants are limits without an
+option.  A number that limits nothing, such as the size of a read, stands in the module
+that uses it.
 """
 
 from __future__ import annotations
@@ -19,114 +19,112 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-#: How many keys a keyring may have.  Anybody who can connect can make a server try all
+#: How many keys a keyring may have.  A stranger who connects can make a server try each
 #: of them once.
 MAX_KEYS = 256
 #: How large a file of pre-shared keys may be, in bytes.
 MAX_KEY_FILE = 262144
-#: A pre-shared key of fewer bytes is too easy to guess.
+#: A pre-shared key with fewer bytes than this is too easy to guess.
 SHORT_PSK = 16
-#: For how many keys the ciphers that derive their subkeys are kept.
+#: The ciphers that derive subkeys are kept for this many keys.
 KEYS_KEPT = 64
 #: How many salts of finished strict mode handshakes are remembered.
 SALTS_REMEMBERED = 1024
 
-#: How long a stream waits for a mux, in seconds, unless the caller says otherwise.
+#: The default of how long a stream waits for a mux, in seconds.
 WAIT_TIMEOUT = 30.0
-#: How many streams may wait for a mux, unless the caller says otherwise.
+#: The default of how many streams may wait for a mux.
 MAX_WAITING = 1024
-#: How long a client endpoint keeps a mux that has no streams, in seconds, unless the
-#: caller says otherwise.
+#: The default of how long a client endpoint keeps a mux without streams, in seconds.
 IDLE_TIMEOUT = 60.0
 #: The longest pause between two attempts of an endpoint to connect, in seconds.
 MAX_RETRY_DELAY = 30.0
-#: How many streams of one session, or sessions of one listener, may wait to be
-#: accepted, unless the caller says otherwise.
+#: The default of how many streams of one session, or sessions of one listener, may wait
+#: to be accepted.
 BACKLOG = 256
 
-#: How many log lines of one kind are written at once, and how many a second after that.
+#: How many log lines of one kind are written at once.
 LINES_BURST = 20
+#: How many log lines of one kind are written a second in the long run.
 LINES_RATE = 0.5
 
-# Marks what does without something with a limit of 0.
+# Marks a limit that may be 0, which turns something off.
 _MAY_BE_OFF = {"mayBeOff": True}
 
 
 @dataclass(frozen=True)
 class Limits:
     """
-    How much of everything a peer, or a slow network, may take up.
+    How much memory and time a peer, or a slow network, may take.
 
     Sizes are in bytes, times in seconds, rates in events a second.
 
-    @ivar maxStreams: streams of one mux that the peer opened and that are not
-        done yet, which for a stream that the peer has closed means until its
-        protocol's C{connectionLost} has run.  The next one is refused.
+    @ivar maxStreams: how many streams of one mux the peer may have open.  More are
+        refused.  A stream that the peer has closed counts until its protocol's
+        C{connectionLost} has run.
 
-    @ivar openRate: how many streams a second a peer may open in the long run.
-        Those beyond wait, and with them all else that it sends on that mux.
+    @ivar openRate: how many streams a second the peer may open in the long run.
+        If it opens more, everything that it sends on the mux waits.
 
-    @ivar openBurst: how many streams a peer may open at once, before C{openRate}
-        holds.
+    @ivar openBurst: how many streams the peer may open at once, before C{openRate}
+        applies.
 
-    @ivar maxWindow: how far the receive window of one stream may grow from
-        the 131072 bytes that the protocol starts it with.
+    @ivar maxWindow: how large the receive window of one stream may grow.  It starts
+        with 131072 bytes.
 
-    @ivar maxGrowth: how much all receive windows of one mux may together grow
-        beyond what they start with.
+    @ivar maxGrowth: how much all receive windows of one mux together may grow
+        beyond their initial size.
 
-    @ivar maxRefusals: refusals of streams that may wait to be sent.  A peer
-        that goes on opening streams past C{maxStreams} without reading the
-        refusals loses the mux at the next one.
+    @ivar maxRefusals: how many refusals of streams may wait to be sent.  If the peer
+        goes on opening streams past C{maxStreams} without reading the refusals, the
+        mux is aborted.
 
-    @ivar maxControl: other control frames that may wait to be sent.  While
-        there are this many, L{openStream<gomux.MuxProtocol.openStream>} fails,
-        and a peer that opens a stream loses the mux.
+    @ivar maxControl: how many control frames other than refusals may wait to be sent.
+        While this many wait, L{openStream<gomux.MuxProtocol.openStream>} fails, and the
+        mux is aborted if the peer opens a stream.
 
-    @ivar resetRate: how many streams a second a peer may open and close again
-        before anything was written to them, in the long run.
+    @ivar resetRate: how many streams a second the peer may open and close again in the
+        long run before anything was written to them.
 
-    @ivar resetBurst: how many such streams a peer may open and close at once, before
-        C{resetRate} holds.
+    @ivar resetBurst: how many streams the peer may open and close again at once, before
+        C{resetRate} applies.
 
-    @ivar ignoredRate: how many frames without any effect a peer may send a
-        second in the long run: empty data, keepalives, unknown flags, frames
-        for streams that were never opened, window updates of nothing.
+    @ivar ignoredRate: how many frames without effect the peer may send a second in the
+        long run: empty data, keepalives, unknown flags, frames for streams that were
+        never opened, window updates of 0 bytes.
 
-    @ivar ignoredBurst: how many such frames a peer may send at once, before
-        C{ignoredRate} holds.
+    @ivar ignoredBurst: how many frames without effect the peer may send at once, before
+        C{ignoredRate} applies.
 
-    @ivar keepalive: after how long without sending anything a Keepalive frame
-        is sent.
+    @ivar keepalive: a Keepalive frame is sent when nothing else was sent for this long.
 
-    @ivar writeStall: how long the carrier may take nothing of what there is
-        to send before the mux is aborted.
+    @ivar writeStall: how long the carrier may accept no data while there is data to
+        send.  Then the mux is aborted.
 
-    @ivar carrierTimeout: how long the machine of the peer may not answer before
-        the carrier is lost, where that is TCP and the system can tell.
+    @ivar carrierTimeout: how long the peer's machine may not answer before the carrier
+        is lost.  This is for carriers over TCP, where the system can tell.
 
-    @ivar closeTimeout: how long an orderly close may take, to flush the
-        streams and then the carrier, before the carrier is aborted.
+    @ivar closeTimeout: how long an orderly close may take to flush the streams and then
+        the carrier.  Then the carrier is aborted.
 
-    @ivar maxUnauthenticated: connections of one factory on which no frame has
-        authenticated yet.  When there is one more the oldest is aborted.
+    @ivar maxUnauthenticated: how many connections of one factory may have had no
+        authenticated frame yet.  If there is one more, the oldest is aborted.
 
-    @ivar silentGrace: how long a server waits for a peer's first frame before
-        it opens streams to a peer that has not shown that it holds the key.
+    @ivar silentGrace: how long a server waits for the first frame of a peer.  Then it
+        opens streams to the peer although the peer has not shown that it holds the key.
 
-    @ivar busyPoll: for how long after something came the process may stay awake for
-        what comes next, if that came so soon the last time: it costs some CPU, and a
-        round trip takes half the time.  With 0 it never does.
+    @ivar busyPoll: how long to poll for the next message before sleeping, if the
+        previous one arrived equally fast.  Polling costs CPU time and halves the time
+        of a round trip.  0 turns it off.
 
     @ivar handshakeTimeout: in strict mode, how long the handshake may take.
 
-    @ivar strictKeepalive: in strict mode, how often a Keepalive frame is sent,
-        whatever else is.
+    @ivar strictKeepalive: in strict mode, how often a Keepalive frame is sent, even if
+        other frames are.
 
-    @ivar deadPeer: in strict mode, after how long without any bytes from the
-        peer the mux is aborted.  The peer is taken to send at least every
-        C{strictKeepalive} seconds; the rest is for a peer that stands still
-        for a while and for what gets lost on the way.
+    @ivar deadPeer: in strict mode, the mux is aborted if nothing arrives from the peer
+        for this long.  The peer should send at least every C{strictKeepalive} seconds.
+        The rest allows for a peer that pauses and for packets that are lost.
     """
 
     maxStreams: int = 16384
@@ -158,24 +156,23 @@ class Limits:
 @dataclass(frozen=True)
 class TunnelLimits:
     """
-    How long things may take, and how many there may be.  Times are in seconds.
+    How much time and how many connections a tunnel may take.  Times are in seconds.
 
-    @ivar targetTimeout: how long it may take to connect to the target before
-        the stream is closed.
+    @ivar targetTimeout: how long it may take to connect to the target.  Then the
+        stream is closed.
 
-    @ivar waitTimeout: how long a connection waits for a mux that is not up
-        before it is closed.
+    @ivar waitTimeout: how long a connection waits while no mux is up.  Then it is
+        closed.
 
     @ivar maxWaiting: how many connections may wait for a mux.
 
     @ivar maxConnections: how many connections one forwarding endpoint, or the
-        target, has at a time.  More are closed at once.
+        target, may have at a time.  More are closed at once.
 
-    @ivar maxRetryDelay: how long to wait at most before the next attempt to
-        connect to a peer that could not be reached.
+    @ivar maxRetryDelay: the longest pause before the next attempt to connect to a peer
+        that could not be reached.
 
-    @ivar drainTimeout: how long streams may go on when the service is told to
-        stop.
+    @ivar drainTimeout: how long streams may go on after the service is told to stop.
     """
 
     targetTimeout: float = 30.0
@@ -192,7 +189,7 @@ class TunnelLimits:
 def leastOf(limit: Field[Any]) -> str:
     """
     @param limit: the field of a class of limits.
-    @return: what its value must be at least, in words.
+    @return: the range of its values, in words.
     """
     return "0 or more" if limit.metadata.get("mayBeOff") else "greater than 0"
 
@@ -200,17 +197,18 @@ def leastOf(limit: Field[Any]) -> str:
 def isAllowed(limit: Field[Any], value: float) -> bool:
     """
     @param limit: the field of a class of limits.
-    @param value: what it may be.
-    @return: whether it is as L{leastOf} says, and finite.
+    @param value: a value for it.
+    @return: whether the value is in the range of L{leastOf}, and finite.
     """
     return 0 < value < inf or (value == 0 and bool(limit.metadata.get("mayBeOff")))
 
 
 def requireAllowed(limits: DataclassInstance) -> None:
     """
-    See that all limits of one kind are such that one can work with them.
+    Check all limits of a class of limits.
 
-    @raise ValueError: if one is not.
+    @param limits: the limits.
+    @raise ValueError: if a value is not allowed.
     """
     for limit in fields(limits):
         if not isAllowed(limit, getattr(limits, limit.name)):

@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-The carrier's socket and the reactor's time: direct reads and writes, the pace of
-accepting, turns, rates, watches, and staying awake for an answer that is due.
+The carrier's socket and the reactor's time: direct reads and writes, the rate of
+accepting connections, turns, rates, watches, and polling for an answer that is due.
 
 Nothing here knows a frame or a stream.  This room may import L{gomux._wire} and what
 lies below it.

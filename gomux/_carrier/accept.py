@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-How fast the ports of a server accept connections.
+The rate at which the ports of a server accept connections.
 """
 
 from __future__ import annotations
@@ -11,76 +11,83 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.tcp import Port, Server
 
 from gomux._carrier.transport import layersOf
 
-#: How long a port leaves the reactor to others after it has accepted a connection that
-#: may be a stranger's, in seconds.  To set a mux up and find that takes a third of it.
+#: How long a port pauses after it has accepted a connection that may be a stranger's,
+#: in seconds.  To set up a mux and refuse the stranger takes a third of that.
 ACCEPT_INTERVAL = 0.001
 
 
 class AcceptPace:
     """
-    Has the ports of a server accept one connection at a time, and the next one when
-    the peer has shown that it holds the key, or after L{ACCEPT_INTERVAL}.
+    Makes the ports of a server accept one connection at a time.  A port accepts the
+    next one when the peer has shown that it holds the key, or after L{ACCEPT_INTERVAL}.
 
-    A port of Twisted accepts as many as wait, up to as many as it accepted the last
-    time, and more each time that there were more.  Strangers that connect as fast as
-    they can would keep everybody else waiting for all of that.
+    A Twisted port accepts all connections that wait, up to a number that rises while
+    there are more.  Strangers that connect as fast as they can would make all other
+    connections in the reactor wait for that.
+
+    @ivar _waiting: for each paused port, the connection that it accepted last and the
+        call that resumes it.
     """
 
     def __init__(self) -> None:
-        # By port that waits, the connection for which it does, and until when.
-        self._waiting: dict[Any, tuple[Any, IDelayedCall]] = {}
+        self._waiting: dict[Port, tuple[Any, IDelayedCall]] = {}
 
     def accepted(self, transport: Any) -> None:
         """
-        A port may have accepted a connection.
+        A port may have accepted a connection: pause it.
 
-        @param transport: what a port has just made, or what is over it.
+        @param transport: the new connection, or a transport on top of it, as TLS is.
         """
         port = _portOf(transport)
         if port is None:
             return
-        # It goes on from here while it accepts, and so never finds that there might
-        # be more.
+        # Port.doRead takes this number once, before it accepts as many connections: to
+        # pause the port does not end that.  Then it compares the number with how many
+        # came, raises it by 20 where it was reached, and else makes it as many as came.
+        # 0 is never reached, so it does not rise.
         port.numberAccepts = 0
         if port not in self._waiting:
             port.pauseProducing()
-            call = port.reactor.callLater(ACCEPT_INTERVAL, self._resume, port)
+            call = port.reactor.callLater(ACCEPT_INTERVAL, self._resume, port)  # type: ignore[attr-defined]
             self._waiting[port] = (transport, call)
 
     def authenticated(self, transport: Any) -> None:
         """
-        A peer has shown that it holds the key.
+        A peer has shown that it holds the key: the port need not pause any longer.
 
-        @param transport: as L{accepted}.
+        @param transport: as for L{accepted}.
         """
         port = _portOf(transport)
+        if port is None:
+            return
         waiting = self._waiting.get(port)
         if waiting is not None and waiting[0] is transport:
             waiting[1].cancel()
             self._resume(port)
 
-    def _resume(self, port: Any) -> None:
+    def _resume(self, port: Port) -> None:
         del self._waiting[port]
         port.resumeProducing()
 
     def stop(self) -> None:
         """
-        No port accepts any more.
+        Forget all ports, which are about to stop.
         """
         for _, call in self._waiting.values():
             call.cancel()
         self._waiting.clear()
 
 
-def _portOf(transport: Any) -> Any:
+def _portOf(transport: Any) -> Port | None:
     """
-    @return: the port that made a transport, or one below it, if there is any.
+    @return: the port of TCP or of a Unix socket that accepted the connection of a
+        transport; C{None} if no port did.
     """
     for layer in layersOf(transport):
-        port = getattr(layer, "server", None)
-        if port is not None and hasattr(port, "numberAccepts"):
-            return port
+        if isinstance(layer, Server) and isinstance(layer.server, Port):
+            return layer.server
     return None

@@ -3,17 +3,18 @@
 # See LICENSE for details.
 
 """
-Stay awake while an answer is due.
+Poll for the next message before sleeping.
 
-A process that waits for a message sleeps, and to wake it takes the system
-longer than all that is done with a small message: some 50 microseconds, more
-where the CPU has gone to sleep with it.  Peers that talk to each other, each
-waiting for the other's answer, pay for that at every turn; and so do those that
-wait for data, or for credit.  So who was spoken to twice within a moment does not
-go to sleep for such a moment: the reactor goes on looking at all that it has to
-look at, without waiting, and lets other processes have the CPU first; but not where
-one of them keeps it for long, nor where it mostly looks in vain.  This is what the
-kernel does, and calls busy polling, for sockets of some network devices.
+A process that waits for a message sleeps.  Waking it takes the system some 50
+microseconds, longer if the CPU sleeps too, and longer than handling a small message.
+Two peers that wait for each other's answers pay that for each message.  A bulk
+transfer pays it too: one side waits for data, the other for credit.
+
+So when two messages have arrived within a moment, the reactor polls all of its sockets
+for another moment before it sleeps.  Between two polls it yields the CPU to other
+processes, such as the peer's.  It takes a rest from polling, and sleeps, if another
+process keeps the CPU for long, or if no message arrived while it polled.  The kernel
+can do the same for some network devices and calls it busy polling.
 """
 
 from __future__ import annotations
@@ -23,25 +24,35 @@ import time
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-#: Who gives way and has to wait for longer than this, in seconds, has not waited for a
-#: peer to answer, but for somebody who computes and would not have kept it from being
-#: woken.
+#: If yielding the CPU takes longer than this, in seconds, another process computes, and
+#: it is not the peer with its answer.  A process that sleeps gets the CPU back sooner.
 LONG_TURN = 0.0005
-#: For how long, in seconds, not to stay awake after that, or after a moment in which
-#: nothing came: the first time, and at most where it happens again and again.
+#: How long, in seconds, to rest after another process kept the CPU, or after polling in
+#: vain: the first time, and at most.  Each time in a row the rest doubles.
 SHORTEST_REST, LONGEST_REST = 0.005, 1.0
 
-# To whoever else wants this CPU, the peer perhaps.
+# Yields the CPU to another process that wants it, perhaps the peer.
 _giveWay = getattr(os, "sched_yield", lambda: time.sleep(0))
 
-# What is due this soon, in seconds, keeps a reactor from waiting; 0 would never
-# end where the clock of a test stands still.
+# A call that is due after this time, in seconds, keeps the reactor from sleeping.  With
+# 0, a test whose clock stands still would run for ever.
 _AT_ONCE = 1e-6
 
 
 class BusyPoll:
     """
-    Keeps a reactor awake for a moment after something came.
+    Makes a reactor poll for a moment after a message.
+
+    @ivar _clock: the reactor.
+    @ivar _moment: how long to poll after a message, in seconds.
+    @ivar _last: when the last message arrived.
+    @ivar _until: when polling ends, while there is a C{_call}.
+    @ivar _call: the next poll; C{None} while the reactor may sleep.
+    @ivar _restUntil: when polling may begin again.
+    @ivar _vainRest: how long to rest the next time no message arrives, in seconds.
+    @ivar _turnRest: how long to rest the next time that another process keeps the CPU,
+        in seconds.
+    @ivar _turnAt: when another process kept the CPU the last time.
     """
 
     __slots__ = (
@@ -52,7 +63,7 @@ class BusyPoll:
     def __init__(self, clock: IReactorTime, moment: float) -> None:
         """
         @param clock: the reactor.
-        @param moment: how long that is, in seconds; 0 for never.
+        @param moment: how long to poll after a message, in seconds; 0 for never.
         """
         self._clock = clock
         self._moment = moment
@@ -60,21 +71,19 @@ class BusyPoll:
         self._until = 0.0
         self._call: IDelayedCall | None = None
         self._restUntil = float("-inf")
-        # How long to rest after the next moment in vain, and the next long turn of
-        # somebody else; and when the last one was.
         self._vainRest = self._turnRest = SHORTEST_REST
         self._turnAt = float("-inf")
 
     def moved(self) -> None:
         """
-        Something came, and whatever it asked for is done.
+        A message has arrived and has been handled.
         """
         now = self._clock.seconds()
         if self._call is not None:
-            # To stay awake was worth it.
+            # It arrived while the reactor polled, so polling was worth it.
             self._vainRest = SHORTEST_REST
             self._until = now + self._moment
-        # A clock that stands still is one of a test, and nobody waits for it.
+        # Only in a test do two messages arrive at the same time.
         elif 0 < now - self._last < self._moment and now >= self._restUntil:
             self._until = now + self._moment
             self._call = self._clock.callLater(_AT_ONCE, self._look)
@@ -82,8 +91,8 @@ class BusyPoll:
 
     def _look(self) -> None:
         """
-        The reactor has looked at everything, and does again at once unless the
-        moment is over.
+        The reactor has polled.  Yield the CPU, then poll again unless the moment is
+        over.
         """
         before = self._clock.seconds()
         _giveWay()
@@ -103,7 +112,7 @@ class BusyPoll:
 
     def stop(self) -> None:
         """
-        Let the reactor sleep.
+        Stop polling.
         """
         if self._call is not None:
             self._call.cancel()

@@ -3,13 +3,12 @@
 # See LICENSE for details.
 
 """
-Sockets that are used without the detours that Twisted's transports take.
+Writing to a socket at once, instead of through the buffer of a Twisted transport.
 
-A transport keeps what is written to it until the reactor finds that the socket
-can be written to.  Mostly it can be: then data might as well go out at once,
-which saves whoever waits for it a round through the reactor.  And whoever has
-much to write learns from the kernel that it has enough, not from a buffer in
-between.
+A Twisted transport keeps written data until the reactor finds that the socket is
+writable.  Most of the time it is, so the data is written at once here, one turn of the
+reactor sooner.  And a producer is paused when the kernel has taken enough, not when a
+buffer in between is full.
 """
 
 from __future__ import annotations
@@ -23,25 +22,30 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.internet.tcp import Connection
 from zope.interface import implementer
 
-#: How many bytes are read from a socket at once, while it has no more than that.
+#: How many bytes are read from a socket at once, while less than that arrives.
 READ_SIZE = 65536
-#: How many bytes are read at once while more comes than C{READ_SIZE}.  Python
-#: makes a buffer of this size for each read; for a small one that takes longer
-#: than all the rest.
+#: How many bytes are read at once while more arrives.  Python makes a buffer of this
+#: size for each read, which takes longer than handling a small message.
 BULK_READ_SIZE = 262144
-#: How many parts at most the kernel gathers.  Where there are more, they are small,
-#: and to put them together takes less than to tell it of each.
+#: How many parts the kernel gathers at most.  More parts are small ones, and joining
+#: them takes less time than passing each to the kernel.
 GATHERED = 8
 
 
 @implementer(IPushProducer)
 class DirectTransport:
     """
-    A transport that is written to directly, where it is a plain socket, and
-    read from in pieces that suit what comes.  Any other, as one over TLS or
-    one of a test, is used as it is.
+    A transport that is written to directly if it is a plain socket, and that reads
+    more at once while much arrives.  Any other transport, such as TLS or a test's, is
+    used as it is.
 
     @ivar transport: the transport.
+    @ivar _descriptor: the transport if it is a plain socket, else C{None}.
+    @ivar _gather: sends several parts to the socket without joining them; C{None} if
+        the transport cannot do that.
+    @ivar _full: whether the descriptor has data in its own buffer, so the kernel has
+        taken enough.
+    @ivar _producer: the producer, if one is registered.
     """
 
     def __init__(self, transport: Any) -> None:
@@ -55,29 +59,29 @@ class DirectTransport:
             and not getattr(transport, "TLS", False)
             else None
         )
-        # Sends several parts without putting them together.
         self._gather: Callable[[list[bytes]], int] | None = None
         if (
             self._descriptor is not None
-            # Others may have more to do than to send, as those that pass on files.
+            # Other classes may do more than send, as those that pass on files.
             and type(transport).writeSomeData is Connection.writeSomeData
         ):
             self._gather = getattr(transport.socket, "sendmsg", None)
-        # Whether the descriptor has something in its own buffer.
         self._full = False
         self._producer: IPushProducer | None = None
 
     def registerProducer(self, producer: IPushProducer) -> None:
         """
-        Have a producer paused and resumed.
+        Pause and resume a producer from now on.
+
+        @param producer: the producer.
         """
         transport = cast(IConsumer, self.transport)
         if self._descriptor is None:
             self._producer = producer
             transport.registerProducer(self, True)
             return
-        # A descriptor resumes a pull producer whenever its buffer is empty; and
-        # at once, which tells nothing.
+        # A descriptor resumes a pull producer whenever its buffer is empty.  It also
+        # does so right now, which says nothing about its buffer.
         full = self._full
         transport.registerProducer(self, False)
         self._producer = producer
@@ -96,16 +100,18 @@ class DirectTransport:
     @property
     def isDirect(self) -> bool:
         """
-        Whether it is a plain socket.
+        Whether the transport is a plain socket.
         """
         return self._descriptor is not None
 
     def wasReset(self) -> bool:
         """
-        Ask the kernel whether what looks like the end of the input is none.
+        Ask the kernel whether the end of the input was a reset.
 
-        epoll can tell of a reset just before it tells of the end that comes with it,
-        and then Twisted takes it for an end in good order.
+        epoll can report the end of the input before it reports the reset, and then
+        Twisted takes it for an orderly end.
+
+        @return: whether the connection was reset.
         """
         handle = getattr(self._descriptor, "socket", None)
         if handle is None:
@@ -136,13 +142,13 @@ class DirectTransport:
         if self._producer is not None:
             self._producer.stopProducing()
 
-    # For whoever writes
+    # Writing
 
     def write(self, data: bytes) -> None:
         """
-        Write some data, at once where that is possible.
+        Write some data, at once if possible.
 
-        The producer is paused unless the kernel took all of it.
+        The producer is paused unless the kernel takes all of the data.
         """
         if self._descriptor is None:
             self.transport.write(data)
@@ -153,13 +159,13 @@ class DirectTransport:
                 return
             if isinstance(sent, int):
                 data = data[sent:]
-            # Else it is an error, which shows again when the reactor tries.
+            # Otherwise it is an error, which the reactor gets too when it writes.
         self._leave([data])
 
     def writeSequence(self, parts: list[bytes]) -> None:
         """
-        Write data that comes in parts, as L{write}.  The kernel takes few parts as
-        they are: only it copies them.
+        Write data that consists of several parts, as L{write} does.  If they are few,
+        only the kernel copies them.
 
         @param parts: the parts, at least one and none empty.
         """
@@ -169,7 +175,7 @@ class DirectTransport:
         try:
             sent = self._gather(parts)
         except OSError:
-            # The kernel is full; else the error shows again when the reactor tries.
+            # The kernel is full, or the reactor gets the error too when it writes.
             sent = 0
         if sent == sum(map(len, parts)):
             return
@@ -182,19 +188,19 @@ class DirectTransport:
 
     def _leave(self, parts: list[bytes]) -> None:
         """
-        The kernel has had enough: leave the rest to the transport.
+        The kernel has taken enough: leave the rest to the transport.
         """
         self._full = True
         self.pauseProducing()
         self.transport.writeSequence(parts)
 
-    # For whoever reads
+    # Reading
 
     def received(self, size: int) -> None:
         """
         Choose how much the transport reads next.
 
-        @param size: how many bytes the last read brought.
+        @param size: how many bytes the last read returned.
         """
         descriptor = self._descriptor
         if descriptor is not None:

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 class TokenBucket:
     """
-    Allows a burst of events at once and a rate of them in the long run.
+    Allows a burst of events at once, and a rate of events in the long run.
 
-    @ivar tokens: how many events are allowed at C{updated}.
+    @ivar tokens: how many events were allowed at the time of the last one.
+    @ivar _rate: the rate, in events a second.
+    @ivar _burst: how many events are allowed at once.
+    @ivar _updated: the time of the last event, C{None} before the first.
     """
 
     __slots__ = ("_rate", "_burst", "tokens", "_updated")
 
     def __init__(self, rate: float, burst: float) -> None:
         """
-        @param rate: events a second in the long run.
-        @param burst: events at once.
+        @param rate: how many events a second are allowed in the long run.
+        @param burst: how many events are allowed at once.
         """
         self._rate = rate
         self._burst = burst
@@ -49,12 +52,12 @@ class TokenBucket:
     @property
     def wait(self) -> float:
         """
-        For how long no event is allowed, in seconds after the last one.
+        How many seconds after the last event the next one is allowed.
         """
         return max(0.0, (1 - self.tokens) / self._rate)
 
     def giveBack(self) -> None:
         """
-        Count one event less: what was taken for one was none.
+        Count one event less, because the last one should not have been counted.
         """
         self.tokens += 1

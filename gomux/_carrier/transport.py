@@ -5,10 +5,10 @@
 """
 How a mux uses the connection that carries it.
 
-What sits in the buffers between two muxes can no longer be overtaken, so as
-little as possible should sit there.  A carrier is therefore written to directly
-and given more only when it has nothing left, and the kernel is asked not to keep
-much that it cannot send yet.
+A frame in a buffer between two muxes cannot be overtaken by a more urgent one, so
+these buffers should be short.  A carrier is therefore written to directly, and gets
+more only when it has sent everything.  The kernel is asked to keep little data that it
+cannot send yet.
 """
 
 from __future__ import annotations
@@ -25,22 +25,21 @@ from twisted.internet.interfaces import (
 
 from gomux._carrier.direct import DirectTransport
 
-#: How many bytes the kernel may keep for a carrier before it can send them,
-#: where it has such a limit.
+#: How many bytes that cannot be sent yet the kernel may keep for a carrier, if the
+#: kernel has such a limit.
 UNSENT = 131072
-#: How many probes in a row may go unanswered.
+#: How many keepalive probes in a row may go unanswered.
 PROBES = 4
 
 
 class MuxCarrier(DirectTransport):
     """
-    The connection that carries a mux, as its scheduler sees it.
+    The connection that carries a mux, for its scheduler to write to.
     """
 
     def __init__(self, transport: ITCPTransport, timeout: float | None = None) -> None:
         """
-        @param transport: what the mux's protocol has as its transport, of any
-            kind.
+        @param transport: the transport of the mux's protocol, of any kind.
         @param timeout: see L{gomux.Limits.carrierTimeout}.
         """
         super().__init__(transport)
@@ -54,13 +53,14 @@ class MuxCarrier(DirectTransport):
     @property
     def canWait(self) -> bool:
         """
-        Whether it can be kept from reading for a while.
+        Whether reading can be paused.
         """
         return hasattr(self.transport, "pauseProducing")
 
     def pauseReading(self) -> None:
         """
-        Read nothing until L{resumeReading}; some that was read before may come.
+        Read nothing until L{resumeReading}.  Data that was read before may still be
+        delivered.
         """
         cast(IPushProducer, self.transport).pauseProducing()
 
@@ -73,7 +73,7 @@ class MuxCarrier(DirectTransport):
 
 def layersOf(transport: Any) -> Iterator[Any]:
     """
-    Generate a transport and those below it, as TCP is below TLS.
+    Generate a transport and all transports below it, as TCP is below TLS.
     """
     while transport is not None:
         yield transport
@@ -82,9 +82,10 @@ def layersOf(transport: Any) -> Iterator[Any]:
 
 def limitUnsent(handle: object) -> None:
     """
-    Ask the kernel not to keep much that it cannot send yet.
+    Ask the kernel to keep little data that it cannot send yet.
 
-    @param handle: the socket, if it is one and of TCP.
+    @param handle: the handle of the transport.  The limit applies if it is a TCP
+        socket.
     """
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
     if option is None or not isinstance(handle, socket.socket):
@@ -92,17 +93,17 @@ def limitUnsent(handle: object) -> None:
     try:
         handle.setsockopt(socket.IPPROTO_TCP, option, UNSENT)
     except OSError:
-        # Not TCP after all, or a kernel without it: it was only a wish.
+        # The socket is not TCP, or the kernel has no such limit: do without.
         pass
 
 
 def watchPeer(transport: ITCPTransport, timeout: float) -> None:
     """
-    Ask the kernel to drop the connection when the peer's machine does not
-    answer any more, whether or not anything is sent.
+    Ask the kernel to drop the connection when the peer's machine stops answering,
+    whether or not there is data to send.
 
     @param transport: a transport over TCP, with or without TLS.
-    @param timeout: how long it may be silent, in seconds.
+    @param timeout: how long the machine may be silent, in seconds.
     """
     transport.setTcpKeepAlive(True)
     for layer in layersOf(transport):
@@ -123,5 +124,5 @@ def watchPeer(transport: ITCPTransport, timeout: float) -> None:
             try:
                 handle.setsockopt(socket.IPPROTO_TCP, option, value)
             except OSError:
-                # A kernel without it: then what it has must do.
+                # The kernel has no such option: the others must do.
                 pass

@@ -3,14 +3,13 @@
 # See LICENSE for details.
 
 """
-Work that takes long, done a little at a time.
+Long work, done a little at a time.
 
-A reactor serves one connection after another, and whoever keeps it busy keeps
-everybody else waiting.  A peer can do that with nothing but legal frames: a read
-brings thousands of small ones, and an end that of thousands of streams.  So
-nothing that a peer causes goes on for longer than L{TURN_TIME}; what is left waits
-for later turns of the reactor, and shares the same time there with all else that
-waits.
+A reactor serves one connection after another, so a connection that keeps it busy makes
+all others wait.  A peer can do that with legal frames: one read can have thousands of
+small ones, and the end of a mux is the end of thousands of streams.  So work that a
+peer causes stops after L{TURN_TIME}.  The rest of it is done in later turns of the
+reactor.  In each of these turns all work that waits shares L{TURN_TIME}.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-#: For how long frames of one peer are handled, or streams ended, before others in
-#: the reactor have their turn, in seconds.  One frame is handled in any case.
+#: How long, in seconds, frames of one peer are handled, or streams ended, before other
+#: connections are due their turn.  At least one frame is handled.
 TURN_TIME = 0.00015
 
-#: Does some work, until some time, by the clock.  Returns how long to leave the
-#: rest, in seconds, which mostly is 0: until others had their turn; L{DONE} if there
-#: is none.
+#: Works until a time, in seconds of the clock.  Returns how many seconds to wait before
+#: the rest: mostly 0, which is until other connections have had their turn; L{DONE} if
+#: nothing is left.
 Work = Callable[[float], float]
 
 DONE = -1.0
@@ -38,7 +37,15 @@ _log = Logger()
 
 class Turns:
     """
-    Work that is left for later turns of the reactor.
+    Work that waits for later turns of the reactor.
+
+    @ivar _clock: the reactor.
+    @ivar _waiting: the work that goes on in the next turn.
+    @ivar _resting: the work that waits for some time first, with the call that ends
+        the wait.
+    @ivar _call: the next turn, if there is one.
+    @ivar _trigger: does the rest of all work when the reactor stops, while there is
+        work.
     """
 
     def __init__(self, clock: Any) -> None:
@@ -61,7 +68,9 @@ class Turns:
 
     def begin(self, work: Work) -> None:
         """
-        Do some work now, and what is left of it later.
+        Do some work now, and the rest of it later.
+
+        @param work: the work.
         """
         left = work(self._clock.seconds() + TURN_TIME)
         if left != DONE:
@@ -69,10 +78,11 @@ class Turns:
 
     def later(self, work: Work, rest: float = 0.0) -> None:
         """
-        Have some work done from the next turn of the reactor on, and all of it
-        before the reactor stops.
+        Do some work from the next turn of the reactor on, and all of it before the
+        reactor stops.
 
-        @param rest: for how many seconds to leave it alone first.
+        @param work: the work.
+        @param rest: how many seconds to wait first.
         """
         if self._trigger is None:
             atShutdown = getattr(self._clock, "addSystemEventTrigger", None)
@@ -91,7 +101,7 @@ class Turns:
 
     def _turn(self) -> None:
         """
-        Give each its share of one turn: its part of the work, one after another.
+        Do a part of all work that waits, one after another, until the turn is over.
         """
         seconds = self._clock.seconds
         until = seconds() + TURN_TIME
@@ -114,13 +124,13 @@ class Turns:
         try:
             return work(until)
         except Exception:
-            # The others must not wait for ever because of it.
-            _log.failure("what was left for a later turn of the reactor failed")
+            # Other work must go on.
+            _log.failure("work in a later turn of the reactor failed")
             return DONE
 
     def _finish(self) -> None:
         """
-        There are no more turns.
+        The reactor stops, so there are no more turns: do all work now.
         """
         self._waiting += self._resting
         self._resting.clear()

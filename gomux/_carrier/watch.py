@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-Noticing that something stands still.
+Noticing that something makes no progress.
 """
 
 from __future__ import annotations
@@ -12,14 +12,23 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-#: How often something is looked at within the time that it may stand still: a
-#: reactor that stood still itself for long sees one look, not all that time, pass.
+#: How often the progress is checked within the timeout.  If the reactor itself is held
+#: up for long, only one check passes, not the whole timeout.
 LOOKS = 12
 
 
 class Watch:
     """
-    Looks at something now and then, and tells when it has stood still for too long.
+    Checks the progress of something now and then, and calls a function when there was
+    none for too long.
+
+    @ivar _clock: the reactor.
+    @ivar _interval: the time between two checks, in seconds.
+    @ivar _progress: returns the progress.
+    @ivar _stalled: the function to call.
+    @ivar _seen: the progress at the last check.
+    @ivar _looks: how many checks in a row saw no progress.
+    @ivar _call: the next check.
     """
 
     def __init__(
@@ -32,10 +41,12 @@ class Watch:
         """
         Begin to watch.
 
-        @param timeout: for how long it may stand still, in seconds.
-        @param progress: what is another thing each time as long as all is well.
-        @param stalled: called when it was the same for C{timeout}; then the watch is
-            over.
+        @param clock: the reactor.
+        @param timeout: how long there may be no progress, in seconds.
+        @param progress: returns an object that compares unequal to the one before if
+            there was progress.
+        @param stalled: called when C{progress} has returned equal objects for
+            C{timeout}.  Then the watch is over.
         """
         self._clock = clock
         self._interval = timeout / LOOKS

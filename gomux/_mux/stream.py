@@ -53,7 +53,8 @@ from zope.interface import implementer
 from gomux._mux.address import StreamAddress
 from gomux._mux.output import NO_OUTPUT, Output
 from gomux._wire.frame import Flag
-from gomux._wire.window import INITIAL_WINDOW, WINDOW_END, ReceiveWindow, credited
+from gomux._wire.growth import GrowingWindow
+from gomux._wire.window import INITIAL_WINDOW, WINDOW_END, credited
 from gomux.error import (
     ConnectionClosed,
     PeerAbortedStream,
@@ -238,7 +239,7 @@ class Stream:
         self.queued = False
         # Those who open streams by the thousand pay for each object.
         self.sendWindow = INITIAL_WINDOW
-        self.receiveWindow: ReceiveWindow | None = None
+        self.receiveWindow: GrowingWindow | None = None
         self.touched = False
         self.peerAborts = False
         self._mux = mux
@@ -660,7 +661,7 @@ class Stream:
         size = len(payload)
         window = self.receiveWindow
         if window is None:
-            window = self.receiveWindow = ReceiveWindow()
+            window = self.receiveWindow = GrowingWindow()
         window.received(size)
         if self._life is not _LIVE or self._read is not _READ_OPEN:
             self._frameUnwanted(size)

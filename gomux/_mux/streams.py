@@ -31,7 +31,7 @@ from gomux._mux.nextturn import NextTurn
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.stream import Stream
 from gomux._wire.frame import ID_END, Flag
-from gomux._wire.window import Growth
+from gomux._wire.growth import GrowthPolicy
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLContextFactory
@@ -111,7 +111,7 @@ class Streams:
         self.nextID = 0 if owner.isClient else 1
         self._peerParity = self.peerNextID = 1 - self.nextID
         self.peerCount = 0
-        self.growth = Growth(owner.limits.maxWindow, owner.limits.maxGrowth)
+        self.growth = GrowthPolicy(owner.limits.maxWindow, owner.limits.maxGrowth)
         self.callSoon = nextTurn.callSoon
         self.activate = scheduler.activate
         self.sendControl = scheduler.control
@@ -299,22 +299,23 @@ class Streams:
 
     def consumed(self, stream: Stream, size: int) -> None:
         """
-        The application has had some of a stream's input: give credit for it
-        when it is worth a frame.
+        The application has taken some of a stream's input: give credit for it once
+        that is worth a frame.
+
+        @param stream: the stream.
+        @param size: how many bytes.
         """
         window = stream.receiveWindow
         assert window is not None, "there was input"
-        growth = self.growth
-        if growth.served is not window:
-            growth.served = window
-            growth.changes += 1
+        streamID = stream.streamID
         credit = window.consumed(size)
-        if credit and stream.streamID in self.byID:
-            # Without it soon, the peer must wait for us.
+        if credit and streamID in self.byID:
+            # With half its window used up, the peer may soon have to wait for credit.
+            # A window that keeps half back is always that low.
             available = window.available - credit
-            isShort = available * 2 <= window.size and not window.kept
-            credit += window.grow(credit, self._clock.seconds(), growth)
-            self._scheduler.credit(stream.streamID, credit, isShort)
+            isUrgent = available * 2 <= window.size and not window.kept
+            credit += self.growth.credited(window, credit, self._clock.seconds())
+            self._scheduler.credit(streamID, credit, isUrgent)
 
     def streamEnded(self, stream: Stream) -> None:
         """
@@ -322,7 +323,7 @@ class Streams:
         """
         del self.byID[stream.streamID]
         if stream.receiveWindow is not None:
-            stream.receiveWindow.release(self.growth)
+            self.growth.release(stream.receiveWindow)
         self._scheduler.forget(stream.streamID)
         self._ended()
 

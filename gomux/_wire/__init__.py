@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-Bytes to frames and back: keys and sealing, frames and their parser, windows, the
-handshake of strict mode, and files of pre-shared keys.
+Bytes to frames and back: keys and sealing, frames and their parser, windows and their
+growth, the handshake of strict mode, and files of pre-shared keys.
 
 Nothing here knows a socket, a reactor or a stream.  This room may import
 L{gomux.error}, L{gomux.limits} and L{gomux.interfaces}, and Twisted only through

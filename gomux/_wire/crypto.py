@@ -3,14 +3,14 @@
 # See LICENSE for details.
 
 """
-XChaCha20-Poly1305 under a pre-shared key, made from what C{cryptography} has.
+XChaCha20-Poly1305 under a pre-shared key, built from the ciphers of C{cryptography}.
 
 XChaCha20-Poly1305 with a 24-byte nonce is ChaCha20-Poly1305 under a subkey,
 HChaCha20 of the key and the nonce's first 16 bytes, with the other 8 bytes as
-the end of the nonce.  Who keeps those 16 bytes the same for a whole mux, as
-L{Sealer} does, pays for HChaCha20 once.  L{Opener} remembers the last subkey,
-so it too pays once for such a peer, and once a frame for one whose nonces are
-random, as the reference's are.
+the end of the nonce.  L{Sealer} keeps those 16 bytes the same for a whole mux, so it
+computes HChaCha20 once.  L{Opener} remembers the last subkey.  It computes HChaCha20
+once for a peer that does the same, and for every frame of the reference, whose nonces
+are random.
 
 @see: U{https://datatracker.ietf.org/doc/html/draft-irtf-cfrg-xchacha-03}
 """
@@ -38,12 +38,12 @@ TAG_SIZE = 16
 
 _NONCE_START = b"\x00\x00\x00\x00"
 _COUNTER_END = 1 << 64
-# Left over for the frame that ends a mux.
+# Reserved for the frame that ends a mux.
 _LAST_COUNTER = _COUNTER_END - 1
 
 _fourWords = Struct("<4I")
 _eightWords = Struct("<8I")
-# The first and the last four of a block.
+# The first and the last four words of a block.
 _outerWords = Struct("<4I32x4I")
 _ZEROS = bytes(_outerWords.size)
 _counter = Struct("<Q")
@@ -55,7 +55,7 @@ def deriveKey(psk: bytes | str) -> bytes:
     """
     Make the key of a mux from its pre-shared key: unkeyed BLAKE2b-256.
 
-    Nothing is stretched or salted, so the PSK must be hard to guess by itself.
+    The PSK is neither stretched nor salted, so it must be hard to guess by itself.
 
     @param psk: the pre-shared key; text stands for its UTF-8 bytes.
     @return: 32 bytes.
@@ -73,9 +73,12 @@ class Subkeys:
     Derives subkeys from one key, each with 16 bytes of nonce.
 
     ChaCha20's block function adds the state it started with to the result of
-    its rounds; HChaCha20 is the first and last four words of that result
-    without the addition.  A block of ChaCha20's key stream, less the starting
-    state, is therefore all it takes.
+    its rounds.  HChaCha20 is the first and last four words of that result,
+    without the addition.  So a block of ChaCha20's key stream minus the starting
+    state has all eight words.
+
+    @ivar _useNonce: restarts the key stream with a nonce of 16 bytes.
+    @ivar _encrypt: encrypts with the key stream.
     """
 
     __slots__ = ("_useNonce", "_encrypt")
@@ -84,7 +87,7 @@ class Subkeys:
         """
         @param key: 32 bytes.
         """
-        # To make a cipher takes three times as long as all that is done with it.
+        # Making a cipher takes three times as long as deriving a subkey with it.
         cipher = Cipher(ChaCha20(key, bytes(PREFIX_SIZE)), mode=None).encryptor()
         self._useNonce = cipher.reset_nonce
         self._encrypt = cipher.update
@@ -116,10 +119,12 @@ class Subkeys:
 @lru_cache(maxsize=KEYS_KEPT)
 def subkeysOf(key: bytes) -> Subkeys:
     """
-    Share what derives the subkeys of a key: each connection of a stranger would
-    else cost a cipher, and each mux keep one.  Not for several threads.
+    Get the L{Subkeys} of a key.  All users of the key share it: otherwise each
+    connection of a stranger would cost a new cipher, and each mux would keep one.  It
+    must be used in one thread only.
 
     @param key: 32 bytes.
+    @return: derives the subkeys of C{key}.
     """
     return Subkeys(key)
 
@@ -130,6 +135,8 @@ class Sealer:
     a sequence: a 16-byte prefix, then a 64-bit little-endian counter.
 
     @ivar prefix: the first 16 bytes of every nonce.
+    @ivar _next: the counter of the next nonce.
+    @ivar _encrypt: encrypts and authenticates with the subkey of C{prefix}.
     """
 
     __slots__ = ("prefix", "_next", "_encrypt")
@@ -139,8 +146,8 @@ class Sealer:
     ) -> None:
         """
         @param key: 32 bytes.
-        @param prefix: 16 bytes that were never used with this key before;
-            by default random ones.
+        @param prefix: 16 bytes that were never used with this key before.  By
+            default they are random.
         @param counter: the first nonce's counter, from 0 to 2**64 - 1.
         """
         if prefix is None:
@@ -153,11 +160,11 @@ class Sealer:
         """
         Seal one frame.
 
-        @param fields: the header without its nonce; authenticated with it.
-        @param payload: what to encrypt.
+        @param fields: the header without its nonce.  The header is authenticated.
+        @param payload: the bytes to encrypt.
         @return: the whole header, and the ciphertext with its tag.
-        @raise NonceExhausted: if all 2**64 nonces have been used but the one
-            for L{sealLast}.
+        @raise NonceExhausted: if of all 2**64 nonces only the last one is left,
+            which is reserved for L{sealLast}.
         """
         count = self._next
         if count >= _LAST_COUNTER:
@@ -169,10 +176,10 @@ class Sealer:
 
     def sealLast(self, fields: bytes) -> tuple[bytes, bytes]:
         """
-        Seal the frame that ends the mux with the nonce that L{seal} leaves
-        over.  It has no payload, and no frame can be sealed after it.
+        Seal the frame that ends the mux, with the nonce that is reserved for it.
+        The frame has no payload.  No frame can be sealed after it.
 
-        @raise NonceExhausted: if this was done before.
+        @raise NonceExhausted: if the last frame was sealed before.
         """
         if self._next > _LAST_COUNTER:
             raise NonceExhausted()
@@ -185,6 +192,10 @@ class Sealer:
 class Opener:
     """
     Opens the frames of one direction of one mux, whatever their nonces.
+
+    @ivar _subkeys: derives a subkey for each prefix of a nonce.
+    @ivar _prefix: the first 16 bytes of the last frame's nonce.
+    @ivar _decrypt: decrypts with the subkey of C{_prefix}.
     """
 
     __slots__ = ("_subkeys", "_prefix", "_decrypt")
@@ -194,7 +205,7 @@ class Opener:
         @param key: 32 bytes.
         """
         self._subkeys = subkeysOf(key)
-        # No frame has this one: there is no subkey before the first.
+        # No frame has this prefix, so the first frame derives a subkey.
         self._prefix = b""
 
     def _useSubkeyOf(self, prefix: bytes) -> None:
@@ -205,8 +216,7 @@ class Opener:
         """
         Open one frame.
 
-        @param header: the whole header, the last 24 bytes of which are the
-            nonce.
+        @param header: the whole header.  Its last 24 bytes are the nonce.
         @param sealed: the ciphertext with its tag.
         @return: the payload.
         @raise AuthenticationFailed: if the frame was not sealed with this key
@@ -222,8 +232,12 @@ class Opener:
 
 class SequencedOpener:
     """
-    Opens the frames of one direction of one mux, each only in its turn: the
-    nonces must be those that the peer's L{Sealer} has, one after another.
+    Opens the frames of one direction of one mux in order: each frame must have the
+    next nonce of the peer's L{Sealer}.
+
+    @ivar _prefix: the first 16 bytes of every nonce.
+    @ivar _next: the counter of the next nonce.
+    @ivar _decrypt: decrypts with the subkey of C{_prefix}.
     """
 
     __slots__ = ("_prefix", "_next", "_decrypt")
@@ -252,7 +266,7 @@ class SequencedOpener:
         count = self._next
         if count >= _COUNTER_END:
             raise OutOfSequence("a frame came after the last one of the sequence")
-        # Nonces are no secrets: this need not take the same time always.
+        # Nonces are not secret, so the comparison need not take constant time.
         tail = _counter.pack(count)
         if header[-8:] != tail or header[-24:-8] != self._prefix:
             raise OutOfSequence(f"frame {count} was due, and another one came")

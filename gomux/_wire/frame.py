@@ -26,10 +26,10 @@ from gomux.error import ProtocolViolation
 
 class Flag(IntEnum):
     """
-    What a frame is: an enumeration, although the wire's name for it is flags.
+    The kinds of frames.  The wire calls the field flags, but a frame has exactly one.
 
     L{CLOSE_READ} and L{CLOSE_WRITE} name the half that the I{receiver} of the
-    frame must close: who has finished writing sends C{CLOSE_READ}.
+    frame must close: a side that has finished writing sends C{CLOSE_READ}.
     """
 
     DATA = 0
@@ -43,22 +43,21 @@ class Flag(IntEnum):
 
 
 _fields = Struct("<III")
-#: Takes stream ID, length and flags from a header.
+#: Returns the stream ID, length and flags of a header.
 unpackFields = _fields.unpack_from
 
-#: Size of a header in bytes, the nonce included.
+#: The size of a header in bytes, including the nonce.
 HEADER_SIZE = _fields.size + NONCE_SIZE
-#: What a frame weighs on the wire beside its payload, in bytes.
+#: The bytes of a frame on the wire besides its payload.
 OVERHEAD = HEADER_SIZE + TAG_SIZE
-#: The most that C{length} may say in any frame that is sent.
+#: The largest C{length} of any frame that is sent.
 MAX_LENGTH = 65536
-#: The most credit accepted in one WindowUpdate.  The reference sends that much
-#: at once when its application reads into a large buffer, although it does not
-#: accept it itself.
+#: The most credit that is accepted in one WindowUpdate.  The reference sends this much
+#: when its application reads into a large buffer, although it does not accept as much.
 MAX_CREDIT = 131072
 
-#: The stream ID that makes a Keepalive the hello of strict mode: C{GMX}, and
-#: the version in the fourth byte.
+#: The stream ID of the Keepalive that is the hello of strict mode: C{GMX}, then the
+#: version in the fourth byte.
 HELLO_ID = int.from_bytes(b"GMX\x01", "little")
 #: One past the largest stream ID.
 ID_END = 1 << 32
@@ -68,7 +67,7 @@ _DATA = int(Flag.DATA)
 _WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
 _CLOSE_MUX = int(Flag.CLOSE_MUX)
 
-#: A frame as it comes off the wire: stream ID, length, flags, payload.
+#: A received frame: stream ID, length, flags, payload.
 Frame = tuple[int, int, int, bytes]
 
 
@@ -82,14 +81,15 @@ def sealFrame(
     """
     Make one frame, ready to be written.
 
-    @param sealer: seals it with the next nonce, so the frames must be written
-        in the order in which they are made.
+    @param sealer: seals the frame with the next nonce.  Frames must be written in the
+        order in which they are made.
     @param streamID: the stream's ID, 0 in a frame about the whole mux.
-    @param length: the payload's size or a WindowUpdate's credit in bytes, else 0;
-        at most L{MAX_LENGTH}.
+    @param length: the size of the payload, or the credit of a WindowUpdate, in bytes;
+        0 in any other frame.  At most L{MAX_LENGTH}.
     @param flag: a L{Flag}.
-    @param payload: of a Data frame.
-    @return: the two parts of the frame: header, and sealed payload with tag.
+    @param payload: the payload of a Data frame.
+    @return: the two parts of the frame: the header, and the sealed payload with its
+        tag.
     @raise NonceExhausted: if the mux has no nonce left.
     """
     return sealer.seal(_fields.pack(streamID, length, flag), payload)
@@ -97,10 +97,11 @@ def sealFrame(
 
 def sealLastFrame(sealer: Sealer) -> tuple[bytes, bytes]:
     """
-    Make the CloseMux for when the nonces have run out: one is left for it.
+    Make the CloseMux of a mux whose nonces have run out, with the last one, which is
+    reserved for it.
 
     @return: as L{sealFrame}.
-    @raise NonceExhausted: if that one is used up, too.
+    @raise NonceExhausted: if the last nonce has been used, too.
     """
     return sealer.sealLast(_fields.pack(0, 0, _CLOSE_MUX))
 
@@ -114,7 +115,7 @@ class NotYet(Exception):
 
 class FrameOpener(Protocol):
     """
-    What opens the frames that L{FrameParser} finds.
+    Opens the frames that L{FrameParser} finds.
     """
 
     def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
@@ -127,17 +128,16 @@ class FrameOpener(Protocol):
 
 class FrameParser:
     """
-    Finds and opens the frames in a sequence of bytes that comes in pieces of
-    any size.
+    Finds and opens the frames in bytes that arrive in pieces of any size.
 
-    Give it each piece with L{receive} and then take frames with L{nextFrame}
-    until there is none left.  A frame that lies within one piece is opened
-    where it is; only frames that were cut are put together first, so no byte
-    is copied more than once.
+    Give it each piece with L{receive}, then take frames with L{nextFrame} until it
+    returns C{None}.  A frame that lies within one piece is opened in place.  Only a
+    frame that is cut is put together first, so no byte is copied more than once.
 
+    @ivar _open: opens a frame.
     @ivar _piece: the piece that is being parsed.
-    @ivar _offset: how much of it is done.
-    @ivar _start: the bytes so far of a frame that began in an earlier piece.
+    @ivar _offset: where in the piece the next frame begins.
+    @ivar _start: the received part of a frame that began in an earlier piece.
     """
 
     __slots__ = ("_open", "_piece", "_offset", "_start")
@@ -151,13 +151,13 @@ class FrameParser:
     @property
     def pending(self) -> int:
         """
-        How many bytes wait for the rest of their frame.
+        How many received bytes have not come out as a frame yet.
         """
         return len(self._start) + len(self._piece) - self._offset
 
     def useOpener(self, opener: FrameOpener) -> None:
         """
-        Have all frames from the next one on opened by another opener.
+        Open the next frame, and all after it, with another opener.
         """
         self._open = opener.open
 
@@ -170,7 +170,7 @@ class FrameParser:
 
     def receive(self, piece: bytes) -> None:
         """
-        Take the next piece, after what is left of the one before.
+        Take the next piece.  It follows the bytes that are left of the piece before.
         """
         if self._piece:
             piece = b"".join((memoryview(self._piece)[self._offset :], piece))
@@ -181,9 +181,9 @@ class FrameParser:
         """
         Take the next whole frame.
 
-        @return: the frame, or C{None} when the rest of it has yet to come.
+        @return: the frame, or C{None} if no whole frame has arrived.
         @raise ProtocolViolation: if a header announces more than any frame
-            may have; nothing is allocated for it.
+            may have.  No memory is allocated for it.
         @raise AuthenticationFailed: if a frame does not open.
         @raise NotYet: if the opener needs another turn of the reactor; the frame
             stays the next one.
@@ -213,7 +213,7 @@ class FrameParser:
 
     def _finishFrame(self) -> Frame | None:
         """
-        Complete the frame in C{_start} with what it lacks, and no more.
+        Complete the frame in C{_start} with its missing bytes from the piece.
         """
         start = self._start
         if not self._fill(HEADER_SIZE):
@@ -222,7 +222,7 @@ class FrameParser:
         streamID, length, flag = unpackFields(header)
         if not self._fill(HEADER_SIZE + _sealedSize(length, flag)):
             return None
-        # The view must be gone before the buffer can change its size.
+        # A bytearray cannot change its size while a memoryview of it exists.
         with memoryview(start) as whole, whole[HEADER_SIZE:] as sealed:
             payload = self._open(header, sealed)
         start.clear()
@@ -230,9 +230,9 @@ class FrameParser:
 
     def _fill(self, size: int) -> bool:
         """
-        Move bytes from the piece to C{_start} until that has C{size} bytes.
+        Move bytes from the piece to C{_start} until C{_start} has C{size} bytes.
 
-        @return: whether it has.
+        @return: whether the piece had enough.
         """
         missing = size - len(self._start)
         if missing > 0:
@@ -251,9 +251,8 @@ class FrameParser:
 
 def _sealedSize(length: int, flag: int) -> int:
     """
-    How many bytes follow a header.
-
-    @raise ProtocolViolation: if there can be no such frame.
+    @return: how many bytes follow a header.
+    @raise ProtocolViolation: if no frame may have that length.
     """
     if flag == _DATA:
         if length <= MAX_LENGTH:

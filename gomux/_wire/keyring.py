@@ -5,12 +5,12 @@
 """
 Pre-shared keys with names, the files they come from, and which of them a peer has.
 
-A file has one key a line, as C{name:psk}; lines that are blank or begin with
-C{#} do not count.  A file with a single line may also be just a key, without a
-name.  C{docs/keyring.rst} has the details.
+A file has one pre-shared key a line, as C{name:psk}.  Lines that are blank or begin
+with C{#} are skipped.  A file with a single line may also be just a pre-shared key,
+without a name.  C{docs/keyring.rst} has the details.
 
-Only what is derived from a pre-shared key is kept, never the key itself, and
-no message has any part of one.
+Only the keys that are derived from pre-shared keys are kept.  No error or warning has
+any part of a pre-shared key.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from gomux._wire.frame import NotYet
 from gomux.error import AuthenticationFailed, GomuxError, KeyringError, Truncated
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS, SHORT_PSK
 
-#: What precedes a file's first line when even a single line has a name.
+#: The first line of a file in which every line has a name, even a single one.
 HEADING = b"[keyring]"
 
 #: How many keys are tried in one turn of the reactor.  That takes some 0.13 ms: a
@@ -44,7 +44,7 @@ HEADING = b"[keyring]"
 KEYS_A_TURN = 16
 
 _entry = re.compile(rb"([A-Za-z0-9_.-]{1,64}):(.*)", re.DOTALL)
-# Others must not read the file, nor anyone but its owner write to it.
+# Others may not read the file.  Only its owner may write to it.
 _UNSAFE = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
 
 
@@ -52,17 +52,19 @@ class Keyring:
     """
     Pre-shared keys by name.
 
-    @ivar warnings: what is worth telling the operator, a sentence each.
+    @ivar warnings: warnings for the operator, a sentence each.
+    @ivar _source: the file that L{reload} reads, if there is one.
+    @ivar _keys: the keys of the frames by name.  L{reload} replaces the whole mapping.
     """
 
     def __init__(
         self, psks: Mapping[str, bytes | str], source: _Source | None = None
     ) -> None:
         """
-        @param psks: the pre-shared keys by name; text stands for its UTF-8
-            bytes.  C{""} is the name of a key that has none.
-        @param source: where they are from, for L{reload}.
-        @raise KeyringError: if there are none or too many, if one is empty, or
+        @param psks: the pre-shared keys by name.  Text stands for its UTF-8
+            bytes.  A key without a name has the name C{""}.
+        @param source: the file that the keys are from, for L{reload}.
+        @raise KeyringError: if there is no key or too many, if a key is empty, or
             if two are the same.
         """
         self._source = source
@@ -71,8 +73,8 @@ class Keyring:
     @classmethod
     def of(cls, psk: bytes | str | Keyring) -> Keyring:
         """
-        @return: C{psk} if it is a keyring, else one with just that key, which
-            has no name.
+        @return: C{psk} if it is a keyring, else a keyring with just that key,
+            without a name.
         @raise KeyringError: if C{psk} is empty.
         """
         return psk if isinstance(psk, cls) else cls({"": psk})  # type: ignore[dict-item]
@@ -86,15 +88,15 @@ class Keyring:
     @property
     def keys(self) -> Mapping[str, bytes]:
         """
-        The keys of the frames by name, 32 bytes each: those of this moment,
-        also after L{reload}.
+        The keys of the frames by name, 32 bytes each.  L{reload} does not change a
+        mapping that was returned before.
         """
         return self._keys
 
     def single(self) -> tuple[str, bytes]:
         """
-        @return: the name and the key of the frames, where there is but one.
-        @raise KeyringError: if there are several.
+        @return: the name and the key of the frames, if the keyring has one key.
+        @raise KeyringError: if it has several.
         """
         if len(self._keys) != 1:
             raise KeyringError(
@@ -104,15 +106,15 @@ class Keyring:
 
     def reload(self) -> frozenset[str]:
         """
-        Read the file again.  Muxes that are up are not touched.
+        Read the file again.  Muxes that are up go on.
 
         @return: the names that are gone or have another key now.
-        @raise KeyringError: if the file cannot be used; the keys stay as they
-            were.  Or if they came from no file.
+        @raise KeyringError: if the file cannot be used, or if the keys are not from
+            a file.  The keys stay as they were.
         """
         source = self._source
         if source is None:
-            raise KeyringError("the pre-shared keys are from no file")
+            raise KeyringError("the pre-shared keys are not from a file")
         old = self._keys
         psks = source.read()
         if "" in psks and "" not in old:
@@ -161,7 +163,7 @@ class _Source(NamedTuple):
     """
     A file of pre-shared keys.
 
-    @ivar path: where it is.
+    @ivar path: the path of the file.
     @ivar insecure: see L{readPSKFile}.
     """
 
@@ -170,8 +172,8 @@ class _Source(NamedTuple):
 
     def read(self) -> dict[str, bytes]:
         """
-        @return: the pre-shared keys by name, and good ones.
-        @raise KeyringError: if there is anything wrong with them.
+        @return: the pre-shared keys by name.  They make a valid keyring.
+        @raise KeyringError: if the file or a key in it cannot be used.
         """
         try:
             psks = _parse(self._content())
@@ -200,12 +202,12 @@ def readPSKFile(path: str, insecure: bool = False) -> Keyring:
     """
     Read a file of pre-shared keys.
 
-    @param path: where it is.
-    @param insecure: whether it may be one that others can read, or that
-        anyone but its owner can write to.
-    @return: its keys.
-    @raise KeyringError: if it cannot be used.  The message names the file,
-        and the line, but has nothing of what is in it.
+    @param path: the path of the file.
+    @param insecure: whether to accept a file that others can read, or that
+        not only its owner can write to.
+    @return: the keys in the file.
+    @raise KeyringError: if the file cannot be used.  The message names the file
+        and the line, and has nothing of the line's content.
     """
     source = _Source(path, insecure)
     return Keyring(source.read(), source)
@@ -226,7 +228,7 @@ def _parse(content: bytes) -> dict[str, bytes]:
     elif len(lines) == 1:
         return {"": lines[0][1]}
     if not lines:
-        raise KeyringError("has no line that counts, so no pre-shared key")
+        raise KeyringError("has no pre-shared key")
     psks: dict[str, bytes] = {}
     for number, line in lines:
         match = _entry.fullmatch(line)
@@ -303,7 +305,7 @@ class FirstFrame:
 
     def close(self) -> None:
         """
-        There is nothing to let go of.
+        The gate is not needed any more.
         """
 
     def interrupted(self, detail: str) -> GomuxError:

@@ -6,8 +6,8 @@
 The handshake of strict mode, which binds the frames of a mux to that mux and
 to their order.
 
-Frames of the v1 wire are authenticated one by one: who sits on the path can
-replay, drop, swap or reflect them and move them from one mux to another.  But
+Frames of the v1 wire are authenticated one by one.  An attacker on the path can
+replay, drop, swap or reflect them, and move them from one mux to another.  But
 a sender chooses its nonces, and Keepalives have no effect, so freshness and
 order fit into the wire as it is::
 
@@ -21,12 +21,12 @@ order fit into the wire as it is::
                                             <--         frame: nonce = prefix, 1
 
 The prefixes depend on the pre-shared key and on both hellos, and differ by
-direction.  A salt is fresh, so whoever has one of the two knows that a peer
-that holds the key has just now answered it.  The server says nothing before it
-has a genuine hello, the client nothing more before it has the server's
-confirmation, the server nothing more before it has the client's.
+direction.  Each side makes a fresh salt, so a prefix that depends on it shows that a
+peer with the key answered just now.  The server sends nothing before it has a genuine
+hello.  The client sends nothing else before it has the server's confirmation, and the
+server sends nothing else before it has the client's.
 
-What exactly is sent is laid down in the documentation, C{docs/strict.rst}.
+C{docs/strict.rst} specifies every byte that is sent.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from gomux._wire.keyring import KeySearch
 from gomux.error import GomuxError, HandshakeFailed
 from gomux.limits import SALTS_REMEMBERED
 
-# What of a hello's ID is not the version.
+# The bits of a hello's ID that are not the version.
 _MAGIC_MASK = 0xFFFFFF
 
 _COUNTER_SIZE = 8
@@ -58,7 +58,7 @@ _KEEPALIVE = int(Flag.KEEPALIVE)
 
 class Role(IntEnum):
     """
-    Which side of the carrier somebody is on; the C{length} of a hello.
+    A side of the carrier.  Its number is the C{length} of its hello.
     """
 
     CLIENT = 1
@@ -67,7 +67,7 @@ class Role(IntEnum):
 
 def strictKey(key: bytes) -> bytes:
     """
-    Make the key that the prefixes are derived with.
+    Make the key that prefixes are derived with.
 
     @param key: the key of the frames, 32 bytes.
     @return: 32 bytes.
@@ -79,11 +79,11 @@ def strictKey(key: bytes) -> bytes:
 
 def transcript(clientHello: bytes, serverHello: bytes, context: bytes) -> bytes:
     """
-    Sum up a handshake.
+    Hash everything that the two sides of a handshake must agree on.
 
     @param clientHello: the header of the client's hello, 36 bytes.
     @param serverHello: the header of the server's hello, 36 bytes.
-    @param context: what both sides were configured with.
+    @param context: the context that both sides are configured with.
     @return: 32 bytes.
     """
     return hashlib.blake2b(
@@ -98,7 +98,7 @@ def prefixFor(key: bytes, sender: Role, summary: bytes) -> bytes:
     Derive the first 16 bytes of the nonces of one direction.
 
     @param key: from L{strictKey}.
-    @param sender: who sends in that direction.
+    @param sender: the side that sends in that direction.
     @param summary: the handshake's L{transcript}.
     @return: 16 bytes.
     """
@@ -112,8 +112,9 @@ class Salts:
     The salts that were issued: those of handshakes in progress, and the last
     ones of handshakes that are over.
 
-    Only the former could still come to anything.  The latter make for a clear
-    error at once, instead of one when the time for the handshake is up.
+    A hello with a salt of a handshake in progress could succeed, so it must be refused.
+    A hello with an older salt could not, but refusing it gives a clear error at once,
+    not a timeout.
     """
 
     def __init__(self, size: int = SALTS_REMEMBERED) -> None:
@@ -150,7 +151,7 @@ class Salts:
         return salt in self._current or salt in self._past
 
 
-#: The salts that this process issued.
+#: The salts of all handshakes in this process.
 processSalts = Salts()
 
 
@@ -165,8 +166,8 @@ class Handshake:
     """
     One side of one handshake: the gate of a mux in strict mode.
 
-    Send what L{takeOutput} returns at the start and after each frame that
-    comes, until L{passed}.  Whatever the outcome, L{close} it.
+    Send the bytes that L{takeOutput} returns, at the start and after each received
+    frame, until L{passed}.  Then L{close} it, also after a failure.
 
     See L{gomux._mux.gate.Gate}.
 
@@ -187,12 +188,12 @@ class Handshake:
         salts: Salts = processSalts,
     ) -> None:
         """
-        @param keys: the keys that the peer may have, by name, 32 bytes each;
-            for a client just one.
+        @param keys: the keys that the peer may have, by name, 32 bytes each.  A
+            client has one.
         @param isClient: whether this side is the client.
-        @param context: what the peer must have been configured with, too.
-        @param salts: issues this side's salt.  A hello with one of them is
-            refused: this side would be talking to itself.
+        @param context: the context, which must be the same on both sides.
+        @param salts: issues this side's salt.  A hello with one of its salts is
+            refused, since this side would be talking to itself.
         """
         self._search = KeySearch(keys)
         self._role = Role.CLIENT if isClient else Role.SERVER
@@ -211,7 +212,7 @@ class Handshake:
     @property
     def passed(self) -> bool:
         """
-        Whether the peer's confirmation has come.
+        Whether the peer's confirmation has arrived.
         """
         return self._state is _State.PASSED
 
@@ -243,7 +244,7 @@ class Handshake:
 
         @param header: the whole header.
         @param sealed: the ciphertext with its tag.
-        @return: C{b""}, which is what the frames of a handshake carry.
+        @return: its payload, C{b""}.
         @raise AuthenticationFailed: if the frame is not genuine.
         @raise HandshakeFailed: if it is not the one that is due.
         @raise NotYet: if there are more keys to try with the peer's hello.
@@ -278,7 +279,7 @@ class Handshake:
         if length != self._peerRole:
             raise HandshakeFailed(
                 f"the peer is a {self._role.name.lower()}, as this side is,"
-                " or somebody sends our own frames back"
+                " or an attacker sends our own frames back"
                 if length == self._role
                 else f"the peer has the unknown role {length}"
             )
@@ -294,15 +295,15 @@ class Handshake:
             self._agree(key, self._hello, header)
 
     def _receiveConfirmation(self, header: bytes, sealed: bytes | memoryview) -> None:
-        # The prefix, unlike those of later frames, was not to be seen before.
+        # This prefix has not been on the wire yet, so it is compared in constant time.
         if not hmac.compare_digest(header[-24:], self._expected + bytes(_COUNTER_SIZE)):
             raise HandshakeFailed(
-                "the peer's confirmation is of another handshake: its context is"
-                " not the same as here, or somebody interferes"
+                "the peer's confirmation does not fit this handshake: the peer has"
+                " another context, or an attacker interferes"
             )
         self.opener.open(header, sealed)
         if unpackFields(header) != (0, 0, _KEEPALIVE):
-            raise HandshakeFailed("the peer's confirmation is no Keepalive")
+            raise HandshakeFailed("the peer's confirmation is not a Keepalive")
         if self._role is Role.CLIENT:
             self._confirm()
 
@@ -318,7 +319,7 @@ class Handshake:
 
     def _agree(self, key: bytes, clientHello: bytes, serverHello: bytes) -> None:
         """
-        Both hellos are known: derive what follows from them.
+        Both hellos are known: derive the prefixes, the sealer and the opener.
         """
         summary = transcript(clientHello, serverHello, self._context)
         derivationKey = strictKey(key)

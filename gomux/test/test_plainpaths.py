@@ -31,7 +31,8 @@ from gomux._mux.output import Output
 from gomux._wire import crypto as _crypto
 from gomux._wire.crypto import Opener, Sealer, SequencedOpener, deriveKey
 from gomux._wire.frame import Flag, FrameParser, sealFrame
-from gomux._wire.window import INITIAL_WINDOW, Growth, ReceiveWindow
+from gomux._wire.growth import GrowingWindow, GrowthPolicy
+from gomux._wire.window import INITIAL_WINDOW
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
 from gomux.session._conn import Conn
 from gomux.test.support import plainpaths
@@ -348,12 +349,12 @@ class PathTests(PlainTestCase):
         """
 
         def look() -> tuple[int, int]:
-            window, growth = ReceiveWindow(), Growth(1 << 20, 1 << 30)
+            window, policy = GrowingWindow(), GrowthPolicy(1 << 20, 1 << 30)
             now = 0.0
             for step in range(8):
-                window.grow(window.size, now, growth)
+                policy.credited(window, window.size, now)
                 now += window.size / (1e5 * 2**step)
-            return window.size, growth.available
+            return window.size, policy.budget
 
         grown = (1 << 20) - INITIAL_WINDOW
         self.assertEqual(

@@ -229,7 +229,7 @@ class Strict(Vanishing):
         The mux ends, though there is nothing to send.
         """
         await self.startStrict(VANISHED)
-        await self.assertEnds(await self.stream(), "Nothing comes from the peer")
+        await self.assertEnds(await self.stream(), "Nothing arrives from the peer")
 
     @row(34)
     async def test_busy(self) -> None:
@@ -238,7 +238,7 @@ class Strict(Vanishing):
         """
         await self.startStrict(VANISHED)
         echoed = await self.busyStream(bytes(16 * MEBIBYTE))
-        await self.assertEnds(echoed, "Nothing comes from the peer")
+        await self.assertEnds(echoed, "Nothing arrives from the peer")
 
     @row(34)
     async def test_shortLoss(self) -> None:

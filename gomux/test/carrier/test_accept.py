@@ -8,7 +8,7 @@ Tests for L{gomux._carrier.accept}.
 from __future__ import annotations
 
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.tcp import Port
+from twisted.internet.tcp import Port, Server
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,6 +16,7 @@ from gomux._carrier.accept import ACCEPT_INTERVAL, AcceptPace
 from gomux._mux.factory import MuxFactory
 from gomux._wire.frame import Flag
 from gomux.test.support.helpers import FramePeer
+from gomux.test.support.kernel import Kernel
 from gomux.testing import PSK
 
 
@@ -32,21 +33,25 @@ class PaceTests(SynchronousTestCase):
         self.reactor.addReader(port)
         self.pace = AcceptPace()
 
-        class Accepted(StringTransport):
-            server = port
-
         class Wrapper(StringTransport):
-            transport = Accepted()
+            transport = self.accepted()
 
-        self.transports = (Accepted(), Wrapper())
+        self.transports = (self.accepted(), Wrapper())
+
+    def accepted(self) -> Server:
+        """
+        @return: the transport of a connection that the port has accepted.
+        """
+        client = ("192.0.2.1", 49152)
+        return Server(Kernel(), Protocol(), client, self.port, 0, self.reactor)  # type: ignore[arg-type]
 
     def isAccepting(self) -> bool:
         return self.port in self.reactor.getReaders()
 
     def test_pace(self) -> None:
         """
-        A port accepts one connection at a time, and leaves the reactor to all others
-        for a while before the next, whatever lies between it and the carrier.
+        A port accepts one connection at a time and pauses before the next, also if TLS
+        lies between the port and the mux.
         """
         for transport in self.transports:
             self.pace.accepted(transport)
@@ -59,7 +64,7 @@ class PaceTests(SynchronousTestCase):
 
     def test_atOnce(self) -> None:
         """
-        Several that a port had accepted before it could be told count as one.
+        Several connections that a port accepted at once cause a single pause.
         """
         for transport in self.transports * 3:
             self.pace.accepted(transport)
@@ -69,8 +74,8 @@ class PaceTests(SynchronousTestCase):
 
     def test_authenticated(self) -> None:
         """
-        A port goes on at once when the peer for which it waits is no stranger, and
-        only then.
+        A port goes on at once when the peer that it accepted last authenticates, and
+        not when another peer does.
         """
         first, second = self.transports
         self.pace.accepted(first)
@@ -84,13 +89,13 @@ class PaceTests(SynchronousTestCase):
 
     def test_stopped(self) -> None:
         """
-        Nothing is left once the port is stopped.
+        No delayed call is left once the port is stopped.
         """
         self.pace.accepted(self.transports[0])
         self.pace.stop()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.pace.stop()
-        # One that is stopping does not accept again.
+        # A port that is stopping does not accept again.
         self.pace.accepted(self.transports[0])
         self.port.disconnecting = True
         self.reactor.advance(ACCEPT_INTERVAL)
@@ -98,14 +103,14 @@ class PaceTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        What no port has made is left alone.
+        A connection that no port accepted is left alone.
         """
         self.pace.accepted(StringTransport())
         self.pace.accepted(None)
 
     def test_factory(self) -> None:
         """
-        The factory of a server's muxes stops it, and its muxes tell it of themselves.
+        A server's muxes report that they were accepted, and its factory stops the pace.
         """
         factory = MuxFactory(PSK, False, clock=self.reactor)
         factory.doStart()

@@ -37,7 +37,7 @@ class BusyPollTests(SynchronousTestCase):
 
     def isAwake(self) -> bool:
         """
-        Whether the reactor would look again at once.
+        Whether the reactor polls.
         """
         self.clock.advance(0)
         return any(
@@ -47,14 +47,14 @@ class BusyPollTests(SynchronousTestCase):
 
     def test_first(self) -> None:
         """
-        One message by itself is no conversation.
+        After a single message the reactor sleeps.
         """
         self.busyPoll.moved()
         self.assertFalse(self.isAwake())
 
     def test_second(self) -> None:
         """
-        After a second one within a moment the reactor stays awake, for a moment.
+        After a second message within a moment the reactor polls for a moment.
         """
         self.busyPoll.moved()
         self.clock.advance(MOMENT * 0.9)
@@ -68,7 +68,7 @@ class BusyPollTests(SynchronousTestCase):
 
     def test_longer(self) -> None:
         """
-        Each further message adds a moment, and no more calls.
+        Each further message lets the reactor poll for another moment, with one call.
         """
         self.busyPoll.moved()
         for _ in range(20):
@@ -79,7 +79,7 @@ class BusyPollTests(SynchronousTestCase):
 
     def test_rare(self) -> None:
         """
-        Messages that come one by one let the reactor sleep in between.
+        The reactor sleeps between messages that arrive far apart.
         """
         for _ in range(5):
             self.busyPoll.moved()
@@ -88,7 +88,7 @@ class BusyPollTests(SynchronousTestCase):
 
     def test_missed(self) -> None:
         """
-        It does not go on trying where the next message came later than it waited.
+        The reactor does not poll again after the next message arrived too late.
         """
         self.busyPoll.moved()
         self.clock.advance(MOMENT / 2)
@@ -100,7 +100,7 @@ class BusyPollTests(SynchronousTestCase):
 
     def test_off(self) -> None:
         """
-        A moment of 0 never comes.
+        With a moment of 0 the reactor never polls.
         """
         self.busyPoll = BusyPoll(self.clock, 0)
         for _ in range(3):
@@ -110,9 +110,9 @@ class BusyPollTests(SynchronousTestCase):
 
     def message(self) -> bool:
         """
-        Have a message come soon after the one before.
+        Have a message arrive soon after the one before.
 
-        @return: whether the reactor is awake then.
+        @return: whether the reactor polls then.
         """
         self.clock.advance(MOMENT / 2)
         self.busyPoll.moved()
@@ -120,11 +120,11 @@ class BusyPollTests(SynchronousTestCase):
 
     def rests(self, count: int, passes: float) -> list[float]:
         """
-        Have messages come one after another, each soon.
+        Have messages arrive one soon after another.
 
-        @param count: how often the reactor is to be awake.
+        @param count: how often the reactor is to begin to poll.
         @param passes: how many seconds pass then without a message.
-        @return: for how long it slept all the same before it was, each time.
+        @return: how long the reactor rested before it began, each time.
         """
         rests = []
         for _ in range(count):
@@ -138,7 +138,7 @@ class BusyPollTests(SynchronousTestCase):
 
     def assertRarer(self, rests: list[float]) -> None:
         """
-        Each time it rests for longer, up to the longest rest.
+        Check that the rests get longer, up to the longest rest.
         """
         self.assertLess(rests[0], SHORTEST_REST / 2)
         self.assertLess(rests[1], SHORTEST_REST * 1.3)
@@ -149,14 +149,14 @@ class BusyPollTests(SynchronousTestCase):
 
     def test_hog(self) -> None:
         """
-        Where giving way means to wait for somebody else's whole turn, the reactor
-        sleeps, as whoever is woken does not have to wait so long.  It tries again
-        ever more rarely, until that has not happened for a while.
+        If yielding the CPU takes long because another process computes, the reactor
+        rests from polling.  The rests get longer until that has not happened for a
+        while.
         """
         took = LONG_TURN * 1.1
         self.patch(_busypoll, "_giveWay", lambda: self.clock.advance(took))
         self.assertRarer(self.rests(12, MOMENT / 100))
-        # Something that comes at once in between does not mean that they are gone.
+        # A message in between does not mean that the other process is gone.
         took = 0.0
         while not self.message():
             pass
@@ -173,14 +173,14 @@ class BusyPollTests(SynchronousTestCase):
 
     def test_vain(self) -> None:
         """
-        Where nothing comes in the moment that it waits, it sleeps as well, and tries
-        again ever more rarely.
+        If no message arrives while the reactor polls, it rests from polling.  The rests
+        get longer.
         """
         self.assertRarer(self.rests(12, MOMENT * 2))
 
     def test_worthAgain(self) -> None:
         """
-        Once something has come while it was awake, it is as it was.
+        A message that arrived while the reactor polled makes the rests short again.
         """
         self.rests(12, MOMENT * 2)
         while not self.message():
@@ -191,7 +191,7 @@ class BusyPollTests(SynchronousTestCase):
 
     def test_shortTurns(self) -> None:
         """
-        A peer that gets the CPU and answers is no such case.
+        A peer that gets the CPU for a short time and answers causes no rest.
         """
         self.patch(_busypoll, "_giveWay", lambda: self.clock.advance(LONG_TURN * 0.9))
         self.message()
@@ -200,7 +200,7 @@ class BusyPollTests(SynchronousTestCase):
 
     def test_standingClock(self) -> None:
         """
-        Tests whose clock stands still do not get calls that they do not know.
+        While the clock stands still, as in tests, the reactor does not poll.
         """
         for _ in range(3):
             self.busyPoll.moved()
@@ -208,8 +208,7 @@ class BusyPollTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        Nothing is left on the reactor once it is told to stop, if there was
-        anything.
+        C{stop} cancels the next poll, if there is one.
         """
         self.busyPoll.stop()
         self.busyPoll.moved()
@@ -224,13 +223,13 @@ class BusyPollTests(SynchronousTestCase):
 
 class MuxTests(SynchronousTestCase):
     """
-    Which muxes stay awake.
+    The muxes that poll.
     """
 
     def pair(self, busyPoll: float = 0.0004) -> tuple[MuxPair, Recorder]:
         """
-        @return: two muxes that nothing has been said on for a while, and the
-            client's end of a stream that is echoed.
+        @return: two muxes that were idle for a while, and the client's end of a stream
+            that is echoed.
         """
         pair = MuxPair(
             Factory.forProtocol(Echo), limits=Limits(busyPoll=busyPoll, keepalive=1e9)
@@ -243,7 +242,7 @@ class MuxTests(SynchronousTestCase):
 
     def awake(self, pair: MuxPair) -> int:
         """
-        @return: how many of the two muxes keep the reactor awake.
+        @return: how many of the two muxes poll.
         """
         now = pair.clock.seconds()
         return sum(
@@ -257,7 +256,7 @@ class MuxTests(SynchronousTestCase):
 
     def test_messages(self) -> None:
         """
-        Both ends of a conversation do, until it is over.
+        Both ends of a conversation poll until it is over.
         """
         pair, recorder = self.pair()
         self.say(pair, recorder, 64)
@@ -269,7 +268,7 @@ class MuxTests(SynchronousTestCase):
 
     def test_bulk(self) -> None:
         """
-        So do both where much is moved: one waits for data, the other for credit.
+        Both ends of a bulk transfer poll: one waits for data, the other for credit.
         """
         pair, recorder = self.pair()
         self.say(pair, recorder, 65536)
@@ -279,7 +278,7 @@ class MuxTests(SynchronousTestCase):
 
     def test_off(self) -> None:
         """
-        Nor where they are told not to.
+        With C{Limits.busyPoll} of 0 no mux polls.
         """
         pair, recorder = self.pair(busyPoll=0)
         for _ in range(5):
@@ -288,7 +287,7 @@ class MuxTests(SynchronousTestCase):
 
     def test_end(self) -> None:
         """
-        The end of the last mux is the end of it.
+        Polling ends with the last mux of a factory.
         """
         pair, recorder = self.pair()
         self.say(pair, recorder, 64)

@@ -36,13 +36,13 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is the producer of its transport.
+        A carrier is the producer of its transport.
         """
         verifyObject(IPushProducer, self.carrier)
 
     def test_direct(self) -> None:
         """
-        What the kernel takes is written at once, and pauses nobody.
+        Data that the kernel takes is written at once, and does not pause the producer.
         """
         self.register()
         self.descriptor.room = 100
@@ -52,8 +52,8 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """
-        When it does not take all the producer is paused until it has; what is
-        written meanwhile comes after it.
+        If the kernel takes only a part, the producer is paused until it has taken the
+        rest.  Data that is written meanwhile follows the rest.
         """
         self.register()
         self.descriptor.room = 5
@@ -72,8 +72,8 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_earlyWrite(self) -> None:
         """
-        What is written before there is a producer stays ahead of the rest, and
-        a producer that comes while it waits is paused.
+        Data that is written before there is a producer stays in order, and a producer
+        that is registered while it waits is paused.
         """
         self.carrier.write(b"hello, ")
         self.register()
@@ -87,14 +87,14 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_quietRegistration(self) -> None:
         """
-        A producer that comes while nothing waits is told nothing.
+        A producer that is registered while no data waits is neither paused nor resumed.
         """
         self.register()
         self.assertEqual(self.producer.calls, [])
 
     def test_error(self) -> None:
         """
-        An error is left for the reactor to find.
+        An error of a write is left for the reactor to report.
         """
         self.register()
         self.descriptor.error = ConnectionLost()
@@ -104,7 +104,7 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_unregister(self) -> None:
         """
-        A producer that is unregistered hears nothing more.
+        A producer that is unregistered is not called any more.
         """
         self.register()
         self.carrier.unregisterProducer()
@@ -117,7 +117,7 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        When the transport is lost the producer is stopped.
+        The producer is stopped when the transport is lost.
         """
         self.register()
         self.descriptor.connectionLost(None)
@@ -125,7 +125,7 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_readSize(self) -> None:
         """
-        Much is read at once while much comes, and little while little does.
+        The transport reads much at once while much arrives, and less while less does.
         """
         for size, expected in (
             (READ_SIZE - 1, FileDescriptor.bufferSize),
@@ -152,7 +152,7 @@ class GatherTests(SynchronousTestCase):
 
     def test_gathered(self) -> None:
         """
-        The kernel takes the very parts, and nobody is paused.
+        The kernel gets the parts without a copy, and the producer is not paused.
         """
         self.kernel.room = 100
         parts = [b"hello, ", b"world"]
@@ -165,8 +165,8 @@ class GatherTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """
-        What the kernel does not take it gets later, wherever that begins, and so is
-        what comes after it.
+        The kernel gets the bytes that it did not take later, wherever they begin, and
+        then the data that was written after them.
         """
         for room in range(len(b"hello, world")):
             self.setUp()
@@ -183,7 +183,7 @@ class GatherTests(SynchronousTestCase):
 
     def test_many(self) -> None:
         """
-        Many parts are put together.
+        More than a few parts are joined.
         """
         self.kernel.room = 100
         for count in (GATHERED, GATHERED + 1):
@@ -193,8 +193,8 @@ class GatherTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Where there is more to do than to send, or nothing that gathers, parts are put
-        together.
+        Parts are joined if the transport does more than send, or if the socket cannot
+        send several parts.
         """
 
         class Careful(Connection):
@@ -221,7 +221,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_transport(self) -> None:
         """
-        Other transports are written to as they are, and have a push producer.
+        Other transports are written to as usual, and have a push producer.
         """
         transport = StringTransport()
         carrier = MuxCarrier(transport)  # type: ignore[arg-type]
@@ -239,7 +239,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_canWait(self) -> None:
         """
-        It is kept from reading for a while, if it can be.
+        Reading is paused and resumed if the transport can do that.
         """
         carrier = MuxCarrier(transport := StringTransport())  # type: ignore[arg-type]
         self.assertTrue(carrier.canWait)
@@ -251,8 +251,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_limitUnsent(self) -> None:
         """
-        The kernel is asked to keep little, where it is a kernel and has such a
-        limit.
+        The kernel is asked to keep little unsent data if the handle is a TCP socket.
         """
         limitUnsent(None)
         with socket.socket() as handle:
@@ -266,7 +265,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_noLimit(self) -> None:
         """
-        A platform without such a limit is as well.
+        A platform without a limit of unsent data works as well.
         """
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             option = socket.TCP_NOTSENT_LOWAT
@@ -277,8 +276,8 @@ class OtherTests(SynchronousTestCase):
 
     def test_watchPeer(self) -> None:
         """
-        The kernel is asked to probe the peer's machine so that it finds out in
-        time that it is gone, also below TLS.
+        The kernel is asked to probe the peer's machine so that it drops the connection
+        in time, also below TLS.
         """
 
         class Transport(StringTransport):
@@ -318,7 +317,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_watchNothing(self) -> None:
         """
-        Where no socket is found the transport is all that is asked.
+        If no socket is found, only the transport's own keepalive is turned on.
         """
         asked: list[bool] = []
 
@@ -335,7 +334,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_watchRefused(self) -> None:
         """
-        A kernel that refuses is as well.
+        A kernel that refuses the options works as well.
         """
 
         class Transport(StringTransport):

@@ -1,6 +1,5 @@
 """
-Tests for L{gomux._carrier.turns}, and that nothing of a peer's takes
-longer than a turn.
+Tests for L{gomux._carrier.turns}, and for the work of a mux that is done in turns.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from gomux.test.support.slowclock import SlowClock
 
 class ShutdownClock(SlowClock):
     """
-    A clock that is a reactor in that it can be shut down.
+    A clock that can be shut down like a reactor.
     """
 
     def __init__(self) -> None:
@@ -52,8 +51,8 @@ class TurnsTests(SynchronousTestCase):
         self, name: str, steps: int, rest: float = 0.0
     ) -> Callable[[float], float]:
         """
-        @param rest: how long to leave what is left after each turn, in seconds.
-        @return: work of some steps, of half a turn each.
+        @param rest: how many seconds to wait after each turn.
+        @return: work of some steps, each of which takes half a turn.
         """
         left = [steps]
 
@@ -84,7 +83,7 @@ class TurnsTests(SynchronousTestCase):
 
     def test_long(self) -> None:
         """
-        The rest of what takes longer is done in the next turns, until it is done.
+        Work that takes longer goes on in the next turns until it is done.
         """
         self.turns.begin(self.work("a", 5))
         for done in ("aa", "aa", "a", ""):
@@ -95,7 +94,7 @@ class TurnsTests(SynchronousTestCase):
 
     def test_together(self) -> None:
         """
-        What several have left shares one turn's time, each in its turn.
+        All work that waits shares the time of one turn, one after another.
         """
         for name in "abc":
             self.turns.later(self.work(name, 3))
@@ -110,7 +109,7 @@ class TurnsTests(SynchronousTestCase):
 
     def test_fails(self) -> None:
         """
-        Work that fails is over, and holds nobody up.
+        Work that fails is dropped, and other work goes on.
         """
 
         def fail(until: float) -> float:
@@ -125,7 +124,7 @@ class TurnsTests(SynchronousTestCase):
 
     def test_rests(self) -> None:
         """
-        Work that is to be left alone for some time is, and nothing else is.
+        Work that asks for a rest goes on after it, and other work goes on meanwhile.
         """
         self.turns.begin(self.work("a", 5, 3.0))
         self.turns.later(self.work("b", 4))
@@ -138,7 +137,7 @@ class TurnsTests(SynchronousTestCase):
             self.clock.turn()
             self.assertEqual(self.took(), "")
             self.clock.work(0.2)
-            # Its rest is over, and then it has its turn.
+            # First the rest ends, then the work has its turn.
             self.clock.turn()
             self.clock.turn()
             self.assertEqual(self.took(), done)
@@ -147,7 +146,7 @@ class TurnsTests(SynchronousTestCase):
 
     def test_shutdown(self) -> None:
         """
-        All of it is done before the reactor is gone, also what rests.
+        All work is done before the reactor is gone, also work that rests.
         """
         self.turns.begin(self.work("a", 9))
         self.turns.later(self.work("b", 9))
@@ -173,7 +172,7 @@ class FrameTests(SynchronousTestCase):
 
     def sendData(self, count: int, *more: tuple[int, int, int | bytes]) -> None:
         """
-        Have data come in one read, byte by byte, and take only the first turn.
+        Have frames of one byte each arrive in one read, and take only the first turn.
         """
         frames = [(0, int(Flag.DATA), bytes([i % 256])) for i in range(count)]
         sealed = b"".join(self.rig.peer.seal(*frame) for frame in (*frames, *more))
@@ -184,7 +183,7 @@ class FrameTests(SynchronousTestCase):
 
     def test_turns(self) -> None:
         """
-        They are handled one a turn, in order, and nothing is read meanwhile.
+        Slow frames are handled one a turn, in order, and nothing is read meanwhile.
         """
         self.sendData(5)
         for count in range(1, 5):
@@ -198,7 +197,7 @@ class FrameTests(SynchronousTestCase):
 
     def test_fast(self) -> None:
         """
-        Where they take no time all are handled at once.
+        Frames that take no time are all handled at once.
         """
         self.duration = 0
         self.sendData(500)
@@ -207,7 +206,7 @@ class FrameTests(SynchronousTestCase):
 
     def test_few(self) -> None:
         """
-        A few are handled in any case.
+        A few small frames are handled before the clock is looked at.
         """
         self.patch(incoming, "FRAMES_PER_LOOK", 3)
         self.sendData(7)
@@ -217,7 +216,7 @@ class FrameTests(SynchronousTestCase):
 
     def test_large(self) -> None:
         """
-        A large one is worth a turn by itself.
+        The clock is looked at after each large frame.
         """
         self.patch(incoming, "FRAMES_PER_LOOK", 1000)
         large = bytes(incoming.LARGE)
@@ -229,7 +228,7 @@ class FrameTests(SynchronousTestCase):
 
     def test_moreComes(self) -> None:
         """
-        What a transport delivers although it is paused comes after the rest.
+        Data that a paused transport still delivers is handled after the waiting frames.
         """
         self.sendData(3)
         self.rig.mux.dataReceived(self.rig.peer.seal(0, Flag.DATA, b"\x03"))
@@ -239,8 +238,8 @@ class FrameTests(SynchronousTestCase):
 
     def test_violation(self) -> None:
         """
-        An error in the rest ends the mux when its turn comes, not before; what
-        comes after it is not handled.
+        A bad frame ends the mux when its turn comes, not before.  Frames after it are
+        not handled.
         """
         self.sendData(3, (0, Flag.OPEN_STREAM, 0), (0, Flag.DATA, b"never"))
         self.assertTrue(self.rig.mux.canOpen)
@@ -252,7 +251,7 @@ class FrameTests(SynchronousTestCase):
 
     def test_carrierLost(self) -> None:
         """
-        What came before the carrier was lost is handled before its end is told.
+        Frames that arrived before the carrier was lost are handled before its end.
         """
         self.sendData(4)
         self.rig.peerCarrier.abortConnection()
@@ -265,7 +264,7 @@ class FrameTests(SynchronousTestCase):
 
     def test_closeMux(self) -> None:
         """
-        So is what came before CloseMux.
+        Frames that arrived before CloseMux are handled before it.
         """
         self.sendData(3, (0, Flag.CLOSE_MUX, 0))
         while len(self.recorder.received) < 3:
@@ -278,8 +277,8 @@ class FrameTests(SynchronousTestCase):
 
     def test_bug(self) -> None:
         """
-        An error of our own in a later turn, which the reactor does not see, ends
-        the carrier as it would in the first.
+        A bug that raises in a later turn, where no reactor sees it, ends the carrier as
+        it would in the first turn.
         """
         self.sendData(3)
 
@@ -295,7 +294,7 @@ class FrameTests(SynchronousTestCase):
 
     def test_abort(self) -> None:
         """
-        After an abort of our own the rest is not handled.
+        After this side aborted the mux, frames that wait are not handled.
         """
         self.sendData(4)
         self.rig.mux.abort()
@@ -324,8 +323,8 @@ class EndTests(SynchronousTestCase):
 
     def test_turns(self) -> None:
         """
-        Their streams are told one a turn, and the end of the mux is known after
-        the last one; meanwhile there can be no new ones.
+        The streams of a mux end one a turn if that takes long, and the mux has ended
+        after the last one.  Meanwhile no stream can be opened.
         """
         closed = self.rig.mux.whenClosed()
         self.rig.carrier.abortConnection()
@@ -348,7 +347,7 @@ class EndTests(SynchronousTestCase):
 
     def test_meanwhile(self) -> None:
         """
-        A stream that ends in another way before its turn is told once, and why.
+        A stream that ends in another way before its turn ends once, with that reason.
         """
         self.rig.carrier.abortConnection()
         while not self.lost():

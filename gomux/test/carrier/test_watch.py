@@ -31,7 +31,7 @@ class WatchTests(SynchronousTestCase):
 
     def test_stalls(self) -> None:
         """
-        What stands still is noticed when its time is over, once.
+        Something without progress is reported once, after the timeout.
         """
         self.wait(3 * LOOKS)
         self.assertEqual(self.stalled, [LOOKS])
@@ -39,7 +39,7 @@ class WatchTests(SynchronousTestCase):
 
     def test_goesOn(self) -> None:
         """
-        What goes on every now and then is left alone, however little that is.
+        Something with a little progress now and then is not reported.
         """
         for _ in range(10):
             self.wait(LOOKS - 1)
@@ -50,7 +50,7 @@ class WatchTests(SynchronousTestCase):
 
     def test_jump(self) -> None:
         """
-        A reactor that itself stands still for long does not make anything late.
+        If the reactor itself is held up for long, nothing is reported.
         """
         self.clock.advance(100 * LOOKS)
         self.assertEqual(self.stalled, [])
@@ -60,7 +60,7 @@ class WatchTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        It can be ended before, and that it is over does not matter then.
+        A watch can be stopped before and after it is over.
         """
         self.watch.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -187,16 +187,18 @@ class ClientTests(ParserTestCase):
         """
         Others do not.
         """
-        different = []
-        for core in (self.reactor, MemoryReactorClock()):
+        count = 0
+        cores = (self.reactor, MemoryReactorClock())
+        for core in cores:
             for setting in ("", ":idleTimeout=7", ":strict=yes", ":strict=1:context=x"):
                 for host in ("example.org", "example.com"):
                     for psk in (PSK, "another key for this test"):
                         self.writePSK(psk)
                         string = f"gomux:tcp:{host}:7000:{self.psk}{setting}"
-                        different.append(clientFromString(core, string))
-        muxes = {endpoint._mux for endpoint in different}
-        self.assertEqual(len(muxes), len(different))
+                        endpoint = clientFromString(core, string)
+                        endpoint.connect(Recorders()).addErrback(lambda _: None)
+                        count += 1
+        self.assertEqual(sum(len(core.tcpClients) for core in cores), count)
 
     def test_notKept(self) -> None:
         """

@@ -19,21 +19,22 @@ from gomux._mux.output import Output
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.stream import Stream
 from gomux._wire.frame import Flag
-from gomux._wire.window import INITIAL_WINDOW, MAX_HELD, Growth, ReceiveWindow
+from gomux._wire.growth import GrowingWindow, GrowthPolicy
+from gomux._wire.window import INITIAL_WINDOW, MAX_HELD, ReceiveWindow
 from gomux.error import ConnectionClosed
 from gomux.test.support.helpers import PushProducer, Rig
 
 
 class WindowTests(SynchronousTestCase):
     """
-    L{ReceiveWindow.checkInvariants} and L{Growth.checkInvariants}
+    L{ReceiveWindow.checkInvariants} and L{GrowthPolicy.checkInvariants}
     """
 
     def setUp(self) -> None:
-        self.window = ReceiveWindow()
+        self.window = GrowingWindow()
         self.window.received(5000)
         self.window.consumed(3000)
-        self.growth = Growth(500000, 400000)
+        self.growth = GrowthPolicy(500000, 400000)
 
     def test_right(self) -> None:
         """
@@ -49,7 +50,7 @@ class WindowTests(SynchronousTestCase):
             now += wait
             wait /= 2
             credit = self.window.consumed(size)
-            self.window.grow(credit, now, self.growth)
+            self.growth.credited(self.window, credit, now)
             self.window.checkInvariants(2000)
             self.growth.checkInvariants([self.window])
         self.assertGreater(self.window.size, INITIAL_WINDOW)
@@ -85,7 +86,7 @@ class WindowTests(SynchronousTestCase):
         grown too large, and credit for more than was consumed.
         """
         windows = [self.window]
-        self.growth.available -= 1
+        self.growth.budget -= 1
         self.assertRaises(AssertionError, self.growth.checkInvariants, windows)
         self.window.size += 1
         self.growth.checkInvariants(windows)
@@ -94,9 +95,9 @@ class WindowTests(SynchronousTestCase):
         self.assertRaises(AssertionError, self.growth.checkInvariants, windows)
         self.window.held = 0
         for grown in (500001 - INITIAL_WINDOW, 400001):
-            growth = Growth(500000 if grown < 400000 else 1000000, 400000)
+            growth = GrowthPolicy(500000 if grown < 400000 else 1000000, 400000)
             self.window.size = INITIAL_WINDOW + grown
-            growth.available -= grown
+            growth.budget -= grown
             self.assertRaises(AssertionError, growth.checkInvariants, windows)
 
 
@@ -197,7 +198,7 @@ class StreamTests(SynchronousTestCase):
         self.stream.pauseProducing()
         self.rig.send(0, Flag.DATA, b"input")
         self.stream.checkInvariants()
-        for window in (None, ReceiveWindow()):
+        for window in (None, GrowingWindow()):
             self.stream.receiveWindow = window
             self.assertNoticed()
 

@@ -71,6 +71,9 @@ class Kernel:
     def setsockopt(self, *option: int) -> None:
         pass
 
+    def getsockname(self) -> tuple[str, int]:
+        return "192.0.2.2", 7000
+
     def fileno(self) -> int:
         return -1
 

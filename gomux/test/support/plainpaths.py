@@ -43,7 +43,8 @@ from gomux._wire.frame import (
     _sealedSize,
     unpackFields,
 )
-from gomux._wire.window import Growth, ReceiveWindow
+from gomux._wire.growth import GrowingWindow, GrowthPolicy
+from gomux._wire.window import ReceiveWindow
 from gomux.error import GomuxError, NonceExhausted
 from gomux.session._conn import Conn
 
@@ -249,7 +250,7 @@ def creditAll(self: ReceiveWindow, size: int) -> int:
     return due
 
 
-def growNever(self: ReceiveWindow, passed: int, now: float, growth: Growth) -> int:
+def growNever(self: GrowthPolicy, window: GrowingWindow, size: int, now: float) -> int:
     return 0
 
 
@@ -367,7 +368,7 @@ PATHS: dict[str, tuple[str, tuple[tuple[object, str, object], ...]]] = {
     ),
     "changingWindows": (
         "windows that grow, shrink and are halved",
-        ((ReceiveWindow, "grow", growNever),),
+        ((GrowthPolicy, "credited", growNever),),
     ),
     "freshFirst": (
         "streams that had nothing to send going before the others",

@@ -64,7 +64,7 @@ class KeyTests(SynchronousTestCase):
 
     def test_empty(self) -> None:
         """
-        There is no key without a pre-shared key.
+        An empty pre-shared key is refused.
         """
         self.assertRaises(ValueError, deriveKey, b"")
         self.assertRaises(ValueError, deriveKey, "")
@@ -77,7 +77,7 @@ class DraftTests(SynchronousTestCase):
 
     def test_hchacha20(self) -> None:
         """
-        Section 2.2.1.
+        Section 2.2.1: the subkey of a key and a nonce.
         """
         nonce = bytes.fromhex("000000090000004a0000000031415927")
         self.assertEqual(
@@ -95,8 +95,8 @@ class DraftTests(SynchronousTestCase):
 
     def test_subkeysShared(self) -> None:
         """
-        What derives them is shared by all that have the same key, and by nobody
-        else; it is kept for a limited number of keys.
+        All users of a key share one L{Subkeys}, and those of other keys do not.  It is
+        kept for a limited number of keys.
         """
         other = bytes(32)
         self.assertIs(subkeysOf(KEY), subkeysOf(bytes(KEY)))
@@ -109,7 +109,7 @@ class DraftTests(SynchronousTestCase):
 
     def test_openersOfOneKey(self) -> None:
         """
-        Those that share it do not disturb each other.
+        Sealers and openers that share a L{Subkeys} do not disturb each other.
         """
         ends = [(Sealer(KEY), Opener(KEY)) for _ in range(3)]
         for i in range(3):
@@ -121,10 +121,10 @@ class DraftTests(SynchronousTestCase):
 
     def test_aead(self) -> None:
         """
-        Appendix A.3.1: what L{Opener} opens.
+        Appendix A.3.1: the vector opens in the way in which L{Opener} opens a frame.
 
-        The associated data there is shorter than a header, so the vector is
-        opened by the cipher under the subkey, as L{Opener} does it.
+        Its associated data is shorter than a header, so the test uses the cipher and
+        the subkey directly.
         """
         from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
@@ -148,7 +148,7 @@ class SealerTests(SynchronousTestCase):
 
     def test_nacl(self) -> None:
         """
-        Another implementation opens what it seals, of all sizes around a block.
+        Another implementation opens frames that it sealed, of all sizes around a block.
         """
         sealer = Sealer(KEY)
         for size in (0, 1, 15, 16, 17, 63, 64, 65, 1000, 65536):
@@ -163,7 +163,7 @@ class SealerTests(SynchronousTestCase):
 
     def test_memoryview(self) -> None:
         """
-        A view of the payload does as well as the payload.
+        The payload can be a memoryview.
         """
         whole = memoryview(b"some payload, and more")
         header, sealed = Sealer(KEY).seal(FIELDS, whole[:12])
@@ -189,8 +189,8 @@ class SealerTests(SynchronousTestCase):
 
     def test_exhausted(self) -> None:
         """
-        When the counter has come to its end nothing is sealed any more, but
-        for one last frame: no nonce is used twice.
+        At the end of the counter only one last frame can be sealed, so no nonce is
+        used twice.
         """
         sealer = Sealer(KEY, counter=2**64 - 2)
         header, _ = sealer.seal(FIELDS, b"")
@@ -205,7 +205,7 @@ class SealerTests(SynchronousTestCase):
 
     def test_lastIsLast(self) -> None:
         """
-        After the last frame there is none, wherever the counter was.
+        No frame can be sealed after the last one, wherever the counter was.
         """
         sealer = Sealer(KEY)
         sealer.sealLast(FIELDS)
@@ -219,7 +219,7 @@ class OpenerTests(SynchronousTestCase):
 
     def test_nacl(self) -> None:
         """
-        It opens what another implementation seals, whatever the nonces.
+        It opens frames that another implementation sealed, whatever their nonces.
         """
         opener = Opener(KEY)
         for start in (0, 0, 7, 1, 7, 0):
@@ -231,7 +231,7 @@ class OpenerTests(SynchronousTestCase):
 
     def test_changed(self) -> None:
         """
-        A change of any bit of the header, payload or tag is noticed.
+        A frame with one bit changed in its header, payload or tag does not open.
         """
         header, sealed = Sealer(KEY).seal(FIELDS, b"payload")
         frame = header + bytes(sealed)
@@ -247,7 +247,7 @@ class OpenerTests(SynchronousTestCase):
 
     def test_otherKey(self) -> None:
         """
-        Another key does not open it.
+        A frame does not open with another key.
         """
         header, sealed = Sealer(KEY).seal(FIELDS, b"payload")
         opener = Opener(bytes(32))
@@ -255,7 +255,7 @@ class OpenerTests(SynchronousTestCase):
 
     def test_quiet(self) -> None:
         """
-        The error holds nothing of where it came from.
+        The error has no reference to the error of the cipher.
         """
         header, sealed = Sealer(KEY).seal(FIELDS, b"payload")
         error = self.assertRaises(
@@ -275,7 +275,7 @@ class SequencedOpenerTests(SynchronousTestCase):
 
     def test_inTurn(self) -> None:
         """
-        Frames in their turn open.
+        Frames in order open.
         """
         for i in range(3):
             frame = self.sealer.seal(FIELDS, bytes([i]))
@@ -283,8 +283,8 @@ class SequencedOpenerTests(SynchronousTestCase):
 
     def test_outOfTurn(self) -> None:
         """
-        A frame that is repeated, ahead of its turn or from another sequence
-        does not open, and the one that is due still does.
+        A frame that is repeated, too early or from another sequence does not open, and
+        the next frame still does.
         """
         first, second, third = (self.sealer.seal(FIELDS, b"") for _ in range(3))
         self.opener.open(*first)
@@ -295,7 +295,7 @@ class SequencedOpenerTests(SynchronousTestCase):
 
     def test_changed(self) -> None:
         """
-        A frame in its turn that was changed does not open.
+        The next frame does not open if it was changed.
         """
         header, sealed = self.sealer.seal(FIELDS, b"payload")
         changed = bytes([sealed[0] ^ 1]) + bytes(sealed[1:])
@@ -303,7 +303,7 @@ class SequencedOpenerTests(SynchronousTestCase):
 
     def test_end(self) -> None:
         """
-        After the last nonce of the sequence there is none.
+        No frame opens after the last nonce of the sequence.
         """
         sealer = Sealer(KEY, bytes(16), 2**64 - 1)
         opener = SequencedOpener(KEY, bytes(16), 2**64 - 1)

@@ -35,7 +35,7 @@ def seal(
 
 def feed(parser: FrameParser, data: bytes, size: int | None = None) -> list[Frame]:
     """
-    Give data to a parser, in pieces of some size.
+    Give data to a parser, in pieces of a given size.
     """
     frames = []
     size = size or len(data) or 1
@@ -48,19 +48,19 @@ def feed(parser: FrameParser, data: bytes, size: int | None = None) -> list[Fram
 
 class LayoutTests(SynchronousTestCase):
     """
-    What frames look like.
+    The bytes of frames.
     """
 
     def test_sizes(self) -> None:
         """
-        A header has 36 bytes, and a frame 52 beside its payload.
+        A header has 36 bytes, and a frame has 52 besides its payload.
         """
         self.assertEqual((HEADER_SIZE, OVERHEAD), (36, 52))
         self.assertEqual(len(seal(Sealer(KEY), 1, 3, Flag.DATA, b"abc")), 55)
 
     def test_flags(self) -> None:
         """
-        The numbers of the kinds of frames.
+        Each kind of frame has its number in the protocol.
         """
         self.assertEqual(
             [(flag.value, flag.name) for flag in Flag],
@@ -88,7 +88,7 @@ class LayoutTests(SynchronousTestCase):
 
     def test_last(self) -> None:
         """
-        When nonces have run out one CloseMux can be made, and no more.
+        After the nonces have run out one CloseMux can be made, and nothing else.
         """
         sealer = Sealer(KEY, counter=2**64 - 1)
         self.assertRaises(NonceExhausted, sealFrame, sealer, 0, 0, Flag.DATA)
@@ -108,7 +108,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_everyCut(self) -> None:
         """
-        Wherever the bytes are cut, the same frames come out.
+        The same frames come out wherever the bytes are cut.
         """
         expected: list[Frame] = [
             (0, 0, Flag.OPEN_STREAM, b""),
@@ -128,7 +128,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_pending(self) -> None:
         """
-        What waits for the rest of its frame is counted.
+        The bytes that wait for the rest of their frame are counted.
         """
         data = seal(self.sealer, 0, 5, Flag.DATA, b"hello")
         for size in range(len(data)):
@@ -138,7 +138,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_largest(self) -> None:
         """
-        65536 bytes of data are the most that a frame holds.
+        A frame can have 65536 bytes of data.
         """
         data = seal(self.sealer, 0, MAX_LENGTH, Flag.DATA, bytes(MAX_LENGTH))
         [frame] = feed(self.parser, data, 10000)
@@ -146,8 +146,8 @@ class ParserTests(SynchronousTestCase):
 
     def test_tooLong(self) -> None:
         """
-        A header that announces more is refused as soon as it is there, whether
-        in one piece or cut, before anything is allocated.
+        A header that announces more than a frame may have is refused as soon as it has
+        arrived, in one piece or cut, before memory is allocated for it.
         """
         for flag in [*range(9), 2**32 - 1]:
             limit = MAX_CREDIT if flag == Flag.WINDOW_UPDATE else MAX_LENGTH
@@ -168,8 +168,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_credit(self) -> None:
         """
-        Credit of up to 131072 bytes is accepted in one frame, as the reference
-        sends it.
+        A frame can give credit of up to 131072 bytes, as the reference does.
         """
         data = seal(self.sealer, 0, MAX_CREDIT, Flag.WINDOW_UPDATE)
         self.assertEqual(
@@ -178,7 +177,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_lengthOfOthers(self) -> None:
         """
-        The length in a frame that is not Data does not tell how long it is.
+        A frame that is not Data has no payload, whatever its length field says.
         """
         data = seal(self.sealer, 0, 1000, Flag.CLOSE_STREAM)
         self.assertEqual(len(data), OVERHEAD)
@@ -186,14 +185,14 @@ class ParserTests(SynchronousTestCase):
 
     def test_unknownFlag(self) -> None:
         """
-        Frames of unknown kinds come out as they are.
+        A frame of an unknown kind comes out like any other.
         """
         data = seal(self.sealer, 7, 0, 2**32 - 1)
         self.assertEqual(feed(self.parser, data, 10), [(7, 0, 2**32 - 1, b"")])
 
     def test_notGenuine(self) -> None:
         """
-        Frames ahead of one that does not open come out, and it does not.
+        Frames ahead of a frame that is not genuine come out, and that frame does not.
         """
         good = seal(self.sealer, 0, 5, Flag.DATA, b"hello")
         bad = bytearray(seal(self.sealer, 0, 5, Flag.DATA, b"hello"))
@@ -210,7 +209,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_useOpener(self) -> None:
         """
-        The opener can be changed between two frames of one piece.
+        The opener can be replaced between two frames of one piece.
         """
         sealer = Sealer(bytes(32), bytes(16))
         data = seal(self.sealer, 1, 0, 1) + seal(sealer, 2, 0, 1)
@@ -268,8 +267,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_views(self) -> None:
         """
-        Trap 15: a view of the parser's buffer that somebody keeps does not
-        make the buffer refuse to grow.
+        Trap 15: the parser's buffer can grow while an opener keeps a memoryview of it.
         """
         kept: list[bytes | memoryview] = []
 

@@ -39,7 +39,7 @@ class KeyringTests(SynchronousTestCase):
 
     def test_of(self) -> None:
         """
-        A key by itself is a keyring with one that has no name.
+        A single pre-shared key makes a keyring with one key, which has no name.
         """
         for psk in ("clé", "clé".encode()):
             keyring = Keyring.of(psk)
@@ -59,7 +59,8 @@ class KeyringTests(SynchronousTestCase):
 
     def test_unusable(self) -> None:
         """
-        No key, an empty one, one that two have, and too many are refused.
+        A keyring without a key, with an empty key, with the same key twice or with too
+        many keys is refused.
         """
         self.refused({}, "there is no pre-shared key")
         self.refused(
@@ -75,7 +76,7 @@ class KeyringTests(SynchronousTestCase):
 
     def test_secret(self) -> None:
         """
-        No key shows, in either form.
+        The repr of a keyring shows neither pre-shared keys nor derived ones.
         """
         keyring = Keyring({"alice": ALICE, "bob": "!secret!"})
         shown = f"{keyring!r} {keyring} {keyring.warnings}"
@@ -86,8 +87,7 @@ class KeyringTests(SynchronousTestCase):
 
     def test_warnings(self) -> None:
         """
-        A short key, and a single one that looks as if it had a name, are worth
-        a word.
+        A short key, and a single key that looks like C{name:psk}, cause a warning.
         """
         self.assertEqual(Keyring({"alice": "x" * 16}).warnings, ())
         [warning] = Keyring({"alice": "x" * 15}).warnings
@@ -124,8 +124,8 @@ class FileTests(SynchronousTestCase):
 
     def test_single(self) -> None:
         """
-        A single line is a key as it is, without its line end; blank lines and
-        comments do not count.
+        A single line is a key without a name; its line end, blank lines and comments
+        are skipped.
         """
         for content, psk in (
             ("a key", b"a key"),
@@ -140,7 +140,7 @@ class FileTests(SynchronousTestCase):
 
     def test_several(self) -> None:
         """
-        Several lines have a name each, which ends at the first colon.
+        Each of several lines has a name, which ends at the first colon.
         """
         self.assertEqual(
             self.read("# Who may come.\nalice:a:b\r\n\nBob_2.x-: key \n"),
@@ -149,7 +149,7 @@ class FileTests(SynchronousTestCase):
 
     def test_heading(self) -> None:
         """
-        After a heading even a single line has a name.
+        After a heading a single line has a name, too.
         """
         self.assertEqual(self.read("# x\n[keyring]\na:key\n"), {"a": deriveKey("key")})
         self.assertEqual(
@@ -159,9 +159,9 @@ class FileTests(SynchronousTestCase):
 
     def test_unusable(self) -> None:
         """
-        What is wrong is said with the line it is in, and nothing of that line.
+        An error names the line, and has nothing of the line's content.
         """
-        nothing = "has no line that counts, so no pre-shared key"
+        nothing = "has no pre-shared key"
         self.refused("", nothing)
         self.refused("\n# secret\n \n", nothing)
         self.refused("[keyring]\n", nothing)
@@ -177,7 +177,7 @@ class FileTests(SynchronousTestCase):
 
     def test_missing(self) -> None:
         """
-        So is a file that cannot be read at all.
+        A file that cannot be read is an error with the reason.
         """
         error = self.assertRaises(KeyringError, readPSKFile, str(self.path))
         self.assertEqual(str(error), f"{self.path}: No such file or directory")
@@ -186,8 +186,8 @@ class FileTests(SynchronousTestCase):
 
     def test_mode(self) -> None:
         """
-        A file that others can read or change is refused, unless that is asked
-        for; a file that its group can read is not.
+        A file that others can read or change is refused, unless C{insecure} is true.  A
+        file that its group can read is accepted.
         """
         for mode in (0o644, 0o604, 0o602, 0o620, 0o777):
             path = self.write("a key", mode)
@@ -199,8 +199,7 @@ class FileTests(SynchronousTestCase):
 
     def test_reload(self) -> None:
         """
-        The file is read again, and the names that are gone, or have another
-        key, are told.
+        A reload returns the names that are gone or have another key.
         """
         keyring = readPSKFile(self.write("a:1\nb:2\nc:3"))
         before = keyring.keys
@@ -216,8 +215,8 @@ class FileTests(SynchronousTestCase):
 
     def test_reloadUnusable(self) -> None:
         """
-        If the file cannot be used now, the keys stay as they are.  That goes for
-        one which has become a single line, too: it would be a key with a colon.
+        If the file cannot be used, the keys stay as they are.  A file that has become a
+        single line cannot be used, because the line would be a key without a name.
         """
         keyring = readPSKFile(self.write("a:1\nb:2"))
         before = keyring.keys
@@ -346,7 +345,7 @@ class KeyFinderTests(SynchronousTestCase):
 
     def test_data(self) -> None:
         """
-        A stranger's first frame with a payload is not worth the work.
+        A first frame with a payload is refused before any key is tried.
         """
         finder = KeyFinder({"alice": deriveKey(ALICE)})
         header, body = sealFrame(Sealer(deriveKey(ALICE)), 0, 1, Flag.DATA, b"x")

@@ -27,7 +27,7 @@ FRAME_SIZE = 52
 
 class FixedSalts(Salts):
     """
-    Issues a salt that is given.
+    Issues a given salt.
     """
 
     def __init__(self, salt: bytes) -> None:
@@ -41,14 +41,14 @@ class FixedSalts(Salts):
 
 def frames(data: bytes) -> list[bytes]:
     """
-    Cut frames without a payload apart.
+    Cut a sequence of frames without payload into frames.
     """
     return [data[i : i + FRAME_SIZE] for i in range(0, len(data), FRAME_SIZE)]
 
 
 def take(handshake: Handshake, frame: bytes) -> list[bytes]:
     """
-    @return: the answer.
+    @return: the output of a handshake after a frame.
     """
     handshake.open(frame[:HEADER_SIZE], frame[HEADER_SIZE:])
     return frames(handshake.takeOutput())
@@ -66,7 +66,7 @@ def hello(role: int, streamID: int = HELLO_ID, counter: int = 0) -> bytes:
 
 class VectorTests(SynchronousTestCase):
     """
-    The bytes are those of the document.
+    The bytes on the wire are those of the specification.
     """
 
     def setUp(self) -> None:
@@ -74,15 +74,14 @@ class VectorTests(SynchronousTestCase):
 
     def test_document(self) -> None:
         """
-        What an independent computation from the document gives is what the
-        file has.
+        An independent computation from the specification gives the same vectors.
         """
         self.assertEqual(strictvectors.vectors(), self.vectors)
 
     def test_handshake(self) -> None:
         """
-        Client and server say exactly what the file has, and then open, and
-        seal, its frames.
+        Client and server send exactly the bytes of the vectors, and then open and seal
+        the frames in them.
         """
         for vector in self.vectors:
             case = {
@@ -135,7 +134,7 @@ class HandshakeTests(SynchronousTestCase):
         self, handshake: Handshake, frame: bytes, message: str, error: Any = None
     ) -> None:
         """
-        A frame ends a handshake, which says nothing to it.
+        Give a frame to a handshake, which must fail without an answer.
         """
         found = self.assertRaises(error or HandshakeFailed, take, handshake, frame)
         self.assertIn(message, str(found))
@@ -144,7 +143,7 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_serverSilent(self) -> None:
         """
-        A server has nothing to say before it has a hello.
+        A server sends nothing before it has a hello.
         """
         self.assertEqual(self.server.takeOutput(), b"")
 
@@ -165,7 +164,7 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_compatiblePeer(self) -> None:
         """
-        A peer in compatible mode is told apart, whatever it says first.
+        A peer in compatible mode is recognized, whatever its first frame is.
         """
         for flag in Flag:
             for handshake in (self.make(True), self.make(False)):
@@ -174,28 +173,28 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_otherFlag(self) -> None:
         """
-        A hello is a Keepalive, and nothing else with its ID.
+        A frame with the ID of a hello is refused if it is not a Keepalive.
         """
         frame = seal(HELLO_ID, 1, Flag.WINDOW_UPDATE)
         self.refused(self.server, frame, "not in strict mode")
 
     def test_data(self) -> None:
         """
-        A frame with a payload is not even tried.
+        A frame with a payload is refused before any key is tried.
         """
         parts = sealFrame(Sealer(KEY), 0, 5, Flag.DATA, b"hello")
         self.refused(self.server, b"".join(parts), "carries data", AuthenticationFailed)
 
     def test_otherVersion(self) -> None:
         """
-        Another version of the handshake is refused.
+        A hello with another version is refused.
         """
         frame = hello(1, HELLO_ID + (1 << 24))
         self.refused(self.server, frame, "version 2 of strict mode")
 
     def test_sameRole(self) -> None:
         """
-        So is a peer with our own role.
+        A hello with this side's own role is refused.
         """
         self.refused(self.server, hello(2), "the peer is a server, as this side is")
         [own] = frames(self.client.takeOutput())
@@ -206,13 +205,13 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_counter(self) -> None:
         """
-        So is a hello that is not the first frame with its salt.
+        A hello that is not the first frame with its salt is refused.
         """
         self.refused(self.server, hello(1, counter=1), "not its first frame")
 
     def test_wrongKey(self) -> None:
         """
-        So is what is sealed with another key, and what was changed.
+        A hello that was changed, or sealed with another key, is refused.
         """
         [frame] = frames(self.make(True, OTHER_KEY).takeOutput())
         self.refused(self.server, frame, "another pre-shared key", AuthenticationFailed)
@@ -221,7 +220,7 @@ class HandshakeTests(SynchronousTestCase):
     @given(st.integers(0, FRAME_SIZE * 8 - 1), st.integers(0, 3))
     def test_flipped(self, bit: int, which: int) -> None:
         """
-        A flipped bit in any frame of the handshake ends it there.
+        One changed bit in any frame of the handshake ends it at that frame.
         """
         client, server = self.make(True), self.make(False)
         number = 0
@@ -242,16 +241,16 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_context(self) -> None:
         """
-        Two sides with different contexts find out by the confirmation.
+        A confirmation from a side with another context is refused.
         """
         server = self.make(False, context=b"another")
         serverHello, confirmation = take(server, self.client.takeOutput())
         take(self.client, serverHello)
-        self.refused(self.client, confirmation, "its context")
+        self.refused(self.client, confirmation, "the peer has another context")
 
     def test_confirmationForm(self) -> None:
         """
-        A confirmation is a Keepalive without anything else to it.
+        A confirmation that is not a plain Keepalive is refused.
         """
         for streamID, length, flag in (
             (1, 0, Flag.KEEPALIVE),
@@ -262,20 +261,20 @@ class HandshakeTests(SynchronousTestCase):
             serverHello, confirmation = take(server, client.takeOutput())
             take(client, serverHello)
             frame = seal(streamID, length, flag, confirmation[12:28])
-            self.refused(client, frame, "no Keepalive")
+            self.refused(client, frame, "is not a Keepalive")
 
     def test_confirmationCounter(self) -> None:
         """
-        And it has the counter 0.
+        A confirmation with another counter than 0 is refused.
         """
         serverHello, confirmation = take(self.server, self.client.takeOutput())
         take(self.client, serverHello)
         frame = seal(0, 0, Flag.KEEPALIVE, confirmation[12:28], 1)
-        self.refused(self.client, frame, "another handshake")
+        self.refused(self.client, frame, "does not fit this handshake")
 
     def test_dead(self) -> None:
         """
-        After an error nothing helps any more.
+        After an error every frame is refused.
         """
         self.refused(self.server, hello(2), "a server, as this side is")
         self.refused(self.server, self.client.takeOutput(), "after the end")
@@ -314,7 +313,7 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_pinned(self) -> None:
         """
-        What comes after the hello must be under the same key.
+        A frame after the hello is refused if it has another key.
         """
         server = Handshake({"a": OTHER_KEY, "b": KEY}, False, salts=self.serverSalts)
         serverHello, confirmation = take(server, self.client.takeOutput())
@@ -333,8 +332,8 @@ class SaltTests(SynchronousTestCase):
 
     def test_ownSalt(self) -> None:
         """
-        A hello with a salt of this process is refused, while its handshake is
-        in progress and afterwards.
+        A hello with a salt of this process is refused, during its handshake and
+        afterwards.
         """
         salts = Salts()
         for closed in (False, True):
@@ -349,8 +348,8 @@ class SaltTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """
-        Of handshakes that are over only the last ones are remembered; one in
-        progress is not forgotten, however many there are.
+        The salts of the last finished handshakes are remembered, and those of all
+        handshakes in progress.
         """
         salts = Salts(size=3)
         current = salts.issue()

@@ -1,0 +1,341 @@
+"""
+Tests for L{gomux._wire.growth}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux._wire.growth import GrowingWindow, GrowthPolicy, Path
+from gomux._wire.window import INITIAL_WINDOW
+
+#: More than any window grows to in these tests.
+PLENTY = 1 << 30
+
+
+class PathTests(SynchronousTestCase):
+    """
+    L{Path}
+    """
+
+    def setUp(self) -> None:
+        self.path = Path()
+
+    def test_unknown(self) -> None:
+        """
+        Before a windowful has passed the path counts as neither short nor long.
+        """
+        self.assertFalse(self.path.isShort(1, 1000.0))
+        self.assertFalse(self.path.isLong(0.0))
+
+    def test_proof(self) -> None:
+        """
+        A windowful within 2 ms proves for 2 seconds that the path is short, for a
+        window of any size.
+        """
+        self.path.timed(1, 0.0019, 1000.0)
+        self.assertTrue(self.path.isShort(1 << 30, 1001.9))
+        self.assertFalse(self.path.isShort(1 << 30, 1002.1))
+
+    def test_noProof(self) -> None:
+        """
+        A slower windowful is no proof, nor is one that took no time at all.
+        """
+        for elapsed in (0.0021, 0.0):
+            self.path.timed(1, elapsed, 1000.0)
+            self.assertFalse(self.path.isShort(131072, 1000.0))
+
+    def test_bestRate(self) -> None:
+        """
+        The path is short for a window that passes within 2 ms at the best rate so
+        far.
+        """
+        self.path.timed(10**7, 0.01, 1000.0)
+        self.assertTrue(self.path.isShort(1999999, 1000.0))
+        self.assertFalse(self.path.isShort(2000000, 1000.0))
+
+    def test_bestRateDecays(self) -> None:
+        """
+        Each windowful that does not reach the best rate takes a tenth from it.
+        """
+        self.path.timed(10**7, 0.01, 1000.0)
+        self.path.timed(1, 0.01, 1000.0)
+        self.assertTrue(self.path.isShort(1799999, 1000.0))
+        self.assertFalse(self.path.isShort(1800000, 1000.0))
+
+    def test_longAtOnce(self) -> None:
+        """
+        A windowful that took more than 20 ms shows a long round trip.
+        """
+        self.assertTrue(self.path.isLong(0.021))
+        self.assertFalse(self.path.isLong(0.02))
+
+    def test_longInTheEnd(self) -> None:
+        """
+        After four windowfuls a shorter one does, too.
+        """
+        known = []
+        for _ in range(5):
+            known.append(self.path.isLong(0.005))
+            self.path.timed(1, 0.005, 1000.0)
+        self.assertEqual(known, [False, False, False, False, True])
+
+
+class GrowthTests(SynchronousTestCase):
+    """
+    L{GrowthPolicy}
+    """
+
+    def setUp(self) -> None:
+        self.now = 1000.0
+        # How often the mux has delivered data to another stream than before.
+        self.window = GrowingWindow()
+        self.policy = GrowthPolicy(PLENTY, PLENTY)
+
+    def stream(self, rate: float, window: GrowingWindow | None = None) -> int:
+        """
+        Have one windowful of a stream pass at some rate, in bytes a second.
+
+        @return: how much the window grew.
+        """
+        window = window or self.window
+        grown = 0
+        todo = window.size
+        while todo > 0:
+            self.now += 16384 / rate
+            grown += self.policy.credited(window, 16384, self.now)
+            todo -= 16384
+        return grown
+
+    def transfer(
+        self, size: int, rate: float, window: GrowingWindow | None = None
+    ) -> None:
+        """
+        Have data of a stream arrive at some rate, and be consumed at once.
+        """
+        window = window or self.window
+        self.now += size / rate
+        size = min(size, window.available)
+        window.received(size)
+        given = window.consumed(size)
+        if given:
+            self.policy.credited(window, given, self.now)
+
+    def test_faster(self) -> None:
+        """
+        The window doubles for as long as that makes the stream faster.
+        """
+        self.stream(1e6)
+        before = self.window.size
+        self.assertEqual(self.stream(3e6), before)
+        self.assertEqual(self.window.size, 2 * before)
+        self.assertEqual(self.stream(9e6), 2 * before)
+
+    def test_notFaster(self) -> None:
+        """
+        The window stays as it is once the stream gets no faster.
+        """
+        for _ in range(3):
+            self.stream(1e6)
+        size = self.window.size
+        for rate in (1e6, 1.1e6, 0.5e6, 1e6):
+            self.assertEqual(self.stream(rate), 0)
+        self.assertEqual(self.window.size, size)
+
+    def test_shortPath(self) -> None:
+        """
+        On a short path a window gets as large as it takes to keep both ends busy, and
+        no larger when a busy machine slows the stream down for a while.
+        """
+        self.stream(1e9)
+        self.assertEqual(self.window.size, 2 * INITIAL_WINDOW)
+        for rate in (1e9, 1e7, 3e7, 1e9, 1e7):
+            self.assertEqual(self.stream(rate), 0)
+
+    def test_shortPathSlowAtFirst(self) -> None:
+        """
+        A short path is not taken for a long one because both ends start slowly and
+        get ever faster, as on a busy machine.
+        """
+        for rate in (1e8, 1.29e8, 2.59e8, 5.23e8, 7.69e8, 7.69e8):
+            self.stream(rate)
+        self.assertEqual(self.window.size, 2 * INITIAL_WINDOW)
+
+    def test_shortPathSlowForAWhile(self) -> None:
+        """
+        A short path is not taken for a long one because its ends are slow for a while.
+        """
+        for rate in [1e9] * 5 + [1e8] * 100 + [1.25e8, 1.75e8, 2.85e8, 4.96e8, 1e9]:
+            self.stream(rate)
+        self.assertEqual(self.window.size, 2 * INITIAL_WINDOW)
+
+    def test_longPath(self) -> None:
+        """
+        A window grows past that after 5 windowfuls where the round trip takes some
+        milliseconds, and after 2 where it is long.
+        """
+        for roundTrip, windowfuls in ((0.005, 5), (0.05, 2)):
+            self.setUp()
+            needed = 0
+            while self.window.size <= 2 * INITIAL_WINDOW:
+                self.stream(self.window.size / roundTrip)
+                needed += 1
+            self.assertEqual(needed, windowfuls)
+
+    def test_burst(self) -> None:
+        """
+        A fast burst on a long path is forgotten, and the window grows.
+        """
+        self.policy.maxWindow = 1 << 20
+        self.stream(1e9)
+        self.stream(1e9)
+        for _ in range(100):
+            self.stream(self.window.size / 0.05)
+        self.assertEqual(self.window.size, 1 << 20)
+
+    def test_shrinksAlone(self) -> None:
+        """
+        A window that has grown shrinks to what keeps both ends busy once the path
+        turns out to be short, and no byte of credit is lost or made up.
+        """
+        for rate in (1e6, 3e6, 9e6):
+            self.stream(rate)
+        self.assertEqual(self.window.size, 8 * INITIAL_WINDOW)
+        for _ in range(200):
+            self.transfer(32768, 1e9)
+            self.assertEqual(self.window.available + self.window.held, self.window.size)
+        self.assertEqual(self.window.size, 2 * INITIAL_WINDOW)
+        self.assertEqual(self.policy.budget, PLENTY - INITIAL_WINDOW)
+        self.assertGreaterEqual(self.window.held, 0)
+
+    def test_shortPathShared(self) -> None:
+        """
+        On a short path no window grows while other streams keep both ends busy.
+        """
+        windows = [GrowingWindow() for _ in range(4)]
+        for _ in range(100):
+            for window in windows:
+                self.now += 16384 / 1e9
+                self.assertEqual(self.policy.credited(window, 16384, self.now), 0)
+
+    def share(self, rate: float) -> list[GrowingWindow]:
+        """
+        Have four streams pass eight windowfuls each, in turn.
+
+        @return: their windows.
+        """
+        self.policy.budget = 1
+        windows = [self.window, *(GrowingWindow() for _ in range(3))]
+        for _ in range(16):
+            for window in windows:
+                self.transfer(65536, rate, window)
+                self.assertLessEqual(window.held, 65536)
+                self.assertGreaterEqual(window.available, 65536)
+        return windows
+
+    def test_kept(self) -> None:
+        """
+        Where several streams keep a short path busy each keeps half of its window
+        back.  The other half is enough for a sender that waits for a whole frame.
+        """
+        for window in self.share(1e9):
+            self.assertEqual((window.held, window.available), (65536, 65536))
+
+    def test_notKept(self) -> None:
+        """
+        On a long path nothing is kept back.
+        """
+        for window in self.share(1e7):
+            self.assertEqual(window.held, 0)
+
+    def test_keptNoLonger(self) -> None:
+        """
+        Bytes that were kept back are given once the other streams have ended, with
+        those that are consumed next.
+        """
+        self.share(1e9)
+        for _ in range(16):
+            self.transfer(32768, 5e8)
+        self.assertEqual(self.window.kept, 0)
+        self.assertLessEqual(self.window.held, 32768)
+
+    def test_shrinks(self) -> None:
+        """
+        A window that has grown while it was alone on a short path shrinks when others
+        join it, and no byte of credit is lost or made up.
+        """
+        first = self.window
+        windows = [first, *(GrowingWindow() for _ in range(3))]
+        sent = 0
+        for step in range(60):
+            for window in windows if step > 10 else [first]:
+                sent += min(32768, window.available) if window is first else 0
+                self.transfer(32768, 1e9, window)
+            self.assertEqual(first.available + first.held, first.size)
+            if step == 10:
+                self.assertEqual(first.size, 2 * INITIAL_WINDOW)
+        self.assertEqual(first.size, INITIAL_WINDOW)
+        self.assertEqual(self.policy.budget, PLENTY)
+        self.assertGreater(sent, 1 << 20)
+
+    def test_maxWindow(self) -> None:
+        """
+        A window grows no further than C{maxWindow}.
+        """
+        self.policy = GrowthPolicy(300000, PLENTY)
+        for step in range(9):
+            self.stream(1e5 * 2**step)
+        self.assertEqual(self.window.size, 300000)
+        self.assertEqual(self.window.available, 300000)
+
+    def test_maxWindowShortPath(self) -> None:
+        """
+        A window grows no further than C{maxWindow} on a short path, too.
+        """
+        most = INITIAL_WINDOW + 1000
+        self.policy = GrowthPolicy(most, PLENTY)
+        for _ in range(5):
+            self.stream(1e9)
+        self.assertEqual(self.window.size, most)
+
+    def test_maxGrowth(self) -> None:
+        """
+        All windows together grow by no more than C{maxGrowth}.
+        """
+        self.policy = GrowthPolicy(PLENTY, 400000)
+        windows = [GrowingWindow() for _ in range(5)]
+        for window in windows:
+            for step in range(9):
+                self.stream(1e5 * 2**step, window)
+        grown = sum(window.size - INITIAL_WINDOW for window in windows)
+        self.assertEqual(grown, 400000)
+        self.assertEqual(self.policy.budget, 0)
+
+    def test_release(self) -> None:
+        """
+        When a stream ends, other windows may grow by what its window had grown; a
+        second end adds nothing.
+        """
+        self.policy = GrowthPolicy(PLENTY, 400000)
+        for step in range(9):
+            self.stream(1e5 * 2**step)
+        self.assertEqual(self.policy.budget, 0)
+        self.policy.release(self.window)
+        self.policy.release(self.window)
+        self.assertEqual(self.policy.budget, 400000)
+
+    def test_standingClock(self) -> None:
+        """
+        While the clock stands still no window grows.
+        """
+        for _ in range(3):
+            self.assertEqual(self.policy.credited(self.window, 131072, 0.0), 0)
+
+    def test_added(self) -> None:
+        """
+        The peer may use at once what a window grows by.
+        """
+        self.window.received(131072)
+        grown = self.stream(1e6)
+        self.assertEqual(self.window.available, grown)
+        self.assertEqual(grown, 131072)
