@@ -279,9 +279,15 @@ class PeerFrames:
 
     def keepalive(self, streamID: int, length: int) -> None:
         """
-        Keepalive.
+        Keepalive, in strict mode, where no other frame is without effect.
         """
         self._ignore("keepalives")
+
+    def withoutEffect(self, streamID: int, length: int) -> None:
+        """
+        Keepalive, in compatible mode.
+        """
+        self._ignore("frames without effect")
 
     def closeMux(self, streamID: int, length: int) -> None:
         """
@@ -330,7 +336,7 @@ class PeerFrames:
 #: What any peer may send: the reference does not look at a length that has no meaning.
 COMPATIBLE = Rules(
     flags={
-        Flag.KEEPALIVE: Rule(PeerFrames.keepalive, hasLength=True),
+        Flag.KEEPALIVE: Rule(PeerFrames.withoutEffect, hasLength=True),
         Flag.OPEN_STREAM: Rule(PeerFrames.openStream, hasLength=True),
         Flag.CLOSE_READ: Rule(PeerFrames.closeRead, hasLength=True),
         Flag.CLOSE_WRITE: Rule(PeerFrames.closeWrite, hasLength=True),
