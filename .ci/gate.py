@@ -391,8 +391,17 @@ def plain(gate: Gate) -> None:
 
 def mutation(gate: Gate) -> None:
     """
-    Each check and limit taken out in turn: a test must fail.
+    Each check and limit taken out in turn: a test must fail.  First the tests of
+    how the places of these are found.
     """
+    heading = "test_mutation"
+    ok, output = gate.execute(
+        heading,
+        *("env", f"PYTHONPATH={ROOT / '.ci'}", "trial"),
+        *("--temp-directory", str(gate.temporary / heading), heading),
+        limit=60,
+    )
+    gate.count(heading, ok, output)
     gate.measured("mutation", "python", ".ci/mutation.py", limit=500)
 
 

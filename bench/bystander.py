@@ -217,7 +217,8 @@ def row(abuse: Abuse, rounds: list[Round]) -> list[str]:
     """
     Write down what was measured.
     """
-    cells = [abuse.rows, abuse.title]
+    # An empty first cell would continue the row above.
+    cells = [abuse.rows or "none", abuse.title]
     for percent in (50, 99):
         alone, beside = percentiles(rounds, percent)
         cells += [number(alone), number(beside)]

@@ -37,16 +37,22 @@ class Process:
     stopped at the end.
     """
 
-    def __init__(self, command: Sequence[str], user: int | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        user: int | None = None,
+        stdin: int = subprocess.DEVNULL,
+    ) -> None:
         """
         @param command: the program and its arguments.
         @param user: whom it is to run as, if not as oneself.
+        @param stdin: what it may read.
         """
         self._command = command
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -3,8 +3,8 @@ How Sphinx makes the documentation::
 
     sphinx-build --fail-on-warning docs docs/_build
 
-The API reference is pydoctor's, made from the docstrings in the same run: any
-warning of its is one of Sphinx's.
+pydoctor makes the API reference from the docstrings in the same run.  Its warnings
+count as Sphinx's.
 """
 
 import sys
@@ -17,6 +17,7 @@ import twisted_links
 
 from gomux._version import __version__ as release
 
+project = "gomux for Twisted"
 copyright = author = "The gomux for Twisted authors"
 version = release
 
@@ -29,12 +30,13 @@ exclude_patterns = ["_build"]
 default_role = "py:obj"
 nitpicky = True
 
-html_theme = "alabaster"
-html_theme_options = {
-    "description": "Many duplex streams over one encrypted connection, for Twisted",
-    "page_width": "68em",
-}
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_static_path = ["_static"]
+html_css_files = ["gomux.css"]
 html_show_sourcelink = False
+# The API reference has an index; the pages have nothing to put into one.
+html_use_index = False
 
 # Twisted's names, without the network: see twisted_links.
 _twisted = twisted_links.writeInventory(ROOT)
@@ -44,6 +46,9 @@ pydoctor_url_path = "api/"
 pydoctor_args = [
     f"--config={ROOT / 'pyproject.toml'}",
     f"--project-base-dir={ROOT}",
+    f"--project-version={release}",
+    "--project-url=../index.html",
+    f"--template-dir={ROOT / 'docs' / '_pydoctor'}",
     f"--intersphinx-file={_twisted}::{twisted_links.URL.rstrip('/')}",
     "--html-output={outdir}/api",
 ]

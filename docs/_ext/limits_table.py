@@ -1,6 +1,6 @@
 """
-The directive C{limits}: a table of the fields of a dataclass, with the defaults
-that they have and what the docstring says of them.
+The directive C{limits}: a table of the fields of a dataclass, with their defaults and
+their descriptions from the docstring.
 """
 
 import re

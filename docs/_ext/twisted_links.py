@@ -1,10 +1,10 @@
 """
 Links to Twisted's API reference, without the network.
 
-Twisted's inventory of names is on its site.  A build that fetched it would fail
-whenever the site does, so this makes one of the names that are used here, from
-the Twisted that is installed.  A name that Twisted does not have is left out,
-and so becomes a warning.
+Twisted's site has an inventory of its names.  A build that fetches it fails when the
+site does.  So this makes an inventory of the names that are used here, from the
+installed Twisted.  A name that Twisted does not have is left out, and so becomes a
+warning.
 """
 
 import ast

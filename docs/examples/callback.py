@@ -9,7 +9,7 @@ PSK = open("gomux.psk").readline().rstrip("\n")
 
 
 async def main(reactor):
-    # The side behind the firewall connects, and serves what the other opens.
+    # The side behind the firewall connects, and serves the other side's streams.
     inside = MuxFactory(PSK, True, Factory.forProtocol(Echo), clock=reactor)
 
     carrier = TCP4ServerEndpoint(reactor, 7000, interface="127.0.0.1")

@@ -6,7 +6,7 @@ from gomux.testing import MuxPair
 
 
 class Counter(Protocol):
-    """What is to be tested: it answers with how much it has got so far."""
+    """The protocol under test: it answers with the number of bytes so far."""
 
     total = 0
 
@@ -34,7 +34,7 @@ class CounterTests(SynchronousTestCase):
 
     def test_counts(self):
         """
-        It counts what came on this stream.
+        It counts the bytes of its own stream.
         """
         self.client.transport.write(b"abc")
         self.pair.flush()
@@ -54,7 +54,7 @@ class CounterTests(SynchronousTestCase):
 
     def test_lost(self):
         """
-        If the network is gone that does not look like an orderly end.
+        A lost network does not look like an orderly end.
         """
         self.pair.loseCarrier(reset=True)
         self.pair.flush()

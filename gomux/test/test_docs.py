@@ -11,6 +11,7 @@ the names of machines are names of this one.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shutil
@@ -20,10 +21,12 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from fnmatch import fnmatch
 from pathlib import Path
 
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.task import Clock
+from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 import gomux.error
@@ -33,6 +36,12 @@ from gomux.tunnel import TunnelLimits
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 EXAMPLES = DOCS / "examples"
+
+#: Folders of a checkout that are not part of it, as in C{.gitignore}.
+GENERATED = (
+    *("_trial_temp*", "*.egg-info", "__pycache__", "build", "dist", "htmlcov"),
+    *("fuzz-*-*", "venv"),
+)
 
 #: How long anything may take, in seconds.
 PATIENCE = 30
@@ -433,3 +442,52 @@ class PageTests(DocsTestCase):
         for name, thing in vars(gomux.error).items():
             if isinstance(thing, type) and thing.__module__ == "gomux.error":
                 self.assertRegex(text, rf"`gomux\.(error\.)?{name}`")
+
+
+class MapTests(DocsTestCase):
+    """
+    The map of the code, and the table of its rooms
+    """
+
+    def test_traps(self) -> None:
+        """
+        Each trap names tests that exist, and that say which trap they hold.
+        """
+        rows = re.split(
+            r"^   \* - (\d+)$", (DOCS / "design.rst").read_text(), flags=re.M
+        )
+        traps = dict(zip(map(int, rows[1::2]), rows[2::2], strict=True))
+        self.assertEqual(list(traps), list(range(1, 16)))
+        for number, text in traps.items():
+            names = re.findall(r"``(gomux\.test\.[\w.]+)``", text)
+            self.assertTrue(names, f"trap {number} has no test")
+            for name in names:
+                source = inspect.getsource(namedAny(name))
+                self.assertRegex(source, rf"[Tt]rap {number}\b", name)
+
+    def test_rooms(self) -> None:
+        """
+        CONTRIBUTING.rst has a row for each folder of the checkout and of the package,
+        and for each module of the package that is in no folder.
+        """
+        root = DOCS.parent
+        folders = [
+            path
+            for parent in (root, root / "gomux")
+            for path in parent.iterdir()
+            if path.is_dir()
+            and (path.name == ".ci" or not path.name.startswith("."))
+            and not any(fnmatch(path.name, pattern) for pattern in GENERATED)
+            and not (path / "pyvenv.cfg").exists()
+        ]
+        modules = [
+            path
+            for path in (root / "gomux").glob("*.py")
+            if path.name not in ("__init__.py", "_version.py")
+        ]
+        expected = {f"{path.relative_to(root)}/" for path in folders} - {"gomux/"}
+        expected |= {str(path.relative_to(root)) for path in modules}
+        text = (root / "CONTRIBUTING.rst").read_text()
+        rows = re.findall(r"^``([\w./]+)``  +\S", text, re.MULTILINE)
+        self.assertEqual(len(rows), len(set(rows)))
+        self.assertEqual(set(rows), expected)

@@ -52,8 +52,8 @@ class CannotListen(SystemExit, Exception):
     """
     A service cannot listen where it is told to.
 
-    It is a L{SystemExit}, so that the process ends with C{code} as its last words, and
-    without a traceback.  It is an L{Exception} too, so that C{twistd} removes its pid
+    It is a C{SystemExit}, so that the process ends with C{code} as its last words, and
+    without a traceback.  It is an C{Exception} too, so that C{twistd} removes its pid
     file, and has a daemon tell the process that started it.
     """
 

@@ -29,10 +29,10 @@ INTRODUCTION = """\
 Faults and abuse
 ================
 
-What must hold when the peer, the network or the application does what it should
-not, and with whom it was tested: this project as server and as client, against
-a peer that sends whatever it is told to and against itself, and with the Go
-reference in either role. ``python -m interop.faults.matrix`` runs the tests and
+Each row is a fault of the peer, the network or the application, and each column
+is a pairing in which it was tested. This project is the server or the client
+against a peer that can send any frame, and against itself; the Go reference is
+the client or the server. ``python -m interop.faults.matrix`` runs the tests and
 writes this page.
 
 """

@@ -1,0 +1,356 @@
+"""
+Tests for how mutations find their places.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mutationlist import Entry, raises, readList, readMutations, testModules, written
+from places import Change, Mistake, Module
+from twisted.trial.unittest import SynchronousTestCase
+
+SOURCE = '''\
+"""A module."""
+
+LIMIT = 3
+
+
+class Window:
+    """Ümläute, for bytes are not characters."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.held = 0
+
+    def take(self, size: int) -> int:
+        due = self.held + size
+        if due < 0:  # never
+            raise ValueError(f"{due} is less than nothing")
+        elif due > self.size and not self.empty():
+            self.held = due
+            return 0
+        else:
+            self.held = due
+        self.size -= size
+        self.held -= size
+        return due * (size + LIMIT)
+
+    def empty(self) -> bool:
+        return self.size == 0
+'''
+
+
+class FindTests(SynchronousTestCase):
+    """
+    L{Module.find}.
+    """
+
+    def changed(
+        self,
+        old: str,
+        new: str = "",
+        *,
+        source: str = SOURCE,
+        function: str = "Window.take",
+        number: int = 0,
+        known: tuple[str, ...] = (),
+    ) -> list[str]:
+        """
+        @return: the lines of the module that the change removes and adds.
+        """
+        module = Module(source)
+        change = module.find(function, old, new, number, frozenset(known))
+        after = change.apply(module.source).decode()
+        compile(after, "module", "exec")
+        removed = [line for line in source.split("\n") if line not in after.split("\n")]
+        added = [line for line in after.split("\n") if line not in source.split("\n")]
+        return [line.strip() for line in removed + added]
+
+    def mistake(self, old: str, new: str = "", **others: object) -> str:
+        """
+        @return: what is said of a place that is not found.
+        """
+        error = self.assertRaises(Mistake, self.changed, old, new, **others)
+        return str(error)
+
+    def test_expression(self) -> None:
+        """
+        An expression is replaced wherever it is, in parentheses.
+        """
+        self.assertEqual(
+            self.changed("size + LIMIT", "size or LIMIT"),
+            ["return due * (size + LIMIT)", "return due * ((size or LIMIT))"],
+        )
+
+    def test_statement(self) -> None:
+        """
+        Without a replacement a statement is taken out.
+        """
+        lines = self.changed("self.held -= size")
+        self.assertEqual(lines, ["self.held -= size", "pass"])
+
+    def test_statements(self) -> None:
+        """
+        Statements that follow each other are replaced by others, which are indented
+        as those were.
+        """
+        self.assertEqual(
+            self.changed(
+                "self.size -= size\nself.held -= size",
+                "if size:\n    self.size = self.held",
+            ),
+            [
+                *("self.size -= size", "self.held -= size"),
+                *("if size:", "self.size = self.held"),
+            ],
+        )
+
+    def test_elif(self) -> None:
+        """
+        What replaces an C{elif} with all that follows becomes the C{else}.
+        """
+        old = SOURCE[SOURCE.index("if due > self.size") : SOURCE.index("self.size -=")]
+        lines = self.changed(old.replace("\n        ", "\n").strip(), "return 7")
+        self.assertEqual(lines[-1], "return 7")
+
+    def test_formatting(self) -> None:
+        """
+        Neither line breaks, parentheses nor comments matter.
+        """
+        new = SOURCE.replace(
+            "due > self.size and not self.empty()",
+            "(\n    due\n    > (self.size)  # much\n    and not self.empty()\n)",
+        )
+        for source in (SOURCE, new):
+            lines = self.changed(
+                "due > self.size and\n    not self.empty()", "False", source=source
+            )
+            self.assertIn("(False)", lines[-1])
+
+    def test_renamedVariable(self) -> None:
+        """
+        A local variable may have another name.  The replacement gets that too.
+        """
+        new = SOURCE.replace("due", "owed")
+        self.assertEqual(
+            self.changed("due > self.size", "due >= self.size", source=new)[-1],
+            "elif (owed >= self.size) and not self.empty():",
+        )
+
+    def test_renamedAttribute(self) -> None:
+        """
+        An attribute may have another name, even that of a variable.
+        """
+        new = SOURCE.replace("self.held", "self.due")
+        lines = self.changed("self.held + size", "self.held", source=new)
+        self.assertEqual(lines[-1], "due = (self.due)")
+
+    def test_renamedFunction(self) -> None:
+        """
+        The function and the class may have other names.
+        """
+        for other in (
+            SOURCE.replace("def take", "def debit"),
+            SOURCE.replace("Window", "Credit"),
+            SOURCE.replace("def take", "def debit").replace("Window", "Credit"),
+        ):
+            lines = self.changed("due > self.size", "False", source=other)
+            self.assertEqual(lines[-1], "elif (False) and not self.empty():")
+
+    def test_rewordedText(self) -> None:
+        """
+        A text in prose may be another.
+        """
+        new = SOURCE.replace("is less than nothing", "is not enough")
+        self.assertEqual(
+            self.changed('raise ValueError(f"{due} is less than nothing")', source=new)[
+                -1
+            ],
+            "pass",
+        )
+
+    def test_renamedToTheNameOfAnother(self) -> None:
+        """
+        Of several places that differ in a name, that one is taken whose name no
+        other entry has.
+        """
+        new = SOURCE.replace("self.held", "self.kept")
+        source = new.replace("self.size -= size", "self.best -= size")
+        self.mistake("self.held -= size", source=source)
+        self.assertEqual(
+            self.changed("self.held -= size", source=source, known=("best",)),
+            ["self.kept -= size", "pass"],
+        )
+
+    def test_oldNameStillThere(self) -> None:
+        """
+        A name that is still in the function has not become another.
+        """
+        self.assertIn("0 times", self.mistake("self.size += size"))
+        new = SOURCE.replace("self.held -= size", "")
+        self.assertIn("0 times", self.mistake("self.held -= size", source=new))
+
+    def test_twoNamesNeverBecomeOne(self) -> None:
+        """
+        The renaming is the same for the whole place, and one to one.
+        """
+        new = SOURCE.replace("due * (size + LIMIT)", "x * (x + LIMIT)")
+        self.assertIn(
+            "0 times",
+            self.mistake("due * (most + LIMIT)", source=new.replace("due", "d")),
+        )
+
+    def test_builtins(self) -> None:
+        """
+        Nobody renames what is built in.
+        """
+        new = SOURCE.replace("due * (size + LIMIT)", "min(due, size)")
+        self.assertIn("0 times", self.mistake("max(due, size)", source=new))
+
+    def test_missing(self) -> None:
+        """
+        What is not there is a mistake.
+        """
+        text = self.mistake("due // 7", "due")
+        self.assertIn("in Window.take this is there 0 times:\ndue // 7", text)
+
+    def test_ambiguous(self) -> None:
+        """
+        What is there several times is a mistake, which names the places.
+        """
+        text = self.mistake("self.held = due")
+        self.assertIn("2 times", text)
+        self.assertIn("line 18, Window.take: self.held = due", text)
+        self.assertIn("line 21, Window.take: self.held = due", text)
+
+    def test_number(self) -> None:
+        """
+        A number says which of several places is meant, also if a name has changed.
+        """
+        for source in (SOURCE, SOURCE.replace("held", "kept")):
+            module = Module(source)
+            starts = [
+                module.find("Window.take", "self.held = due", "", number).start
+                for number in (1, 2)
+            ]
+            lines = [source.encode()[:start].count(b"\n") + 1 for start in starts]
+            self.assertEqual(lines, [18, 21])
+        self.assertIn("2 times, not 3", self.mistake("self.held = due", number=3))
+
+    def test_unknownName(self) -> None:
+        """
+        A replacement has no name that has no meaning in the module.
+        """
+        self.assertIn("there is no debt", self.mistake("due > self.size", "debt"))
+
+    def test_notPython(self) -> None:
+        """
+        What is no Python is a mistake.
+        """
+        self.assertIn("this is not Python", self.mistake("due >"))
+
+    def test_module(self) -> None:
+        """
+        Without a function the place may be anywhere, but once.
+        """
+        lines = self.changed("LIMIT = 3", "LIMIT = 4", function="")
+        self.assertEqual(lines, ["LIMIT = 3", "LIMIT = 4"])
+        self.assertIn("2 times", self.mistake("self.size", "size", function=""))
+
+
+class ListTests(SynchronousTestCase):
+    """
+    C{mutations.txt}.
+    """
+
+    def test_entries(self) -> None:
+        """
+        An entry has a name, its tests if it has its own, a function and a number.
+        """
+        text = (
+            "# words\n\n== a.py: x y\n\nfirst [z]\nin A.b #2\n- c(\n-     d)\n+ e\n\n"
+            "second\n- f()\n"
+        )
+        (section,) = readList(text)
+        self.assertEqual((section.path, section.tests), ("a.py", ("x", "y")))
+        self.assertEqual(
+            section.entries,
+            [
+                Entry("first", ("z",), "A.b", 2, " c(\n     d)", " e"),
+                Entry("second", ("x", "y"), "", 0, " f()", ""),
+            ],
+        )
+
+    def test_noEntry(self) -> None:
+        """
+        Anything else is a mistake.
+        """
+        for text in (
+            *("first\n- a", "== a.py: x\n\nfirst", "== a.py: x\n\nb\nc\n- d"),
+            *("== a.py: x\n\nb\n- c d", "== a.py: x\n\nb\n- c\n+ d e"),
+        ):
+            self.assertRaises(Mistake, readList, text)
+
+    def test_placesTellOfEachOther(self) -> None:
+        """
+        An entry that fits several functions is in the one where others of its old
+        function are; they tell the new names of its replacement, too.
+        """
+        module = Module(SOURCE.replace("take", "debit").replace("LIMIT", "MOST"))
+        entries = [
+            Entry("a", (), "Window.take", 0, "self.size", "LIMIT"),
+            Entry("b", (), "Window.take", 0, "due * (size + LIMIT)", "due"),
+        ]
+        self.assertRaises(Mistake, module.find, "Window.take", "self.size", "1")
+        change = written(module, entries)[entries[0]]
+        assert isinstance(change, Change)
+        self.assertEqual((change.text, change.function), ("(MOST)", "Window.debit"))
+
+    def test_raises(self) -> None:
+        """
+        Each C{raise} is a mutation, which is called after its function.
+        """
+        ((name, change),) = raises(Module(SOURCE))
+        self.assertEqual(
+            name, 'Window.take: raise ValueError(f"{due} is less than nothing")'
+        )
+        self.assertEqual(change.text, "pass")
+
+
+class ProjectTests(SynchronousTestCase):
+    """
+    What is wrong in a project.
+    """
+
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp())
+        (self.root / "gomux" / "test" / "wire").mkdir(parents=True)
+        (self.root / "gomux" / "test" / "wire" / "test_window.py").touch()
+        (self.root / "gomux" / "window.py").write_text(SOURCE)
+
+    def test_shortNames(self) -> None:
+        """
+        A test module is found wherever it is, and must be the only one.
+        """
+        names = list(testModules(self.root, ["window"]))
+        self.assertEqual(names, ["gomux.test.wire.test_window"])
+        self.assertRaises(Mistake, list, testModules(self.root, ["other"]))
+        (self.root / "gomux" / "test" / "test_window.py").touch()
+        self.assertRaises(Mistake, list, testModules(self.root, ["window"]))
+
+    def test_allMistakesAtOnce(self) -> None:
+        """
+        All entries that are wrong are told together: with no place, the same as
+        another.
+        """
+        entry = "\nin Window.take\n- self.size -= size\n\n"
+        text = f"== gomux/window.py: window\n\nb{entry}c{entry}d\n- nothing()\n"
+        (self.root / "gomux" / "limits.py").write_text("class Limits:\n    most: int\n")
+        limits = (("gomux/limits.py", "Limits"),)
+        with self.assertRaises(Mistake) as raised:
+            readMutations(self.root, text, limits)
+        message = str(raised.exception)
+        self.assertIn("gomux/window.py: d: in the module this is there 0", message)
+        self.assertIn("gomux/window.py: c: it is the same as b", message)
+        self.assertIn("there is no mutation for Limits.most", message)
