@@ -108,9 +108,9 @@ class ReceiverStream(Protocol):
         """
 
     @property
-    def mux(self) -> ReceiverMux:
+    def streams(self) -> ReceiverMux:
         """
-        The mux of the stream.
+        The streams of the mux.
         """
 
     def inputEnded(self) -> None:
@@ -175,7 +175,7 @@ class Receiver:
         if self.state is _ENDING or self.state is _ENDED:
             self._stream.abortWith(ProtocolViolation("data came after CloseRead"))
         else:
-            self._stream.mux.consumed(self._stream, size)
+            self._stream.streams.consumed(self._stream, size)
 
     def _deliver(self, payload: bytes) -> None:
         stream = self._stream
@@ -184,7 +184,7 @@ class Receiver:
         except Exception:
             stream.applicationFailed()
         else:
-            stream.mux.consumed(stream, len(payload))
+            stream.streams.consumed(stream, len(payload))
 
     def _keep(self, payload: bytes) -> None:
         """
@@ -205,7 +205,7 @@ class Receiver:
         """
         if not self._delivering and self.waiting is not None:
             self._delivering = True
-            self._stream.mux.callSoon(self._deliverWaiting)
+            self._stream.streams.callSoon(self._deliverWaiting)
 
     def _deliverWaiting(self) -> None:
         """
@@ -274,7 +274,7 @@ class Receiver:
         """
         waiting, self.waiting = self.waiting, None
         if waiting:
-            self._stream.mux.consumed(self._stream, sum(map(len, waiting)))
+            self._stream.streams.consumed(self._stream, sum(map(len, waiting)))
 
 
 class PrefixedReceiver(Receiver):

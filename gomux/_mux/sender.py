@@ -121,9 +121,9 @@ class SenderStream(Protocol):
     sender: Sender | None
 
     @property
-    def mux(self) -> SenderMux:
+    def streams(self) -> SenderMux:
         """
-        The mux of the stream.
+        The streams of the mux.
         """
 
     def outputFinished(self) -> None:
@@ -209,7 +209,7 @@ class Sender:
         if self.unsent > HIGH_WATER:
             self._pauseProducer()
         if not self.queued:
-            self._stream.mux.activate(self, fresh)
+            self._stream.streams.activate(self, fresh)
 
     def finish(self) -> None:
         """
@@ -251,7 +251,7 @@ class Sender:
         The peer has given credit: go on with the output that waits for it.
         """
         if self.unsent and not self.queued:
-            self._stream.mux.activate(self, False)
+            self._stream.streams.activate(self, False)
 
     def checkInvariants(self) -> None:
         """
@@ -297,7 +297,7 @@ class Sender:
         self._flow = _RUNNING
         if self.unsent > HIGH_WATER:
             # Not at once: TLS registers a producer before it is ready for this.
-            self._stream.mux.callSoon(self._pauseProducer)
+            self._stream.streams.callSoon(self._pauseProducer)
 
     def unregisterProducer(self) -> None:
         """
@@ -339,7 +339,7 @@ class Sender:
             # Not an error of the mux, which calls this while it writes.
             self._stream.applicationFailed()
         if self.state is _FINISHING:
-            self._stream.mux.callSoon(self._closeIfFinished)
+            self._stream.streams.callSoon(self._closeIfFinished)
 
     # For the scheduler
 

@@ -44,6 +44,12 @@ class StreamMux(StreamLifeMux, Protocol):
     What a stream needs of its mux.
     """
 
+    @property
+    def mux(self) -> object:
+        """
+        The mux.
+        """
+
     def sendAtOnce(self, write: Callable[[bytes], None], data: bytes) -> None:
         """
         Call C{write} with C{data}, and send that before this returns if it is worth it.
@@ -87,7 +93,7 @@ class Stream(StreamLife):
 
     __slots__ = ("_noDelay",)
 
-    mux: StreamMux
+    streams: StreamMux
     _noDelay: bool
 
     # State, as Twisted's own transports show it
@@ -134,6 +140,13 @@ class Stream(StreamLife):
             return 0
         return sum(map(len, self.receiver.waiting))
 
+    @property
+    def mux(self) -> Any:
+        """
+        The mux of the stream: a L{MuxProtocol<gomux.MuxProtocol>}.
+        """
+        return self.streams.mux
+
     # ITransport
 
     def write(self, data: bytes) -> None:
@@ -158,7 +171,7 @@ class Stream(StreamLife):
 
         @raise TypeError: if C{data} is text.
         """
-        self.mux.sendAtOnce(self.write, data)
+        self.streams.sendAtOnce(self.write, data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """
@@ -185,13 +198,13 @@ class Stream(StreamLife):
         """
         @return: this end's address.
         """
-        return StreamAddress(self.mux.getHost(), self.streamID)
+        return StreamAddress(self.streams.getHost(), self.streamID)
 
     def getPeer(self) -> StreamAddress:  # type: ignore[override]
         """
         @return: the other end's address.
         """
-        return StreamAddress(self.mux.getCarrier().getPeer(), self.streamID)
+        return StreamAddress(self.streams.getCarrier().getPeer(), self.streamID)
 
     # ITCPTransport
 
@@ -242,8 +255,8 @@ class Stream(StreamLife):
         """
         @return: the carrier, if it is a TCP connection and still there.
         """
-        carrier = self.mux.getCarrier()
-        if self.mux.hasCarrier and ITCPTransport.providedBy(carrier):
+        carrier = self.streams.getCarrier()
+        if self.streams.hasCarrier and ITCPTransport.providedBy(carrier):
             return carrier
         return None
 
@@ -259,7 +272,7 @@ class Stream(StreamLife):
         @param contextFactory: has the settings of TLS.
         @param normal: whether the side that opened the stream is TLS's client.
         """
-        self.mux.startTLS(self, contextFactory, normal)
+        self.streams.startTLS(self, contextFactory, normal)
 
     # IHalfCloseableDescriptor, which otherwise is for the reactor
 
@@ -283,7 +296,7 @@ class Stream(StreamLife):
         if self.life is StreamState.LIVE:
             receiver = self.receiver or self.makeReceiver()
             if receiver.state is ReceiveState.OPEN:
-                self.mux.sendControl(self.streamID, Flag.CLOSE_WRITE)
+                self.streams.sendControl(self.streamID, Flag.CLOSE_WRITE)
             receiver.refuse()
             self._closeIfBothHalvesAre()
 

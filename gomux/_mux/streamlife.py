@@ -100,7 +100,7 @@ class StreamLife:
     A stream without what its application calls.
 
     @ivar streamID: the stream's ID on the wire.
-    @ivar mux: the stream's mux, a L{MuxProtocol<gomux.MuxProtocol>}.
+    @ivar streams: the streams of the mux, which have what a stream needs of the mux.
     @ivar protocol: what the stream is the transport of.
     @ivar sender: the writing half; C{None} while it has nothing to keep.
     @ivar receiver: the reading half; C{None} until it is needed.
@@ -115,7 +115,7 @@ class StreamLife:
 
     __slots__ = (
         "streamID",
-        "mux",
+        "streams",
         "protocol",
         "sender",
         "receiver",
@@ -129,9 +129,9 @@ class StreamLife:
 
     protocol: IProtocol
 
-    def __init__(self, mux: StreamLifeMux, streamID: int) -> None:
+    def __init__(self, streams: StreamLifeMux, streamID: int) -> None:
         self.streamID = streamID
-        self.mux = mux
+        self.streams = streams
         # Made when needed: a mux may have streams by the thousand.
         self.sender: Sender | None = None
         self.receiver: Receiver | None = None
@@ -143,7 +143,7 @@ class StreamLife:
         self._reason: BaseException | None = None
 
     def __repr__(self) -> str:
-        return f"<Stream {self.streamID} {self.life.name} of {self.mux!r}>"
+        return f"<Stream {self.streamID} {self.life.name} of {self.streams!r}>"
 
     @property
     def receiveWindow(self) -> GrowingWindow | None:
@@ -278,7 +278,7 @@ class StreamLife:
         self.life = _DONE
         if self.sender is not None:
             self.sender.close()
-        self.mux.streamEnded(self)
+        self.streams.streamEnded(self)
         if self.receiver is not None and self.hasInput:
             self.receiver.finish()
         else:
@@ -299,8 +299,8 @@ class StreamLife:
                 self._sayAbort()
             self._end()
         else:
-            self.mux.sendControl(self.streamID, Flag.CLOSE_READ)
-            self.mux.callSoon(self._writeHalfClosed)
+            self.streams.sendControl(self.streamID, Flag.CLOSE_READ)
+            self.streams.callSoon(self._writeHalfClosed)
 
     def inputEnded(self) -> None:
         """
@@ -381,13 +381,13 @@ class StreamLife:
         """
         if self.receiver is not None and self.hasInput:
             self.receiver.close()
-            self.mux.callSoon(self._lose)
+            self.streams.callSoon(self._lose)
 
     def _sayAbort(self) -> None:
         """
         Say that the end that follows is none in good order.
         """
-        self.mux.sendControl(self.streamID, Flag.WINDOW_UPDATE)
+        self.streams.sendControl(self.streamID, Flag.WINDOW_UPDATE)
 
     def _end(self) -> None:
         """
@@ -396,9 +396,9 @@ class StreamLife:
         self.life = _DONE
         if self.sender is not None:
             self.sender.close()
-        self.mux.sendControl(self.streamID, Flag.CLOSE_STREAM)
-        self.mux.streamEnded(self)
-        self.mux.callSoon(self._lose)
+        self.streams.sendControl(self.streamID, Flag.CLOSE_STREAM)
+        self.streams.streamEnded(self)
+        self.streams.callSoon(self._lose)
 
     def _lose(self) -> None:
         """
@@ -415,4 +415,4 @@ class StreamLife:
             _log.failure(
                 "connectionLost of the protocol of {stream} failed", stream=self
             )
-        self.mux.streamLost(self)
+        self.streams.streamLost(self)

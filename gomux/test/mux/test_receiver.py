@@ -46,7 +46,7 @@ class ReceivingStream:
         self.receiver: Receiver | None = Receiver(self)
 
     @property
-    def mux(self) -> ReceivingStream:
+    def streams(self) -> ReceivingStream:
         return self
 
     def callSoon(self, function: Callable[[], None]) -> None:

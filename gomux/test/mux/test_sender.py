@@ -36,7 +36,7 @@ class SendingStream:
         self.sender: Sender | None = Sender(self)
 
     @property
-    def mux(self) -> SendingStream:
+    def streams(self) -> SendingStream:
         return self
 
     def callSoon(self, function: Callable[[], None]) -> None:
