@@ -27,11 +27,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from gomux.test.plainpaths import PATHS, VARIABLE
+
 from bench import load, peers
 from bench.peers import PSK, THIS
 from bench.processes import CPUS, Process, python, wakefulCPUs
 from bench.workloads import MIB, Measured
-from gomux.test.plainpaths import PATHS, VARIABLE
 
 #: What is no path at all.
 NONE = ","

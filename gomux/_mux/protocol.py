@@ -176,6 +176,10 @@ class MuxProtocol(Protocol):
     _keepaliveCall: IDelayedCall | None = None
     _stallWatch: Watch | None = None
     bytesReceived = 0
+    # The stream to which data was delivered last, and how often that was another one
+    # than before.
+    _lastConsumer = -1
+    _consumerChanges = 0
     authenticated = False
     # Of the peer's key.
     _name = ""
@@ -693,13 +697,18 @@ class MuxProtocol(Protocol):
         window = stream.receiveWindow
         assert window is not None, "there was input"
         streamID = stream.streamID
+        if streamID != self._lastConsumer:
+            self._lastConsumer = streamID
+            self._consumerChanges += 1
         credit = window.consumed(size)
         if credit and streamID in self._streams:
             # With half its window used up, the peer may soon have to wait for credit.
             # A window that keeps half back is always that low.
             available = window.available - credit
             isUrgent = available * 2 <= window.size and not window.kept
-            credit += self._growth.credited(window, credit, self._clock.seconds())
+            credit += self._growth.credited(
+                window, credit, self._clock.seconds(), self._consumerChanges
+            )
             self._scheduler.credit(streamID, credit, isUrgent)
 
     def streamEnded(self, stream: Stream) -> None:

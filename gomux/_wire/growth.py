@@ -79,6 +79,10 @@ ENOUGH_IN_FLIGHT = 196608
 #: bytes of any other stream wait behind more of its data.
 SHORT_PATH_WINDOW = 2 * INITIAL_WINDOW
 
+#: The same while other streams are active too: three frames.
+#: Raised: the stream moves up to a tenth more.  But the others wait behind more data.
+SHARED_SHORT_PATH_WINDOW = 196608
+
 #: From this many equally busy streams on, each keeps half of its window back on a
 #: short path.
 #: Raised: streams that are few move more if some of them pause.  But each message
@@ -90,9 +94,11 @@ STREAMS_FOR_HALF_WINDOWS = 3
 #: to be short.  But one lucky burst on a long path keeps its windows small for longer.
 BEST_RATE_DECAY = 0.9
 
-#: How long, in seconds, the proof of a short path counts.
+#: How long, in seconds, the proof of a short path counts, and for how long other
+#: streams are taken to be active once they were.
 #: Raised: a busy machine is mistaken for a long path less often.  But after a path has
-#: become longer its windows start to grow later.
+#: become longer its windows start to grow later, and a stream that is alone again gets
+#: its larger window later.
 MEMORY = 2.0
 
 
@@ -155,17 +161,19 @@ class GrowingWindow(ReceiveWindow):
         first credit.
     @ivar passed: how many bytes of it have passed.
     @ivar muxBefore: C{GrowthPolicy.passed} when it began.
+    @ivar changesBefore: C{changes} of L{GrowthPolicy.credited} when it began.
     @ivar rate: how fast the stream was when the window last grew, in bytes a second;
         C{None} before the end of the first windowful.
     """
 
-    __slots__ = ("since", "passed", "muxBefore", "rate")
+    __slots__ = ("since", "passed", "muxBefore", "changesBefore", "rate")
 
     def __init__(self) -> None:
         super().__init__()
         self.since: float | None = None
         self.passed = 0
         self.muxBefore = 0
+        self.changesBefore = 0
         self.rate: float | None = None
 
 
@@ -178,17 +186,22 @@ class GrowthPolicy:
     @ivar budget: how many of these are left.
     @ivar passed: how many bytes have got credit on all streams.
     @ivar path: what is known of the path's round trip.
+    @ivar sharedUntil: until when more than one stream is taken to be active, in
+        seconds.
     """
 
-    __slots__ = ("maxWindow", "maxGrowth", "budget", "passed", "path")
+    __slots__ = ("maxWindow", "maxGrowth", "budget", "passed", "path", "sharedUntil")
 
     def __init__(self, maxWindow: int, maxGrowth: int) -> None:
         self.maxWindow = maxWindow
         self.maxGrowth = self.budget = maxGrowth
         self.passed = 0
         self.path = Path()
+        self.sharedUntil = float("-inf")
 
-    def credited(self, window: GrowingWindow, size: int, now: float) -> int:
+    def credited(
+        self, window: GrowingWindow, size: int, now: float, changes: int
+    ) -> int:
         """
         Credit is about to be given on a stream: let its window grow, or shrink, if a
         windowful has passed.
@@ -196,18 +209,23 @@ class GrowthPolicy:
         @param window: the stream's window.
         @param size: the credit in bytes.
         @param now: the time in seconds.
+        @param changes: how often the mux has delivered data to another stream than
+            the time before.
         @return: how much credit to give in addition, mostly 0.
         """
         if window.since is None:
             window.since = now
             window.muxBefore = self.passed
+            window.changesBefore = changes
         self.passed += size
         window.passed += size
         if window.passed < window.size:
             return 0
-        return self._windowful(window, now - window.since, now)
+        return self._windowful(window, now - window.since, now, changes)
 
-    def _windowful(self, window: GrowingWindow, elapsed: float, now: float) -> int:
+    def _windowful(
+        self, window: GrowingWindow, elapsed: float, now: float, changes: int
+    ) -> int:
         """
         A windowful has passed: decide, and begin the next one.
 
@@ -225,10 +243,14 @@ class GrowthPolicy:
             window.rate = rate = 0.0
         else:
             self.path.timed(onMux, elapsed, now)
+        if changes != window.changesBefore:
+            self.sharedUntil = now + MEMORY
         window.kept = 0
         if self.path.isShort(window.size, now):
-            most = self._shrinkToFit(window, onMux)
-            mayGrow = isFaster and isAlone
+            most = self._shrinkToFit(window, onMux, now)
+            # A window that shrank beside other streams grows back without them.
+            isBack = INITIAL_WINDOW < window.size < most
+            mayGrow = isBack or (isFaster and isAlone)
         else:
             most = self.maxWindow
             isLong = not isFirst and self.path.isLong(elapsed)
@@ -236,6 +258,7 @@ class GrowthPolicy:
         window.since = now
         window.passed = 0
         window.muxBefore = self.passed
+        window.changesBefore = changes
         return self._grow(window, most, rate) if mayGrow else 0
 
     def _grow(self, window: GrowingWindow, most: int, rate: float) -> int:
@@ -254,19 +277,21 @@ class GrowthPolicy:
         window.enlarge(more)
         return more
 
-    def _shrinkToFit(self, window: GrowingWindow, onMux: int) -> int:
+    def _shrinkToFit(self, window: GrowingWindow, onMux: int, now: float) -> int:
         """
         Take back what a window does not need on a short path.
 
         @param onMux: how many bytes passed on the mux during the windowful.
         @return: the most that the window may have there, in bytes.
         """
+        isShared = now < self.sharedUntil
+        most = SHARED_SHORT_PATH_WINDOW if isShared else SHORT_PATH_WINDOW
         if onMux >= STREAMS_FOR_HALF_WINDOWS * window.passed:
             self._shrink(window, INITIAL_WINDOW)
             window.kept = MAX_HELD
-        elif window.size > SHORT_PATH_WINDOW:
-            self._shrink(window, SHORT_PATH_WINDOW)
-        return min(SHORT_PATH_WINDOW, self.maxWindow)
+        elif window.size > most:
+            self._shrink(window, most)
+        return min(most, self.maxWindow)
 
     def _shrink(self, window: GrowingWindow, size: int) -> None:
         """

@@ -352,7 +352,7 @@ class PathTests(PlainTestCase):
             window, policy = GrowingWindow(), GrowthPolicy(1 << 20, 1 << 30)
             now = 0.0
             for step in range(8):
-                policy.credited(window, window.size, now)
+                policy.credited(window, window.size, now, 1)
                 now += window.size / (1e5 * 2**step)
             return window.size, policy.budget
 

@@ -47,7 +47,7 @@ class WindowTests(SynchronousTestCase):
             now += wait
             wait /= 2
             credit = self.window.consumed(size)
-            self.growth.credited(self.window, credit, now)
+            self.growth.credited(self.window, credit, now, 0)
             self.window.checkInvariants(2000)
             self.growth.checkInvariants([self.window])
         self.assertGreater(self.window.size, INITIAL_WINDOW)

@@ -58,6 +58,18 @@ class ReadTests(SynchronousTestCase):
         self.rig.send(0, Flag.DATA, bytes(1))
         self.assertEqual(self.credit(), 32769)
 
+    def test_others(self) -> None:
+        """
+        Each time that another stream consumes something than before, that is noticed;
+        windows depend on it.
+        """
+        self.rig.opened()
+        changes = []
+        for streamID in (0, 0, 2, 2, 0):
+            self.rig.send(streamID, Flag.DATA, b"x")
+            changes.append(self.rig.mux._consumerChanges)
+        self.assertEqual(changes, [1, 1, 2, 2, 3])
+
     def test_creditAfterEnd(self) -> None:
         """
         Credit that waits to be sent is forgotten when the stream ends.

@@ -243,7 +243,9 @@ def creditAll(self: ReceiveWindow, size: int) -> int:
     return due
 
 
-def growNever(self: GrowthPolicy, window: GrowingWindow, size: int, now: float) -> int:
+def growNever(
+    self: GrowthPolicy, window: GrowingWindow, size: int, now: float, changes: int
+) -> int:
     return 0
 
 

@@ -4,6 +4,8 @@ Tests for L{gomux._wire.growth}.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire.growth import GrowingWindow, GrowthPolicy, Path
@@ -89,6 +91,7 @@ class GrowthTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.now = 1000.0
         # How often the mux has delivered data to another stream than before.
+        self.changes = 0
         self.window = GrowingWindow()
         self.policy = GrowthPolicy(PLENTY, PLENTY)
 
@@ -103,7 +106,7 @@ class GrowthTests(SynchronousTestCase):
         todo = window.size
         while todo > 0:
             self.now += 16384 / rate
-            grown += self.policy.credited(window, 16384, self.now)
+            grown += self.policy.credited(window, 16384, self.now, self.changes)
             todo -= 16384
         return grown
 
@@ -119,7 +122,7 @@ class GrowthTests(SynchronousTestCase):
         window.received(size)
         given = window.consumed(size)
         if given:
-            self.policy.credited(window, given, self.now)
+            self.policy.credited(window, given, self.now, self.changes)
 
     def test_faster(self) -> None:
         """
@@ -237,6 +240,48 @@ class GrowthTests(SynchronousTestCase):
         self.assertEqual(self.policy.budget, PLENTY - INITIAL_WINDOW)
         self.assertGreaterEqual(self.window.held, 0)
 
+    def beside(self, others: Iterable[bool], before: int) -> list[int]:
+        """
+        Have windowfuls of a stream pass on a short path, each with or without a little
+        data of another stream.
+
+        @param before: how many bytes of other streams pass first.  If they are many,
+            the window grows not with the first windowful, but because the stream gets
+            faster.
+        @return: the window's size after each windowful.
+        """
+        self.setUp()
+        window, policy = self.window, self.policy
+        sizes = []
+        self.transfer(65536, 1e9)
+        policy.passed += before
+        for isBeside in others:
+            self.changes += 2 * isBeside
+            for _ in range(8):
+                self.transfer(65536, 1e9)
+                self.assertEqual(window.available + window.held, window.size)
+                self.assertEqual(policy.budget + window.size, PLENTY + INITIAL_WINDOW)
+            sizes.append(window.size)
+        return sizes
+
+    def test_besideAnother(self) -> None:
+        """
+        A window on a short path is a frame smaller while other streams consume
+        something now and then, and no byte of credit is lost or made up.
+        """
+        for before in (0, INITIAL_WINDOW):
+            sizes = self.beside([False, True, False, False, True, True], before)
+            self.assertEqual(sizes, [262144] + 5 * [196608])
+
+    def test_aloneAgain(self) -> None:
+        """
+        The window grows back by that frame once no other stream has consumed
+        anything for a while.
+        """
+        for before in (0, INITIAL_WINDOW):
+            sizes = self.beside([False, True] + 5000 * [False], before)
+            self.assertEqual((sizes[1000], sizes[-1]), (196608, 262144))
+
     def test_shortPathShared(self) -> None:
         """
         On a short path no window grows while other streams keep both ends busy.
@@ -245,7 +290,7 @@ class GrowthTests(SynchronousTestCase):
         for _ in range(100):
             for window in windows:
                 self.now += 16384 / 1e9
-                self.assertEqual(self.policy.credited(window, 16384, self.now), 0)
+                self.assertEqual(self.policy.credited(window, 16384, self.now, 0), 0)
 
     def share(self, rate: float) -> list[GrowingWindow]:
         """
@@ -358,7 +403,7 @@ class GrowthTests(SynchronousTestCase):
         While the clock stands still no window grows.
         """
         for _ in range(3):
-            self.assertEqual(self.policy.credited(self.window, 131072, 0.0), 0)
+            self.assertEqual(self.policy.credited(self.window, 131072, 0.0, 0), 0)
 
     def test_added(self) -> None:
         """
