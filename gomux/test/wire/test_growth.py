@@ -172,17 +172,22 @@ class GrowthTests(SynchronousTestCase):
         The rate of all streams tells that a path is short, also for a stream that is
         slow itself.
         """
-        self.policy.credited(self.window, 1, self.now)
+        self.policy.credited(self.window, 1, self.now, self.changes)
         for _ in range(10):
             self.policy.passed += 10**8
             self.assertEqual(self.stream(INITIAL_WINDOW / 0.005), 0)
 
     def test_newStream(self) -> None:
         """
-        Bytes that passed before a stream began do not keep its window from growing.
+        Other streams that were active before a stream began do not keep its window from
+        growing.
         """
         self.policy.passed = 10**8
-        self.assertEqual(self.stream(1e6), INITIAL_WINDOW)
+        self.changes = 100
+        self.assertEqual(self.stream(1e9), INITIAL_WINDOW)
+        for _ in range(2):
+            self.stream(1e9)
+        self.assertEqual(self.window.size, 2 * INITIAL_WINDOW)
 
     def test_shortPathSlowAtFirst(self) -> None:
         """
