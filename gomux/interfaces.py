@@ -44,12 +44,16 @@ class IMux(Interface):
 
     def openStream(factory: IStreamFactory) -> Deferred[IProtocol]:
         """
-        Open a stream to the peer.
+        Open a stream to the peer.  There is no accept message in the protocol: a peer
+        that does not want the stream closes it.
 
-        @param factory: makes the stream's protocol.
+        @param factory: makes the stream's protocol, for the L{gomux.StreamAddress} of
+            the peer's end.
         @return: fires with the protocol, once it is connected.  Fails with
             L{gomux.OpenStreamError} if no stream can be opened on this mux now, and
             with L{twisted.internet.error.NoProtocol} if the factory makes no protocol.
+            While the stream waits for the peer to show its key this can be cancelled,
+            and fails if the mux ends.
         """
 
     def close() -> Deferred[GomuxError]:

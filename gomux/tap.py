@@ -304,7 +304,8 @@ class Options(_Options):
                 keyring = readPSKFile(value, bool(self["psk-file-insecure"]))
                 self.keysFromFile = True
             else:
-                keyring = Keyring.of(value)
+                # The bytes that were given, whatever the locale made of them.
+                keyring = Keyring.of(os.fsencode(value))
         except KeyringError as error:
             hint = ""
             if source == "--psk-file" and "others can" in str(error):
@@ -406,17 +407,18 @@ def _findFactory(name: str) -> IProtocolFactory:
     return found
 
 
-def _makeReload(
-    options: Options, factories: list[MuxFactory]
-) -> Callable[[], None] | None:
+def _makeReload(options: Options, factories: list[MuxFactory]) -> Callable[[], None]:
     """
     @param factories: those that make the muxes.
-    @return: what to do on SIGHUP, if anything.
+    @return: what to do on SIGHUP.
     """
-    if not options.keysFromFile:
-        return None
 
     def reload() -> None:
+        if not options.keysFromFile:
+            _log.info(
+                "SIGHUP: the pre-shared key is from no file: nothing to read again"
+            )
+            return
         revoked = options.reload()
         if options["end-revoked"]:
             for factory in factories:

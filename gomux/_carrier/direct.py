@@ -91,10 +91,11 @@ class DirectTransport:
 
     def unregisterProducer(self) -> None:
         """
-        Forget the producer.
+        Forget the producer, if there is one.
         """
-        self._producer = None
-        cast(IConsumer, self.transport).unregisterProducer()
+        if self._producer is not None:
+            self._producer = None
+            cast(IConsumer, self.transport).unregisterProducer()
 
     @property
     def isDirect(self) -> bool:

@@ -24,13 +24,14 @@ from twisted.logger import Logger, LogLevel
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.turns import Turns
-from gomux._mux.gated import NamedMuxProtocol, StrictMuxProtocol
+from gomux._mux.gate import Gate
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
-from gomux._mux.protocol import MuxProtocol, startFactory
+from gomux._mux.protocol import MuxProtocol
 from gomux._mux.stream import logPrefixOf
-from gomux._wire.keyring import Keyring
-from gomux._wire.strict import Salts, processSalts
+from gomux._mux.streams import startFactory
+from gomux._wire.keyring import KeyFinder, Keyring, KnownKey
+from gomux._wire.strict import Handshake, Salts, processSalts
 from gomux.error import KeyRevoked
 from gomux.limits import Limits
 
@@ -130,11 +131,20 @@ class MuxFactory(Factory):
         """
         if self.isClient:
             self.keyring.single()
-        if self.strict:
-            return StrictMuxProtocol(self)
-        if len(self.keyring) > 1:
-            return NamedMuxProtocol(self)
         return MuxProtocol(self)
+
+    def makeGate(self) -> Gate:
+        """
+        @return: what the peer of a mux has to pass, with the keys of this moment.
+            Called by the mux when it has its carrier.
+        @raise ValueError: for a client, if its keyring has several keys now.
+        """
+        keys = self.keyring.keys
+        if self.strict:
+            return Handshake(keys, self.isClient, self.context, self.salts)
+        if len(keys) > 1 and not self.isClient:
+            return KeyFinder(keys)
+        return KnownKey(*self.keyring.single())
 
     def startFactory(self) -> None:
         """
@@ -197,8 +207,7 @@ class MuxFactory(Factory):
         """
         self.acceptPace.authenticated(mux.transport)
         self._forgetUnauthenticated(mux)
-        if mux.gated or not self.isClient:
-            self.pool.add(mux)
+        self.pool.add(mux)
 
     def endRevoked(self, names: Collection[str]) -> None:
         """

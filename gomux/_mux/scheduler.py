@@ -83,6 +83,7 @@ class Scheduler:
     Writes the frames of one mux to its carrier, in a fair order.
 
     @ivar bytesSent: how many bytes were written.
+    @ivar sentAt: when something was written last; at first, when L{start} was called.
     @ivar paused: whether the carrier has asked not to be written to.
     @ivar urgent: whether something waits that should not wait for the rest of
         what is being received.
@@ -129,6 +130,7 @@ class Scheduler:
         self.stopped = False
         self.paused = sealer is None
         self.bytesSent = 0
+        self.sentAt = 0.0
         if sealer is not None:
             self._sealer = sealer
 
@@ -159,6 +161,7 @@ class Scheduler:
         @param sealer: seals all frames of the mux.
         """
         self._sealer = sealer
+        self.sentAt = self._seconds()
         self.paused = self.stopped
         if not self.idle:
             self._wakeUp()
@@ -268,6 +271,7 @@ class Scheduler:
         if not parts:
             return
         self.bytesSent += sum(map(len, parts))
+        self.sentAt = self._seconds()
         self._write(parts)
         for stream in served:
             stream.outputTaken()
@@ -341,6 +345,7 @@ class Scheduler:
         self.stop()
         if parts:
             self.bytesSent += sum(map(len, parts))
+            self.sentAt = self._seconds()
             self._write(parts)
 
     def stop(self) -> None:

@@ -122,6 +122,12 @@ class StreamMux(Protocol):
     What a stream needs of its mux.
     """
 
+    @property
+    def mux(self) -> object:
+        """
+        The mux.
+        """
+
     def callSoon(self, function: Callable[[], None]) -> None:
         """
         Call a function from the reactor, as soon as it can.
@@ -295,11 +301,11 @@ class Stream:
         return sum(map(len, self._unread or ()))
 
     @property
-    def mux(self) -> StreamMux:
+    def mux(self) -> Any:
         """
         The mux of the stream: a L{MuxProtocol<gomux.MuxProtocol>}.
         """
-        return self._mux
+        return self._mux.mux
 
     def checkInvariants(self) -> None:
         """

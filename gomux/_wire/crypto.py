@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from functools import lru_cache
 from struct import Struct
 
@@ -277,33 +276,3 @@ class SequencedOpener:
             raise AuthenticationFailed() from None
         self._next = count + 1
         return payload
-
-
-def openWithAny(
-    keys: Mapping[str, bytes], header: bytes, sealed: bytes | memoryview
-) -> tuple[str, bytes]:
-    """
-    Find the key that a peer has by its first frame.
-
-    A stranger can make a server try all of its keys.  The first frame of a peer has no
-    payload, so a frame that has one is refused before any key is tried.
-
-    @param keys: the keys that the peer may have, by name, 32 bytes each.
-    @param header: the whole header.
-    @param sealed: the ciphertext with its tag.
-    @return: the key's name, and the key.
-    @raise AuthenticationFailed: if no key opens the frame.
-    """
-    if len(sealed) != TAG_SIZE:
-        raise AuthenticationFailed("the first frame carries data")
-    prefix = header[-24:-8]
-    (counter,) = _counter.unpack_from(header, len(header) - 8)
-    for name, key in keys.items():
-        try:
-            SequencedOpener(key, prefix, counter).open(header, sealed)
-        except AuthenticationFailed:
-            continue
-        return name, key
-    raise AuthenticationFailed(
-        "the peer has another pre-shared key, or does not speak gomux"
-    )

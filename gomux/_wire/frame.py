@@ -106,6 +106,13 @@ def sealLastFrame(sealer: Sealer) -> tuple[bytes, bytes]:
     return sealer.sealLast(_fields.pack(0, 0, _CLOSE_MUX))
 
 
+class NotYet(Exception):
+    """
+    To open a frame takes longer than one turn of the reactor: offer the same frame
+    again in a later turn.
+    """
+
+
 class FrameOpener(Protocol):
     """
     Opens the frames that L{FrameParser} finds.
@@ -115,6 +122,7 @@ class FrameOpener(Protocol):
         """
         @return: the payload of a frame.
         @raise AuthenticationFailed: if the frame is not genuine.
+        @raise NotYet: if it cannot tell in this turn of the reactor.
         """
 
 
@@ -153,6 +161,13 @@ class FrameParser:
         """
         self._open = opener.open
 
+    def clear(self) -> None:
+        """
+        Forget the bytes that have come and are not parsed yet.
+        """
+        self._start.clear()
+        self._drop()
+
     def receive(self, piece: bytes) -> None:
         """
         Take the next piece.  It follows the bytes that are left of the piece before.
@@ -170,6 +185,8 @@ class FrameParser:
         @raise ProtocolViolation: if a header announces more than any frame
             may have.  No memory is allocated for it.
         @raise AuthenticationFailed: if a frame does not open.
+        @raise NotYet: if the opener needs another turn of the reactor; the frame
+            stays the next one.
         """
         if self._start:
             return self._finishFrame()
@@ -184,12 +201,12 @@ class FrameParser:
             streamID, length, flag = unpackFields(header)
             end = body + _sealedSize(length, flag)
             if end <= size:
-                sealed = memoryview(piece)[body:end]
+                payload = self._open(header, memoryview(piece)[body:end])
                 if end < size:
                     self._offset = end
                 else:
                     self._drop()
-                return streamID, length, flag, self._open(header, sealed)
+                return streamID, length, flag, payload
         self._start += memoryview(piece)[offset:]
         self._drop()
         return None

@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-Pre-shared keys with names, and the files they come from.
+Pre-shared keys with names, the files they come from, and which of them a peer has.
 
 A file has one pre-shared key a line, as C{name:psk}.  Lines that are blank or begin
 with C{#} are skipped.  A file with a single line may also be just a pre-shared key,
@@ -19,15 +19,29 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
-from gomux._wire.crypto import Opener, Sealer, deriveKey, openWithAny
-from gomux.error import KeyringError
+from gomux._wire.crypto import (
+    NONCE_SIZE,
+    PREFIX_SIZE,
+    TAG_SIZE,
+    Opener,
+    Sealer,
+    SequencedOpener,
+    deriveKey,
+)
+from gomux._wire.frame import NotYet
+from gomux.error import AuthenticationFailed, GomuxError, KeyringError, Truncated
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS, SHORT_PSK
 
 #: The first line of a file in which every line has a name, even a single one.
 HEADING = b"[keyring]"
+
+#: How many keys are tried in one turn of the reactor.  That takes some 0.13 ms: a
+#: stranger's first frame costs all keys, and other connections must not wait for that.
+KEYS_A_TURN = 16
 
 _entry = re.compile(rb"([A-Za-z0-9_.-]{1,64}):(.*)", re.DOTALL)
 # Others may not read the file.  Only its owner may write to it.
@@ -127,8 +141,8 @@ def _derive(
     owners: dict[bytes, str] = {}
     warnings = []
     for name, psk in psks.items():
-        raw = psk.encode("utf-8") if isinstance(psk, str) else psk
         whose = f"the pre-shared key of {name!r}" if name else "the pre-shared key"
+        raw = _bytesOf(psk, whose)
         if not raw:
             raise KeyringError(f"{whose} is empty")
         if len(raw) < SHORT_PSK:
@@ -145,11 +159,29 @@ def _derive(
     return MappingProxyType(keys), tuple(warnings)
 
 
+def _bytesOf(psk: bytes | str, whose: str) -> bytes:
+    """
+    @param psk: a pre-shared key.  Text may have surrogates in place of bytes that are
+        not UTF-8, as text from the system has.
+    @param whose: which key it is, for the error.
+    @return: its bytes.
+    @raise KeyringError: if it is text that stands for no bytes.
+    """
+    if isinstance(psk, bytes):
+        return psk
+    try:
+        return psk.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        # The error of Python shows a part of the key.
+        raise KeyringError(f"{whose} is not text that stands for bytes") from None
+
+
 class _Source(NamedTuple):
     """
     A file of pre-shared keys.
 
-    @ivar path: the path of the file.
+    @ivar path: the absolute path of the file, so that it is the same file after the
+        process has changed its directory.
     @ivar insecure: see L{readPSKFile}.
     """
 
@@ -195,7 +227,7 @@ def readPSKFile(path: str, insecure: bool = False) -> Keyring:
     @raise KeyringError: if the file cannot be used.  The message names the file
         and the line, and has nothing of the line's content.
     """
-    source = _Source(path, insecure)
+    source = _Source(os.path.abspath(path), insecure)
     return Keyring(source.read(), source)
 
 
@@ -215,6 +247,10 @@ def _parse(content: bytes) -> dict[str, bytes]:
         return {"": lines[0][1]}
     if not lines:
         raise KeyringError("has no pre-shared key")
+    if not content.endswith(b"\n"):
+        raise KeyringError(
+            "ends in the middle of a line, without a newline; is it being written?"
+        )
     psks: dict[str, bytes] = {}
     for number, line in lines:
         match = _entry.fullmatch(line)
@@ -227,31 +263,65 @@ def _parse(content: bytes) -> dict[str, bytes]:
     return psks
 
 
-class KeyFinder:
+class KeySearch:
     """
-    Finds the key of a peer in compatible mode by its first frame.  It is a gate that
-    a carrier has to pass before there is a mux.
-
-    @ivar passed: whether the first frame has arrived.
-    @ivar name: the name of the peer's key, once C{passed}.
-    @ivar sealer: seals all frames, once C{passed}.
-    @ivar opener: opens all later frames, once C{passed}.
+    Finds the key that a peer has by its first frame, L{KEYS_A_TURN} keys at a time.
     """
-
-    sealer: Sealer
-    opener: Opener
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         """
         @param keys: the keys that the peer may have, by name, 32 bytes each.
         """
-        self._keys = keys
-        self.passed = False
-        self.name = ""
+        self._untried = iter(keys.items())
+        self._left = len(keys)
+
+    def open(self, header: bytes, sealed: bytes | memoryview) -> tuple[str, bytes]:
+        """
+        Try the next keys.
+
+        Strangers can make this side do that.  So a frame with a payload, which no
+        peer sends first, is not tried.
+
+        @param header: the whole header of the first frame.
+        @param sealed: its ciphertext with its tag.
+        @return: the key's name, and the key.
+        @raise NotYet: if there are more keys to try.
+        @raise AuthenticationFailed: if the peer has none of the keys.
+        """
+        if len(sealed) != TAG_SIZE:
+            raise AuthenticationFailed("the first frame carries data")
+        nonce = header[-NONCE_SIZE:]
+        prefix, counter = nonce[:PREFIX_SIZE], nonce[PREFIX_SIZE:]
+        for name, key in islice(self._untried, KEYS_A_TURN):
+            self._left -= 1
+            opener = SequencedOpener(key, prefix, int.from_bytes(counter, "little"))
+            try:
+                opener.open(header, sealed)
+            except AuthenticationFailed:
+                continue
+            return name, key
+        if self._left:
+            raise NotYet()
+        raise AuthenticationFailed(
+            "the peer has another pre-shared key, or does not speak gomux"
+        )
+
+
+class FirstFrame:
+    """
+    The gate of a mux in compatible mode, passed with the first genuine frame.  That
+    frame is for the mux: it has its usual effect.
+
+    See L{gomux._mux.gate.Gate}.
+    """
+
+    ownsFrames = False
+    passed = False
+    name = ""
 
     def takeOutput(self) -> bytes:
         """
-        @return: C{b""}, since a key finder sends nothing.
+        @return: nothing: this gate only listens.
         """
         return b""
 
@@ -260,6 +330,56 @@ class KeyFinder:
         The gate is not needed any more.
         """
 
+    def interrupted(self, detail: str) -> GomuxError:
+        """
+        @return: what it means that the carrier ends before a genuine frame has come.
+        """
+        return Truncated(
+            "before any authenticated frame came;"
+            f" wrong pre-shared key, or no gomux peer?{detail}"
+        )
+
+
+class KnownKey(FirstFrame):
+    """
+    The gate where there is but one key, so that this side may send at once.
+    """
+
+    def __init__(self, name: str, key: bytes) -> None:
+        """
+        @param name: the name of the key.
+        @param key: the key, 32 bytes.
+        """
+        self.name = name
+        self.sealer = Sealer(key)
+        self.opener = Opener(key)
+
+    def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
+        """
+        Take the peer's first frame.
+
+        @return: its payload.
+        @raise AuthenticationFailed: if the frame is not genuine.
+        """
+        payload = self.opener.open(header, sealed)
+        self.passed = True
+        return payload
+
+
+class KeyFinder(FirstFrame):
+    """
+    The gate of a server with several keys: it finds the peer's by the first frame.
+    """
+
+    sealer: Sealer | None = None
+    opener: Opener
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        """
+        @param keys: the keys that the peer may have, by name, 32 bytes each.
+        """
+        self._search = KeySearch(keys)
+
     def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
         """
         Take the peer's first frame.
@@ -267,9 +387,10 @@ class KeyFinder:
         @param header: the whole header.
         @param sealed: the ciphertext with its tag.
         @return: its payload, C{b""}.
-        @raise AuthenticationFailed: if no key opens it.
+        @raise NotYet: if there are more keys to try.
+        @raise AuthenticationFailed: if none of the keys opens it.
         """
-        self.name, key = openWithAny(self._keys, header, sealed)
+        self.name, key = self._search.open(header, sealed)
         self.sealer = Sealer(key)
         self.opener = Opener(key)
         self.passed = True

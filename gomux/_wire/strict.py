@@ -43,10 +43,10 @@ from gomux._wire.crypto import (
     PREFIX_SIZE,
     Sealer,
     SequencedOpener,
-    openWithAny,
 )
-from gomux._wire.frame import HELLO_ID, Flag, sealFrame, unpackFields
-from gomux.error import HandshakeFailed
+from gomux._wire.frame import HELLO_ID, Flag, NotYet, sealFrame, unpackFields
+from gomux._wire.keyring import KeySearch
+from gomux.error import GomuxError, HandshakeFailed
 from gomux.limits import SALTS_REMEMBERED
 
 # The bits of a hello's ID that are not the version.
@@ -164,18 +164,20 @@ class _State(IntEnum):
 
 class Handshake:
     """
-    One side of one handshake.  It is a gate that a carrier has to pass before
-    there is a mux.
+    One side of one handshake: the gate of a mux in strict mode.
 
     Send the bytes that L{takeOutput} returns, at the start and after each received
     frame, until L{passed}.  Then L{close} it, also after a failure.
 
-    @ivar name: the name of the peer's key, once it is known.
-    @ivar sealer: seals all later frames, once L{passed}.
-    @ivar opener: opens all later frames, once L{passed}.
+    See L{gomux._mux.gate.Gate}.
+
+    @ivar name: the name of the key that the peer has, once it is known.
+    @ivar sealer: seals all further frames; C{None} until L{passed}.
+    @ivar opener: opens all further frames, once L{passed}.
     """
 
-    sealer: Sealer
+    ownsFrames = True
+    sealer: Sealer | None = None
     opener: SequencedOpener
 
     def __init__(
@@ -193,7 +195,7 @@ class Handshake:
         @param salts: issues this side's salt.  A hello with one of its salts is
             refused, since this side would be talking to itself.
         """
-        self._keys = keys
+        self._search = KeySearch(keys)
         self._role = Role.CLIENT if isClient else Role.SERVER
         self._peerRole = Role.SERVER if isClient else Role.CLIENT
         self._context = context
@@ -227,6 +229,15 @@ class Handshake:
         """
         self._salts.retire(self._salt)
 
+    def interrupted(self, detail: str) -> GomuxError:
+        """
+        @return: what it means that the carrier ends before the gate is passed.
+        """
+        return HandshakeFailed(
+            "the carrier ended before the peer had answered; wrong pre-shared"
+            f" key, or a peer that is not in strict mode?{detail}"
+        )
+
     def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
         """
         Take the peer's next frame.
@@ -235,21 +246,27 @@ class Handshake:
         @param sealed: the ciphertext with its tag.
         @return: its payload, C{b""}.
         @raise AuthenticationFailed: if the frame is not genuine.
-        @raise HandshakeFailed: if it is not the frame that is due.
+        @raise HandshakeFailed: if it is not the one that is due.
+        @raise NotYet: if there are more keys to try with the peer's hello.
         """
         state, self._state = self._state, _State.FAILED
         if state is _State.HELLO:
-            self._receiveHello(header, sealed)
+            try:
+                self._receiveHello(header, sealed)
+            except NotYet:
+                self._state = state
+                raise
             self._state = _State.CONFIRMATION
         elif state is _State.CONFIRMATION:
             self._receiveConfirmation(header, sealed)
             self._state = _State.PASSED
+            self.sealer = self._sealer
         else:
             raise HandshakeFailed("a frame came after the end of the handshake")
         return b""
 
     def _receiveHello(self, header: bytes, sealed: bytes | memoryview) -> None:
-        self.name, key = openWithAny(self._keys, header, sealed)
+        self.name, key = self._search.open(header, sealed)
         streamID, length, flag = unpackFields(header)
         salt, counter = header[-24:-8], header[-8:]
         if flag != _KEEPALIVE or streamID & _MAGIC_MASK != HELLO_ID & _MAGIC_MASK:
@@ -298,7 +315,7 @@ class Handshake:
         self._output += header + tag
 
     def _confirm(self) -> None:
-        self._output += b"".join(sealFrame(self.sealer, 0, 0, _KEEPALIVE))
+        self._output += b"".join(sealFrame(self._sealer, 0, 0, _KEEPALIVE))
 
     def _agree(self, key: bytes, clientHello: bytes, serverHello: bytes) -> None:
         """
@@ -307,5 +324,5 @@ class Handshake:
         summary = transcript(clientHello, serverHello, self._context)
         derivationKey = strictKey(key)
         self._expected = prefixFor(derivationKey, self._peerRole, summary)
-        self.sealer = Sealer(key, prefixFor(derivationKey, self._role, summary))
+        self._sealer = Sealer(key, prefixFor(derivationKey, self._role, summary))
         self.opener = SequencedOpener(key, self._expected)

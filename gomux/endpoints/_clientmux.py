@@ -22,7 +22,8 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 
 from gomux._mux.dialler import Dialler, Settings
-from gomux._mux.protocol import MuxProtocol, stopFactory
+from gomux._mux.protocol import MuxProtocol
+from gomux._mux.streams import stopFactory
 from gomux._wire.keyring import Keyring
 from gomux.error import OpenStreamError
 from gomux.limits import IDLE_TIMEOUT, MAX_RETRY_DELAY

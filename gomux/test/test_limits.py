@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits, MuxFactory
-from gomux._mux.protocol import REST
+from gomux._mux.frames import REST
 from gomux._wire.frame import Flag
 from gomux._wire.strict import Salts
 from gomux._wire.window import ReceiveWindow

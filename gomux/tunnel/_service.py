@@ -229,6 +229,7 @@ class TunnelService(MultiService):
     """
 
     _hangup: Any = None
+    _stopping = False
 
     def __init__(
         self,
@@ -236,7 +237,7 @@ class TunnelService(MultiService):
         tunnels: list[Tunnel],
         clock: IReactorTime,
         limits: TunnelLimits,
-        reload: Callable[[], None] | None = None,
+        reload: Callable[[], None],
     ) -> None:
         """
         @param pool: has the muxes that are up.
@@ -257,20 +258,24 @@ class TunnelService(MultiService):
         Start all services, and listen to SIGHUP.
         """
         super().startService()
-        if self._reload is not None:
-            self._hangup = signal.signal(signal.SIGHUP, self._hungUp)
+        self._stopping = False
+        self._hangup = signal.signal(signal.SIGHUP, self._hungUp)
 
     def _hungUp(self, number: int, frame: FrameType | None) -> None:
-        self._clock.callFromThread(self._reload)
+        self._clock.callFromThread(self._reloadUnlessStopping)
+
+    def _reloadUnlessStopping(self) -> None:
+        if self._stopping:
+            _log.info("SIGHUP: the service is being stopped: nothing is read again")
+        else:
+            self._reload()
 
     def stopService(self) -> Deferred[None]:
         """
         Take nothing new, let the streams that are open come to their end, for
         as long as they may, and close the muxes.
         """
-        if self._hangup is not None:
-            signal.signal(signal.SIGHUP, self._hangup)
-            self._hangup = None
+        self._stopping = True
         stopped: Deferred[None] = super().stopService()
         self.pool.failWaiting(OpenStreamError("the service was told to stop"))
         muxes = self.pool.muxes
@@ -287,6 +292,10 @@ class TunnelService(MultiService):
         def closed(ignored: object) -> Deferred[None]:
             if timeout.active():
                 timeout.cancel()
+            # Until here SIGHUP would end the process, and with it what is drained.
+            if self._hangup is not None:
+                signal.signal(signal.SIGHUP, self._hangup)
+                self._hangup = None
             return stopped
 
         return closing.addCallback(closed)

@@ -127,7 +127,7 @@ class Ends(RowTestCase):
             self.assertEqual(app.losses, 1)
         await self.assertLives()
         self.assertEqual(self.mux.streamCount, 1)
-        self.assertEqual(self.mux._peerStreams, 1)
+        self.assertEqual(self.mux._streams.peerCount, 1)
 
     async def twoStreams(self) -> tuple[Any, Any]:
         """

@@ -138,7 +138,7 @@ class Floods(RowTestCase):
                 done += 1
             await self.attacker.sync()
         await self.assertLives()
-        self.assertEqual(self.mux._peerStreams, 1)
+        self.assertEqual(self.mux._streams.peerCount, 1)
 
     @row(8)
     async def test_closedButNotDone(self) -> None:
@@ -238,7 +238,7 @@ class Floods(RowTestCase):
         await self.assertLives()
         self.assertEqual(sum(map(self.attacker.credit, ended)), 0)
         self.assertEqual(self.mux.streamCount, 1)
-        self.assertEqual(self.mux._peerStreams, 1)
+        self.assertEqual(self.mux._streams.peerCount, 1)
 
     @row(6, 13)
     async def test_controlUnread(self) -> None:

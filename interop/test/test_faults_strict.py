@@ -306,7 +306,7 @@ class StrictAsServer(FaultTestCase):
         mux, other = await self.connect()
         await self.established(mux, other)
         sealer = mux._scheduler._sealer
-        opener = other._gate.opener  # type: ignore[attr-defined]
+        opener = other._incoming.parser._open.__self__
         sealer._next = opener._next = 2**64 - 3
         app: Any = await mux.openStream(Apps(Quiet))
         app.transport.write(b"last")

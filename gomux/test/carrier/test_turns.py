@@ -6,35 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits
 from gomux._carrier.turns import DONE, TURN_TIME, Turns
-from gomux._mux import protocol
+from gomux._mux import incoming
 from gomux._wire.frame import Flag
 from gomux.error import PeerClosedConnection, ProtocolViolation, Truncated
 from gomux.test.support.helpers import Recorder, Rig
-
-
-class SlowClock(Clock):
-    """
-    A clock for work that takes time, and that makes no calls meanwhile.
-    """
-
-    def work(self, seconds: float) -> None:
-        self.rightNow += seconds
-
-    def turn(self) -> None:
-        """
-        Make all calls that are due now, as a reactor does in one turn.
-        """
-        now = self.seconds()
-        for call in [call for call in self.calls if call.getTime() <= now]:
-            if call.active():
-                self.calls.remove(call)
-                call.called = 1
-                call.func(*call.args, **call.kw)
+from gomux.test.support.slowclock import SlowClock
 
 
 class ShutdownClock(SlowClock):
@@ -183,7 +163,7 @@ class FrameTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.patch(protocol, "FRAMES_PER_LOOK", 1)
+        self.patch(incoming, "FRAMES_PER_LOOK", 1)
         self.clock = SlowClock()
         # How long each piece of data takes.
         self.duration = TURN_TIME
@@ -228,7 +208,7 @@ class FrameTests(SynchronousTestCase):
         """
         A few small frames are handled before the clock is looked at.
         """
-        self.patch(protocol, "FRAMES_PER_LOOK", 3)
+        self.patch(incoming, "FRAMES_PER_LOOK", 3)
         self.sendData(7)
         for count in (3, 6, 7):
             self.assertEqual(len(self.recorder.received), count)
@@ -238,8 +218,8 @@ class FrameTests(SynchronousTestCase):
         """
         The clock is looked at after each large frame.
         """
-        self.patch(protocol, "FRAMES_PER_LOOK", 1000)
-        large = bytes(protocol.LARGE)
+        self.patch(incoming, "FRAMES_PER_LOOK", 1000)
+        large = bytes(incoming.LARGE)
         more = [(0, int(Flag.DATA), data) for data in (large[1:], large, b"x")]
         self.sendData(2, *more)
         self.assertEqual(len(self.recorder.received), 2 + 2 * len(large) - 1)
@@ -305,7 +285,7 @@ class FrameTests(SynchronousTestCase):
         def fail(frame: object) -> None:
             raise RuntimeError("a bug")
 
-        self.patch(self.rig.mux, "_frameReceived", fail)
+        self.patch(self.rig.mux._frames, "received", fail)
         for _ in range(5):
             self.clock.turn()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)

@@ -196,11 +196,11 @@ class FailureTests(SynchronousTestCase):
         """
         rig = Rig()
         recorder = rig.opened()
-        rig.mux.callSoon(lambda: fail(recorder))
+        rig.mux._nextTurn.callSoon(lambda: fail(recorder))
         called: list[int] = []
-        rig.mux.callSoon(lambda: called.append(1))
+        rig.mux._nextTurn.callSoon(lambda: called.append(1))
         rig.run()
-        rig.mux.callSoon(lambda: called.append(2))
+        rig.mux._nextTurn.callSoon(lambda: called.append(2))
         rig.run()
         self.assertEqual(called, [1, 2])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from unittest.mock import Mock, patch
 
+from twisted.internet.protocol import connectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits
 from gomux._carrier.turns import DONE
+from gomux._mux.incoming import Incoming
+from gomux._mux.life import ENDED, ENDING
+from gomux._mux.nextturn import NextTurn
 from gomux._mux.output import Output
-from gomux._mux.protocol import MuxProtocol
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.stream import Stream
 from gomux._wire.frame import Flag
@@ -250,12 +253,13 @@ class StreamTests(SynchronousTestCase):
 
 class MuxTests(SynchronousTestCase):
     """
-    L{MuxProtocol.checkInvariants}
+    L{MuxProtocol.checkInvariants<gomux.MuxProtocol.checkInvariants>}
     """
 
     def setUp(self) -> None:
         self.rig = rig = Rig(limits=Limits(maxStreams=5))
         self.mux = rig.mux
+        self.streams = self.mux._streams
         self.mine, self.theirs = rig.open().stream, rig.opened().stream
         for stream in (self.mine, self.theirs):
             rig.send(stream.streamID, Flag.DATA, b"input")
@@ -295,21 +299,21 @@ class MuxTests(SynchronousTestCase):
         So is a protocol that counts as gone while its stream is open, and so are more
         protocols than the peer may have streams.
         """
-        with patch.object(self.mux, "_peerStreams", 6):
+        with patch.object(self.streams, "peerCount", 6):
             self.assertNoticed()
-        self.mux.streamLost(self.theirs)
+        self.streams.streamLost(self.theirs)
         self.assertNoticed()
-        with patch.object(self.mux, "_peerStreams", 1):
+        with patch.object(self.streams, "peerCount", 1):
             self.mux.checkInvariants()
-            self.mux.streamLost(self.mine)
+            self.streams.streamLost(self.mine)
             self.assertNoticed()
 
     def test_ids(self) -> None:
         """
         So are open streams with an ID that was not used yet.
         """
-        for name in ("_nextID", "_peerNextID"):
-            with patch.object(self.mux, name, 0):
+        for name in ("nextID", "peerNextID"):
+            with patch.object(self.streams, name, 0):
                 self.assertNoticed()
 
     def test_state(self) -> None:
@@ -317,12 +321,12 @@ class MuxTests(SynchronousTestCase):
         So are states that contradict each other.
         """
         for name, value in (
-            ("_closing", True),
-            ("_reason", ConnectionClosed()),
-            ("_carrierGone", True),
-            ("_hasEnded", True),
+            ("state", ENDING),
+            ("state", ENDED),
+            ("reason", ConnectionClosed()),
+            ("loss", connectionDone),
         ):
-            with patch.object(self.mux, name, value):
+            with patch.object(self.mux._life, name, value):
                 self.assertNoticed()
         self.mux.checkInvariants()
 
@@ -332,7 +336,7 @@ class MuxTests(SynchronousTestCase):
         queued twice.
         """
         self.rig.carrier.producer.pauseProducing()
-        with patch.object(Scheduler, "activate"):
+        with patch.object(self.streams, "activate"):
             self.mine.write(b"x")
             self.assertNoticed()
         self.mine.write(b"y")
@@ -346,21 +350,21 @@ class MuxTests(SynchronousTestCase):
         """
         So is what waits and nobody has made sure of.
         """
-        self.patch(MuxProtocol, "_wake", lambda mux: None)
+        self.patch(NextTurn, "wake", lambda nextTurn: None)
         for isCall in (False, True):
             mux = Rig().mux
             mux.checkInvariants()
             if isCall:
-                mux.callSoon(lambda: None)
+                mux._nextTurn.callSoon(lambda: None)
             else:
-                mux.sendControl(0, Flag.CLOSE_READ)
+                mux._scheduler.control(0, Flag.CLOSE_READ)
             self.assertRaises(AssertionError, mux.checkInvariants)
 
     def test_pending(self) -> None:
         """
         So is a frame that has come and that nobody handles.
         """
-        with patch.object(MuxProtocol, "_takeFrames", return_value=DONE):
+        with patch.object(Incoming, "take", return_value=DONE):
             self.rig.send(0, Flag.DATA, bytes(65536))
             self.assertNoticed()
 
@@ -375,9 +379,16 @@ class MuxTests(SynchronousTestCase):
         self.rig.run()
         self.assertEqual((self.mux.streamCount, self.mux.protocolCount), (0, 1))
         self.mux.checkInvariants()
-        with patch.object(self.mux, "_keepaliveCall", self.rig.clock.callLater(1, id)):
-            self.assertNoticed()
-        with patch.object(self.mux, "_streams", {self.theirs.streamID: self.theirs}):
+        call = self.rig.clock.callLater(1, id)
+        [liveness] = self.mux._liveness
+        for holder, name in (
+            (liveness, "_call"),
+            (self.mux._life, "_drainCall"),
+            (self.mux._life, "_closeCall"),
+        ):
+            with patch.object(holder, name, call):
+                self.assertNoticed()
+        with patch.dict(self.streams.byID, {self.theirs.streamID: self.theirs}):
             self.assertNoticed()
         self.theirs.resumeProducing()
         self.rig.run()

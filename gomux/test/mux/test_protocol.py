@@ -403,7 +403,7 @@ class AtOnceTests(SynchronousTestCase):
         for _ in range(2):
             sent = self.sentBy(self.stream, b"ping")
             self.assertEqual(sent, 56)
-            self.assertIsNone(mux._soonCall)
+            self.assertFalse(mux._nextTurn.isDue)
             self.assertEqual(self.rig.sentData(), b"ping")
             self.rig.clock.advance(2 * TURN_TIME)
 

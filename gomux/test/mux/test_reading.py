@@ -67,7 +67,7 @@ class ReadTests(SynchronousTestCase):
         changes = []
         for streamID in (0, 0, 2, 2, 0):
             self.rig.send(streamID, Flag.DATA, b"x")
-            changes.append(self.rig.mux._consumerChanges)
+            changes.append(self.rig.mux._streams.consumerChanges)
         self.assertEqual(changes, [1, 1, 2, 2, 3])
 
     def test_creditAfterEnd(self) -> None:

@@ -410,7 +410,7 @@ class TCPTests(TestCase):
         async def test(pair: Pair) -> None:
             pair.near.stream.write(b"data")
             await pair.served.event("data")
-            pair.client.sendControl(0, Flag.OPEN_STREAM)
+            pair.client._scheduler.control(0, Flag.OPEN_STREAM)
             pair.near.stream.write(bytes(100000))
             self.assertIsInstance(await pair.server.whenClosed(), ProtocolViolation)
             self.assertIsInstance(await pair.client.whenClosed(), Truncated)

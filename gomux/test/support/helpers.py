@@ -286,7 +286,7 @@ def useUpNonces(mux: MuxProtocol, left: int, peer: MuxProtocol | None = None) ->
     sealer._next = counter = 2**64 - left
     if peer is not None:
         opener = SequencedOpener(deriveKey(PSK), sealer.prefix, counter)
-        peer._parser.useOpener(opener)
+        peer._incoming.parser.useOpener(opener)
     return sealer
 
 

@@ -29,13 +29,20 @@ from gomux._carrier.direct import DirectTransport
 from gomux._carrier.turns import DONE
 from gomux._mux import scheduler as _scheduler
 from gomux._mux import stream as _stream
+from gomux._mux.incoming import Incoming
 from gomux._mux.output import Output
-from gomux._mux.protocol import MuxProtocol
 from gomux._mux.scheduler import Scheduler, SendingStream
 from gomux._mux.stream import Stream, StreamMux
 from gomux._wire import crypto as _crypto
 from gomux._wire.crypto import NONCE_SIZE, Opener, Sealer, SequencedOpener
-from gomux._wire.frame import HEADER_SIZE, Frame, FrameParser, _sealedSize, unpackFields
+from gomux._wire.frame import (
+    HEADER_SIZE,
+    Frame,
+    FrameParser,
+    NotYet,
+    _sealedSize,
+    unpackFields,
+)
 from gomux._wire.growth import GrowingWindow, GrowthPolicy
 from gomux._wire.window import ReceiveWindow
 from gomux.error import GomuxError, NonceExhausted
@@ -99,9 +106,9 @@ def nextFrameOfOne(self: FrameParser) -> Frame | None:
     end = HEADER_SIZE + _sealedSize(length, flag)
     if len(start) < end:
         return None
-    sealed = bytes(start[HEADER_SIZE:end])
+    payload = self._open(header, bytes(start[HEADER_SIZE:end]))
     del start[:end]
-    return streamID, length, flag, self._open(header, sealed)
+    return streamID, length, flag, payload
 
 
 # Cryptography
@@ -256,20 +263,28 @@ def activateAsBulk(self: Scheduler, stream: SendingStream, fresh: bool = True) -
     _activate(self, stream, False)
 
 
-def takeSilently(self: MuxProtocol, until: float) -> float:
+def takeSilently(self: Incoming, until: float) -> float:
     # As the mux's own, but whoever has something to say is not told to wait for
     # the end, and so nothing is sent there; and no frames are left for later.
     try:
-        while self._reason is None:
-            frame = self._parser.nextFrame()
-            if frame is None:
-                break
-            self._frameReceived(frame)
+        frame = self.parser.nextFrame() if self.gate is None else passGate(self)
+        while frame is not None:
+            self._frames.received(frame)
             if self._scheduler.urgent:
                 self._scheduler.pump()
+            frame = self.parser.nextFrame()
     except GomuxError as error:
-        self._fail(error)
+        self._failed(error)
     return DONE
+
+
+def passGate(self: Incoming) -> Frame | None:
+    while self.gate is not None:
+        try:
+            return self._passGate(self.gate)
+        except NotYet:
+            pass
+    return None
 
 
 def sleepAlways(self: BusyPoll) -> None:
@@ -379,7 +394,7 @@ PATHS: dict[str, tuple[str, tuple[tuple[object, str, object], ...]]] = {
     ),
     "repliesAtOnce": (
         "sending at the end of what was received, not a turn of the reactor later",
-        ((MuxProtocol, "_takeFrames", takeSilently),),
+        ((Incoming, "take", takeSilently),),
     ),
 }
 

@@ -65,7 +65,7 @@ class StrictRig(Rig):
         Have the peer say what is due in the handshake.
         """
         self.sendRaw(self.handshake.takeOutput())
-        if self.handshake.passed:
+        if self.handshake.sealer is not None:
             self.peer.sealer = self.handshake.sealer
 
     def wait(self, seconds: float) -> None:

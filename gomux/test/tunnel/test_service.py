@@ -261,7 +261,7 @@ class TunnelServiceTests(SynchronousTestCase):
         self.tunnel = forward("", self.pool, self.clock, self.limits)
         self.service = self.make()
 
-    def make(self, reload: Callable[[], None] | None = None) -> TunnelService:
+    def make(self, reload: Callable[[], None] = lambda: None) -> TunnelService:
         clock: Any = self.clock
         return TunnelService(self.pool, [self.tunnel], clock, self.limits, reload)
 
@@ -327,25 +327,42 @@ class TunnelServiceTests(SynchronousTestCase):
 
     def test_hangup(self) -> None:
         """
-        On SIGHUP it reads again what it is told to; once stopped it leaves the
+        On SIGHUP it calls what it was given, each time.  Once stopped it leaves the
         signal to others again.
         """
         before = signal.getsignal(signal.SIGHUP)
-        calls: list[object] = []
-        self.clock.callFromThread = calls.append  # type: ignore[attr-defined]
-        service = self.make(lambda: None)
-        service.startService()
-        os.kill(os.getpid(), signal.SIGHUP)
-        self.assertEqual(len(calls), 1)
-        service.stopService()
+        calls = self.hungUp()
+        self.assertEqual(calls, [1, 1])
+        self.service.stopService()
+        self.pair.flush()
         self.assertIs(signal.getsignal(signal.SIGHUP), before)
 
-    def test_noHangup(self) -> None:
+    def hungUp(self) -> list[int]:
         """
-        With nothing to read again SIGHUP is not its business.
+        Start the service, and send it SIGHUP twice.
+        """
+        calls: list[int] = []
+        self.clock.callFromThread = lambda f: f()  # type: ignore[attr-defined]
+        self.service = self.make(lambda: calls.append(1))
+        self.service.startService()
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+        return calls
+
+    def test_hangupWhileDraining(self) -> None:
+        """
+        While streams are being drained SIGHUP neither ends the process nor reads
+        anything again.
         """
         before = signal.getsignal(signal.SIGHUP)
-        self.service.startService()
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
+        stream = self.openStream()
+        calls = self.hungUp()
+        self.service.stopService()
+        os.kill(os.getpid(), signal.SIGHUP)
+        self.assertEqual(calls, [1, 1])
+        stream.stream.loseConnection()
+        self.pair.flush()
         self.assertIs(signal.getsignal(signal.SIGHUP), before)
 
 

@@ -18,7 +18,6 @@ from gomux._wire.crypto import (
     SequencedOpener,
     Subkeys,
     deriveKey,
-    openWithAny,
     subkeysOf,
 )
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
@@ -311,32 +310,3 @@ class SequencedOpenerTests(SynchronousTestCase):
         frame = sealer.sealLast(FIELDS)
         self.assertEqual(opener.open(*frame), b"")
         self.assertRaises(OutOfSequence, opener.open, *frame)
-
-
-class OpenWithAnyTests(SynchronousTestCase):
-    """
-    L{openWithAny}
-    """
-
-    keys = {"one": bytes(32), "two": KEY}
-
-    def test_found(self) -> None:
-        """
-        The key that opens the frame is returned with its name.
-        """
-        frame = Sealer(KEY, counter=77).seal(FIELDS, b"")
-        self.assertEqual(openWithAny(self.keys, *frame), ("two", KEY))
-
-    def test_notFound(self) -> None:
-        """
-        If no key opens the frame, it is not genuine.
-        """
-        frame = Sealer(b"x" * 32).seal(FIELDS, b"")
-        self.assertRaises(AuthenticationFailed, openWithAny, self.keys, *frame)
-
-    def test_payload(self) -> None:
-        """
-        A frame with a payload is refused, although a key would open it.
-        """
-        frame = Sealer(KEY).seal(FIELDS, b"payload")
-        self.assertRaises(AuthenticationFailed, openWithAny, self.keys, *frame)

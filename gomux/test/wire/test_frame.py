@@ -18,6 +18,7 @@ from gomux._wire.frame import (
     Flag,
     Frame,
     FrameParser,
+    NotYet,
     sealFrame,
     sealLastFrame,
 )
@@ -216,6 +217,53 @@ class ParserTests(SynchronousTestCase):
         self.assertEqual(self.parser.nextFrame(), (1, 0, 1, b""))
         self.parser.useOpener(SequencedOpener(bytes(32), bytes(16)))
         self.assertEqual(self.parser.nextFrame(), (2, 0, 1, b""))
+
+    def test_notYet(self) -> None:
+        """
+        A frame for which the opener needs more time stays the next one, whole or
+        cut, also when more bytes come before it is offered again.
+        """
+
+        class Slow(Opener):
+            refusals = 0
+
+            def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
+                if self.refusals:
+                    self.refusals -= 1
+                    raise NotYet()
+                return super().open(header, sealed)
+
+        data = seal(self.sealer, 0, 5, Flag.DATA, b"hello")
+        more = seal(self.sealer, 2, 0, Flag.KEEPALIVE)
+        for cut in (0, 1, len(data) - 1):
+            opener = Slow(KEY)
+            parser = FrameParser(opener)
+            parser.receive(data[:cut])
+            self.assertIsNone(parser.nextFrame())
+            opener.refusals = 3
+            parser.receive(data[cut:])
+            self.assertRaises(NotYet, parser.nextFrame)
+            self.assertEqual(parser.pending, len(data))
+            parser.receive(more)
+            self.assertRaises(NotYet, parser.nextFrame)
+            self.assertRaises(NotYet, parser.nextFrame)
+            self.assertEqual(parser.nextFrame(), (0, 5, Flag.DATA, b"hello"))
+            self.assertEqual(parser.nextFrame(), (2, 0, Flag.KEEPALIVE, b""))
+            self.assertIsNone(parser.nextFrame())
+
+    def test_clear(self) -> None:
+        """
+        Bytes that were forgotten make no frame, whether they are a frame, several or
+        the start of one.
+        """
+        frame = seal(self.sealer, 0, 5, Flag.DATA, b"hello")
+        for size in (1, len(frame), 2 * len(frame)):
+            self.parser.receive((2 * frame)[:size])
+            if size == 1:
+                self.assertIsNone(self.parser.nextFrame())
+            self.parser.clear()
+            self.assertEqual(self.parser.pending, 0)
+            self.assertIsNone(self.parser.nextFrame())
 
     def test_views(self) -> None:
         """

@@ -10,9 +10,16 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire.crypto import Sealer, deriveKey
-from gomux._wire.frame import Flag, sealFrame
-from gomux._wire.keyring import KeyFinder, Keyring, readPSKFile
-from gomux.error import AuthenticationFailed, KeyringError
+from gomux._wire.frame import Flag, NotYet, sealFrame
+from gomux._wire.keyring import (
+    KEYS_A_TURN,
+    KeyFinder,
+    Keyring,
+    KeySearch,
+    KnownKey,
+    readPSKFile,
+)
+from gomux.error import AuthenticationFailed, KeyringError, Truncated
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS
 
 ALICE = "the pre-shared key of alice"
@@ -40,6 +47,19 @@ class KeyringTests(SynchronousTestCase):
             self.assertEqual(len(keyring), 1)
         self.assertIs(Keyring.of(keyring), keyring)
         self.assertRaises(KeyringError, Keyring.of, b"")
+
+    def test_bytes(self) -> None:
+        """
+        Text from the system stands for the bytes that it was made of, and text that
+        stands for none is refused without showing any of it.
+        """
+        raw = "clé".encode("latin-1")
+        self.assertEqual(
+            Keyring.of(raw.decode("utf-8", "surrogateescape")).single()[1],
+            deriveKey(raw),
+        )
+        error = self.assertRaises(KeyringError, Keyring.of, "secret \ud800")
+        self.assertNotIn("secret", str(error))
 
     def test_several(self) -> None:
         keyring = Keyring({"alice": ALICE, "bob": BOB})
@@ -97,11 +117,11 @@ class FileTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.path = Path(self.mktemp())
+        self.path = Path(self.mktemp()).resolve()
 
     def write(self, content: str | bytes, mode: int = 0o600) -> str:
         if isinstance(content, str):
-            content = content.encode()
+            content = content.removesuffix("\n").encode() + b"\n"
         self.path.unlink(missing_ok=True)
         self.path.write_bytes(content)
         self.path.chmod(mode)
@@ -175,7 +195,7 @@ class FileTests(SynchronousTestCase):
         error = self.assertRaises(KeyringError, readPSKFile, str(self.path))
         self.assertEqual(str(error), f"{self.path}: No such file or directory")
         error = self.assertRaises(KeyringError, readPSKFile, os.curdir)
-        self.assertEqual(str(error), ".: Is a directory")
+        self.assertEqual(str(error), f"{os.getcwd()}: Is a directory")
 
     def test_mode(self) -> None:
         """
@@ -189,6 +209,32 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(len(readPSKFile(path, insecure=True)), 1)
         for mode in (0o600, 0o400, 0o640, 0o440):
             self.assertEqual(len(readPSKFile(self.write("a key", mode))), 1)
+
+    def test_halfWritten(self) -> None:
+        """
+        A file with names that ends in the middle of a line is refused, for a part of a
+        key is easier to guess than the key.  A single key needs no newline.
+        """
+        whole = b"alice:" + ALICE.encode() + b"\nbob:" + BOB.encode()
+        for content in (whole, b"[keyring]\n" + whole[:-7], b"[keyring]\nbob:x"):
+            self.refused(
+                content,
+                "ends in the middle of a line, without a newline; is it being written?",
+            )
+        self.assertEqual(self.read(ALICE.encode()), {"": deriveKey(ALICE)})
+
+    def test_directoryChanged(self) -> None:
+        """
+        A relative path names the same file after the process has changed its
+        directory.
+        """
+        self.write("a:1\nb:2")
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.path.parent)
+        keyring = readPSKFile(self.path.name)
+        os.chdir("/")
+        self.assertEqual(keyring.reload(), frozenset())
 
     def test_reload(self) -> None:
         """
@@ -230,6 +276,91 @@ class FileTests(SynchronousTestCase):
         self.assertRaises(KeyringError, Keyring.of("a key").reload)
 
 
+def keysFor(count: int) -> dict[str, bytes]:
+    """
+    @return: so many keys by name, the first one of which is named C{0}.
+    """
+    return {str(number): deriveKey(str(number)) for number in range(count)}
+
+
+class KeySearchTests(SynchronousTestCase):
+    """
+    L{KeySearch}
+    """
+
+    def turns(self, count: int, psk: str) -> tuple[int, str | None]:
+        """
+        Search some keys for the one of a peer.
+
+        @return: after how many more turns the search ends, and the name it finds.
+        """
+        search = KeySearch(keysFor(count))
+        frame = Sealer(deriveKey(psk), counter=77).seal(bytes(12), b"")
+        for turn in range(count + 1):
+            try:
+                name, key = search.open(*frame)
+            except NotYet:
+                continue
+            except AuthenticationFailed:
+                return turn, None
+            self.assertEqual(key, deriveKey(psk))
+            return turn, name
+        self.fail("the search does not end")
+
+    def test_oneTurn(self) -> None:
+        """
+        As many keys as fit in a turn of the reactor are all tried at once.
+        """
+        for count in (1, 2, KEYS_A_TURN):
+            self.assertEqual(self.turns(count, str(count - 1)), (0, str(count - 1)))
+            self.assertEqual(self.turns(count, EVE), (0, None))
+
+    def test_manyKeys(self) -> None:
+        """
+        More keys take a turn for every L{KEYS_A_TURN} of them.
+        """
+        for turns in (1, 2, 15):
+            last = str(turns * KEYS_A_TURN)
+            count = turns * KEYS_A_TURN + 1
+            self.assertEqual(self.turns(count, last), (turns, last))
+            self.assertEqual(self.turns(count, "0"), (0, "0"))
+            self.assertEqual(self.turns(count, EVE), (turns, None))
+
+    def test_payload(self) -> None:
+        """
+        A frame with a payload, which no peer sends first, is not tried.
+        """
+        search = KeySearch(keysFor(100))
+        frame = Sealer(deriveKey("0")).seal(bytes(12), b"payload")
+        error = self.assertRaises(AuthenticationFailed, search.open, *frame)
+        self.assertIn("carries data", str(error))
+
+
+class KnownKeyTests(SynchronousTestCase):
+    """
+    L{KnownKey}
+    """
+
+    def test_passed(self) -> None:
+        """
+        The first genuine frame passes the gate, but this side may send before.
+        """
+        gate = KnownKey("alice", deriveKey(ALICE))
+        self.assertIsNotNone(gate.sealer)
+        header, body = sealFrame(Sealer(deriveKey(ALICE)), 0, 1, Flag.DATA, b"x")
+        self.assertFalse(gate.passed)
+        self.assertEqual(gate.open(header, body), b"x")
+        self.assertTrue(gate.passed)
+        self.assertFalse(gate.ownsFrames)
+
+    def test_stranger(self) -> None:
+        gate = KnownKey("alice", deriveKey(ALICE))
+        header, body = sealFrame(Sealer(deriveKey(EVE)), 0, 0, Flag.KEEPALIVE)
+        self.assertRaises(AuthenticationFailed, gate.open, header, body)
+        self.assertFalse(gate.passed)
+        self.assertIsInstance(gate.interrupted(""), Truncated)
+
+
 class KeyFinderTests(SynchronousTestCase):
     """
     L{KeyFinder}
@@ -259,3 +390,16 @@ class KeyFinderTests(SynchronousTestCase):
         header, body = sealFrame(Sealer(deriveKey(ALICE)), 0, 1, Flag.DATA, b"x")
         error = self.assertRaises(AuthenticationFailed, finder.open, header, body)
         self.assertIn("carries data", str(error))
+
+    def test_manyKeys(self) -> None:
+        """
+        The frame has to be offered again until all keys were tried.
+        """
+        finder = KeyFinder(keysFor(2 * KEYS_A_TURN))
+        last = str(2 * KEYS_A_TURN - 1)
+        frame = sealFrame(Sealer(deriveKey(last)), 0, 0, Flag.KEEPALIVE)
+        self.assertRaises(NotYet, finder.open, *frame)
+        self.assertFalse(finder.passed)
+        self.assertIsNone(finder.sealer)
+        self.assertEqual(finder.open(*frame), b"")
+        self.assertEqual(finder.name, last)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire.crypto import Opener, Sealer, deriveKey
-from gomux._wire.frame import HEADER_SIZE, HELLO_ID, Flag, sealFrame
+from gomux._wire.frame import HEADER_SIZE, HELLO_ID, Flag, NotYet, sealFrame
+from gomux._wire.keyring import KEYS_A_TURN
 from gomux._wire.strict import Handshake, Salts
 from gomux.error import AuthenticationFailed, GomuxError, HandshakeFailed
 from gomux.test.support import strictvectors
@@ -108,6 +109,7 @@ class VectorTests(SynchronousTestCase):
             self._exchange(server, client, vector["serverFrames"])
 
     def _exchange(self, sender: Handshake, to: Handshake, sealed: list[str]) -> None:
+        assert sender.sealer is not None
         for frame in map(bytes.fromhex, sealed):
             header, body = frame[:HEADER_SIZE], frame[HEADER_SIZE:]
             payload = to.opener.open(header, body)
@@ -288,6 +290,25 @@ class HandshakeTests(SynchronousTestCase):
         [answer] = take(self.client, confirmation)
         take(server, answer)
         self.assertTrue(server.passed)
+        self.assertEqual(server.name, "bob")
+
+    def test_manyKeys(self) -> None:
+        """
+        With more keys than are tried in one turn of the reactor, the hello has to be
+        offered again, and is answered once.
+        """
+        keys = {str(number): bytes([number] * 32) for number in range(KEYS_A_TURN)}
+        server = Handshake({**keys, "bob": KEY}, False, salts=self.serverSalts)
+        first = self.client.takeOutput()
+        self.assertRaises(NotYet, take, server, first)
+        self.assertEqual(server.takeOutput(), b"")
+        serverHello, confirmation = take(server, first)
+        take(self.client, serverHello)
+        self.assertIsNone(server.sealer)
+        [answer] = take(self.client, confirmation)
+        take(server, answer)
+        self.assertTrue(server.passed)
+        self.assertIsNotNone(server.sealer)
         self.assertEqual(server.name, "bob")
 
     def test_pinned(self) -> None:

@@ -1,0 +1,364 @@
+# -*- test-case-name: gomux.test.mux.test_frames -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+What the peer's frames do, and what a peer may send.
+
+L{PeerFrames} has a method for each kind of frame.  Which of them handles a frame,
+and what else is allowed, is a table: L{COMPATIBLE} for peers that may be any
+implementation of gomux v1, L{STRICT} for peers in strict mode, which are known to
+send nothing that has no effect.
+
+A frame that breaks the rules ends the mux: its handler raises a
+L{GomuxError<gomux.error.GomuxError>}.  A frame that has no effect, but is allowed,
+counts against L{Limits.ignoredRate<gomux.Limits>}.  A frame for a stream that has
+ended is free: the peer may have sent it before it knew of the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from twisted.logger import Logger
+
+from gomux._carrier.rate import TokenBucket
+from gomux._mux.owner import MuxOwner
+from gomux._mux.scheduler import Scheduler
+from gomux._mux.stream import Stream
+from gomux._mux.streams import Streams
+from gomux._wire.frame import HELLO_ID, Flag, Frame
+from gomux.error import LimitExceeded, ProtocolViolation
+
+#: The minimum pause for a peer over its C{openRate}, in seconds; a longer pause lets
+#: its next streams be handled in one batch.
+REST = 0.002
+
+_DATA = int(Flag.DATA)
+
+_log = Logger()
+
+
+class Rule(NamedTuple):
+    """
+    What frames of one kind do.
+
+    @ivar handle: called with the L{PeerFrames}, the frame's stream ID and its length.
+    @ivar hasLength: whether the C{length} may be other than 0.
+    """
+
+    handle: Callable[[PeerFrames, int, int], None]
+    hasLength: bool
+
+
+class Rules(NamedTuple):
+    """
+    What a peer may send.
+
+    @ivar flags: the rule for each flag, but for Data, which is the same everywhere.
+    @ivar unknownFlag: called with the L{PeerFrames} and a flag without a rule.
+    @ivar neverOpened: called with the L{PeerFrames} and the stream ID of a frame for
+        a stream that was never opened.
+    """
+
+    flags: Mapping[int, Rule]
+    unknownFlag: Callable[[PeerFrames, int], None]
+    neverOpened: Callable[[PeerFrames, int], None]
+
+
+class FramesMux(Protocol):
+    """
+    What the peer's frames need of the mux.
+    """
+
+    @property
+    def hasCarrier(self) -> bool:
+        """
+        Whether the carrier is still there.
+        """
+
+    @property
+    def canOpen(self) -> bool:
+        """
+        Whether new streams are allowed.
+        """
+
+
+class PeerFrames:
+    """
+    What the peer's frames do.
+
+    @ivar rest: for how many seconds at least the peer's next frames are to be left
+        alone; 0 unless the peer opens streams faster than its C{openRate}.
+    @ivar _mux: the mux.
+    @ivar _streams: the mux's streams.
+    @ivar _byID: the same by ID.
+    @ivar _rules: what the peer may send.
+    @ivar _flags: the rules by flag.
+    @ivar _peerCloses: called when the peer closes the mux.
+    @ivar _opens: how fast the peer may open streams.
+    @ivar _resets: how fast the peer may close streams that carried nothing.
+    @ivar _ignored: how fast the peer may send frames without effect.
+    @ivar _saidRest: whether the log says that the peer opens streams too fast.
+    """
+
+    def __init__(
+        self,
+        mux: FramesMux,
+        owner: MuxOwner[Any],
+        streams: Streams,
+        scheduler: Scheduler,
+        rules: Rules,
+        *,
+        peerCloses: Callable[[], None],
+    ) -> None:
+        """
+        @param mux: the mux.
+        @param owner: the mux's factory.
+        @param streams: the mux's streams.
+        @param scheduler: sends, and tells how much waits to be sent.
+        @param rules: what the peer may send.
+        @param peerCloses: called when the peer closes the mux.
+        """
+        self.rest = 0.0
+        self._mux = mux
+        self._streams = streams
+        self._byID = streams.byID
+        self._scheduler = scheduler
+        self._rules = rules
+        self._flags = rules.flags
+        self._owner = owner
+        self._limits = limits = owner.limits
+        self._clock = owner.clock
+        self._peerCloses = peerCloses
+        self._opens = TokenBucket(limits.openRate, limits.openBurst)
+        self._resets = TokenBucket(limits.resetRate, limits.resetBurst)
+        self._ignored = TokenBucket(limits.ignoredRate, limits.ignoredBurst)
+        self._saidRest = False
+
+    def greeted(self, frame: Frame) -> None:
+        """
+        The first frame of a peer in compatible mode has come, and will be handled.
+        Show a client that greets that this side holds the key, too.
+        """
+        streamID, _, flag, _ = frame
+        mux, owner = self._mux, self._owner
+        if streamID == HELLO_ID and flag == Flag.KEEPALIVE:
+            _log.warn("{mux}: the peer is in strict mode, which is off here", mux=mux)
+        _log.debug("{mux} is not in strict mode: no replay would be noticed", mux=mux)
+        if flag == Flag.KEEPALIVE and owner.greet and not owner.isClient:
+            self._scheduler.control(0, Flag.KEEPALIVE)
+
+    def received(self, frame: Frame) -> None:
+        """
+        Handle one genuine frame.
+
+        @raise GomuxError: if the frame ends the mux.
+        """
+        streamID, length, flag, payload = frame
+        if flag == _DATA:
+            stream = self._byID.get(streamID)
+            if stream is None:
+                self._withoutStream(streamID)
+            elif payload:
+                stream.frameData(payload)
+            else:
+                self._ignore("empty data frames")
+            return
+        rule = self._flags.get(flag)
+        if rule is None:
+            self._rules.unknownFlag(self, flag)
+            return
+        handle, hasLength = rule
+        if length and not hasLength:
+            raise ProtocolViolation(
+                f"a frame without a payload announces a length of {length}"
+            )
+        handle(self, streamID, length)
+
+    # Frames about a stream
+
+    def openStream(self, streamID: int, length: int) -> None:
+        """
+        OpenStream.
+        """
+        streams = self._streams
+        if not streams.isPeers(streamID):
+            raise ProtocolViolation(f"the peer opened stream {streamID}, an ID of ours")
+        if streamID in self._byID:
+            raise ProtocolViolation(f"the peer opened stream {streamID} twice")
+        if self._scheduler.controlQueued >= self._limits.maxControl:
+            # Each stream makes this side send a bounded number of frames, so the
+            # number of streams has to be bounded too.
+            raise LimitExceeded(
+                "streams go on coming, and what was said about others is not read"
+            )
+        self._opens.take(self._clock.seconds())
+        if wait := self._opens.wait:
+            self._leaveAlone(wait)
+        streams.peerOpens(streamID, self._mux.canOpen and not streams.isFull)
+
+    def _leaveAlone(self, wait: float) -> None:
+        """
+        Leave the peer's next frames alone for a while.  Once the carrier is gone that
+        is a short while: the end of the mux waits for it.
+
+        @param wait: until the next stream is allowed, in seconds.
+        """
+        self.rest = max(REST, wait) if self._mux.hasCarrier else REST
+        if not self._saidRest:
+            self._saidRest = True
+            _log.info(
+                "{mux}: the peer opens streams faster than openRate allows,"
+                " which is {rate:g} a second after the first {burst}, and has to wait",
+                mux=self._mux,
+                rate=self._limits.openRate,
+                burst=self._limits.openBurst,
+            )
+
+    def windowUpdate(self, streamID: int, length: int) -> None:
+        """
+        WindowUpdate: credit; or, with a length of 0, the announcement that the
+        stream's end to come is an abort.
+        """
+        stream = self._byID.get(streamID)
+        if stream is None:
+            self._withoutStream(streamID)
+        elif length:
+            stream.frameCredit(length)
+        else:
+            self._ignore("window updates of 0 bytes")
+            stream.peerAborts = True
+
+    def closeRead(self, streamID: int, length: int) -> None:
+        """
+        CloseRead: the peer has finished writing.
+        """
+        stream = self._find(streamID)
+        if stream is not None:
+            stream.frameCloseRead()
+
+    def closeWrite(self, streamID: int, length: int) -> None:
+        """
+        CloseWrite: the peer wants no more data.
+        """
+        stream = self._find(streamID)
+        if stream is not None:
+            stream.frameCloseWrite()
+
+    def closeStream(self, streamID: int, length: int) -> None:
+        """
+        CloseStream.
+        """
+        stream = self._find(streamID)
+        if stream is None:
+            return
+        if not stream.touched and self._streams.isPeers(streamID):
+            if not self._resets.take(self._clock.seconds()):
+                raise LimitExceeded("streams are opened and closed again too fast")
+        if stream.peerAborts:
+            # The WindowUpdate of 0 bytes before it had an effect after all.
+            self._ignored.giveBack()
+        stream.frameCloseStream()
+
+    def _find(self, streamID: int) -> Stream | None:
+        stream = self._byID.get(streamID)
+        if stream is None:
+            self._withoutStream(streamID)
+        return stream
+
+    def _withoutStream(self, streamID: int) -> None:
+        """
+        A frame is for a stream that is not open.
+        """
+        if not self._streams.wasOpened(streamID):
+            self._rules.neverOpened(self, streamID)
+
+    # Frames about the mux
+
+    def keepalive(self, streamID: int, length: int) -> None:
+        """
+        Keepalive, in strict mode, where no other frame is without effect.
+        """
+        self._ignore("keepalives")
+
+    def withoutEffect(self, streamID: int, length: int) -> None:
+        """
+        Keepalive, in compatible mode.
+        """
+        self._ignore("frames without effect")
+
+    def closeMux(self, streamID: int, length: int) -> None:
+        """
+        CloseMux.
+        """
+        self._peerCloses()
+
+    # Frames without effect
+
+    def _ignore(self, what: str) -> None:
+        """
+        Count a frame without effect.
+
+        @raise LimitExceeded: if there are too many of them.
+        """
+        if not self._ignored.take(self._clock.seconds()):
+            raise LimitExceeded(f"too many {what}")
+
+    def ignoreFlag(self, flag: int) -> None:
+        """
+        Count a frame with an unknown flag.
+        """
+        self._ignore("frames without effect")
+
+    def refuseFlag(self, flag: int) -> None:
+        """
+        End the mux for a frame with an unknown flag.
+        """
+        raise ProtocolViolation(f"a frame has the unknown flags {flag}")
+
+    def ignoreNeverOpened(self, streamID: int) -> None:
+        """
+        Count a frame for a stream that was never opened.
+        """
+        self._ignore("frames for streams that were never opened")
+
+    def refuseNeverOpened(self, streamID: int) -> None:
+        """
+        End the mux for a frame for a stream that was never opened.
+        """
+        raise ProtocolViolation(
+            f"a frame is for stream {streamID}, which was never opened"
+        )
+
+
+#: What any peer may send: the reference does not look at a length that has no meaning.
+COMPATIBLE = Rules(
+    flags={
+        Flag.KEEPALIVE: Rule(PeerFrames.withoutEffect, hasLength=True),
+        Flag.OPEN_STREAM: Rule(PeerFrames.openStream, hasLength=True),
+        Flag.CLOSE_READ: Rule(PeerFrames.closeRead, hasLength=True),
+        Flag.CLOSE_WRITE: Rule(PeerFrames.closeWrite, hasLength=True),
+        Flag.CLOSE_STREAM: Rule(PeerFrames.closeStream, hasLength=True),
+        Flag.WINDOW_UPDATE: Rule(PeerFrames.windowUpdate, hasLength=True),
+        Flag.CLOSE_MUX: Rule(PeerFrames.closeMux, hasLength=True),
+    },
+    unknownFlag=PeerFrames.ignoreFlag,
+    neverOpened=PeerFrames.ignoreNeverOpened,
+)
+
+#: What a peer in strict mode may send.
+STRICT = Rules(
+    flags={
+        Flag.KEEPALIVE: Rule(PeerFrames.keepalive, hasLength=False),
+        Flag.OPEN_STREAM: Rule(PeerFrames.openStream, hasLength=False),
+        Flag.CLOSE_READ: Rule(PeerFrames.closeRead, hasLength=False),
+        Flag.CLOSE_WRITE: Rule(PeerFrames.closeWrite, hasLength=False),
+        Flag.CLOSE_STREAM: Rule(PeerFrames.closeStream, hasLength=False),
+        Flag.WINDOW_UPDATE: Rule(PeerFrames.windowUpdate, hasLength=True),
+        Flag.CLOSE_MUX: Rule(PeerFrames.closeMux, hasLength=False),
+    },
+    unknownFlag=PeerFrames.refuseFlag,
+    neverOpened=PeerFrames.refuseNeverOpened,
+)

@@ -1,0 +1,69 @@
+# -*- test-case-name: gomux.test.mux.test_protocol -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+What a mux needs of the factory that made it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IProtocolFactory
+
+    from gomux._carrier.accept import AcceptPace
+    from gomux._carrier.busypoll import BusyPoll
+    from gomux._carrier.turns import Turns
+    from gomux._mux.gate import Gate
+    from gomux.error import GomuxError
+    from gomux.interfaces import IStreamFactory
+    from gomux.limits import Limits
+
+_Mux = TypeVar("_Mux", contravariant=True)
+
+
+class MuxOwner(Protocol[_Mux]):
+    """
+    What a mux needs of the L{MuxFactory<gomux.MuxFactory>} that made it: the settings
+    that are documented there, what all of its muxes share, and to be told how the mux
+    fares.
+    """
+
+    clock: Any
+    limits: Limits
+    streamFactory: IStreamFactory | IProtocolFactory | None
+    isClient: bool
+    greet: bool
+    strict: bool
+    acceptPace: AcceptPace
+    busyPoll: BusyPoll
+    turns: Turns
+
+    def makeGate(self) -> Gate:
+        """
+        @return: the gate of a new mux.
+        """
+
+    def muxConnected(self, mux: _Mux) -> None:
+        """
+        The mux has its carrier.
+        """
+
+    def muxAuthenticated(self, mux: _Mux) -> None:
+        """
+        The peer has shown that it holds the key.
+        """
+
+    def muxIdle(self, mux: _Mux) -> None:
+        """
+        The last stream of the mux has ended.
+        """
+
+    def muxLost(self, mux: _Mux, reason: GomuxError) -> None:
+        """
+        The mux has ended.
+
+        @param reason: why.
+        """

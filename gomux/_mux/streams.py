@@ -1,0 +1,367 @@
+# -*- test-case-name: gomux.test.mux.test_streams -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+The streams of a mux: which there are, and what they call.
+
+The client opens streams with even IDs, the server with odd ones.  An ID is used
+once: a mux that has no IDs left opens no more streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import NoProtocol
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocol,
+    IProtocolFactory,
+    ITCPTransport,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gomux._carrier.turns import TURN_TIME
+from gomux._mux.address import StreamAddress
+from gomux._mux.nextturn import NextTurn
+from gomux._mux.scheduler import Scheduler
+from gomux._mux.stream import Stream
+from gomux._wire.frame import ID_END, Flag
+from gomux._wire.growth import GrowthPolicy
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IOpenSSLContextFactory
+
+    from gomux._mux.owner import MuxOwner
+    from gomux.interfaces import IStreamFactory
+
+_log = Logger()
+
+
+class CarriedMux(Protocol):
+    """
+    What the streams need of their mux.
+    """
+
+    def getCarrier(self) -> ITCPTransport:
+        """
+        @return: the mux's own transport.
+        """
+
+    @property
+    def hasCarrier(self) -> bool:
+        """
+        Whether that is still there.
+        """
+
+    def getHost(self) -> IAddress:
+        """
+        @return: its own address, also once it is gone.
+        """
+
+
+class Streams:
+    """
+    The streams of a mux: which there are, and what they call, as
+    L{StreamMux<gomux._mux.stream.StreamMux>} has it.
+
+    @ivar mux: the mux.
+    @ivar byID: the streams that are open on the wire.
+    @ivar nextID: the ID of the next stream that this side opens.
+    @ivar peerNextID: the ID after the highest that the peer has opened a stream
+        with.
+    @ivar peerCount: how many streams of the peer have a protocol that has not had
+        its C{connectionLost} yet.
+    @ivar growth: what the streams' windows may grow by together.
+    @ivar consumerChanges: how often data was delivered to another stream than before.
+    @ivar callSoon: calls a function from the reactor, as soon as it can.
+    @ivar activate: the stream may have become able to send.
+    @ivar sendControl: sends a control frame.
+    @ivar _peersFactory: see L{__init__}.
+    @ivar _ended: see L{__init__}.
+    @ivar _lastConsumer: the ID of the stream to which data was delivered last.
+    @ivar _peerParity: what the peer's IDs are modulo 2.
+    @ivar _factories: the factories of this side's streams, by ID, each until its
+        protocol has had its C{connectionLost}.
+    """
+
+    def __init__(
+        self,
+        mux: CarriedMux,
+        owner: MuxOwner[Any],
+        scheduler: Scheduler,
+        nextTurn: NextTurn,
+        *,
+        peersFactory: Callable[[], IStreamFactory | IProtocolFactory | None],
+        ended: Callable[[], None],
+    ) -> None:
+        """
+        @param mux: the mux.
+        @param owner: the mux's factory.
+        @param scheduler: sends the streams' frames.
+        @param nextTurn: makes the streams' calls.
+        @param peersFactory: returns what makes the protocols of the peer's streams, or
+            C{None} to refuse them.
+        @param ended: called when a stream is no longer open on the wire.
+        """
+        self.mux = mux
+        self.byID: dict[int, Stream] = {}
+        self.nextID = 0 if owner.isClient else 1
+        self._peerParity = self.peerNextID = 1 - self.nextID
+        self.peerCount = 0
+        self.growth = GrowthPolicy(owner.limits.maxWindow, owner.limits.maxGrowth)
+        self.consumerChanges = 0
+        self._lastConsumer = -1
+        self.callSoon = nextTurn.callSoon
+        self.activate = scheduler.activate
+        self.sendControl = scheduler.control
+        self._factories: dict[int, IStreamFactory | IProtocolFactory] = {}
+        self._scheduler = scheduler
+        self._clock = owner.clock
+        self._maxStreams = owner.limits.maxStreams
+        self._peersFactory = peersFactory
+        self._ended = ended
+
+    def __repr__(self) -> str:
+        return repr(self.mux)
+
+    def __len__(self) -> int:
+        return len(self.byID)
+
+    @property
+    def protocolCount(self) -> int:
+        """
+        How many protocols of streams have not had their C{connectionLost} yet.
+        """
+        return self.peerCount + len(self._factories)
+
+    def checkInvariants(self) -> None:
+        """
+        See whether the streams and their windows are consistent.  For tests.
+
+        @raise AssertionError: if they are not.
+        """
+        for streamID, stream in self.byID.items():
+            assert stream.streamID == streamID, (streamID, stream)
+            stream.checkInvariants()
+        windows = [stream.receiveWindow for stream in self.byID.values()]
+        self.growth.checkInvariants(filter(None, windows))
+        assert all(map(self.wasOpened, (*self.byID, *self._factories)))
+        peers = set(filter(self.isPeers, self.byID))
+        assert len(peers) <= self.peerCount <= self._maxStreams, self.peerCount
+        assert self.byID.keys() - peers <= self._factories.keys(), self._factories
+
+    # IDs
+
+    @property
+    def hasIDs(self) -> bool:
+        """
+        Whether this side has IDs left.
+        """
+        return self.nextID < ID_END
+
+    def isPeers(self, streamID: int) -> bool:
+        """
+        @return: whether an ID is one of those for the peer's streams.
+        """
+        return streamID % 2 == self._peerParity
+
+    def wasOpened(self, streamID: int) -> bool:
+        """
+        @return: whether there may have been a stream with an ID.
+        """
+        nextID = self.peerNextID if self.isPeers(streamID) else self.nextID
+        return streamID < nextID
+
+    @property
+    def isFull(self) -> bool:
+        """
+        Whether the peer has as many streams as it may have.
+        """
+        return self.peerCount >= self._maxStreams
+
+    # Streams that begin
+
+    def open(self, factory: IStreamFactory | IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Open a stream to the peer.
+
+        @param factory: makes the stream's protocol.
+        @return: as L{gomux.interfaces.IMux.openStream}.
+        """
+        # Taken at once, for buildProtocol may open streams too.
+        streamID = self.nextID
+        self.nextID += 2
+        try:
+            startFactory(factory)
+            protocol = factory.buildProtocol(self._address(streamID))
+        except Exception:
+            failure = Failure()
+            stopFactory(factory)
+            return fail(failure)
+        if protocol is None:
+            stopFactory(factory)
+            return fail(NoProtocol())
+        self._factories[streamID] = factory
+        stream = self.byID[streamID] = Stream(self, streamID)
+        self._scheduler.control(streamID, Flag.OPEN_STREAM)
+        stream.makeConnection(protocol)
+        return succeed(protocol)
+
+    def peerOpens(self, streamID: int, isWelcome: bool) -> None:
+        """
+        The peer opens a stream: accept or refuse it.
+
+        @param isWelcome: whether there may be new streams.
+        @raise LimitExceeded: if the peer leaves too many refusals unread.
+        """
+        self.peerNextID = max(self.peerNextID, streamID + 2)
+        protocol = self._buildPeers(streamID) if isWelcome else None
+        if protocol is None:
+            self._scheduler.refuse(streamID)
+            return
+        self.peerCount += 1
+        stream = self.byID[streamID] = Stream(self, streamID)
+        stream.makeConnection(protocol)
+
+    def _buildPeers(self, streamID: int) -> IProtocol | None:
+        """
+        @return: the protocol of a stream that the peer opens, or C{None} to refuse it.
+        """
+        factory = self._peersFactory()
+        if factory is None:
+            return None
+        try:
+            return factory.buildProtocol(self._address(streamID))
+        except Exception:
+            _log.failure(
+                "buildProtocol failed for stream {id} of {mux}",
+                id=streamID,
+                mux=self.mux,
+            )
+            return None
+
+    def _address(self, streamID: int) -> StreamAddress:
+        return StreamAddress(self.getCarrier().getPeer(), streamID)
+
+    # StreamMux
+
+    def getCarrier(self) -> ITCPTransport:
+        """
+        @return: the mux's own transport.
+        """
+        return self.mux.getCarrier()
+
+    @property
+    def hasCarrier(self) -> bool:
+        """
+        Whether that is still there.
+        """
+        return self.mux.hasCarrier
+
+    def getHost(self) -> IAddress:
+        """
+        @return: its own address, also once it is gone.
+        """
+        return self.mux.getHost()
+
+    def startTLS(
+        self, stream: Stream, contextFactory: IOpenSSLContextFactory, normal: bool
+    ) -> None:
+        """
+        Put TLS between a stream and its protocol.
+        """
+        # Needs OpenSSL, which nothing else here does.
+        from gomux._mux.starttls import startTLS
+
+        isOwn = not self.isPeers(stream.streamID)
+        startTLS(stream, contextFactory, isOwn == normal, self._clock)
+
+    def sendAtOnce(self, write: Callable[[bytes], None], data: bytes) -> None:
+        """
+        Have a stream write something, and send it before this returns.  If something
+        was sent a moment ago it is left for the next turn: then there is perhaps more,
+        which can go with it.
+
+        @param write: the stream's method.
+        """
+        scheduler = self._scheduler
+        isRecent = self._clock.seconds() - scheduler.sentAt < TURN_TIME
+        if scheduler.expectsPump or isRecent:
+            write(data)
+            return
+        scheduler.expectsPump = True
+        try:
+            write(data)
+        finally:
+            scheduler.expectsPump = False
+        scheduler.pump()
+
+    def consumed(self, stream: Stream, size: int) -> None:
+        """
+        The application has taken some of a stream's input: give credit for it once
+        that is worth a frame.
+
+        @param stream: the stream.
+        @param size: how many bytes.
+        """
+        window = stream.receiveWindow
+        assert window is not None, "there was input"
+        streamID = stream.streamID
+        if streamID != self._lastConsumer:
+            self._lastConsumer = streamID
+            self.consumerChanges += 1
+        credit = window.consumed(size)
+        if credit and streamID in self.byID:
+            # With half its window used up, the peer may soon have to wait for credit.
+            # A window that keeps half back is always that low.
+            available = window.available - credit
+            isUrgent = available * 2 <= window.size and not window.kept
+            credit += self.growth.credited(
+                window, credit, self._clock.seconds(), self.consumerChanges
+            )
+            self._scheduler.credit(streamID, credit, isUrgent)
+
+    def streamEnded(self, stream: Stream) -> None:
+        """
+        Nothing is sent or received for a stream any more.
+        """
+        del self.byID[stream.streamID]
+        if stream.receiveWindow is not None:
+            self.growth.release(stream.receiveWindow)
+        self._scheduler.forget(stream.streamID)
+        self._ended()
+
+    def streamLost(self, stream: Stream) -> None:
+        """
+        A stream's protocol has had its C{connectionLost}.
+        """
+        if self.isPeers(stream.streamID):
+            self.peerCount -= 1
+        else:
+            stopFactory(self._factories.pop(stream.streamID))
+
+
+def startFactory(factory: object) -> None:
+    """
+    Tell a factory, if it wants to know, that it is used from now on.
+    """
+    doStart = getattr(factory, "doStart", None)
+    if doStart is not None:
+        doStart()
+
+
+def stopFactory(factory: object) -> None:
+    """
+    Tell a factory that L{startFactory} was called with that it is not used any more.
+    """
+    doStop = getattr(factory, "doStop", None)
+    if doStop is not None:
+        try:
+            doStop()
+        except Exception:
+            _log.failure("doStop of {factory} failed", factory=factory)

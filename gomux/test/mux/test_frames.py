@@ -1,0 +1,127 @@
+"""
+Tests for L{gomux._mux.frames}: the tables of what a peer may send.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux import Limits
+from gomux._mux.frames import COMPATIBLE, STRICT, Rules
+from gomux._wire.frame import Flag
+from gomux.error import LimitExceeded, ProtocolViolation
+from gomux.test.support.helpers import Rig
+from gomux.test.support.strictrig import StrictRig
+
+UNKNOWN_FLAGS = (8, 2**32 - 1)
+NEVER_OPENED = 6
+
+
+class RulesTests(SynchronousTestCase):
+    """
+    L{COMPATIBLE} and L{STRICT}, as a mux obeys them.
+    """
+
+    def rig(self, rules: Rules) -> Rig:
+        """
+        @return: a rig whose mux has some rules, allows three frames without effect,
+            and has a stream.
+        """
+        limits = Limits(ignoredRate=0.001, ignoredBurst=3)
+        rig = StrictRig(limits=limits) if rules is STRICT else Rig(limits=limits)
+        rig.opened()
+        return rig
+
+    def test_complete(self) -> None:
+        """
+        Both have a rule for each flag but Data.
+        """
+        for rules in (COMPATIBLE, STRICT):
+            self.assertEqual(set(rules.flags), set(Flag) - {Flag.DATA})
+
+    def test_sameHandlers(self) -> None:
+        """
+        A frame that both allow does the same in both.  Keepalives have no effect, but
+        the error when there are too many of them differs.
+        """
+        for flag, rule in COMPATIBLE.flags.items():
+            if flag != Flag.KEEPALIVE:
+                self.assertIs(STRICT.flags[flag].handle, rule.handle)
+
+    def test_length(self) -> None:
+        """
+        A length ends the mux where the rule says that there is none, before the frame
+        has an effect, and only there.
+        """
+        for rules in (COMPATIBLE, STRICT):
+            for flag, rule in rules.flags.items():
+                rig = self.rig(rules)
+                [recorder] = rig.streams.made
+                rig.send(2 if flag == Flag.OPEN_STREAM else 0, flag, 1)
+                if rule.hasLength:
+                    self.assertNotIsInstance(rig.mux.reason, ProtocolViolation)
+                    continue
+                self.assertIsInstance(rig.mux.reason, ProtocolViolation)
+                self.assertIn("announces a length of 1", str(rig.mux.reason))
+                self.assertEqual(len(rig.streams.made), 1)
+                self.assertNotIn("readLost", recorder.events)
+
+    def test_hasLength(self) -> None:
+        """
+        In strict mode only credit has a length; in compatible mode any frame may.
+        """
+        allowed = {flag for flag, rule in STRICT.flags.items() if rule.hasLength}
+        self.assertEqual(allowed, {Flag.WINDOW_UPDATE})
+        self.assertTrue(all(rule.hasLength for rule in COMPATIBLE.flags.values()))
+
+    def check_ignored(
+        self, rig: Rig, frame: tuple[int, int, int], what: str = "frames without effect"
+    ) -> None:
+        """
+        A frame has no effect, but counts: three of them are allowed.
+
+        @param what: what there are too many of.
+        """
+        rig.sendMany(*[frame] * 3)
+        self.assertIsNone(rig.mux.reason)
+        rig.send(*frame)
+        self.assertIsInstance(rig.mux.reason, LimitExceeded)
+        self.assertIn(f"too many {what}", str(rig.mux.reason))
+
+    def test_ignored(self) -> None:
+        """
+        What has no effect counts, where it is allowed.
+        """
+        for flag in UNKNOWN_FLAGS:
+            self.check_ignored(self.rig(COMPATIBLE), (0, flag, 1))
+        frame = NEVER_OPENED, int(Flag.CLOSE_READ), 0
+        what = "frames for streams that were never opened"
+        self.check_ignored(self.rig(COMPATIBLE), frame, what)
+        keepalive = 0, int(Flag.KEEPALIVE), 0
+        self.check_ignored(self.rig(COMPATIBLE), keepalive)
+        self.check_ignored(self.rig(STRICT), keepalive, "keepalives")
+
+    def test_refused(self) -> None:
+        """
+        In strict mode an unknown flag and a frame for a stream that was never opened
+        end the mux.
+        """
+        frames: list[tuple[int, int, int]] = [
+            *((0, flag, 0) for flag in UNKNOWN_FLAGS),
+            *((NEVER_OPENED, flag, 0) for flag in (Flag.DATA, Flag.CLOSE_READ)),
+        ]
+        for frame in frames:
+            rig = self.rig(STRICT)
+            rig.send(*frame)
+            self.assertIsInstance(rig.mux.reason, ProtocolViolation)
+
+    def test_ended(self) -> None:
+        """
+        A frame for a stream that has ended is free in both.
+        """
+        for rules in (COMPATIBLE, STRICT):
+            rig = self.rig(rules)
+            rig.streams.made[0].stream.abortConnection()
+            for _ in range(5):
+                rig.sendMany((0, Flag.DATA, b"late"), (0, Flag.CLOSE_STREAM, 0))
+            self.assertIsNone(rig.mux.reason)

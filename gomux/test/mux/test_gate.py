@@ -1,0 +1,379 @@
+"""
+Tests for L{gomux._mux.gate}: gates that need several turns of the reactor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux import MuxFactory
+from gomux._mux.gate import Gate, WaitingStreams, explainLoss
+from gomux._wire.crypto import Opener, Sealer, deriveKey
+from gomux._wire.frame import Flag, NotYet, sealFrame
+from gomux._wire.keyring import KEYS_A_TURN, FirstFrame, Keyring
+from gomux.error import (
+    AuthenticationFailed,
+    ConnectionClosed,
+    HandshakeFailed,
+    OpenStreamError,
+    Truncated,
+)
+from gomux.test.support.helpers import Recorders, Rig
+from gomux.test.support.slowclock import SlowClock
+from gomux.testing import PSK
+
+
+class SlowGate(FirstFrame):
+    """
+    A gate that needs some turns of the reactor for the first frame.
+
+    @ivar turns: how many are left.
+    @ivar offered: how often the frame was offered.
+    @ivar closed: how often the gate was closed.
+    @ivar answer: what it has to say when it is passed.
+    """
+
+    sealer: Sealer | None = None
+    answer = b""
+
+    def __init__(self, turns: int) -> None:
+        self.turns = turns
+        self.offered = 0
+        self.closed = 0
+        self.opener = Opener(deriveKey(PSK))
+
+    def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
+        self.offered += 1
+        if self.turns:
+            self.turns -= 1
+            raise NotYet()
+        payload = self.opener.open(header, sealed)
+        self.passed = True
+        self.sealer = Sealer(deriveKey(PSK))
+        return payload
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class OwningGate(SlowGate):
+    """
+    A gate that keeps the first frame to itself, and answers it.
+    """
+
+    ownsFrames = True
+
+    def takeOutput(self) -> bytes:
+        if not self.passed:
+            return b""
+        sealer = Sealer(deriveKey(PSK))
+        return b"".join(sealFrame(sealer, 9, 0, Flag.CLOSE_STREAM))
+
+
+class GateFactory(MuxFactory):
+    """
+    Makes muxes with a gate that is given.
+    """
+
+    gate: Gate
+
+    def makeGate(self) -> Gate:
+        return self.gate
+
+
+def gatedRig(gate: Gate) -> Rig:
+    """
+    @return: a rig whose mux has a gate.
+    """
+    clock = SlowClock()
+    factory = GateFactory(PSK, False, Recorders(), clock=clock)
+    factory.gate = gate
+    rig = Rig(factory=factory, clock=clock)
+    assert isinstance(factory.streamFactory, Recorders)
+    rig.streams = factory.streamFactory
+    return rig
+
+
+class NotYetTests(SynchronousTestCase):
+    """
+    A gate that needs more than one turn of the reactor for a frame.
+    """
+
+    def setUp(self) -> None:
+        self.start(SlowGate(3))
+
+    def start(self, gate: SlowGate) -> None:
+        self.gate = gate
+        self.rig = gatedRig(gate)
+
+    def deliver(self, *frames: tuple[int, int, int | bytes]) -> None:
+        """
+        Have frames come in one read, and take only the turn in which they come.
+        """
+        sealed = b"".join(self.rig.peer.seal(*frame) for frame in frames)
+        self.rig.mux.dataReceived(sealed)
+
+    def turn(self) -> None:
+        clock = self.rig.clock
+        assert isinstance(clock, SlowClock)
+        clock.turn()
+
+    def test_turns(self) -> None:
+        """
+        The frame is offered once a turn.  What came with it waits, nothing is read
+        meanwhile, and nothing is sent; then everything goes on.
+        """
+        opened = self.rig.mux.openStream(Recorders())
+        self.deliver((0, Flag.OPEN_STREAM, 0), (0, Flag.DATA, b"hello"))
+        for offered in (1, 2, 3):
+            self.assertEqual(self.gate.offered, offered)
+            self.assertFalse(self.rig.carrier.reading)
+            self.assertFalse(self.rig.mux.authenticated)
+            self.assertTrue(self.rig.mux.gated)
+            self.assertNoResult(opened)
+            self.assertEqual(self.rig.streams.made, [])
+            self.assertEqual(self.rig.mux.bytesSent, 0)
+            self.rig.mux.checkInvariants()
+            self.turn()
+        self.assertEqual(self.gate.offered, 4)
+        self.assertTrue(self.rig.carrier.reading)
+        self.assertTrue(self.rig.mux.authenticated)
+        self.successResultOf(opened)
+        [recorder] = self.rig.streams.made
+        self.assertEqual(bytes(recorder.received), b"hello")
+        self.assertEqual(self.gate.closed, 1)
+        self.assertEqual(self.rig.sent(), [(1, Flag.OPEN_STREAM, 0)])
+        self.rig.send(0, Flag.DATA, b" more")
+        self.assertEqual(bytes(recorder.received), b"hello more")
+
+    def test_cut(self) -> None:
+        """
+        A frame that comes in parts is offered when it is whole, and bytes that come
+        while it waits come after it.
+        """
+        data = self.rig.peer.seal(0, Flag.OPEN_STREAM)
+        for part in (data[:7], data[7:-1]):
+            self.rig.mux.dataReceived(part)
+            self.assertEqual(self.gate.offered, 0)
+            self.assertTrue(self.rig.carrier.reading)
+        self.rig.mux.dataReceived(data[-1:])
+        self.deliver((0, Flag.DATA, b"hello"))
+        self.assertEqual(self.gate.offered, 1)
+        for _ in range(3):
+            self.assertFalse(self.rig.mux.authenticated)
+            self.turn()
+        self.assertEqual(bytes(self.rig.streams.made[0].received), b"hello")
+
+    def test_others(self) -> None:
+        """
+        Others in the reactor have their turn between any two.
+        """
+        offered: list[int] = []
+
+        def note() -> None:
+            offered.append(self.gate.offered)
+            self.rig.clock.callLater(0, note)
+
+        self.rig.clock.callLater(0, note)
+        self.deliver((0, Flag.KEEPALIVE, 0))
+        while not self.rig.mux.authenticated:
+            self.turn()
+        self.assertEqual(offered, [1, 2, 3])
+
+    def test_owned(self) -> None:
+        """
+        A frame that is the gate's own means nothing to the mux.  The answer of the gate
+        is sent ahead of everything else.
+        """
+        self.start(OwningGate(1))
+        self.rig.mux.openStream(Recorders())
+        self.deliver((0, Flag.OPEN_STREAM, 0), (2, Flag.OPEN_STREAM, 0))
+        self.turn()
+        [recorder] = self.rig.streams.made
+        self.assertEqual(recorder.stream.streamID, 2)
+        sent = self.rig.sent()
+        self.assertEqual(sent, [(9, Flag.CLOSE_STREAM, 0), (1, Flag.OPEN_STREAM, 0)])
+
+    def test_carrierLost(self) -> None:
+        """
+        When the carrier is lost meanwhile, the frames that came are handled before the
+        streams learn of it.
+        """
+        closed = self.rig.mux.whenClosed()
+        self.deliver((0, Flag.OPEN_STREAM, 0), (0, Flag.DATA, b"hello"))
+        self.rig.peerCarrier.abortConnection()
+        self.turn()
+        self.assertNoResult(closed)
+        self.rig.run()
+        [recorder] = self.rig.streams.made
+        self.assertEqual(recorder.events, ["made", "data", "lost"])
+        self.assertIsInstance(self.successResultOf(closed), Truncated)
+        self.assertEqual(self.gate.closed, 1)
+        self.assertEqual(self.rig.clock.getDelayedCalls(), [])
+
+    def test_ends(self) -> None:
+        """
+        A mux that ends meanwhile does not offer the frame again.
+        """
+        for end in ("abort", "close", "drain", "evict", "revoke"):
+            self.start(SlowGate(3))
+            opened = self.rig.mux.openStream(Recorders())
+            self.deliver((0, Flag.OPEN_STREAM, 0))
+            getattr(self.rig.mux, end)()
+            self.assertIsNotNone(self.rig.reason())
+            self.failureResultOf(opened)
+            self.assertEqual((self.gate.offered, self.gate.closed), (1, 1))
+            self.assertEqual(self.rig.streams.made, [])
+            self.assertEqual(self.rig.clock.getDelayedCalls(), [])
+
+    def test_abortedByOwner(self) -> None:
+        """
+        When the mux is aborted as soon as it is open, the frame that opened it is not
+        handled.
+        """
+        factory = self.rig.mux.factory
+        self.patch(factory, "muxAuthenticated", lambda mux: mux.abort())
+        self.deliver((0, Flag.OPEN_STREAM, 0), (2, Flag.OPEN_STREAM, 0))
+        self.rig.run()
+        self.assertEqual(self.rig.streams.made, [])
+        self.assertIsInstance(self.rig.reason(), ConnectionClosed)
+
+    def test_unpausable(self) -> None:
+        """
+        The frames wait as well where the carrier cannot be kept from reading.
+        """
+        self.patch(type(self.rig.mux._carrier), "canWait", False)
+        self.deliver((0, Flag.OPEN_STREAM, 0))
+        for _ in range(3):
+            self.assertTrue(self.rig.carrier.reading)
+            self.deliver((0, Flag.DATA, b"x"))
+            self.assertEqual(self.rig.streams.made, [])
+            self.turn()
+        self.assertEqual(bytes(self.rig.streams.made[0].received), b"xxx")
+
+    def test_stranger(self) -> None:
+        """
+        A frame that turns out not to be genuine after some turns ends the mux.
+        """
+        data = bytearray(self.rig.peer.seal(0, Flag.OPEN_STREAM))
+        data[-1] ^= 1
+        self.rig.mux.dataReceived(bytes(data))
+        self.turn()
+        self.assertIsNone(self.rig.mux.reason)
+        self.rig.run()
+        self.assertIsInstance(self.rig.reason(), AuthenticationFailed)
+
+
+class KeyringTests(SynchronousTestCase):
+    """
+    Servers with many keys, in both modes.
+    """
+
+    def test_turns(self) -> None:
+        """
+        The first frame of a stranger is tried with some of the keys a turn, so that
+        others in the reactor need not wait for all of them.
+        """
+        keyring = Keyring({str(number): f"key {number}" for number in range(256)})
+        for strict in (False, True):
+            clock = SlowClock()
+            factory = MuxFactory(keyring, False, clock=clock, strict=strict)
+            rig = Rig(factory=factory, clock=clock, psk="another key")
+            rig.mux.dataReceived(rig.peer.seal(0, Flag.KEEPALIVE))
+            for _ in range(256 // KEYS_A_TURN - 1):
+                self.assertIsNone(rig.mux.reason)
+                clock.turn()
+            self.assertIsInstance(rig.mux.reason, AuthenticationFailed)
+
+    def test_found(self) -> None:
+        """
+        A peer whose key is the last one comes in, and what it sent at once with its
+        first frame is handled.
+        """
+        psks = {str(number): f"key {number}" for number in range(2 * KEYS_A_TURN)}
+        clock, streams = SlowClock(), Recorders()
+        factory = MuxFactory(Keyring({**psks, "bob": PSK}), False, streams, clock=clock)
+        rig = Rig(factory=factory, clock=clock)
+        rig.mux.dataReceived(
+            rig.peer.seal(0, Flag.OPEN_STREAM) + rig.peer.seal(0, Flag.DATA, b"hello")
+        )
+        for _ in range(2):
+            self.assertEqual(rig.mux.peerName, "")
+            clock.turn()
+        self.assertEqual(rig.mux.peerName, "bob")
+        self.assertEqual(bytes(streams.made[0].received), b"hello")
+
+
+class WaitingStreamsTests(SynchronousTestCase):
+    """
+    L{WaitingStreams}
+    """
+
+    def setUp(self) -> None:
+        self.waiting = WaitingStreams(2)
+        self.opened: list[object] = []
+
+    def openStream(self, factory: object) -> Deferred[object]:
+        self.opened.append(factory)
+        return Deferred()
+
+    def add(self) -> tuple[Recorders, Deferred[object]]:
+        factory = Recorders()
+        return factory, self.waiting.add(factory)  # type: ignore[return-value]
+
+    def test_order(self) -> None:
+        """
+        Streams are opened in order, without those that were cancelled; a call that was
+        cancelled leaves room for another.
+        """
+        first, _ = self.add()
+        _, cancelled = self.add()
+        cancelled.addErrback(lambda _: None)
+        cancelled.cancel()
+        third, _ = self.add()
+        opener: Callable[..., Deferred[object]] = self.openStream
+        self.waiting.open(opener)  # type: ignore[arg-type]
+        self.assertEqual(self.opened, [first, third])
+        self.waiting.open(opener)  # type: ignore[arg-type]
+        self.assertEqual(len(self.opened), 2)
+
+    def test_limit(self) -> None:
+        """
+        More than may wait fail at once.
+        """
+        results = [self.add()[1] for _ in range(3)]
+        self.failureResultOf(results[2], OpenStreamError)
+        self.waiting.fail(ConnectionClosed())
+        for result in results[:2]:
+            self.failureResultOf(result, ConnectionClosed)
+
+
+class LossTests(SynchronousTestCase):
+    """
+    L{explainLoss}
+    """
+
+    def test_explained(self) -> None:
+        """
+        Before the gate is passed the gate tells what the end of the carrier means; an
+        error of the carrier is named, too.
+        """
+        gates = SlowGate(0), None
+        strict = MuxFactory(PSK, True, clock=SlowClock(), strict=True).makeGate()
+        self.addCleanup(strict.close)
+        for gate, kind in ((gates[0], Truncated), (strict, HandshakeFailed)):
+            done = explainLoss(gate, Failure(ConnectionDone()))
+            self.assertIsInstance(done, kind)
+            self.assertIn("wrong pre-shared key", str(done))
+            self.assertNotIn("own error", str(done))
+            lost = explainLoss(gate, Failure(ConnectionLost("no such host")))
+            self.assertIn("The carrier's own error: ", str(lost))
+            self.assertIn("no such host", str(lost))
+        later = explainLoss(None, Failure(ConnectionDone()))
+        self.assertIsInstance(later, Truncated)
+        self.assertNotIn("pre-shared key", str(later))

@@ -1,0 +1,193 @@
+"""
+Tests for L{gomux._mux.life}: the states of a mux.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux import Limits
+from gomux._mux.life import (
+    CLOSING,
+    DRAINING,
+    ENDED,
+    ENDING,
+    GATED,
+    OPEN,
+    MuxLife,
+    MuxState,
+)
+from gomux._wire.frame import Flag
+from gomux.error import (
+    ConnectionClosed,
+    GomuxError,
+    LimitExceeded,
+    PeerClosedConnection,
+    Truncated,
+)
+from gomux.test.support.helpers import Rig
+from gomux.test.support.strictrig import StrictRig
+
+CLOSE_MUX = (0, Flag.CLOSE_MUX, 0)
+
+
+class StateTests(SynchronousTestCase):
+    """
+    What moves a mux from one state to another.
+    """
+
+    def setUp(self) -> None:
+        self.start(Rig(limits=Limits(closeTimeout=5.0)))
+
+    def start(self, rig: Rig) -> None:
+        """
+        Use a rig, and note the states of its mux.
+        """
+        self.rig = rig
+        self.life = rig.mux._life
+        self.states: list[MuxState] = [self.life.state]
+        states = self.states
+
+        class Noting(MuxLife):
+            def __setattr__(self, name: str, value: object) -> None:
+                if name == "state":
+                    assert isinstance(value, MuxState)
+                    states.append(value)
+                super().__setattr__(name, value)
+
+        self.life.__class__ = Noting
+
+    def check(self, *states: MuxState, reason: type[GomuxError] | None = None) -> None:
+        """
+        The mux has had some states since its start, and has the reason that goes with
+        the last one.
+        """
+        self.rig.run()
+        self.assertEqual(self.states, list(states))
+        self.rig.mux.checkInvariants()
+        if reason is None:
+            self.assertIsNone(self.rig.mux.reason)
+        else:
+            self.assertIsInstance(self.rig.mux.reason, reason)
+
+    def test_order(self) -> None:
+        """
+        States are in the order of the life of a mux.
+        """
+        self.assertEqual(sorted(MuxState), list(MuxState))
+        self.assertEqual(
+            list(MuxState), [GATED, OPEN, DRAINING, CLOSING, ENDING, ENDED]
+        )
+
+    def test_open(self) -> None:
+        """
+        In compatible mode with one key a mux is open once it has its carrier, in
+        strict mode after the handshake.
+        """
+        self.check(OPEN)
+        self.start(StrictRig(up=False))
+        self.check(GATED)
+        assert isinstance(self.rig, StrictRig)
+        self.rig.answer()
+        self.check(GATED)
+        self.rig.answer()
+        self.check(GATED, OPEN)
+
+    def test_gated(self) -> None:
+        """
+        A mux that is not open yet has nothing to close in good order.
+        """
+        for name in ("close", "drain", "abort"):
+            self.start(StrictRig(up=False))
+            getattr(self.rig.mux, name)()
+            self.check(GATED, ENDING, ENDED, reason=ConnectionClosed)
+
+    def test_drain(self) -> None:
+        """
+        Draining ends with the last stream, then the mux is closed, which ends when the
+        peer ends the carrier.
+        """
+        recorder = self.rig.opened()
+        self.rig.mux.drain()
+        self.check(OPEN, DRAINING)
+        self.rig.mux.drain()
+        recorder.stream.abortConnection()
+        self.check(OPEN, DRAINING, DRAINING, CLOSING)
+        self.assertEqual(self.rig.sent()[-1], CLOSE_MUX)
+        self.rig.peerCarrier.loseConnection()
+        self.check(
+            *(OPEN, DRAINING, DRAINING, CLOSING, ENDING, ENDED),
+            reason=ConnectionClosed,
+        )
+
+    def test_close(self) -> None:
+        """
+        A mux that closes stays so while a stream has output, and is not closed again.
+        """
+        recorder = self.rig.opened()
+        recorder.stream.write(bytes(200000))
+        self.rig.mux.close()
+        self.rig.mux.close()
+        self.rig.mux.drain(1.0)
+        self.check(OPEN, CLOSING)
+        self.assertNotIn(CLOSE_MUX, self.rig.sent())
+        self.rig.send(0, Flag.WINDOW_UPDATE, 131072)
+        self.assertEqual(self.rig.sent()[-1], CLOSE_MUX)
+        self.check(OPEN, CLOSING)
+        self.rig.send(*CLOSE_MUX)
+        self.check(OPEN, CLOSING, ENDING, ENDED, reason=ConnectionClosed)
+
+    def test_timeout(self) -> None:
+        """
+        A peer that does not end the carrier in time loses it.
+        """
+        self.rig.mux.close()
+        self.rig.clock.advance(4.9)
+        self.check(OPEN, CLOSING)
+        self.rig.clock.advance(0.2)
+        self.check(OPEN, CLOSING, ENDING, ENDED, reason=ConnectionClosed)
+
+    def test_peerCloses(self) -> None:
+        """
+        CloseMux of the peer is a reason at once; the mux has ended when the carrier
+        is gone and the streams know.
+        """
+        self.rig.carrier.outgoing.stall()
+        self.rig.opened().stream.write(bytes(200000))
+        self.rig.run()
+        self.rig.send(*CLOSE_MUX)
+        self.check(OPEN, ENDING, reason=PeerClosedConnection)
+        self.assertTrue(self.rig.mux.hasCarrier)
+        self.rig.mux.close()
+        self.rig.mux.drain()
+        self.check(OPEN, ENDING, reason=PeerClosedConnection)
+        self.rig.carrier.outgoing.unstall()
+        self.check(OPEN, ENDING, ENDED, reason=PeerClosedConnection)
+
+    def test_abort(self) -> None:
+        """
+        An abort ends a mux from every state, and what comes later changes nothing.
+        """
+        for name, before in (("drain", DRAINING), ("close", CLOSING)):
+            self.start(Rig())
+            self.rig.opened().stream.write(bytes(200000))
+            getattr(self.rig.mux, name)()
+            self.rig.mux.abort()
+            self.rig.mux.evict()
+            self.rig.mux.abort()
+            self.check(OPEN, before, ENDING, ENDED, reason=ConnectionClosed)
+
+    def test_error(self) -> None:
+        """
+        The first error is the reason.
+        """
+        self.rig.mux.evict()
+        self.rig.mux.revoke()
+        self.check(OPEN, ENDING, ENDED, reason=LimitExceeded)
+
+    def test_loss(self) -> None:
+        """
+        So is the loss of the carrier, unless the mux was being closed.
+        """
+        self.rig.peerCarrier.abortConnection()
+        self.check(OPEN, ENDING, ENDED, reason=Truncated)
