@@ -110,7 +110,7 @@ class ReceiverStream(Protocol):
     @property
     def streams(self) -> ReceiverMux:
         """
-        The streams of the mux.
+        The streams of the mux, with what they call.
         """
 
     def inputEnded(self) -> None:

@@ -123,7 +123,7 @@ class SenderStream(Protocol):
     @property
     def streams(self) -> SenderMux:
         """
-        The streams of the mux.
+        The streams of the mux, with what they call.
         """
 
     def outputFinished(self) -> None:

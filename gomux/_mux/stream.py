@@ -29,7 +29,7 @@ from zope.interface import implementer
 
 from gomux._mux.address import StreamAddress
 from gomux._mux.receiver import ReceiveState, logPrefixOf
-from gomux._mux.streamlife import StreamLife, StreamLifeMux, StreamState
+from gomux._mux.streamlife import LifeMux, LifeState, StreamLife
 from gomux._wire.frame import Flag
 from gomux.error import StreamClosed
 

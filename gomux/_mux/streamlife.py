@@ -59,7 +59,7 @@ from gomux.error import (
 _log = Logger()
 
 
-class StreamState(IntEnum):
+class LifeState(IntEnum):
     """
     The state of a whole stream.
     """
@@ -71,10 +71,10 @@ class StreamState(IntEnum):
 
 
 # Looking a member up in its Enum takes longer than the rest of a call.
-_LIVE, _CLOSING, _DONE, _LOST = StreamState
+_LIVE, _CLOSING, _DONE, _LOST = LifeState
 
 
-class StreamLifeMux(SenderMux, ReceiverMux, Protocol):
+class LifeMux(SenderMux, ReceiverMux, Protocol):
     """
     What the life of a stream needs of the mux.
     """
@@ -100,12 +100,13 @@ class StreamLife:
     A stream without what its application calls.
 
     @ivar streamID: the stream's ID on the wire.
-    @ivar streams: the streams of the mux, which have what a stream needs of the mux.
+    @ivar streams: the streams of the mux, with what they call: a
+        L{Streams<gomux._mux.streams.Streams>}.
     @ivar protocol: what the stream is the transport of.
     @ivar sender: the writing half; C{None} while it has nothing to keep.
     @ivar receiver: the reading half; C{None} until it is needed.
     @ivar sendWindow: how many bytes the peer lets the stream send.
-    @ivar life: the L{StreamState}.
+    @ivar life: the L{LifeState}.
     @ivar paused: whether the application wants no input for now.
     @ivar touched: whether anything was ever written to the stream.
     @ivar peerAborts: whether the peer has said that the end to come is an abort; for
@@ -129,7 +130,7 @@ class StreamLife:
 
     protocol: IProtocol
 
-    def __init__(self, streams: StreamLifeMux, streamID: int) -> None:
+    def __init__(self, streams: LifeMux, streamID: int) -> None:
         self.streamID = streamID
         self.streams = streams
         # Made when needed: a mux may have streams by the thousand.

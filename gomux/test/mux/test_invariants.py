@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from gomux import Limits
 from gomux._carrier.turns import DONE
 from gomux._mux.incoming import Incoming
-from gomux._mux.life import ENDED, ENDING
+from gomux._mux.muxlife import ENDED, ENDING
 from gomux._mux.nextturn import NextTurn
 from gomux._mux.receiver import Receiver, ReceiveState
 from gomux._mux.scheduler import Scheduler

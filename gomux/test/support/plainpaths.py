@@ -29,7 +29,7 @@ from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.direct import DirectTransport
 from gomux._carrier.turns import DONE
 from gomux._mux import scheduler as _scheduler
-from gomux._mux import streamlife as _streamlife
+from gomux._mux import streamlife as _life
 from gomux._mux.incoming import Incoming
 from gomux._mux.receiver import PrefixedReceiver
 from gomux._mux.scheduler import Scheduler, SendingStream
