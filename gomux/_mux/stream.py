@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLContextFactory
 
 
-class StreamMux(StreamLifeMux, Protocol):
+class StreamMux(LifeMux, Protocol):
     """
     What a stream needs of its mux.
     """
@@ -103,7 +103,7 @@ class Stream(StreamLife):
         """
         Whether C{connectionLost} has yet to come.
         """
-        return self.life is not StreamState.LOST
+        return self.life is not LifeState.LOST
 
     @property
     def disconnecting(self) -> bool:
@@ -113,16 +113,16 @@ class Stream(StreamLife):
         Input received before the end is still delivered, and meanwhile this is
         false: a C{LineReceiver} delivers no more lines once it is true.
         """
-        if self.life is StreamState.DONE:
+        if self.life is LifeState.DONE:
             return not self.hasInput
-        return self.life is StreamState.CLOSING
+        return self.life is LifeState.CLOSING
 
     @property
     def disconnected(self) -> bool:
         """
         Whether C{connectionLost} has come.
         """
-        return self.life is StreamState.LOST
+        return self.life is LifeState.LOST
 
     @property
     def unsent(self) -> int:
@@ -212,7 +212,7 @@ class Stream(StreamLife):
         """
         Close the writing half once all output is sent.
         """
-        if self.life is StreamState.LIVE:
+        if self.life is LifeState.LIVE:
             (self.sender or self.makeSender()).finish()
 
     def abortConnection(self) -> None:
@@ -293,7 +293,7 @@ class Stream(StreamLife):
         Close the reading half: input that waits and that is still to come is
         dropped, and the peer is told to send no more.
         """
-        if self.life is StreamState.LIVE:
+        if self.life is LifeState.LIVE:
             receiver = self.receiver or self.makeReceiver()
             if receiver.state is ReceiveState.OPEN:
                 self.streams.sendControl(self.streamID, Flag.CLOSE_WRITE)

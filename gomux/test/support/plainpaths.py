@@ -305,7 +305,7 @@ PATHS: dict[str, tuple[str, tuple[tuple[object, str, object], ...]]] = {
     ),
     "sparedContext": (
         "no log context for protocols that have no prefix of their own",
-        ((_streamlife, "receiverFor", PrefixedReceiver),),
+        ((_life, "receiverFor", PrefixedReceiver),),
     ),
     "restsInPlace": (
         "reading from the rest of a frame where it is",
