@@ -87,6 +87,15 @@ class KeyringTests(SynchronousTestCase):
         self.assertEqual(len(Keyring(many)), MAX_KEYS)
         self.refused({**many, "more": "key"}, "more than 256")
 
+    def test_notBytes(self) -> None:
+        """
+        Text that stands for no bytes is refused, and the error has no part of it.
+        """
+        error = self.assertRaises(KeyringError, Keyring, {"alice": "secret\ud800"})
+        self.assertEqual(
+            str(error), "the pre-shared key of 'alice' is not text that stands for bytes"
+        )
+
     def test_secret(self) -> None:
         """
         The repr of a keyring shows neither pre-shared keys nor derived ones.
