@@ -3,7 +3,7 @@ The mutation check: take each check and limit out in turn, and see a test fail.
 
     python .ci/mutation.py              all mutations
     python .ci/mutation.py TEXT ...     those with one of these in their names
-    python .ci/mutation.py --list       only tell which there are
+    python .ci/mutation.py --list       only tell which there are; TEXT may follow
 
 There are two kinds.  Those in C{mutations.txt} are written by hand: an expression
 or some statements of a function, and what to put in their place.  L{places} finds
@@ -152,18 +152,18 @@ def main(arguments: list[str]) -> int:
     started = time.monotonic()
     try:
         mutations = readMutations(ROOT, LIST.read_text())
-        for mutation in mutations:
-            for (_, name), now in mutation.change.renaming:
-                print(f"renamed: {mutation}: {name} is now {now}")
-        if arguments == ["--list"]:
-            print(*mutations, sep="\n")
-            return 0
-        if arguments:
+        if texts := [text for text in arguments if text != "--list"]:
             mutations = [
                 mutation
                 for mutation in mutations
-                if any(argument in str(mutation) for argument in arguments)
+                if any(text in str(mutation) for text in texts)
             ]
+        for mutation in mutations:
+            for (_, name), now in mutation.change.renaming:
+                print(f"renamed: {mutation}: {name} is now {now}")
+        if "--list" in arguments:
+            print(*mutations, sep="\n")
+            return 0
         survivors = run(mutations)
     except Mistake as mistake:
         print(mistake)

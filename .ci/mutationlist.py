@@ -13,7 +13,7 @@ from pathlib import Path
 from places import Change, Mistake, Module, Name, namesIn, parse
 
 #: The classes of limits, each with its module.
-LIMITS = (("gomux/limits.py", "Limits"), ("gomux/tunnel.py", "TunnelLimits"))
+LIMITS = (("gomux/limits.py", "Limits"), ("gomux/limits.py", "TunnelLimits"))
 
 #: An entry of the list; see there.
 ENTRY = re.compile(

@@ -8,7 +8,7 @@ The mux itself: a protocol that turns the carrier's bytes into streams.
 L{MuxProtocol} is what the reactor, the application and the factory see of a mux.  It
 puts the parts of a mux together, each of which has a module in this room:
 
-  - L{gomux._mux.life}: the states of a mux, how it closes and ends.
+  - L{gomux._mux.muxlife}: the states of a mux, how it closes and ends.
   - L{gomux._mux.gate}: what the peer has to show before the mux is open to it.
   - L{gomux._mux.incoming}: when the frames that have come are handled.
   - L{gomux._mux.frames}: what each of the peer's frames does, and what it may send.
@@ -40,8 +40,8 @@ from gomux._carrier.transport import MuxCarrier
 from gomux._mux.frames import COMPATIBLE, STRICT, PeerFrames
 from gomux._mux.gate import Gate, WaitingStreams, explainLoss
 from gomux._mux.incoming import Incoming
-from gomux._mux.life import CLOSING, ENDED, ENDING, GATED, OPEN, MuxLife
 from gomux._mux.liveness import CarrierLiveness, PeerLiveness
+from gomux._mux.muxlife import CLOSING, ENDED, ENDING, GATED, OPEN, MuxLife
 from gomux._mux.nextturn import NextTurn
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.streams import Streams
@@ -198,7 +198,8 @@ class MuxProtocol(Protocol):
         """
         scheduler = self._scheduler
         self._streams.checkInvariants()
-        scheduler.checkInvariants(self._streams.byID)
+        senders = [stream.sender for stream in self._streams.byID.values()]
+        scheduler.checkInvariants(self._streams.byID, filter(None, senders))
         self._nextTurn.checkInvariants(scheduler.idle or scheduler.paused)
         self._life.checkInvariants()
         if self.reason is None and self.hasCarrier:

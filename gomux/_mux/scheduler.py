@@ -25,7 +25,7 @@ round robin with a quantum of a frame, which leaves no deficit to carry over.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from twisted.internet.interfaces import IPushProducer
@@ -359,16 +359,19 @@ class Scheduler:
         self._fresh.clear()
         self._bulk.clear()
 
-    def checkInvariants(self, streams: Mapping[int, SendingStream]) -> None:
+    def checkInvariants(
+        self, streamIDs: Collection[int], senders: Iterable[SendingStream]
+    ) -> None:
         """
         See whether what waits to be written is consistent.  For tests, while nothing is
         being written.
 
-        @param streams: the open streams, by ID.
+        @param streamIDs: those of the open streams.
+        @param senders: the senders of the open streams, as far as these have one.
         @raise AssertionError: if it is not.
         """
         assert len(self._refusals) <= self._maxRefusals, len(self._refusals)
-        assert self._credits.keys() <= streams.keys(), "credit for no open stream"
+        assert self._credits.keys() <= set(streamIDs), "credit for no open stream"
         assert all(size > 0 for size in self._credits.values()), self._credits
         if self.stopped:
             assert self.idle and self.paused
@@ -376,7 +379,7 @@ class Scheduler:
         queued = [*self._fresh, *self._bulk]
         assert len(set(queued)) == len(queued), "a stream is queued twice"
         assert all(stream.queued for stream in queued)
-        for stream in streams.values():
+        for stream in senders:
             assert stream.queued == (stream in queued), stream
             assert stream.queued or not stream.sendable(), f"{stream} waits for ever"
 

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
     ISSLTransport,
+    ITransport,
 )
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
@@ -30,8 +31,8 @@ def startTLS(
     clock: IReactorTime,
 ) -> None:
     """
-    Put TLS between a stream and its protocol.  The protocol, and whoever else
-    has the stream, goes on using the same object.
+    Put TLS between a stream and its protocol.  Whatever has the stream, as the
+    protocol does, goes on using the same object.
 
     @param stream: the stream.
     @param contextFactory: as for the C{startTLS} of
@@ -42,15 +43,14 @@ def startTLS(
     producer = stream.producer
     if producer is not None:
         stream.unregisterProducer()
-    # Its own factory makes no protocols: there is one.
+    # This factory makes no protocols: the stream has one.
     none = cast(IProtocolFactory, None)
     factory = TLSMemoryBIOFactory(contextFactory, isClient, none, clock)
     tls = TLSMemoryBIOProtocol(factory, stream.protocol, False)
     stream.protocol = tls
-    # What the application calls is another's from here on, and the stream's own
-    # methods are what _Beneath has.
+    # From here on the application's calls go to TLS, and those of TLS to the stream.
     stream.__class__ = TLSStream
-    tls.makeConnection(_Beneath(stream))
+    tls.makeConnection(cast(ITransport, _Beneath(cast(TLSStream, stream))))
     if producer is not None:
         stream.registerProducer(*producer)
 
@@ -126,40 +126,12 @@ class TLSStream(Stream):  # type: ignore[override]
 class _Beneath:
     """
     The same stream without TLS: the transport of TLS itself.
+
+    @ivar _own: has the methods of L{Stream}, not those that L{TLSStream} has instead.
     """
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    def __init__(self, stream: TLSStream) -> None:
+        self._own = super(TLSStream, stream)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, data: bytes) -> None:
-        """
-        Send some data as it is.
-        """
-        Stream.write(self._stream, data)
-
-    def writeSequence(self, data: Iterable[bytes]) -> None:
-        """
-        Send several pieces of data as they are.
-        """
-        Stream.writeSequence(self._stream, data)
-
-    def loseConnection(self) -> None:
-        """
-        Close the stream.
-        """
-        Stream.loseConnection(self._stream)
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """
-        Have TLS paused and resumed as the stream's output goes.
-        """
-        Stream.registerProducer(self._stream, producer, streaming)
-
-    def unregisterProducer(self) -> None:
-        """
-        Let TLS go.
-        """
-        Stream.unregisterProducer(self._stream)
+        return getattr(self._own, name)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLContextFactory
 
     from gomux._mux.owner import MuxOwner
+    from gomux._mux.receiver import ReceiverStream
+    from gomux._mux.streamlife import StreamLife
     from gomux.interfaces import IStreamFactory
 
 _log = Logger()
@@ -301,7 +303,7 @@ class Streams:
             scheduler.expectsPump = False
         scheduler.pump()
 
-    def consumed(self, stream: Stream, size: int) -> None:
+    def consumed(self, stream: ReceiverStream, size: int) -> None:
         """
         The application has taken some of a stream's input: give credit for it once
         that is worth a frame.
@@ -309,8 +311,8 @@ class Streams:
         @param stream: the stream.
         @param size: how many bytes.
         """
-        window = stream.receiveWindow
-        assert window is not None, "there was input"
+        assert stream.receiver is not None, "there was input"
+        window = stream.receiver.window
         streamID = stream.streamID
         if streamID != self._lastConsumer:
             self._lastConsumer = streamID
@@ -326,17 +328,17 @@ class Streams:
             )
             self._scheduler.credit(streamID, credit, isUrgent)
 
-    def streamEnded(self, stream: Stream) -> None:
+    def streamEnded(self, stream: StreamLife) -> None:
         """
         Nothing is sent or received for a stream any more.
         """
         del self.byID[stream.streamID]
-        if stream.receiveWindow is not None:
-            self.growth.release(stream.receiveWindow)
+        if stream.receiver is not None:
+            self.growth.release(stream.receiver.window)
         self._scheduler.forget(stream.streamID)
         self._ended()
 
-    def streamLost(self, stream: Stream) -> None:
+    def streamLost(self, stream: StreamLife) -> None:
         """
         A stream's protocol has had its C{connectionLost}.
         """

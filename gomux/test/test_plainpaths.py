@@ -27,7 +27,6 @@ from gomux import Limits
 from gomux._carrier.direct import BULK_READ_SIZE, READ_SIZE
 from gomux._carrier.transport import MuxCarrier
 from gomux._mux import scheduler as _scheduler
-from gomux._mux.output import Output
 from gomux._wire import crypto as _crypto
 from gomux._wire.crypto import Opener, Sealer, SequencedOpener, deriveKey
 from gomux._wire.frame import Flag, FrameParser, sealFrame
@@ -241,40 +240,40 @@ class PathTests(PlainTestCase):
         data = bytes(range(100))
 
         def look() -> tuple[bool, bool]:
-            whole, cut = Output(), Output()
-            whole.append(data)
-            cut.append(data)
-            part = cut.take(10)
+            whole, cut = Rig().opened().stream, Rig().opened().stream
+            for stream in (whole, cut):
+                stream.write(data)
+            assert whole.sender is not None and cut.sender is not None
+            part = cut.sender.takeOutput(10)
             self.assertEqual(bytes(part), data[:10])
-            self.assertEqual(bytes(cut.take(90)), data[10:])
-            return whole.take(100) is data, getattr(part, "obj", None) is data
+            self.assertEqual(bytes(cut.sender.takeOutput(90)), data[10:])
+            same = whole.sender.takeOutput(100) is data
+            return same, getattr(part, "obj", None) is data
 
         self.assertEqual(
             self.differ("outputInPlace", look), ((True, True), (False, False))
         )
 
-    def test_sharedNoOutput(self) -> None:
+    def test_shortSenders(self) -> None:
         """
-        Each stream has an output of its own before, after it was used, and when
-        the stream has ended.
+        A stream keeps the sender that it has once written with.
         """
 
-        def look() -> tuple[int, int, int]:
+        def look() -> list[bool]:
             rig = Rig()
-            streams = [rig.opened().stream for _ in range(5)]
-            unused = {id(stream._output) for stream in streams}
-            for stream in streams:
+            stream = rig.opened().stream
+            has = [stream.sender is not None]
+            for _ in range(2):
                 stream.write(b"data")
-            rig.run()
-            used = {id(stream._output) for stream in streams}
-            self.assertEqual({stream.touched for stream in streams}, {True})
-            self.assertEqual(len(rig.sent()), 5)
-            for stream in streams:
-                stream.abortConnection()
-            ended = {id(stream._output) for stream in streams}
-            return len(unused), len(used), len(ended)
+                rig.run()
+                has.append(stream.sender is not None)
+            self.assertEqual(len(rig.sent()), 2)
+            return has
 
-        self.assertEqual(self.differ("sharedNoOutput", look), ((1, 1, 1), (5, 5, 5)))
+        self.assertEqual(
+            self.differ("shortSenders", look),
+            ([False, False, False], [False, True, True]),
+        )
 
     def test_sparedContext(self) -> None:
         """

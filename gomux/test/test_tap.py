@@ -468,6 +468,8 @@ class ServiceTests(TapTestCase):
         """
         _, parts = self.make("--max-streams", "7")
         self.assertEqual(parts["--listen tcp:7000"]._factory.limits.maxStreams, 7)
+        _, parts = self.make("--connect", "tcp:h:2", "--max-retry-delay", "0.5")
+        self.assertEqual(parts["--connect tcp:h:2"]._dialler._maxRetryDelay, 0.5)
 
     def test_strict(self) -> None:
         """

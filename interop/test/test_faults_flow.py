@@ -242,7 +242,7 @@ class Flow(RowTestCase):
         for _ in range(64):
             self.attacker.transport.write(frame * 1024)
             await self.attacker.sync()
-        pieces = app.transport._unread
+        pieces = app.transport.receiver.waiting
         self.assertEqual(sum(map(len, pieces)), 65536)
         self.assertLessEqual(len(pieces), 8)
         app.transport.resumeProducing()

@@ -41,7 +41,7 @@ from twisted.test import test_tcp as old_tcp
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from gomux import MuxClientEndpoint, MuxServerEndpoint
-from gomux._mux import stream as _stream
+from gomux._mux import sender as _sender
 from gomux.test.support.certificates import CERTIFICATE, NAME
 
 PSK = b"a key for the conformance tests"
@@ -349,7 +349,7 @@ def withoutGoodbye(case: Any) -> None:
 
 class WriteSequence(WithBuiltReactor):
     def setWriteBufferSize(self: Any, transport: Any, value: int) -> None:
-        self.patch(_stream, "HIGH_WATER", value)
+        self.patch(_sender, "HIGH_WATER", value)
 
     def getConnectedClientAndServer(
         self: Any, reactor: Any, interface: str, addressFamily: int

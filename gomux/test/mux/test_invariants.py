@@ -5,6 +5,7 @@ right and notices what is wrong.
 
 from __future__ import annotations
 
+from collections import deque
 from unittest.mock import Mock, patch
 
 from twisted.internet.protocol import connectionDone
@@ -13,11 +14,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from gomux import Limits
 from gomux._carrier.turns import DONE
 from gomux._mux.incoming import Incoming
-from gomux._mux.life import ENDED, ENDING
+from gomux._mux.muxlife import ENDED, ENDING
 from gomux._mux.nextturn import NextTurn
-from gomux._mux.output import Output
+from gomux._mux.receiver import Receiver, ReceiveState
 from gomux._mux.scheduler import Scheduler
-from gomux._mux.stream import Stream
+from gomux._mux.sender import Sender, SendState
 from gomux._wire.frame import Flag
 from gomux._wire.growth import GrowingWindow, GrowthPolicy
 from gomux._wire.window import INITIAL_WINDOW, MAX_HELD, ReceiveWindow
@@ -111,10 +112,14 @@ class SchedulerTests(SynchronousTestCase):
             None, Mock(), Mock(), Mock(), maxRefusals=2, seconds=lambda: 0.0
         )
         self.stream = Rig().opened().stream
-        self.streams = {0: self.stream}
+        self.sender = self.stream.makeSender()
+        self.streams = {0: self.sender}
+
+    def check(self) -> None:
+        self.scheduler.checkInvariants(self.streams, self.streams.values())
 
     def assertNoticed(self) -> None:
-        self.assertRaises(AssertionError, self.scheduler.checkInvariants, self.streams)
+        self.assertRaises(AssertionError, self.check)
 
     def test_right(self) -> None:
         """
@@ -123,9 +128,9 @@ class SchedulerTests(SynchronousTestCase):
         self.scheduler.control(0, Flag.CLOSE_READ)
         self.scheduler.refuse(2)
         self.scheduler.credit(0, 100)
-        self.scheduler.checkInvariants(self.streams)
+        self.check()
         self.scheduler.stop()
-        self.scheduler.checkInvariants(self.streams)
+        self.check()
 
     def test_refusals(self) -> None:
         """
@@ -133,7 +138,7 @@ class SchedulerTests(SynchronousTestCase):
         """
         self.scheduler.refuse(2)
         self.scheduler.refuse(4)
-        self.scheduler.checkInvariants(self.streams)
+        self.check()
         with patch.object(self.scheduler, "_maxRefusals", 1):
             self.assertNoticed()
 
@@ -144,7 +149,7 @@ class SchedulerTests(SynchronousTestCase):
         self.scheduler.credit(2, 100)
         self.assertNoticed()
         self.scheduler.forget(2)
-        self.scheduler.checkInvariants(self.streams)
+        self.check()
         self.scheduler.credit(0, 0)
         self.assertNoticed()
 
@@ -153,10 +158,10 @@ class SchedulerTests(SynchronousTestCase):
         So is a queued stream that does not know that it is, open or not.
         """
         self.stream.write(b"x")
-        self.stream.queued = False
-        self.scheduler.activate(self.stream)
-        self.scheduler.checkInvariants(self.streams)
-        self.stream.queued = False
+        self.sender.queued = False
+        self.scheduler.activate(self.sender)
+        self.check()
+        self.sender.queued = False
         self.assertNoticed()
         self.streams.clear()
         self.assertNoticed()
@@ -166,14 +171,14 @@ class SchedulerTests(SynchronousTestCase):
         So is what waits after the end.
         """
         with patch.object(self.scheduler, "stopped", True):
-            self.scheduler.checkInvariants(self.streams)
+            self.check()
             self.scheduler.control(0, Flag.CLOSE_READ)
             self.assertNoticed()
 
 
 class StreamTests(SynchronousTestCase):
     """
-    L{Stream.checkInvariants}
+    L{StreamLife.checkInvariants<gomux._mux.streamlife.StreamLife.checkInvariants>}
     """
 
     def setUp(self) -> None:
@@ -193,55 +198,107 @@ class StreamTests(SynchronousTestCase):
 
     def test_receiveWindow(self) -> None:
         """
-        So is input without a window, or that its window does not know of.
+        So is input that its window does not know of.
+        """
+        receiver = self.paused()
+        with patch.object(receiver, "window", GrowingWindow()):
+            self.assertNoticed()
+
+    def paused(self) -> Receiver:
+        """
+        @return: the stream's receiver, with input that waits.
         """
         self.stream.pauseProducing()
         self.rig.send(0, Flag.DATA, b"input")
         self.stream.checkInvariants()
-        for window in (None, GrowingWindow()):
-            self.stream.receiveWindow = window
-            self.assertNoticed()
+        assert self.stream.receiver is not None
+        return self.stream.receiver
 
     def test_input(self) -> None:
         """
-        So is input that is kept when the application has closed the stream.
+        So is input that is kept when the application has closed the stream, that waits
+        though nothing is paused, or that does not wait ahead of an end that does.
         """
-        self.stream.pauseProducing()
-        self.rig.send(0, Flag.DATA, b"input")
-        with patch.object(Stream, "_dropInput"):
+        receiver = self.paused()
+        with patch.object(self.stream, "paused", False):
+            self.assertNoticed()
+        for state in (ReceiveState.REFUSED, ReceiveState.ENDED, ReceiveState.CLOSED):
+            with patch.object(receiver, "state", state):
+                self.assertNoticed()
+        with patch.object(Receiver, "_drop"):
             self.stream.loseConnection()
-            self.rig.run()
         self.assertNoticed()
+        self.stream = self.rig.opened(b"input").stream
+        with patch.object(self.stream.receiver, "state", ReceiveState.ENDING):
+            self.assertNoticed()
 
     def test_output(self) -> None:
         """
-        So is output that is kept when the stream has ended, and memory for output where
-        there is none.
+        So is output that was counted wrong, that is kept when nothing is sent any more,
+        and memory for output where there is none.
         """
         self.stream.write(bytes(INITIAL_WINDOW + 1))
         self.rig.run()
         self.assertEqual(self.stream.unsent, 1)
         self.stream.checkInvariants()
-        with patch.object(Stream, "_dropOutput"):
-            self.stream.abortConnection()
-            self.rig.run()
-        self.assertNoticed()
+        sender = self.stream.sender
+        for name, value in (
+            ("unsent", 2),
+            ("_offset", 0),
+            ("_pieces", None),
+            ("state", SendState.CLOSED),
+        ):
+            with patch.object(sender, name, value):
+                self.assertNoticed()
         self.stream = self.rig.opened().stream
-        with patch.object(self.stream, "_output", Output()):
+        with patch.object(self.stream.makeSender(), "_pieces", deque()):
+            self.assertNoticed()
+
+    def test_ends(self) -> None:
+        """
+        So are a sender and a whole stream that wait for nothing, and what goes on when
+        the stream is closing or closed.
+        """
+        sender = self.stream.makeSender()
+        with patch.object(sender, "state", SendState.FINISHING):
+            self.assertNoticed()
+        self.stream.write(bytes(INITIAL_WINDOW + 1))
+        self.rig.send(0, Flag.DATA, b"input")
+        self.stream.loseConnection()
+        self.rig.run()
+        self.stream.checkInvariants()
+        with patch.object(self.stream, "sender", None):
+            self.assertNoticed()
+        with patch.object(sender, "state", SendState.OPEN):
+            self.assertNoticed()
+        with patch.object(self.stream.receiver, "state", ReceiveState.OPEN):
+            self.assertNoticed()
+        self.stream.abortConnection()
+        self.stream.checkInvariants()
+        with patch.object(sender, "state", SendState.OPEN):
             self.assertNoticed()
 
     def test_producer(self) -> None:
         """
-        So is the state of a producer that is gone, and a producer after the end.
+        So is the state of a producer that is gone, a producer without a state, and a
+        producer after the end.
         """
-        for name in ("_streaming", "_producerPaused"):
-            with patch.object(self.stream, name, True):
-                self.assertNoticed()
-        with patch.object(self.stream, "_producer", PushProducer()):
-            self.stream.checkInvariants()
-        self.stream.abortConnection()
-        with patch.object(self.stream, "_producer", PushProducer()):
+        sender = self.stream.makeSender()
+        with patch.object(sender, "_producer", PushProducer()):
             self.assertNoticed()
+        sender.registerProducer(PushProducer(), False)
+        self.stream.checkInvariants()
+        with patch.object(sender, "_producer", None):
+            self.assertNoticed()
+        with patch.object(sender, "state", SendState.CLOSED):
+            self.assertNoticed()
+        sender.unregisterProducer()
+        sender.registerProducer(PushProducer(), True)
+        self.stream.loseWriteConnection()
+        self.stream.checkInvariants()
+        with patch.object(Sender, "close"):
+            self.stream.abortConnection()
+        self.assertNoticed()
 
     def test_reason(self) -> None:
         """
@@ -275,8 +332,13 @@ class MuxTests(SynchronousTestCase):
         What a stream, its window or the scheduler has wrong is noticed.
         """
         for stream in (self.mine, self.theirs):
-            for name, value in (("streamID", 7), ("sendWindow", -1), ("queued", True)):
-                with patch.object(stream, name, value):
+            sender = stream.makeSender()
+            for part, name, value in (
+                (stream, "streamID", 7),
+                (stream, "sendWindow", -1),
+                (sender, "queued", True),
+            ):
+                with patch.object(part, name, value):
                     self.assertNoticed()
         self.mux.checkInvariants()
 
@@ -341,7 +403,8 @@ class MuxTests(SynchronousTestCase):
             self.assertNoticed()
         self.mine.write(b"y")
         self.mux.checkInvariants()
-        self.mine.queued = False
+        assert self.mine.sender is not None
+        self.mine.sender.queued = False
         self.assertNoticed()
         self.mine.write(b"z")
         self.assertNoticed()

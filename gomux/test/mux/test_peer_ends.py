@@ -24,6 +24,7 @@ from gomux.test.support.helpers import (
     CLOSE_STREAM,
     CLOSE_WRITE,
     EndsTestCase,
+    PushProducer,
 )
 
 
@@ -204,6 +205,31 @@ class PeersEndTests(EndsTestCase):
         self.assertIsNone(self.rig.reason())
         self.check_lost(StreamClosed)
 
+    def test_afterLoss(self) -> None:
+        """
+        A stream that is lost has let go of its halves, and what is asked of it then
+        has no effect, but that a producer is stopped.
+        """
+        self.stream.write(bytes(200000))
+        self.rig.send(0, Flag.DATA, b"x")
+        self.stream.abortConnection()
+        self.rig.run()
+        self.assertIsNone(self.stream.sender)
+        self.assertIsNone(self.stream.receiver)
+        self.rig.sent()
+        producer = PushProducer()
+        self.stream.registerProducer(producer, True)
+        self.stream.write(b"x")
+        self.stream.loseWriteConnection()
+        self.stream.loseReadConnection()
+        self.stream.pauseProducing()
+        self.stream.resumeProducing()
+        self.stream.unregisterProducer()
+        self.rig.run()
+        self.assertEqual(producer.calls, ["stop"])
+        self.assertEqual(self.stream.unsent, 0)
+        self.assertEqual(self.rig.sent(), [])
+
     def test_remembersNothing(self) -> None:
         """
         Trap 12: streams that have ended leave nothing behind in the mux.
@@ -283,6 +309,31 @@ class PausedEndTests(EndsTestCase):
         """
         self.rig.peerCarrier.abortConnection()
         self.check_unread(Truncated)
+
+    def test_notDisconnecting(self) -> None:
+        """
+        Until then the stream is not disconnecting: a C{LineReceiver} would deliver
+        no more lines.
+        """
+        self.rig.send(*CLOSE_STREAM)
+        self.assertFalse(self.stream.disconnecting)
+        self.stream.loseConnection()
+        self.assertTrue(self.stream.disconnecting)
+
+    def test_producerCloses(self) -> None:
+        """
+        A producer that closes the stream when it is stopped does not want what has
+        come: the end comes, and it comes once.
+        """
+        producer = PushProducer()
+        producer.stopProducing = (  # type: ignore[method-assign]
+            self.stream.loseConnection
+        )
+        self.stream.registerProducer(producer, True)
+        self.rig.send(*CLOSE_STREAM)
+        self.rig.run()
+        self.assertEqual(self.recorder.received, b"")
+        self.check_lost(PeerClosedStream)
 
     def test_closedUnread(self) -> None:
         """

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits
-from gomux._mux.stream import HIGH_WATER
+from gomux._mux.sender import HIGH_WATER
 from gomux._wire.frame import Flag
 from gomux.error import LimitExceeded, ProtocolViolation
 from gomux.test.support.helpers import CLOSE_STREAM, Recorder, Recorders, Rig

@@ -131,7 +131,7 @@ class Replay:
 
     @ivar frames: what the live mux sent.
     @ivar streams: the live mux's streams' protocols by ID.
-    @ivar forgotten: the credit that was due when a stream ended, by its ID.
+    @ivar kept: the credit that was held back or due when a stream ended, by its ID.
     """
 
     def __init__(self, recorded: Session, live: str) -> None:
@@ -147,7 +147,7 @@ class Replay:
                 recorded.psk, isClient, self.factory, clock=clock, greet=False
             ),
         )
-        self.forgotten: dict[int, int] = {}
+        self.kept: dict[int, int] = {}
         with patch.object(Scheduler, "forget", self.noting(Scheduler.forget)):
             for writer, data in recorded.writes:
                 if writer == live:
@@ -166,9 +166,15 @@ class Replay:
         """
 
         def noted(scheduler: Scheduler, streamID: int) -> None:
-            self.forgotten[streamID] = forget(scheduler, streamID)
+            self.kept[streamID] = self.held(streamID) + forget(scheduler, streamID)
 
         return noted
+
+    def held(self, streamID: int) -> int:
+        """
+        @return: how much credit a stream that has not ended holds back.
+        """
+        return (self.streams[streamID].stream.receiveWindow or ReceiveWindow()).held
 
     def made(self, recorder: Recorder) -> None:
         self.streams[recorder.stream.streamID] = recorder
@@ -273,8 +279,9 @@ class ReplayTests(SynchronousTestCase):
             received = len(replay.streams[streamID].received)
             self.assertLessEqual(given, received, recorded.name)
             self.assertLess(old.get(streamID, 0) - given, 65536, recorded.name)
-            window = replay.streams[streamID].stream.receiveWindow or ReceiveWindow()
-            kept = window.held + replay.forgotten.get(streamID, 0)
+            kept = replay.kept.get(streamID)
+            if kept is None:
+                kept = replay.held(streamID)
             self.assertEqual(given + kept, received, recorded.name)
         for _, length, flag, _ in replay.frames:
             if flag == Flag.WINDOW_UPDATE:

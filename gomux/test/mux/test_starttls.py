@@ -14,7 +14,8 @@ from twisted.internet.ssl import optionsForClientTLS
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from gomux._mux.stream import HIGH_WATER, Stream
+from gomux._mux.sender import HIGH_WATER
+from gomux._mux.stream import Stream
 from gomux.test.support.certificates import CERTIFICATE, NAME
 from gomux.test.support.helpers import PushProducer, Recorder, Recorders
 from gomux.testing import MuxPair

@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 
 from gomux._mux.address import StreamAddress
 from gomux._mux.factory import MuxFactory
-from gomux._mux.stream import HIGH_WATER
+from gomux._mux.sender import HIGH_WATER
 from gomux._wire.frame import Flag
 from gomux._wire.window import INITIAL_WINDOW
 from gomux.error import (

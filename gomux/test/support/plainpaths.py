@@ -16,6 +16,7 @@ processes that those start; the package itself does not know of it::
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,11 +29,12 @@ from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.direct import DirectTransport
 from gomux._carrier.turns import DONE
 from gomux._mux import scheduler as _scheduler
-from gomux._mux import stream as _stream
+from gomux._mux import streamlife as _life
 from gomux._mux.incoming import Incoming
-from gomux._mux.output import Output
+from gomux._mux.receiver import PrefixedReceiver
 from gomux._mux.scheduler import Scheduler, SendingStream
-from gomux._mux.stream import Stream, StreamMux
+from gomux._mux.sender import Sender, SendState
+from gomux._mux.stream import Stream
 from gomux._wire import crypto as _crypto
 from gomux._wire.crypto import NONCE_SIZE, Opener, Sealer, SequencedOpener
 from gomux._wire.frame import (
@@ -53,11 +55,9 @@ VARIABLE = "GOMUX_PLAIN"
 # The package's own, for what is not replaced.
 _activate = Scheduler.activate
 _credit = Scheduler.credit
-_deliver = Stream._deliver
-_dropOutput = Stream._dropOutput
 _makeSequencedOpener = SequencedOpener.__init__
-_makeStream = Stream.__init__
 _open = Opener.open
+_outputTaken = Sender.outputTaken
 _seal = Sealer.seal
 _sealLast = Sealer.sealLast
 
@@ -167,63 +167,23 @@ def sealLastRandomly(self: Sealer, fields: bytes) -> tuple[bytes, bytes]:
 # Output
 
 
-def makeBuffer(self: Output) -> None:
-    self.size = 0
-    self._pieces = bytearray()  # type: ignore[assignment]
+def takeCopy(self: Sender, size: int) -> bytes:
+    waiting = b"".join(self._pieces or ())
+    self._pieces = deque([waiting[size:]])
+    self.unsent -= size
+    self._stream.sendWindow -= size
+    return bytes(bytearray(waiting[:size]))
 
 
-def appendCopy(self: Output, data: bytes) -> None:
-    buffer: Any = self._pieces
-    buffer += data
-    self.size += len(data)
-
-
-def takeCopy(self: Output, size: int) -> bytes:
-    buffer: Any = self._pieces
-    taken = bytes(buffer[:size])
-    del buffer[:size]
-    self.size -= size
-    return taken
-
-
-def makeStreamWithOutput(self: Stream, mux: StreamMux, streamID: int) -> None:
-    _makeStream(self, mux, streamID)
-    self._output = Output()
-
-
-def writeToOwnOutput(self: Stream, data: bytes) -> None:
-    if isinstance(data, str):
-        raise TypeError("Data must be bytes")
-    if not data or not self._acceptsOutput():
-        return
-    fresh = not self._output.size
-    self.touched = True
-    self._output.append(bytes(data))
-    if self._output.size > _stream.HIGH_WATER:
-        self._pauseProducer()
-    if not self.queued:
-        self._mux.activate(self, fresh)
-
-
-def keepOwnOutput(self: Stream) -> None:
-    if self._producer is not None:
-        if self._output.size <= _stream.LOW_WATER:
-            self._resumeProducer()
-    elif not self._output.size:
-        self._finishOutput()
-
-
-def dropIntoOwnOutput(self: Stream) -> None:
-    _dropOutput(self)
-    self._output = Output()
+def keepSender(self: Sender) -> None:
+    stream = self._stream
+    _outputTaken(self)
+    if stream.sender is None and self.state is SendState.OPEN:
+        stream.sender = self
+        self._pieces = None
 
 
 # Input
-
-
-def deliverInContext(self: Stream, payload: bytes) -> None:
-    self._ownContext = True
-    _deliver(self, payload)
 
 
 def takeRest(self: Conn, size: int) -> bytes:
@@ -337,24 +297,15 @@ PATHS: dict[str, tuple[str, tuple[tuple[object, str, object], ...]]] = {
     ),
     "outputInPlace": (
         "sealing output where the application left it",
-        (
-            (Output, "__init__", makeBuffer),
-            (Output, "append", appendCopy),
-            (Output, "take", takeCopy),
-        ),
+        ((Sender, "takeOutput", takeCopy),),
     ),
-    "sharedNoOutput": (
-        "one empty output for all streams without any",
-        (
-            (Stream, "__init__", makeStreamWithOutput),
-            (Stream, "write", writeToOwnOutput),
-            (Stream, "outputTaken", keepOwnOutput),
-            (Stream, "_dropOutput", dropIntoOwnOutput),
-        ),
+    "shortSenders": (
+        "keeping a sender only while it has something to keep",
+        ((Sender, "outputTaken", keepSender),),
     ),
     "sparedContext": (
         "no log context for protocols that have no prefix of their own",
-        ((Stream, "_deliver", deliverInContext),),
+        ((_life, "receiverFor", PrefixedReceiver),),
     ),
     "restsInPlace": (
         "reading from the rest of a frame where it is",

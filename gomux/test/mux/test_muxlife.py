@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._mux.life}: the states of a mux.
+Tests for L{gomux._mux.muxlife}: the states of a mux.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits
-from gomux._mux.life import (
+from gomux._mux.muxlife import (
     CLOSING,
     DRAINING,
     ENDED,

@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.mux.test_life -*-
+# -*- test-case-name: gomux.test.mux.test_muxlife -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 
@@ -45,7 +45,7 @@ from twisted.python.failure import Failure
 from gomux._carrier.turns import DONE
 from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
-from gomux._mux.stream import Stream
+from gomux._mux.streamlife import StreamLife
 from gomux._mux.streams import Streams
 from gomux._wire.frame import Flag
 from gomux.error import (
@@ -136,7 +136,7 @@ class MuxLife:
         self._told = told
         self._drainCall: IDelayedCall | None = None
         self._closeCall: IDelayedCall | None = None
-        self._untold: deque[Stream] = deque()
+        self._untold: deque[StreamLife] = deque()
         self._waiting: list[Deferred[GomuxError]] = []
 
     def checkInvariants(self) -> None:

@@ -1,0 +1,236 @@
+"""
+Tests for L{gomux._mux.receiver}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.protocol import Protocol
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux._mux.receiver import Receiver, ReceiveState
+from gomux._wire.window import INITIAL_WINDOW
+from gomux.error import ProtocolViolation
+
+
+class Reader(Protocol):
+    """
+    Notes what it receives, and calls C{hook} then.
+    """
+
+    def __init__(self, events: list[object]) -> None:
+        self.events = events
+        self.hook: Callable[[], object] = lambda: None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.events.append(data)
+        self.hook()
+
+
+class ReceivingStream:
+    """
+    A stream that has only a receiver, and the mux of that stream.
+
+    @ivar events: what the receiver told the protocol, the stream and the mux, in
+        order; a number is what was consumed.
+    """
+
+    streamID = 6
+    paused = False
+
+    def __init__(self) -> None:
+        self.events: list[object] = []
+        self.soon: list[Callable[[], None]] = []
+        self.protocol = Reader(self.events)
+        self.receiver: Receiver | None = Receiver(self)
+
+    @property
+    def streams(self) -> ReceivingStream:
+        return self
+
+    def callSoon(self, function: Callable[[], None]) -> None:
+        self.soon.append(function)
+
+    def consumed(self, stream: object, size: int) -> None:
+        self.events.append(size)
+
+    def inputEnded(self) -> None:
+        self.events.append("ended")
+
+    def abortWith(self, reason: BaseException) -> None:
+        self.events.append(type(reason))
+
+    def applicationFailed(self) -> None:
+        self.events.append("failed")
+
+    def resume(self) -> None:
+        self.paused = False
+        assert self.receiver is not None
+        self.receiver.resume()
+
+    def runSoon(self) -> None:
+        soon, self.soon = self.soon, []
+        for function in soon:
+            function()
+
+
+class ReceiverTests(SynchronousTestCase):
+    """
+    L{Receiver}
+    """
+
+    def setUp(self) -> None:
+        self.stream = ReceivingStream()
+        assert self.stream.receiver is not None
+        self.receiver = self.stream.receiver
+        self.events = self.stream.events
+
+    def pausedWith(self, *pieces: bytes) -> None:
+        self.stream.paused = True
+        for piece in pieces:
+            self.receiver.received(piece)
+        self.assertEqual(self.events, [])
+
+    def test_delivers(self) -> None:
+        """
+        Data is delivered, and then consumed.
+        """
+        self.receiver.received(b"abc")
+        self.assertEqual(self.events, [b"abc", 3])
+
+    def test_window(self) -> None:
+        """
+        Data beyond the window is a violation, in any state.
+        """
+        self.receiver.received(bytes(INITIAL_WINDOW))
+        self.receiver.refuse()
+        self.assertRaises(ProtocolViolation, self.receiver.received, b"a")
+
+    def test_fails(self) -> None:
+        """
+        An application that fails has not consumed the data.
+        """
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        self.stream.protocol.hook = fail
+        self.receiver.received(b"abc")
+        self.assertEqual(self.events, [b"abc", "failed"])
+
+    def test_paused(self) -> None:
+        """
+        While the stream is paused, data waits, small pieces joined; then it is
+        delivered from the reactor, and new data behind it.
+        """
+        self.pausedWith(b"ab", b"cd", bytes(16384))
+        self.stream.resume()
+        self.receiver.received(b"e")
+        self.assertEqual(self.events, [])
+        self.stream.runSoon()
+        self.assertEqual(self.events, [b"abcd", 4, bytes(16384), 16384, b"e", 1])
+        self.receiver.received(b"f")
+        self.assertEqual(self.events[-2:], [b"f", 1])
+
+    def test_resumedTwice(self) -> None:
+        """
+        To resume it again while that call is due makes no other one.
+        """
+        self.pausedWith(b"ab")
+        self.stream.resume()
+        self.stream.resume()
+        self.assertEqual(len(self.stream.soon), 1)
+
+    def test_pausedAgain(self) -> None:
+        """
+        An application that pauses while input that waited is delivered gets no more,
+        nor the end.
+        """
+        self.pausedWith(b"ab", bytes(16384))
+        self.receiver.finish()
+
+        def pause() -> None:
+            self.stream.paused = True
+
+        self.stream.protocol.hook = pause
+        self.stream.resume()
+        self.stream.runSoon()
+        self.assertEqual(self.events, [b"ab", 2])
+        self.assertIs(self.receiver.state, ReceiveState.ENDING)
+        self.stream.resume()
+        self.stream.runSoon()
+        self.assertEqual(self.events[2:], [bytes(16384), 16384, "ended"])
+        self.assertIs(self.receiver.state, ReceiveState.ENDED)
+
+    def test_finish(self) -> None:
+        """
+        The end is told at once if no input waits, and once; data after it aborts the
+        stream.
+        """
+        self.receiver.finish()
+        self.receiver.finish()
+        self.assertEqual(self.events, ["ended"])
+        self.receiver.received(b"a")
+        self.assertEqual(self.events, ["ended", ProtocolViolation])
+
+    def test_dataWhileEnding(self) -> None:
+        """
+        So does data that comes after the end while input waits ahead of that.
+        """
+        self.pausedWith(b"a")
+        self.receiver.finish()
+        self.receiver.received(b"b")
+        self.assertEqual(self.events, [ProtocolViolation])
+
+    def test_refuse(self) -> None:
+        """
+        Data that was refused is consumed, whether it came before or after; but after
+        the peer's end it aborts the stream, and that end is not told.
+        """
+        self.pausedWith(b"abc")
+        self.receiver.refuse()
+        self.assertIs(self.receiver.state, ReceiveState.REFUSED)
+        self.receiver.received(b"de")
+        self.assertEqual(self.events, [3, 2])
+        self.receiver.finish()
+        self.assertIs(self.receiver.state, ReceiveState.ENDED)
+        self.receiver.received(b"f")
+        self.assertEqual(self.events, [3, 2, ProtocolViolation])
+
+    def test_refuseEnding(self) -> None:
+        """
+        Once the peer has ended there is nothing left to refuse but what waits.
+        """
+        self.pausedWith(b"abc")
+        self.receiver.finish()
+        self.stream.resume()
+        self.receiver.refuse()
+        self.stream.runSoon()
+        self.assertIs(self.receiver.state, ReceiveState.ENDED)
+        self.assertEqual(self.events, [3])
+
+    def test_close(self) -> None:
+        """
+        On a stream that is closing all data is consumed, whatever the peer has said,
+        and no end is told.
+        """
+        self.pausedWith(b"abc")
+        self.stream.resume()
+        self.receiver.close()
+        self.receiver.finish()
+        self.receiver.received(b"de")
+        self.stream.runSoon()
+        self.assertEqual(self.events, [3, 2])
+        self.assertIs(self.receiver.state, ReceiveState.CLOSED)
+
+    def test_closedWhileDelivering(self) -> None:
+        """
+        An application that closes the stream while input that waited is delivered gets
+        no more of it.
+        """
+        self.pausedWith(b"ab", bytes(16384))
+        self.stream.protocol.hook = self.receiver.close
+        self.stream.resume()
+        self.stream.runSoon()
+        self.assertEqual(self.events, [b"ab", 16384, 2])
