@@ -156,7 +156,7 @@ class GrowingWindow(ReceiveWindow):
     """
     A receive window with what L{GrowthPolicy} knows of its stream.  The two are one
     object because an active stream has both, and one object is smaller.  Only the
-    policy uses what is here.
+    policy uses these attributes.
 
     @ivar since: when the current windowful began, in seconds; C{None} before the
         first credit.
@@ -186,7 +186,7 @@ class GrowthPolicy:
     @ivar maxGrowth: how many bytes all windows together may grow by.
     @ivar budget: how many of these are left.
     @ivar passed: how many bytes have got credit on all streams.
-    @ivar path: what is known of the path's round trip.
+    @ivar path: tells whether the path is short or long.
     @ivar sharedUntil: until when more than one stream is taken to be active, in
         seconds.
     """

@@ -18,13 +18,13 @@ L{ReceiveWindow}.  These are the rules; C{test_window.py} has a test for each.
  5. Never more than L{MAX_HELD} consumed bytes, 65536, are held back.  A Go sender
     waits until it has window for its whole frame, which may have that size: with
     more held back it would wait for ever.
- 6. No byte is lost or made up: what is available to the peer, received but not
-    consumed, and held back, is together the size of the window.
+ 6. No byte is lost or made up.  Bytes available to the peer, received but not
+    consumed, and held back add up to the size of the window.
  7. A window that is enlarged gives its new bytes at once, as additional credit.
- 8. Credit cannot be taken back.  A window that is shrunk gives no credit for what is
-    consumed next, until it has its new size.
+ 8. Credit cannot be taken back.  A window that is shrunk gives no credit for the
+    next consumed bytes, until it has its new size.
  9. A window may keep up to L{MAX_HELD} consumed bytes back for as long as that is
-    good for other streams.  What is consumed beyond that is given back at once.
+    good for other streams.  Bytes consumed beyond that are given back at once.
  10. A send window stays below 2**31 bytes.  Credit that takes it there is a violation
      of the protocol.
 
@@ -119,7 +119,7 @@ class ReceiveWindow:
 
     def shrink(self, size: int) -> None:
         """
-        Give no credit for what is consumed next, until the window has a smaller size.
+        Give no credit for the next consumed bytes, until the window has a smaller size.
 
         @param size: by how many bytes the window shrinks.
         """

@@ -117,8 +117,8 @@ class ReceiveWindowTests(SynchronousTestCase):
 
     def test_conserved(self) -> None:
         """
-        Rule 6: what is available, unread and held back is together the size of the
-        window, also while that changes.
+        Rule 6: bytes available, unread and held back add up to the size of the window,
+        also while the size changes.
         """
         unread = 0
         for step in range(1000):
