@@ -341,11 +341,12 @@ class ProjectTests(SynchronousTestCase):
 
     def test_allMistakesAtOnce(self) -> None:
         """
-        All entries that are wrong are told together: with no place, the same as
-        another.
+        All that is wrong is told together: a module that is not there, an entry
+        without a place, one that is the same as another, a limit without one.
         """
         entry = "\nin Window.take\n- self.size -= size\n\n"
         text = f"== gomux/window.py: window\n\nb{entry}c{entry}d\n- nothing()\n"
+        text += "\n== gomux/gone.py: window\n"
         (self.root / "gomux" / "limits.py").write_text("class Limits:\n    most: int\n")
         limits = (("gomux/limits.py", "Limits"),)
         with self.assertRaises(Mistake) as raised:
@@ -354,3 +355,4 @@ class ProjectTests(SynchronousTestCase):
         self.assertIn("gomux/window.py: d: in the module this is there 0", message)
         self.assertIn("gomux/window.py: c: it is the same as b", message)
         self.assertIn("there is no mutation for Limits.most", message)
+        self.assertIn("gomux/gone.py: there is no such module", message)
