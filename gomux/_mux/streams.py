@@ -81,7 +81,7 @@ class Streams:
     @ivar growth: what the streams' windows may grow by together.
     @ivar consumerChanges: how often data was delivered to another stream than before.
     @ivar callSoon: calls a function from the reactor, as soon as it can.
-    @ivar activate: the stream may have become able to send.
+    @ivar activate: tells the scheduler that a sender may have become able to send.
     @ivar sendControl: sends a control frame.
     @ivar _peersFactory: see L{__init__}.
     @ivar _ended: see L{__init__}.

@@ -236,12 +236,14 @@ class NotYetTests(SynchronousTestCase):
         When the mux is aborted as soon as it is open, the frame that opened it is not
         handled.
         """
-        factory = self.rig.mux.factory
-        self.patch(factory, "muxAuthenticated", lambda mux: mux.abort())
-        self.deliver((0, Flag.OPEN_STREAM, 0), (2, Flag.OPEN_STREAM, 0))
-        self.rig.run()
-        self.assertEqual(self.rig.streams.made, [])
-        self.assertIsInstance(self.rig.reason(), ConnectionClosed)
+        for flag in (Flag.OPEN_STREAM, Flag.CLOSE_MUX):
+            self.start(SlowGate(3))
+            factory = self.rig.mux.factory
+            self.patch(factory, "muxAuthenticated", lambda mux: mux.abort())
+            self.deliver((0, flag, 0), (2, Flag.OPEN_STREAM, 0))
+            self.rig.run()
+            self.assertEqual(self.rig.streams.made, [])
+            self.assertIsInstance(self.rig.reason(), ConnectionClosed)
 
     def test_unpausable(self) -> None:
         """

@@ -387,6 +387,30 @@ class ProducerTests(SenderTestCase):
         self.stream.runSoon()
         self.assertEqual(other.calls, [])
 
+    def test_lateAndSent(self) -> None:
+        """
+        Nor is it if the output is sent by then.
+        """
+        self.sender.write(bytes(HIGH_WATER + 1))
+        self.sender.registerProducer(self.producer, True)
+        self.stream.send(1)
+        self.stream.runSoon()
+        self.assertEqual(self.producer.calls, [])
+
+    def test_pull(self) -> None:
+        """
+        A pull producer is asked for more each time all output is sent, and not before.
+        """
+        self.sender.write(b"abc")
+        self.sender.registerProducer(self.producer, False)
+        self.stream.send(2)
+        self.assertEqual(self.producer.calls, [])
+        self.stream.send(1)
+        self.assertEqual(self.producer.calls, ["resume"])
+        self.sender.write(b"d")
+        self.stream.send(1)
+        self.assertEqual(self.producer.calls, ["resume", "resume"])
+
     def test_afterClose(self) -> None:
         """
         A producer that is registered after the end is stopped.

@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.internet.error import NoProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux._wire.frame import ID_END
+from gomux._wire.frame import ID_END, Flag
 from gomux.test.support.helpers import Recorders, Rig
 
 
@@ -38,7 +38,8 @@ class StreamsTests(SynchronousTestCase):
         for streamID in (0, 1):
             self.assertFalse(streams.wasOpened(streamID))
         rig.open()
-        rig.send(4, 2)
+        for streamID in (4, 0):
+            rig.send(streamID, Flag.OPEN_STREAM)
         rig.streams.made[0].stream.abortConnection()
         for streamID, was in ((0, True), (4, True), (6, False), (1, True), (3, False)):
             self.assertEqual(streams.wasOpened(streamID), was, streamID)

@@ -155,6 +155,40 @@ class GrowthTests(SynchronousTestCase):
         for rate in (1e9, 1e7, 3e7, 1e9, 1e7):
             self.assertEqual(self.stream(rate), 0)
 
+    def test_shortPathBudget(self) -> None:
+        """
+        On a short path a window that the budget has kept small grows no further than
+        others, once there is budget.
+        """
+        self.policy.budget = 40000
+        self.stream(1e8)
+        self.assertEqual(self.window.size, INITIAL_WINDOW + 40000)
+        self.policy.budget = PLENTY
+        self.stream(1e9)
+        self.assertEqual(self.window.size, 2 * INITIAL_WINDOW)
+
+    def test_others(self) -> None:
+        """
+        The rate of all streams tells that a path is short, also for a stream that is
+        slow itself.
+        """
+        self.policy.credited(self.window, 1, self.now, self.changes)
+        for _ in range(10):
+            self.policy.passed += 10**8
+            self.assertEqual(self.stream(INITIAL_WINDOW / 0.005), 0)
+
+    def test_newStream(self) -> None:
+        """
+        Other streams that were active before a stream began do not keep its window from
+        growing.
+        """
+        self.policy.passed = 10**8
+        self.changes = 100
+        self.assertEqual(self.stream(1e9), INITIAL_WINDOW)
+        for _ in range(2):
+            self.stream(1e9)
+        self.assertEqual(self.window.size, 2 * INITIAL_WINDOW)
+
     def test_shortPathSlowAtFirst(self) -> None:
         """
         A short path is not taken for a long one because both ends start slowly and
