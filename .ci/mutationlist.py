@@ -193,6 +193,9 @@ def readMutations(
     mistakes: list[str] = []
     for section in readList(text):
         path = section.path
+        if not (root / path).exists():
+            mistakes.append(f"{path}: there is no such module")
+            continue
         module = Module((root / path).read_text())
         tests = tuple(testModules(root, section.tests))
         for name, change in raises(module):

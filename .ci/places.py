@@ -4,6 +4,8 @@ Finds places in a module by their function and their syntax.
 Neither the line of a place matters nor how it is formatted.  If no place reads as
 it should, names may have changed.  Then the place is taken that differs in names
 only: those of variables, attributes, functions and arguments, and texts in prose.
+If there is no function of its name either, no other name may differ: what only looks
+alike is not taken for it.
 """
 
 from __future__ import annotations
@@ -221,24 +223,20 @@ class Module:
         pattern, replacement = parse(old), parse(new or "pass")
         one, other = _expression(pattern), _expression(replacement)
         if one is not None and other is not None:
-            found = self._alike(function, [one], self._expressions)
+            found, near = self._alike(function, [one], self._expressions, known)
         else:
-            found = self._alike(function, pattern, self._runs(len(pattern)))
-        if len(found) > 1:
-            # A name that others have is hardly the new name of this.
-            found = {
-                (scope, renaming): places
-                for (scope, renaming), places in found.items()
-                if known.isdisjoint(name for _, name in renaming)
-                and (scope == function or scope not in known)
-            } or found
+            runs = self._runs(len(pattern))
+            found, near = self._alike(function, pattern, runs, known)
         places = [place for places in found.values() for place in places]
         enough = len(places) >= number if number else len(places) == 1
         if len(found) != 1 or not enough:
             where = f"in {function}" if function else "in the module"
             times = f"{len(places)} times" + (f", not {number}" if number else "")
             lines = [f"{where} this is there {times}:\n{old}"]
-            raise Mistake("\n    ".join(lines + list(map(self._describe, places))))
+            lines += map(self._describe, places)
+            if near and not places:
+                lines += ["it only looks like:", *map(self._describe, near[:5])]
+            raise Mistake("\n    ".join(lines))
         ((scope, renaming),) = found
         for statement in replacement:
             for name, node, field in namesIn(statement):
@@ -249,6 +247,8 @@ class Module:
             text = f"({ast.unparse(other)})"
         else:
             text = self._indented(nodes[0], replacement)
+        if scope != function:
+            renaming = ((("function", function), scope),)
         return Change(*self.span(nodes), text, scope, renaming)
 
     def _nameNow(
@@ -278,13 +278,18 @@ class Module:
                 yield Place(block.function, block.nodes[first : first + size])
 
     def _alike(
-        self, function: str, pattern: Sequence[ast.AST], places: Iterable[Place]
-    ) -> Found:
+        self,
+        function: str,
+        pattern: Sequence[ast.AST],
+        places: Iterable[Place],
+        known: frozenset[str],
+    ) -> tuple[Found, list[Place]]:
         """
         @return: the places that agree with the pattern, if no other place does so
-            with fewer names changed.
+            with fewer names changed; and those that look like it, but are others.
         """
         found: Found = {}
+        near: list[Place] = []
         fewest = 0
         scopes = self._scopes(function)
         for place in places:
@@ -293,17 +298,26 @@ class Module:
             scope = within[0] if within else place.function
             if (scopes and not within) or not _agree(pattern, place.nodes, names):
                 continue
-            now = {(kind, other) for (kind, _), other in names.items()}
             renaming = [pair for pair in names.items() if pair[0][1] != pair[1]]
-            gone = self._names[scope].isdisjoint(name for name, _ in renaming)
-            # Two names do not become one, and a renamed one is not there any more.
-            if len(now) < len(names) or not gone:
+            if scope == function:
+                # Two names do not become one, a renamed one is not there any more,
+                # and nothing takes a name that other entries know.
+                now = {(kind, other) for (kind, _), other in names.items()}
+                isThis = len(now) == len(names)
+                isThis &= self._names[scope].isdisjoint(name for name, _ in renaming)
+                isThis &= known.isdisjoint(other for _, other in renaming)
+            else:
+                # It must have at least one name that tells what it is.
+                isThis = any(name not in FIXED for _, name in names)
+                isThis &= not renaming and scope not in known
+            if not isThis:
+                near.append(place)
                 continue
             if not found or len(renaming) < fewest:
                 found, fewest = {}, len(renaming)
             if len(renaming) == fewest:
                 found.setdefault((scope, tuple(sorted(renaming))), []).append(place)
-        return found
+        return found, near
 
     def _scopes(self, function: str) -> list[str]:
         """

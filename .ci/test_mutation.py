@@ -158,6 +158,23 @@ class FindTests(SynchronousTestCase):
             lines = self.changed("due > self.size", "False", source=other)
             self.assertEqual(lines[-1], "elif (False) and not self.empty():")
 
+    def test_movedAndRenamed(self) -> None:
+        """
+        In a function of another name nothing is taken that differs in names, that
+        has none, or that is in a function which other entries name.
+        """
+        new = SOURCE.replace("take", "debit").replace("held", "kept")
+        text = self.mistake("self.held -= size", source=new)
+        self.assertIn("0 times", text)
+        self.assertIn("it only looks like:\n    line 22, Window.debit", text)
+        self.assertIn("0 times", self.mistake("return 0", source=new))
+        for known, wrong in (((), False), (("Window.debit",), True)):
+            arguments = ("due > self.size", "False")
+            if wrong:
+                self.mistake(*arguments, source=new, known=known)
+            else:
+                self.changed(*arguments, source=new, known=known)
+
     def test_rewordedText(self) -> None:
         """
         A text in prose may be another.
@@ -172,12 +189,12 @@ class FindTests(SynchronousTestCase):
 
     def test_renamedToTheNameOfAnother(self) -> None:
         """
-        Of several places that differ in a name, that one is taken whose name no
-        other entry has.
+        A place that differs in a name is not taken if other entries have that name.
         """
         new = SOURCE.replace("self.held", "self.kept")
         source = new.replace("self.size -= size", "self.best -= size")
         self.mistake("self.held -= size", source=source)
+        self.mistake("self.held -= size", source=source, known=("best", "kept"))
         self.assertEqual(
             self.changed("self.held -= size", source=source, known=("best",)),
             ["self.kept -= size", "pass"],
@@ -299,11 +316,12 @@ class ListTests(SynchronousTestCase):
         """
         module = Module(SOURCE.replace("take", "debit").replace("LIMIT", "MOST"))
         entries = [
-            Entry("a", (), "Window.take", 0, "self.size", "LIMIT"),
-            Entry("b", (), "Window.take", 0, "due * (size + LIMIT)", "due"),
+            Entry("a", (), "Window.take", 0, "due * (size + LIMIT)", "due"),
+            Entry("b", (), "Window.take", 0, "self.size", "LIMIT"),
+            Entry("c", (), "Window.take", 0, "self.held + size", "size"),
         ]
         self.assertRaises(Mistake, module.find, "Window.take", "self.size", "1")
-        change = written(module, entries)[entries[0]]
+        change = written(module, entries)[entries[1]]
         assert isinstance(change, Change)
         self.assertEqual((change.text, change.function), ("(MOST)", "Window.debit"))
 
@@ -341,11 +359,12 @@ class ProjectTests(SynchronousTestCase):
 
     def test_allMistakesAtOnce(self) -> None:
         """
-        All entries that are wrong are told together: with no place, the same as
-        another.
+        All that is wrong is told together: a module that is not there, an entry
+        without a place, one that is the same as another, a limit without one.
         """
         entry = "\nin Window.take\n- self.size -= size\n\n"
         text = f"== gomux/window.py: window\n\nb{entry}c{entry}d\n- nothing()\n"
+        text += "\n== gomux/gone.py: window\n"
         (self.root / "gomux" / "limits.py").write_text("class Limits:\n    most: int\n")
         limits = (("gomux/limits.py", "Limits"),)
         with self.assertRaises(Mistake) as raised:
@@ -354,3 +373,4 @@ class ProjectTests(SynchronousTestCase):
         self.assertIn("gomux/window.py: d: in the module this is there 0", message)
         self.assertIn("gomux/window.py: c: it is the same as b", message)
         self.assertIn("there is no mutation for Limits.most", message)
+        self.assertIn("gomux/gone.py: there is no such module", message)
