@@ -70,7 +70,7 @@ PLAIN = [
     [
         "gomux.test.session",
         "gomux.test.test_fuzz",
-        "gomux.test.test_plainpaths",
+        "gomux.test.test_fastpaths",
         "gomux.test.tunnel.test_tunnel",
         "gomux.test.wire.test_strict",
         *(

@@ -1,5 +1,5 @@
 """
-What each fast path of C{gomux.test.plainpaths} gains, between peers of this project.
+What each fast path of C{gomux._fastpaths} gains, between peers of this project.
 
     python -m bench.fastpaths [--seconds 55] FILE GROUP PATH...
     python -m bench.fastpaths FILE
@@ -27,12 +27,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from gomux.test.plainpaths import PATHS, VARIABLE
-
 from bench import load, peers
 from bench.peers import PSK, THIS
 from bench.processes import CPUS, Process, python, wakefulCPUs
 from bench.workloads import MIB, Measured
+from gomux.test.support.plainpaths import NAMES, VARIABLE
 
 #: What is no path at all.
 NONE = ","
@@ -240,7 +239,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=55)
     parser.add_argument("file", type=Path)
     parser.add_argument("group", nargs="?", choices=GROUPS)
-    parser.add_argument("paths", nargs="*", default=[NONE, *PATHS])
+    parser.add_argument("paths", nargs="*", default=[NONE, *NAMES])
     options = parser.parse_args()
     if options.group is None:
         show(options.file)

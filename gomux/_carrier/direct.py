@@ -22,6 +22,8 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.internet.tcp import Connection
 from zope.interface import implementer
 
+from gomux._fastpaths import fastPaths
+
 #: How many bytes are read from a socket at once, while less than that arrives.
 READ_SIZE = 65536
 #: How many bytes are read at once while more arrives.  Python makes a buffer of this
@@ -40,7 +42,9 @@ class DirectTransport:
     used as it is.
 
     @ivar transport: the transport.
-    @ivar _descriptor: the transport if it is a plain socket, else C{None}.
+    @ivar isDirect: whether the transport is a plain socket.
+    @ivar _descriptor: the transport if it is written to directly, else C{None}.
+    @ivar _changesReads: whether L{received} chooses how much is read.
     @ivar _gather: sends several parts to the socket without joining them; C{None} if
         the transport cannot do that.
     @ivar _full: whether the descriptor has data in its own buffer, so the kernel has
@@ -52,16 +56,17 @@ class DirectTransport:
         """
         @param transport: a transport of any kind.
         """
+        paths = fastPaths()
         self.transport = transport
-        self._descriptor = (
-            transport
-            if isinstance(transport, FileDescriptor)
-            and not getattr(transport, "TLS", False)
-            else None
+        self.isDirect = isinstance(transport, FileDescriptor) and not getattr(
+            transport, "TLS", False
         )
+        self._changesReads = self.isDirect and paths.changingReads
+        self._descriptor = transport if self.isDirect and paths.directWrites else None
         self._gather: Callable[[list[bytes]], int] | None = None
         if (
             self._descriptor is not None
+            and paths.gatheredWrites
             # Other classes may do more than send, as those that pass on files.
             and type(transport).writeSomeData is Connection.writeSomeData
         ):
@@ -97,13 +102,6 @@ class DirectTransport:
             self._producer = None
             cast(IConsumer, self.transport).unregisterProducer()
 
-    @property
-    def isDirect(self) -> bool:
-        """
-        Whether the transport is a plain socket.
-        """
-        return self._descriptor is not None
-
     def wasReset(self) -> bool:
         """
         Ask the kernel whether the end of the input was a reset.
@@ -113,7 +111,7 @@ class DirectTransport:
 
         @return: whether the connection was reset.
         """
-        handle = getattr(self._descriptor, "socket", None)
+        handle = getattr(self.transport, "socket", None) if self.isDirect else None
         if handle is None:
             return False
         return cast(int, handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)) != 0
@@ -202,9 +200,8 @@ class DirectTransport:
 
         @param size: how many bytes the last read returned.
         """
-        descriptor = self._descriptor
-        if descriptor is not None:
+        if self._changesReads:
             if size >= READ_SIZE:
-                descriptor.bufferSize = BULK_READ_SIZE
+                self.transport.bufferSize = BULK_READ_SIZE
             elif size < READ_SIZE // 2:
-                descriptor.bufferSize = READ_SIZE
+                self.transport.bufferSize = READ_SIZE

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
 )
 
 from gomux._carrier.direct import DirectTransport
+from gomux._fastpaths import fastPaths
 
 #: How many bytes that cannot be sent yet the kernel may keep for a carrier, if the
 #: kernel has such a limit.
@@ -45,7 +46,7 @@ class MuxCarrier(DirectTransport):
         super().__init__(transport)
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-            if ISystemHandle.providedBy(transport):
+            if ISystemHandle.providedBy(transport) and fastPaths().unsentLimit:
                 limitUnsent(transport.getHandle())
             if timeout is not None:
                 watchPeer(transport, timeout)

@@ -24,6 +24,7 @@ from twisted.logger import Logger, LogLevel
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.turns import Turns
+from gomux._fastpaths import fastPaths
 from gomux._mux.gate import Gate
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
@@ -112,7 +113,8 @@ class MuxFactory(Factory):
         self.clock = clock
         self.limits = limits if limits is not None else Limits()
         self.greet = greet
-        self.busyPoll = BusyPoll(clock, self.limits.busyPoll)
+        moment = self.limits.busyPoll if fastPaths().busyPoll else 0.0
+        self.busyPoll = BusyPoll(clock, moment)
         self.pool = pool if pool is not None else MuxPool(clock)
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)

@@ -111,13 +111,11 @@ class Incoming:
         handled = 0
         left = DONE
         frames.rest = 0.0
-        scheduler.expectsPump = True
+        scheduler.hold()
         try:
             frame = nextFrame() if self.gate is None else self._passGate(self.gate)
             while frame is not None:
                 received(frame)
-                if scheduler.urgent:
-                    scheduler.pump()
                 handled += 1
                 if (
                     frames.rest
@@ -137,9 +135,7 @@ class Incoming:
             self._gaveUp()
             raise
         finally:
-            scheduler.expectsPump = False
-        if not scheduler.paused:
-            scheduler.pump()
+            scheduler.release()
         self._busyPoll.moved()
         if (left == DONE) is self.isBehind:
             self._fallBehind(left != DONE)

@@ -35,6 +35,7 @@ from twisted.internet.interfaces import ILoggingContext
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.log import callWithContext
 
+from gomux._fastpaths import fastPaths
 from gomux._wire.growth import GrowingWindow
 from gomux.error import ProtocolViolation
 
@@ -286,8 +287,12 @@ class PrefixedReceiver(Receiver):
     __slots__ = ()
 
     def _deliver(self, payload: bytes) -> None:
-        context = {"system": logPrefixOf(self._stream.protocol)}
-        callWithContext(context, super()._deliver, payload)
+        try:
+            context = {"system": logPrefixOf(self._stream.protocol)}
+        except Exception:
+            self._stream.applicationFailed()
+        else:
+            callWithContext(context, super()._deliver, payload)
 
 
 def receiverFor(stream: ReceiverStream) -> Receiver:
@@ -297,5 +302,5 @@ def receiverFor(stream: ReceiverStream) -> Receiver:
     microsecond.
     """
     prefix = getattr(type(stream.protocol), "logPrefix", TwistedProtocol.logPrefix)
-    isPlain = prefix is TwistedProtocol.logPrefix
+    isPlain = prefix is TwistedProtocol.logPrefix and fastPaths().sparedContext
     return Receiver(stream) if isPlain else PrefixedReceiver(stream)

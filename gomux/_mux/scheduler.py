@@ -32,6 +32,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from gomux._carrier.turns import TURN_TIME
+from gomux._fastpaths import fastPaths
 from gomux._wire.crypto import Sealer
 from gomux._wire.frame import MAX_LENGTH, OVERHEAD, Flag, sealFrame, sealLastFrame
 from gomux.error import GomuxError, LimitExceeded, NonceExhausted
@@ -85,10 +86,6 @@ class Scheduler:
     @ivar bytesSent: how many bytes were written.
     @ivar sentAt: when something was written last; at first, when L{start} was called.
     @ivar paused: whether the carrier has asked not to be written to.
-    @ivar urgent: whether something waits that should not wait for the rest of
-        what is being received.
-    @ivar expectsPump: whether L{pump} is going to be called soon, without C{wake}; for
-        who calls it to set.
     @ivar stopped: whether nothing will be written any more.
     """
 
@@ -125,8 +122,12 @@ class Scheduler:
         # How much fresh data went out since the last turn of a bulk stream.
         self._freshBytes = 0
         self._pumping = False
-        self.expectsPump = False
-        self.urgent = False
+        self._isHeld = False
+        paths = fastPaths()
+        self._holds = paths.repliesAtOnce
+        self._freshFirst = paths.freshFirst
+        self._batchSize = BATCH_SIZE if paths.batches else 1
+        self._turnTime = TURN_TIME if paths.longTurns else 0.0
         self.stopped = False
         self.paused = sealer is None
         self.bytesSent = 0
@@ -191,14 +192,10 @@ class Scheduler:
         self._refusals.append(streamID)
         self._wakeUp()
 
-    def credit(self, streamID: int, size: int, urgent: bool = False) -> None:
+    def credit(self, streamID: int, size: int) -> None:
         """
         Send credit; what is not sent yet for the same stream is added up.
-
-        @param urgent: whether the peer is about to run out of window.
         """
-        if urgent:
-            self.urgent = True
         self._credits[streamID] = self._credits.get(streamID, 0) + size
         self._wakeUp()
 
@@ -213,8 +210,8 @@ class Scheduler:
             stream.queued = True
             # Who writes more as soon as it has had its turn, while we write,
             # has had more to send all along.
-            queue = self._fresh if fresh and not self._pumping else self._bulk
-            queue.append(stream)
+            isFresh = fresh and not self._pumping and self._freshFirst
+            (self._fresh if isFresh else self._bulk).append(stream)
             self._wakeUp()
 
     def forget(self, streamID: int) -> int:
@@ -225,8 +222,23 @@ class Scheduler:
         """
         return self._credits.pop(streamID, 0)
 
+    def hold(self) -> None:
+        """
+        Leave everything for L{release}, which the caller calls soon.
+        """
+        self._isHeld = self._holds
+
+    def release(self) -> None:
+        """
+        Write what has come together since L{hold}.
+        """
+        if self._isHeld:
+            self._isHeld = False
+            if not self.paused:
+                self.pump()
+
     def _wakeUp(self) -> None:
-        if not (self._pumping or self.expectsPump or self.paused):
+        if not (self._pumping or self._isHeld or self.paused):
             self._wake()
 
     def pump(self) -> None:
@@ -236,11 +248,10 @@ class Scheduler:
         """
         if self._pumping:
             return
-        self.urgent = False
         if self.idle:
             return
         self._pumping = True
-        until = self._seconds() + TURN_TIME
+        until = self._seconds() + self._turnTime
         isBusy = True
         try:
             while isBusy and not self.paused:
@@ -311,7 +322,7 @@ class Scheduler:
         fresh, bulk = self._fresh, self._bulk
         isBulk = bool(bulk) and (not fresh or self._freshBytes >= MAX_LENGTH)
         queue = bulk if isBulk else fresh
-        room = BATCH_SIZE
+        room = self._batchSize
         if bulk and not isBulk:
             room = min(room, MAX_LENGTH - self._freshBytes)
         added = 0

@@ -43,9 +43,12 @@ from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
+
+from gomux._fastpaths import FastPaths, fastPaths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +94,11 @@ _NONE, _RUNNING, _PAUSED, _PULL = _Flow
 class SenderMux(Protocol):
     """
     What a sender needs of the mux.
+
+    @ivar makeSender: makes the sender of a stream.
     """
+
+    makeSender: Callable[[SenderStream], Sender]
 
     def callSoon(self, function: Callable[[], None]) -> None:
         """
@@ -399,3 +406,40 @@ class Sender:
                 self._stream.sender = None
             else:
                 self._closeIfFinished()
+
+
+class PlainSender(Sender):
+    """
+    A sender without its fast paths: it copies what is taken, or stays when it has
+    nothing to keep.
+
+    @ivar _paths: the fast paths that are on.
+    """
+
+    __slots__ = ("_paths",)
+
+    def __init__(self, paths: FastPaths, stream: SenderStream) -> None:
+        super().__init__(stream)
+        self._paths = paths
+
+    def takeOutput(self, size: int) -> bytes | memoryview:
+        taken = super().takeOutput(size)
+        return taken if self._paths.outputInPlace else bytes(bytearray(taken))
+
+    def outputTaken(self) -> None:
+        stream = self._stream
+        super().outputTaken()
+        isGone = stream.sender is None and self.state is _OPEN
+        if isGone and not self._paths.shortSenders:
+            stream.sender = self
+            self._pieces = None
+
+
+def senderMaker() -> Callable[[SenderStream], Sender]:
+    """
+    @return: makes the senders of the streams of a mux.
+    """
+    paths = fastPaths()
+    if paths.outputInPlace and paths.shortSenders:
+        return Sender
+    return partial(PlainSender, paths)

@@ -34,7 +34,7 @@ from gomux._wire.frame import Flag
 from gomux.error import StreamClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from twisted.internet.interfaces import IOpenSSLContextFactory
 
@@ -48,11 +48,6 @@ class StreamMux(LifeMux, Protocol):
     def mux(self) -> object:
         """
         The mux.
-        """
-
-    def sendAtOnce(self, write: Callable[[bytes], None], data: bytes) -> None:
-        """
-        Call C{write} with C{data}, and send that before this returns if it is worth it.
         """
 
     def getCarrier(self) -> ITCPTransport:
@@ -163,15 +158,6 @@ class Stream(StreamLife):
             data = bytes(data)
         if data:
             (self.sender or self.makeSender()).write(data)
-
-    def writeAtOnce(self, data: bytes) -> None:
-        """
-        Send some data as L{write} does, but before this returns where that is worth
-        it: for a caller that has no more to write in this turn of the reactor.
-
-        @raise TypeError: if C{data} is text.
-        """
-        self.streams.sendAtOnce(self.write, data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """

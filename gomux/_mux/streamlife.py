@@ -166,7 +166,7 @@ class StreamLife:
 
         @return: the half; it is closed if the stream is.
         """
-        self.sender = sender = Sender(self)
+        self.sender = sender = self.streams.makeSender(self)
         if self.life is not _LIVE:
             sender.close()
         return sender

@@ -25,13 +25,15 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from gomux._carrier.turns import TURN_TIME
+from gomux._fastpaths import fastPaths
 from gomux._mux.address import StreamAddress
 from gomux._mux.nextturn import NextTurn
 from gomux._mux.scheduler import Scheduler
+from gomux._mux.sender import senderMaker
 from gomux._mux.stream import Stream
 from gomux._wire.frame import ID_END, Flag
 from gomux._wire.growth import GrowthPolicy
+from gomux._wire.window import MAX_HELD
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLContextFactory
@@ -81,10 +83,12 @@ class Streams:
     @ivar growth: what the streams' windows may grow by together.
     @ivar consumerChanges: how often data was delivered to another stream than before.
     @ivar callSoon: calls a function from the reactor, as soon as it can.
+    @ivar makeSender: makes the sender of a stream.
     @ivar activate: tells the scheduler that a sender may have become able to send.
     @ivar sendControl: sends a control frame.
     @ivar _peersFactory: see L{__init__}.
     @ivar _ended: see L{__init__}.
+    @ivar _batch: how many consumed bytes are held back at most.
     @ivar _lastConsumer: the ID of the stream to which data was delivered last.
     @ivar _peerParity: what the peer's IDs are modulo 2.
     @ivar _factories: the factories of this side's streams, by ID, each until its
@@ -115,7 +119,11 @@ class Streams:
         self.nextID = 0 if owner.isClient else 1
         self._peerParity = self.peerNextID = 1 - self.nextID
         self.peerCount = 0
-        self.growth = GrowthPolicy(owner.limits.maxWindow, owner.limits.maxGrowth)
+        paths = fastPaths()
+        maxGrowth = owner.limits.maxGrowth if paths.changingWindows else 0
+        self.growth = GrowthPolicy(owner.limits.maxWindow, maxGrowth)
+        self.makeSender = senderMaker()
+        self._batch = MAX_HELD if paths.batchedCredit else 0
         self.consumerChanges = 0
         self._lastConsumer = -1
         self.callSoon = nextTurn.callSoon
@@ -283,26 +291,6 @@ class Streams:
         isOwn = not self.isPeers(stream.streamID)
         startTLS(stream, contextFactory, isOwn == normal, self._clock)
 
-    def sendAtOnce(self, write: Callable[[bytes], None], data: bytes) -> None:
-        """
-        Have a stream write something, and send it before this returns.  If something
-        was sent a moment ago it is left for the next turn: then there is perhaps more,
-        which can go with it.
-
-        @param write: the stream's method.
-        """
-        scheduler = self._scheduler
-        isRecent = self._clock.seconds() - scheduler.sentAt < TURN_TIME
-        if scheduler.expectsPump or isRecent:
-            write(data)
-            return
-        scheduler.expectsPump = True
-        try:
-            write(data)
-        finally:
-            scheduler.expectsPump = False
-        scheduler.pump()
-
     def consumed(self, stream: ReceiverStream, size: int) -> None:
         """
         The application has taken some of a stream's input: give credit for it once
@@ -317,16 +305,12 @@ class Streams:
         if streamID != self._lastConsumer:
             self._lastConsumer = streamID
             self.consumerChanges += 1
-        credit = window.consumed(size)
+        credit = window.consumed(size, self._batch)
         if credit and streamID in self.byID:
-            # With half its window used up, the peer may soon have to wait for credit.
-            # A window that keeps half back is always that low.
-            available = window.available - credit
-            isUrgent = available * 2 <= window.size and not window.kept
             credit += self.growth.credited(
                 window, credit, self._clock.seconds(), self.consumerChanges
             )
-            self._scheduler.credit(streamID, credit, isUrgent)
+            self._scheduler.credit(streamID, credit)
 
     def streamEnded(self, stream: StreamLife) -> None:
         """

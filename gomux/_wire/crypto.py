@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
+from gomux._fastpaths import fastPaths
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
 from gomux.limits import KEYS_KEPT
 
@@ -136,10 +137,12 @@ class Sealer:
 
     @ivar prefix: the first 16 bytes of every nonce.
     @ivar _next: the counter of the next nonce.
+    @ivar _end: the first counter that C{prefix} is not for.
+    @ivar _subkeys: derives the subkey of a prefix.
     @ivar _encrypt: encrypts and authenticates with the subkey of C{prefix}.
     """
 
-    __slots__ = ("prefix", "_next", "_encrypt")
+    __slots__ = ("prefix", "_next", "_end", "_subkeys", "_encrypt")
 
     def __init__(
         self, key: bytes, prefix: bytes | None = None, counter: int = 0
@@ -150,11 +153,18 @@ class Sealer:
             default they are random.
         @param counter: the first nonce's counter, from 0 to 2**64 - 1.
         """
+        self._next = counter
+        self._end = _LAST_COUNTER
+        self._subkeys = subkeysOf(key)
         if prefix is None:
             prefix = os.urandom(PREFIX_SIZE)
+            if not fastPaths().constantPrefix:
+                self._end = counter
+        self._usePrefix(prefix)
+
+    def _usePrefix(self, prefix: bytes) -> None:
         self.prefix = prefix
-        self._next = counter
-        self._encrypt = ChaCha20Poly1305(subkeysOf(key).derive(prefix)).encrypt
+        self._encrypt = ChaCha20Poly1305(self._subkeys.derive(prefix)).encrypt
 
     def seal(self, fields: bytes, payload: bytes | memoryview) -> tuple[bytes, bytes]:
         """
@@ -167,8 +177,11 @@ class Sealer:
             which is reserved for L{sealLast}.
         """
         count = self._next
-        if count >= _LAST_COUNTER:
-            raise NonceExhausted()
+        if count >= self._end:
+            if count >= _LAST_COUNTER:
+                raise NonceExhausted()
+            self._end = count + 1
+            self._usePrefix(os.urandom(PREFIX_SIZE))
         self._next = count + 1
         tail = _counter.pack(count)
         header = fields + self.prefix + tail
@@ -195,10 +208,11 @@ class Opener:
 
     @ivar _subkeys: derives a subkey for each prefix of a nonce.
     @ivar _prefix: the first 16 bytes of the last frame's nonce.
+    @ivar _remembers: whether the next frame may use the same subkey.
     @ivar _decrypt: decrypts with the subkey of C{_prefix}.
     """
 
-    __slots__ = ("_subkeys", "_prefix", "_decrypt")
+    __slots__ = ("_subkeys", "_prefix", "_remembers", "_decrypt")
 
     def __init__(self, key: bytes) -> None:
         """
@@ -207,9 +221,11 @@ class Opener:
         self._subkeys = subkeysOf(key)
         # No frame has this prefix, so the first frame derives a subkey.
         self._prefix = b""
+        self._remembers = fastPaths().lastSubkey
 
     def _useSubkeyOf(self, prefix: bytes) -> None:
-        self._prefix = prefix
+        if self._remembers:
+            self._prefix = prefix
         self._decrypt = ChaCha20Poly1305(self._subkeys.derive(prefix)).decrypt
 
     def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:

@@ -20,6 +20,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import Protocol
 
+from gomux._fastpaths import fastPaths
 from gomux._wire.crypto import NONCE_SIZE, TAG_SIZE, Sealer
 from gomux.error import ProtocolViolation
 
@@ -138,15 +139,17 @@ class FrameParser:
     @ivar _piece: the piece that is being parsed.
     @ivar _offset: where in the piece the next frame begins.
     @ivar _start: the received part of a frame that began in an earlier piece.
+    @ivar _inPlace: whether frames are opened in place.
     """
 
-    __slots__ = ("_open", "_piece", "_offset", "_start")
+    __slots__ = ("_open", "_piece", "_offset", "_start", "_inPlace")
 
     def __init__(self, opener: FrameOpener) -> None:
         self._open = opener.open
         self._piece: bytes = b""
         self._offset = 0
         self._start = bytearray()
+        self._inPlace = fastPaths().framesInPlace
 
     @property
     def pending(self) -> int:
@@ -172,6 +175,9 @@ class FrameParser:
         """
         Take the next piece.  It follows the bytes that are left of the piece before.
         """
+        if not self._inPlace:
+            self._start += piece
+            return
         if self._piece:
             piece = b"".join((memoryview(self._piece)[self._offset :], piece))
         self._piece = piece
@@ -220,12 +226,13 @@ class FrameParser:
             return None
         header = bytes(start[:HEADER_SIZE])
         streamID, length, flag = unpackFields(header)
-        if not self._fill(HEADER_SIZE + _sealedSize(length, flag)):
+        end = HEADER_SIZE + _sealedSize(length, flag)
+        if not self._fill(end):
             return None
         # A bytearray cannot change its size while a memoryview of it exists.
-        with memoryview(start) as whole, whole[HEADER_SIZE:] as sealed:
+        with memoryview(start) as whole, whole[HEADER_SIZE:end] as sealed:
             payload = self._open(header, sealed)
-        start.clear()
+        del start[:end]
         return streamID, length, flag, payload
 
     def _fill(self, size: int) -> bool:

@@ -92,16 +92,17 @@ class ReceiveWindow:
             )
         self.available -= size
 
-    def consumed(self, size: int) -> int:
+    def consumed(self, size: int, batch: int = MAX_HELD) -> int:
         """
         The application has taken some data.
 
         @param size: how many bytes.
+        @param batch: how many bytes may be held back at most.
         @return: the credit to give now, 0 if the batch is too small for a frame.
         """
         held = self.held + size
         due = held - self.kept
-        if due <= 0 or (not self.kept and due * 4 <= self.size and due <= MAX_HELD):
+        if due <= 0 or (not self.kept and due * 4 <= self.size and due <= batch):
             self.held = held
             return 0
         self.held = held - due

@@ -30,6 +30,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gomux._fastpaths import fastPaths
 from gomux._mux.stream import Stream
 from gomux.error import (
     ConnectionClosed,
@@ -106,6 +107,7 @@ class Conn(Protocol):
         # The rest of a frame that was read in part, from the offset on.
         self._rest = b""
         self._offset = 0
+        self._inPlace = fastPaths().restsInPlace
         self._reads: deque[_PendingRead] = deque()
         self._writes: deque[_PendingWrite] = deque()
         self._readEnded = False
@@ -267,7 +269,10 @@ class Conn(Protocol):
         rest, start = self._rest, self._offset
         end = start + size
         if end < len(rest):
-            self._offset = end
+            if self._inPlace:
+                self._offset = end
+            else:
+                self._rest = rest[end:]
             return rest[start:end]
         self._rest = b""
         self._offset = 0

@@ -31,7 +31,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import gomux.error
 from gomux import Limits
-from gomux.test.support.plainpaths import PATHS
+from gomux._fastpaths import FastPaths
 from gomux.tunnel import TunnelLimits
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
@@ -430,7 +430,11 @@ class PageTests(DocsTestCase):
         """
         text = self.pages()["performance.rst"]
         listed = re.findall(r"^``(\w+)`` +(.*\S)$", text, re.MULTILINE)
-        self.assertEqual(listed, [(name, PATHS[name][0]) for name in PATHS])
+        described = re.findall(
+            r"@ivar (\w+): (.*)$", FastPaths.__doc__ or "", re.MULTILINE
+        )
+        self.assertEqual([name for name, _ in described], [*vars(FastPaths())])
+        self.assertEqual(listed, described)
 
     def test_errors(self) -> None:
         """

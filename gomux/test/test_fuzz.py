@@ -63,7 +63,7 @@ class CorpusTests(SynchronousTestCase):
         """
         Credit that goes missing is noticed.
         """
-        self.patch(ReceiveWindow, "consumed", lambda window, size: 0)
+        self.patch(ReceiveWindow, "consumed", lambda *_: 0)
         self.assertRaises(AssertionError, mux, SCRIPT)
 
     def test_noEnd(self) -> None:

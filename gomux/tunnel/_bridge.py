@@ -47,7 +47,6 @@ from zope.interface import implementer
 from gomux._carrier.direct import DirectTransport
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
-from gomux._mux.stream import Stream
 from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
 from gomux.limits import TunnelLimits
 
@@ -317,7 +316,7 @@ class _End(Protocol):
         The other end is there: let input flow into it.
         """
         self._other = other
-        write = other.writer()
+        write = other.output.write
         for data in self._early:
             write(data)
         self._early.clear()
@@ -325,15 +324,6 @@ class _End(Protocol):
         if not self._inputEnded:
             self.transport.resumeProducing()
             other.output.registerProducer(_Source(self.transport))
-
-    def writer(self) -> Callable[[bytes], None]:
-        """
-        @return: what the other end writes with: there is one write for each read.
-        """
-        transport = self.transport
-        if isinstance(transport, Stream):
-            return transport.writeAtOnce
-        return self.output.write
 
     def _passer(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
         """

@@ -15,9 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from gomux import MuxFactory, StreamAddress
-from gomux._carrier.turns import TURN_TIME
 from gomux._wire.frame import Flag
-from gomux._wire.window import INITIAL_WINDOW
 from gomux.error import (
     OpenStreamError,
 )
@@ -372,92 +370,3 @@ class AcceptTests(SynchronousTestCase):
         rig.mux.streamFactory = own = Recorders()
         rig.send(0, Flag.OPEN_STREAM)
         self.assertEqual((len(own.made), len(rig.streams.made)), (1, 0))
-
-
-class AtOnceTests(SynchronousTestCase):
-    """
-    L{Stream.writeAtOnce<gomux._mux.stream.Stream.writeAtOnce>}
-    """
-
-    def setUp(self) -> None:
-        self.rig = Rig()
-        self.stream = self.rig.opened().stream
-        self.other = self.rig.opened().stream
-        self.rig.sent()
-        self.rig.clock.advance(1)
-
-    def sentBy(self, stream: Any, data: bytes) -> int:
-        """
-        @return: how many bytes its mux sent before a stream's write returned.
-        """
-        before: int = stream.mux.bytesSent
-        stream.writeAtOnce(data)
-        return int(stream.mux.bytesSent) - before
-
-    def test_lone(self) -> None:
-        """
-        A lone write is sent at once, without a call for later; and so is the next
-        one, after a while.
-        """
-        mux = self.rig.mux
-        for _ in range(2):
-            sent = self.sentBy(self.stream, b"ping")
-            self.assertEqual(sent, 56)
-            self.assertFalse(mux._nextTurn.isDue)
-            self.assertEqual(self.rig.sentData(), b"ping")
-            self.rig.clock.advance(2 * TURN_TIME)
-
-    def test_several(self) -> None:
-        """
-        What comes right after one goes together, at the end of the turn.
-        """
-        self.stream.writeAtOnce(b"1")
-        self.rig.clock.advance(TURN_TIME / 2)
-        for data in (b"2", b"3", b"4"):
-            self.assertEqual(self.sentBy(self.stream, data), 0)
-        self.assertEqual(len(self.rig.sent()), 2)
-
-    def test_withOthers(self) -> None:
-        """
-        What others have written in the same turn goes with it.
-        """
-        self.other.write(b"before")
-        self.stream.writeAtOnce(b"after")
-        before = self.rig.mux.bytesSent
-        frames = self.rig.sent()
-        self.assertEqual(self.rig.mux.bytesSent, before)
-        self.assertEqual({frame[0] for frame in frames}, {0, 2})
-
-    def test_receiving(self) -> None:
-        """
-        In the midst of what is received it waits for the end of that.
-        """
-        sent: list[int] = []
-
-        def answer(recorder: Recorder) -> None:
-            sent.append(self.sentBy(recorder.stream, b"pong"))
-
-        rig = Rig(data=answer)
-        rig.opened()
-        rig.sent()
-        rig.clock.advance(1)
-        rig.send(0, Flag.DATA, b"ping")
-        self.assertEqual(sent, [0])
-        self.assertEqual(rig.sentData(), b"pong")
-
-    def test_noWindow(self) -> None:
-        """
-        Without window it waits like any other output.
-        """
-        self.stream.writeAtOnce(bytes(2 * INITIAL_WINDOW))
-        self.assertEqual(len(self.rig.sentData()), INITIAL_WINDOW)
-        self.rig.send(0, Flag.WINDOW_UPDATE, 65536)
-        self.assertEqual(len(self.rig.sentData()), 65536)
-
-    def test_text(self) -> None:
-        """
-        Text is refused, and does no harm.
-        """
-        self.assertRaises(TypeError, self.stream.writeAtOnce, "text")
-        self.stream.write(b"bytes")
-        self.assertEqual(self.rig.sentData(), b"bytes")

@@ -13,6 +13,7 @@ from gomux._mux.sender import (
     LOW_WATER,
     SMALLEST_FRAME,
     Sender,
+    SenderStream,
     SendState,
 )
 from gomux._wire.window import INITIAL_WINDOW
@@ -31,6 +32,7 @@ class SendingStream:
     touched = False
 
     def __init__(self) -> None:
+        self.makeSender: Callable[[SenderStream], Sender] = Sender
         self.events: list[object] = []
         self.soon: list[Callable[[], None]] = []
         self.sender: Sender | None = Sender(self)

@@ -1,6 +1,6 @@
 """
-Tests for L{gomux.test.support.plainpaths}: without each fast path something is
-different, and it is what it should be.
+Tests for L{gomux._fastpaths}: without each fast path something is different, and it is
+what it should be.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,12 @@ import gomux
 from gomux import Limits
 from gomux._carrier.direct import BULK_READ_SIZE, READ_SIZE
 from gomux._carrier.transport import MuxCarrier
+from gomux._fastpaths import FastPaths, fastPaths, useFastPaths
 from gomux._mux import scheduler as _scheduler
 from gomux._wire import crypto as _crypto
 from gomux._wire.crypto import Opener, Sealer, SequencedOpener, deriveKey
 from gomux._wire.frame import Flag, FrameParser, sealFrame
-from gomux._wire.growth import GrowingWindow, GrowthPolicy
+from gomux._wire.growth import GrowingWindow
 from gomux._wire.window import INITIAL_WINDOW
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
 from gomux.session._conn import Conn
@@ -51,7 +53,7 @@ class PlainTestCase(SynchronousTestCase):
     """
 
     def use(self, *off: str) -> None:
-        self.addCleanup(plainpaths.use, plainpaths.use(off))
+        self.addCleanup(useFastPaths, plainpaths.use(off))
 
     def differ(self, name: str, look: Callable[[], Any]) -> tuple[Any, Any]:
         """
@@ -81,7 +83,7 @@ class PlainTestCase(SynchronousTestCase):
 
 class PathTests(PlainTestCase):
     """
-    One test for each of L{plainpaths.PATHS}.
+    One test for each of the L{FastPaths}.
     """
 
     def test_directWrites(self) -> None:
@@ -194,23 +196,20 @@ class PathTests(PlainTestCase):
 
     def test_lastSubkey(self) -> None:
         """
-        Each frame costs a subkey, also in strict mode.
+        Each frame costs a subkey.
         """
         sealer = Sealer(KEY, PREFIX)
         frames = [sealer.seal(FIELDS, b"data") for _ in range(5)]
 
-        def look() -> tuple[int, int]:
-            opener, sequenced = Opener(KEY), SequencedOpener(KEY, PREFIX)
-            return (
-                self.countSubkeys(lambda: [opener.open(*frame) for frame in frames]),
-                self.countSubkeys(lambda: [sequenced.open(*frame) for frame in frames]),
-            )
+        def look() -> int:
+            opener = Opener(KEY)
+            return self.countSubkeys(lambda: [opener.open(*frame) for frame in frames])
 
-        self.assertEqual(self.differ("lastSubkey", look), ((1, 0), (5, 5)))
+        self.assertEqual(self.differ("lastSubkey", look), (1, 5))
 
     def test_constantPrefix(self) -> None:
         """
-        On the wire all nonces are random.
+        Each frame on the wire has a random prefix.
         """
 
         def look() -> tuple[int, int]:
@@ -231,7 +230,7 @@ class PathTests(PlainTestCase):
             steps = {after - one for one, after in pairwise(counters)}
             return len({nonce[:16] for nonce in nonces}), len(steps)
 
-        self.assertEqual(self.differ("constantPrefix", look), ((1, 1), (10, 9)))
+        self.assertEqual(self.differ("constantPrefix", look), ((1, 1), (10, 1)))
 
     def test_outputInPlace(self) -> None:
         """
@@ -305,29 +304,6 @@ class PathTests(PlainTestCase):
             ((b"a ", b"a frame", b"frame"), (b"a ", b"frame", b"frame")),
         )
 
-    def test_urgentCredit(self) -> None:
-        """
-        Credit leaves when all that was received is dealt with, and not before.
-        """
-
-        def look() -> tuple[bool, list[tuple[int, int, int]]]:
-            sent: list[int] = []
-            rig = Rig(data=lambda recorder: sent.append(rig.mux.bytesSent))
-            rig.opened()
-            rig.sent()
-            data = rig.peer.seal(0, Flag.DATA, bytes(FRAME))
-            rig.mux.dataReceived(data + rig.peer.seal(0, Flag.DATA, bytes(FRAME)))
-            self.assertEqual(len(sent), 2)
-            return sent[0] < sent[1], rig.sent()
-
-        def credit(*sizes: int) -> list[tuple[int, int, int]]:
-            return [(0, Flag.WINDOW_UPDATE, size) for size in sizes]
-
-        self.assertEqual(
-            self.differ("urgentCredit", look),
-            ((True, credit(FRAME, FRAME)), (False, credit(FRAME, FRAME))),
-        )
-
     def test_batchedCredit(self) -> None:
         """
         There is credit for each byte that is consumed.
@@ -348,17 +324,18 @@ class PathTests(PlainTestCase):
         """
 
         def look() -> tuple[int, int]:
-            window, policy = GrowingWindow(), GrowthPolicy(1 << 20, 1 << 30)
+            rig = Rig(limits=Limits(maxWindow=1 << 20, maxGrowth=1 << 30))
+            window, policy = GrowingWindow(), rig.mux._streams.growth
             now = 0.0
             for step in range(8):
                 policy.credited(window, window.size, now, 1)
                 now += window.size / (1e5 * 2**step)
-            return window.size, policy.budget
+            return window.size, policy.maxGrowth - policy.budget
 
         grown = (1 << 20) - INITIAL_WINDOW
         self.assertEqual(
             self.differ("changingWindows", look),
-            ((1 << 20, (1 << 30) - grown), (INITIAL_WINDOW, 1 << 30)),
+            ((1 << 20, grown), (INITIAL_WINDOW, 0)),
         )
 
     def test_freshFirst(self) -> None:
@@ -367,15 +344,15 @@ class PathTests(PlainTestCase):
         """
 
         def look() -> list[int]:
+            turn = self.patch(_scheduler, "TURN_TIME", 0.0)
             rig = Rig(bufferSize=1 << 20)
+            turn.restore()
             bulk, fresh = rig.opened().stream, rig.opened().stream
             rig.sent()
             rig.send(0, Flag.WINDOW_UPDATE, FRAME)
             bulk.write(bytes(3 * FRAME))
-            turn = self.patch(_scheduler, "TURN_TIME", 0.0)
             rig.mux._scheduler.pump()
             rig.mux._scheduler.pump()
-            turn.restore()
             fresh.write(b"data")
             return [streamID for streamID, _, _ in rig.sent()]
 
@@ -435,24 +412,6 @@ class PathTests(PlainTestCase):
 
         self.assertEqual(self.differ("busyPoll", look), (1, 0))
 
-    def test_tunnelsAtOnce(self) -> None:
-        """
-        What a tunnel reads waits for a turn of the reactor.
-        """
-
-        def look() -> tuple[int, bytes]:
-            rig = Rig()
-            stream = rig.opened().stream
-            rig.sent()
-            rig.clock.advance(1)
-            before = rig.mux.bytesSent
-            stream.writeAtOnce(b"ping")
-            return rig.mux.bytesSent - before, rig.sentData()
-
-        self.assertEqual(
-            self.differ("tunnelsAtOnce", look), ((56, b"ping"), (0, b"ping"))
-        )
-
     def test_repliesAtOnce(self) -> None:
         """
         What is said while something is received waits for a turn of the reactor.
@@ -474,7 +433,7 @@ class PathTests(PlainTestCase):
         """
         None is without a test.
         """
-        for name in plainpaths.PATHS:
+        for name in plainpaths.NAMES:
             self.assertTrue(hasattr(self, f"test_{name}"), name)
 
 
@@ -521,49 +480,42 @@ class PlainSealerTests(PlainTestCase):
 
 class SwitchTests(PlainTestCase):
     """
-    L{plainpaths.use}, and the environment.
+    L{useFastPaths}, and the environment.
     """
-
-    def replaced(self) -> dict[str, bool]:
-        """
-        @return: of each fast path, whether it is off; in part is an error.
-        """
-        found = {}
-        for name, (_, patches) in plainpaths.PATHS.items():
-            [found[name]] = {vars(at)[what] is by for at, what, by in patches}
-        return found
 
     def test_use(self) -> None:
         """
-        Those that are named are off, all others on; and what was before is told.
+        The named ones are off, all others on, until others are chosen.
         """
         self.use()
-        self.assertEqual(set(self.replaced().values()), {False})
-        for name in plainpaths.PATHS:
+        self.assertEqual(fastPaths(), FastPaths())
+        for name in plainpaths.NAMES:
             plainpaths.use({name})
-            off = [other for other, is_off in self.replaced().items() if is_off]
+            off = [other for other, on in asdict(fastPaths()).items() if not on]
             self.assertEqual(off, [name])
-        self.assertEqual(plainpaths.use(plainpaths.PATHS), {name})
-        self.assertEqual(set(self.replaced().values()), {True})
-        self.assertEqual(plainpaths.use(()), set(plainpaths.PATHS))
-        self.assertEqual(set(self.replaced().values()), {False})
+        before = plainpaths.use(plainpaths.NAMES)
+        self.assertFalse(any(asdict(fastPaths()).values()))
+        useFastPaths(before)
+        self.assertIs(fastPaths(), before)
 
-    def test_apart(self) -> None:
+    def test_whenMade(self) -> None:
         """
-        No two of them replace the same.
+        A switch holds for objects that are made after it was set.
         """
-        targets = [
-            (at, what)
-            for _, patches in plainpaths.PATHS.values()
-            for at, what, _ in patches
-        ]
-        self.assertEqual(len(set(targets)), len(targets))
+        self.use()
+        rig = Rig(data=lambda recorder: recorder.stream.write(b"pong"))
+        rig.opened()
+        rig.sent()
+        self.use("repliesAtOnce")
+        before = rig.mux.bytesSent
+        rig.mux.dataReceived(rig.peer.seal(0, Flag.DATA, b"ping"))
+        self.assertEqual(rig.mux.bytesSent - before, 56)
 
     def test_chosen(self) -> None:
         """
         The environment has names, or C{all}; a wrong name is an error.
         """
-        self.assertEqual(plainpaths.chosen("all"), set(plainpaths.PATHS))
+        self.assertEqual(plainpaths.chosen("all"), set(plainpaths.NAMES))
         self.assertEqual(
             plainpaths.chosen("batches,lastSubkey"), {"batches", "lastSubkey"}
         )
@@ -576,12 +528,12 @@ class SwitchTests(PlainTestCase):
         A process that imports the tests obeys the environment; one that does not
         import them, as no user's does, knows nothing of it.
         """
-        look = "from gomux._mux import scheduler as s; print(s.BATCH_SIZE)"
+        look = "from gomux._fastpaths import fastPaths as f; print(f().batches)"
         for value, program, expected in (
-            ("batches", f"import gomux.test; {look}", b"1\n"),
-            ("lastSubkey", f"import gomux.test; {look}", b"65536\n"),
-            ("", f"import gomux.test; {look}", b"65536\n"),
-            ("batches", look, b"65536\n"),
+            ("batches", f"import gomux.test; {look}", b"False\n"),
+            ("lastSubkey", f"import gomux.test; {look}", b"True\n"),
+            ("", f"import gomux.test; {look}", b"True\n"),
+            ("batches", look, b"True\n"),
         ):
             path = os.pathsep.join(filter(None, sys.path))
             printed = subprocess.run(
