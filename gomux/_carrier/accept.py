@@ -8,11 +8,12 @@ The rate at which the ports of a server accept connections.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.tcp import Port, Server
 
+from gomux._carrier.clock import steady
 from gomux._carrier.transport import layersOf
 
 #: How long a port pauses after it has accepted a connection that may be a stranger's,
@@ -52,7 +53,8 @@ class AcceptPace:
         port.numberAccepts = 0
         if port not in self._waiting:
             port.pauseProducing()
-            call = port.reactor.callLater(ACCEPT_INTERVAL, self._resume, port)  # type: ignore[attr-defined]
+            clock = steady(cast(IReactorTime, port.reactor))
+            call = clock.callLater(ACCEPT_INTERVAL, self._resume, port)
             self._waiting[port] = (transport, call)
 
     def authenticated(self, transport: Any) -> None:

@@ -43,7 +43,8 @@ class BusyPoll:
     """
     Makes a reactor poll for a moment after a message.
 
-    @ivar _clock: the reactor.
+    @ivar _clock: tells the time.
+    @ivar _callLater: calls from the reactor itself, for a steady clock takes longer.
     @ivar _moment: how long to poll after a message, in seconds.
     @ivar _last: when the last message arrived.
     @ivar _until: when polling ends, while there is a C{_call}.
@@ -56,7 +57,7 @@ class BusyPoll:
     """
 
     __slots__ = (
-        *("_clock", "_moment", "_last", "_until", "_call", "_restUntil"),
+        *("_clock", "_callLater", "_moment", "_last", "_until", "_call", "_restUntil"),
         *("_vainRest", "_turnRest", "_turnAt"),
     )
 
@@ -66,6 +67,7 @@ class BusyPoll:
         @param moment: how long to poll after a message, in seconds; 0 for never.
         """
         self._clock = clock
+        self._callLater = getattr(clock, "reactor", clock).callLater
         self._moment = moment
         self._last = float("-inf")
         self._until = 0.0
@@ -82,11 +84,14 @@ class BusyPoll:
         if self._call is not None:
             # It arrived while the reactor polled, so polling was worth it.
             self._vainRest = SHORTEST_REST
+            if now > self._until:
+                # The reactor was busy, or the system's clock was set back.
+                self._call.reset(_AT_ONCE)
             self._until = now + self._moment
         # Only in a test do two messages arrive at the same time.
         elif 0 < now - self._last < self._moment and now >= self._restUntil:
             self._until = now + self._moment
-            self._call = self._clock.callLater(_AT_ONCE, self._look)
+            self._call = self._callLater(_AT_ONCE, self._look)
         self._last = now
 
     def _look(self) -> None:
@@ -108,7 +113,7 @@ class BusyPoll:
             self._restUntil = now + self._vainRest
             self._vainRest = min(2 * self._vainRest, LONGEST_REST)
         else:
-            self._call = self._clock.callLater(_AT_ONCE, self._look)
+            self._call = self._callLater(_AT_ONCE, self._look)
 
     def stop(self) -> None:
         """

@@ -74,13 +74,16 @@ class SteadyClock:
     @ivar _cancelled: how many were cancelled.
     @ivar _wake: the reactor's call that runs the calls that are due.
     @ivar _wakeDue: when that is due, by the monotonic clock.
-    @ivar _wakeMade: when it was made, by the reactor's clock.
+    @ivar _soon: calls without a delay, among them all that wait.
+    @ivar _soonSize: how many of these there may be before the others are dropped.
+    @ivar _madeAt: when a call of the reactor's was made last, by its clock.
     @ivar _watch: the thread that compares the clocks.
     """
 
     _wake: IDelayedCall | None = None
     _wakeDue = 0.0
-    _wakeMade = 0.0
+    _madeAt = 0.0
+    _soonSize = CANCELLED_KEPT
     _watch: threading.Thread | None = None
 
     def __init__(self, reactor: Any, monotonic: Callable[[], float] = time.monotonic):
@@ -91,6 +94,7 @@ class SteadyClock:
         self.reactor = reactor
         self.seconds = monotonic
         self._calls: list[tuple[float, int, DelayedCall]] = []
+        self._soon: list[IDelayedCall] = []
         self._number = count()
         self._active = self._cancelled = 0
         self._stopped = threading.Event()
@@ -108,6 +112,8 @@ class SteadyClock:
         *args: object,
         **kw: object,
     ) -> IDelayedCall:
+        if delay == 0:
+            return self._callSoon(callable, *args, **kw)
         due = self.seconds() + delay
         call = DelayedCall(
             due, callable, args, kw, self._cancel, self._push, self.seconds
@@ -116,10 +122,29 @@ class SteadyClock:
         self._push(call)
         return call
 
-    def getDelayedCalls(self) -> list[DelayedCall]:
-        return [
+    def _callSoon(
+        self, callable: Callable[..., Any], *args: object, **kw: object
+    ) -> IDelayedCall:
+        """
+        Leave a call without a delay to the reactor: most calls have none.
+        """
+        now = self.reactor.seconds()
+        if now < self._madeAt:
+            self._setBack()
+        self._madeAt = now
+        call: IDelayedCall = self.reactor.callLater(0, callable, *args, **kw)
+        soon = self._soon
+        soon.append(call)
+        if len(soon) > self._soonSize:
+            self._soon = [call for call in soon if call.active()]
+            self._soonSize = 2 * len(self._soon) + CANCELLED_KEPT
+        return call
+
+    def getDelayedCalls(self) -> list[IDelayedCall]:
+        later = [
             call for due, _, call in self._calls if call.active() and due == call.time
         ]
+        return [*(call for call in self._soon if call.active()), *later]
 
     def _push(self, call: DelayedCall) -> None:
         """
@@ -127,11 +152,9 @@ class SteadyClock:
         """
         due = call.time
         heappush(self._calls, (due, next(self._number), call))
-        if (
-            self._wake is None
-            or due < self._wakeDue
-            or self.reactor.seconds() < self._wakeMade
-        ):
+        if self.reactor.seconds() < self._madeAt:
+            self._setBack()
+        elif self._wake is None or due < self._wakeDue:
             self._wakeUp(self._calls[0][0])
 
     def _cancel(self, call: DelayedCall) -> None:
@@ -160,7 +183,7 @@ class SteadyClock:
         if self._wake is not None and self._wake.active():
             self._wake.cancel()
         self._wakeDue = due
-        self._wakeMade = self.reactor.seconds()
+        self._madeAt = self.reactor.seconds()
         self._wake = self.reactor.callLater(max(0.0, due - self.seconds()), self._run)
         if self._watch is None or not self._watch.is_alive():
             # Not alive either after the process has forked, as a daemon does.
@@ -210,5 +233,12 @@ class SteadyClock:
                 self.reactor.callFromThread(self._setBack)
 
     def _setBack(self) -> None:
-        if self._calls:
+        """
+        The system's clock was set back: have the reactor make its calls on time.
+        """
+        self._madeAt = self.reactor.seconds()
+        for call in self._soon:
+            if call.active():
+                call.reset(0)
+        if self._active:
             self._wakeUp(self._calls[0][0])

@@ -23,6 +23,7 @@ from twisted.logger import Logger, LogLevel
 
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
+from gomux._carrier.clock import steady
 from gomux._carrier.turns import Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.gate import Gate
@@ -110,7 +111,7 @@ class MuxFactory(Factory):
         self.salts = salts
         self.isClient = isClient
         self.streamFactory = streamFactory
-        self.clock = clock
+        self.clock = clock = steady(clock)
         self.limits = limits if limits is not None else Limits()
         self.greet = greet
         moment = self.limits.busyPoll if fastPaths().busyPoll else 0.0

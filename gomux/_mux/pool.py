@@ -20,6 +20,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 
+from gomux._carrier.clock import steady
 from gomux.error import OpenStreamError
 from gomux.limits import MAX_WAITING, WAIT_TIMEOUT
 
@@ -52,7 +53,7 @@ class MuxPool:
         @param timeout: how long a stream waits for a mux, in seconds.
         @param maxWaiting: how many streams may wait.
         """
-        self._clock = clock
+        self._clock = steady(clock)
         self._timeout = timeout
         self._maxWaiting = maxWaiting
         self._muxes: deque[MuxProtocol] = deque()

@@ -60,6 +60,7 @@ class ClientMux(Dialler):
         @param settings: the other arguments of L{Dialler}.
         """
         super().__init__(psk, carrier, MAX_RETRY_DELAY, clock=reactor, **settings)
+        self._reactor = reactor
         self.idleTimeout = idleTimeout
         self._idle: IDelayedCall | None = None
         self._trigger: object = None
@@ -109,8 +110,8 @@ class ClientMux(Dialler):
         """
         Streams that wait are opened.
         """
-        if self._trigger is None and IReactorCore.providedBy(self.clock):
-            self._trigger = self.clock.addSystemEventTrigger(
+        if self._trigger is None and IReactorCore.providedBy(self._reactor):
+            self._trigger = self._reactor.addSystemEventTrigger(
                 "before", "shutdown", self._reactorStops
             )
         super().muxConnected(mux)
@@ -153,5 +154,5 @@ class ClientMux(Dialler):
         if idle is not None:
             idle.cancel()
         trigger, self._trigger = self._trigger, None
-        if trigger is not None and IReactorCore.providedBy(self.clock):
-            self.clock.removeSystemEventTrigger(trigger)
+        if trigger is not None:
+            self._reactor.removeSystemEventTrigger(trigger)

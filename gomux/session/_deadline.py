@@ -23,6 +23,7 @@ class Deadline:
         @param clock: has the time.
         @param passed: called, also from within L{set}, when the time has come.
         """
+        self._reactor = getattr(clock, "reactor", clock)
         self._clock = clock
         self._passed = passed
         self._time: float | None = None
@@ -41,15 +42,15 @@ class Deadline:
         @param time: in seconds of the clock; C{None} for never.
         """
         self._cancel()
-        self._time = time
+        left = None if time is None else time - self._reactor.seconds()
+        # The user names a time of the reactor's clock, which may be set back.
+        self._time = None if left is None else self._clock.seconds() + left
         if self._stopped:
             return
         if self.passed:
             self._passed()
-        elif time is not None:
-            self._call = self._clock.callLater(
-                time - self._clock.seconds(), self._expire
-            )
+        elif left is not None:
+            self._call = self._clock.callLater(left, self._expire)
 
     def _expire(self) -> None:
         self._call = None

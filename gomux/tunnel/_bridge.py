@@ -44,6 +44,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gomux._carrier.clock import steady
 from gomux._carrier.direct import DirectTransport
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
@@ -82,7 +83,7 @@ class Tunnel(Factory):
         self.name = name
         self.bridges: set[_Bridge] = set()
         self.connect = connect
-        self.log = ThrottledLog(_log, clock)
+        self.log = ThrottledLog(_log, steady(clock))
         self._maxConnections = maxConnections
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
@@ -146,7 +147,7 @@ def target(
 
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
         connecting = maybeDeferred(endpoint.connect, factory)
-        return connecting.addTimeout(limits.targetTimeout, clock)
+        return connecting.addTimeout(limits.targetTimeout, steady(clock))
 
     return Tunnel(name, connect, clock, limits.maxConnections)
 

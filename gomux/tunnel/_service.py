@@ -31,6 +31,7 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gomux._carrier.clock import steady
 from gomux._mux.dialler import Dialler
 from gomux._mux.log import describeAddress
 from gomux._mux.protocol import MuxProtocol
@@ -249,7 +250,7 @@ class TunnelService(MultiService):
         super().__init__()
         self.pool = pool
         self.tunnels = tunnels
-        self._clock: Any = clock
+        self._clock: Any = steady(clock)
         self._limits = limits
         self._reload = reload
 

@@ -111,22 +111,6 @@ class SteadyClockTests(SynchronousTestCase):
         self.reactor.pass_(0.5)
         self.assertEqual(self.called, ["sooner", "later"])
 
-    def test_nextTurn(self) -> None:
-        """
-        A call that asks for another at once leaves that to the reactor's next turn.
-        """
-
-        def again() -> None:
-            self.called.append(1)
-            self.later(0, 2)
-
-        self.clock.callLater(0, again)
-        [wake] = self.reactor.calls
-        wake.func()
-        self.assertEqual(self.called, [1])
-        self.reactor.pass_(0)
-        self.assertEqual(self.called, [1, 2])
-
     def test_failure(self) -> None:
         """
         A call that fails is logged, and the others are made.
@@ -186,6 +170,34 @@ class SteadyClockTests(SynchronousTestCase):
         self.assertEqual(self.called, ["before"])
         self.reactor.pass_(4)
         self.assertEqual(self.called, ["before", "after"])
+
+    def test_setBackSoon(self) -> None:
+        """
+        A call without a delay is made in the next turn too, once another call is made.
+        """
+        self.later(0, "before")
+        self.reactor.set(-3600)
+        self.later(0, "after")
+        self.reactor.pass_(0)
+        self.assertEqual(sorted(map(str, self.called)), ["after", "before"])
+        self.later(0, "before")
+        self.reactor.set(-3600)
+        self.later(5, "later")
+        self.reactor.pass_(0)
+        self.assertEqual(self.called[-1], "before")
+
+    def test_soonDropped(self) -> None:
+        """
+        Calls without a delay that were made do not pile up.
+        """
+        self.patch(SteadyClock, "_soonSize", 10)
+        self.patch(_clock, "CANCELLED_KEPT", 10)
+        for _ in range(100):
+            self.later(0)
+            self.reactor.pass_(0)
+        self.assertEqual(len(self.called), 100)
+        self.assertLess(len(self.clock._soon), 12)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_setBackWhileIdle(self) -> None:
         """
