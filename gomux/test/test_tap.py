@@ -14,6 +14,7 @@ from twisted.application.service import IService
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.python.filepath import FilePath
 from twisted.python.usage import UsageError
@@ -101,7 +102,7 @@ class PSKTests(TapTestCase):
         return str(path.path)
 
     def assertKey(self, options: Options) -> None:
-        expected = MuxFactory(PSK, False, clock=self).keyring  # type: ignore[arg-type]
+        expected = MuxFactory(PSK, False, clock=Clock()).keyring
         self.assertEqual(options.keyring.single(), expected.single())
 
     def test_psk(self) -> None:
