@@ -1,8 +1,8 @@
 """
-What is packed; who, what and with which tools stands in pyproject.toml.
+Which packages the distribution has; all other metadata is in pyproject.toml.
 
-C{twisted.plugins} is not ours: one module is put into it, and there must never
-be an C{__init__.py} under C{twisted/}, for it would hide Twisted itself.
+C{twisted.plugins} belongs to Twisted; this project adds one module to it.  There must
+never be an C{__init__.py} under C{twisted/}, because it would hide Twisted itself.
 """
 
 from setuptools import find_packages, setup

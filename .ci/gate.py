@@ -57,11 +57,11 @@ EXPECTED = [
     "test_peers",
 ]
 
-#: How much runs at a time: much of it mostly waits.
+#: How many jobs run at once.  More than the CPUs, because many jobs mostly wait.
 LANES = 2
 
-#: What runs once more without any fast path, what takes longest first: the tests of
-#: what arrives and how it ends.  Those of how it goes, frame by frame, cannot.
+#: The tests that run again without any fast path, the slowest first: those that check
+#: what arrives and how it ends.  Tests of exact frames do not run there.
 PLAIN = [
     ["interop.test.test_matrix.ThisWithBlockingTests"],
     ["interop.test.test_matrix.ThisWithGoTests"],
@@ -160,7 +160,7 @@ class Gate:
     def __init__(self, temporary: Path) -> None:
         self.temporary = temporary
         self.total = Counts()
-        # Around whatever is printed and counted.
+        # Held while output is printed and counts are added.
         self.lock = threading.RLock()
         self.deadline = time.monotonic() + TIME_LIMIT
         self.venv = temporary / "venv"

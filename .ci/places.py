@@ -1,11 +1,11 @@
 """
 Finds places in a module by their function and their syntax.
 
-Neither the line of a place matters nor how it is formatted.  If no place reads as
-it should, names may have changed.  Then the place is taken that differs in names
-only: those of variables, attributes, functions and arguments, and texts in prose.
-If there is no function of its name either, no other name may differ: what only looks
-alike is not taken for it.
+Neither the line of a place matters nor how it is formatted.  If no place reads as it
+should, names may have changed.  In that case a place is accepted that differs only in
+the names of variables, attributes, functions and arguments, and in prose texts.  If
+the function has been renamed too, no other name may differ, because a place that only
+looks alike must not be taken.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from dataclasses import dataclass
 #: that read the same are two names.
 Name = tuple[str, str]
 
-#: Each name that is another now, and what it is.
+#: The renamed names: from each old name to its new name.
 Renaming = tuple[tuple[Name, str], ...]
 
 #: Places, by the function that they are in and the renaming that leads to them.
 Found = dict[tuple[str, Renaming], list["Place"]]
 
-#: Names that nobody changes.
+#: Names that are never renamed: Python's built-ins.
 FIXED = frozenset({*dir(builtins), "self", "cls"})
 
 #: For each kind of node, the field that has a name, and the kind of that name.

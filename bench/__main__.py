@@ -104,9 +104,9 @@ def stillFallen(
     results: Results, workloads: list[Workload], scale: float, patience: Patience
 ) -> dict[str, list[str]]:
     """
-    Compare a short run with what is on record.  What seems to be worse is measured
-    again some more times, when everything else has been: a minute in which the host
-    has others to serve is over then, and what has become slower still is.
+    Compare a short run with the recorded ratios.  A workload that seems slower is
+    measured again after all others.  By then a disturbance by the host is over, while
+    a real slowdown remains.
     """
     worse = fallen(results, workloads)
     for _ in range(SECOND_LOOKS):
@@ -139,7 +139,7 @@ def turn(workload: Workload, sides: list[str], scale: float) -> dict[str, Measur
 
 def progress(line: str) -> None:
     """
-    Tell how far it is.
+    Report progress.
     """
     print(line, file=sys.stderr, flush=True)
 

@@ -1,11 +1,11 @@
 """
-Peers that abuse a server, each in one way, as fast as they can and for ever.
+Peers that abuse a server, each in one way, as fast as possible and without end.
 
     python -m bench.abuses NAME HOST:PORT PSK
 
-Frames are sealed beforehand and sent again and again: a server in compatible mode
-cannot tell.  What is left costs next to nothing, and runs only while nobody else
-wants the CPU.
+Frames are sealed in advance and sent repeatedly, which a server in compatible mode
+cannot detect.  The abuser then needs little CPU time, and runs at the lowest
+priority.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from gomux._wire.frame import Flag, sealFrame
 
 LIMITS = Limits()
 
-#: How many frames are sealed for what is then sent again and again.
+#: How many frames are sealed for a block that is then sent repeatedly.
 FRAMES = 4096
 #: How many connections are under way at a time, where each does little.
 CONNECTIONS = 64
-#: How long a peer that stands still is waited for, in seconds.
+#: How long to wait for a peer that does not read, in seconds.
 PATIENCE = 0.2
 
 UNKNOWN_FLAG = 77
@@ -42,8 +42,8 @@ _LINGER = struct.pack("ii", 1, 0)
 
 class Frames:
     """
-    Makes frames, each with a nonce that has nothing to do with the one before: so
-    does the reference, and it costs the receiver the most.
+    Makes frames with random nonces.  The Go reference does so too, and random nonces
+    cost the receiver the most.
     """
 
     def __init__(self, psk: str) -> None:
@@ -79,7 +79,8 @@ class Frames:
 
 class Told:
     """
-    What has been done so far, for whoever wants to be sure that something was.
+    Counts what has been done so far, so that a measurement can check that the abuse
+    took place.
     """
 
     connections = 0
@@ -91,7 +92,7 @@ told = Told()
 
 class Address:
     """
-    Whom to abuse.
+    The server to abuse.
     """
 
     def __init__(self, address: str) -> None:
@@ -115,7 +116,7 @@ def _discard(connection: socket.socket) -> None:
         while connection.recv_into(buffer):
             pass
     except OSError:
-        pass  # whoever sends notices too
+        pass  # the sender sees the same error
 
 
 def flood(first: bytes, again: bytes) -> Callable[[Address], None]:
@@ -247,7 +248,7 @@ def _openStreams(frames: Frames) -> Callable[[Address], None]:
 
 
 def _openAndGo(frames: Frames) -> Callable[[Address], None]:
-    # An ID of ours is the end of the mux.
+    # A stream ID of the server's own parity ends the mux.
     return flood(
         _opens(LIMITS.maxStreams)(frames) + frames.one(Flag.OPEN_STREAM, 1), b""
     )

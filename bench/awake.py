@@ -1,9 +1,9 @@
 """
-Keep a CPU from going to sleep, in a process that gives way to all others.
+Keep a CPU from sleeping, with a busy process of the lowest priority.
 
-A virtual machine gives a CPU that sleeps back to its host, and gets it again when the
-host likes: that is most of what shows as stolen time where processes talk to each
-other, and has nothing to do with what they say.
+A virtual machine gives a sleeping CPU back to its host, and may wait to get it back.
+While processes exchange messages, most of the stolen time comes from this, and it
+says nothing about the software under test.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-What a peer in good standing notices of another that abuses the server.
+Measure how an honest peer is affected while another peer abuses the server.
 
     python -m bench.bystander
 
@@ -35,7 +35,8 @@ from interop.peers.peerlib import percentile
 MESSAGE = bytes(64)
 #: After how many bytes of echoes there is credit for as many.
 CREDIT = 65536
-#: What is not disturbed takes less, and how long to wait for that, in seconds.
+#: An undisturbed round trip is shorter than the first; the second is how long to wait
+#: for such a round trip.  Both in seconds.
 CALM = 0.002
 PATIENCE = 30.0
 #: How long to let things settle before each measurement, in seconds.
@@ -124,7 +125,7 @@ class Honest:
 
     def calmDown(self) -> None:
         """
-        Wait until nothing disturbs any more.
+        Wait until round trips are undisturbed again.
         """
         end = time.monotonic() + PATIENCE
         while percentile([self.roundTrip() for _ in range(200)], 90) > CALM:

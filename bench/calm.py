@@ -1,9 +1,9 @@
 """
-Telling what was measured from what the machine did for others meanwhile.
+Tell measurements apart from disturbances by other guests of the same host.
 
-A virtual machine has its CPUs only while its host gives them.  What the host takes
-shows as stolen time, and makes the slowest of many round trips ten times as slow: no
-program inside can do anything about it, and a ratio of two such figures says nothing.
+The host of a virtual machine may take its CPUs away, which shows as stolen time.  It
+can make the slowest of many round trips ten times as slow.  No program inside can
+prevent it, and a ratio of two such figures means nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: What part of the CPUs' time others may take without spoiling what is measured.
+#: The largest fraction of stolen CPU time with which a measurement still counts.
 STOLEN = 0.01
 
 #: How often one round is tried.
@@ -67,7 +67,7 @@ def calmSlices(measure: Callable[[], T], count: int) -> tuple[float, list[T]]:
 
 class Patience:
     """
-    Measures again what others have spoiled, as long as there is patience for it.
+    Repeats disturbed measurements, up to a number of repetitions in all.
     """
 
     def __init__(self, again: int) -> None:

@@ -1,16 +1,16 @@
 """
-What each fast path of C{gomux._fastpaths} gains, between peers of this project.
+Measure what each fast path of C{gomux._fastpaths} gains, between peers of this project.
 
     python -m bench.fastpaths [--seconds 55] FILE GROUP PATH...
     python -m bench.fastpaths FILE
 
-The first measures a group of workloads without one path after another; a path called
-C{,} or C{,,} is none.  All processes are there from the start, and each does a moment's
-work in its turn.  What came of it is added to a file.
+The first form measures a group of workloads with one path after another switched off.
+The names C{,} and C{,,} are no path: they measure the noise.  All processes run from
+the start and take turns of a moment each.  The results are added to FILE.
 
-The second tells what a file has: by how many percent more of it each workload takes
-without a path than with all, of time, of CPU time, or of what a round trip takes, where
-little disturbed it; and between which two that is with 95 % confidence.
+The second form prints the results in FILE: how many percent more time, CPU time or
+round-trip time each workload takes without a path, from the least disturbed runs,
+with a 95 % confidence interval.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from bench.processes import CPUS, Process, python, wakefulCPUs
 from bench.workloads import MIB, Measured
 from gomux.test.support.plainpaths import NAMES, VARIABLE
 
-#: What is no path at all.
+#: Names that stand for no path.
 NONE = ","
 
 DIRECT = {
@@ -50,7 +50,7 @@ LONG_PATH = {"long path": f"sink {48 * MIB} 1 65536"}
 #: More rounds than there are time for.
 ROUNDS = 100
 CONNECTIONS = 50
-#: How often to draw from what was measured, to see how far it can be trusted.
+#: How many bootstrap samples to draw for the confidence interval.
 SAMPLES = 400
 MESSAGE = bytes(64)
 
@@ -67,7 +67,7 @@ def cpu(*processes: Process) -> float:
 
 def start(stack: ExitStack, process: Process) -> Process:
     """
-    Have a process there until the end, which need not be a good one.
+    Run a process until the stack closes; its exit status does not matter.
     """
     stack.enter_context(process)
     stack.callback(os.kill, process.pid, signal.SIGKILL)
@@ -78,7 +78,7 @@ def direct(
     stack: ExitStack, drivers: dict[str, str], delay: float = 0.0
 ) -> dict[str, Work]:
     """
-    Start two peers, of which one does what it is told in ever the same order.
+    Start two peers; the client repeats its drivers in the same order.
     """
     server = start(stack, peers.listen(THIS))
     address = stack.enter_context(peers.proxied(server.line("listening "), delay))
@@ -191,7 +191,7 @@ def record(file: Path, group: str, paths: list[str], seconds: float) -> None:
 
 def quarter(values: list[float]) -> float:
     """
-    @return: what a quarter of them do not exceed: what disturbs only adds to them.
+    @return: the lower quartile, because disturbances only make values larger.
     """
     return sorted(values)[len(values) // 4]
 

@@ -1,14 +1,13 @@
 """
-What a frame costs this project, without sockets: two muxes in one process that
-hand each other what they write.
+Measure what a frame costs this project without sockets: two muxes in one process
+exchange their output directly.
 
     python -m bench.frame
 
-Prints microseconds for both sides together.  What is left of a 64 KiB frame
-after sealing and opening is ours; in a real carrier the kernel and Twisted come
-on top.  A frame is handed over by itself, and four together, as in a read of a
-carrier that is busy.  The last lines are what one frame costs beside ever more
-open streams.
+Prints microseconds for both sides together.  "Ours" is the time of a 64 KiB frame
+less sealing and opening.  With a real carrier, the kernel and Twisted add to it.  A
+frame is handed over by itself, and four together, as in a read of a carrier that is
+busy.  The last lines are the cost of one frame beside a growing number of open streams.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from gomux import Limits, MuxFactory, MuxProtocol
 from gomux._carrier.direct import BULK_READ_SIZE
 
 ROUNDS = 60
-#: Where a process has its memory makes a frame up to a third slower, each time it is
-#: started: so many are, and the best counts.
+#: The memory layout of a process can make a frame up to a third slower, so this many
+#: processes are started and the best result counts.
 PROCESSES = 8
 #: How many frames are handed over at once.
 TOGETHER = (1, 4)
@@ -74,8 +73,7 @@ class Call:
 
 class Soon:
     """
-    The least that can be a reactor: it calls what is due at once, and nothing that
-    is due later.
+    A minimal reactor: it makes calls that are due at once, and ignores later ones.
     """
 
     seconds = staticmethod(time.monotonic)
@@ -251,7 +249,7 @@ def frame() -> None:
 
 def others() -> None:
     """
-    What is all overhead.
+    Print the cost of small frames and of opening a stream.
     """
     pair = Pair(Echo)
     stream = pair.open()

@@ -1,6 +1,6 @@
 """
-How many instructions a frame takes beside ever more open streams: a number that
-does not depend on what else the machine does.
+Count the CPU instructions of a frame beside a growing number of open streams.  The
+count does not depend on the machine's other load.
 
     python -m bench.instructions
 

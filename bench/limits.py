@@ -1,5 +1,5 @@
 """
-What this machine can do at most, to hold the figures against.
+Measure this machine's own limits, to compare the figures with.
 
 C{python -m bench.limits echo} is an echo server in Twisted, without a mux;
 C{receive} the end of L{pipeline}.

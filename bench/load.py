@@ -1,7 +1,7 @@
 """
-The two ends of a tunnel: a TCP server that speaks the line protocol, which
-C{python -m bench.load} is, and its clients.  Both are blocking sockets in
-threads, the least that there can be around what is measured.
+The two ends of a tunnel: a TCP server that speaks the line protocol, which C{python
+-m bench.load} is, and its clients.  Both use blocking sockets in threads, to add as
+little overhead as possible.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """
-A path that takes its time: C{python -m bench.proxy HOST:PORT SECONDS} listens,
-and passes what comes on to that address and back, each byte so much later.
+A path with latency: C{python -m bench.proxy HOST:PORT SECONDS} listens, and forwards
+bytes to that address and back with that one-way delay.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import sys
 from collections import deque
 
-#: How much may be under way before no more is taken.
+#: The most bytes in flight; beyond this the proxy stops reading.
 CAPACITY = 256 << 20
 
 
@@ -53,7 +53,7 @@ class End(asyncio.BufferedProtocol):
 
     def _put(self, data: bytes) -> None:
         """
-        Take what is to arrive later; nothing stands for the end.
+        Queue bytes to be delivered later; empty bytes mean the end.
         """
         self._due.append((self._loop.time() + self._delay, data))
         if self._timer is None:

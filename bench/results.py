@@ -1,5 +1,5 @@
 """
-What was measured: kept, compared, and written down.
+Results of a run: keep, compare and record them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Results:
     @ivar limits: by workload, what the machine could do just before it.
     @ivar values: by workload, figure and side what was measured, in order.
     @ivar stolen: by workload, what part of the CPUs' time others took, in each round.
-    @ivar others: what there is to know about other software that was measured.
+    @ivar others: versions and settings of the other software that was measured.
     """
 
     limits: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Results:
 
     def limit(self, name: str) -> list[float]:
         """
-        Return what the machine could do, each time it was asked.
+        Return all measurements of one of the machine's limits.
         """
         return [measured[name] for measured in self.limits.values()]
 
@@ -64,7 +64,7 @@ class Results:
 
     def of(self, workload: Workload, figure: Figure, side: str) -> list[float]:
         """
-        Return what a side has done.
+        Return a side's values.
         """
         figures = self.values.get(workload.name, {})
         return figures.get(figure.name, {}).get(side, [])
@@ -162,10 +162,9 @@ def recorded() -> Results:
 
 def fallen(results: Results, workloads: list[Workload]) -> dict[str, list[str]]:
     """
-    Compare the ratios of a short run with those on record: with the reference's
-    if it was there, otherwise with the limits of the run.  What has become slower is
-    so in each round; what only seems so, because of what else the machine does, is not
-    in the best one.
+    Compare the ratios of a short run with those on record: with the reference's if it
+    was there, otherwise with the limits of the run.  A real slowdown shows in every
+    round; a disturbance does not show in the best round.
 
     @return: by workload, what has become too much worse.
     """

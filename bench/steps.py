@@ -1,12 +1,12 @@
 """
-How many steps of Python's interpreter a frame takes, and in which functions: a number
-that depends neither on the machine nor on what else it does.
+Count the Python interpreter's steps for a frame, by function.  The count depends
+neither on the machine nor on its load.
 
     python -m bench.steps [STREAMS]
 
-Prints what a 64 KiB frame and its credit take in both muxes together, where so many
-streams, by default one, are sent as much as they take; and what each of the two frames
-of an echo of 64 bytes takes.
+Prints the steps of a 64 KiB frame and its credit, both muxes together, while STREAMS
+streams (default 1) are saturated; and the steps of each of the two frames of a
+64-byte echo.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from bench.frame import FRAME, Pair, amongOthers
 
-#: How many rounds are counted, and how many go before, until windows have grown.
+#: How many rounds are counted, and how many warm-up rounds let the windows grow first.
 ROUNDS, WARM_UP = 300, 2000
 
 #: How many functions are shown.
@@ -78,7 +78,7 @@ class Steps:
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         module = frame.f_globals["__name__"]
-        # What stands in for a reactor and a connection is not counted.
+        # The stand-ins for the reactor and the connection are not counted.
         if module.startswith("gomux."):
             name = f"{module}.{frame.f_code.co_name}"
             self.calls[name] += event == "call"

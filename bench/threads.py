@@ -1,6 +1,6 @@
 """
-Whether it pays to seal in a thread: C{cryptography} lets go of Python's lock
-while it works.
+Measure whether sealing in a thread pays: C{cryptography} releases Python's global
+lock while it works.
 
     python -m bench.threads
 

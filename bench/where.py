@@ -1,5 +1,5 @@
 """
-Where the time of a 64 KiB frame goes, on either side of a sink over loopback TCP.
+Measure where the time of a 64 KiB frame goes, at both ends of a sink over loopback TCP.
 
     python -m bench.where [STREAMS]
 

@@ -51,7 +51,7 @@ class Workload:
     @ivar group: the table that it goes into.
     @ivar title: what tables call it.
     @ivar figures: what it gives.
-    @ivar sides: who does it, the yardstick first.
+    @ivar sides: the sides that are measured, the yardstick first.
     @ivar measure: does it once.  Takes the side's name and how much of the usual
         work to do.
     @ivar repeats: how often to measure at most, where once takes long.
@@ -68,7 +68,7 @@ class Workload:
 
 SIDES = {side.name: side for side in (GO, THIS, THIS_TO_GO, GO_TO_THIS, *REACTORS)}
 
-#: Sides that are no yardstick, and are not to be judged.
+#: Sides that are neither a yardstick nor judged against a goal.
 OTHERS = ("OpenSSH", "asyncssh")
 
 BOTH = ("Go", "this")
@@ -107,9 +107,8 @@ def echoBeside(sinks: int, count: int) -> Callable[[str, float], Measured]:
     """
     Make what measures an echo beside so many sinks.
 
-    What counts here is how long the slowest take.  So the host gets no CPU back while
-    both ends wait for each other for a moment: there is somebody to be waited for all
-    the time anyway.
+    The result is the slowest round trips, so the CPUs are kept awake: otherwise the
+    host could take one back while both ends wait.
     """
 
     def measure(name: str, scale: float) -> Measured:
@@ -172,7 +171,7 @@ def tunnel(name: str, scale: float) -> Measured:
 
 
 def longPath(name: str, scale: float) -> Measured:
-    # At 128 KiB a round trip the reference takes its time.
+    # The reference sends only 128 KiB a round trip, so it takes long.
     size = int((12 if name == "Go" else 192) * MIB * scale)
     result = drive(SIDES[name], f"sink {size} 1 65536", delay=0.025).last
     return {"rate": result["rate"] / 1e6}
@@ -184,8 +183,8 @@ GROWTH_TIMES = 15
 
 def growth(name: str, scale: float) -> Measured:
     """
-    Have more and more streams open on one mux.  What a frame costs is what it
-    costs when nothing else disturbs it: the least of several times.
+    Have more and more streams open on one mux.  The cost of a frame is the least of
+    several measurements, which is the least disturbed.
     """
     size, count = int(32 * MIB * scale), int(1000 * scale)
     work = [f"sink {size} 4 65536", f"echo 64 {count}"] * GROWTH_TIMES

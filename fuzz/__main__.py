@@ -3,11 +3,11 @@ Fuzz a target of L{gomux.test.support.fuzztargets}::
 
     python -m fuzz TARGET --seconds N
 
-C{parser} or C{mux}; C{all} are both, each for its share of the time.  With
-atheris, which watches what an input makes the package do, and without it
-blindly.  It begins with the corpus, C{gomux/test/vectors/fuzz-*.txt}, which the
-package's own tests replay, and with the recordings of the reference.  C{--keep}
-puts what has been found into the corpus.
+TARGET is C{parser} or C{mux}, or C{all} for both, which share the time.  With
+atheris, coverage guides the fuzzing; without atheris, the inputs are random.  It
+begins with the corpus, C{gomux/test/vectors/fuzz-*.txt}, which the package's own
+tests replay, and with the recordings of the reference.  C{--keep} adds the
+interesting inputs to the corpus.
 
 An input that makes a target fail is kept in the current directory, and
 C{python -m fuzz TARGET --replay FILE} runs it alone.

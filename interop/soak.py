@@ -1,19 +1,18 @@
 """
-The soak test: many streams between two processes while everything that can go
-wrong does, over and over::
+The soak test: many streams between two processes, under one injected fault after
+another::
 
     python -m interop.soak --seconds 120 --streams 500
 
-A client process keeps its streams going through a L{FaultProxy} to a server
-process.  Every few seconds, once all is well again, there is another fault: one
-of the processes is killed, or the server comes back with another key, or the
-network resets, cuts, stalls, swallows, delays, flips, drops or repeats
-something.  Both ends compare every byte.  Memory and descriptors of both are
-looked at each second.
+A client process keeps its streams going through a L{FaultProxy} to a server process.
+Every few seconds, once the last fault is over, the next begins.  A process is killed,
+or the server restarts with another key, or the network resets, cuts, stalls,
+swallows, delays, flips, drops or repeats frames.  Both ends compare every byte.
+Memory and descriptors of both are looked at each second.
 
-It fails on a wrong byte; if it takes too long until right bytes come through
-again, which for 99 in 100 kills is L{RECOVERY} seconds; on a traceback; and on
-memory or descriptors that do not stay where they were.
+It fails on a wrong byte, on a traceback, on a recovery that takes too long (99 in 100
+kills must recover within L{RECOVERY} seconds), and on growth of memory or
+descriptors.
 """
 
 from __future__ import annotations
@@ -179,7 +178,7 @@ class Recovery:
     """
     A fault that is over.
 
-    @ivar seconds: how long it took until right bytes came through a new mux.
+    @ivar seconds: how long it took until correct bytes arrived over a new mux.
     """
 
     fault: str
@@ -307,7 +306,7 @@ class Soak:
 
     def isUp(self, when: float) -> None:
         """
-        Right bytes have come through a new mux.
+        Correct bytes have arrived over a new mux.
         """
         waiting = self._recovered
         if waiting is not None and not waiting.called and when > self._since:

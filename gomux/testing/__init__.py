@@ -2,11 +2,11 @@
 # See LICENSE for details.
 
 """
-Muxes in memory, for the tests of whatever runs over gomux.
+Muxes in memory, for testing applications that run over gomux.
 
-L{MuxPair} is a client's mux and a server's, connected by a L{Carrier} each.
-All of it runs on a L{Clock<twisted.internet.task.Clock>}: nothing happens
-until the test says so, and then always in the same order::
+L{MuxPair} is a client's mux and a server's mux, connected by a pair of L{Carrier}s.
+Everything runs on a L{Clock<twisted.internet.task.Clock>}: nothing happens until the
+test advances it, and the order is always the same::
 
     pair = MuxPair(serverStreams=Factory.forProtocol(Echo), latency=0.05)
     opened = pair.client.openStream(Factory.forProtocol(MyProtocol))
@@ -14,10 +14,10 @@ until the test says so, and then always in the same order::
 
 The carriers behave as Twisted's TCP transports do.
 
-L{FaultProxy} is for tests over real sockets: a network that drops, delays,
-changes and cuts what it is told to.
+L{FaultProxy} is for tests over real sockets.  It is a proxy that drops, delays,
+changes or cuts the frames that the test chooses.
 
-This room may import every other one but C{tap}.
+This room may import every other room except C{tap}.
 """
 
 from gomux.testing._faultproxy import FaultProxy

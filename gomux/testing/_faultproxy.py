@@ -3,11 +3,12 @@
 # See LICENSE for details.
 
 """
-A network that does what it is told, for tests over real sockets.
+A proxy that injects network faults, for tests over real sockets.
 
-L{FaultProxy} stands between a client's mux and a server's and knows where each
-frame begins and ends, for headers are sent in the clear.  What is to happen to
-which frame is said per direction.  A frame goes on when all of it has come::
+L{FaultProxy} stands between a client's mux and a server's.  It knows where each frame
+begins and ends, because headers are sent in the clear.  The test sets rules for each
+direction: which frames, and what to do to them.  The proxy forwards a frame once it
+has received all of it::
 
     proxy = FaultProxy(reactor, "127.0.0.1", serverPort)
     proxy.toServer.when(3, drop())
@@ -38,13 +39,13 @@ from gomux.testing._faults import Direction, Way
 
 class FaultProxy:
     """
-    Listens on the loopback interface, and passes each connection on to another
-    port, frame by frame.
+    Listens on the loopback interface, and forwards each connection to the server,
+    frame by frame.
 
-    @ivar toServer: what is to happen to what clients send.
-    @ivar toClient: what is to happen to what the server sends.
-    @ivar port: the number of the port, once it is listening.
-    @ivar accepted: how many connections have come.
+    @ivar toServer: the rules for frames from the clients.
+    @ivar toClient: the rules for frames from the server.
+    @ivar port: the port's number, once the proxy is listening.
+    @ivar accepted: how many connections the proxy has accepted.
     """
 
     port: int
@@ -52,8 +53,8 @@ class FaultProxy:
     def __init__(self, reactor: Any, host: str, port: int) -> None:
         """
         @param reactor: the reactor.
-        @param host: where the server is.
-        @param port: where the server is.
+        @param host: the server's host.
+        @param port: the server's port.
         """
         self.toServer = Direction()
         self.toClient = Direction()
@@ -67,7 +68,7 @@ class FaultProxy:
         """
         Listen.
 
-        @param port: the number of the port, or 0 for any that is free.
+        @param port: the port's number, or 0 for any free port.
         """
         factory = Factory.forProtocol(lambda: _ProxyLeg(self))
         factory.noisy = False
@@ -76,9 +77,9 @@ class FaultProxy:
 
     def stop(self) -> Deferred[None]:
         """
-        Listen no more, and reset all connections.
+        Stop listening, and reset all connections.
 
-        @return: fires when all of that is done.
+        @return: fires once the port and all connections are closed.
         """
         waiting: list[Deferred[Any]] = [leg.gone for leg in self._legs]
         self.reset()
@@ -96,7 +97,7 @@ class FaultProxy:
 
     def _accepted(self, near: _ProxyLeg) -> None:
         """
-        Join a new connection with one to the server.
+        Connect to the server, and join the new connection with that connection.
         """
         self.accepted += 1
         far = _ProxyLeg(self, near)
@@ -109,7 +110,7 @@ class FaultProxy:
 
 class _Once(ClientFactory):
     """
-    Makes one leg.
+    Makes one leg, to the server.
     """
 
     noisy = False
@@ -127,13 +128,13 @@ class _Once(ClientFactory):
 @implementer(IPushProducer)
 class _ProxyLeg(Protocol):
     """
-    One of the two connections that a proxied one consists of, and the producer
-    of the other.
+    One of the two connections that make up a proxied connection.  It is also the
+    producer of the other leg's transport.
 
-    @ivar other: the other one.
-    @ivar way: what is received here goes there.
-    @ivar gone: fires when this connection is gone.
-    @ivar connector: makes the other one.
+    @ivar other: the other leg.
+    @ivar way: carries what this leg receives to the other leg.
+    @ivar gone: fires when this connection is lost.
+    @ivar connector: connects the other leg.
     """
 
     transport: Any = None
@@ -176,7 +177,7 @@ class _ProxyLeg(Protocol):
             self.connector.disconnect()
         self.gone.callback(None)
 
-    # IPushProducer, for the other one's transport
+    # IPushProducer, for the other leg's transport
 
     def pauseProducing(self) -> None:
         self._blocked = True
@@ -202,7 +203,7 @@ class _ProxyLeg(Protocol):
 
     def release(self, held: bool = False) -> None:
         """
-        Read again, unless there is another reason not to.
+        Read again, unless something else still pauses this leg.
         """
         self._held = held
         if not (self._held or self._blocked or self.gone.called):
@@ -228,7 +229,7 @@ class _ProxyLeg(Protocol):
 
     def endBoth(self, reset: bool) -> None:
         """
-        End this connection and the other, once what was written is sent.
+        End both connections, each once its written bytes are sent.
         """
         for leg in (self, self.other):
             if leg.gone.called:
@@ -243,7 +244,7 @@ class _ProxyLeg(Protocol):
 @implementer(IPullProducer)
 class _ResetWhenWritten:
     """
-    Resets a connection when all is written.
+    Resets a connection once all its output is sent.
     """
 
     _registered = False
@@ -253,7 +254,8 @@ class _ResetWhenWritten:
 
     def resumeProducing(self) -> None:
         """
-        All is written, but for the first call, which comes in any case.
+        The transport has sent everything.  The first call does not count: it follows
+        the registration at once.
         """
         if self._registered:
             self._leg.abort()

@@ -3,10 +3,10 @@
 # See LICENSE for details.
 
 """
-What a L{FaultProxy<gomux.testing.FaultProxy>} does to frames on their way.
+The faults that a L{FaultProxy<gomux.testing.FaultProxy>} applies to frames.
 
-An action is any function of a L{Way} and a L{WireFrame}: what it sends is sent
-in place of the frame.
+An action is any function of a L{Way} and a L{WireFrame}.  The bytes that it sends on
+the way replace the frame.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gomux._wire.frame import HEADER_SIZE, MAX_CREDIT, Flag, unpackFields
 
 class Leg(Protocol):
     """
-    What a way needs to know of the two connections that it joins.
+    What a way uses of the two connections that it joins.
     """
 
     def hold(self) -> None:
@@ -45,7 +45,7 @@ class Leg(Protocol):
 
     def lose(self) -> None:
         """
-        End the connection once all is sent.
+        End the connection once all output is sent.
         """
 
     def abort(self) -> None:
@@ -55,26 +55,26 @@ class Leg(Protocol):
 
     def endBoth(self, reset: bool) -> None:
         """
-        End both connections once all is sent.
+        End both connections once all output is sent.
         """
 
     def later(self, seconds: float, function: Callable[[], None]) -> None:
         """
-        Call a function after a while, if the connection is still there.
+        Call a function after a delay, if the connection is still open.
         """
 
 
 @dataclass(frozen=True)
 class WireFrame:
     """
-    One frame on its way.
+    One frame that passes the proxy.
 
     @ivar index: how many frames came before it on the same connection, in the
         same direction.
-    @ivar streamID: the stream that its header names.
-    @ivar length: the length that its header names.
+    @ivar streamID: the stream ID in its header.
+    @ivar length: the length in its header.
     @ivar flag: its type, see L{Flag<gomux._wire.frame.Flag>}.
-    @ivar data: all of it.
+    @ivar data: the whole frame, header and payload.
     """
 
     index: int
@@ -84,13 +84,13 @@ class WireFrame:
     data: bytes
 
 
-#: Does something to a frame.
+#: What a rule does to a frame.
 Action = Callable[["Way", WireFrame], None]
 
 
 class Direction:
     """
-    What is to happen to what goes one way, on all connections.
+    The rules for frames in one direction, on all connections.
     """
 
     def __init__(self) -> None:
@@ -98,12 +98,12 @@ class Direction:
 
     def when(self, which: int | Callable[[WireFrame], bool], action: Action) -> None:
         """
-        Have an action done to some frames.  The first rule that fits a frame
-        is the only one to be followed.
+        Add a rule: apply an action to some frames.  Only the first rule that matches
+        a frame applies to it.
 
-        @param which: the index of a frame, or a function that tells whether
-            a frame is meant.
-        @param action: what to do.
+        @param which: the index of a frame, or a function that says whether the rule
+            matches a frame.
+        @param action: what to do to them.
         """
         if isinstance(which, int):
             index = which
@@ -129,7 +129,7 @@ class Way:
     """
     One direction of one connection.
 
-    @ivar frames: how many frames have come so far.
+    @ivar frames: how many frames have been received so far.
     """
 
     def __init__(self, direction: Direction, sender: Leg, receiver: Leg) -> None:
@@ -149,25 +149,26 @@ class Way:
 
     def send(self, data: bytes) -> None:
         """
-        Send some bytes on, after all that was sent before.
+        Forward some bytes, after everything sent before.
         """
         self._put(data)
 
     def sendAfterNext(self, data: bytes) -> None:
         """
-        Send some bytes on right after the next frame.
+        Forward some bytes right after the next frame.
         """
         self._next += data
 
     def wait(self, seconds: float) -> None:
         """
-        Let some time pass before anything that is sent from now on goes on.
+        Delay everything that is sent from now on.
         """
         self._put(seconds)
 
     def end(self, reset: bool = False) -> None:
         """
-        End the connection, on both sides, once all that was sent has gone on.
+        End the connection on both sides, once everything sent before has been
+        forwarded.
 
         @param reset: whether each side gets a reset instead of a clean end.
         """
@@ -176,16 +177,16 @@ class Way:
 
     def swallow(self) -> None:
         """
-        Let nothing through any more, not even an end; the sender's bytes are
-        taken all the same.
+        Forward nothing from now on, not even the end of the connection.  The sender's
+        bytes are still read.
         """
         self._holes = True
         self._open = False
 
     def stall(self) -> None:
         """
-        Let nothing through any more, not even an end, and take no more of the
-        sender's bytes.
+        Forward nothing from now on, not even the end of the connection, and stop
+        reading the sender's bytes.
         """
         self.swallow()
         self._sender.hold()
@@ -222,7 +223,7 @@ class Way:
 
     def ended(self, reason: Failure) -> None:
         """
-        The sender is gone.
+        The sender's connection has ended.
         """
         if self._holes:
             return
@@ -235,13 +236,14 @@ class Way:
 
     def _nextSize(self) -> int | None:
         """
-        @return: the next frame's size, if enough of it is there to tell.
+        @return: the next frame's size, or C{None} until enough of its header has been
+            received.
         """
         if len(self._partial) < HEADER_SIZE:
             return None
         _, length, flag = unpackFields(self._partial)
         if length > MAX_CREDIT:
-            # No frame: let it through as it comes.
+            # Not a frame: forward it as it is received.
             self._framed = False
             return None
         return HEADER_SIZE + TAG_SIZE + (length if flag == Flag.DATA else 0)
@@ -264,7 +266,7 @@ class Way:
                 item()
             else:
                 self._waiting = True
-                # What waits here would have no bounds.
+                # Stop reading, so that the bytes waiting here stay bounded.
                 self._sender.hold()
                 self._receiver.later(item, self._run)
                 return
@@ -279,14 +281,14 @@ def drop() -> Action:
 
 def duplicate(times: int = 1) -> Action:
     """
-    Send the frame, and then again so many times.
+    Send the frame, then repeat it C{times} times.
     """
     return lambda way, frame: way.send(frame.data * (1 + times))
 
 
 def delay(seconds: float) -> Action:
     """
-    Hold the frame back for a while, and with it what comes after it.
+    Delay the frame, and with it everything that follows.
     """
 
     def action(way: Way, frame: WireFrame) -> None:
@@ -300,8 +302,8 @@ def slices(size: int, seconds: float = 0.0) -> Action:
     """
     Send the frame in slices.
 
-    @param size: how many bytes each has.
-    @param seconds: the time after each.
+    @param size: the size of each slice, in bytes.
+    @param seconds: the pause after each slice.
     """
 
     def action(way: Way, frame: WireFrame) -> None:
@@ -323,7 +325,7 @@ def flip(bit: int) -> Action:
     """
     Invert one bit.
 
-    @param bit: which of the whole frame's bits: C{8 * byte + bit}.
+    @param bit: the bit's index in the whole frame: C{8 * byte + bit}.
     """
 
     def action(way: Way, frame: WireFrame) -> None:
@@ -338,8 +340,8 @@ def cut(size: int = 0, reset: bool = False) -> Action:
     """
     End the connection in the middle of the frame.
 
-    @param size: how many bytes of the frame still get through.
-    @param reset: whether there is a reset instead of a clean end.
+    @param size: how many bytes of the frame are still forwarded.
+    @param reset: whether to end it with a reset instead of a clean end.
     """
 
     def action(way: Way, frame: WireFrame) -> None:
@@ -351,16 +353,15 @@ def cut(size: int = 0, reset: bool = False) -> Action:
 
 def blackHole() -> Action:
     """
-    Take the frame and all that follows, and let nothing through, not even the
-    end of the connection.
+    Read the frame and everything after it, but forward nothing, not even the end of
+    the connection.
     """
     return lambda way, frame: way.swallow()
 
 
 def stall() -> Action:
     """
-    As L{blackHole}, but take nothing either after what has come already: the
-    sender's buffers fill up.
+    As L{blackHole}, but also stop reading: the sender's buffers fill up.
     """
     return lambda way, frame: way.stall()
 

@@ -5,10 +5,10 @@
 """
 Connections in memory that behave as Twisted's TCP transports do.
 
-That includes where other doubles do not: they pause a push producer at
-I{every} write over the limit, do not wait for one before they close, close one
-half at a time, drop what is written after the end, and, when a connection is
-reset, lose what is under way.
+They do so even where other test doubles do not.  They pause a push producer at
+I{every} write over the limit.  They do not wait for a push producer before they
+close.  They can close one half at a time, and they drop what is written after the
+end.  When a connection is reset, the bytes in flight are lost.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: The most that a carrier hands over, and reads, in one turn of the reactor.
+#: The most bytes that a carrier sends, and reads, in one turn of the reactor.
 _SEND_SIZE = 131072
 _READ_SIZE = 65536
 
 _log = Logger()
 
-# What travels in a pipe beside bytes.
+# What a pipe carries besides bytes.
 _FIN = object()
 _RESET = object()
 
@@ -47,10 +47,10 @@ class Pipe:
     """
     One direction of the path between two carriers.
 
-    @ivar latency: how long what is written takes to arrive, in seconds.
-    @ivar chunkSize: how many bytes the reader gets at most at once, or
-        C{None} for as many as a socket would give it.
-    @ivar bytesDelivered: how many bytes the reader has had.
+    @ivar latency: how long written bytes take to arrive, in seconds.
+    @ivar chunkSize: the most bytes that the reader gets at once, or C{None} for as
+        many as a socket would give it.
+    @ivar bytesDelivered: how many bytes the reader has received.
     """
 
     def __init__(self, clock: Clock, latency: float, chunkSize: int | None) -> None:
@@ -81,21 +81,22 @@ class Pipe:
     @property
     def due(self) -> float | None:
         """
-        When something that is under way may next reach the reader, in seconds on the
-        clock; C{None} while nothing is, or while the reader does not read.
+        The earliest time on the clock, in seconds, at which something in flight may
+        reach the reader; C{None} while nothing is in flight, or while the reader is
+        paused.
         """
         return None if self._call is None else self._call.getTime()
 
     def stall(self) -> None:
         """
-        Let nothing through any more, not even an end: take nothing from the
-        writer, give nothing to the reader.
+        Stop all delivery, even of the end: take nothing from the writer, and give
+        nothing to the reader.
         """
         self._stalled = True
 
     def unstall(self) -> None:
         """
-        Let everything through again.
+        Deliver again.
         """
         self._stalled = False
         self._schedule()
@@ -103,10 +104,10 @@ class Pipe:
 
     def end(self, reset: bool = False) -> None:
         """
-        Have the network tell the reader that the writer is gone.
+        Have the network tell the reader that the connection has ended.
 
-        @param reset: C{False} for a clean end, which arrives after what is
-            under way; C{True} for a reset, which takes that with it.
+        @param reset: C{False} for a clean end, which arrives after the bytes in
+            flight; C{True} for a reset, which discards them.
         """
         if reset:
             self._reset()
@@ -119,7 +120,7 @@ class Pipe:
 
     def _reset(self) -> None:
         """
-        What is under way is lost.
+        Drop the bytes in flight.
         """
         self._items.clear()
         self._put(_RESET)
@@ -165,23 +166,24 @@ class Carrier:
     """
     One end of a connection in memory, as a transport.
 
-    It does what Twisted's TCP transport does, and its state has the same
-    names.  A connection that is closed while the other end still sends is
-    reset, and the other end then loses what it has not read.
+    It does what Twisted's TCP transport does, and its state has the same names.  If
+    the other end still sends after this end has closed, the connection is reset, and
+    the other end loses what it has not read.
 
-    @ivar protocol: what the carrier is the transport of.
-    @ivar outgoing: where it writes to.
-    @ivar incoming: where it reads from.
+    @ivar protocol: the protocol whose transport the carrier is.
+    @ivar outgoing: the pipe that it writes to.
+    @ivar incoming: the pipe that it reads from.
     @ivar bufferSize: how many bytes may wait to be sent before each write
         pauses a push producer.
-    @ivar producer: what is paused and resumed as output goes, if anything.
-    @ivar reading: whether the protocol gets what arrives: not while it has paused the
-        carrier, nor after it has asked for its end.
+    @ivar producer: the registered producer, which is paused and resumed as output
+        drains.
+    @ivar reading: whether the protocol gets what arrives.  False while the protocol
+        has paused the carrier, and after it has closed it.
     @ivar connected: whether C{connectionLost} has yet to come.
-    @ivar disconnecting: whether the end has been asked for.
+    @ivar disconnecting: whether C{loseConnection} has been called.
     @ivar disconnected: whether C{connectionLost} has come.
-    @ivar noDelay: what C{setTcpNoDelay} was last given.
-    @ivar keepAlive: what C{setTcpKeepAlive} was last given.
+    @ivar noDelay: the last argument of C{setTcpNoDelay}.
+    @ivar keepAlive: the last argument of C{setTcpKeepAlive}.
     """
 
     def __init__(
@@ -250,15 +252,15 @@ class Carrier:
 
     def loseConnection(self) -> None:
         """
-        Close the connection once everything is sent, whether or not a producer
-        is registered; read nothing any more.
+        Close the connection once everything is sent, even if a push producer is
+        registered.  Nothing is read from now on.
         """
         if not self.connected or self.disconnecting:
             return
         self.reading = False
         self.disconnecting = True
         if self._writeDisconnected:
-            # At once, although the caller may not expect it: so does TCP.
+            # Synchronously, although the caller may not expect it: TCP does the same.
             self._lose(ConnectionDone())
         else:
             self._startWriting()
@@ -277,9 +279,9 @@ class Carrier:
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """
-        Have a producer paused and resumed as output goes.
+        Register a producer, to be paused and resumed as output drains.
 
-        @raise RuntimeError: if there is one already.
+        @raise RuntimeError: if a producer is already registered.
         """
         if self.producer is not None:
             raise RuntimeError(f"there is a producer already: {self.producer!r}")
@@ -363,7 +365,7 @@ class Carrier:
         """
         self._lose(reason)
 
-    # What the reactor does to a TCP transport
+    # What the reactor calls on a TCP transport
 
     def _startWriting(self) -> None:
         if self._writeCall is None and self.connected and not self.outgoing.stalled:
@@ -410,8 +412,8 @@ class Carrier:
 
     def _try(self, function: Any, *args: object) -> None:
         """
-        Call the protocol or the producer; if that raises the connection ends,
-        as the reactor would have it.
+        Call the protocol or the producer.  If the call raises, the connection ends,
+        as under a real reactor.
         """
         try:
             function(*args)
@@ -435,7 +437,7 @@ class Carrier:
             self.outgoing._reset()
         elif not self._writeDisconnected:
             self.outgoing._put(_FIN)
-        # What has arrived and was not read is answered with a reset.
+        # Closing with unread input resets the connection.
         self.incoming._schedule()
         self.protocol.connectionLost(Failure(reason))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gomux.limits import Limits
 
 
-#: The pre-shared key of a L{MuxPair} that is given no factories.
+#: The pre-shared key of a L{MuxPair} that makes its own factories.
 PSK: Final = "a pre-shared key for tests alone"
 
 
@@ -31,7 +31,7 @@ class MuxPair:
     """
     The muxes of a client and a server, connected in memory.
 
-    @ivar clock: what both run on.
+    @ivar clock: the clock that both muxes run on.
     @ivar client: the client's L{MuxProtocol}.
     @ivar server: the server's L{MuxProtocol}.
     @ivar clientFactory: the L{MuxFactory} that made the client's mux.
@@ -57,20 +57,20 @@ class MuxPair:
         bufferSize: int = 65536,
     ) -> None:
         """
-        @param serverStreams: makes the protocols, on the server, of streams
-            that the client opens; with C{None} they are refused.
-        @param clientStreams: the same for those that the server opens.
-        @param clientFactory: makes the client's mux, in place of one with
+        @param serverStreams: makes the server's protocols for streams that the client
+            opens; with C{None} those streams are refused.
+        @param clientStreams: makes the client's protocols for streams that the server
+            opens; with C{None} those streams are refused.
+        @param clientFactory: makes the client's mux, instead of a factory built from
             C{clientStreams}, C{limits} and C{greet}.
-        @param serverFactory: the same for the server's.
-        @param clock: what both run on: needed if either factory is given,
-            then the same as theirs.
-        @param limits: for both muxes.
+        @param serverFactory: the same for the server's mux.
+        @param clock: the clock that both muxes run on.  Required if a factory is
+            given, which must use the same clock.
+        @param limits: the limits of both muxes.
         @param greet: whether the muxes greet each other.
-        @param latency: how long anything takes from one to the other, in
-            seconds.
-        @param chunkSize: how many bytes either gets at most at once, or
-            C{None} for as many as a socket would give it.
+        @param latency: the one-way delay between the muxes, in seconds.
+        @param chunkSize: the most bytes that either mux gets at once, or C{None} for
+            as many as a socket would give it.
         @param bufferSize: how many bytes may wait in either carrier before it
             pauses its producer.
         """
@@ -102,16 +102,16 @@ class MuxPair:
 
     def advance(self, seconds: float) -> None:
         """
-        Let some time pass, with everything happening at its time.
+        Let some time pass, and make every call at the time it is due.
 
-        A jump, as when the reactor stood still, is C{clock.advance}.
+        For a jump, as after the reactor was blocked, use C{clock.advance}.
         """
         self._runUntil(self.clock.seconds() + seconds)
 
     def flush(self) -> None:
         """
-        Let as much time pass as it takes for everything under way to arrive,
-        with what follows from that; what is stalled stays where it is.
+        Let time pass until everything in flight, and everything sent in answer, has
+        arrived.  What is in a stalled pipe stays there.
         """
         while True:
             self._runUntil(self.clock.seconds())
@@ -123,10 +123,10 @@ class MuxPair:
 
     def loseCarrier(self, reset: bool = False) -> None:
         """
-        Have the network end the connection, as if each end had lost the other.
+        Have the network end the connection, as seen from both ends.
 
-        @param reset: C{False} for a clean end, which arrives after what is
-            under way; C{True} for a reset, which takes that with it.
+        @param reset: C{False} for a clean end, which arrives after the bytes in
+            flight; C{True} for a reset, which discards them.
         """
         for pipe in (self.clientToServer, self.serverToClient):
             pipe.end(reset)

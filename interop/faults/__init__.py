@@ -1,6 +1,6 @@
 """
-What the tests of faults and abuse are made of, and the matrix of their results.
+Helpers for the tests of faults and abuse, and the matrix of their results.
 """
 
-# Before all else: it takes out the fast paths that GOMUX_PLAIN names.
+# Imported first: it switches off the fast paths that GOMUX_PLAIN names.
 import gomux.test  # noqa: F401

@@ -1,5 +1,5 @@
 """
-A peer that sends whatever it is told to.
+A peer that sends whatever a test tells it to.
 
 It seals and opens frames with PyNaCl, from the description of the wire, and
 shares no code with the project.
@@ -35,7 +35,7 @@ WINDOW = 131072
 PSK = "the secret of the fault tests"
 
 LONG = bool(os.environ.get("GOMUX_FAULTS_LONG"))
-"""Whether the tests that take their time have their full length."""
+"""Whether the slow tests run at full length."""
 
 WAIT = 60.0 if LONG else 20.0
 """Seconds to wait for anything."""
@@ -43,7 +43,7 @@ WAIT = 60.0 if LONG else 20.0
 
 class Frame(NamedTuple):
     """
-    A frame that came.
+    A frame that was received.
     """
 
     flag: int
@@ -56,9 +56,9 @@ class Attacker(Protocol):
     """
     One end of a carrier.
 
-    @ivar name: Its address, as log lines have it.
-    @ivar frames: The frames that came and opened.
-    @ivar bytesReceived: How many bytes came.
+    @ivar name: Its address, as written in log lines.
+    @ivar frames: The frames received that authenticated.
+    @ivar bytesReceived: How many bytes were received.
     @ivar lost: Fires with the reason when the carrier is gone.
     """
 
@@ -88,7 +88,7 @@ class Attacker(Protocol):
         """
         Make a frame.
 
-        @param length: What the header says, by default the payload's size.
+        @param length: The length in the header, by default the payload's size.
         """
         if nonce is None:
             nonce = os.urandom(24)
@@ -121,8 +121,8 @@ class Attacker(Protocol):
 
     async def sync(self) -> None:
         """
-        Wait until the other side has dealt with all that was sent: it echoes
-        what is said on a stream of its own.
+        Wait until the other side has processed everything sent so far, by an echo on
+        a separate stream.
         """
         if self._syncID is None:
             self._syncID = self.open()
@@ -160,7 +160,7 @@ class Attacker(Protocol):
 
     def count(self, flag: int, streamID: int | None = None) -> int:
         """
-        Count frames that came.
+        Count the frames received.
         """
         return sum(
             f.flag == flag and (streamID is None or f.streamID == streamID)
@@ -169,19 +169,19 @@ class Attacker(Protocol):
 
     def data(self, streamID: int) -> bytes:
         """
-        What came on a stream.
+        The data received on a stream.
         """
         return b"".join(f.payload for f in self.frames if f[:2] == (DATA, streamID))
 
     def credit(self, streamID: int) -> int:
         """
-        How much credit came for a stream.
+        The credit received for a stream.
         """
         return sum(f.length for f in self.frames if f[:2] == (UPDATE, streamID))
 
     def until(self, condition: Callable[[], Any]) -> Deferred[Any]:
         """
-        Wait for something that follows from what came.
+        Wait for a condition on the received frames.
         """
         waiting: Deferred[Any] = Deferred()
         self._waiting.append((condition, waiting))

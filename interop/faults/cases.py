@@ -1,6 +1,6 @@
 """
-The base of the tests of faults and abuse: the subject, in either role, over a
-real socket, and what has to hold after each of them.
+The base of the tests of faults and abuse: the subject, in either role, over a real
+socket, and the checks that follow each test.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 def row(*numbers: int, pairing: str | None = None) -> Callable[[_Function], _Function]:
     """
-    Say which rows of the table of faults a test is for.
+    Declare which rows of the table of faults a test covers.
 
-    @param pairing: If it is not that of the test's class.
+    @param pairing: The pairing, if it differs from that of the test's class.
     """
 
     def mark(function: _Function) -> _Function:
@@ -50,9 +50,9 @@ def row(*numbers: int, pairing: str | None = None) -> Callable[[_Function], _Fun
 
 def inBothRoles(cases: type[RowTestCase]) -> type[RowTestCase]:
     """
-    Make two classes of tests of one, with the subject as server and as client.
+    Make two test classes of one: the subject as server, and as client.
 
-    @return: The first; the second is put beside it.
+    @return: The first class; the second is added to the same module.
     """
     name = f"{cases.__name__}AsClient"
     attributes = {"pairing": CLIENT, "__module__": cases.__module__}
@@ -63,11 +63,11 @@ def inBothRoles(cases: type[RowTestCase]) -> type[RowTestCase]:
 
 class App(Protocol):
     """
-    What runs over the subject's streams.
+    The application on one of the subject's streams.
 
-    @ivar received: What came.
+    @ivar received: The data received.
     @ivar reason: Why it ended.
-    @ivar lost: Fires with that.
+    @ivar lost: Fires with the reason.
     """
 
     transport: Any = None
@@ -91,7 +91,7 @@ class App(Protocol):
 
 class Quiet(App):
     """
-    The same, but it answers nothing.
+    An application that answers nothing.
     """
 
     def dataReceived(self, data: bytes) -> None:
@@ -101,7 +101,7 @@ class Quiet(App):
 @implementer(IHalfCloseableProtocol)
 class HalfApp(App):
     """
-    The same, of a kind that outlives the end of its input.
+    An application that is half-closeable: it goes on after EOF.
     """
 
     readEnded = False
@@ -137,7 +137,7 @@ class Subject(MuxFactory):
     """
     The project's side.
 
-    @ivar made: All muxes there were.
+    @ivar made: All muxes made so far.
     """
 
     noisy = False
@@ -164,23 +164,23 @@ class Subject(MuxFactory):
 
 def openFiles() -> list[str]:
     """
-    Tell which files and sockets this process has; the reactor has pipes of its
-    own, which come and go.
+    List the open files and sockets of this process.  Pipes are left out, because the
+    reactor opens and closes some itself.
     """
     found = []
     for number in os.listdir("/proc/self/fd"):
         try:
             found.append(os.readlink(f"/proc/self/fd/{number}"))
         except FileNotFoundError:
-            pass  # the one that the directory was read with
+            pass  # the descriptor that listed the directory
     return sorted(name for name in found if not name.startswith("pipe:"))
 
 
 class FaultTestCase(TestCase):
     """
-    What holds everywhere: no error is left unhandled, no file stays open.
+    After each test no error is unhandled and no file is left open.
 
-    @cvar pairing: Which column of the matrix the tests are for.
+    @cvar pairing: The matrix column that the tests belong to.
     @ivar events: What was logged.
     """
 
@@ -213,7 +213,7 @@ class FaultTestCase(TestCase):
 
     def loggedHere(self) -> list[str]:
         """
-        Find the log lines of the project, but for those of the debug level.
+        Find the project's log lines, except those of the debug level.
         """
         return [
             formatEvent(event)
@@ -241,7 +241,7 @@ class FaultTestCase(TestCase):
 
     def eventually(self, condition: Callable[[], Any]) -> Deferred[Any]:
         """
-        Wait for what nobody tells.
+        Poll until a condition holds, for changes that no event reports.
         """
 
         async def look() -> Any:
@@ -250,7 +250,7 @@ class FaultTestCase(TestCase):
                 if result:
                     return result
                 await deferLater(reactor, 0.01)
-            raise AssertionError("it did not come to pass")
+            raise AssertionError("the condition did not come true")
 
         return Deferred.fromCoroutine(look())
 
@@ -260,9 +260,9 @@ class RowTestCase(FaultTestCase):
     A test of the project under attack, in one role.
 
     @ivar subject: The project's factory.
-    @ivar apps: What its streams run.
+    @ivar apps: Makes the applications on its streams.
     @ivar mux: Its mux with the attacker.
-    @ivar attacker: The other end of that.
+    @ivar attacker: The attacker at the other end of that mux.
     """
 
     subject: Subject
@@ -272,7 +272,7 @@ class RowTestCase(FaultTestCase):
     @property
     def isClient(self) -> bool:
         """
-        Whether the subject is.
+        Whether the subject is the client.
         """
         return self.pairing == CLIENT
 
@@ -339,11 +339,11 @@ class RowTestCase(FaultTestCase):
         await self.eventually(lambda: streamID in self.apps.streams)
         return streamID, self.apps.streams[streamID]
 
-    # What is expected
+    # Assertions
 
     async def assertLives(self) -> None:
         """
-        Check that nothing ended.
+        Check that neither the mux nor a stream has ended.
         """
         await self.attacker.sync()
         self.assertIsNone(self.mux.reason)
@@ -352,8 +352,8 @@ class RowTestCase(FaultTestCase):
         self, error: type[GomuxError], words: str = "", isOneOfMany: bool = False
     ) -> None:
         """
-        Check that the mux is aborted, with one log line, that its streams end
-        for the same reason, once, and that other muxes do not notice.
+        Check that the mux is aborted with one log line, that each of its streams ends
+        once for the same reason, and that other muxes are unaffected.
 
         @param isOneOfMany: Whether the log line may be left out.
         """
@@ -373,7 +373,7 @@ class RowTestCase(FaultTestCase):
 
     async def assertStreamEnds(self, app: Any, streamID: int) -> BaseException | None:
         """
-        Check that one stream is closed, and the mux is not.
+        Check that one stream is closed and the mux is still up.
 
         @return: The reason that the application got.
         """

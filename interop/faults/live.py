@@ -1,6 +1,6 @@
 """
-The subject in this process and a peer in another one, with a proxy between them
-that does the harm.
+The subject in this process and a peer in another process, with a proxy between them
+that injects the faults.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MEBIBYTE = 1 << 20
 
 class Line(App):
     """
-    Asks for something in the line protocol; answers C{idle} in it.
+    Sends a command of the line protocol, and answers C{idle}.
     """
 
     def __init__(self, line: str = "") -> None:
@@ -49,7 +49,7 @@ class Line(App):
 
 class Raising(Line):
     """
-    Raises.
+    Raises in C{dataReceived}.
     """
 
     def dataReceived(self, data: bytes) -> None:
@@ -58,10 +58,10 @@ class Raising(Line):
 
 class LiveTestCase(FaultTestCase, PeerTestCase):
     """
-    The subject in this process, the peer in another one.
+    The subject runs in this process, the peer in another process.
 
-    @cvar kind: Of the peer.
-    @cvar listens: Whether the subject does.
+    @cvar kind: The kind of peer.
+    @cvar listens: Whether the subject listens.
     """
 
     timeout = 100
@@ -116,7 +116,7 @@ class LiveTestCase(FaultTestCase, PeerTestCase):
 
     def resumePeer(self) -> None:
         """
-        Let a peer that was stopped go on.
+        Continue a stopped peer.
         """
         os.kill(self.peer.transport.pid, signal.SIGCONT)
 
@@ -128,7 +128,7 @@ class LiveTestCase(FaultTestCase, PeerTestCase):
 
     async def assertAnswers(self, mux: MuxProtocol) -> None:
         """
-        Check that the mux lives.
+        Check that the mux still works.
         """
         app = await self.ask(mux, "idle")
         await self.eventually(lambda: app.received == b"ok\n")

@@ -1,6 +1,6 @@
 """
-Two network namespaces with a wire between them that can be cut: what is sent
-then vanishes, and nobody is told.
+Two network namespaces with a link between them that can be cut.  Packets then vanish,
+and neither end gets an error.
 
 Root can make namespaces, and on most systems any user can, in a user namespace
 of their own.  It takes C{unshare} and C{nsenter} of util-linux, and C{ip} of
@@ -32,13 +32,13 @@ _KINDS = (
 
 class CannotMakeNetwork(Exception):
     """
-    There can be no namespaces here.
+    Namespaces cannot be made on this machine.
     """
 
 
 def _run(*command: str) -> None:
     """
-    Run a command that takes no time.
+    Run a short command.
 
     @raise CannotMakeNetwork: If it fails.
     """
@@ -53,7 +53,7 @@ def _namespaceOf(pid: int | str) -> str:
 
 class _Holder:
     """
-    A process that is there for its namespace.  It ends when this one does.
+    A process that keeps a namespace alive.  It ends when this process ends.
 
     @ivar pid: Its ID.
     """
@@ -70,7 +70,7 @@ class _Holder:
         if self._process.stdout.readline() != b"up\n":
             errors = self._process.communicate()[1].decode().strip()
             raise CannotMakeNetwork(errors)
-        # What follows must not be done to the network of this machine.
+        # Make sure that the next commands do not change this machine's own network.
         assert _namespaceOf(self.pid) != _namespaceOf("self")
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Network:
 
     def __init__(self) -> None:
         """
-        @raise CannotMakeNetwork: If that cannot be here.
+        @raise CannotMakeNetwork: If this machine does not allow it.
         """
         for program in ("unshare", "nsenter", "ip"):
             if shutil.which(program) is None:
@@ -107,7 +107,7 @@ class Network:
         self._enter = enter
         self._holders: dict[str, _Holder] = {}
         self._holders[HERE] = _Holder("unshare", *make)
-        # Of the same user namespace, if any.
+        # In the same user namespace, if there is one.
         self._holders[THERE] = _Holder(*self.at(HERE), "unshare", "--net")
         peer = ("type", "veth", "peer", "name", _WIRE, "address", _HARDWARE[THERE])
         self._ip(
@@ -132,7 +132,7 @@ class Network:
 
     def cut(self) -> None:
         """
-        Have both ends send to a hardware address that nobody has.
+        Have both ends send to a hardware address that does not exist.
         """
         self._direct(HERE, _NOBODY)
         self._direct(THERE, _NOBODY)
@@ -153,7 +153,7 @@ class Network:
 
     def close(self) -> None:
         """
-        Let go of the namespaces, which are gone with the last process in them.
+        End the holders: a namespace goes with its last process.
         """
         while self._holders:
             self._holders.popitem()[1].close()

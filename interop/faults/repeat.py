@@ -3,9 +3,9 @@ Run the tests of faults and abuse again and again, and count what fails::
 
     python -m interop.faults.repeat [--rounds N] [--all]
 
-By default 20 rounds of the fast ones: those that take a minute in all.  With
-C{--all} also those that have a peer in a process of its own for each test.  Each
-round is a process of its own.  The exit status is 0 if nothing failed.
+By default, 20 rounds of the fast tests, which take about a minute in all.  C{--all}
+adds the tests that start a peer process for each test.  Each round is a process of
+its own.  The exit status is 0 if nothing failed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def modules(slow: bool) -> list[str]:
     """
     Find the test modules of one round.
 
-    @param slow: Whether those that take long are among them.
+    @param slow: Whether to include the slow modules.
     """
     names = [path.stem for path in sorted(TESTS.glob("test_faults_*.py"))]
     left = [] if slow else [f"test_faults_{name}" for name in SLOW]
@@ -53,8 +53,8 @@ def runRound(tests: list[str], directory: str) -> tuple[int, list[str], str]:
     """
     Run tests once.
 
-    @return: How many there were, the names of those that did not pass, skipped
-        ones too, and all that trial printed.
+    @return: How many tests ran, the names of those that did not pass (skipped tests
+        included), and trial's output.
     """
     trial = [sys.executable, "-m", "twisted.trial", "--reporter=text"]
     try:

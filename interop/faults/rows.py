@@ -31,7 +31,7 @@ MEBIBYTE = 1 << 20
 
 class LiveRows(LiveTestCase):
     """
-    The rows of the table, each for any kind of peer, in both roles.
+    Rows of the table of faults, each for any kind of peer, in both roles.
     """
 
     @row(1)
@@ -65,7 +65,7 @@ class LiveRows(LiveTestCase):
     @row(2)
     async def test_allPaused(self) -> None:
         """
-        With no stream read the carrier still is.
+        The carrier is still read while no application reads its stream.
         """
         mux = await self.connect()
         apps = [await self.ask(mux, f"source {MEBIBYTE}") for _ in range(30)]
@@ -94,7 +94,7 @@ class LiveRows(LiveTestCase):
     @row(7, 24)
     async def test_churn(self) -> None:
         """
-        Ordinary churn is no rapid reset.
+        Ordinary churn is not taken for a rapid reset.
         """
         mux = await self.connect(limits=Limits(resetBurst=50, resetRate=10))
         app = await self.ask(mux, "open opens 400")
@@ -105,7 +105,7 @@ class LiveRows(LiveTestCase):
     @row(10)
     async def test_oneByteFrames(self) -> None:
         """
-        Data that comes byte by byte does no harm.
+        Data that arrives in one-byte frames does no harm.
         """
         mux = await self.connect()
         app = await self.ask(mux, "open sink 2000 1 1")
@@ -121,8 +121,7 @@ class LiveRows(LiveTestCase):
     @row(13)
     async def test_stopped(self) -> None:
         """
-        A peer that stands still is dropped when it has taken nothing for too
-        long.
+        A peer that has stopped reading is dropped after a timeout.
         """
         mux = await self.connect(limits=Limits(writeStall=1.0))
         apps = [await self.ask(mux, f"sink {64 * MEBIBYTE}") for _ in range(100)]
@@ -135,7 +134,7 @@ class LiveRows(LiveTestCase):
     @row(39)
     async def test_pausedPeer(self) -> None:
         """
-        A peer that stands still for less long is not.
+        A peer that stops for less than the timeout is not dropped.
         """
         limits, stall = (Limits(), 30.0) if LONG else (Limits(writeStall=6.0), 1.5)
         mux = await self.connect(limits=limits)
@@ -150,8 +149,8 @@ class LiveRows(LiveTestCase):
     @row(14, 15)
     async def test_wrongKey(self) -> None:
         """
-        With another key than the peer's nothing comes up, and whoever is told
-        nothing is told why that may be.
+        With different keys no mux comes up.  The side that gets no answer reports the
+        likely reason.
         """
         mux = await self.connect(*drive("opens 1"), psk="another secret")
         if self.listens:
@@ -164,8 +163,8 @@ class LiveRows(LiveTestCase):
 
     async def assertHarmed(self, action: Any, *errors: type[GomuxError]) -> None:
         """
-        Check that harm done to a data frame ends the mux, with all of the data
-        before it delivered, and none of it.
+        Check that damage to a data frame ends the mux, that the data before it is
+        delivered, and that its own data is not.
         """
         mux = await self.connect()
         app = await self.ask(mux, f"source {4 * MEBIBYTE}")
@@ -200,14 +199,14 @@ class LiveRows(LiveTestCase):
     @row(18)
     async def test_flipped(self) -> None:
         """
-        A flipped bit in what comes.
+        A flipped bit in received data ends the mux.
         """
         await self.assertHarmed(flip(8 * 100), AuthenticationFailed)
 
     @row(18)
     async def test_flippedToPeer(self) -> None:
         """
-        A flipped bit in what goes out: the peer ends the mux.
+        A flipped bit in sent data has the peer end the mux.
         """
         mux = await self.connect()
         self.toPeer.when(lambda frame: frame.flag == DATA, flip(8 * 40))
@@ -218,7 +217,7 @@ class LiveRows(LiveTestCase):
     @row(26)
     async def test_lateFrames(self) -> None:
         """
-        What is under way when a stream is closed is ignored.
+        Frames in flight when a stream is closed are ignored.
         """
         mux = await self.connect(limits=Limits(ignoredBurst=5, ignoredRate=0.001))
         for _ in range(20):
@@ -268,8 +267,8 @@ class LiveRows(LiveTestCase):
 
     async def assertDriven(self, *drivers: str, options: tuple[str, ...] = ()) -> None:
         """
-        Check that drivers do well between a subject in a process of its own
-        and the peer, on either side.
+        Check that drivers succeed between the peer and a subject in its own process,
+        with either side driving.
         """
         for subjectDrives in (True, False):
             subject, peer = drive(*drivers) if subjectDrives else (), options

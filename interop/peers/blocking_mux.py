@@ -1,16 +1,15 @@
 """
 A gomux v1.0.0 mux in blocking sockets and threads, on PyNaCl.
 
-It is here to be independent: it was written from the description of the wire
-alone, shares nothing with the project under test, and keeps the habits of the
-Go reference wherever those can be seen from outside. A sender waits until the
-window holds its whole next frame; each read of the application is credited at
-once, in one frame; nonces are random; an accept queue of 256 streams stops the
-reader when it is full; frames for unknown streams are ignored; nothing is
-answered to a bad frame.
+It is independent: it was written from the description of the wire alone and shares no
+code with the project under test.  It behaves as the Go reference wherever a peer can
+see the difference. A sender waits until the window holds its whole next frame; each
+read of the application is credited at once, in one frame; nonces are random; an
+accept queue of 256 streams stops the reader when it is full; frames for unknown
+streams are ignored; nothing is answered to a bad frame.
 
-One thing is better than there: the thread that reads the connection never
-waits for one that writes, so two of these cannot deadlock each other.
+It differs from the reference in one way: the reader thread never waits for a writer
+thread, so two of these peers cannot deadlock each other.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ class Stream:
 
     @ivar number: The stream's ID.
     @ivar _condition: Guards all that follows, and is notified of each change.
-    @ivar _buffer: What came and was not read.
+    @ivar _buffer: Data received and not yet read.
     @ivar _credit: How many bytes the peer's window has left.
     @ivar _readClosed: The end of what is buffered is the end of the data.
     @ivar _writeClosed: Either side closed this side's writing.
@@ -181,7 +180,7 @@ class Stream:
             try:
                 self._mux._send(self.number, Flag.CLOSE_STREAM)
             except MuxError:
-                pass  # it is as closed as it can be
+                pass  # the mux has ended: nothing is left to close
 
     def _end(self, error: MuxError) -> bool:
         """
@@ -222,7 +221,7 @@ class Mux:
 
     @ivar _lock: Guards all that follows but the socket; notified of each change.
     @ivar _error: Why the mux ended, or L{None}.
-    @ivar _accepted: Streams that the peer opened and nobody has taken.
+    @ivar _accepted: Streams that the peer opened and the application has not accepted.
     """
 
     def __init__(self, connection: socket.socket, psk: str, isClient: bool) -> None:
@@ -263,8 +262,8 @@ class Mux:
 
     def close(self) -> None:
         """
-        Say CloseMux, end all streams, and let the peer read what was sent: a
-        socket closed with unread input would take that back.
+        Send CloseMux, end all streams, and let the peer read what was sent: closing a
+        socket with unread input would reset it and lose that data.
         """
         try:
             self._send(0, Flag.CLOSE_MUX)

@@ -38,7 +38,7 @@ class Session:
     One mux, and what its streams share. C{command_x_y} serves the command
     C{x-y} of the line protocol; the stream is closed when it returns.
 
-    @ivar down: Set when the end of the mux has been said.
+    @ivar down: Set once the C{mux down} line has been printed.
     @ivar _subjects: Streams that asked for steps, for a control stream to take.
     @ivar _reports: Digests of what collect streams got.
     """
@@ -65,7 +65,7 @@ class Session:
                 say(f"mux down: {e}")
                 self.down.set()
                 if isinstance(e, ClosedHere):
-                    # To exit now might take back what was sent.
+                    # Exiting now might lose data in flight.
                     self.mux.linger()
                 return isinstance(e, (ClosedHere, PeerClosedMux))
             inThread(serve, stream)

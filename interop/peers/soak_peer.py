@@ -1,13 +1,13 @@
 """
 The two ends of the soak test, as processes of their own: see C{soak.py}.
 
-The client keeps a number of streams going.  On each it sends a random amount of
-known bytes, at its leisure, the server answers each piece with as many other
-known bytes, and at the end with the SHA-256 of all that it got.  Both compare
-every byte with what it must be.
+The client keeps a number of streams going.  On each stream it sends a random amount
+of known bytes, with pauses.  The server answers each piece with as many other known
+bytes, and EOF with the SHA-256 of everything that it received.  Both ends check every
+byte.
 
-Each prints a line of JSON a second, and the client one more whenever the first
-right bytes have come through a new mux.
+Each end prints a line of JSON a second.  The client prints another whenever the first
+correct bytes have arrived over a new mux.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from gomux import GomuxError, Limits, MuxFactory, MuxPool
 from gomux.error import PeerClosedStream
 from gomux.tunnel._service import Connector, ListeningService, ServiceDialler
 
-#: So small that each fault is noticed, and over, within some seconds.
+#: Short timeouts, so that each fault is detected and over within seconds.
 LIMITS = Limits(writeStall=6.0, handshakeTimeout=4.0, strictKeepalive=1.0, deadPeer=6.0)
 
 #: What a stream begins with: where in the block its bytes begin, and how many
@@ -180,7 +180,7 @@ class Client(Protocol):
         if self._digest == self._hash.digest() and self._sent == self._size:
             self._counts.done += 1
         elif self._wrong or self._digest[32:] or reason.check(PeerClosedStream):
-            # An end that looks like the peer's own, and is none.
+            # An end that looks clean although the peer did not close.
             self._counts.wrong += 1
         else:
             self._counts.cut += 1

@@ -1,5 +1,5 @@
 """
-Streams that are awaited: what the drivers and servers use that follow a script.
+Streams with awaitable calls, for drivers and servers written as coroutines.
 
 L{Script} is a L{Conn<gomux.session.Conn>} with the reads of the line protocol.
 """
@@ -167,5 +167,5 @@ class Script(Conn):
 
 def _nothing(ignored: Any) -> None:
     """
-    Nobody else keeps count of these streams.
+    Do nothing: these streams are not counted.
     """

@@ -1,8 +1,8 @@
 """
 The line protocol, as the Twisted peer serves it.
 
-What is measured is served by plain protocols; the rest awaits a
-L{gomux.session.Conn}.
+Commands that are measured are served by plain protocols; the others by coroutines on
+a L{gomux.session.Conn}.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 class Command(Protocol):
     """
-    Reads the first line of a stream, which decides who goes on with it.
+    Reads a stream's first line, and hands the stream to the server for that command.
     """
 
     _line = b""
@@ -61,8 +61,8 @@ class Command(Protocol):
 
 class _Served(Script):
     """
-    A stream that a coroutine serves, which ends with an answer to be waited upon
-    or leaves the stream to somebody else.
+    A stream served by a coroutine.  The coroutine either ends with an answer, or
+    hands the stream over.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ PLAIN: dict[str, Callable[[str], IProtocol]] = {
     "idle": lambda _: Idle(),
     "rss": lambda _: Answer(str(ownResidentBytes())),
 }
-"""Who goes on with a stream, made from the command's argument."""
+"""The protocol that serves each command, made from its argument."""
 
 SCRIPTED: dict[str, Callable[[Session, Script, str], Coroutine[Any, Any, None]]] = {
     "hash": _hash,
@@ -208,4 +208,4 @@ SCRIPTED: dict[str, Callable[[Session, Script, str], Coroutine[Any, Any, None]]]
     "steps": _steps,
     "control": _control,
 }
-"""Or what serves it."""
+"""The coroutine that serves each other command."""

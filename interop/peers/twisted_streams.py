@@ -1,6 +1,6 @@
 """
-What the Twisted peer's servers and drivers have in common: who writes in bulk,
-who opens a stream for one purpose, and how slow a reader is made.
+Helpers that the Twisted peer's servers and drivers share: bulk writers, protocols
+that open a stream for one command, and a slow reader.
 
 Everything here is as one would write it for TCP; nothing knows of the mux.
 """
@@ -148,7 +148,7 @@ class Ask(Opener):
 
 class Once:
     """
-    A factory for one protocol that is there already.
+    A factory that returns one existing protocol.
     """
 
     def __init__(self, protocol: IProtocol) -> None:
@@ -181,8 +181,8 @@ def become(transport: Any, protocol: IProtocol, data: bytes) -> None:
 @implementer(IHalfCloseableProtocol, IHalfCloseableDescriptor, IPushProducer)
 class Paced(Protocol):
     """
-    Between a stream and its protocol: has the latter see the former as somebody
-    does who reads at most some bytes at once, and waits before each time.
+    Sits between a stream and its protocol and makes the protocol a slow reader: it
+    gets at most some bytes at a time, with a delay before each read.
 
     @ivar protocol: the stream's protocol.
     """

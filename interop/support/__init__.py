@@ -1,6 +1,6 @@
 """
-What the tests of this package share: peers and services as child processes.
+Helpers that the live tests share: peers and services as child processes.
 """
 
-# Before all else: it takes out the fast paths that GOMUX_PLAIN names.
+# Imported first: it switches off the fast paths that GOMUX_PLAIN names.
 import gomux.test  # noqa: F401

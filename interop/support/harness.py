@@ -64,8 +64,8 @@ def environment() -> dict[str, str]:
 
 def closes(kind: str) -> range:
     """
-    Tell how often a kind of peer may close a mux until its CloseMux must have
-    come: the reference loses one now and then, see README.rst.
+    The attempts within which a kind of peer must deliver a CloseMux.  The Go
+    reference sometimes loses its CloseMux: see README.rst.
     """
     return range(5 if kind == "go" else 1)
 
@@ -199,7 +199,7 @@ class PeerTestCase(TestCase):
         """
         Start two peers with a mux between them.
 
-        @return: The one that listens and the one that connects.
+        @return: The listening peer and the connecting peer.
         """
         server = self.spawn(listener, "--listen", "127.0.0.1:0", *listenerOptions)
         address = await server.line("listening ")
@@ -210,7 +210,7 @@ class PeerTestCase(TestCase):
 
     async def assertDrives(self, peer: Peer, count: int) -> list[dict[str, Any]]:
         """
-        Check that a peer's drivers all do well and that it then exits.
+        Check that all drivers of a peer succeed and that the peer then exits.
 
         @return: Their results.
         """

@@ -67,15 +67,15 @@ class Service(Peer):
     @property
     def log(self) -> str:
         """
-        All that it has said.
+        The whole log so far.
         """
         return "\n".join(self._seen) + self._errors.decode()
 
     def address(self, option: str, endpoint: str = ANY) -> Deferred[str]:
         """
-        Wait until it listens.
+        Wait until the service listens.
 
-        @return: where.
+        @return: the address.
         """
         return self.line(f"--{option} {endpoint}: listening on ")
 
@@ -117,7 +117,7 @@ async def until(
     condition: Callable[[], object], what: str, seconds: float = 30
 ) -> None:
     """
-    Wait for something that nobody tells of.
+    Poll until a condition holds, for changes that no event reports.
     """
     deadline = time.monotonic() + seconds
     while not condition():
@@ -193,7 +193,7 @@ class TunnelTestCase(PeerTestCase):
 
     async def connects(self, port: int) -> None:
         """
-        Wait until a server is up that does not say so.
+        Wait until a server accepts connections, if it logs nothing at its start.
         """
         while True:
             with socket.socket() as probe:

@@ -2,5 +2,5 @@
 The tests of this package; C{peers} has the programs that they run.
 """
 
-# Before all else: it takes out the fast paths that GOMUX_PLAIN names.
+# Imported first: it switches off the fast paths that GOMUX_PLAIN names.
 import gomux.test  # noqa: F401

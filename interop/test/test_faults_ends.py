@@ -71,7 +71,7 @@ class Ends(RowTestCase):
     @row(25)
     async def test_lastIDOfThePeer(self) -> None:
         """
-        The peer's last ID is as good as any other.
+        The peer may open a stream with the last ID.
         """
         await self.start()
         self.attacker.nextID = 2**32 - (1 if self.isClient else 2)
@@ -82,7 +82,7 @@ class Ends(RowTestCase):
     @row(29)
     async def test_crossingCloses(self) -> None:
         """
-        A CloseStream that crosses one of the peer's is fine.
+        A CloseStream that crosses the peer's CloseStream is legal.
         """
         await self.start()
         await self.attacker.sync()
@@ -196,7 +196,7 @@ class Ends(RowTestCase):
     @row(33)
     async def test_afterCloseMux(self) -> None:
         """
-        What comes after CloseMux is not looked at.
+        Frames after CloseMux are ignored.
         """
         streams = await self.twoStreams()
         number = self.attacker.nextID
@@ -259,7 +259,7 @@ class Reconnections(FaultTestCase):
     @row(42, pairing=SERVER)
     async def test_server(self) -> None:
         """
-        The same as the server sees it.
+        The server ends the lost mux's streams and serves the client's new mux.
         """
         endpoint = await self.setUpEndpoint()
         ends = []

@@ -69,7 +69,8 @@ class Floods(RowTestCase):
     @row(6)
     async def test_openedTooFast(self) -> None:
         """
-        Who opens streams too fast waits, at C{openRate}; nobody else does.
+        A peer that opens streams too fast is slowed to C{openRate}; other peers are
+        not.
         """
         await self.start(limits=Limits(openBurst=10, openRate=1000))
         await self.attacker.sync()
@@ -83,8 +84,8 @@ class Floods(RowTestCase):
     @row(6)
     async def test_refusalsUnread(self) -> None:
         """
-        Who goes on without reading the refusals is dropped when 17 KiB of them
-        wait, at the latest.
+        A peer that does not read its refusals is dropped once at most 17 KiB of them
+        wait.
         """
         await self.start(limits=Limits(maxStreams=1))
         await self.attacker.sync()
@@ -124,8 +125,8 @@ class Floods(RowTestCase):
     @row(7)
     async def test_ordinaryChurn(self) -> None:
         """
-        2000 streams a second that come and go, untouched, are allowed for as
-        long as they like to: here for three bursts' worth of them.
+        Opening and closing 2000 streams a second is allowed indefinitely; the test
+        runs for three bursts.
         """
         await self.start(limits=Limits(resetBurst=400))
         await self.attacker.sync()
@@ -243,8 +244,8 @@ class Floods(RowTestCase):
     @row(6, 13)
     async def test_controlUnread(self) -> None:
         """
-        Who makes this side send control frames and reads none of them is
-        dropped when too many wait.
+        A peer that triggers control frames and does not read them is dropped when too
+        many wait.
         """
         await self.start(limits=Limits(maxControl=500))
         await self.attacker.sync()
@@ -354,8 +355,8 @@ class UnauthenticatedAsServer(RowTestCase):
     @row(35)
     async def test_oldestEvicted(self) -> None:
         """
-        Of the connections that have not shown the key there are only so many:
-        the oldest has to go.  Those that have are not counted.
+        The number of unauthenticated connections is limited: at the limit the oldest
+        is dropped.  Authenticated connections do not count.
         """
         await self.start(limits=Limits(maxUnauthenticated=3))
         await self.attacker.sync()

@@ -52,8 +52,8 @@ class OwnSalt(FaultTestCase):
     @row(35, 45, pairing=SERVER)
     async def test_silent(self) -> None:
         """
-        Who connects and says nothing, or less than a hello, is dropped when
-        the time for the handshake is up, without a word.
+        A peer that sends nothing, or less than a hello, is dropped without an answer
+        when the handshake times out.
         """
         limits = Limits(handshakeTimeout=0.3)
         subject = Subject(PSK, False, None, strict=True, limits=limits)

@@ -1,6 +1,5 @@
 """
-Faults and abuse: what they cost a process that is attacked, in memory and in
-file descriptors.
+Faults and abuse: their cost to the attacked process in memory and file descriptors.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from interop.support.harness import Peer, PeerTestCase
 PSK = "interop secret"
 WINDOW = 131072
 ALLOWED = 2 * 1024 * 1024
-"""What a mux may take beside its streams' windows."""
+"""The memory that a mux may use besides its streams' windows, in bytes."""
 
 
 STRANGER = 32 * 1024
-"""What a connection may take that has not shown the key."""
+"""The memory that an unauthenticated connection may use, in bytes."""
 
 
 class Memory:
@@ -154,7 +153,7 @@ class Memory:
     @row(13)
     async def test_neverReads(self) -> None:
         """
-        Credit for all there is, and nobody who reads it.
+        A peer that grants credit for all output, and reads none of it.
         """
         attacker = await self.attack()
         streams = [attacker.open() for _ in range(16)]
@@ -172,10 +171,10 @@ class Memory:
     @row(6)
     async def test_refusals(self) -> None:
         """
-        Streams beyond the limit: they cost nothing.
+        Streams beyond the limit cost no memory.
         """
         attacker = await self.attack()
-        # What streams that are open cost is not what this is about.
+        # Keep open streams few: this test is not about their cost.
         count = 1000
         for _ in range(5):
             numbers = [attacker.open() for _ in range(count)]

@@ -196,7 +196,7 @@ class Vanishing(TunnelTestCase, FaultTestCase):
     @row(34)
     async def test_busy(self) -> None:
         """
-        And where there is something on its way.
+        The mux ends while data is in flight, too.
         """
         await self.connect("--carrier-timeout", f"{VANISHED:g}")
         echoed = await self.busyStream(bytes(16 * MEBIBYTE))
@@ -205,7 +205,7 @@ class Vanishing(TunnelTestCase, FaultTestCase):
     @row(34)
     async def test_shortLoss(self) -> None:
         """
-        But not before the time has come.
+        An outage shorter than the timeout does not end the mux.
         """
         await self.connect("--carrier-timeout", f"{PATIENT:g}")
         await self.assertGoesOn()
@@ -234,7 +234,7 @@ class Strict(Vanishing):
     @row(34)
     async def test_busy(self) -> None:
         """
-        And where there is something on its way.
+        The mux ends while data is in flight, too.
         """
         await self.startStrict(VANISHED)
         echoed = await self.busyStream(bytes(16 * MEBIBYTE))
@@ -243,7 +243,7 @@ class Strict(Vanishing):
     @row(34)
     async def test_shortLoss(self) -> None:
         """
-        But not before the time has come.
+        An outage shorter than the timeout does not end the mux.
         """
         await self.startStrict(PATIENT)
         await self.assertGoesOn()
@@ -269,7 +269,7 @@ class StrictAsClient(Strict):
 
 class GoVanishes(Vanishing):
     """
-    The reference vanishes, which is a client.
+    The Go reference, as client, vanishes.
     """
 
     pairing = GO_CLIENT
@@ -298,7 +298,7 @@ class GoVanishes(Vanishing):
 
 class GoServerVanishes(GoVanishes):
     """
-    The reference vanishes, which is a server.
+    The Go reference, as server, vanishes.
     """
 
     pairing = GO_SERVER

@@ -124,8 +124,8 @@ class Processes(Service, FaultTestCase, PeerTestCase):
     @row(51)
     async def test_secret(self) -> None:
         """
-        The pre-shared key, or the key made of it, is not to be found in the
-        log or in the page.
+        Neither the pre-shared key nor the key derived from it appears in the log or
+        on the status page.
         """
         peer, attacker = await self.attackService()
         streamID = attacker.open()
@@ -153,7 +153,7 @@ class Processes(Service, FaultTestCase, PeerTestCase):
     @row(51)
     async def test_reprs(self) -> None:
         """
-        Nor in tracebacks with all variables.
+        Neither key appears in tracebacks that show all variables.
         """
         from gomux import Limits, MuxFactory
 
@@ -186,7 +186,7 @@ class Processes(Service, FaultTestCase, PeerTestCase):
         attacker.send(DATA, first, b"before")
         await attacker.untilFrame(DATA, first)
         peer.signal("TERM")
-        # There is nothing to tell when it has arrived but that it has effect.
+        # Only its effect shows that the signal has arrived.
         refused: list[int] = []
 
         def isRefused() -> bool:

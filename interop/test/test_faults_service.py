@@ -56,7 +56,7 @@ class Server(Protocol):
 @implementer(IHalfCloseableProtocol)
 class HalfServer(Server):
     """
-    The same, of a kind that outlives the end of its input.
+    A server that is half-closeable: it goes on after EOF.
     """
 
     def readConnectionLost(self) -> None:
@@ -159,8 +159,8 @@ class Targets(RowTestCase):
     @row(38)
     async def test_resetsAnswer(self) -> None:
         """
-        Also after the end of the request; and the peer is told that what came
-        was not all.
+        A reset after the end of the request ends the stream, too, and the peer learns
+        that the answer is incomplete.
         """
         port = self.listen(Factory.forProtocol(HalfServer))
         await self.startTunnel(

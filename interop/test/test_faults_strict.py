@@ -190,7 +190,7 @@ class StrictAsServer(FaultTestCase):
     @row(44)
     async def test_replayAtOnce(self) -> None:
         """
-        So does one that is repeated.
+        A frame that is repeated at once ends the mux, too.
         """
         mux, other = await self.connect()
         await self.established(mux, other)
@@ -270,7 +270,7 @@ class StrictAsServer(FaultTestCase):
     @row(34)
     async def test_vanished(self) -> None:
         """
-        A peer of which nothing comes is given up, by both sides.
+        Both sides give up a peer that sends nothing.
         """
         mux, other = await self.connect(Limits(deadPeer=0.8, strictKeepalive=0.1))
         await self.established(mux, other)
@@ -284,7 +284,7 @@ class StrictAsServer(FaultTestCase):
     @row(39)
     async def test_late(self) -> None:
         """
-        A peer of which nothing comes for less long than that is not.
+        A peer that is silent for less than the timeout is kept.
         """
         mux, other = await self.connect(Limits(deadPeer=1.5, strictKeepalive=0.1))
         await self.established(mux, other)

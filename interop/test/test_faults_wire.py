@@ -41,7 +41,7 @@ class Wire(RowTestCase):
     @row(16)
     async def test_garbage(self) -> None:
         """
-        What is no frame ends the mux, and is not answered.
+        Bytes that are not a frame end the mux, and get no answer.
         """
         await self.start(greet=False)
         for what, data in GARBAGE.items():
@@ -206,7 +206,7 @@ class KeyAsServer(RowTestCase):
     @row(14, 16)
     async def test_logRate(self) -> None:
         """
-        Many such clients do not make for as many log lines.
+        Log lines about clients with a wrong key are rate-limited.
         """
         await self.start()
         for _ in range(60):

@@ -35,7 +35,7 @@ MANY = 200 * BULK // (64 * MEBIBYTE)
 PAIRS = (
     ("this", "go"),
     ("this", "blocking"),
-    # What the cases themselves are worth.
+    # Check that the cases themselves can fail.
     ("blocking", "go"),
 )
 
@@ -45,7 +45,7 @@ class Case:
     """
     What is driven.
 
-    @ivar drivers: They must all do well.
+    @ivar drivers: The drivers, which must all succeed.
     @ivar subjectOptions: Further options of the subject.
     @ivar legOptions: Further options of the other side.
     @ivar subjects: Which subjects this is asked of.

@@ -1,6 +1,6 @@
 """
-Tests of the other implementations' peers with each other: what L{test_matrix}
-finds is about this project only as far as its counterparts can be trusted.
+Test the other implementations' peers against each other.  A failure in L{test_matrix}
+points at this project only if its counterparts work.
 """
 
 from __future__ import annotations

@@ -424,8 +424,8 @@ class RawTests(TunnelTestCase):
 
     async def test_terminatedTooLong(self) -> None:
         """
-        But not longer than it should: what has not ended by then is cut short,
-        and looks like it, at both ends.
+        A service told to stop waits only up to its limit: connections still open then
+        are cut short, visibly at both ends.
         """
         server, client, made, address = await self.rig("--drain-timeout", "0.5")
         ours = await self.connect(address)
@@ -482,7 +482,7 @@ class ReconnectTests(TunnelTestCase):
 
     async def test_notThere(self) -> None:
         """
-        A peer that is not there is nothing to end for; the log says so, and a
+        An unreachable peer does not end the service.  The log reports it, and a
         connection that waited too long is closed.
         """
         client = self.service(

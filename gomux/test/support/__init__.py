@@ -1,8 +1,7 @@
 """
-What the tests share and what is no test itself.
+Helpers that the tests share.
 
-Protocols that record what happens to them, a mux with a peer that sends single
-frames, sessions in memory, doubles of sockets and the log, the recordings of the
-reference, and the targets of the fuzzer.  A test module imports from here and never
-from another test module.
+Recording protocols, a mux whose peer sends single frames, sessions in memory, doubles
+of sockets and of the log, the recordings of the Go reference, and the fuzzer's
+targets.  A test module imports from here and never from another test module.
 """

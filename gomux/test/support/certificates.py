@@ -16,14 +16,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from twisted.internet.ssl import PrivateCertificate
 
-#: The name that L{makePEM}'s certificates are for.
+#: The host name in L{makePEM}'s certificates, by default.
 NAME = "gomux.test"
 
 
 def makePEM(host: str = NAME) -> bytes:
     """
-    @param host: what the certificate is for.
-    @return: a private key and a certificate that it signed itself.
+    @param host: the host name in the certificate.
+    @return: a private key and a self-signed certificate.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
@@ -47,6 +47,6 @@ def makePEM(host: str = NAME) -> bytes:
     ) + certificate.public_bytes(Encoding.PEM)
 
 
-#: For L{NAME}.
+#: A certificate for L{NAME}.
 PEM = makePEM()
 CERTIFICATE = PrivateCertificate.loadPEM(PEM)

@@ -1,5 +1,5 @@
 """
-What the tests of diallers share.
+Helpers that the tests of diallers share.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ THERE = IPv4Address("TCP", "192.0.2.2", 7000)
 @implementer(IStreamClientEndpoint)
 class ClientEndpoint:
     """
-    An endpoint in memory, which refuses unless it has a server.
+    An endpoint in memory, which refuses connections while it has no server.
 
     @ivar server: makes the muxes at the other end.
-    @ivar attempts: when it was asked to connect.
-    @ivar carriers: the client's, of those that it has connected.
+    @ivar attempts: the times at which it was asked to connect.
+    @ivar carriers: the client's carrier of each connection made.
     @ivar hold: what C{connect} returns, instead of connecting.
     """
 
@@ -59,7 +59,7 @@ class ClientEndpoint:
 
 class DiallerTestCase(SynchronousTestCase):
     """
-    A server that may be reached or not.
+    A test with a server that can be made unreachable.
     """
 
     def setUp(self) -> None:

@@ -1,5 +1,5 @@
 """
-A server that echoes, and a client that asks it once.
+An echo server, and a client that sends to it once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Echo(Protocol):
 
 class Asking(Protocol):
     """
-    Sends something and waits for the answer.
+    Sends some data and waits for the answer.
     """
 
     def connectionMade(self) -> None:

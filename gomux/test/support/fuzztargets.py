@@ -1,10 +1,10 @@
 """
-What the fuzzer of C{fuzz/} runs: functions of some bytes, which fail when
-something does not hold that always should.
+The targets of the fuzzer in C{fuzz/}: each is a function of some bytes, which fails
+when an invariant does not hold.
 
-L{parser} has the bytes parsed as they are.  L{mux} takes them as a script of
-what a peer that holds the key, the applications on a mux, the network and the
-clock do, so that it gets past the decryption: see L{Script}.
+L{parser} parses the bytes as they are.  L{mux} takes them as a script of what the
+peer, the applications, the network and the clock do.  The peer of the script holds
+the key, so its frames decrypt: see L{Script}.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from gomux.test.support.recordings import VECTORS
 from gomux.test.support.strictrig import StrictRig
 from gomux.testing import PSK
 
-#: The pre-shared key of the recordings of the reference.
+#: The pre-shared key of the Go reference's recordings.
 RECORDED = "test"
 
 _short = Struct("<H")
@@ -57,7 +57,7 @@ _fields = Struct("<III")
 
 def corpus(name: str) -> list[bytes]:
     """
-    @return: the inputs that are kept for a target.
+    @return: the stored inputs of a target.
     """
     lines = (VECTORS / f"fuzz-{name}.txt").read_text().split()
     return [b64decode(line) for line in lines]
@@ -68,7 +68,7 @@ def corpus(name: str) -> list[bytes]:
 
 class NoCipher:
     """
-    Opens every frame, so that the parser gets on with what follows.
+    Accepts every frame, so that the parser goes on to the next.
     """
 
     def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
@@ -77,8 +77,8 @@ class NoCipher:
 
 def parser(data: bytes) -> None:
     """
-    Parse some bytes, once as they are and once in pieces whose sizes the first
-    bytes tell.
+    Parse some bytes, once whole and once in pieces whose sizes come from the first
+    bytes.
     """
     sizes, data = data[:8], data[8:]
     whole, error, size = _parse(FrameParser(NoCipher()), [data])
@@ -101,7 +101,7 @@ def parser(data: bytes) -> None:
             break
     cut, cutError, _ = _parse(FrameParser(NoCipher()), pieces)
     assert (cut, cutError) == (whole, error)
-    # Whatever opens under the key of the recordings is from them.
+    # A frame that opens under the recordings' key must come from the recordings.
     _parse(FrameParser(Opener(deriveKey(RECORDED))), pieces)
 
 
@@ -109,7 +109,7 @@ def _parse(
     parser: FrameParser, pieces: list[bytes]
 ) -> tuple[list[Frame], type[GomuxError] | None, int]:
     """
-    @return: the frames, how it ended, and how many bytes were parsed.
+    @return: the frames, how parsing ended, and how many bytes were parsed.
     """
     frames: list[Frame] = []
     size = 0
@@ -130,14 +130,13 @@ def _parse(
 
 class ApplicationError(Exception):
     """
-    What the applications of a script raise.
+    Raised by the applications of a script.
     """
 
 
 class Unique:
     """
-    Bytes of which no four in a row come twice, so that one can tell where any
-    are from.
+    Bytes in which no four in a row occur twice, so that any piece shows its offset.
     """
 
     _block = b"".join(map(_long.pack, range(1 << 18)))
@@ -155,8 +154,8 @@ class Application(Recorder):
     """
     The protocol of one stream.
 
-    @ivar number: which way of behaving it has.
-    @ivar written: what it wrote, and the stream took.
+    @ivar number: selects how it behaves.
+    @ivar written: what it wrote while the stream accepted output.
     @ivar paused: whether it has paused its input.
     """
 
@@ -213,16 +212,16 @@ class Application(Recorder):
 
 class HalfApplication(Application, HalfRecorder):
     """
-    One that can have its halves closed one by one.
+    An application that is half-closeable.
     """
 
 
 @implementer(IStreamFactory)
 class Applications:
     """
-    Makes them.
+    Makes L{Application}s.
 
-    @ivar made: all of them.
+    @ivar made: all applications made so far.
     """
 
     def __init__(self, kind: type[Application], number: int) -> None:
@@ -237,7 +236,7 @@ class Applications:
         return application
 
 
-#: Limits that a script of a few hundred steps can get to.
+#: Limits that a script of a few hundred steps can reach.
 SMALL = Limits(
     maxStreams=6,
     maxWindow=200000,
@@ -258,7 +257,7 @@ _WAITS = (0.0, 0.001, 0.1, 1.0, 3.5, 10.0, 30.0, 601.0)
 @implementer(ILogObserver)
 class Failures:
     """
-    Keeps the failures that are logged, but for those of the applications.
+    Keeps the logged failures, except those that the applications raised.
     """
 
     def __init__(self) -> None:
@@ -272,11 +271,11 @@ class Failures:
 
 class Script:
     """
-    A mux, and what happens to it as some bytes say.
+    A mux, and the steps that some bytes have it go through.
 
-    The first byte says what kind of mux it is, the second how the applications
-    behave.  Each step then begins with a byte: below 128 the peer sends a
-    frame, see L{sendFrame}; from there on it is one of the C{actions}.
+    The first byte selects the kind of mux, the second how the applications behave.
+    Each step then begins with a byte.  Below 128, the peer sends a frame: see
+    L{sendFrame}.  From 128 on, the byte selects one of the C{actions}.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -289,7 +288,7 @@ class Script:
         self.granted: dict[int, int] = {}
         self.received: dict[int, bytearray] = {}
         self.closed: set[int] = set()
-        # The stream of which the next frame must be the end.
+        # The stream whose next frame must close it.
         self.aborting: int | None = None
         self.muxClosed = False
         self.corked = b""
@@ -341,7 +340,7 @@ class Script:
 
     def take(self, size: int) -> bytes:
         """
-        @return: so many bytes of the script, with zeros after its end.
+        @return: the next C{size} bytes of the script, with zeros after its end.
         """
         part = self._data[self._offset : self._offset + size]
         self._offset += size
@@ -356,9 +355,10 @@ class Script:
         """
         Have the peer send a frame.
 
-        @param code: the frame's type in the last three bits; 8 for a length,
-            16 for one of four bytes that need not be the payload's; 32 to send
-            the frame together with the next; 64 for a type of four bytes.
+        @param code: bit flags.  The last three bits are the frame's type.  8: a
+            length follows.  16: that length has four bytes and need not be the
+            payload's.  32: send the frame together with the next.  64: the type has
+            four bytes.
         """
         flag = _long.unpack(self.take(4))[0] if code & 64 else code & 7
         streamID = self.byte()
@@ -396,7 +396,7 @@ class Script:
 
     def answer(self, p: int) -> None:
         """
-        The next part of a strict handshake.
+        Have the peer send the next part of a strict handshake.
         """
         if isinstance(self.rig, StrictRig):
             self.rig.answer()
@@ -411,7 +411,7 @@ class Script:
 
     def flip(self, p: int) -> None:
         """
-        The last frame once more, with one bit changed.
+        Have the peer repeat its last frame, with one bit flipped.
         """
         if self.last:
             changed = bytearray(self.last)
@@ -421,7 +421,7 @@ class Script:
 
     def truncate(self, p: int) -> None:
         """
-        A part of the last frame once more.
+        Have the peer repeat a part of its last frame.
         """
         if self.last:
             self.corked += self.last[: p % len(self.last)]
@@ -464,7 +464,7 @@ class Script:
 
     def doToStream(self, p: int) -> None:
         """
-        One of what can be done to a transport.
+        Call one of the transport's methods.
         """
         application = self.application(p >> 3)
         if application is None:
@@ -532,7 +532,7 @@ class Script:
 
     def run(self) -> None:
         """
-        Do all that the script says, and check after each step.
+        Run all steps of the script, and check the invariants after each.
         """
         globalLogPublisher.addObserver(self.failures)
         try:
@@ -552,7 +552,8 @@ class Script:
 
     def finish(self) -> None:
         """
-        End the carrier, if it has not, and see that all is over.
+        End the carrier, if it is still up, and check that every stream and timer has
+        ended.
         """
         rig = self.rig
         mux = rig.mux
@@ -565,7 +566,7 @@ class Script:
         while mux.protocolCount:
             made = self.applications.made
             paused = [one for one in made if one.paused and one.stream.connected]
-            assert paused, "a protocol that nobody paused was not told of the end"
+            assert paused, "a protocol that was not paused got no connectionLost"
             for application in paused:
                 application.resume()
             rig.run()
@@ -581,7 +582,7 @@ class Script:
 
     def checkEnd(self, application: Application) -> None:
         """
-        A stream has come to its end, and to one only.
+        Check that a stream has ended exactly once.
         """
         events = application.events
         assert events[0] == "made", events
@@ -596,7 +597,7 @@ class Script:
 
     def checkProducer(self, producer: PushProducer) -> None:
         """
-        It was paused and resumed in turn, and not after its end.
+        Check that a producer was paused and resumed in turn, and not after its end.
         """
         calls = producer.calls
         assert calls.count("stop") <= 1, calls
@@ -606,7 +607,7 @@ class Script:
 
     def check(self) -> None:
         """
-        See whether all holds that must between steps.
+        Check what must hold between steps.
         """
         assert not self.failures.events, self.failures.events
         mux = self.rig.mux
@@ -615,14 +616,14 @@ class Script:
         for application in made:
             if "lost" not in application.events:
                 self.checkStream(application)
-        # Each stream may have three more to say.
+        # Each stream may still owe three control frames.
         allowed = self.limits.maxControl + 3 * len(made) + 1
         assert mux._scheduler.controlQueued <= allowed
         self.checkSent()
 
     def checkStream(self, application: Application) -> None:
         """
-        A stream whose protocol is not at its end.
+        Check a stream whose protocol has not ended.
         """
         stream = application.stream
         stream.checkInvariants()
@@ -637,7 +638,7 @@ class Script:
 
     def checkSent(self) -> None:
         """
-        What the mux has sent is what a peer accepts.
+        Check that a peer accepts what the mux has sent.
         """
         for streamID, flag, length, payload in self.rig.peer.take():
             assert not self.muxClosed, "a frame came after CloseMux"
@@ -667,5 +668,5 @@ def mux(data: bytes) -> None:
     Script(data).run()
 
 
-#: By name.
+#: The targets, by name.
 TARGETS: dict[str, Callable[[bytes], None]] = {"parser": parser, "mux": mux}

@@ -1,5 +1,5 @@
 """
-What the tests of this package share.
+Helpers that the tests of this package share: recorders, rigs and producers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gomux._wire.frame import Flag, FrameParser, sealFrame
 from gomux.testing import PSK
 from gomux.testing._memory import connect
 
-# Of the first stream that a client opens.
+# The ID of the first stream that a client opens.
 CLOSE_READ = (0, Flag.CLOSE_READ, 0)
 CLOSE_WRITE = (0, Flag.CLOSE_WRITE, 0)
 CLOSE_STREAM = (0, Flag.CLOSE_STREAM, 0)
@@ -41,7 +41,8 @@ class Recorder(Protocol):
 
     @ivar events: C{made}, C{data}, C{readLost}, C{writeLost}, C{lost}; data that
         comes in several pieces counts once.
-    @ivar hooks: called with the recorder at the event they are named by.
+    @ivar hooks: by event name, functions that are called with the recorder at that
+        event.
     """
 
     def __init__(self, hooks: dict[str, Callable[[Any], object]] | None = None) -> None:
@@ -86,7 +87,7 @@ class Recorder(Protocol):
 @implementer(IHalfCloseableProtocol)
 class HalfRecorder(Recorder):
     """
-    A recorder that can have its halves closed one by one.
+    A recorder that is half-closeable.
     """
 
     def readConnectionLost(self) -> None:
@@ -100,7 +101,7 @@ class Recorders(Factory):
     """
     Makes recorders.
 
-    @ivar made: all of them.
+    @ivar made: all recorders made so far.
     """
 
     noisy = False
@@ -120,9 +121,9 @@ class Recorders(Factory):
 
 class FramePeer(Protocol):
     """
-    Speaks to a mux frame by frame, and makes nothing of the answers.
+    Sends single frames to a mux, and records its frames without reacting to them.
 
-    @ivar frames: what has come since L{take}: stream ID, flag, length, payload.
+    @ivar frames: the frames received since L{take}: stream ID, flag, length, payload.
     @ivar lost: why the carrier ended, if it has.
     """
 
@@ -154,7 +155,7 @@ class FramePeer(Protocol):
 
     def take(self) -> list[tuple[int, int, int, bytes]]:
         """
-        @return: what has come since the last time, Keepalives aside.
+        @return: the frames received since the last call, except Keepalives.
         """
         frames, self.frames = self.frames, []
         return [frame for frame in frames if frame[1] != Flag.KEEPALIVE]
@@ -164,9 +165,9 @@ class Rig:
     """
     One live mux, and a L{FramePeer} at the other end of its carrier.
 
-    @ivar mux: the mux; a server's unless told otherwise.
+    @ivar mux: the mux; a server's by default.
     @ivar peer: the peer.
-    @ivar streams: makes the protocols of streams that the peer opens.
+    @ivar streams: makes the protocols for streams that the peer opens.
     """
 
     def __init__(
@@ -199,7 +200,7 @@ class Rig:
 
     def run(self) -> None:
         """
-        Let everything happen that needs no time.
+        Run everything that is due now.
         """
         self.clock.advance(0)
 
@@ -216,7 +217,7 @@ class Rig:
 
     def sendMany(self, *frames: tuple[int, int, int | bytes]) -> None:
         """
-        Have the peer send some frames at once.
+        Have the peer send some frames in one write.
         """
         self.sendRaw(b"".join(self.peer.seal(*frame) for frame in frames))
 
@@ -243,15 +244,15 @@ class Rig:
 
     def sent(self) -> list[tuple[int, int, int]]:
         """
-        @return: what the mux has sent since the last time, Keepalives aside:
-            stream ID, flag, length.
+        @return: the frames that the mux has sent since the last call, except
+            Keepalives: stream ID, flag, length.
         """
         self.run()
         return [frame[:3] for frame in self.peer.take()]
 
     def sentData(self) -> bytes:
         """
-        @return: the data that the mux has sent since the last time.
+        @return: the data that the mux has sent since the last call.
         """
         self.run()
         return b"".join(frame[3] for frame in self.peer.take())
@@ -266,7 +267,7 @@ class Rig:
 
 def resultOf(deferred: Deferred[Any], run: Callable[[], None]) -> Any:
     """
-    @return: what a L{Deferred} comes to at once, or else C{None}.
+    @return: the result of a L{Deferred} that fires during C{run}, or else C{None}.
     """
     results: list[Any] = []
     deferred.addBoth(results.append)
@@ -276,11 +277,11 @@ def resultOf(deferred: Deferred[Any], run: Callable[[], None]) -> Any:
 
 def useUpNonces(mux: MuxProtocol, left: int, peer: MuxProtocol | None = None) -> Sealer:
     """
-    Have a mux go on with one of its last nonces.
+    Advance a mux to its last nonces.
 
-    @param left: how many it has left, at least 1.
-    @param peer: the peer, where that is in strict mode and so expects the next nonce.
-    @return: what seals the frames of the mux.
+    @param left: how many nonces it has left, at least 1.
+    @param peer: the peer, in strict mode, where it expects the next nonce.
+    @return: the mux's sealer.
     """
     sealer = mux._scheduler._sealer
     sealer._next = counter = 2**64 - left
@@ -293,7 +294,7 @@ def useUpNonces(mux: MuxProtocol, left: int, peer: MuxProtocol | None = None) ->
 @implementer(IPushProducer)
 class PushProducer:
     """
-    A push producer that remembers what it is told.
+    A push producer that records the calls to it.
     """
 
     def __init__(self) -> None:
@@ -312,7 +313,7 @@ class PushProducer:
 @implementer(IPullProducer)
 class PullProducer:
     """
-    A pull producer of some pieces of data, which then is done.
+    A pull producer that writes some pieces of data and then finishes.
     """
 
     def __init__(self, consumer: Any, pieces: list[bytes]) -> None:
@@ -332,7 +333,7 @@ class PullProducer:
 
 class EndsTestCase(SynchronousTestCase):
     """
-    One stream, opened by the peer.
+    A test of one stream, opened by the peer.
     """
 
     kind: type[Recorder] = Recorder
@@ -344,7 +345,7 @@ class EndsTestCase(SynchronousTestCase):
 
     def block(self) -> None:
         """
-        Use the window up, so that output waits.
+        Use up the send window, so that output waits.
         """
         self.stream.write(bytes(131072))
         self.rig.sent()
@@ -354,7 +355,8 @@ class EndsTestCase(SynchronousTestCase):
 
     def check_lost(self, kind: type[BaseException]) -> None:
         """
-        The end came once, last, and for a reason of some kind.
+        Check that C{connectionLost} came once, as the last event, with this kind of
+        reason.
         """
         self.rig.run()
         self.assertEqual(self.recorder.events.count("lost"), 1)

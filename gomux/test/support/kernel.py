@@ -1,5 +1,5 @@
 """
-Sockets of which the test is the kernel.
+Sockets whose kernel is the test.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from twisted.internet.testing import MemoryReactorClock
 
 class Descriptor(FileDescriptor):
     """
-    A socket of which the test is the kernel.
+    A descriptor that the test drains, as a kernel would.
 
-    @ivar room: how many bytes it still takes.
-    @ivar sent: what it has taken.
+    @ivar room: how many more bytes it accepts.
+    @ivar sent: all bytes that it has accepted.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Descriptor(FileDescriptor):
 
     def drain(self, room: int) -> None:
         """
-        Have the kernel take some more.
+        Have the kernel accept more bytes.
         """
         self.room = room
         self.doWrite()
@@ -45,11 +45,11 @@ class Descriptor(FileDescriptor):
 
 class Kernel:
     """
-    A socket that takes parts.
+    A socket that accepts a write only in part.
 
-    @ivar room: how many bytes it still takes.
-    @ivar taken: what it was given at a time, each in parts.
-    @ivar sent: what it has taken.
+    @ivar room: how many more bytes it accepts.
+    @ivar taken: for each write, the list of its buffers.
+    @ivar sent: all bytes that it has accepted.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Kernel:
 
     def connection(self, kind: type[Connection] = Connection) -> Connection:
         """
-        @return: a transport on it.
+        @return: a transport on this socket.
         """
         connection = kind(self, Protocol(), MemoryReactorClock())  # type: ignore[arg-type]
         connection.connected = 1

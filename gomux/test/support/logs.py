@@ -1,5 +1,5 @@
 """
-What a test has seen logged.
+Recording log lines in a test.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from zope.interface import implementer
 @implementer(ILogObserver)
 class Lines:
     """
-    Keeps what is logged.
+    Keeps the logged events.
     """
 
     def __init__(self, namespace: str = "") -> None:

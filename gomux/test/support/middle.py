@@ -1,5 +1,5 @@
 """
-Somebody between a client and a server in strict mode, who does things to frames.
+An attacker on the path between a client and a server in strict mode.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from gomux.testing import PSK
 
 CLIENT, SERVER = 0, 1
 
-#: A frame that the attacker delivers: to whom, the bytes, and whether it is the
+#: A frame that the attacker delivers: the receiver, the bytes, and whether it is the
 #: one that must end the mux.
 Delivery = tuple[int, bytes, bool]
 
 
 class Caller(Protocol):
     """
-    Says something several times, each time after it has come back, and closes.
+    Sends a message several times, each time once the last echo has arrived, and closes.
     """
 
     def __init__(self, rounds: int) -> None:
@@ -89,7 +89,7 @@ class StrangersCarrier(StringTransport):
 
 class Attack:
     """
-    Does nothing: what is sent is delivered.
+    The harmless attack: every frame is delivered unchanged.
     """
 
     def __init__(self, side: int, number: int) -> None:
@@ -103,7 +103,7 @@ class Attack:
 
     def act(self, since: int, frame: bytes) -> Iterable[Delivery]:
         """
-        @param since: how many frames after the chosen one this is.
+        @param since: how many frames after the attacked frame this frame was sent.
         """
         return [(1 - self.side, frame, False)]
 
@@ -145,14 +145,14 @@ class Splice(Attack):
     other: Middle
 
     def act(self, since: int, frame: bytes) -> Iterable[Delivery]:
-        # Nobody can see that a hello is of another session: it is fresh or not.
+        # A receiver cannot tell that a hello is from another session.
         spliced = self.other.sent[self.side][self.number]
         yield 1 - self.side, frame if since else spliced, since == 0 < self.number
 
 
 class Cut(Attack):
     """
-    Ends the carrier; L{Middle} sees that nothing is delivered any more.
+    Ends the carrier; L{Middle} then delivers nothing more.
     """
 
     cut = False
@@ -164,11 +164,11 @@ class Cut(Attack):
 
 class Middle:
     """
-    A client and a server in strict mode, and who is between them.
+    A client and a server in strict mode, and the attacker between them.
 
-    @ivar sent: the frames that each has sent.
+    @ivar sent: the frames that each side has sent.
     @ivar stopped: whether the frame that must end a mux has been delivered.
-    @ivar hopeless: whether a mux may end for good reason anyway.
+    @ivar hopeless: whether the attack may also end a mux in another legitimate way.
     """
 
     hopeless = False
@@ -204,7 +204,7 @@ class Middle:
 
     def session(self) -> None:
         """
-        A few streams from either side; then the client closes the mux.
+        Run a few streams from each side; then the client closes the mux.
         """
         for mux in self.muxes:
             for rounds in (3, 1, 2):
@@ -219,7 +219,7 @@ class Middle:
 
     def run(self) -> None:
         """
-        Deliver until nobody says anything any more.
+        Deliver frames until neither side sends any more.
         """
         moving = True
         while moving:
@@ -251,7 +251,7 @@ class Middle:
 
     def delivered(self) -> tuple[int, int]:
         """
-        @return: how many bytes the applications have had.
+        @return: how many bytes the applications have received.
         """
         return sum(len(c.received) for c in self.callers), CountingEcho.count
 

@@ -1,10 +1,9 @@
 """
-The environment variable C{GOMUX_PLAIN}: which fast paths a process of a test begins
-without.
+The environment variable C{GOMUX_PLAIN}: which fast paths are off in a test's process.
 
-It has names of L{FastPaths<gomux._fastpaths.FastPaths>} with commas between them, or
-C{all}.  The tests and the programs in C{interop/} obey it, as do the processes that
-those start; the package itself does not know of it::
+Its value is C{all}, or names of L{FastPaths<gomux._fastpaths.FastPaths>} joined by
+commas.  The tests, the programs in C{interop/} and the processes that they start obey
+it; the package itself does not read it::
 
     GOMUX_PLAIN=all trial gomux.test.mux.test_model interop.test.test_matrix
 """
@@ -24,10 +23,10 @@ NAMES = tuple(field.name for field in fields(FastPaths))
 
 def use(off: Iterable[str]) -> FastPaths:
     """
-    Do without some fast paths, and with all others.
+    Switch some fast paths off, and all others on.
 
-    @param off: the names of those.
-    @return: the ones of before, for L{useFastPaths}.
+    @param off: the names of those to switch off.
+    @return: the previous setting, for L{useFastPaths}.
     """
     return useFastPaths(FastPaths(**dict.fromkeys(off, False)))
 
@@ -35,8 +34,8 @@ def use(off: Iterable[str]) -> FastPaths:
 def chosen(text: str) -> frozenset[str]:
     """
     @param text: the value of C{GOMUX_PLAIN}.
-    @return: the names of the fast paths that it has.
-    @raise ValueError: if there is no fast path of such a name.
+    @return: the names of the fast paths in it.
+    @raise ValueError: if a name in it is not that of a fast path.
     """
     if text == "all":
         return frozenset(NAMES)

@@ -1,5 +1,5 @@
 """
-The recordings of the Go reference, which C{vectors/README.md} describes.
+Recorded sessions of the Go reference; C{vectors/README.md} describes them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Session:
     """
     One recorded session.
 
-    @ivar writes: what was written, in order: by whom, and the bytes.
+    @ivar writes: all writes in order, each as the side that wrote and the bytes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +34,7 @@ class Session:
 
     def bytesOf(self, side: str) -> bytes:
         """
-        @return: all that one side wrote.
+        @return: everything that one side wrote.
         """
         return b"".join(data for writer, data in self.writes if writer == side)
 
@@ -52,14 +52,14 @@ def session(name: str) -> Session:
 
 def keyOf(psk: str) -> bytes:
     """
-    @return: the key, also of the empty PSK, which the reference takes.
+    @return: the key for a PSK.  The empty PSK is allowed, as in the reference.
     """
     return deriveKey(psk) if psk else blake2b(digest_size=32).digest()
 
 
 def parse(psk: str, pieces: list[bytes]) -> list[Frame]:
     """
-    @return: the frames in some bytes, however they are cut.
+    @return: the frames in some bytes, which may be cut anywhere.
     """
     parser = FrameParser(Opener(keyOf(psk)))
     frames = []

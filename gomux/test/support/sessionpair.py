@@ -15,7 +15,7 @@ from gomux.session._conn import Conn
 from gomux.session._session import _SessionFactory
 from gomux.testing import PSK, MuxPair
 
-#: More than a stream takes with nobody reading at the other end.
+#: More bytes than a stream accepts while the other end does not read.
 LARGE = bytes(range(256)) * 4096
 
 
@@ -26,7 +26,7 @@ class SessionPair:
     @ivar client: the client's session.
     @ivar server: the server's session.
     @ivar here: the client's end of the stream.
-    @ivar there: the server's.
+    @ivar there: the server's end of the stream.
     """
 
     here: Conn
@@ -44,7 +44,7 @@ class SessionPair:
             clientFactory=factories[0],
             serverFactory=factories[1],
             clock=clock,
-            # Less than a frame: what the carrier keeps shall not matter here.
+            # Less than a frame, so that the carrier's buffer hardly counts.
             bufferSize=1,
         )
         self.clock = clock

@@ -1,5 +1,5 @@
 """
-A clock of which a test takes one turn of the reactor after another.
+A clock that a test advances by single turns of the reactor.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 class SlowClock(Clock):
     """
-    A clock for work that takes time, which calls nothing meanwhile.
+    A clock for simulating slow work: time passes and no call is made.
     """
 
     def work(self, seconds: float) -> None:
@@ -17,7 +17,7 @@ class SlowClock(Clock):
 
     def turn(self) -> None:
         """
-        Call, as a reactor does in one turn, what is due by now.
+        Make the calls that are due now, as one turn of a reactor does.
         """
         now = self.seconds()
         for call in [call for call in self.calls if call.getTime() <= now]:

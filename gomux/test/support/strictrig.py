@@ -1,5 +1,5 @@
 """
-A mux in strict mode with a peer that does as it is told.
+A mux in strict mode with a peer that the test controls.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gomux.testing._memory import connect
 
 class HandshakeOpener:
     """
-    Opens the frames of a handshake, and those that follow it.
+    Opens the frames of a handshake, and the frames after it.
     """
 
     def __init__(self, handshake: Handshake) -> None:
@@ -32,7 +32,7 @@ class HandshakeOpener:
 
 class StrictRig(Rig):
     """
-    A rig whose mux is in strict mode, and whose peer can do the handshake.
+    A rig whose mux is in strict mode and whose peer can complete the handshake.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class StrictRig(Rig):
 
     def answer(self) -> None:
         """
-        Have the peer say what is due in the handshake.
+        Have the peer send its next part of the handshake.
         """
         self.sendRaw(self.handshake.takeOutput())
         if self.handshake.sealer is not None:

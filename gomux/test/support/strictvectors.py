@@ -4,8 +4,8 @@
 """
 The test vectors of strict mode, computed from docs/strict.rst.
 
-This shares no code with the package. Run as a program it prints what
-C{vectors/strict.json} has.
+This shares no code with the package.  Run as a program, it prints the contents of
+C{vectors/strict.json}.
 """
 
 import json

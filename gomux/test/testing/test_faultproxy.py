@@ -25,13 +25,13 @@ from gomux._wire.frame import Flag, sealFrame
 reactor: Any = _reactor
 
 KEY = bytes(32)
-#: Passed on at once, for it cannot begin a frame.
+#: Not the start of any frame, so the proxy forwards it at once.
 NO_FRAME = b"\xff" * 40
 
 
 class End(Protocol):
     """
-    Collects what comes, and lets a test wait for it.
+    Collects what it receives, and lets a test wait for it.
     """
 
     transport: Any
@@ -50,7 +50,7 @@ class End(Protocol):
 
     def until(self, size: int) -> Deferred[bytes]:
         """
-        Wait for so many bytes in all.
+        Wait until C{size} bytes have been received in all.
         """
         waiting: Deferred[bytes] = Deferred()
         self._wanted.append((size, waiting))
@@ -102,7 +102,7 @@ class FaultProxyTests(TestCase):
 
     async def assertPasses(self, action: testing.Action, expected: bytes) -> None:
         """
-        Check what gets through when an action is done to the third frame.
+        Check what is forwarded when an action is applied to the third frame.
         """
         self.proxy.toServer.when(2, action)
         near, far = await self.connect()
@@ -113,7 +113,8 @@ class FaultProxyTests(TestCase):
 
     async def test_nothing(self) -> None:
         """
-        Without rules everything gets through, both ways, whatever it is.
+        Without rules the proxy forwards everything in both directions, gomux frames
+        or not.
         """
         near, far = await self.connect()
         near.transport.write(b"".join(self.frames) + bytes(10))
@@ -143,7 +144,7 @@ class FaultProxyTests(TestCase):
 
     def test_swap(self) -> Deferred[None]:
         """
-        C{swap} exchanges a frame and the next.
+        C{swap} exchanges a frame and the next one.
         """
         a, b, c, d, e = self.frames
         return Deferred.fromCoroutine(
@@ -152,7 +153,7 @@ class FaultProxyTests(TestCase):
 
     def test_insert(self) -> Deferred[None]:
         """
-        C{insert} puts bytes before a frame.
+        C{insert} sends bytes before a frame.
         """
         a, b, c, d, e = self.frames
         return Deferred.fromCoroutine(
@@ -171,7 +172,7 @@ class FaultProxyTests(TestCase):
 
     def test_delayAndSlices(self) -> Deferred[None]:
         """
-        C{delay} and C{slices} change nothing and keep the order.
+        C{delay} and C{slices} keep all bytes in order.
         """
         self.proxy.toServer.when(1, testing.delay(0.01))
         return Deferred.fromCoroutine(
@@ -180,8 +181,8 @@ class FaultProxyTests(TestCase):
 
     async def test_predicate(self) -> None:
         """
-        A rule can be for all frames that a function chooses; the first rule
-        that fits counts, and rules can be taken back.
+        A rule can match frames by a function; the first rule that matches applies,
+        and C{clear} removes all rules.
         """
         seen: list[int] = []
 
@@ -214,7 +215,7 @@ class FaultProxyTests(TestCase):
 
     def test_cut(self) -> Deferred[None]:
         """
-        C{cut} ends the connection within a frame.
+        C{cut} ends the connection in the middle of a frame.
         """
         return Deferred.fromCoroutine(self.assertCut(False, ConnectionDone))
 
@@ -228,7 +229,7 @@ class FaultProxyTests(TestCase):
         self, action: Callable[[], testing.Action]
     ) -> tuple[End, End]:
         """
-        Check that nothing gets through after the second frame, nor an end.
+        Check that nothing is forwarded after the second frame, not even the end.
         """
         self.proxy.toServer.when(2, action())
         near, far = await self.connect()
@@ -241,7 +242,7 @@ class FaultProxyTests(TestCase):
 
     async def test_blackHole(self) -> None:
         """
-        After C{blackHole} bytes are taken and go nowhere, as does the end.
+        After C{blackHole} bytes are read and dropped, and the end is not forwarded.
         """
         near, far = await self.assertVanishes(testing.blackHole)
         for _ in range(300):
@@ -253,7 +254,7 @@ class FaultProxyTests(TestCase):
 
     async def test_stall(self) -> None:
         """
-        After C{stall} nothing is taken either.
+        After C{stall} nothing is read either.
         """
         near, far = await self.assertVanishes(testing.stall)
         for _ in range(300):
@@ -265,7 +266,7 @@ class FaultProxyTests(TestCase):
 
     async def test_noServer(self) -> None:
         """
-        A connection is reset if the server cannot be reached.
+        The proxy resets a connection if it cannot reach the server.
         """
         port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
         number = port.getHost().port
@@ -280,7 +281,7 @@ class FaultProxyTests(TestCase):
 
 def unwritten(end: End) -> int:
     """
-    @return: how many bytes have not left a transport.
+    @return: how many bytes wait in a transport's output buffer.
     """
     transport = end.transport
     size: int = len(transport.dataBuffer) - transport.offset

@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-Faults and abuse that need neither a socket nor another implementation.  The
-rest is in C{interop/test/test_faults_*.py}.
+Tests of faults and abuse that need neither a socket nor another implementation.  The
+other tests of faults are in C{interop/test/test_faults_*.py}.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ reactor: Any = _reactor
 
 class UnreadControlTests(SynchronousTestCase):
     """
-    A peer that makes us say things and does not read them.
+    A peer that makes this side send control frames and does not read them.
     """
 
     def test_opensWithoutReading(self) -> None:
         """
-        C{maxControl} also bounds what streams of the peer make us queue: past
-        it, the next stream ends the mux.
+        C{maxControl} also bounds the control frames queued for streams that the peer
+        opens: past it, the next such stream ends the mux.
         """
         clock = Clock()
         factory = Factory.forProtocol(Protocol)
@@ -48,7 +48,7 @@ class UnreadControlTests(SynchronousTestCase):
             opened = pair.client.openStream(factory)
             protocol = self.successResultOf(opened)
             transport = cast(ITCPTransport, cast(Protocol, protocol).transport)
-            # The server's protocol is not half-closeable: it closes.
+            # The server's protocol is not half-closeable, so EOF closes the stream.
             transport.loseWriteConnection()
             pair.flush()
         self.assertIsInstance(self.successResultOf(closed), LimitExceeded)
@@ -56,12 +56,13 @@ class UnreadControlTests(SynchronousTestCase):
 
 class VanishedPeerTests(TestCase):
     """
-    A peer whose machine does not answer any more.
+    A peer whose machine no longer answers.
     """
 
     async def test_probes(self) -> None:
         """
-        The kernel is asked to notice within C{carrierTimeout}, on both sides.
+        Both sides set TCP options so that the kernel detects a lost peer within
+        C{carrierTimeout}.
         """
         limits = Limits(carrierTimeout=80)
         server = MuxFactory(PSK, False, clock=reactor, limits=limits)

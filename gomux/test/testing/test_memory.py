@@ -26,7 +26,7 @@ from gomux.testing._memory import Carrier, connect
 
 class End(Protocol):
     """
-    One end of a connection, which remembers what happens to it.
+    One end of a connection, which records its events.
     """
 
     transport: Carrier
@@ -51,7 +51,7 @@ class End(Protocol):
 @implementer(IHalfCloseableProtocol)
 class HalfEnd(End):
     """
-    One that is half-closeable.
+    An end that is half-closeable.
     """
 
     def readConnectionLost(self) -> None:
@@ -99,7 +99,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_settings(self) -> None:
         """
-        It remembers its settings, and its addresses.
+        A carrier keeps its TCP settings and its addresses.
         """
         self.here.setTcpNoDelay(True)
         self.here.setTcpKeepAlive(True)
@@ -110,7 +110,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_reading(self) -> None:
         """
-        It tells whether its protocol gets what arrives.
+        C{reading} tells whether the protocol gets what arrives.
         """
         self.assertTrue(self.here.reading)
         self.here.pauseProducing()
@@ -122,7 +122,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_producer(self) -> None:
         """
-        It shows its producer until that is unregistered or the connection is lost.
+        C{producer} is the producer until it is unregistered or the connection is lost.
         """
         for end in (self.here.unregisterProducer, self.here.loseConnection):
             self.assertIsNone(self.here.producer)
@@ -135,7 +135,8 @@ class CarrierTests(SynchronousTestCase):
 
     def test_fail(self) -> None:
         """
-        It can be lost with an error of this end alone; the other end sees a clean end.
+        C{fail} ends a carrier with an error at this end only; the other end sees a
+        clean end.
         """
         error = ZeroDivisionError()
         self.here.fail(error)
@@ -146,7 +147,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_due(self) -> None:
         """
-        A pipe tells when something may reach its reader.
+        C{due} tells when something may next reach a pipe's reader.
         """
         self.connect(latency=0.5)
         pipe = self.here.outgoing
@@ -160,7 +161,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_delivered(self) -> None:
         """
-        What is written arrives, in a later turn of the reactor.
+        Written data arrives in a later turn of the reactor.
         """
         self.here.write(b"hello, ")
         self.here.writeSequence([b"wor", b"ld"])
@@ -171,7 +172,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_bytesOnly(self) -> None:
         """
-        Nothing but bytes can be written.
+        Writing anything but bytes raises L{TypeError}.
         """
         self.assertRaises(TypeError, self.here.write, "text")
         self.assertRaises(TypeError, self.here.writeSequence, [memoryview(b"view")])
@@ -194,7 +195,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_chunks(self) -> None:
         """
-        Data arrives in pieces of the size asked for, or of a socket's.
+        Data arrives in chunks of C{chunkSize}, by default of a socket's read size.
         """
         self.connect(chunkSize=3)
         self.here.write(b"abcdefgh")
@@ -208,7 +209,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_stall(self) -> None:
         """
-        A stalled pipe lets nothing through, not even ends, until it does.
+        A stalled pipe delivers nothing, not even the end, until C{unstall}.
         """
         pipe = self.here.outgoing
         self.here.write(b"on its way")
@@ -227,7 +228,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_stalledInFlight(self) -> None:
         """
-        What is in flight when a pipe stalls waits, too.
+        Bytes already in flight when a pipe stalls wait, too.
         """
         self.connect(latency=1.0)
         self.here.write(b"data")
@@ -241,8 +242,8 @@ class CarrierTests(SynchronousTestCase):
 
     def test_pushPaused(self) -> None:
         """
-        Traps 2 and 13: a push producer is paused at every write over the limit,
-        and resumed when all is sent.
+        A push producer is paused at every write over the limit, and resumed when all
+        output is sent.
         """
         self.connect(bufferSize=10)
         producer = PushProducer()
@@ -257,7 +258,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_pull(self) -> None:
         """
-        A pull producer is asked at once, and whenever all is sent.
+        A pull producer is resumed at once, and whenever all output is sent.
         """
         producer = PullProducer(self.here, [b"one", b"two", b"three"])
         self.here.registerProducer(producer, False)
@@ -267,8 +268,8 @@ class CarrierTests(SynchronousTestCase):
 
     def test_producers(self) -> None:
         """
-        There is one producer at a time; one that comes after the end is
-        stopped, and so is one that is there at the end.
+        A second registration raises.  A producer is stopped if it is registered after
+        the end, or still registered at the end.
         """
         producer = PushProducer()
         self.here.registerProducer(producer, True)
@@ -281,7 +282,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_loseConnection(self) -> None:
         """
-        C{loseConnection} sends what waits, then ends both ends.
+        C{loseConnection} sends the buffered data, then ends both ends.
         """
         self.here.write(b"bye")
         self.here.loseConnection()
@@ -298,8 +299,8 @@ class CarrierTests(SynchronousTestCase):
 
     def test_doesNotWaitForPush(self) -> None:
         """
-        Trap 1: C{loseConnection} does not wait for a push producer that is not
-        paused, but for a pull producer.
+        C{loseConnection} waits for a pull producer, but not for a push producer that
+        is not paused.
         """
         self.here.registerProducer(PushProducer(), True)
         self.here.loseConnection()
@@ -315,7 +316,8 @@ class CarrierTests(SynchronousTestCase):
 
     def test_unregisterToLose(self) -> None:
         """
-        A connection that waits for its producer ends when that goes.
+        A connection that waits for its producer closes when the producer is
+        unregistered.
         """
         self.connect(bufferSize=1)
         self.here.registerProducer(PushProducer(), True)
@@ -328,8 +330,8 @@ class CarrierTests(SynchronousTestCase):
 
     def test_readsNothingAfterLose(self) -> None:
         """
-        After C{loseConnection} nothing is read; a peer that goes on sending is
-        reset, and loses what it has not read.
+        After C{loseConnection} nothing is read.  A peer that still sends is reset,
+        and loses what it has not read.
         """
         self.connect(latency=1.0)
         self.there.write(b"unread")
@@ -348,7 +350,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_halfClose(self) -> None:
         """
-        C{loseWriteConnection} closes one half, and tells both ends.
+        C{loseWriteConnection} closes one half and notifies both protocols.
         """
         self.connect(HalfEnd)
         self.here.write(b"request")
@@ -369,7 +371,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_halfClosePlain(self) -> None:
         """
-        An end that is not half-closeable ends when the other closes a half.
+        An end that is not half-closeable closes when the other end half-closes.
         """
         self.here.loseWriteConnection()
         self.run_()
@@ -377,8 +379,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_abort(self) -> None:
         """
-        C{abortConnection} drops all that has not arrived, and resets the other
-        end.
+        C{abortConnection} drops the bytes in flight, and resets the other end.
         """
         self.connect(latency=1.0)
         self.here.write(b"in flight")
@@ -412,7 +413,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_protocolFails(self) -> None:
         """
-        A protocol that raises loses its connection, as with the reactor.
+        A protocol that raises loses its connection, as under a real reactor.
         """
 
         def fail(data: bytes) -> None:

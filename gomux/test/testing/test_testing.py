@@ -20,7 +20,7 @@ class MuxPairTests(SynchronousTestCase):
 
     def test_connected(self) -> None:
         """
-        The two muxes are connected, and share nothing but the clock.
+        The two muxes are connected; they share only the clock.
         """
         served, opened = Recorders(), Recorders()
         pair = MuxPair(served)
@@ -35,7 +35,7 @@ class MuxPairTests(SynchronousTestCase):
 
     def test_otherWay(self) -> None:
         """
-        The server opens streams to the client.
+        The server can open streams to the client.
         """
         served = Recorders()
         pair = MuxPair(clientStreams=served)
@@ -45,7 +45,7 @@ class MuxPairTests(SynchronousTestCase):
 
     def test_factories(self) -> None:
         """
-        The muxes may be made by given factories.
+        The pair uses the factories that it is given.
         """
         clock = Clock()
         client = MuxFactory(PSK, True, clock=clock)
@@ -57,7 +57,7 @@ class MuxPairTests(SynchronousTestCase):
 
     def test_flush(self) -> None:
         """
-        C{flush} takes as long as it takes for everything to arrive.
+        C{flush} advances the clock until everything has arrived.
         """
         served = Recorders(data=lambda recorder: recorder.stream.write(b"pong"))
         opened = Recorders(made=lambda recorder: recorder.stream.write(b"ping"))
@@ -71,7 +71,7 @@ class MuxPairTests(SynchronousTestCase):
 
     def test_flushStalled(self) -> None:
         """
-        C{flush} comes to an end also when a pipe is stalled.
+        C{flush} returns even when a pipe is stalled.
         """
         pair = MuxPair(latency=0.25)
         pair.clientToServer.stall()
@@ -83,7 +83,7 @@ class MuxPairTests(SynchronousTestCase):
 
     def test_advance(self) -> None:
         """
-        C{advance} has everything happen at its own time.
+        C{advance} makes each call at the time it is due.
         """
         pair = MuxPair(latency=1.0, greet=False)
         times: list[float] = []
@@ -99,7 +99,7 @@ class MuxPairTests(SynchronousTestCase):
 
     def test_loseCarrier(self) -> None:
         """
-        The carrier's end arrives after what is under way.
+        A clean end of the carrier arrives after the bytes in flight.
         """
         served = Recorders()
         pair = MuxPair(served, latency=1.0)
@@ -117,7 +117,7 @@ class MuxPairTests(SynchronousTestCase):
 
     def test_resetCarrier(self) -> None:
         """
-        A reset takes what is under way with it.
+        A reset of the carrier discards the bytes in flight.
         """
         served = Recorders()
         pair = MuxPair(served, latency=1.0)
@@ -133,8 +133,8 @@ class MuxPairTests(SynchronousTestCase):
 
     def test_everything(self) -> None:
         """
-        Data gets through exact and in order over all kinds of carriers, and
-        the muxes close in an orderly way.
+        Over all kinds of carriers, data arrives intact and in order, and the muxes
+        close cleanly.
         """
         data = bytes(i * 7 % 256 for i in range(300000))
         settings: list[dict[str, float]] = [
