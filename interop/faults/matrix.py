@@ -32,8 +32,8 @@ Faults and abuse
 Each row is a fault of the peer, the network or the application, and each column
 is a pairing in which it was tested. This project is the server or the client
 against a peer that can send any frame, and against itself. Against the Go
-reference, the reference is the client or the server. The command ``python -m
-interop.faults.matrix docs/faults.rst`` runs the tests and writes this page.
+reference, the reference is the client or the server. This command runs the
+tests and writes this page: ``python -m interop.faults.matrix docs/faults.rst``.
 
 """
 
