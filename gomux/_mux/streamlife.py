@@ -206,7 +206,7 @@ class StreamLife:
 
     def closeWith(self, reason: BaseException) -> None:
         """
-        Do the same as L{loseConnection}, with another reason for C{connectionLost}.
+        Do the same as C{loseConnection}, with another reason for C{connectionLost}.
         """
         if self.life is _LIVE:
             self.life = _CLOSING
@@ -326,7 +326,7 @@ class StreamLife:
 
     def abortWith(self, reason: BaseException) -> None:
         """
-        Do the same as L{abortConnection}, with another reason for C{connectionLost}.
+        Do the same as C{abortConnection}, with another reason for C{connectionLost}.
         """
         if self.life <= _CLOSING:
             self._reason = reason

@@ -31,9 +31,9 @@ Faults and abuse
 
 Each row is a fault of the peer, the network or the application, and each column
 is a pairing in which it was tested. This project is the server or the client
-against a peer that can send any frame, and against itself; the Go reference is
-the client or the server. ``python -m interop.faults.matrix`` runs the tests and
-writes this page.
+against a peer that can send any frame, and against itself. Against the Go
+reference, the reference is the client or the server. This command runs the
+tests and writes this page: ``python -m interop.faults.matrix docs/faults.rst``.
 
 """
 
@@ -111,7 +111,7 @@ def page() -> str:
         f"- {', '.join(map(str, numbers))}: {reason}."
         for reason, numbers in reasons.items()
     ]
-    lines += ["", "What is known of the reference by itself:", ""]
+    lines += ["", "Known problems of the reference, by row:", ""]
     lines += [f"- {number}: {text}." for number, text in REFERENCE_FAILS.items()]
     return "\n".join(lines) + "\n"
 

@@ -45,7 +45,7 @@ ROWS = {
     36: "EMFILE",
     37: "target refuses, times out, is unknown",
     38: "target resets",
-    39: "a stall that is no death",
+    39: "a stall shorter than the time limit",
     40: "kill -9 under load",
     41: "1000 clients wait for a server",
     42: "reconnect with streams open",
@@ -61,7 +61,7 @@ ROWS = {
 }
 
 UNSENDABLE = "the reference has no call that sends this"
-SAME = "nothing in it depends on the peer"
+SAME = "nothing in these rows depends on the peer"
 STRICT = "the reference does not speak strict mode"
 
 NOT_APPLICABLE: dict[tuple[int, str], str] = {
@@ -80,25 +80,25 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
         for number in (44, 45, 47)
         for pairing in (GO_CLIENT, GO_SERVER)
     },
-    (35, CLIENT): "a client chooses whom it connects to",
-    (35, GO_SERVER): "a client chooses whom it connects to",
-    (46, SERVER): "it is about the reference",
-    (46, CLIENT): "it is about the reference",
-    (41, SERVER): "it is about clients",
+    (35, CLIENT): "a client chooses the server that it connects to",
+    (35, GO_SERVER): "a client chooses the server that it connects to",
+    (46, SERVER): "this row is about the reference",
+    (46, CLIENT): "this row is about the reference",
+    (41, SERVER): "this row is about clients",
 }
 
 REFERENCE_FAILS = {
-    2: "two peers that both write and do not read stop for ever",
+    2: "two peers that both write and do not read wait for each other for ever",
     3: "unread data is overwritten",
-    6: "past 256 streams not accepted yet its reader, and so every stream, stops",
-    7: "nothing is limited",
-    9: "nothing is limited",
-    11: "nothing is limited",
-    22: "not checked",
-    23: "not checked",
-    30: "looks like any other error",
-    44: "outside of strict mode nobody can tell; the reference has none",
-    49: "against itself two streams can wait for each other for ever",
-    50: "against itself the mux ends: it refuses what it sends",
+    6: "past 256 streams not accepted yet, its reader stops, and with it all streams",
+    7: "it has no limit for this",
+    9: "it has no limit for this",
+    11: "it has no limit for this",
+    22: "it does not check this",
+    23: "it does not check this",
+    30: "it looks like any other error",
+    44: "only strict mode detects this, and the reference does not have it",
+    49: "between two processes of it, two streams can wait for each other for ever",
+    50: "between two processes of it the mux ends: it refuses credit that it sends",
 }
-"""What is known of the reference by itself; C{interop/README.rst} says more."""
+"""Known problems of the reference; C{interop/README.rst} says more."""
