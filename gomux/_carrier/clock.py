@@ -86,10 +86,17 @@ class SteadyClock:
     _soonSize = CANCELLED_KEPT
     _watch: threading.Thread | None = None
 
-    def __init__(self, reactor: Any, monotonic: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        reactor: Any,
+        monotonic: Callable[[], float] = time.monotonic,
+        stopped: threading.Event | None = None,
+    ) -> None:
         """
         @param reactor: the reactor.
         @param monotonic: tells the time in seconds.
+        @param stopped: once it is set, the clocks are not compared any more; by
+            default the end of the reactor sets it.
         """
         self.reactor = reactor
         self.seconds = monotonic
@@ -97,7 +104,7 @@ class SteadyClock:
         self._soon: list[IDelayedCall] = []
         self._number = count()
         self._active = self._cancelled = 0
-        self._stopped = threading.Event()
+        self._stopped = threading.Event() if stopped is None else stopped
 
     def __getattr__(self, name: str) -> Any:
         """
@@ -121,6 +128,13 @@ class SteadyClock:
         self._active += 1
         self._push(call)
         return call
+
+    @property
+    def size(self) -> int:
+        """
+        How many calls the clock keeps, also such as were made or cancelled.
+        """
+        return len(self._calls) + len(self._soon)
 
     def _callSoon(
         self, callable: Callable[..., Any], *args: object, **kw: object
@@ -188,7 +202,7 @@ class SteadyClock:
         if self._watch is None or not self._watch.is_alive():
             # Not alive either after the process has forked, as a daemon does.
             self._watch = threading.Thread(
-                target=self._compare, name="gomux clock", daemon=True
+                target=self.compare, name="gomux clock", daemon=True
             )
             self._watch.start()
             self.reactor.addSystemEventTrigger("after", "shutdown", self._stopped.set)
@@ -222,7 +236,7 @@ class SteadyClock:
         if self._active and self._wake is None:
             self._wakeUp(self._calls[0][0])
 
-    def _compare(self) -> None:
+    def compare(self) -> None:
         """
         In a thread: notice that the system's clock was set back.
         """

@@ -37,7 +37,7 @@ from gomux._wire.window import INITIAL_WINDOW
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
 from gomux.session._conn import Conn
 from gomux.test.support import plainpaths
-from gomux.test.support.helpers import PushProducer, Rig
+from gomux.test.support.helpers import Parts, PushProducer, Rig
 from gomux.test.support.kernel import Descriptor, Kernel
 from gomux.testing import PSK
 
@@ -325,7 +325,7 @@ class PathTests(PlainTestCase):
 
         def look() -> tuple[int, int]:
             rig = Rig(limits=Limits(maxWindow=1 << 20, maxGrowth=1 << 30))
-            window, policy = GrowingWindow(), rig.mux._streams.growth
+            window, policy = GrowingWindow(), Parts(rig.mux).streams.growth
             now = 0.0
             for step in range(8):
                 policy.credited(window, window.size, now, 1)
@@ -351,8 +351,8 @@ class PathTests(PlainTestCase):
             rig.sent()
             rig.send(0, Flag.WINDOW_UPDATE, FRAME)
             bulk.write(bytes(3 * FRAME))
-            rig.mux._scheduler.pump()
-            rig.mux._scheduler.pump()
+            Parts(rig.mux).scheduler.pump()
+            Parts(rig.mux).scheduler.pump()
             fresh.write(b"data")
             return [streamID for streamID, _, _ in rig.sent()]
 
@@ -377,14 +377,14 @@ class PathTests(PlainTestCase):
             for recorder in recorders:
                 recorder.stream.write(bytes(size))
             batches: list[list[bytes]] = []
-            write = rig.mux._carrier.writeSequence
+            write = Parts(rig.mux).carrier.writeSequence
 
             def note(parts: list[bytes]) -> None:
                 batches.append(parts)
                 write(parts)
 
-            self.patch(rig.mux._carrier, "writeSequence", note)
-            rig.mux._scheduler.pump()
+            self.patch(Parts(rig.mux).carrier, "writeSequence", note)
+            Parts(rig.mux).scheduler.pump()
             count = len(batches)
             self.assertEqual(len(rig.sentData()), 4 * size)
             return count

@@ -501,7 +501,7 @@ class ServiceTests(TapTestCase):
         Keys that are not from a file cannot be read again: SIGHUP is logged, and
         nothing else happens.
         """
-        self.make()[0]._reload()
+        self.make()[0].reload()
         self.assertIn("nothing to read again", self.observer.lines[-1])
 
     def reloaded(self, *arguments: str, then: str) -> list[tuple[str, frozenset[str]]]:
@@ -526,7 +526,7 @@ class ServiceTests(TapTestCase):
             factory.endRevoked = lambda names, who=name: told.append((who, names))
         path.setContent(then.encode())
         path.chmod(0o600)
-        service._reload()
+        service.reload()
         return told
 
     def test_endRevoked(self) -> None:

@@ -252,7 +252,7 @@ class TunnelService(MultiService):
         self.tunnels = tunnels
         self._clock: Any = steady(clock)
         self._limits = limits
-        self._reload = reload
+        self.reload = reload
 
     def startService(self) -> None:
         """
@@ -269,7 +269,7 @@ class TunnelService(MultiService):
         if self._stopping:
             _log.info("SIGHUP: the service is being stopped: nothing is read again")
         else:
-            self._reload()
+            self.reload()
 
     def stopService(self) -> Deferred[None]:
         """

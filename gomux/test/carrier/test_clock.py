@@ -61,8 +61,12 @@ class SteadyClockTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = SettableReactor()
         self.reactor.advance(1000)
-        self.clock = SteadyClock(self.reactor, lambda: self.reactor.monotonic)
-        self.clock._stopped.set()  # the tests compare the clocks themselves
+        # The tests compare the clocks themselves, so there is no thread that does.
+        self.patch(SteadyClock, "_watch", threading.current_thread())
+        self.comparison = OneComparison(self.reactor)
+        self.clock = SteadyClock(
+            self.reactor, lambda: self.reactor.monotonic, self.comparison
+        )
         self.called: list[object] = []
 
     def later(self, delay: float, what: object = None) -> Any:
@@ -131,7 +135,7 @@ class SteadyClockTests(SynchronousTestCase):
         kept = self.later(1000)
         for _ in range(100):
             self.later(1000).cancel()
-        self.assertLess(len(self.clock._calls), 20)
+        self.assertLess(self.clock.size, 20)
         self.assertEqual(self.clock.getDelayedCalls(), [kept])
 
     def test_noneLeft(self) -> None:
@@ -196,7 +200,7 @@ class SteadyClockTests(SynchronousTestCase):
             self.later(0)
             self.reactor.pass_(0)
         self.assertEqual(len(self.called), 100)
-        self.assertLess(len(self.clock._soon), 12)
+        self.assertLess(self.clock.size, 12)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_setBackWhileIdle(self) -> None:
@@ -204,9 +208,8 @@ class SteadyClockTests(SynchronousTestCase):
         Where no other call is made, the comparison of the clocks finds the step.
         """
         self.later(10)
-        self.clock._stopped = stopped = OneComparison(self.reactor)
-        self.clock._compare()
-        self.assertTrue(stopped.done)
+        self.clock.compare()
+        self.assertTrue(self.comparison.done)
         self.reactor.pass_(10)
         self.assertEqual(self.called, [None])
 
@@ -251,8 +254,8 @@ class RealTests(TestCase):
         """
         The reactor's own time goes back by an hour, and the calls come on time.
         """
-        clock = SteadyClock(reactor)
-        self.addCleanup(clock._stopped.set)
+        clock = SteadyClock(reactor, stopped=(stopped := threading.Event()))
+        self.addCleanup(stopped.set)
         self.patch(_clock, "COMPARE_INTERVAL", 0.05)
         fired: Deferred[None] = Deferred()
         clock.callLater(0.2, fired.callback, None)

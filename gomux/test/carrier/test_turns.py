@@ -13,7 +13,7 @@ from gomux._carrier.turns import DONE, TURN_TIME, Turns
 from gomux._mux import incoming
 from gomux._wire.frame import Flag
 from gomux.error import PeerClosedConnection, ProtocolViolation, Truncated
-from gomux.test.support.helpers import Recorder, Rig
+from gomux.test.support.helpers import Parts, Recorder, Rig
 from gomux.test.support.slowclock import SlowClock
 
 
@@ -285,7 +285,7 @@ class FrameTests(SynchronousTestCase):
         def fail(frame: object) -> None:
             raise RuntimeError("a bug")
 
-        self.patch(self.rig.mux._frames, "received", fail)
+        self.patch(Parts(self.rig.mux).frames, "received", fail)
         for _ in range(5):
             self.clock.turn()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)

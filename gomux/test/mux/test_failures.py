@@ -14,6 +14,7 @@ from gomux.test.support.helpers import (
     CLOSE_STREAM,
     CLOSE_WRITE,
     HalfRecorder,
+    Parts,
     PushProducer,
     Recorder,
     Rig,
@@ -196,11 +197,11 @@ class FailureTests(SynchronousTestCase):
         """
         rig = Rig()
         recorder = rig.opened()
-        rig.mux._nextTurn.callSoon(lambda: fail(recorder))
+        Parts(rig.mux).nextTurn.callSoon(lambda: fail(recorder))
         called: list[int] = []
-        rig.mux._nextTurn.callSoon(lambda: called.append(1))
+        Parts(rig.mux).nextTurn.callSoon(lambda: called.append(1))
         rig.run()
-        rig.mux._nextTurn.callSoon(lambda: called.append(2))
+        Parts(rig.mux).nextTurn.callSoon(lambda: called.append(2))
         rig.run()
         self.assertEqual(called, [1, 2])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

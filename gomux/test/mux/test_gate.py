@@ -23,7 +23,7 @@ from gomux.error import (
     OpenStreamError,
     Truncated,
 )
-from gomux.test.support.helpers import Recorders, Rig
+from gomux.test.support.helpers import Parts, Recorders, Rig
 from gomux.test.support.slowclock import SlowClock
 from gomux.testing import PSK
 
@@ -249,7 +249,7 @@ class NotYetTests(SynchronousTestCase):
         """
         The frames wait as well where the carrier cannot be kept from reading.
         """
-        self.patch(type(self.rig.mux._carrier), "canWait", False)
+        self.patch(type(Parts(self.rig.mux).carrier), "canWait", False)
         self.deliver((0, Flag.OPEN_STREAM, 0))
         for _ in range(3):
             self.assertTrue(self.rig.carrier.reading)

@@ -11,7 +11,7 @@ from gomux._carrier.turns import TURN_TIME
 from gomux._mux import incoming
 from gomux._wire.frame import Flag
 from gomux.error import PeerClosedConnection, Truncated
-from gomux.test.support.helpers import Rig
+from gomux.test.support.helpers import Parts, Rig
 from gomux.test.support.slowclock import SlowClock
 
 
@@ -33,7 +33,7 @@ class LaterTests(SynchronousTestCase):
         frames = [(0, int(Flag.DATA), bytes([i])) for i in range(9)]
         sealed = [self.rig.peer.seal(*frame) for frame in (*frames, *more)]
         self.rig.mux.dataReceived(b"".join(sealed))
-        self.assertTrue(self.rig.mux._incoming.isBehind)
+        self.assertTrue(Parts(self.rig.mux).incoming.isBehind)
 
     def test_bugAfterLoss(self) -> None:
         """
@@ -44,13 +44,13 @@ class LaterTests(SynchronousTestCase):
         self.rig.peerCarrier.abortConnection()
         while self.rig.mux.hasCarrier:
             self.clock.turn()
-        self.assertTrue(self.rig.mux._incoming.isBehind)
+        self.assertTrue(Parts(self.rig.mux).incoming.isBehind)
         self.assertEqual(self.recorder.events, ["made", "data"])
 
         def fail(frame: object) -> None:
             raise RuntimeError("a bug")
 
-        self.patch(self.rig.mux._frames, "received", fail)
+        self.patch(Parts(self.rig.mux).frames, "received", fail)
         self.rig.run()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertIsInstance(self.rig.reason(), Truncated)
@@ -66,7 +66,7 @@ class LaterTests(SynchronousTestCase):
         while self.rig.mux.reason is None:
             self.assertFalse(self.rig.carrier.reading)
             self.clock.turn()
-        self.assertEqual(self.rig.mux._incoming.parser.pending, 0)
+        self.assertEqual(Parts(self.rig.mux).incoming.parser.pending, 0)
         self.rig.peerCarrier.loseConnection()
         self.rig.run()
         self.assertIsInstance(self.rig.reason(), PeerClosedConnection)

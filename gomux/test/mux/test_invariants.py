@@ -23,7 +23,7 @@ from gomux._wire.frame import Flag
 from gomux._wire.growth import GrowingWindow, GrowthPolicy
 from gomux._wire.window import INITIAL_WINDOW, MAX_HELD, ReceiveWindow
 from gomux.error import ConnectionClosed
-from gomux.test.support.helpers import PushProducer, Rig
+from gomux.test.support.helpers import Parts, PushProducer, Rig
 
 
 class WindowTests(SynchronousTestCase):
@@ -316,7 +316,7 @@ class MuxTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.rig = rig = Rig(limits=Limits(maxStreams=5))
         self.mux = rig.mux
-        self.streams = self.mux._streams
+        self.streams = Parts(self.mux).streams
         self.mine, self.theirs = rig.open().stream, rig.opened().stream
         for stream in (self.mine, self.theirs):
             rig.send(stream.streamID, Flag.DATA, b"input")
@@ -388,7 +388,7 @@ class MuxTests(SynchronousTestCase):
             ("reason", ConnectionClosed()),
             ("loss", connectionDone),
         ):
-            with patch.object(self.mux._life, name, value):
+            with patch.object(Parts(self.mux).life, name, value):
                 self.assertNoticed()
         self.mux.checkInvariants()
 
@@ -418,9 +418,9 @@ class MuxTests(SynchronousTestCase):
             mux = Rig().mux
             mux.checkInvariants()
             if isCall:
-                mux._nextTurn.callSoon(lambda: None)
+                Parts(mux).nextTurn.callSoon(lambda: None)
             else:
-                mux._scheduler.control(0, Flag.CLOSE_READ)
+                Parts(mux).scheduler.control(0, Flag.CLOSE_READ)
             self.assertRaises(AssertionError, mux.checkInvariants)
 
     def test_pending(self) -> None:
@@ -443,11 +443,11 @@ class MuxTests(SynchronousTestCase):
         self.assertEqual((self.mux.streamCount, self.mux.protocolCount), (0, 1))
         self.mux.checkInvariants()
         call = self.rig.clock.callLater(1, id)
-        [liveness] = self.mux._liveness
+        [liveness] = Parts(self.mux).liveness
         for holder, name in (
             (liveness, "_call"),
-            (self.mux._life, "_drainCall"),
-            (self.mux._life, "_closeCall"),
+            (Parts(self.mux).life, "_drainCall"),
+            (Parts(self.mux).life, "_closeCall"),
         ):
             with patch.object(holder, name, call):
                 self.assertNoticed()

@@ -35,7 +35,7 @@ from gomux import Limits, MuxProtocol
 from gomux._mux.stream import Stream
 from gomux._wire.window import ReceiveWindow
 from gomux.error import ConnectionClosed, PeerClosedConnection
-from gomux.test.support.helpers import PushProducer
+from gomux.test.support.helpers import Parts, PushProducer
 from gomux.testing import MuxPair
 
 STEPS = int(os.environ.get("GOMUX_MODEL_STEPS", "0"))
@@ -288,7 +288,7 @@ class Peers(RuleBasedStateMachine):
                 end.transport.resumeProducing()
         self.pair.flush()
         for mux in self.muxes.values():
-            assert mux._scheduler.idle
+            assert Parts(mux).scheduler.idle
         self.check_delivered(self.near, self.far)
         self.check_delivered(self.far, self.near)
         self.check_windows()

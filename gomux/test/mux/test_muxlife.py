@@ -25,7 +25,7 @@ from gomux.error import (
     PeerClosedConnection,
     Truncated,
 )
-from gomux.test.support.helpers import Rig
+from gomux.test.support.helpers import Parts, Rig
 from gomux.test.support.strictrig import StrictRig
 
 CLOSE_MUX = (0, Flag.CLOSE_MUX, 0)
@@ -44,7 +44,7 @@ class StateTests(SynchronousTestCase):
         Use a rig, and note the states of its mux.
         """
         self.rig = rig
-        self.life = rig.mux._life
+        self.life = Parts(rig.mux).life
         self.states: list[MuxState] = [self.life.state]
         states = self.states
 

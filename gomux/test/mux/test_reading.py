@@ -15,7 +15,7 @@ from gomux import Limits
 from gomux._mux.sender import HIGH_WATER
 from gomux._wire.frame import Flag
 from gomux.error import LimitExceeded, ProtocolViolation
-from gomux.test.support.helpers import CLOSE_STREAM, Recorder, Recorders, Rig
+from gomux.test.support.helpers import CLOSE_STREAM, Parts, Recorder, Recorders, Rig
 
 
 class ReadTests(SynchronousTestCase):
@@ -67,7 +67,7 @@ class ReadTests(SynchronousTestCase):
         changes = []
         for streamID in (0, 0, 2, 2, 0):
             self.rig.send(streamID, Flag.DATA, b"x")
-            changes.append(self.rig.mux._streams.consumerChanges)
+            changes.append(Parts(self.rig.mux).streams.consumerChanges)
         self.assertEqual(changes, [1, 1, 2, 2, 3])
 
     def test_creditAfterEnd(self) -> None:

@@ -8,7 +8,7 @@ from twisted.internet.error import NoProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire.frame import ID_END, Flag
-from gomux.test.support.helpers import Recorders, Rig
+from gomux.test.support.helpers import Parts, Recorders, Rig
 
 
 class StreamsTests(SynchronousTestCase):
@@ -21,7 +21,7 @@ class StreamsTests(SynchronousTestCase):
         The client has the even IDs, the server the odd ones.
         """
         for isClient in (True, False):
-            streams = Rig(isClient=isClient).mux._streams
+            streams = Parts(Rig(isClient=isClient).mux).streams
             own, peers = (0, 1) if isClient else (1, 0)
             for count in range(3):
                 self.assertEqual(streams.nextID, own + 2 * count)
@@ -34,7 +34,7 @@ class StreamsTests(SynchronousTestCase):
         A stream was opened if its ID is not above all that were used, by either side.
         """
         rig = Rig()
-        streams = rig.mux._streams
+        streams = Parts(rig.mux).streams
         for streamID in (0, 1):
             self.assertFalse(streams.wasOpened(streamID))
         rig.open()
@@ -49,8 +49,8 @@ class StreamsTests(SynchronousTestCase):
         An ID counts as used also if the stream was refused.
         """
         rig = Rig()
-        rig.mux._streams.peerOpens(0, isWelcome=False)
-        self.assertTrue(rig.mux._streams.wasOpened(0))
+        Parts(rig.mux).streams.peerOpens(0, isWelcome=False)
+        self.assertTrue(Parts(rig.mux).streams.wasOpened(0))
         self.assertEqual(rig.mux.streamCount, 0)
         self.assertEqual(rig.streams.made, [])
 
@@ -58,7 +58,7 @@ class StreamsTests(SynchronousTestCase):
         """
         After the last ID there is none.
         """
-        streams = Rig(isClient=True).mux._streams
+        streams = Parts(Rig(isClient=True).mux).streams
         streams.nextID = ID_END - 4
         streams.open(Recorders())
         self.assertTrue(streams.hasIDs)
@@ -83,7 +83,7 @@ class StreamsTests(SynchronousTestCase):
             def buildProtocol(self, addr: object) -> None:  # type: ignore[override]
                 return None
 
-        streams = Rig(isClient=True).mux._streams
+        streams = Parts(Rig(isClient=True).mux).streams
         self.failureResultOf(streams.open(Nothing()), NoProtocol)
         self.assertEqual((len(streams), streams.protocolCount), (0, 0))
         self.assertEqual(streams.nextID, 2)

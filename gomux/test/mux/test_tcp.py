@@ -31,6 +31,7 @@ from gomux.error import (
 )
 from gomux.test.support.helpers import (
     HalfRecorder,
+    Parts,
     PullProducer,
     PushProducer,
     Recorder,
@@ -410,7 +411,7 @@ class TCPTests(TestCase):
         async def test(pair: Pair) -> None:
             pair.near.stream.write(b"data")
             await pair.served.event("data")
-            pair.client._scheduler.control(0, Flag.OPEN_STREAM)
+            Parts(pair.client).scheduler.control(0, Flag.OPEN_STREAM)
             pair.near.stream.write(bytes(100000))
             self.assertIsInstance(await pair.server.whenClosed(), ProtocolViolation)
             self.assertIsInstance(await pair.client.whenClosed(), Truncated)

@@ -35,6 +35,7 @@ from gomux.error import (
 )
 from gomux.session._conn import Conn
 from gomux.session._session import _SessionFactory
+from gomux.test.support.helpers import Parts
 from gomux.test.support.sessionpair import LARGE, SessionPair
 from gomux.testing import PSK, MuxPair
 
@@ -616,7 +617,7 @@ class MuxEndTests(ConnTestCase):
         Close the mux as the Go package does: without the streams.
         """
         server = self.both.pair.server
-        scheduler = server._scheduler
+        scheduler = Parts(server).scheduler
         scheduler.control(0, Flag.CLOSE_MUX)
         scheduler.finish()
         server.getCarrier().loseConnection()

@@ -38,6 +38,7 @@ from gomux.error import AuthenticationFailed, GomuxError, ProtocolViolation
 from gomux.interfaces import IStreamFactory
 from gomux.test.support.helpers import (
     HalfRecorder,
+    Parts,
     PullProducer,
     PushProducer,
     Recorder,
@@ -618,7 +619,7 @@ class Script:
                 self.checkStream(application)
         # Each stream may still owe three control frames.
         allowed = self.limits.maxControl + 3 * len(made) + 1
-        assert mux._scheduler.controlQueued <= allowed
+        assert Parts(mux).scheduler.controlQueued <= allowed
         self.checkSent()
 
     def checkStream(self, application: Application) -> None:

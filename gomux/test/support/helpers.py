@@ -161,6 +161,22 @@ class FramePeer(Protocol):
         return [frame for frame in frames if frame[1] != Flag.KEEPALIVE]
 
 
+class Parts:
+    """
+    The parts of a mux, for the tests of these parts.
+    """
+
+    def __init__(self, mux: MuxProtocol) -> None:
+        self.carrier = mux._carrier
+        self.frames = mux._frames
+        self.incoming = mux._incoming
+        self.life = mux._life
+        self.liveness = mux._liveness
+        self.nextTurn = mux._nextTurn
+        self.scheduler = mux._scheduler
+        self.streams = mux._streams
+
+
 class Rig:
     """
     One live mux, and a L{FramePeer} at the other end of its carrier.
@@ -283,11 +299,11 @@ def useUpNonces(mux: MuxProtocol, left: int, peer: MuxProtocol | None = None) ->
     @param peer: the peer, in strict mode, where it expects the next nonce.
     @return: the mux's sealer.
     """
-    sealer = mux._scheduler._sealer
+    sealer = Parts(mux).scheduler._sealer
     sealer._next = counter = 2**64 - left
     if peer is not None:
         opener = SequencedOpener(deriveKey(PSK), sealer.prefix, counter)
-        peer._incoming.parser.useOpener(opener)
+        Parts(peer).incoming.parser.useOpener(opener)
     return sealer
 
 
