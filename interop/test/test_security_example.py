@@ -116,7 +116,7 @@ class ExampleTests(TunnelTestCase):
 
     async def test_otherCertificate(self) -> None:
         """
-        Somebody on the path with another certificate gets no mux.
+        A server with an untrusted certificate gets no mux.
         """
         makeCertificate(other := self.directory("other"))
         self.trust(other)
