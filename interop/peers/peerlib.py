@@ -1,8 +1,6 @@
 """
 What the Python peers of the live tests have in common: the command line, the
 lines of output, and the data that is carried. It knows nothing of the mux.
-
-The peers run as scripts, so they import this by its bare name.
 """
 
 from __future__ import annotations

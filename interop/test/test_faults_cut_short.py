@@ -123,7 +123,7 @@ class CutShortTests(TunnelTestCase):
 
     async def test_targetCloses(self) -> None:
         """
-        A target that closes has sent all that there is.
+        An answer whose target closes cleanly is complete.
         """
         *_, address = await self.forwarding(await self.target())
         client = await self.ask(address)
@@ -223,7 +223,7 @@ class GoCutShortTests(CutShortTests):
 
     async def test_targetCloses(self) -> None:
         """
-        A target that closes has sent all that there is.
+        An answer whose target closes cleanly is complete.
         """
         service, _, address = await self.goForwards(True)
         client = await self.ask(address)
