@@ -88,7 +88,7 @@ def parseAddress(text: str) -> tuple[str, int]:
 
 def say(line: str) -> None:
     """
-    Print one line for whoever started this peer.
+    Print one line for the process that started this peer.
     """
     sys.stdout.write(line + "\n")  # one write: threads share the output
     sys.stdout.flush()
