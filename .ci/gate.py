@@ -114,7 +114,7 @@ def trialCounts(output: str) -> Counts:
     """
     Read the counts from what trial printed.
 
-    @return: One failure where trial did not come to its summary, or ran nothing.
+    @return: The counts; one failure if trial printed no summary, or ran no test.
     """
     summaries = re.findall(r"^(?:PASSED|FAILED) \((.*)\)$", output, re.MULTILINE)
     if not summaries:

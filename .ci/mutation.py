@@ -36,7 +36,7 @@ LIST = Path(__file__).with_name("mutations.txt")
 
 #: How many test runs there are at once.
 WORKERS = 2
-#: Seconds that a test run may take: a mutation may well make it run for ever.
+#: Seconds that a test run may take: a mutation may make it hang.
 TIME_LIMIT = 60
 
 #: What all test runs need, and takes longest to import; no reactor, for that is not

@@ -218,7 +218,7 @@ class Module:
         @param number: which one it is, from 1, where there are several; or else 0.
         @param known: names that others have, so that this is not their new name.
         @param elsewhere: how names of other places have changed.
-        @raise Mistake: if there is none, or no telling which one it is.
+        @raise Mistake: if there is no such place, or several.
         """
         pattern, replacement = parse(old), parse(new or "pass")
         one, other = _expression(pattern), _expression(replacement)
@@ -271,7 +271,7 @@ class Module:
 
     def _runs(self, size: int) -> Iterator[Place]:
         """
-        @return: so many statements that follow each other, wherever there are some.
+        @return: every run of C{size} consecutive statements.
         """
         for block in self.blocks:
             for first in range(len(block.nodes) - size + 1):

@@ -53,7 +53,7 @@ class Frames:
         self, flag: int, streamID: int = 0, payload: bytes = b"", length: int = 0
     ) -> bytes:
         """
-        @param length: what the header says, where there is no payload.
+        @param length: the length in the header, for frames without a payload.
         """
         sealer = Sealer(self._key)
         size = len(payload) or length
@@ -121,8 +121,9 @@ def _discard(connection: socket.socket) -> None:
 
 def flood(first: bytes, again: bytes) -> Callable[[Address], None]:
     """
-    Make what sends something once on a connection and then something else for
-    ever, and reads all that comes.  When it is thrown out it connects anew.
+    Make an abuse that sends one piece of data on each connection, then repeats
+    another without end, and reads all answers.  When the server drops it, it
+    reconnects.
     """
 
     def run(address: Address) -> None:
@@ -145,8 +146,8 @@ def flood(first: bytes, again: bytes) -> Callable[[Address], None]:
 
 def unread(data: bytes) -> Callable[[Address], None]:
     """
-    Make what sends data and reads nothing, and connects anew when it is not taken
-    any more.
+    Make an abuse that sends data and reads nothing, and reconnects when the server
+    stops reading.
     """
 
     def run(address: Address) -> None:
@@ -167,8 +168,8 @@ def connections(
     messages: Iterable[bytes], count: int = CONNECTIONS
 ) -> Callable[[Address], None]:
     """
-    Make what keeps some connections up, says one thing on each and waits for the
-    other side to end it.
+    Make an abuse that keeps some connections up, sends some bytes once on each, and
+    waits for the server to close it.
     """
     said = list(messages)
 

@@ -16,7 +16,7 @@ def main(cpu: int) -> None:
     parent = os.getppid()
     os.sched_setaffinity(0, {cpu})
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    # Also who is killed leaves nothing behind.
+    # End with the parent process, even if it is killed.
     while os.getppid() == parent:
         pass
 

@@ -168,7 +168,7 @@ GROUPS: dict[str, Callable[[ExitStack], dict[str, Work]]] = {
 
 def record(file: Path, group: str, paths: list[str], seconds: float) -> None:
     """
-    Measure for so many seconds, or a little longer.
+    Measure for at least C{seconds} seconds.
     """
     end = time.monotonic() + seconds
     with ExitStack() as stack, file.open("a") as output:

@@ -1,5 +1,5 @@
 """
-The peers of C{interop/}, as what is measured.
+Start the peers of C{interop/} and run their drivers.
 """
 
 from __future__ import annotations

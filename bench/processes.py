@@ -33,8 +33,8 @@ class BenchError(Exception):
 
 class Process:
     """
-    A program that says what it does in lines.  As a context manager it is
-    stopped at the end.
+    A program that reports in lines of output.  As a context manager, it is stopped on
+    exit.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Process:
     ) -> None:
         """
         @param command: the program and its arguments.
-        @param user: whom it is to run as, if not as oneself.
+        @param user: the user to run it as, by default the current user.
         @param stdin: what it may read.
         """
         self._command = command
@@ -137,7 +137,7 @@ class Process:
 
     def favour(self, cpu: int) -> None:
         """
-        Have it run before all others, as far as one may, and on one CPU only.
+        Give it the highest priority that is permitted, and pin it to one CPU.
         """
         favour(cpu, self._process.pid)
 
@@ -162,7 +162,7 @@ class Process:
 
 def favour(cpu: int, pid: int = 0) -> None:
     """
-    Have a process run before all others, as far as one may, and on one CPU only.
+    Give a process the highest priority that is permitted, and pin it to one CPU.
 
     @param cpu: which.
     @param pid: of the process, by default this one.

@@ -88,7 +88,7 @@ def isThere(name: str) -> bool:
 
 def bulk(driver: str, size: int, arguments: str) -> Callable[[str, float], Measured]:
     """
-    Make what measures a driver that moves bytes.
+    Make a function that measures a driver that moves bytes.
     """
 
     def measure(name: str, scale: float) -> Measured:
@@ -105,7 +105,7 @@ def echo(name: str, scale: float) -> Measured:
 
 def echoBeside(sinks: int, count: int) -> Callable[[str, float], Measured]:
     """
-    Make what measures an echo beside so many sinks.
+    Make a function that measures an echo beside C{sinks} sinks.
 
     The result is the slowest round trips, so the CPUs are kept awake: otherwise the
     host could take one back while both ends wait.

@@ -1,6 +1,6 @@
 """
-What runs in a process of its own: a target under atheris, whose options follow
-the target's name.
+The program that runs one target under atheris; the options of atheris follow the
+target's name.
 """
 
 from __future__ import annotations

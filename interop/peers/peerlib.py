@@ -1,8 +1,6 @@
 """
 What the Python peers of the live tests have in common: the command line, the
 lines of output, and the data that is carried. It knows nothing of the mux.
-
-The peers run as scripts, so they import this by its bare name.
 """
 
 from __future__ import annotations
@@ -90,7 +88,7 @@ def parseAddress(text: str) -> tuple[str, int]:
 
 def say(line: str) -> None:
     """
-    Print one line for whoever started this peer.
+    Print one line for the process that started this peer.
     """
     sys.stdout.write(line + "\n")  # one write: threads share the output
     sys.stdout.flush()

@@ -38,8 +38,7 @@ from gomux.tunnel._service import Connector, ListeningService, ServiceDialler
 #: Short timeouts, so that each fault is detected and over within seconds.
 LIMITS = Limits(writeStall=6.0, handshakeTimeout=4.0, strictKeepalive=1.0, deadPeer=6.0)
 
-#: What a stream begins with: where in the block its bytes begin, and how many
-#: there are.
+#: The header of a stream: the offset of its bytes in the block, and their number.
 HEADER = Struct("<II")
 BLOCK_SIZE = 1 << 20
 _block = random.Random(1).randbytes(BLOCK_SIZE) * 2

@@ -1,6 +1,6 @@
 """
-Faults and abuse: answers that are cut short on their way through a tunnel,
-after the client has closed its own half.  They must not look complete.
+Faults and abuse: answers cut short in a tunnel after the client has half-closed.
+They must not look complete.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Target(Protocol):
 
 class CutShortTests(TunnelTestCase):
     """
-    What the client sees.
+    How the end of a connection looks to the client.
     """
 
     async def target(self) -> str:
@@ -96,7 +96,7 @@ class CutShortTests(TunnelTestCase):
 
     async def ask(self, address: str) -> Client:
         """
-        Connect a client, and wait for half of its answer.
+        Connect a client, and wait until it has half of the answer.
         """
         host, port = address.split(":")
         connecting = TCP4ClientEndpoint(reactor, host, int(port))
@@ -123,7 +123,7 @@ class CutShortTests(TunnelTestCase):
 
     async def test_targetCloses(self) -> None:
         """
-        A target that closes has sent all that there is.
+        An answer whose target closes cleanly is complete.
         """
         *_, address = await self.forwarding(await self.target())
         client = await self.ask(address)
@@ -209,8 +209,8 @@ class GoCutShortTests(CutShortTests):
     @row(38, pairing=GO_CLIENT)
     async def test_targetResets(self) -> None:
         """
-        The reference cannot know that the target has reset, but its stream ends
-        when it has, with all that came before, and the mux goes on.
+        After the target resets, the stream ends with all data before the reset, and
+        the mux goes on.
         """
         await self.resets(True)
 
@@ -223,7 +223,7 @@ class GoCutShortTests(CutShortTests):
 
     async def test_targetCloses(self) -> None:
         """
-        A target that closes has sent all that there is.
+        An answer whose target closes cleanly is complete.
         """
         service, _, address = await self.goForwards(True)
         client = await self.ask(address)

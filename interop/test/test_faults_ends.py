@@ -242,8 +242,8 @@ class Reconnections(FaultTestCase):
     @row(42, pairing=CLIENT)
     async def test_client(self) -> None:
         """
-        When a carrier is lost its streams are, and whoever wants another one
-        gets it over a new mux: nothing is resumed silently.
+        When a carrier is lost its streams are lost, too.  A new stream goes over a
+        new mux: nothing is resumed silently.
         """
         endpoint = await self.setUpEndpoint()
         for count in range(1, 4):

@@ -97,8 +97,8 @@ class Flow(RowTestCase):
     @row(5)
     async def test_emptyCredit(self) -> None:
         """
-        Credit of nothing is counted against the budget for what has no effect,
-        and has none.
+        A WindowUpdate of 0 changes nothing, and counts against the budget for frames
+        without effect.
         """
         await self.start(limits=Limits(ignoredBurst=50, ignoredRate=0.001))
         streamID, _ = await self.stream()
@@ -126,7 +126,7 @@ class Flow(RowTestCase):
     @row(12)
     async def test_dribblingCredit(self) -> None:
         """
-        Credit that comes byte by byte does not make for frames of one byte.
+        Credit of one byte at a time does not cause frames of one byte.
         """
         await self.start()
         streamID, app = await self.stream()
@@ -146,8 +146,8 @@ class Flow(RowTestCase):
     @row(13)
     async def test_neverReads(self) -> None:
         """
-        A peer that sends and does not read is dropped after a while; until then
-        what waits for it is bounded.
+        A peer that sends and does not read is dropped after a timeout; until then the
+        backlog is bounded.
         """
         await self.start(limits=Limits(writeStall=0.6))
         streamID, app = await self.stream()
@@ -231,8 +231,8 @@ class Flow(RowTestCase):
     @row(10)
     async def test_oneByteFrames(self) -> None:
         """
-        Data that comes byte by byte is put together while it waits: it costs
-        what its bytes do, not what its frames do.
+        Backlogged one-byte frames are merged: memory grows with the bytes, not with
+        the number of frames.
         """
         await self.start()
         streamID, app = await self.stream()

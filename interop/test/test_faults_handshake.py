@@ -33,7 +33,7 @@ class OwnSalt(FaultTestCase):
     @row(45, pairing=CLIENT)
     async def test_echoed(self) -> None:
         """
-        A client whose hello comes back says so.
+        A client that gets its own hello back reports it.
         """
 
         class Echo(Attacker):

@@ -174,7 +174,7 @@ class Memory:
         Streams beyond the limit cost no memory.
         """
         attacker = await self.attack()
-        # Keep open streams few: this test is not about their cost.
+        # The cost of the open streams themselves is not measured here.
         count = 1000
         for _ in range(5):
             numbers = [attacker.open() for _ in range(count)]

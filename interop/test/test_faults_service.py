@@ -235,8 +235,8 @@ class Retries(FaultTestCase):
     @row(41)
     def test_spread(self) -> None:
         """
-        Of 1000 clients that have lost their server at once, only so many try
-        in the same second, once a few attempts have failed.
+        After 1000 clients lose their server at once and a few attempts fail, their
+        further attempts are spread over time.
         """
 
         class Down:

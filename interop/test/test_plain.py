@@ -1,5 +1,5 @@
 """
-The processes of these tests do without the fast paths that C{GOMUX_PLAIN} names.
+Check that test processes run without the fast paths that C{GOMUX_PLAIN} names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from interop.support.tunnels import ANY, PSK, TunnelTestCase, run
 
 class Tap(Attacker):
     """
-    Looks at nonces.
+    Records the nonces of received frames.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Tap(Attacker):
 
 class PlainTests(TunnelTestCase):
     """
-    What is seen of them on the wire: whether a prefix comes twice.
+    The wire shows which fast path is in use: whether frames share a nonce prefix.
     """
 
     def choose(self, names: str) -> None:

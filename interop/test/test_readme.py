@@ -1,8 +1,8 @@
 """
 The commands of README.rst, run as they are written there.
 
-Both set up an environment of their own, from a copy of the checkout.  They need
-nothing but Python and the package index.
+Each command sets up its own environment from a copy of the checkout.  It needs only
+Python and the package index.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def isFree(port: int) -> bool:
 
 class CommandTests(SynchronousTestCase):
     """
-    Those that begin with nothing.
+    The two commands for a machine with nothing installed.
     """
 
     timeout = TIMEOUT + 60
@@ -124,7 +124,7 @@ class CommandTests(SynchronousTestCase):
             try:
                 page = urllib.request.urlopen(url.split()[1], timeout=10).read()
             except OSError:
-                # Nothing else than to connect tells that it is up.
+                # Only a connection shows that it is up.
                 time.sleep(0.2)
         self.assertIn(b"came to you through a <em>mux</em>", page)
         os.killpg(process.pid, signal.SIGTERM)

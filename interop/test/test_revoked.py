@@ -102,8 +102,7 @@ class RevokedTests(TunnelTestCase):
 
     async def test_endRevoked(self) -> None:
         """
-        The mux of a key that is gone, or another now, ends at once; the others
-        do not notice.
+        The mux of a removed or changed key ends at once; other muxes are unaffected.
         """
         await self.revokes()
 
@@ -115,7 +114,8 @@ class RevokedTests(TunnelTestCase):
 
     async def test_default(self) -> None:
         """
-        Without the option it goes on, but is not let in again.
+        Without the option the mux goes on, but a new connection with the old key is
+        refused.
         """
         await self.startServer()
         alice, hers = await self.client(ALICE)
@@ -129,7 +129,7 @@ class RevokedTests(TunnelTestCase):
 
     async def test_client(self) -> None:
         """
-        A client whose own key is another now connects again, with that.
+        A client whose own key has changed reconnects with the new key.
         """
         await self.startServer("--end-revoked")
         path = self.mktemp()

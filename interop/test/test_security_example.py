@@ -86,7 +86,7 @@ class ExampleTests(TunnelTestCase):
 
     def agreed(self) -> str | None:
         """
-        @return: the version of TLS that a client gets who has the certificate.
+        @return: the TLS version negotiated with a client that trusts the certificate.
         """
         context = ssl.create_default_context(cafile=str(self.inside / "inside.pem"))
         with socket.create_connection(("127.0.0.1", self.ports["7000"])) as plain:
@@ -116,7 +116,7 @@ class ExampleTests(TunnelTestCase):
 
     async def test_otherCertificate(self) -> None:
         """
-        Somebody on the path with another certificate gets no mux.
+        A server with an untrusted certificate gets no mux.
         """
         makeCertificate(other := self.directory("other"))
         self.trust(other)

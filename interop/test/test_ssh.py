@@ -38,7 +38,7 @@ PSK = b"a key for the tests with ssh"
 @implementer(ISession)
 class User(ConchUser):
     """
-    Somebody who may run commands.
+    A user who may run commands.
     """
 
     process: Any = None
@@ -72,7 +72,7 @@ class User(ConchUser):
 @implementer(IRealm)
 class Realm:
     """
-    Lets everybody in who has the key.
+    Admits every user who has the key.
     """
 
     def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:

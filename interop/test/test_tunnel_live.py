@@ -405,7 +405,7 @@ class RawTests(TunnelTestCase):
         await made[0].got
         client.signal("TERM")
         await client.line("waiting up to 30 seconds for 1 streams to end")
-        # It says that a turn of its reactor before its port is closed.
+        # The client logs this one reactor turn before it closes its port.
         host, port = address.split(":")
 
         def isRefused() -> bool:
