@@ -299,8 +299,8 @@ class CarrierTests(SynchronousTestCase):
 
     def test_doesNotWaitForPush(self) -> None:
         """
-        C{loseConnection} waits for a pull producer, but not for a push producer that
-        is not paused.
+        Trap 1: C{loseConnection} waits for a pull producer, but not for a push producer
+        that is not paused.
         """
         self.here.registerProducer(PushProducer(), True)
         self.here.loseConnection()
