@@ -20,7 +20,7 @@ from twisted.internet.address import (
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-#: The types of carrier addresses that programs ask an address for.
+#: The types of carrier addresses that a stream's address can be an instance of.
 KINDS = (IPv4Address, IPv6Address, UNIXAddress, HostnameAddress)
 
 
@@ -29,12 +29,12 @@ class StreamAddress:
     """
     Where a stream is: the carrier's address, with the stream's ID beside it.
 
-    Programs that know TCP ask an address for its type and its attributes.  So a
-    stream's address is an instance of the carrier's type too, such as
-    L{IPv4Address<twisted.internet.address.IPv4Address>}, and has its attributes, such
-    as C{host} and C{port}.
+    Programs written for TCP check the type of an address and read its attributes.
+    So a stream's address is also an instance of the carrier address's type, such as
+    L{IPv4Address<twisted.internet.address.IPv4Address>}, and has that address's
+    attributes, such as C{host} and C{port}.
 
-    @ivar carrier: the address of this end of the carrier or of the other.
+    @ivar carrier: the carrier's address at this end, or at the peer's end.
     @ivar streamID: from 0 to 2**32 - 1; even if the client opened the stream.
     """
 
@@ -56,10 +56,10 @@ class StreamAddress:
 
     def __getattr__(self, name: str) -> Any:
         """
-        @return: what the carrier's address has by that name.
-        @raise AttributeError: if it has nothing.
+        @return: the attribute of the carrier's address.
+        @raise AttributeError: if the carrier's address does not have it.
         """
-        if name == "carrier":  # of a copy that is being made
+        if name == "carrier":  # Not set yet, in a copy that is being made.
             raise AttributeError(name)
         return getattr(self.carrier, name)
 
@@ -81,6 +81,7 @@ class StreamAddress:
 @lru_cache(maxsize=len(KINDS))
 def _both(kind: type) -> type:
     """
-    Make the type of the addresses of streams over carriers of some kind.
+    @param kind: the type of the carrier's address.
+    @return: the type of the addresses of streams over that carrier.
     """
     return type("StreamAddress", (StreamAddress, kind), {})

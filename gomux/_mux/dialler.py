@@ -3,41 +3,44 @@
 # See LICENSE for details.
 
 """
-Dialling: a client that keeps a mux connected for as long as one is wanted.
+The dialler of a client: keeps a mux connected for as long as a mux is wanted.
 
 Theory of operation
 ===================
 
-L{Dialler.start} tells the dialler that a mux is wanted, L{Dialler.stop} that none is.
-The dialler is in one of four states:
+L{Dialler.start} tells the dialler that a mux is wanted, L{Dialler.stop} that no mux
+is wanted.  The dialler is in one of four states:
 
-    - C{IDLE}: no mux can open streams, and none is being made.
+    - C{IDLE}: no mux can open streams, and no carrier is being connected.
     - C{CONNECTING}: the carrier is being connected.
     - C{UP}: a mux has its carrier, and can open streams.
     - C{WAITING}: the next attempt waits for the end of a pause.
 
-It goes from one to another like this:
+Its transitions are:
 
-    - C{IDLE} to C{CONNECTING} when a mux is wanted and no pause goes on.
-    - C{IDLE} to C{WAITING} when a mux is wanted and a pause goes on.
+    - C{IDLE} to C{CONNECTING} when a mux is wanted and there is no pause.
+    - C{IDLE} to C{WAITING} when a mux is wanted and there is a pause.
     - C{WAITING} to C{CONNECTING} when the pause is over.
     - C{CONNECTING} to C{UP} when the carrier is connected.
-    - C{CONNECTING} to C{IDLE} when that fails.  This begins a pause.
+    - C{CONNECTING} to C{IDLE} when the attempt fails.  This begins a pause.
     - C{UP} to C{IDLE} when the mux starts to close.  The next C{start} connects another
-      carrier beside the one that is being closed.
-    - C{UP} to C{IDLE} when the mux is lost.  This begins a pause if a mux is wanted, or
-      if the mux failed before its peer had shown that it holds the key.
-    - C{CONNECTING} or C{WAITING} to C{IDLE} on C{stop}, which forgets the failures too.
+      carrier beside the closing one.
+    - C{UP} to C{IDLE} when the mux is lost.
+    - C{CONNECTING} or C{WAITING} to C{IDLE} on C{stop}, which also resets the number of
+      failures.
+
+The loss of a mux begins a pause if the dialler is then C{IDLE}, and if a mux is wanted
+or the mux failed before its peer had shown that it holds the key.
 
 The state is not stored.  L{Dialler.state} derives it from the attempt, the delayed call
-and the muxes that exist.
+and the existing muxes.
 
-L{retryPolicy} says how long a pause is.  Pauses grow with the number of failures in a
-row.  The dialler resets that number once a peer has shown that it holds the key: a peer
-that has another key accepts connections only to drop them, and must not be asked more
-often than a peer that refuses them.
-L{ClientService<twisted.application.internet.ClientService>} resets it as soon as there
-is a connection, and cannot connect while the last connection is being closed.
+L{retryPolicy} computes the length of a pause.  Pauses grow with the number of failures
+in a row.  The dialler resets that number once a peer has shown that it holds the key.
+A peer with another key accepts each connection and then drops it; the dialler must not
+dial it more often than a peer that refuses connections.  Twisted's
+L{ClientService<twisted.application.internet.ClientService>} resets the number as soon
+as it is connected, and cannot connect while its last connection is closing.
 """
 
 from __future__ import annotations
@@ -71,26 +74,27 @@ if TYPE_CHECKING:
     from gomux.interfaces import IStreamFactory
     from gomux.limits import Limits
 
-#: The longest first pause, in seconds.
+#: The upper bound of the first pause, in seconds.
 FIRST_RETRY = 0.25
 
 
 def retryPolicy(failures: int, maximum: float = MAX_RETRY_DELAY) -> float:
     """
-    How long to wait before the next attempt to connect, also for
-    L{ClientService<twisted.application.internet.ClientService>}: exponential, and so
-    random that clients which lost their server together do not come back together.
+    Compute the pause before the next attempt to connect.  It grows exponentially, and
+    is random, so that the clients of a lost server do not all reconnect at once.  This
+    is also a retry policy for
+    L{ClientService<twisted.application.internet.ClientService>}.
 
     @param failures: how many attempts have failed in a row, from 1.
-    @param maximum: the most to wait, in seconds.
-    @return: seconds.
+    @param maximum: the longest pause, in seconds.
+    @return: the pause, in seconds.
     """
     return uniform(0.2, 1.0) * min(maximum, FIRST_RETRY * 2.0 ** min(failures - 1, 16))
 
 
 class Settings(TypedDict, total=False):
     """
-    The optional arguments of L{MuxFactory} that endpoints have too.
+    The optional arguments of L{MuxFactory} that the endpoints also accept.
     """
 
     limits: Limits | None
@@ -102,7 +106,7 @@ class Settings(TypedDict, total=False):
 
 class State(Enum):
     """
-    The state of a L{Dialler}, as explained above.
+    The state of a L{Dialler}.  The module's docstring explains each state.
     """
 
     IDLE = "idle"
@@ -113,16 +117,16 @@ class State(Enum):
 
 class Dialler(MuxFactory):
     """
-    Makes a client's muxes, and connects them, one at a time, while one is wanted.
+    Makes a client's muxes and connects them, one at a time, while a mux is wanted.
 
     @ivar carrier: the endpoint that connects the carriers.
     @ivar _maxRetryDelay: the longest pause, in seconds.
     @ivar _wanted: whether a mux is wanted.
-    @ivar _failures: how many carriers in a row came to nothing.
-    @ivar _notBefore: when the pause is over, by the clock.
-    @ivar _attempt: fires when the carrier is connected; C{None} when none is being
-        connected.
-    @ivar _retry: the next attempt, in C{WAITING}.
+    @ivar _failures: how many attempts and muxes have failed in a row.
+    @ivar _notBefore: the end of the current pause, by the clock; 0 without a pause.
+    @ivar _attempt: fires when the carrier is connected; C{None} when no carrier is
+        being connected.
+    @ivar _retry: the delayed call of the next attempt; C{None} except in C{WAITING}.
     """
 
     def __init__(
@@ -157,7 +161,7 @@ class Dialler(MuxFactory):
     @property
     def state(self) -> State:
         """
-        What the dialler is doing.
+        The current state.
         """
         if self._attempt is not None:
             return State.CONNECTING
@@ -169,14 +173,14 @@ class Dialler(MuxFactory):
 
     def start(self) -> None:
         """
-        A mux is wanted.  May be called again at any time.
+        Keep a mux connected from now on.  May be called again at any time.
         """
         self._wanted = True
         self._dial()
 
     def stop(self) -> None:
         """
-        No mux is wanted.  Those that are connected are left alone.
+        Connect no more muxes.  Connected muxes stay connected.
         """
         self._wanted = False
         pending = self._attempt or self._retry
@@ -188,11 +192,12 @@ class Dialler(MuxFactory):
 
     def _dial(self) -> None:
         """
-        Connect a carrier if one is needed, and as soon as one may be.
+        Connect a carrier if a mux is wanted and missing, after the pause if there is
+        one.
         """
         if not self._wanted or self.state is not State.IDLE:
             return
-        # Should the clock be set back, a pause is not any longer for that.
+        # If the clock was set back, the pause must not grow by as much.
         pause = min(self._notBefore - self.clock.seconds(), self._maxRetryDelay)
         if pause > 0.0:
             self._retry = self.clock.callLater(pause, self._pauseOver)
@@ -208,7 +213,7 @@ class Dialler(MuxFactory):
     def _attemptOver(
         self, result: IProtocol | Failure, attempt: Deferred[IProtocol]
     ) -> None:
-        # A failure is old news if the attempt was cancelled, or if its mux came up.
+        # Ignore the result if the attempt was cancelled or its mux has its carrier.
         if self._attempt is attempt:
             self._attempt = None
             if isinstance(result, Failure):
@@ -216,14 +221,14 @@ class Dialler(MuxFactory):
 
     def _pause(self) -> None:
         """
-        A carrier came to nothing: make the next attempt wait.
+        Count a failure, and begin the pause before the next attempt.
         """
         self._failures += 1
         delay = retryPolicy(self._failures, self._maxRetryDelay)
         self._notBefore = self.clock.seconds() + delay
         self._dial()
 
-    # What happens to attempts and muxes
+    # Events of attempts and muxes
 
     def attemptFailed(self, failure: Failure) -> None:
         """
@@ -236,20 +241,21 @@ class Dialler(MuxFactory):
         """
         A mux has its carrier.
         """
-        # It has yet to fire, but to cancel it now would cut the mux.
+        # The Deferred has not fired yet.  stop() must not cancel it: that would drop
+        # the mux's carrier.
         self._attempt = None
         super().muxConnected(mux)
 
     def muxAuthenticated(self, mux: MuxProtocol) -> None:
         """
-        The peer holds the key: its next failure is the first.
+        The peer holds the key: reset the number of failures.
         """
         self._failures = 0
         super().muxAuthenticated(mux)
 
     def muxLost(self, mux: MuxProtocol, reason: GomuxError) -> None:
         """
-        A mux is gone: make another, after a pause, if one is wanted.
+        A mux is lost: begin a pause, after which another is connected if wanted.
         """
         super().muxLost(mux, reason)
         failed = not (mux.authenticated or isinstance(reason, ConnectionDone))

@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-What makes muxes, and knows which are up.
+The factory that makes muxes, and keeps track of them.
 """
 
 from __future__ import annotations
@@ -46,24 +46,30 @@ _log = Logger()
 
 class MuxFactory(Factory):
     """
-    Makes the mux of each carrier that is connected or accepted.
+    Makes a mux for each carrier that is connected or accepted.
 
-    @ivar isClient: which of the two roles its muxes have: whether they dialled.
+    @ivar isClient: C{True} if this side dialled the carriers of its muxes.
     @ivar streamFactory: makes the protocols of streams that peers open; with
-        C{None} they are refused.
-    @ivar limits: what a mux may take up.
-    @ivar greet: whether a client says a Keepalive as soon as it is connected,
-        and a server answers it with one.  A Keepalive has no effect, but it
-        tells both that the other holds the key, before anything depends on it.
-    @ivar pool: has the muxes that are up.
+        C{None} the mux refuses those streams.
+    @ivar limits: the limits of each mux.
+    @ivar greet: whether a client sends a Keepalive as soon as it is connected,
+        and a server answers with another.  A Keepalive has no effect, but it
+        shows each side early that the other holds the key.
+    @ivar pool: the muxes that are up.
     @ivar muxes: all muxes that have a carrier, whether they are up or not, the
         oldest first.
-    @ivar clock: calls later.
+    @ivar clock: the reactor, or for tests a clock.
     @ivar busyPoll: keeps the reactor awake while an answer is due.
+    @ivar turns: shares the reactor's time among the muxes.
+    @ivar acceptPace: limits how fast new carriers are accepted.
     @ivar keyring: the pre-shared keys.
     @ivar strict: whether the muxes are in strict mode.
     @ivar context: see L{__init__}.
     @ivar salts: see L{__init__}.
+    @ivar _losses: logs the ends of muxes.
+    @ivar _unauthenticated: a server's muxes whose peers have not shown that they
+        hold the key, the oldest first.  After C{silentGrace} seconds the delayed
+        call of a mux lets the pool use it anyway.
     """
 
     noisy = False
@@ -83,25 +89,24 @@ class MuxFactory(Factory):
         salts: Salts = processSalts,
     ) -> None:
         """
-        @param psk: the pre-shared key; text stands for its UTF-8 bytes.  Or
-            several of them, for the clients of a server.
+        @param psk: the pre-shared key; text stands for its UTF-8 bytes.  A server
+            may have a L{Keyring} with several keys.
         @param isClient: C{True} for the side that dials the carrier, C{False}
             for the side that accepts it.
         @param streamFactory: makes the protocols of streams that peers open.
         @param clock: the reactor, or for tests a
             L{Clock<twisted.internet.task.Clock>}.
-        @param limits: by default L{Limits} as it comes.
-        @param greet: whether to say and answer a Keepalive at the start.
-        @param pool: where to put the muxes that are up, by default one of this
-            factory's own.
-        @param strict: whether the muxes are in strict mode; the peers' must be,
-            too.
-        @param context: in strict mode, what the peers must be configured with,
-            too: it tells apart what shares a pre-shared key.
-        @param salts: in strict mode, what tells when a mux is connected with
-            one of its own process, which fails.  Where that is meant to be, let
-            both ends have one of their own.
-        @raise ValueError: if C{psk} is empty, or several keys for a client.
+        @param limits: the limits of each mux; by default L{Limits()<Limits>}.
+        @param greet: whether to send and answer a Keepalive at the start.
+        @param pool: where to put the muxes that are up; by default a new pool.
+        @param strict: whether the muxes are in strict mode; the peers must be in
+            strict mode too.
+        @param context: in strict mode, the bytes that both peers must be
+            configured with.  It separates services that share a pre-shared key.
+        @param salts: in strict mode, the handshakes in progress in this process.
+            A handshake fails between two muxes with the same C{salts}.  To connect
+            two muxes of one process, give each end C{salts} of its own.
+        @raise ValueError: if C{psk} is empty, or if a client is given several keys.
         """
         self.keyring = Keyring.of(psk)
         if isClient:
@@ -121,8 +126,6 @@ class MuxFactory(Factory):
         self.turns = Turns(clock)
         self.acceptPace = AcceptPace()
         self._losses = ThrottledLog(_log, clock)
-        # Those that have not shown that they hold the key, the oldest first,
-        # each with when to use it all the same.
         self._unauthenticated: dict[MuxProtocol, IDelayedCall] = {}
 
     def buildProtocol(  # type: ignore[override]
@@ -130,7 +133,7 @@ class MuxFactory(Factory):
     ) -> MuxProtocol:
         """
         @return: the mux of a new carrier.
-        @raise ValueError: for a client, if its keyring has several keys now.
+        @raise ValueError: if this is a client and its keyring now has several keys.
         """
         if self.isClient:
             self.keyring.single()
@@ -138,9 +141,9 @@ class MuxFactory(Factory):
 
     def makeGate(self) -> Gate:
         """
-        @return: what the peer of a mux has to pass, with the keys of this moment.
-            Called by the mux when it has its carrier.
-        @raise ValueError: for a client, if its keyring has several keys now.
+        @return: the gate of a new mux, with the current keys.  Called by the mux
+            when it has its carrier.
+        @raise ValueError: if this is a client and its keyring now has several keys.
         """
         keys = self.keyring.keys
         if self.strict:
@@ -151,23 +154,23 @@ class MuxFactory(Factory):
 
     def startFactory(self) -> None:
         """
-        Streams' protocols are to be made from now on: tell their factory.
+        Start the streams' factory: it will be asked for protocols from now on.
         """
         startFactory(self.streamFactory)
 
     def stopFactory(self) -> None:
         """
-        The opposite of L{startFactory}.
+        Stop the streams' factory.
         """
         self.acceptPace.stop()
-        # Whoever stops the port is told of an error in this.
+        # Not stopFactory(): the caller that stops the port must see an error here.
         doStop = getattr(self.streamFactory, "doStop", None)
         if doStop is not None:
             doStop()
 
     def logPrefix(self) -> str:
         """
-        @return: the prefix of the factory of the streams, and how it is served.
+        @return: the log prefix of the streams' factory, followed by C{(gomux)}.
         """
         if self.streamFactory is None:
             return type(self).__name__
@@ -193,8 +196,9 @@ class MuxFactory(Factory):
 
     def _muxSilent(self, mux: MuxProtocol) -> None:
         """
-        A peer has said nothing for a while.  A client of the reference does not
-        before it opens a stream, but may wait for ours.
+        A peer has sent nothing for a while: let the pool use its mux.  A client of
+        the reference implementation sends nothing before it opens a stream, and may
+        be waiting for this side to open one.
         """
         if not mux.gated:
             self.pool.add(mux)
@@ -214,13 +218,14 @@ class MuxFactory(Factory):
 
     def endRevoked(self, names: Collection[str]) -> None:
         """
-        End the muxes to peers whose keys have one of some names, at once: who
-        may not come in any more gets nothing more, not even what is on its way.
+        End the muxes of peers with revoked keys, at once.  Output that is not sent
+        yet is dropped.
 
-        With them go the connections whose peer has not shown its key yet.
-        Each tries the keys that there were when it was made.
+        This also ends every mux whose peer has not shown a key yet: its gate still
+        accepts the keys from before the revocation.
 
-        @param names: as from L{Keyring.reload<gomux._wire.keyring.Keyring.reload>}.
+        @param names: the names of the revoked keys, as returned by
+            L{Keyring.reload<gomux._wire.keyring.Keyring.reload>}.
         """
         if names:
             for mux in list(self.muxes):
@@ -236,18 +241,18 @@ class MuxFactory(Factory):
         """
         A mux has lost its carrier.  Called by the mux.
 
-        @param reason: why.
+        @param reason: why the mux ended.
         """
         self.muxes.remove(mux)
         if not self.muxes:
             self.busyPoll.stop()
         self.pool.remove(mux, reason)
         if self.isClient:
-            # Also of one that never got as far as the pool.
+            # Also the reason of a mux that was never added to the pool.
             self.pool.lastReason = reason
         self._forgetUnauthenticated(mux)
         level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
-        # How many keys are revoked is not for the peers to say.
+        # Peers cannot cause revocations, so these lines need no throttling.
         log = _log if isinstance(reason, KeyRevoked) else self._losses
         log.emit(
             level,

@@ -3,17 +3,17 @@
 # See LICENSE for details.
 
 """
-What the peer's frames do, and what a peer may send.
+Handles the peer's frames, and enforces the rules for what a peer may send.
 
-L{PeerFrames} has a method for each kind of frame.  Which of them handles a frame,
-and what else is allowed, is a table: L{COMPATIBLE} for peers that may be any
-implementation of gomux v1, L{STRICT} for peers in strict mode, which are known to
-send nothing that has no effect.
+L{PeerFrames} has a method for each kind of frame.  A table of rules maps each flag to
+its method and says what else is allowed.  L{COMPATIBLE} is the table for peers that may
+be any implementation of gomux v1.  L{STRICT} is the table for peers in strict mode.
+Such peers send no frame without effect except Keepalives.
 
-A frame that breaks the rules ends the mux: its handler raises a
-L{GomuxError<gomux.error.GomuxError>}.  A frame that has no effect, but is allowed,
+A frame that breaks the rules ends the mux: its method raises a
+L{GomuxError<gomux.error.GomuxError>}.  A frame that is allowed but has no effect
 counts against L{Limits.ignoredRate<gomux.Limits>}.  A frame for a stream that has
-ended is free: the peer may have sent it before it knew of the end.
+ended does not count: the peer may have sent it before it learned of the end.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _log = Logger()
 
 class Rule(NamedTuple):
     """
-    What frames of one kind do.
+    The rule for one kind of frame.
 
     @ivar handle: called with the L{PeerFrames}, the frame's stream ID and its length.
     @ivar hasLength: whether the C{length} may be other than 0.
@@ -54,9 +54,9 @@ class Rule(NamedTuple):
 
 class Rules(NamedTuple):
     """
-    What a peer may send.
+    The rules for what a peer may send.
 
-    @ivar flags: the rule for each flag, but for Data, which is the same everywhere.
+    @ivar flags: the rule for each flag except Data, which every table handles alike.
     @ivar unknownFlag: called with the L{PeerFrames} and a flag without a rule.
     @ivar neverOpened: called with the L{PeerFrames} and the stream ID of a frame for
         a stream that was never opened.
@@ -69,13 +69,13 @@ class Rules(NamedTuple):
 
 class FramesMux(Protocol):
     """
-    What the peer's frames need of the mux.
+    The part of the mux that L{PeerFrames} uses.
     """
 
     @property
     def hasCarrier(self) -> bool:
         """
-        Whether the carrier is still there.
+        Whether the carrier is still connected.
         """
 
     @property
@@ -87,20 +87,25 @@ class FramesMux(Protocol):
 
 class PeerFrames:
     """
-    What the peer's frames do.
+    Handles the peer's frames.
 
-    @ivar rest: for how many seconds at least the peer's next frames are to be left
-        alone; 0 unless the peer opens streams faster than its C{openRate}.
+    @ivar rest: the minimum pause before the peer's next frame is handled, in seconds;
+        0 unless the peer opens streams faster than its C{openRate}.
     @ivar _mux: the mux.
+    @ivar _owner: the mux's factory.
+    @ivar _limits: the factory's limits.
+    @ivar _clock: the factory's clock.
     @ivar _streams: the mux's streams.
-    @ivar _byID: the same by ID.
+    @ivar _byID: the open streams by ID.
+    @ivar _scheduler: sends frames.
     @ivar _rules: what the peer may send.
     @ivar _flags: the rules by flag.
     @ivar _peerCloses: called when the peer closes the mux.
-    @ivar _opens: how fast the peer may open streams.
-    @ivar _resets: how fast the peer may close streams that carried nothing.
-    @ivar _ignored: how fast the peer may send frames without effect.
-    @ivar _saidRest: whether the log says that the peer opens streams too fast.
+    @ivar _opens: limits how fast the peer may open streams.
+    @ivar _resets: limits how fast the peer may close streams to which this side has
+        written nothing.
+    @ivar _ignored: limits how fast the peer may send frames without effect.
+    @ivar _saidRest: whether it was logged that the peer opens streams too fast.
     """
 
     def __init__(
@@ -117,7 +122,7 @@ class PeerFrames:
         @param mux: the mux.
         @param owner: the mux's factory.
         @param streams: the mux's streams.
-        @param scheduler: sends, and tells how much waits to be sent.
+        @param scheduler: sends frames, and counts the control frames that wait.
         @param rules: what the peer may send.
         @param peerCloses: called when the peer closes the mux.
         """
@@ -139,20 +144,21 @@ class PeerFrames:
 
     def greeted(self, frame: Frame) -> None:
         """
-        The first frame of a peer in compatible mode has come, and will be handled.
-        Show a client that greets that this side holds the key, too.
+        Note the first frame of a peer in compatible mode, before it is handled.
+        Answer the Keepalive of a client that greets: the answer shows the client that
+        this side holds the key.
         """
         streamID, _, flag, _ = frame
         mux, owner = self._mux, self._owner
         if streamID == HELLO_ID and flag == Flag.KEEPALIVE:
             _log.warn("{mux}: the peer is in strict mode, which is off here", mux=mux)
-        _log.debug("{mux} is not in strict mode: no replay would be noticed", mux=mux)
+        _log.debug("{mux} is not in strict mode: it cannot detect replays", mux=mux)
         if flag == Flag.KEEPALIVE and owner.greet and not owner.isClient:
             self._scheduler.control(0, Flag.KEEPALIVE)
 
     def received(self, frame: Frame) -> None:
         """
-        Handle one genuine frame.
+        Handle one authenticated frame.
 
         @raise GomuxError: if the frame ends the mux.
         """
@@ -181,7 +187,7 @@ class PeerFrames:
 
     def openStream(self, streamID: int, length: int) -> None:
         """
-        OpenStream.
+        OpenStream: the peer opens a stream.
         """
         streams = self._streams
         if not streams.isPeers(streamID):
@@ -189,10 +195,10 @@ class PeerFrames:
         if streamID in self._byID:
             raise ProtocolViolation(f"the peer opened stream {streamID} twice")
         if self._scheduler.controlQueued >= self._limits.maxControl:
-            # Each stream makes this side send a bounded number of frames, so the
-            # number of streams has to be bounded too.
+            # Each stream makes this side queue a few control frames.  If the peer does
+            # not read them, it may not open more streams.
             raise LimitExceeded(
-                "streams go on coming, and what was said about others is not read"
+                "the peer opens streams, but does not read the frames about others"
             )
         self._opens.take(self._clock.seconds())
         if wait := self._opens.wait:
@@ -201,10 +207,10 @@ class PeerFrames:
 
     def _leaveAlone(self, wait: float) -> None:
         """
-        Leave the peer's next frames alone for a while.  Once the carrier is gone that
-        is a short while: the end of the mux waits for it.
+        Pause the handling of the peer's frames.  Once the carrier is gone the pause is
+        only L{REST}, because the end of the mux waits for these frames.
 
-        @param wait: until the next stream is allowed, in seconds.
+        @param wait: the time until the next stream is allowed, in seconds.
         """
         self.rest = max(REST, wait) if self._mux.hasCarrier else REST
         if not self._saidRest:
@@ -219,8 +225,8 @@ class PeerFrames:
 
     def windowUpdate(self, streamID: int, length: int) -> None:
         """
-        WindowUpdate: credit; or, with a length of 0, the announcement that the
-        stream's end to come is an abort.
+        WindowUpdate: the peer gives credit.  A length of 0 announces that the peer's
+        next CloseStream is an abort.
         """
         stream = self._byID.get(streamID)
         if stream is None:
@@ -249,16 +255,16 @@ class PeerFrames:
 
     def closeStream(self, streamID: int, length: int) -> None:
         """
-        CloseStream.
+        CloseStream: the peer has closed the stream, or aborted it.
         """
         stream = self._find(streamID)
         if stream is None:
             return
         if not stream.touched and self._streams.isPeers(streamID):
             if not self._resets.take(self._clock.seconds()):
-                raise LimitExceeded("streams are opened and closed again too fast")
+                raise LimitExceeded("the peer opens and closes streams too fast")
         if stream.peerAborts:
-            # The WindowUpdate of 0 bytes before it had an effect after all.
+            # The WindowUpdate of 0 bytes ahead of this frame did have an effect.
             self._ignored.giveBack()
         stream.frameCloseStream()
 
@@ -270,7 +276,7 @@ class PeerFrames:
 
     def _withoutStream(self, streamID: int) -> None:
         """
-        A frame is for a stream that is not open.
+        Handle a frame for a stream that is not open.
         """
         if not self._streams.wasOpened(streamID):
             self._rules.neverOpened(self, streamID)
@@ -279,19 +285,19 @@ class PeerFrames:
 
     def keepalive(self, streamID: int, length: int) -> None:
         """
-        Keepalive, in strict mode, where no other frame is without effect.
+        Keepalive in strict mode: the only frame without effect there.
         """
         self._ignore("keepalives")
 
     def withoutEffect(self, streamID: int, length: int) -> None:
         """
-        Keepalive, in compatible mode.
+        Keepalive in compatible mode.
         """
         self._ignore("frames without effect")
 
     def closeMux(self, streamID: int, length: int) -> None:
         """
-        CloseMux.
+        CloseMux: the peer closes the mux.
         """
         self._peerCloses()
 
@@ -301,7 +307,8 @@ class PeerFrames:
         """
         Count a frame without effect.
 
-        @raise LimitExceeded: if there are too many of them.
+        @param what: what the peer sends, for the error.
+        @raise LimitExceeded: if the peer sends too many frames without effect.
         """
         if not self._ignored.take(self._clock.seconds()):
             raise LimitExceeded(f"too many {what}")
@@ -314,7 +321,7 @@ class PeerFrames:
 
     def refuseFlag(self, flag: int) -> None:
         """
-        End the mux for a frame with an unknown flag.
+        End the mux because of a frame with an unknown flag.
         """
         raise ProtocolViolation(f"a frame has the unknown flags {flag}")
 
@@ -326,14 +333,15 @@ class PeerFrames:
 
     def refuseNeverOpened(self, streamID: int) -> None:
         """
-        End the mux for a frame for a stream that was never opened.
+        End the mux because of a frame for a stream that was never opened.
         """
         raise ProtocolViolation(
             f"a frame is for stream {streamID}, which was never opened"
         )
 
 
-#: What any peer may send: the reference does not look at a length that has no meaning.
+#: What any peer may send.  The reference implementation ignores a length without
+#: meaning, so any frame may have a length.
 COMPATIBLE = Rules(
     flags={
         Flag.KEEPALIVE: Rule(PeerFrames.withoutEffect, hasLength=True),
