@@ -25,9 +25,9 @@ The service itself is run by twistd: see twistd gomux --help.
 
 def main(arguments: list[str]) -> int:
     """
-    Do what the command line says.
+    Run the command line.
 
-    @param arguments: the command line, without the program.
+    @param arguments: the arguments after the program's name.
     @return: the exit status.
     """
     if arguments == ["genpsk"]:

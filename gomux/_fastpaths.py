@@ -5,9 +5,9 @@
 """
 The fast paths of the package, and a switch for each.
 
-A fast path does something in a special way for speed alone.  Without it, bytes may be
-cut, timed or numbered in another way, and mean the same.  C{docs/performance.rst} has
-what each one gains.
+A fast path is a special case that exists for speed alone.  Without it, the frames on
+the wire may be cut, timed or numbered differently, but they carry the same streams.
+C{docs/performance.rst} says how much each fast path gains.
 
 Each object reads the switches when it is made.  Only tests set them.
 """
@@ -67,16 +67,16 @@ _paths = FastPaths()
 
 def fastPaths() -> FastPaths:
     """
-    @return: the fast paths of what is made now.
+    @return: the fast paths of objects that are made now.
     """
     return _paths
 
 
 def useFastPaths(paths: FastPaths) -> FastPaths:
     """
-    Switch fast paths on and off, for what is made from now on.  For tests.
+    Switch fast paths on and off, for objects that are made from now on.  For tests.
 
-    @return: those of before.
+    @return: the fast paths before the switch.
     """
     global _paths
     before, _paths = _paths, paths

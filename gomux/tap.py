@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-C{twistd gomux}: the command line, and the service that it stands for.
+C{twistd gomux}: the command line, and the service that it describes.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _log = Logger()
 _LIMITS = (TunnelLimits, Limits)
 _L = TypeVar("_L", Limits, TunnelLimits)
 
-#: Where muxes are accepted if nothing is said.
+#: Where muxes are accepted with neither C{--listen} nor C{--connect}.
 DEFAULT_LISTEN = "tcp:7000"
-#: Where the pre-shared key is if no option says so.
+#: The environment variable that may have the pre-shared key.
 ENVIRONMENT = "GOMUX_PSK"
 
 _GUIDE = """
@@ -74,8 +74,7 @@ Sizes are in bytes, times in seconds.
 
 def _optionName(field: str) -> str:
     """
-    @return: the option for the field of a class of limits, C{max-streams} for
-        C{maxStreams}.
+    @return: the name of a limit's option, such as C{max-streams} for C{maxStreams}.
     """
     return re.sub("[A-Z]", lambda match: "-" + match[0].lower(), field)
 
@@ -86,7 +85,7 @@ def _dashed(match: re.Match[str]) -> str:
 
 def _fieldDocs(limits: type) -> dict[str, str]:
     """
-    @return: what a class's docstring says of its fields, as plain text.
+    @return: the C{@ivar} texts of a class's docstring, as plain text, by field.
     """
     names = [field.name for limits in _LIMITS for field in fields(limits)]
     docs = {}
@@ -117,9 +116,9 @@ def _limitOptions(limits: type) -> list[list[Any]]:
 
 def _coerce(field: Field[Any]) -> Callable[[str], float]:
     """
-    @return: what makes the value of an option from its text.
+    @return: the function that turns the text of an option into its value.
     """
-    # Annotations are text here.
+    # With postponed annotations, the type of a field is text.
     kind: type[int] | type[float] = int if field.type == "int" else float
     what = "a whole number" if kind is int else "a number"
 
@@ -140,16 +139,19 @@ class Options(_Options):
     """
     The command line.
 
-    @ivar keyring: the pre-shared key, or several.
-    @ivar keysFromFile: whether L{reload} can read them again.
-    @ivar listenEndpoints: where to accept muxes, by what log lines call it.
+    @ivar keyring: the pre-shared keys.
+    @ivar keysFromFile: whether the keys are from a file that L{reload} can read again.
+    @ivar listenEndpoints: where to accept muxes.  Each endpoint here and below is a
+        pair of its name in log lines and the endpoint.
     @ivar connectEndpoints: where to connect muxes to.
-    @ivar forwardEndpoints: where to accept connections for streams.
-    @ivar targetEndpoint: where the peer's streams continue.
-    @ivar streamFactory: what serves the peer's streams.
+    @ivar forwardEndpoints: where to accept connections that continue as streams.
+    @ivar targetEndpoint: where the peer's streams are connected to.
+    @ivar streamFactory: the factory that serves the peer's streams.
+    @ivar _psks: the options that gave a pre-shared key, and their values.
+    @ivar _given: the values of the options that may be repeated, by option.
     """
 
-    # Without one, --help has what the program that runs this says of itself.
+    # If this were not set, --help would show the docstring of the running program.
     longdesc = ""
     synopsis = "[options]"
 
@@ -157,19 +159,19 @@ class Options(_Options):
         [
             "psk-file-insecure",
             None,
-            "Use the --psk-file although others can read or change it.",
+            "Use the --psk-file even if other users can read or change it.",
         ],
         [
             "end-revoked",
             None,
-            "On SIGHUP, end the muxes of peers whose key is no longer in the"
-            " --psk-file, or is another now, at once. Otherwise they go on.",
+            "On SIGHUP, end the muxes of peers whose key was removed from the"
+            " --psk-file or changed in it. Without this option they stay up.",
         ],
         [
             "strict",
             None,
-            "Refuse frames that were replayed, dropped or swapped on the way."
-            "  Both sides must have it, and be this software.",
+            "Detect frames that were replayed, dropped or reordered on the way,"
+            " and end the mux. Both sides must use this option and this software.",
         ],
     ]
 
@@ -194,29 +196,30 @@ class Options(_Options):
 
     def getUsage(self, width: int | None = None) -> str:
         """
-        @return: what C{--help} says: a C{longdesc} would lose its lines.
+        @return: the text of C{--help}.  The guide is not in C{longdesc}, which would
+            be wrapped again.
         """
         return str(super().getUsage(width)) + _GUIDE
 
     def opt_psk(self, psk: str) -> None:
         """
         The pre-shared key itself.  Other users can read it in the list of
-        processes: --psk-file or the environment variable GOMUX_PSK are better.
+        processes: --psk-file or the environment variable GOMUX_PSK is safer.
         """
         self._psks.append(("--psk", psk))
 
     def opt_psk_file(self, path: str) -> None:
         """
-        A file with the pre-shared key in its first line, or with several as
-        name:psk.  It is read again on SIGHUP, for muxes to come; see also
-        --end-revoked.
+        A file with the pre-shared key in its first line, or with several keys in
+        lines of the form name:psk.  On SIGHUP it is read again: new muxes use the
+        new keys.  See also --end-revoked.
         """
         self._psks.append(("--psk-file", path))
 
     def opt_listen(self, endpoint: str) -> None:
         """
         Accept muxes at this ENDPOINT.  Can be given several times.  [default:
-        tcp:7000, if there is no --connect either]
+        tcp:7000, unless --connect is given]
         """
         self._given["listen"].append(endpoint)
 
@@ -229,8 +232,8 @@ class Options(_Options):
     def opt_forward(self, endpoint: str) -> None:
         """
         Accept connections at this ENDPOINT, and carry each to the peer as a
-        stream.  If there are several peers they take turns.  Can be given
-        several times.
+        stream.  With several peers, connections go to each peer in turn.  Can be
+        given several times.
         """
         self._given["forward"].append(endpoint)
 
@@ -242,29 +245,29 @@ class Options(_Options):
 
     def opt_factory(self, name: str) -> None:
         """
-        Or serve each such stream with this factory: the dotted name of an
-        IProtocolFactory, or of something that returns one when called.
-        With neither --target nor --factory the peer gets a page about the mux.
+        Serve each stream that the peer opens with this factory: the dotted name
+        of an IProtocolFactory, or of a callable that returns one.  With neither
+        --target nor --factory, the peer gets a status page about the mux.
         """
         self._given["factory"].append(name)
 
     def parseArgs(self, *arguments: str) -> None:
         """
-        There are none beside the options.
+        Refuse arguments that are not options.
         """
         if arguments:
-            raise UsageError(f"{arguments[0]!r} belongs to no option")
+            raise UsageError(f"unexpected argument: {arguments[0]!r}")
 
     def postOptions(self) -> None:
         """
-        See whether it all makes sense.
+        Check the options together, and make the endpoints.
 
-        @raise UsageError: if not.
+        @raise UsageError: if the options are not valid.
         """
         self.keyring = self._findKeyring()
         if self["end-revoked"] and not self.keysFromFile:
             raise UsageError(
-                "--end-revoked needs a --psk-file, from which keys can be removed"
+                "--end-revoked needs a --psk-file: only its keys can be revoked"
             )
         if self._given["connect"] and len(self.keyring) > 1:
             raise UsageError(
@@ -275,7 +278,7 @@ class Options(_Options):
             if len(self._given[name]) > 1:
                 raise UsageError(f"--{name} can be given only once")
         if self._given["target"] and self._given["factory"]:
-            raise UsageError("--target and --factory exclude each other: give only one")
+            raise UsageError("--target and --factory cannot be used together")
         if not (self._given["listen"] or self._given["connect"]):
             self._given["listen"].append(DEFAULT_LISTEN)
         self.listenEndpoints += self._endpoints("listen", serverFromString)
@@ -304,7 +307,7 @@ class Options(_Options):
                 keyring = readPSKFile(value, bool(self["psk-file-insecure"]))
                 self.keysFromFile = True
             else:
-                # The bytes that were given, whatever the locale made of them.
+                # Gets back the bytes that were given, in any locale.
                 keyring = Keyring.of(os.fsencode(value))
         except KeyringError as error:
             hint = ""
@@ -323,8 +326,8 @@ class Options(_Options):
         self, option: str, parse: Callable[[Any, str], Any]
     ) -> list[tuple[str, Any]]:
         """
-        @return: an option's endpoints, each with what log lines call it.
-        @raise UsageError: if one cannot be made.
+        @return: an option's endpoints, each with its name in log lines.
+        @raise UsageError: if an endpoint string is not valid.
         """
         from twisted.internet import reactor
 
@@ -334,16 +337,14 @@ class Options(_Options):
             try:
                 found.append((name, parse(reactor, text)))
             except Exception as error:
-                raise UsageError(
-                    f"{name}: this is no endpoint that can be used: {error}"
-                ) from None
+                raise UsageError(f"{name}: not a usable endpoint: {error}") from None
         return found
 
     def reload(self) -> frozenset[str]:
         """
-        Read the file with the pre-shared key again, for muxes to come.
+        Read the file with the pre-shared keys again.  New muxes use the new keys.
 
-        @return: the names of keys that are gone or have changed.
+        @return: the names of keys that were removed or have changed.
         """
         try:
             revoked = self.keyring.reload()
@@ -356,14 +357,14 @@ class Options(_Options):
 
     def limits(self, kind: type[_L]) -> _L:
         """
-        @return: the limits of one kind, as the options say.
+        @return: the limits of one kind, with the values of the options.
         """
         return kind(**{f.name: self[_optionName(f.name)] for f in fields(kind)})
 
 
 def _unindentHelp() -> None:
     """
-    C{--help} would show how the methods' docstrings are indented.
+    Unindent the C{opt_} docstrings, which C{--help} prints as they are.
     """
     for name, method in vars(Options).items():
         if name.startswith("opt_"):
@@ -375,21 +376,21 @@ _unindentHelp()
 
 def _withoutSecrets(endpoint: str) -> str:
     """
-    @return: an endpoint string, fit for logs.
+    @return: an endpoint string for log lines, without the pre-shared key.
     """
     return re.sub(r"\bpsk=(\\.|[^:\\])*", "psk=...", endpoint)
 
 
 def _warn(source: str, keyring: Keyring) -> None:
     for warning in keyring.warnings:
-        # An event's "warning" would have to be one of Python's.
+        # Not "warning": the logger expects a Python warning under that name.
         _log.warn("{source}: {text}", source=source, text=warning)
 
 
 def _findFactory(name: str) -> IProtocolFactory:
     """
-    @return: the factory of that dotted name.
-    @raise UsageError: if there is none.
+    @return: the factory with this dotted name.
+    @raise UsageError: if it cannot be imported or is not a factory.
     """
     try:
         found = namedAny(name)
@@ -402,22 +403,20 @@ def _findFactory(name: str) -> IProtocolFactory:
             raise UsageError(f"--factory {name}: calling it failed: {error}") from None
     if not IProtocolFactory.providedBy(found):
         raise UsageError(
-            f"--factory {name}: is no IProtocolFactory, and nothing that returns one"
+            f"--factory {name}: not an IProtocolFactory or a callable that returns one"
         )
     return found
 
 
 def _makeReload(options: Options, factories: list[MuxFactory]) -> Callable[[], None]:
     """
-    @param factories: those that make the muxes.
-    @return: what to do on SIGHUP.
+    @param factories: the factories of the service's muxes.
+    @return: the function to call on SIGHUP.
     """
 
     def reload() -> None:
         if not options.keysFromFile:
-            _log.info(
-                "SIGHUP: the pre-shared key is from no file: nothing to read again"
-            )
+            _log.info("SIGHUP: no --psk-file was given: there is nothing to read again")
             return
         revoked = options.reload()
         if options["end-revoked"]:
@@ -429,7 +428,7 @@ def _makeReload(options: Options, factories: list[MuxFactory]) -> Callable[[], N
 
 def makeService(options: Options) -> IService:
     """
-    Make the service that the command line asks for.
+    Make the service that the command line describes.
     """
     from twisted.internet import reactor
 
@@ -458,7 +457,7 @@ def makeService(options: Options) -> IService:
         "pool": pool,
         "strict": bool(options["strict"]),
     }
-    # One set for each role: both ends may well be in this process.
+    # One set for each role, because both ends of a mux may be in this process.
     serverSalts, clientSalts = Salts(), Salts()
     for name, endpoint in options.listenEndpoints:
         server = MuxFactory(

@@ -5,15 +5,16 @@
 """
 A clock that never goes back.
 
-Twisted's reactors tell the time of the system's clock, which NTP or an operator may set
-at any moment.  A step back makes every call that waits late by as much, and makes rates
-that are measured with it wrong.  L{SteadyClock} tells the time of the monotonic clock,
-and keeps its own calls by it.  The reactor only wakes it up.
+Twisted's reactors use the system's clock, which NTP or an operator may set at any
+moment.  A step back of an hour makes every delayed call an hour late, and makes rates
+that are measured with this clock wrong.  L{SteadyClock} uses the monotonic clock, also
+to schedule its calls.  A single delayed call of the reactor, the wake-up, runs the
+calls that are due.
 
-A step back leaves that one call of the reactor's waiting, too.  It is made again
+A step back makes the wake-up late, too, so it is scheduled again:
 
-  - at the next C{callLater}, where there is traffic,
-  - by a thread that compares the two clocks once a second, where there is none.
+  - with traffic, at the next C{callLater};
+  - without traffic, by a thread that compares the two clocks once a second.
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from zope.interface import implementer
 
-#: How often a process compares the two clocks, in seconds: a longer interval makes
-#: idle muxes wait longer after a step back, a shorter one costs wake-ups.
+#: How often the thread compares the two clocks, in seconds.  A longer interval delays
+#: the calls of idle muxes more after a step back; a shorter one costs CPU time.
 COMPARE_INTERVAL = 1.0
-#: By how much the system's clock must have been set back to count as a step, in
-#: seconds: less only makes calls late by that much.
+#: The smallest step back that the thread acts on, in seconds.  A smaller step only
+#: makes calls late by as much.
 STEP = 0.25
-#: How many calls that were cancelled are kept, unless half of all calls are.
+#: Cancelled calls are removed from the heap once there are more than this many, and
+#: they are more than half of it.
 CANCELLED_KEPT = 50
 
 _log = Logger()
@@ -50,8 +52,8 @@ _log = Logger()
 def steady(clock: IReactorTime) -> IReactorTime:
     """
     @param clock: a reactor, or a test's L{Clock<twisted.internet.task.Clock>}.
-    @return: the clock that counts for it: one L{SteadyClock} for a reactor, and
-        C{clock} itself where its time is not that of the system.
+    @return: the L{SteadyClock} of a reactor, always the same one.  Other clocks do
+        not use the system's clock, and are returned themselves.
     """
     if isinstance(clock, SteadyClock) or not IReactorFromThreads.providedBy(clock):
         return clock
@@ -66,18 +68,22 @@ _clocks: WeakKeyDictionary[Any, SteadyClock] = WeakKeyDictionary()
 @implementer(IReactorTime)
 class SteadyClock:
     """
-    Calls later by the monotonic clock.
+    Schedules delayed calls by the monotonic clock.
 
-    @ivar reactor: the reactor that this clock runs in.
-    @ivar _calls: the calls that wait, as a heap, by when they are due.
-    @ivar _active: how many of these are still to be made.
-    @ivar _cancelled: how many were cancelled.
-    @ivar _wake: the reactor's call that runs the calls that are due.
-    @ivar _wakeDue: when that is due, by the monotonic clock.
-    @ivar _soon: calls without a delay, among them all that wait.
-    @ivar _soonSize: how many of these there may be before the others are dropped.
-    @ivar _madeAt: when a call of the reactor's was made last, by its clock.
+    @ivar reactor: the reactor that runs the calls.
+    @ivar seconds: returns the time of the monotonic clock.
+    @ivar _calls: the heap of delayed calls, the earliest first.  It may have cancelled
+        calls and old entries of calls that were moved.
+    @ivar _number: numbers the entries, so that calls due at the same time run in order.
+    @ivar _active: how many calls in the heap will still run.
+    @ivar _cancelled: how many calls in the heap were cancelled.
+    @ivar _wake: the wake-up, the reactor's delayed call.
+    @ivar _wakeDue: when the wake-up is due, by the monotonic clock.
+    @ivar _soon: calls without a delay: all that wait, and some that were made.
+    @ivar _soonSize: above this size, calls that were made are dropped from C{_soon}.
+    @ivar _madeAt: when a reactor's call was scheduled last, by the reactor's clock.
     @ivar _watch: the thread that compares the clocks.
+    @ivar _stopped: ends that thread when the reactor has stopped.
     """
 
     _wake: IDelayedCall | None = None
@@ -94,8 +100,8 @@ class SteadyClock:
     ) -> None:
         """
         @param reactor: the reactor.
-        @param monotonic: tells the time in seconds.
-        @param stopped: once it is set, the clocks are not compared any more; by
+        @param monotonic: returns the time of the monotonic clock, in seconds.
+        @param stopped: once it is set, the clocks are not compared any more.  By
             default the end of the reactor sets it.
         """
         self.reactor = reactor
@@ -108,7 +114,7 @@ class SteadyClock:
 
     def __getattr__(self, name: str) -> Any:
         """
-        What is not about time, such as C{addSystemEventTrigger}, is the reactor's.
+        Take other methods, such as C{addSystemEventTrigger}, from the reactor.
         """
         return getattr(self.reactor, name)
 
@@ -162,7 +168,7 @@ class SteadyClock:
 
     def _push(self, call: DelayedCall) -> None:
         """
-        A call is new, or due earlier than before.
+        Add a call that is new or was moved to an earlier time.
         """
         due = call.time
         heappush(self._calls, (due, next(self._number), call))
@@ -175,13 +181,13 @@ class SteadyClock:
         self._active -= 1
         self._cancelled += 1
         if not self._active:
-            # A reactor that a test leaves must have no calls.
+            # trial fails a test that leaves a delayed call in the reactor.
             self._calls.clear()
             if self._wake is not None:
                 self._wake.cancel()
                 self._wake = None
         elif self._cancelled > max(CANCELLED_KEPT, len(self._calls) // 2):
-            # DelayedCall marks the call itself only after this.
+            # DelayedCall.cancel marks the call only after this method returns.
             call.cancelled = 1
             self._calls = [entry for entry in self._calls if entry[2].active()]
             call.cancelled = 0
@@ -192,7 +198,9 @@ class SteadyClock:
 
     def _wakeUp(self, due: float) -> None:
         """
-        Have the reactor run the calls that are due, at some time.
+        Schedule the wake-up.
+
+        @param due: when, by the monotonic clock.
         """
         if self._wake is not None and self._wake.active():
             self._wake.cancel()
@@ -200,7 +208,7 @@ class SteadyClock:
         self._madeAt = self.reactor.seconds()
         self._wake = self.reactor.callLater(max(0.0, due - self.seconds()), self._run)
         if self._watch is None or not self._watch.is_alive():
-            # Not alive either after the process has forked, as a daemon does.
+            # The thread is not alive either in a forked process, such as a daemon.
             self._watch = threading.Thread(
                 target=self.compare, name="gomux clock", daemon=True
             )
@@ -209,7 +217,7 @@ class SteadyClock:
 
     def _run(self) -> None:
         """
-        Make the calls that are due.
+        Run the calls that are due.
         """
         self._wake = None
         now = self.seconds()
@@ -238,7 +246,7 @@ class SteadyClock:
 
     def compare(self) -> None:
         """
-        In a thread: notice that the system's clock was set back.
+        The thread: compare the clocks, and report a step back to the reactor.
         """
         offset = self.reactor.seconds() - self.seconds()
         while not self._stopped.wait(COMPARE_INTERVAL):

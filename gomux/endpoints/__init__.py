@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-Streams as endpoints: whatever connects or listens through an endpoint can do so over a
-mux.  The C{gomux:} endpoint strings are parsed here too.
+Twisted endpoints whose connections are the streams of a mux, and the parser of
+C{gomux:} endpoint strings.
 
 This room may import L{gomux._mux} and what lies below it, but not L{gomux.session}.
 """

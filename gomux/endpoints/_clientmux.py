@@ -3,8 +3,8 @@
 # See LICENSE for details.
 
 """
-The mux of a client endpoint: dialled while a stream waits for it, and closed when it
-has had no streams for a while.
+The mux of a client endpoint.  It is dialled while a stream waits for it, and closed
+when it has had no streams for a while.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 class ClientMux(Dialler):
     """
-    One client mux at a time, on demand.
+    Dials a client mux when a stream needs it.  There is at most one mux at a time.
 
     @ivar idleTimeout: how long a mux without streams is kept, in seconds.
-    @ivar _idle: the end of a mux without streams.
-    @ivar _trigger: the same when the reactor stops.
+    @ivar _idle: the delayed call that closes a mux without streams.
+    @ivar _trigger: the reactor's shutdown trigger, which closes such a mux too.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ClientMux(Dialler):
     ) -> None:
         """
         @param reactor: the reactor.
-        @param carrier: connects the carrier.
+        @param carrier: the endpoint that connects the carrier.
         @param psk: the pre-shared key.
         @param idleTimeout: how long a mux without streams is kept, in seconds.
         @param settings: the other arguments of L{Dialler}.
@@ -69,13 +69,13 @@ class ClientMux(Dialler):
         self, factory: IProtocolFactory, timeout: float
     ) -> Deferred[IProtocol]:
         """
-        Open a stream, making the mux first if need be.
+        Open a stream.  Dial the mux first if there is none.
 
         @param factory: makes the stream's protocol.
         @param timeout: how long to wait for the mux, in seconds.
         @return: the protocol, connected.
         """
-        # As over TCP a factory is started before there is a connection.
+        # TCP starts the factory before it connects, so this does too.
         factory.doStart()
         opened = self.pool.openStream(factory, timeout)
         if self.pool.waiting:
@@ -86,7 +86,7 @@ class ClientMux(Dialler):
         self, result: IProtocol | Failure, factory: IProtocolFactory
     ) -> IProtocol | Failure:
         """
-        A stream waits no more.  If none does, no mux is wanted.
+        A stream was opened or failed.  Stop dialling if no other stream waits.
         """
         stopFactory(factory)
         if not self.pool.waiting:
@@ -95,8 +95,8 @@ class ClientMux(Dialler):
 
     def close(self) -> Deferred[None]:
         """
-        Close the mux, and let no stream wait for it.  The next L{openStream}
-        makes another.
+        Close the mux, and fail the streams that wait for it.  The next
+        L{openStream} dials another mux.
 
         @return: fires when the mux is gone.
         """
@@ -104,11 +104,11 @@ class ClientMux(Dialler):
         closing = [mux.close() for mux in list(self.muxes)]
         return gatherResults(closing).addCallback(lambda _: None)
 
-    # What the mux tells its factory
+    # Called by the mux
 
     def muxConnected(self, mux: MuxProtocol) -> None:
         """
-        Streams that wait are opened.
+        A mux is connected: open the streams that wait for it.
         """
         if self._trigger is None and IReactorCore.providedBy(self._reactor):
             self._trigger = self._reactor.addSystemEventTrigger(
@@ -119,7 +119,7 @@ class ClientMux(Dialler):
 
     def muxIdle(self, mux: MuxProtocol) -> None:
         """
-        A mux has no streams: give it its time.
+        A mux has no streams: close it after C{idleTimeout}.
         """
         if self._idle is None:
             self._idle = self.clock.callLater(self.idleTimeout, self._idleTooLong)
@@ -128,13 +128,13 @@ class ClientMux(Dialler):
 
     def muxLost(self, mux: MuxProtocol, reason: GomuxError) -> None:
         """
-        Stop the clock of the last mux.
+        A mux is gone.  After the last, cancel the idle timeout.
         """
         super().muxLost(mux, reason)
         if not self.muxes:
             self._forgetIdle()
 
-    # The end of a mux that no stream needs
+    # Closing a mux that has no streams
 
     def _idleTooLong(self) -> None:
         self._idle = None

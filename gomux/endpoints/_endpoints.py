@@ -3,12 +3,11 @@
 # See LICENSE for details.
 
 """
-Streams as endpoints: whatever connects or listens through one can do so over a
-mux.
+Twisted endpoints whose connections are the streams of a mux.
 
-L{MuxClientEndpoint} and L{MuxServerEndpoint} go over any other endpoint, their
-I{carrier}.  L{StreamClientEndpoint} and L{StreamServerEndpoint} take a mux that
-is there already, and let either side of it listen as well as connect.
+L{MuxClientEndpoint} and L{MuxServerEndpoint} make muxes over any other endpoint,
+their I{carrier}.  L{StreamClientEndpoint} and L{StreamServerEndpoint} use a mux that
+already exists.  Either side of that mux can both listen and connect.
 """
 
 from __future__ import annotations
@@ -52,13 +51,13 @@ class MuxClientEndpoint:
     """
     Connects by opening streams over a mux of its own.
 
-    The mux is made when the first stream is wanted, and shared by all that
-    follow.  If it is lost, its streams are lost with it, and the next one to
-    be wanted makes another.  It is closed when it has had no streams for a
-    while, when the reactor stops, or with L{close}.
+    The first L{connect} dials the mux, and later calls share it.  If the mux is
+    lost, its streams are lost with it, and the next L{connect} dials another.  The
+    mux is closed when it has had no streams for a while, when the reactor stops,
+    or with L{close}.
 
-    No stream is opened twice: what was under way on a mux that is lost fails,
-    as it would over TCP.
+    A lost stream is not opened again: its protocol loses its connection, as it
+    would over TCP.
     """
 
     def __init__(
@@ -73,11 +72,10 @@ class MuxClientEndpoint:
     ) -> None:
         """
         @param reactor: the reactor.
-        @param carrier: connects the mux.
+        @param carrier: the endpoint that connects the carrier.
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.
-        @param timeout: how long L{connect} waits for a mux, in seconds.  As
-            long as somebody waits, connecting the carrier is tried again and
-            again.
+        @param timeout: how long L{connect} waits for a mux, in seconds.
+            Meanwhile a carrier that fails to connect is tried again.
         @param idleTimeout: how long a mux without streams is kept, in seconds.
         @param settings: C{limits}, C{greet}, C{strict}, C{context} and C{salts},
             as for L{MuxFactory<gomux.MuxFactory>}.
@@ -93,10 +91,10 @@ class MuxClientEndpoint:
         cls, mux: ClientMux, timeout: float = WAIT_TIMEOUT
     ) -> MuxClientEndpoint:
         """
-        Make an endpoint whose mux others have too.
+        Make an endpoint that shares a mux with other endpoints.
 
-        @param mux: what they share.
-        @param timeout: how long this one's L{connect} waits, in seconds.
+        @param mux: the shared mux.
+        @param timeout: how long L{connect} of this endpoint waits, in seconds.
         @return: the endpoint.
         """
         self = cls.__new__(cls)
@@ -109,18 +107,19 @@ class MuxClientEndpoint:
         Open a stream.
 
         @param protocolFactory: makes the stream's protocol.
-        @return: the protocol, connected.  It can be cancelled.  Fails with
+        @return: the protocol, connected.  The Deferred can be cancelled.  If
+            there is no mux in time, it fails with
             L{OpenStreamError<gomux.OpenStreamError>}, a
-            L{ConnectError<twisted.internet.error.ConnectError>}, that says why
-            when there was no mux in time.
+            L{ConnectError<twisted.internet.error.ConnectError>} that gives the
+            reason.
         """
         return self._mux.openStream(protocolFactory, self._timeout)
 
     def close(self) -> Deferred[None]:
         """
-        Close the mux, if there is one: every stream once its output is sent,
-        then the rest, bounded by L{gomux.Limits.closeTimeout}.  Whoever waits
-        for a stream does not get it.  The next L{connect} makes another mux.
+        Close the mux, if there is one.  Each stream first sends its output, for
+        at most L{gomux.Limits.closeTimeout} seconds.  Calls of L{connect} that
+        wait for a mux fail.  The next L{connect} dials another mux.
 
         @return: fires when the mux is gone.
         """
@@ -130,7 +129,7 @@ class MuxClientEndpoint:
 @implementer(IStreamServerEndpoint)
 class MuxServerEndpoint:
     """
-    Listens for muxes, and serves the streams that the peers open over them.
+    Listens for muxes, and serves the streams that peers open over them.
     """
 
     def __init__(
@@ -142,7 +141,7 @@ class MuxServerEndpoint:
     ) -> None:
         """
         @param reactor: the reactor.
-        @param carrier: listens for muxes.
+        @param carrier: the endpoint that listens for carriers.
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.
         @param settings: C{limits}, C{greet}, C{strict}, C{context} and C{salts},
             as for L{MuxFactory<gomux.MuxFactory>}.
@@ -152,7 +151,7 @@ class MuxServerEndpoint:
         self._makeFactory = lambda streamFactory: MuxFactory(
             psk, False, streamFactory, clock=reactor, **settings
         )
-        # Complains about the key now, not when it is too late.
+        # Raises for a bad key now, before anything listens.
         self._makeFactory(None)
 
     def listen(  # type: ignore[override]
@@ -162,7 +161,7 @@ class MuxServerEndpoint:
         Listen on the carrier.
 
         @param protocolFactory: makes the protocol of each stream.
-        @return: a L{MuxPort}, or whatever kept the carrier from listening.
+        @return: a L{MuxPort}.  Fails as the carrier's C{listen} does.
         """
         factory = self._makeFactory(protocolFactory)
         listening: Deferred[IListeningPort] = self._carrier.listen(factory)
@@ -172,9 +171,10 @@ class MuxServerEndpoint:
 @implementer(IListeningPort)
 class MuxPort:
     """
-    Where muxes arrive whose streams are served.
+    The listening port of a L{MuxServerEndpoint}.
 
-    @ivar factory: makes the muxes; its C{pool} has those that are up.
+    @ivar factory: makes the muxes.  Its C{pool} has the muxes that are up.
+    @ivar _port: the listening port of the carrier.
     """
 
     def __init__(self, port: IListeningPort, factory: MuxFactory) -> None:
@@ -186,7 +186,7 @@ class MuxPort:
 
     def getHost(self) -> IAddress:
         """
-        @return: where the carrier listens.
+        @return: the address that the carrier listens on.
         """
         return self._port.getHost()
 
@@ -198,12 +198,12 @@ class MuxPort:
 
     def stopListening(self) -> Deferred[None]:
         """
-        Accept no more muxes, nor streams on those that are up.
+        Accept no more muxes, and no more streams on the muxes that are up.
 
-        As TCP's connections, streams that are open stay open.  A mux is closed
-        when it has none left.  L{close} ends them all.
+        Open streams stay open, as TCP connections do.  A mux is closed when its
+        last stream ends.  L{close} ends all streams and muxes.
 
-        @return: fires when the carrier does not listen any more, and the muxes
+        @return: fires when the carrier has stopped listening and the muxes
             that had no streams are gone.
         """
         stopped: Deferred[Any] = maybeDeferred(self._port.stopListening)
@@ -214,10 +214,10 @@ class MuxPort:
 
     def close(self) -> Deferred[None]:
         """
-        Stop listening, and close all muxes: every stream once its output is
-        sent, then the rest, bounded by L{gomux.Limits.closeTimeout}.
+        Stop listening, and close all muxes.  Each stream first sends its output,
+        for at most L{gomux.Limits.closeTimeout} seconds.
 
-        @return: fires when all are gone.
+        @return: fires when all muxes are gone.
         """
         muxes = list(self.factory.muxes)
         for mux in muxes:
@@ -235,7 +235,7 @@ def _whenClosed(result: Any, muxes: list[MuxProtocol]) -> Deferred[Any]:
 
 class StreamOpener(Protocol):
     """
-    What opens streams: a L{MuxProtocol<gomux.MuxProtocol>}, or the
+    An object that opens streams: a L{MuxProtocol<gomux.MuxProtocol>}, or the
     L{pool<gomux.MuxFactory.pool>} of a L{MuxFactory<gomux.MuxFactory>}.
     """
 
@@ -248,13 +248,13 @@ class StreamOpener(Protocol):
 @implementer(IStreamClientEndpoint)
 class StreamClientEndpoint:
     """
-    Connects by opening streams over a mux that is there already, whichever
-    side it was that connected its carrier.
+    Connects by opening streams over a mux that already exists.  Both the client
+    and the server of the mux may use it.
     """
 
     def __init__(self, mux: StreamOpener) -> None:
         """
-        @param mux: opens the streams.
+        @param mux: the mux or pool that opens the streams.
         """
         self._mux = mux
 
@@ -271,7 +271,7 @@ class StreamClientEndpoint:
 @implementer(IStreamServerEndpoint)
 class StreamServerEndpoint:
     """
-    Serves the streams that the peer opens over a mux that is there already, or
+    Serves the streams that the peer opens over a mux that already exists, or
     that all peers open over the muxes of a factory.
     """
 
@@ -287,10 +287,10 @@ class StreamServerEndpoint:
         """
         Serve the streams that are opened from now on.
 
-        @param protocolFactory: makes the protocol of each.
+        @param protocolFactory: makes the protocol of each stream.
         @return: a L{StreamPort}.  Fails with L{CannotListenError
-            <twisted.internet.error.CannotListenError>} if there is
-            a factory for these streams already.
+            <twisted.internet.error.CannotListenError>} if another factory
+            already serves these streams.
         """
         if self._mux.streamFactory is not None:
             return fail(
@@ -304,7 +304,10 @@ class StreamServerEndpoint:
 @implementer(IListeningPort)
 class StreamPort:
     """
-    Where streams arrive.
+    The listening port of a L{StreamServerEndpoint}.
+
+    @ivar _mux: the mux, or the factory of muxes, whose streams are served.
+    @ivar _factory: makes the protocol of each stream.
     """
 
     def __init__(
@@ -318,9 +321,9 @@ class StreamPort:
 
     def getHost(self) -> IAddress:
         """
-        @return: this end of the mux's carrier, or of the first one's that is
-            up.
-        @raise ValueError: if the factory has no mux that is up.
+        @return: the local address of the mux's carrier.  For a factory, that of
+            its first mux that is up.
+        @raise ValueError: if no mux of the factory is up.
         """
         if isinstance(self._mux, MuxProtocol):
             mux = self._mux
@@ -332,16 +335,16 @@ class StreamPort:
 
     def startListening(self) -> None:
         """
-        Serve streams, also after L{stopListening}.
+        Serve streams, or serve them again after L{stopListening}.
         """
         self._factory.doStart()
         self._mux.streamFactory = self._factory
 
     def stopListening(self) -> Deferred[None]:
         """
-        Refuse streams from now on; those that are open stay open.
+        Refuse new streams.  Open streams stay open.
 
-        @return: has fired.
+        @return: a Deferred that has fired.
         """
         if self._mux.streamFactory is self._factory:
             self._mux.streamFactory = None

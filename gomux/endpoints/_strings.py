@@ -3,15 +3,14 @@
 # See LICENSE for details.
 
 """
-Endpoint strings: C{gomux:}, then the carrier's own string, with these keywords
-anywhere in it.
+Endpoint strings: C{gomux:}, then the endpoint string of the carrier.  These keywords
+may stand anywhere in it.
 
   - C{pskFile}: the file that has the pre-shared key.
-  - C{pskFileInsecure}: C{yes} if others may be able to read it.
-  - C{psk}: the key itself, which others can read too wherever they see the
-    string.
-  - C{strict}: C{yes} for strict mode, which the peer must have too.
-  - C{context}: in strict mode, what the peer must have too.
+  - C{pskFileInsecure}: C{yes} to accept a file that other users can read or change.
+  - C{psk}: the key itself.  Anybody who can see the string can read the key.
+  - C{strict}: C{yes} for strict mode, which the peer must use too.
+  - C{context}: the context of strict mode.  The peer must use the same.
   - C{timeout}, for clients: how many seconds to wait for a mux.
   - C{idleTimeout}, for clients: how many seconds to keep a mux without streams.
 
@@ -42,7 +41,8 @@ from gomux.limits import IDLE_TIMEOUT, WAIT_TIMEOUT
 _T = TypeVar("_T")
 
 #: The muxes that endpoint strings share: one per reactor, carrier, key and settings.
-#: Each is kept by its endpoints, and by its carrier while that is connected.
+#: The references here are weak: the endpoints of a mux, and a connected carrier, keep
+#: it alive.
 _muxes: WeakKeyDictionary[Any, WeakValueDictionary[object, ClientMux]] = (
     WeakKeyDictionary()
 )
@@ -67,7 +67,7 @@ def parseServer(
     @param args: the string's positional arguments after C{gomux}.
     @param kwargs: the string's keyword arguments.
     @return: the endpoint.
-    @raise ValueError: if the string makes no sense.
+    @raise ValueError: if the string is not valid.
     """
     words = _Words(args, kwargs)
     keyring = words.takeKeyring()
@@ -80,15 +80,15 @@ def parseClient(
     reactor: Any, args: Sequence[object], kwargs: Mapping[str, object]
 ) -> IStreamClientEndpoint:
     """
-    Make the client endpoint that a string describes.  All whose strings have
-    the same carrier, pre-shared key and settings share one mux, whatever their
-    C{timeout}.
+    Make the client endpoint that a string describes.  Endpoints with the same
+    carrier, pre-shared key and settings share one mux, even if their C{timeout}
+    differs.
 
     @param reactor: the reactor.
     @param args: the string's positional arguments after C{gomux}.
     @param kwargs: the string's keyword arguments.
     @return: the endpoint.
-    @raise ValueError: if the string makes no sense.
+    @raise ValueError: if the string is not valid.
     """
     words = _Words(args, kwargs)
     keyring = words.takeKeyring()
@@ -108,7 +108,11 @@ def parseClient(
 
 class _Words:
     """
-    The parts of an endpoint string, from which those that are ours are taken.
+    The parts of an endpoint string.  The C{take} methods remove the keywords of
+    C{gomux:}.  The rest is the string of the carrier.
+
+    @ivar _args: the positional arguments after C{gomux}.
+    @ivar _keywords: the keyword arguments that were not taken yet.
     """
 
     def __init__(self, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
@@ -117,7 +121,7 @@ class _Words:
 
     def description(self) -> str:
         """
-        @return: what is left, as a string.
+        @return: the parts that were not taken, as an endpoint string.
         """
         return ":".join(
             [_quote(arg) for arg in self._args]
@@ -131,13 +135,13 @@ class _Words:
         self, role: str, fromString: Callable[[Any, str], _T], reactor: Any
     ) -> _T:
         """
-        Parse what is left.
+        Make the carrier's endpoint from the parts that were not taken.
 
-        @param role: what it is to be.
-        @param fromString: parses it.
+        @param role: C{"client"} or C{"server"}, for error messages.
+        @param fromString: makes an endpoint from a string.
         @param reactor: the reactor.
         @return: the endpoint.
-        @raise ValueError: if it is not the string of one.
+        @raise ValueError: if the parts do not describe such an endpoint.
         """
         description = self.description()
         if not description:
@@ -156,8 +160,8 @@ class _Words:
     def takeKeyring(self) -> Keyring:
         """
         @return: the pre-shared key.
-        @raise ValueError: if there is not exactly one place to have it from, or
-            it is of no use.
+        @raise ValueError: if not exactly one of C{pskFile} and C{psk} is given,
+            or the key is not valid.
         """
         path = self._keywords.pop("pskFile", None)
         psk = self._keywords.pop("psk", None)
@@ -179,8 +183,8 @@ class _Words:
 
     def takeSettings(self) -> Settings:
         """
-        @return: what else there is for L{MuxFactory<gomux.MuxFactory>}.
-        @raise ValueError: if there is a context without strict mode.
+        @return: the other arguments of L{MuxFactory<gomux.MuxFactory>}.
+        @raise ValueError: if C{context} is given without strict mode.
         """
         strict = self._takeBool("strict")
         context = self._keywords.pop("context", "")
@@ -190,8 +194,8 @@ class _Words:
 
     def takeSeconds(self, keyword: str, default: float) -> float:
         """
-        @return: the value of a keyword that is a time.
-        @raise ValueError: if it is none.
+        @return: the value of a keyword that takes a number of seconds.
+        @raise ValueError: if the value is not such a number.
         """
         value = self._keywords.pop(keyword, None)
         if value is None:
@@ -214,7 +218,7 @@ class _Words:
 
 def _quote(argument: str) -> str:
     """
-    Quote what an equals sign would make something else of.
+    Quote an argument, equals signs too: an unquoted one would make a keyword of it.
     """
     return str(quoteStringArgument(argument)).replace("=", "\\=")
 

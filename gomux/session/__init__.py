@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The shape of the Go package: sessions and streams whose calls return Deferreds to await.
+The API of the Go package: sessions and streams whose methods return Deferreds to await.
 
 This room may import L{gomux._mux} and what lies below it, but not L{gomux.endpoints}.
 """

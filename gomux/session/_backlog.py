@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-What has arrived and waits to be accepted.
+The queue of streams or sessions that have arrived and were not accepted yet.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ _T = TypeVar("_T")
 
 class Backlog(Generic[_T]):
     """
-    What has arrived and was not accepted yet, or who waits for it to arrive.
+    A queue with a limit.  It holds either items that were not accepted yet, or calls
+    of L{get} that wait for an item.
 
-    @ivar items: what has arrived, the oldest first.
+    @ivar items: the items that have arrived, the oldest first.
+    @ivar _size: how many items may wait.
+    @ivar _waiting: the calls of L{get} that wait, the oldest first.
+    @ivar _end: why no more items arrive, once that is so.
     """
 
     def __init__(self, size: int) -> None:
         """
-        @param size: how much may wait to be accepted, at least 1.
+        @param size: how many items may wait to be accepted, at least 1.
         """
         if size < 1:
-            raise ValueError("a backlog must have room for 1 at least")
+            raise ValueError("a backlog must be at least 1")
         self._size = size
         self._waiting: deque[Deferred[_T]] = deque()
         self._end: GomuxError | None = None
@@ -40,7 +44,7 @@ class Backlog(Generic[_T]):
     @property
     def full(self) -> bool:
         """
-        Whether nothing more may arrive.
+        Whether the queue can take no more items.
         """
         return self._end is not None or (
             not self._waiting and len(self.items) >= self._size
@@ -48,7 +52,7 @@ class Backlog(Generic[_T]):
 
     def put(self, item: _T) -> None:
         """
-        Something has arrived.
+        Give an item to the oldest call that waits, or queue it.
         """
         if self._waiting:
             self._waiting.popleft().callback(item)
@@ -57,7 +61,7 @@ class Backlog(Generic[_T]):
 
     def get(self) -> Deferred[_T]:
         """
-        @return: the next that has arrived or will; may be cancelled.
+        @return: the next item, once there is one.  The Deferred can be cancelled.
         """
         if self.items:
             return succeed(self.items.popleft())
@@ -69,9 +73,10 @@ class Backlog(Generic[_T]):
 
     def end(self, error: GomuxError) -> None:
         """
-        Nothing arrives any more.
+        Take no more items.
 
-        @param error: what those who wait for more get.
+        @param error: the error of calls that wait, and of calls that find the queue
+            empty.
         """
         if self._end is None:
             self._end = error

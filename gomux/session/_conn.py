@@ -3,13 +3,14 @@
 # See LICENSE for details.
 
 """
-One stream of a L{gomux.Session}, to be awaited.
+One stream of a L{gomux.Session}.  Its calls return Deferreds to await.
 
-The stream's transport is paused except while somebody waits to read, so what
-nobody has read stays in the stream, without credit, and the peer can send no
-more than the stream's window.  The most that is kept here is the rest of one
-frame.  In the other direction the transport pauses us, and what has not been
-written to it stays with the calls that wait.
+Input: the transport is paused except while a read waits.  Unread data stays in the
+stream and earns the peer no credit, so the peer can send no more than the stream's
+window.  A L{Conn} itself keeps at most the rest of one frame.
+
+Output: the transport pauses the L{Conn} when it has enough.  Data that it has not taken
+stays with the calls of L{Conn.write} that wait.
 """
 
 from __future__ import annotations
@@ -43,15 +44,18 @@ from gomux.error import (
 )
 from gomux.session._deadline import Deadline
 
-#: How much is read by default, in bytes.
+#: The most that L{Conn.read} returns by default, in bytes.
 READ_SIZE = 65536
-#: How much is written to the transport at once, in bytes.
+#: The most that is written to the transport in one call, in bytes.
 WRITE_SIZE = 65536
 
 
 class _PendingRead:
     """
     A call of L{Conn.read} that waits.
+
+    @ivar size: the most that it reads, in bytes.
+    @ivar result: the Deferred that it returned.
     """
 
     __slots__ = ("size", "result")
@@ -65,7 +69,9 @@ class _PendingWrite:
     """
     A call of L{Conn.write} that waits.
 
-    @ivar written: how much of the data the transport has been given.
+    @ivar data: all of the data.
+    @ivar written: how many bytes of it were given to the transport.
+    @ivar result: the Deferred that the call returned.
     """
 
     __slots__ = ("data", "written", "result")
@@ -79,13 +85,26 @@ class _PendingWrite:
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Conn(Protocol):
     """
-    One stream, to be awaited: what the Go package calls a C{Stream}.
+    One stream, which the Go package calls a C{Stream}.
 
     Made by L{Session.openStream<gomux.Session.openStream>} and
     L{Session.acceptStream<gomux.Session.acceptStream>}.
 
-    What returns a Deferred may be cancelled: nothing that has come is lost by
-    that, and the stream goes on.
+    Every Deferred can be cancelled.  That loses no received data, and the stream
+    stays open.
+
+    @ivar _rest: the frame that is being read.
+    @ivar _offset: how many bytes of C{_rest} were read.
+    @ivar _inPlace: whether a partial read moves C{_offset} or cuts C{_rest}.
+    @ivar _reads: the reads that wait, the oldest first.
+    @ivar _writes: the writes that wait, the oldest first.
+    @ivar _readEnded: whether there is no more to read.
+    @ivar _readError: the error of later reads; C{None} if they return C{b""}.
+    @ivar _writeError: the error of later writes; C{None} while writing is possible.
+    @ivar _full: whether the transport has paused this producer.
+    @ivar _closed: whether this side has closed the stream or its mux.
+    @ivar _goneCall: the delayed call that ends the writes after the peer has ended
+        the stream.
     """
 
     transport: Stream
@@ -98,23 +117,20 @@ class Conn(Protocol):
     ) -> None:
         """
         @param clock: the reactor.
-        @param made: called when the stream is there.
-        @param lost: called when it is gone.
+        @param made: called when the stream is open.
+        @param lost: called when the stream is gone.
         """
         self._clock = clock
         self._made = made
         self._lost = lost
-        # The rest of a frame that was read in part, from the offset on.
         self._rest = b""
         self._offset = 0
         self._inPlace = fastPaths().restsInPlace
         self._reads: deque[_PendingRead] = deque()
         self._writes: deque[_PendingWrite] = deque()
         self._readEnded = False
-        # Why reading ended, if it was not by the end of the data.
         self._readError: GomuxError | None = None
         self._writeError: GomuxError | None = None
-        # Whether the transport wants no more at present.
         self._full = False
         self._closed = False
         self._goneCall: IDelayedCall | None = None
@@ -127,25 +143,25 @@ class Conn(Protocol):
     @property
     def unread(self) -> int:
         """
-        How many bytes have come that were not read.
+        How many received bytes were not read yet.
         """
         return len(self._rest) - self._offset + self.transport.unread
 
-    # What the Go package has
+    # The methods of the Go package
 
     def read(self, size: int = READ_SIZE) -> Deferred[bytes]:
         """
         Read some data, as soon as there is any.
 
-        Several calls at a time are served in their order.
+        Calls that wait at the same time are served in order.
 
         @param size: the most to read, in bytes, at least 1.
-        @return: the data; C{b""} once there will be no more because the peer
-            has closed its writing half or the stream, or this side its reading
-            half.  Fails with the reason once all data has been read and the
-            mux is gone or the peer has aborted the stream, and at once with
-            L{StreamClosed} or L{ConnectionClosed} after our own close and with
-            L{DeadlineExceeded} when the deadline has passed.
+        @return: the data.  At EOF it is C{b""}: the peer has closed its writing
+            half or the stream, or this side its reading half.  After an abort by
+            the peer or the loss of the mux, it fails with the reason once all
+            data has been read.  It fails at once with L{StreamClosed} or
+            L{ConnectionClosed} after this side has closed the stream or the
+            session, and with L{DeadlineExceeded} after the deadline.
         @raise ValueError: if C{size} is less than 1.
         """
         if size < 1:
@@ -167,15 +183,15 @@ class Conn(Protocol):
         """
         Write some data.
 
-        Several calls at a time are served in their order.
+        Calls that wait at the same time are served in order.
 
-        @param data: what to write.
-        @return: the size of the data, once all of it is on its way: the mux
-            keeps no more than about 128 KiB of what the peer gives no window
-            for.  Fails with L{WriteClosed}, L{PeerClosedStream},
-            L{PeerAbortedStream}, L{StreamClosed} or the end of the mux, or with
-            L{DeadlineExceeded}; the C{written} of the error says how much of
-            the data had been taken.
+        @param data: the data.
+        @return: the size of the data, once the mux has taken all of it.  The mux
+            buffers at most about 128 KiB while the peer's window is used up.
+            Fails with L{WriteClosed}, L{PeerClosedStream},
+            L{PeerAbortedStream}, L{StreamClosed}, L{DeadlineExceeded} or the
+            reason why the mux ended.  The C{written} of the error is how many
+            bytes of the data the mux had taken.
         @raise TypeError: if C{data} is text.
         """
         if isinstance(data, str):
@@ -193,10 +209,10 @@ class Conn(Protocol):
 
     def close(self) -> None:
         """
-        Close the stream: what was taken of the data is sent, what has not been
-        read is dropped, and calls that wait fail with L{StreamClosed}.
+        Close the stream.  Data that the mux has taken is still sent, unread data is
+        dropped, and calls that wait fail with L{StreamClosed}.
 
-        More than once is fine, and so is after the peer has.
+        It is legal to call this again, or after the peer has closed the stream.
         """
         if not self._closed:
             self._closed = True
@@ -205,20 +221,20 @@ class Conn(Protocol):
 
     def closeRead(self) -> None:
         """
-        Close the reading half: what has not been read is dropped, from now on
-        reads give C{b""}, and the peer is told to send no more.
+        Close the reading half.  Unread data is dropped, reads return C{b""}, and
+        the peer is told to send no more.
         """
         if not self._closed:
             self._endReads(None)
             self._rest = b""
             self.transport.loseReadConnection()
-            # After the peer's end only that makes the transport let go.
+            # After the peer's EOF, only a resumed transport ends the stream.
             self.transport.resumeProducing()
 
     def closeWrite(self) -> None:
         """
-        Close the writing half: the peer comes to the end of the data after
-        what was taken.  Writes fail with L{WriteClosed}, those that wait too.
+        Close the writing half.  The peer reads the data that the mux has taken,
+        then EOF.  Writes fail with L{WriteClosed}, also those that wait.
         """
         if self._writeError is None:
             self._endWrites(WriteClosed())
@@ -238,28 +254,31 @@ class Conn(Protocol):
 
     def setDeadline(self, time: float | None) -> None:
         """
-        The same as both L{setReadDeadline} and L{setWriteDeadline}.
+        Set the read deadline and the write deadline.
 
-        @param time: in seconds of the reactor's clock; C{None} for never.
+        @param time: the deadline, in seconds of the reactor's clock; C{None} for
+            never.
         """
         self.setReadDeadline(time)
         self.setWriteDeadline(time)
 
     def setReadDeadline(self, time: float | None) -> None:
         """
-        From some time on have reads fail with L{DeadlineExceeded}, those that
-        wait then too, until a later deadline is set.
+        Set the time from which reads fail with L{DeadlineExceeded}, also reads that
+        wait then.  A later deadline lets reads work again.
 
-        @param time: in seconds of the reactor's clock; C{None} for never.
+        @param time: the deadline, in seconds of the reactor's clock; C{None} for
+            never.
         """
         self._readDeadline.set(time)
 
     def setWriteDeadline(self, time: float | None) -> None:
         """
-        From some time on have writes fail with L{DeadlineExceeded}, those that
-        wait then too, until a later deadline is set.
+        Set the time from which writes fail with L{DeadlineExceeded}, also writes that
+        wait then.  A later deadline lets writes work again.
 
-        @param time: in seconds of the reactor's clock; C{None} for never.
+        @param time: the deadline, in seconds of the reactor's clock; C{None} for
+            never.
         """
         self._writeDeadline.set(time)
 
@@ -294,7 +313,7 @@ class Conn(Protocol):
 
     def _endReads(self, error: GomuxError | None) -> None:
         """
-        @param error: why there is no more to read; C{None} if that is all.
+        @param error: the error of reads; C{None} for EOF.
         """
         self._readEnded = True
         self._readError = error
@@ -309,7 +328,7 @@ class Conn(Protocol):
 
     def _writeMore(self) -> None:
         """
-        Give the transport data until it wants no more.
+        Write data to the transport until it pauses us or no data is left.
         """
         while self._writes and not self._full:
             write = self._writes[0]
@@ -332,7 +351,7 @@ class Conn(Protocol):
 
     def _endWrites(self, error: GomuxError) -> None:
         """
-        @param error: why there can be no more writes.
+        @param error: the error of writes.
         """
         self._writeError = error
         if self._goneCall is not None:
@@ -341,11 +360,11 @@ class Conn(Protocol):
         self.transport.unregisterProducer()
         self._failWrites(error)
 
-    # Ends
+    # The end of the stream
 
     def _leave(self, error: GomuxError) -> None:
         """
-        End everything on this side.
+        End reads, writes and deadlines, because this side closes the stream.
         """
         self._endReads(error)
         self._rest = b""
@@ -355,7 +374,7 @@ class Conn(Protocol):
 
     def muxClosing(self) -> None:
         """
-        Our own side closes the mux, and this stream next.  Called by the
+        This side closes the mux, which will close this stream.  Called by the
         session.
         """
         if not self._closed:
@@ -364,8 +383,7 @@ class Conn(Protocol):
 
     def muxLost(self, error: GomuxError) -> None:
         """
-        The mux is gone, but some data has not been read yet.  Called by the
-        session.
+        The mux is gone, but this stream has unread data.  Called by the session.
         """
         if not self._closed:
             self._endWrites(error)
@@ -374,24 +392,24 @@ class Conn(Protocol):
 
     def pauseProducing(self) -> None:
         """
-        The transport has enough.
+        The transport's buffer is full: write no more.
         """
         self._full = True
 
     def resumeProducing(self) -> None:
         """
-        The transport takes data again.
+        The transport has room again: write the data that waits.
         """
         self._full = False
         self._writeMore()
 
     def stopProducing(self) -> None:
         """
-        The transport will never take any more.
+        The transport will take no more data.
 
-        Most of what can be the cause is told at once by another method.  Only
-        where there is data to be read ahead of the peer's CloseStream does
-        C{connectionLost} wait for that, but those who write must not.
+        In most cases another method gives the reason in this reactor turn.  One
+        case is different: unread data ahead of the peer's CloseStream delays
+        C{connectionLost} until it is read.  Writes must fail without that delay.
         """
         self._full = True
         if not self.transport.disconnecting:
@@ -406,9 +424,9 @@ class Conn(Protocol):
 
     def connectionMade(self) -> None:
         """
-        Wait until somebody reads.
+        The stream is open.  Pause it until the first read.
         """
-        # A transport that is gone may not know its addresses any more.
+        # Ask now: a transport that is gone may have forgotten its addresses.
         self._local = self.transport.getHost()
         self._remote = self.transport.getPeer()
         self.transport.pauseProducing()
@@ -417,7 +435,8 @@ class Conn(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Serve those who wait; it is not called while nobody does.
+        Give data to the reads that wait.  The transport is paused while no read
+        waits, so there is at least one.
         """
         if self._readEnded:
             return
@@ -430,14 +449,14 @@ class Conn(Protocol):
 
     def readConnectionLost(self) -> None:
         """
-        The peer has finished writing.
+        The peer has closed its writing half: reads get EOF.
         """
         if not self._readEnded:
             self._endReads(None)
 
     def writeConnectionLost(self) -> None:
         """
-        The writing half is closed, by the peer if not by us.
+        The writing half is closed, by this side or by the peer.
         """
         if self._writeError is None:
             self._endWrites(WriteClosed())
@@ -452,7 +471,8 @@ class Conn(Protocol):
             error = StreamClosed()
         if not self._readEnded:
             self._endReads(None if isinstance(error, PeerClosedStream) else error)
-        # StreamClosed, where we did not close, is the end of the second half.
+        # If this side has not closed the stream, StreamClosed means that both halves
+        # were closed one by one, and writes have already failed with WriteClosed.
         if not self._closed and not isinstance(error, StreamClosed):
             self._endWrites(error)
         self._readDeadline.stop()

@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-Deadlines, as those of a L{gomux.session._conn.Conn}.
+The read and write deadlines of a L{gomux.session._conn.Conn}.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 class Deadline:
     """
     A time after which calls fail.
+
+    @ivar _time: the deadline, in seconds of the clock; C{None} for never.
+    @ivar _call: the delayed call that waits for the deadline.
+    @ivar _stopped: whether L{stop} was called.
     """
 
     def __init__(self, clock: IReactorTime, passed: Callable[[], None]) -> None:
         """
-        @param clock: has the time.
-        @param passed: called, also from within L{set}, when the time has come.
+        @param clock: the reactor.
+        @param passed: called when the deadline passes.  L{set} itself calls it if the
+            deadline is in the past.
         """
         self._reactor = getattr(clock, "reactor", clock)
         self._clock = clock
@@ -33,13 +38,13 @@ class Deadline:
     @property
     def passed(self) -> bool:
         """
-        Whether calls fail now.
+        Whether the deadline has passed, so that calls fail.
         """
         return self._time is not None and self._clock.seconds() >= self._time
 
     def set(self, time: float | None) -> None:
         """
-        @param time: in seconds of the clock; C{None} for never.
+        @param time: the deadline, in seconds of the clock; C{None} for never.
         """
         self._cancel()
         left = None if time is None else time - self._reactor.seconds()
@@ -54,13 +59,13 @@ class Deadline:
 
     def _expire(self) -> None:
         self._call = None
-        # Adding up times may have lost a little.
+        # Rounding may have made this call a little too early for C{passed}.
         self._time = self._clock.seconds()
         self._passed()
 
     def stop(self) -> None:
         """
-        Wake nobody any more: nobody can wait any more.
+        Never call C{passed} again: the stream has ended, so no call waits.
         """
         self._stopped = True
         self._cancel()

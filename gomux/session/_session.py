@@ -3,17 +3,18 @@
 # See LICENSE for details.
 
 """
-The shape of the Go package: sessions and streams to be awaited.
+The API of the Go package: sessions and streams whose calls can be awaited.
 
-Everything that waits returns a Deferred, so it can be awaited in whatever
-L{Deferred.fromCoroutine<twisted.internet.defer.Deferred.fromCoroutine>} runs,
-with any reactor.  In an asyncio task, under the asyncio reactor, await its
+Each call that waits returns a Deferred.  With any reactor it can be awaited in a
+coroutine that
+L{Deferred.fromCoroutine<twisted.internet.defer.Deferred.fromCoroutine>} runs.  In an
+asyncio task, under the asyncio reactor, await its
 L{asFuture<twisted.internet.defer.Deferred.asFuture>}.
 
-Go wraps a connection that is there already.  In Twisted a connection has its
-protocol from the start, so here endpoints take its place:
-L{Session.client} connects one, and L{Session.server} listens on one and gives
-a L{Listener}, from which sessions are accepted as in Go connections are.
+The Go package wraps a connection that already exists.  In Twisted a connection has its
+protocol from the start, so this API takes an endpoint instead.  L{Session.client}
+connects it.  L{Session.server} listens on it and returns a L{Listener}, which accepts
+sessions as Go's listener accepts connections.
 """
 
 from __future__ import annotations
@@ -46,20 +47,25 @@ from gomux.session._conn import Conn
 
 class Session:
     """
-    One mux: what the Go package calls a C{Mux}.
+    One mux, which the Go package calls a C{Mux}.
 
     Made by L{Session.client}, and by a L{Listener}.
+
+    @ivar _backlog: the streams that the peer has opened and the application has not
+        accepted.
+    @ivar _conns: the streams that are open or have unread data, in order of arrival.
+    @ivar _closed: whether this side has closed the session.
     """
 
     def __init__(self, mux: MuxProtocol, clock: IReactorTime, backlog: int) -> None:
         """
-        @param mux: has its carrier, and no streams yet.
+        @param mux: a mux whose carrier is connected, and which has no streams yet.
         @param clock: the reactor.
         @param backlog: how many streams may wait to be accepted.
         """
         self._mux = mux
         mux.streamFactory = _Streams(self._incoming)
-        # A transport that is gone may not know its addresses any more.
+        # Ask now: a transport that is gone may have forgotten its addresses.
         carrier = mux.getCarrier()
         self._local = carrier.getHost()
         self._remote = carrier.getPeer()
@@ -86,16 +92,16 @@ class Session:
         """
         Connect to a peer.
 
-        @param reactor: tells the time.
-        @param carrier: where to connect.
+        @param reactor: the reactor.
+        @param carrier: the endpoint that connects the carrier.
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.
-        @param limits: what the mux may take up.
+        @param limits: the limits of the mux.
         @param strict: as for L{MuxFactory<gomux.MuxFactory>}.
         @param context: as for L{MuxFactory<gomux.MuxFactory>}.
         @param backlog: how many streams may wait for L{acceptStream}.
-        @return: the session, once the carrier is connected; fails as the
-            carrier does.  Whether the peer holds the key shows only in what
-            it sends.
+        @return: the session, once the carrier is connected.  Fails as the carrier's
+            C{connect} does.  The peer has not shown by then that it holds the
+            key: its first frame shows that.
         @raise ValueError: if C{psk} is empty or C{backlog} less than 1.
         """
         factory = _SessionFactory(
@@ -127,19 +133,18 @@ class Session:
         """
         Listen for peers.
 
-        @param reactor: tells the time.
-        @param carrier: where to listen.
+        @param reactor: the reactor.
+        @param carrier: the endpoint that listens for carriers.
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.
-        @param limits: what each mux may take up.
+        @param limits: the limits of each mux.
         @param strict: as for L{MuxFactory<gomux.MuxFactory>}.
         @param context: as for L{MuxFactory<gomux.MuxFactory>}.
         @param backlog: how many sessions may wait for L{Listener.accept}, and
-            how many streams of each for L{acceptStream}.
-        @param silentPeers: whether to accept also peers that have not shown
-            yet that they hold the key.  A client of the Go package says
-            nothing before it opens a stream, so a server that is to open the
-            first stream needs this.
-        @return: what accepts the sessions, once it listens.
+            how many streams of each session for L{acceptStream}.
+        @param silentPeers: whether to accept peers before they have shown that
+            they hold the key.  A client of the Go package sends nothing before
+            it opens a stream, so a server that opens the first stream needs this.
+        @return: the listener, once it listens.
         @raise ValueError: if C{psk} is empty or C{backlog} less than 1.
         """
         listener = Listener(backlog)
@@ -165,10 +170,10 @@ class Session:
         Open a stream to the peer.
 
         @return: the stream.  Fails with L{ConnectionClosed},
-            L{PeerClosedConnection<gomux.PeerClosedConnection>} or
-            whatever else ended the mux, and with
-            L{OpenStreamError<gomux.OpenStreamError>} if there can be no
-            new stream on it now.
+            L{PeerClosedConnection<gomux.PeerClosedConnection>} or another
+            reason why the mux ended, and with
+            L{OpenStreamError<gomux.OpenStreamError>} if the mux can open no
+            stream now.
         """
         reason = ConnectionClosed() if self._closed else self._mux.reason
         if reason is not None:
@@ -179,26 +184,27 @@ class Session:
         """
         Accept the next stream that the peer opens.
 
-        Streams that come when as many wait already as the session's backlog
-        has room for are refused: the peer sees them closed.  (The Go package
-        stops reading instead, which stops every stream of the mux.)
+        While the backlog is full, new streams are refused: the peer sees them
+        closed.  (The Go package stops reading instead, which stops every stream of
+        the mux.)
 
-        @return: the stream; may be cancelled.  Fails with L{ConnectionClosed},
-            L{PeerClosedConnection<gomux.PeerClosedConnection>} or
-            whatever else ended the mux, once all streams that came before
-            that have been accepted.
+        @return: the stream.  The Deferred can be cancelled.  After the mux has
+            ended and all streams of the backlog have been accepted, it fails
+            with L{ConnectionClosed},
+            L{PeerClosedConnection<gomux.PeerClosedConnection>} or another
+            reason why the mux ended.
         """
         return self._backlog.get()
 
     def close(self) -> Deferred[None]:
         """
-        Close the session and all of its streams, once what was taken of their
-        data is sent.  All calls that wait fail with L{ConnectionClosed}.
+        Close the session and all of its streams.  Data that the mux has taken is
+        sent first.  All calls that wait fail with L{ConnectionClosed}.
 
-        More than once is fine, and so is after the peer has.
+        It is legal to call this again, or after the peer has closed the mux.
 
         @return: fires once the carrier is gone, which takes at most
-            L{Limits.closeTimeout<gomux.Limits.closeTimeout>}.
+            L{Limits.closeTimeout<gomux.Limits.closeTimeout>} seconds.
         """
         if self._mux.reason is None and not self._closed:
             self._closed = True
@@ -223,7 +229,7 @@ class Session:
     @property
     def connCount(self) -> int:
         """
-        How many streams are open, or ended with data that has not been read.
+        How many streams are open or have unread data.
         """
         return len(self._conns)
 
@@ -231,10 +237,10 @@ class Session:
         """
         The carrier is gone.  Called by the factory.
 
-        @param reason: why.
+        @param reason: why the mux ended.
         """
         self._backlog.end(reason)
-        # Those that are left have data to read.
+        # The streams that are left have unread data.
         for conn in list(self._conns):
             conn.muxLost(reason)
 
@@ -259,10 +265,14 @@ class Session:
 
 class Listener:
     """
-    Accepts sessions: what in Go a C{net.Listener} does.
+    Accepts sessions, as C{net.Listener} does in Go.  Made by L{Session.server}.
 
-    It can be iterated over with C{async for}, which ends when the listener is
-    closed.  Made by L{Session.server}.
+    An C{async for} loop over it accepts session after session, and ends when the
+    listener is closed.
+
+    @ivar _backlog: the sessions that have arrived and were not accepted yet.
+    @ivar _port: the listening port of the carrier.
+    @ivar _addr: the address of that port.
     """
 
     _port: IListeningPort
@@ -274,18 +284,18 @@ class Listener:
         """
         Accept the next session.
 
-        Peers that come when as many wait already as the backlog has room for
-        are turned away: they see the mux closed.
+        While the backlog is full, new peers are turned away: they see the mux
+        closed.
 
-        @return: the session; may be cancelled.  Fails with L{ConnectionClosed}
-            when the listener is closed.
+        @return: the session.  The Deferred can be cancelled.  Fails with
+            L{ConnectionClosed} when the listener is closed.
         """
         return self._backlog.get()
 
     def close(self) -> Deferred[None]:
         """
-        Stop listening, and close the sessions that wait to be accepted; those
-        that have been are left alone.
+        Stop listening, and close the sessions that were not accepted yet.  Accepted
+        sessions stay open.
 
         @return: fires when the port is closed.
         """
@@ -296,7 +306,8 @@ class Listener:
 
     def addr(self) -> IAddress:
         """
-        @return: the address that is listened on, or was.
+        @return: the address that the listener listens on, or did before it was
+            closed.
         """
         return self._addr
 
@@ -316,13 +327,14 @@ class Listener:
         @return: this listener.
         """
         self._port = port
-        # A port that is closed does not know its address any more.
+        # Ask now: a closed port has forgotten its address.
         self._addr = port.getHost()
         return self
 
     def arrived(self, session: Session) -> None:
         """
-        There is a new session.  Called by its factory.
+        A session has arrived: queue it, or close it if the backlog is full.  Called
+        by its factory.
         """
         if self._backlog.full:
             session.close()
@@ -333,7 +345,7 @@ class Listener:
 @implementer(IStreamFactory)
 class _Streams:
     """
-    What makes the protocols of a session's streams.
+    The stream factory of a session: makes a L{Conn} for each stream.
     """
 
     def __init__(self, build: Callable[[], Conn | None]) -> None:
@@ -341,19 +353,19 @@ class _Streams:
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
         """
-        @return: the stream, unless it is refused.
+        @return: the stream's L{Conn}; C{None} refuses the stream.
         """
         return self._build()
 
 
 class _SessionFactory(MuxFactory):
     """
-    Makes muxes, and a session for each.
+    Makes muxes, and a session for each mux.
 
-    @ivar sessions: those whose muxes are not gone.
+    @ivar sessions: the sessions whose muxes are not gone.
     @ivar connected: called with each session when its carrier is connected.
-    @ivar authenticated: called with each when its peer has shown that it holds
-        the key.
+    @ivar authenticated: called with each session when its peer has shown that it
+        holds the key.
     """
 
     def __init__(
@@ -366,7 +378,7 @@ class _SessionFactory(MuxFactory):
         """
         @param psk: as for L{MuxFactory}.
         @param isClient: as for L{MuxFactory}.
-        @param backlog: how many streams of each may wait to be accepted.
+        @param backlog: how many streams of each session may wait to be accepted.
         @param settings: as for L{MuxFactory}.
         """
         super().__init__(psk, isClient, **settings)
@@ -390,7 +402,7 @@ class _SessionFactory(MuxFactory):
 
     def sessionOf(self, mux: IProtocol) -> Session:
         """
-        @return: the session over a mux.
+        @return: the session of a mux.
         """
         return self.sessions[cast(MuxProtocol, mux)]
 

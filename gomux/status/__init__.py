@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-What the process shows of itself: the page about a mux.
+The status page, which shows the peer the mux that the page was loaded through.
 
 This room may import L{gomux.tunnel} and what lies below it.
 """

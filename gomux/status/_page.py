@@ -3,8 +3,8 @@
 # See LICENSE for details.
 
 """
-What a peer's streams get when nothing else is said: a page about the mux that
-they came through.
+The page that C{twistd gomux} serves to a peer's streams if it has neither a target nor
+a factory.  It shows the mux that the streams belong to.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ do with the streams that are opened to it: see <code>--target</code> and
 
 def status(mux: MuxProtocol) -> dict[str, str | int]:
     """
-    What there is to know about a mux at this moment.
-
-    @return: values by what they are, all fit for JSON.
+    @return: the current values of a mux by their names, ready for JSON.
     """
     return {
         "peer": describeAddress(mux.getCarrier().getPeer()),
@@ -82,7 +80,7 @@ _LABELS = {
 
 class _Status(Resource):
     """
-    One form of the L{status} of the mux that a request came through.
+    The L{status} of the mux that a request came through, as HTML or as JSON.
     """
 
     isLeaf = True
@@ -113,7 +111,7 @@ class _Status(Resource):
 
 class PageFactory(Site):
     """
-    Serves the page over streams.
+    Serves the status page over streams.
     """
 
     noisy = False
@@ -129,5 +127,5 @@ class PageFactory(Site):
 
     def log(self, request: http.Request) -> None:
         """
-        Nobody needs an access log of this.
+        Write no access log.
         """

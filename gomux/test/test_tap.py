@@ -303,7 +303,7 @@ class OptionsTests(TapTestCase):
         for option in ("listen", "connect", "forward", "target"):
             for value in ("nonsense", "nonsense:7000", "tcp:", "tcp:a:b:c:d", ""):
                 self.assertUsageError(
-                    *(f"--{option}", value), says=f"--{option} {value}: this is no"
+                    *(f"--{option}", value), says=f"--{option} {value}: not a usable"
                 )
 
     def test_nestedSecret(self) -> None:
@@ -337,8 +337,8 @@ class OptionsTests(TapTestCase):
             ("nonsense", "cannot be imported"),
             (f"{HERE}.nonsense", "cannot be imported"),
             ("", "cannot be imported"),
-            (f"{HERE}.notAFactory", "is no IProtocolFactory"),
-            (f"{HERE}.makeNone", "is no IProtocolFactory"),
+            (f"{HERE}.notAFactory", "not an IProtocolFactory"),
+            (f"{HERE}.makeNone", "not an IProtocolFactory"),
             (f"{HERE}.failToMake", "calling it failed: not today"),
         ):
             self.assertUsageError(

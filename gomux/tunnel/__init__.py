@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-Forwarding: local connections continue as streams, streams continue as connections to a
-target, and C{twistd gomux} runs both as a service.
+Forwarding.  A local connection continues as a stream, and a stream continues as a
+connection to a target.  C{twistd gomux} runs both as a service.
 
 This room may import L{gomux.endpoints}, L{gomux.session} and what lies below them.
 """

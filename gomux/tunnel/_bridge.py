@@ -3,22 +3,21 @@
 # See LICENSE for details.
 
 """
-Forwarding: connections that come in here continue as streams, and streams that
-the peer opens continue as connections to a target.
+Forwarding.  Local connections continue as streams, and streams that the peer opens
+continue as connections to a target.
 
-Either way one connection is there first, and stays paused until the other is:
-the two are the ends of a L{_Bridge}.  From then on each end's input is the
-other's output, and each end's transport is the other's producer, so that a
-reader who is slow makes the writer slow, all the way through.
+In both cases a L{_Bridge} joins two connections, its ends.  The near end exists first,
+and stays paused until the far end is connected.  Then the input of each end is the
+output of the other, and the transport of each end is the producer of the other.  So a
+slow reader slows the writer at the other end down.
 
-How an end goes, its other end follows:
+When one end closes, the bridge does the same to the other end:
 
-  - A half that is closed closes the same half of the other end.
-  - An end that goes in an orderly way closes the other end, once that has
-    written what it has.
-  - An end that is cut short aborts the other end, for what was cut short must
-    not look complete.  A stream that the peer aborts ends with
-    L{PeerAbortedStream}; a peer that is a Go program cannot say so.
+  - If one half is closed, the same half of the other end is closed.
+  - If an end closes in an orderly way, the other end writes its output and closes.
+  - If an end is cut short, the other end is aborted: truncated data must not look
+    complete.  A stream that the peer aborts ends with L{PeerAbortedStream}.  A peer
+    that runs the Go package cannot report an abort.
 """
 
 from __future__ import annotations
@@ -53,16 +52,19 @@ from gomux.limits import TunnelLimits
 
 _log = Logger()
 
-#: Makes the far end of a bridge, with the protocol of this factory.
+#: Connects the far end of a bridge.  Its protocol comes from the factory.
 Connect = Callable[[IProtocolFactory], "Deferred[IProtocol]"]
 
 
 class Tunnel(Factory):
     """
-    Continues each connection that it is given on another one.
+    The factory of bridges: it continues each connection that it accepts on another
+    connection.
 
-    @ivar name: what log lines call it.
-    @ivar bridges: the connections there are.
+    @ivar name: its name in log lines.
+    @ivar bridges: the bridges whose near end is connected.
+    @ivar connect: connects the far end of a bridge.
+    @ivar _maxConnections: how many bridges there may be; C{None} for no limit.
     """
 
     noisy = False
@@ -75,10 +77,10 @@ class Tunnel(Factory):
         maxConnections: int | None = None,
     ) -> None:
         """
-        @param name: what log lines call it.
-        @param connect: makes the other connection.
+        @param name: its name in log lines.
+        @param connect: connects the far end of a bridge.
         @param clock: the reactor.
-        @param maxConnections: how many connections to accept at a time.
+        @param maxConnections: how many connections may be open at a time.
         """
         self.name = name
         self.bridges: set[_Bridge] = set()
@@ -88,14 +90,14 @@ class Tunnel(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """
-        @return: one end of a new bridge, or C{None} if there are too many.
+        @return: the near end of a new bridge, or C{None} if there are too many.
         """
         if (
             self._maxConnections is not None
             and len(self.bridges) >= self._maxConnections
         ):
             self.log.warn(
-                "{name}: refused {addr}: there are {count} connections already",
+                "{name}: refused {addr}: {count} connections are open already",
                 name=self.name,
                 addr=describeAddress(addr),
                 count=len(self.bridges),
@@ -117,10 +119,10 @@ def forward(
     """
     Make the factory for a listener whose connections continue as streams.
 
-    @param name: what log lines call it.
-    @param pool: has the muxes.
+    @param name: its name in log lines.
+    @param pool: the muxes that streams are opened on.
     @param clock: the reactor.
-    @param limits: how much it may take up.
+    @param limits: the limits of the tunnel.
     """
     return Tunnel(
         name,
@@ -137,12 +139,12 @@ def target(
     limits: TunnelLimits,
 ) -> Tunnel:
     """
-    Make the factory for streams that continue as connections.
+    Make the factory for streams that continue as connections to a target.
 
-    @param name: what log lines call it.
-    @param endpoint: where to connect to.
+    @param name: its name in log lines.
+    @param endpoint: the endpoint of the target.
     @param clock: the reactor.
-    @param limits: how much it may take up.
+    @param limits: the limits of the tunnel.
     """
 
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
@@ -156,8 +158,12 @@ class _Bridge:
     """
     Two connections, each of which continues the other.
 
-    @ivar near: the end that was there first.
-    @ivar joined: whether both ends are there.
+    @ivar near: the end that was connected first.
+    @ivar joined: whether both ends are connected.
+    @ivar _far: the end that is connected for it.
+    @ivar _name: the address of the near end, for log lines.
+    @ivar _connecting: fires when the far end is connected.
+    @ivar _aborted: whether L{abort} was called.
     """
 
     _connecting: Deferred[IProtocol] | None = None
@@ -172,7 +178,8 @@ class _Bridge:
 
     def connected(self, end: _End) -> None:
         """
-        An end is there.
+        An end is connected.  After the near end, connect the far end; after the far
+        end, join them.
         """
         if end is self.near:
             self._tunnel.bridges.add(self)
@@ -189,12 +196,12 @@ class _Bridge:
 
     def _failed(self, failure: Failure) -> None:
         """
-        There will be no far end.
+        The far end cannot be connected: abort the near end.
         """
         if self.near.lost or self._aborted:
             return
         self._tunnel.log.warn(
-            "{name}: closed {near}, for there was nothing to connect it to: {reason}",
+            "{name}: closed {near}: the other side cannot be connected: {reason}",
             name=self._tunnel.name,
             near=self._name,
             reason=failure.getErrorMessage(),
@@ -203,7 +210,7 @@ class _Bridge:
 
     def lost(self, end: _End, reason: Failure) -> None:
         """
-        An end is gone.
+        An end is gone: close or abort the other end.
         """
         other = self._far if end is self.near else self.near
         if not self.joined:
@@ -214,10 +221,10 @@ class _Bridge:
         else:
             if not self._aborted and not other.lost:
                 self._tunnel.log.warn(
-                    "{name}: {near} was cut short, for {end} was: {reason}",
+                    "{name}: {near} was cut short by {end}: {reason}",
                     name=self._tunnel.name,
                     near=self._name,
-                    end="it" if end is self.near else "the other side",
+                    end="its own side" if end is self.near else "the other side",
                     reason=reason.getErrorMessage(),
                 )
             other.abort()
@@ -235,7 +242,7 @@ class _Bridge:
 
 class _EndFactory(Factory):
     """
-    Makes no protocol but the one it is for.
+    A factory whose only protocol is the far end of a bridge.
     """
 
     noisy = False
@@ -250,11 +257,11 @@ class _EndFactory(Factory):
 @implementer(IPushProducer)
 class _Source:
     """
-    An end's transport, as the producer of the other end.
+    The transport of an end, as the producer of the other end.
 
-    What the transport itself does on C{stopProducing}, C{loseConnection},
-    would be wrong: a consumer stops its producer also when only its own
-    writing half is gone, and how it went is yet to be told.
+    It ignores C{stopProducing}, on which the transport itself would call
+    C{loseConnection}.  That would be wrong: a consumer stops its producer also when
+    only its writing half is closed, and before it reports how it was closed.
     """
 
     def __init__(self, transport: IPushProducer) -> None:
@@ -263,7 +270,7 @@ class _Source:
 
     def stopProducing(self) -> None:
         """
-        Wait for what follows.
+        Do nothing: the consumer's protocol reports the reason next.
         """
 
 
@@ -272,20 +279,23 @@ class _End(Protocol):
     """
     One end of a bridge.
 
-    @ivar output: its transport, as what the other end writes to.
+    @ivar output: its transport, to which the other end writes.
     @ivar lost: whether it is gone.
+    @ivar _inputEnded: whether its input has reached EOF.
+    @ivar _outputEnding: whether the bridge has closed its writing half.
+    @ivar _outputEnded: whether its writing half is closed.
+    @ivar _outputRefused: whether its reader closed that half before the bridge did.
+    @ivar _other: the other end, once that is connected.
+    @ivar _early: input that arrived before the other end was connected.
     """
 
     output: DirectTransport
 
-    # Any transport will do; which interfaces it has is asked where it matters.
+    # Any transport will do: the methods check for the interfaces that they need.
     transport: Any = None
     lost = False
-    # Its input is at its end.
     _inputEnded = False
-    # It takes no more output, because the bridge closed this half ...
     _outputEnding = False
-    # ... and that is done, or because whoever reads it has closed it.
     _outputEnded = False
     _outputRefused = False
     _other: _End | None = None
@@ -296,7 +306,7 @@ class _End(Protocol):
 
     def connectionMade(self) -> None:
         """
-        Wait, without reading, until the other end is there.
+        This end is connected.  Pause it until the other end is connected too.
         """
         transport = self.transport
         transport.pauseProducing()
@@ -308,13 +318,13 @@ class _End(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Keep what a transport already had when it was paused.
+        Keep input that a transport delivers although it is paused.
         """
         self._early.append(data)
 
     def join(self, other: _End) -> None:
         """
-        The other end is there: let input flow into it.
+        The other end is connected: pass input on to it.
         """
         self._other = other
         write = other.output.write
@@ -328,7 +338,7 @@ class _End(Protocol):
 
     def _passer(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
         """
-        @return: what passes input on.
+        @return: the C{dataReceived} that passes input on to the other end.
         """
         received = self.output.received
 
@@ -340,7 +350,7 @@ class _End(Protocol):
 
     def follow(self) -> None:
         """
-        Have the other end follow what happened while it was not there.
+        Do to the other end what happened to this one before they were joined.
         """
         assert self._other is not None
         if self._inputEnded:
@@ -350,10 +360,10 @@ class _End(Protocol):
 
     def readConnectionLost(self) -> None:
         """
-        There is no more input: end the output of the other end.
+        This end has read EOF: close the writing half of the other end.
         """
         if self.output.wasReset():
-            # The transport would tell of the abort, not of the reset, and later.
+            # The transport would report our abort, not the reset, and later.
             self.transport.abortConnection()
             self.connectionLost(Failure(ConnectionLost()))
             return
@@ -364,7 +374,8 @@ class _End(Protocol):
 
     def writeConnectionLost(self) -> None:
         """
-        There can be no more output.
+        The writing half is closed.  If the bridge did not close it, the reader did:
+        discard the input of the other end.
         """
         self._outputEnded = True
         if not self._outputEnding:
@@ -375,7 +386,7 @@ class _End(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        This end is gone.
+        This end is gone: tell the bridge.
         """
         if self.lost:
             return
@@ -385,8 +396,8 @@ class _End(Protocol):
 
     def finish(self) -> None:
         """
-        There is no more to write: close the writing half, or where that cannot
-        be had, as over TLS, all.
+        There is no more to write: close the writing half, or the whole connection
+        if the transport has no half-close (TLS has none).
         """
         transport = self.transport
         if self.lost:
@@ -399,15 +410,16 @@ class _End(Protocol):
             transport.loseConnection()
 
     def _canHalfClose(self) -> bool:
-        # TLS shows the method of the TCP below it, where it would do harm.
+        # A TLS transport also has the method, but it half-closes the TCP
+        # connection below, which breaks TLS.
         return hasattr(
             self.transport, "loseWriteConnection"
         ) and not ISSLTransport.providedBy(self.transport)
 
     def discard(self) -> None:
         """
-        Nobody wants the input any more: read it all the same, for the end that
-        comes after it.
+        Nobody reads the input of this end any more.  Read and drop it, to get to
+        its EOF or its loss.
         """
         self.dataReceived = _discard  # type: ignore[method-assign]
         if not (self._inputEnded or self.lost):
@@ -415,23 +427,23 @@ class _End(Protocol):
 
     def _closeIfDone(self) -> None:
         """
-        TCP waits to be told that it is done, even if both halves are.
+        Close the connection if both halves are closed: TCP does not do so itself.
         """
         if self._inputEnded and self._outputEnded:
             self.transport.loseConnection()
 
     def isOrderly(self, reason: Failure) -> bool:
         """
-        @return: whether nothing was cut short when this end went.
+        @return: whether this end closed without losing data.
         """
         if reason.check(PeerAbortedStream):
-            # Whoever had said all that there is to say can only have refused
-            # to hear more.
+            # After the peer's EOF all its data is here: the abort can only refuse
+            # more data from this side.
             return self._inputEnded
         if not reason.check(ConnectionDone):
             return False
         if reason.check(ConnectionClosed, PeerClosedConnection):
-            # The mux was closed, whatever its streams were at.
+            # The end of the mux may have cut this stream short.
             return self._inputEnded and self._outputEnded
         return True
 
@@ -443,12 +455,12 @@ class _End(Protocol):
             return
         self.output.unregisterProducer()
         if not (self._inputEnded and self._outputEnding):
-            # Otherwise it ends by itself, half by half.
+            # Otherwise the end closes itself once its writing half is closed.
             self.transport.loseConnection()
 
     def abort(self) -> None:
         """
-        End at once, and in such a way that the peer can tell.
+        Abort the connection, so that the peer sees a reset and not an orderly end.
         """
         if not self.lost and self.transport is not None:
             self.output.unregisterProducer()
@@ -457,5 +469,5 @@ class _End(Protocol):
 
 def _discard(data: bytes) -> None:
     """
-    Do nothing with some input.
+    Drop input.
     """

@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-The services that C{twistd gomux} is made of.
+The services that C{twistd gomux} runs.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
-#: How often an attempt to connect that fails as the last one did is logged,
-#: in seconds.
+#: An attempt to connect that fails for the same reason as the one before is logged at
+#: most once in this time, in seconds.
 REPEAT_LOG = 60.0
 
 
 class CannotListen(SystemExit, Exception):
     """
-    A service cannot listen where it is told to.
+    A service cannot listen on its endpoint.
 
-    It is a C{SystemExit}, so that the process ends with C{code} as its last words, and
-    without a traceback.  It is an C{Exception} too, so that C{twistd} removes its pid
-    file, and has a daemon tell the process that started it.
+    It is a C{SystemExit}, so that the process prints C{code} and ends without a
+    traceback.  It is an C{Exception} too, so that C{twistd} removes its pid file, and
+    a daemon reports the error to the process that started it.
     """
 
     def __init__(self, reason: str) -> None:
@@ -65,10 +65,11 @@ class CannotListen(SystemExit, Exception):
 
 class ListeningService(Service):
     """
-    Listens on an endpoint, or else keeps the process from starting.
+    Listens on an endpoint.  If that fails, the process ends with an error.
 
-    @ivar name: what log lines call it.
-    @ivar port: what listens, once it does.
+    @ivar name: its name in log lines.
+    @ivar port: the listening port, while it listens.
+    @ivar _listening: fires once the endpoint listens.
     """
 
     port: IListeningPort | None = None
@@ -83,9 +84,9 @@ class ListeningService(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Listen, while there may still be the right to.
+        Listen now, because the process may give up its privileges after this.
 
-        @raise CannotListen: if that fails at once.
+        @raise CannotListen: if listening fails at once.
         """
         super().privilegedStartService()
         starting = True
@@ -114,8 +115,8 @@ class ListeningService(Service):
 
     def _failedLater(self, failure: Failure) -> None:
         """
-        Too late to tell who started the process by raising something.  Its
-        exit status must not be 0 all the same.
+        Listening failed after the process had started, too late to raise an error.
+        End the process by a signal, so that its exit status is not 0.
         """
         _log.critical(
             "{name}: {reason}", name=self.name, reason=failure.getErrorMessage()
@@ -124,7 +125,7 @@ class ListeningService(Service):
 
     def startService(self) -> None:
         """
-        Listen, unless that was done already.
+        Listen, unless L{privilegedStartService} has done so.
         """
         super().startService()
         if self._listening is None:
@@ -132,7 +133,7 @@ class ListeningService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Listen no more.
+        Stop listening.
         """
         super().stopService()
         listening, self._listening = self._listening, None
@@ -150,11 +151,11 @@ class ListeningService(Service):
 
 class ServiceDialler(Dialler):
     """
-    Logs how the attempts to connect go.
+    Dials, and logs the result of each attempt.
 
-    @ivar name: what log lines call it.
-    @ivar _lastReason: why the last attempt failed, as logged.
-    @ivar _loggedAt: when that was logged.
+    @ivar name: its name in log lines.
+    @ivar _lastReason: the reason that was logged last; empty after a success.
+    @ivar _loggedAt: when it was logged.
     """
 
     name: str
@@ -163,14 +164,15 @@ class ServiceDialler(Dialler):
 
     def muxConnected(self, mux: MuxProtocol) -> None:
         """
-        An attempt has succeeded.
+        An attempt has succeeded: log it.
         """
         _log.info("{name}: connected", name=self.name)
         super().muxConnected(mux)
 
     def attemptFailed(self, failure: Failure) -> None:
         """
-        An attempt has failed: log why, unless that was done not long ago.
+        An attempt has failed.  Log the reason, unless the same was logged less than
+        C{REPEAT_LOG} seconds ago.
         """
         reason = failure.getErrorMessage()
         now = self.clock.seconds()
@@ -185,7 +187,7 @@ class ServiceDialler(Dialler):
 
     def muxAuthenticated(self, mux: MuxProtocol) -> None:
         """
-        The peer is the right one: the next failure is worth a line.
+        The peer has shown that it holds the key, so the next failure is news: log it.
         """
         self._lastReason = ""
         super().muxAuthenticated(mux)
@@ -195,12 +197,12 @@ class Connector(Service):
     """
     Keeps one mux connected while it runs.
 
-    @ivar name: what log lines call it.
+    @ivar name: its name in log lines.
     """
 
     def __init__(self, name: str, dialler: ServiceDialler) -> None:
         """
-        @param name: what log lines call it.
+        @param name: its name in log lines.
         @param dialler: connects the mux.
         """
         self.name = dialler.name = name
@@ -215,7 +217,7 @@ class Connector(Service):
 
     def stopService(self) -> None:
         """
-        Connect no more; what is connected is left alone.
+        Stop dialling.  A mux that is connected stays connected.
         """
         super().stopService()
         self._dialler.stop()
@@ -223,10 +225,13 @@ class Connector(Service):
 
 class TunnelService(MultiService):
     """
-    All listeners and connectors of one process, which end in good order.
+    All listeners and connectors of one process.  It stops them in order, and lets open
+    streams end first.
 
-    @ivar pool: has the muxes that are up.
-    @ivar tunnels: continue connections.
+    @ivar pool: the muxes that are up.
+    @ivar tunnels: the tunnels, whose connections it aborts after the drain timeout.
+    @ivar _hangup: the handler of SIGHUP before this service set its own.
+    @ivar _stopping: whether the service is being stopped.
     """
 
     _hangup: Any = None
@@ -241,11 +246,11 @@ class TunnelService(MultiService):
         reload: Callable[[], None],
     ) -> None:
         """
-        @param pool: has the muxes that are up.
-        @param tunnels: continue connections.
+        @param pool: the muxes that are up.
+        @param tunnels: the tunnels of the process.
         @param clock: the reactor.
-        @param limits: how long the end may take.
-        @param reload: what to do on SIGHUP.
+        @param limits: has the drain timeout.
+        @param reload: called on SIGHUP, unless the service is being stopped.
         """
         super().__init__()
         self.pool = pool
@@ -256,7 +261,7 @@ class TunnelService(MultiService):
 
     def startService(self) -> None:
         """
-        Start all services, and listen to SIGHUP.
+        Start all services, and handle SIGHUP.
         """
         super().startService()
         self._stopping = False
@@ -267,14 +272,14 @@ class TunnelService(MultiService):
 
     def _reloadUnlessStopping(self) -> None:
         if self._stopping:
-            _log.info("SIGHUP: the service is being stopped: nothing is read again")
+            _log.info("SIGHUP: ignored, because the service is being stopped")
         else:
             self.reload()
 
     def stopService(self) -> Deferred[None]:
         """
-        Take nothing new, let the streams that are open come to their end, for
-        as long as they may, and close the muxes.
+        Accept and open nothing new.  Wait until the open streams have ended, for at
+        most the drain timeout, and close the muxes.
         """
         self._stopping = True
         stopped: Deferred[None] = super().stopService()
@@ -293,7 +298,8 @@ class TunnelService(MultiService):
         def closed(ignored: object) -> Deferred[None]:
             if timeout.active():
                 timeout.cancel()
-            # Until here SIGHUP would end the process, and with it what is drained.
+            # Only now: the default handler of SIGHUP would end the process while
+            # streams are being drained.
             if self._hangup is not None:
                 signal.signal(signal.SIGHUP, self._hangup)
                 self._hangup = None
@@ -303,7 +309,7 @@ class TunnelService(MultiService):
 
     def _close(self, muxes: list[MuxProtocol]) -> None:
         """
-        The streams have had their time.
+        The drain timeout is over: abort the connections and close the muxes.
         """
         _log.warn("closing the streams that have not ended")
         for tunnel in self.tunnels:

@@ -1,8 +1,8 @@
 """
-What Twisted finds of gomux: the C{twistd} service and the string endpoints.
+The Twisted plugins of gomux: the C{twistd} service and the C{gomux:} endpoint strings.
 
-Every C{twistd} and every use of an endpoint plugin loads this module, so it
-imports nothing of gomux: that happens when the plugins are called.
+Every C{twistd} and every use of an endpoint plugin loads this module.  To keep that
+fast, it imports gomux only when a plugin is called.
 """
 
 from twisted.application.service import ServiceMaker
@@ -24,9 +24,9 @@ from zope.interface import implementer
 )
 class _EndpointParser:
     """
-    C{gomux:}, for servers and for clients; L{gomux.endpoints._strings} does the work.
+    Parses C{gomux:} strings of servers and clients, with L{gomux.endpoints._strings}.
 
-    @ivar prefix: The endpoint strings' first word.
+    @ivar prefix: the first word of the strings that it parses.
     """
 
     prefix = "gomux"

@@ -25,6 +25,20 @@ from gomux.testing import MuxPair
 MOMENT = 0.001
 
 
+class SetBack:
+    """
+    A steady clock in a reactor whose own clock may be set back.
+    """
+
+    now = 0.0
+
+    def __init__(self) -> None:
+        self.reactor = Clock()
+
+    def seconds(self) -> float:
+        return self.now
+
+
 class BusyPollTests(SynchronousTestCase):
     """
     L{BusyPoll}
@@ -44,6 +58,21 @@ class BusyPollTests(SynchronousTestCase):
             call.getTime() - self.clock.seconds() < MOMENT / 100
             for call in self.clock.getDelayedCalls()
         )
+
+    def test_late(self) -> None:
+        """
+        If the reactor's clock is set back, the next message has it poll on time again.
+        """
+        clock = SetBack()
+        busyPoll = BusyPoll(clock, MOMENT)  # type: ignore[arg-type]
+        for now in (1.0, 1.0 + MOMENT / 2):
+            clock.now = now
+            busyPoll.moved()
+        [poll] = clock.reactor.getDelayedCalls()
+        clock.reactor.rightNow -= 60
+        clock.now += 2 * MOMENT
+        busyPoll.moved()
+        self.assertLess(poll.getTime(), clock.reactor.seconds() + 1)
 
     def test_first(self) -> None:
         """
