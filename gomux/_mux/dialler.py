@@ -123,7 +123,8 @@ class Dialler(MuxFactory):
     @ivar _maxRetryDelay: the longest pause, in seconds.
     @ivar _wanted: whether a mux is wanted.
     @ivar _failures: how many attempts and muxes have failed in a row.
-    @ivar _notBefore: the end of the current pause, by the clock; 0 without a pause.
+    @ivar _notBefore: the end of the last pause, by the clock, or 0.  The pause is over
+        once that time has passed.
     @ivar _attempt: fires when the carrier is connected; C{None} when no carrier is
         being connected.
     @ivar _retry: the delayed call of the next attempt; C{None} except in C{WAITING}.

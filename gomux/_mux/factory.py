@@ -66,7 +66,7 @@ class MuxFactory(Factory):
     @ivar strict: whether the muxes are in strict mode.
     @ivar context: see L{__init__}.
     @ivar salts: see L{__init__}.
-    @ivar _losses: logs the ends of muxes.
+    @ivar _losses: logs the ends of muxes, with a limit on the number of lines.
     @ivar _unauthenticated: a server's muxes whose peers have not shown that they
         hold the key, the oldest first.  After C{silentGrace} seconds the delayed
         call of a mux lets the pool use it anyway.
@@ -103,9 +103,10 @@ class MuxFactory(Factory):
             strict mode too.
         @param context: in strict mode, the bytes that both peers must be
             configured with.  It separates services that share a pre-shared key.
-        @param salts: in strict mode, the handshakes in progress in this process.
-            A handshake fails between two muxes with the same C{salts}.  To connect
-            two muxes of one process, give each end C{salts} of its own.
+        @param salts: in strict mode, issues the salts of the handshakes and
+            recognizes them.  A handshake fails between two muxes that share one
+            L{Salts} object, as all muxes of a process do by default.  To connect
+            two muxes of one process, give each end its own object.
         @raise ValueError: if C{psk} is empty, or if a client is given several keys.
         """
         self.keyring = Keyring.of(psk)

@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._mux.gated}: the way to a mux in strict mode.
+Tests for L{gomux._mux.gate} in strict mode: a mux before the handshake is done.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """
-Tests for L{gomux._mux.gated.NamedMuxProtocol}: servers with several keys, also in
-strict mode.
+Tests for L{gomux._mux.factory}: servers with several keys, in both modes.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """
-Tests for L{gomux._mux.gated}: what holds while a mux in strict mode is up.
+Tests for L{gomux._mux.frames} and L{gomux._mux.liveness}: a mux in strict mode after
+the handshake.
 """
 
 from __future__ import annotations
