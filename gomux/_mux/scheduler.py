@@ -171,8 +171,9 @@ class Scheduler:
         """
         Send a control frame ahead of all data that is not written yet.
         """
-        self._control.append((streamID, flag))
-        self._wakeUp()
+        if not self.stopped:
+            self._control.append((streamID, flag))
+            self._wakeUp()
 
     def refuse(self, streamID: int) -> None:
         """
@@ -196,8 +197,9 @@ class Scheduler:
         """
         Send credit; what is not sent yet for the same stream is added up.
         """
-        self._credits[streamID] = self._credits.get(streamID, 0) + size
-        self._wakeUp()
+        if not self.stopped:
+            self._credits[streamID] = self._credits.get(streamID, 0) + size
+            self._wakeUp()
 
     def activate(self, stream: SendingStream, fresh: bool = True) -> None:
         """
@@ -206,7 +208,7 @@ class Scheduler:
         @param fresh: whether it had nothing to send before, as opposed to no
             window for it.
         """
-        if not stream.queued and stream.sendable():
+        if not (stream.queued or self.stopped) and stream.sendable():
             stream.queued = True
             # Who writes more as soon as it has had its turn, while we write,
             # has had more to send all along.

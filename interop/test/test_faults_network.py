@@ -153,7 +153,7 @@ class Vanishing(TunnelTestCase, FaultTestCase):
         self.assertIn(f"ended: {reason}", await ended)
         await echoed.lost
         cut = await self.subject.line(f"--forward unix:{self._path}: ")
-        self.assertIn(f"was cut short, for the other side was: {reason}", cut)
+        self.assertIn(f"was cut short by the other side: {reason}", cut)
         self.network.mend()
         await self.assertBack()
 

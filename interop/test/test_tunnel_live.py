@@ -301,7 +301,7 @@ class RawTests(TunnelTestCase):
         reason = await ours.reason
         self.assertIn("non-clean", str(reason))
         await server.line("--target tcp:127.0.0.1:")
-        self.assertIn("was cut short, for the other side was", server.log)
+        self.assertIn("was cut short by the other side", server.log)
 
     async def test_killed(self) -> None:
         """

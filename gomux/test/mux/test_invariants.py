@@ -170,9 +170,9 @@ class SchedulerTests(SynchronousTestCase):
         """
         So is what waits after the end.
         """
+        self.scheduler.control(0, Flag.CLOSE_READ)
+        self.check()
         with patch.object(self.scheduler, "stopped", True):
-            self.check()
-            self.scheduler.control(0, Flag.CLOSE_READ)
             self.assertNoticed()
 
 

@@ -544,8 +544,12 @@ class SchedulerTests(SynchronousTestCase):
         self.assertTrue(self.scheduler.idle)
         woken = self.woken
         self.scheduler.control(0, Flag.KEEPALIVE)
+        self.assertTrue(self.scheduler.idle)
         self.scheduler.refuse(2)
+        self.scheduler.credit(4, 100)
+        self.assertTrue(self.scheduler.idle)
         self.scheduler.activate(Output(0, 10))
+        self.assertTrue(self.scheduler.idle)
         self.scheduler.resumeProducing()
         self.scheduler.pump()
         self.assertEqual((self.writes, self.woken), ([], woken))
