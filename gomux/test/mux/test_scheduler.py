@@ -551,6 +551,7 @@ class SchedulerTests(SynchronousTestCase):
         self.scheduler.activate(Output(0, 10))
         self.assertTrue(self.scheduler.idle)
         self.scheduler.resumeProducing()
+        self.assertTrue(self.scheduler.paused)
         self.scheduler.pump()
         self.assertEqual((self.writes, self.woken), ([], woken))
 
