@@ -364,7 +364,7 @@ class Options(_Options):
 
 def _unindentHelp() -> None:
     """
-    Unindent the C{opt_} docstrings, which C{--help} prints as they are.
+    Remove the indentation of the C{opt_} docstrings, which C{--help} would print.
     """
     for name, method in vars(Options).items():
         if name.startswith("opt_"):

@@ -2,11 +2,11 @@
 # See LICENSE for details.
 
 """
-Tests for what the documentation shows: all of its code is in files, in
-C{docs/examples}, which are run here as they are printed.
+Tests for the code in the documentation.  All of it is in files in C{docs/examples},
+which these tests run.
 
-Only the ports are other ones, for those that are printed may be in use, and
-the names of machines are names of this one.
+Only port numbers and host names are replaced: the printed ports may be in use, and the
+hosts are this machine.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _port = re.compile(r"\b(7000|8000|8080)\b")
 
 class DocsTestCase(SynchronousTestCase):
     """
-    Has a directory with a pre-shared key, in which to run examples.
+    Provides a directory with a pre-shared key, in which examples run.
     """
 
     if not DOCS.is_dir():
@@ -67,7 +67,7 @@ class DocsTestCase(SynchronousTestCase):
 
     def port(self, printed: str) -> int:
         """
-        @return: a free port, for one that is printed.
+        @return: the free port that replaces a printed port.
         """
         if printed not in self.ports:
             with socket.socket() as free:
@@ -77,7 +77,7 @@ class DocsTestCase(SynchronousTestCase):
 
     def text(self, name: str) -> str:
         """
-        @return: an example, for this machine.
+        @return: the text of an example, with this machine's ports and names.
         """
         text = (EXAMPLES / name).read_text()
         text = text.replace("a.example", "127.0.0.1").replace("b.example", "127.0.0.1")
@@ -85,9 +85,9 @@ class DocsTestCase(SynchronousTestCase):
 
     def start(self, name: str, listensOn: str | None = None) -> subprocess.Popen[str]:
         """
-        Start an example in a directory of its own.
+        Start an example in its own directory.
 
-        @param listensOn: the port, as printed, that it is to listen on.
+        @param listensOn: the printed port that the example listens on.
         """
         directory = self.directory / name.replace(".", "-")
         directory.mkdir()
@@ -119,7 +119,7 @@ class DocsTestCase(SynchronousTestCase):
 
     def stop(self, process: subprocess.Popen[str]) -> None:
         """
-        End an example, with all that it started.
+        End an example and the processes that it started.
         """
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -127,7 +127,7 @@ class DocsTestCase(SynchronousTestCase):
 
     def waitFor(self, port: int, process: subprocess.Popen[str]) -> None:
         """
-        Wait until something listens on a port.
+        Wait until a process listens on a port.
         """
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and process.poll() is None:
@@ -142,7 +142,7 @@ class DocsTestCase(SynchronousTestCase):
 
     def waitForLine(self, process: subprocess.Popen[str], text: str) -> None:
         """
-        Wait until a line of an example's output has some text.
+        Wait until a line of an example's output contains a text.
         """
         assert process.stdout is not None
         for line in process.stdout:
@@ -152,9 +152,9 @@ class DocsTestCase(SynchronousTestCase):
 
     def run_(self, name: str) -> str:
         """
-        Run an example to its end.
+        Run an example until it ends.
 
-        @return: what it printed.
+        @return: its output.
         """
         process = self.start(name)
         output, _ = process.communicate(timeout=PATIENCE)
@@ -163,7 +163,7 @@ class DocsTestCase(SynchronousTestCase):
 
     def get(self, port: int) -> bytes:
         """
-        Fetch the file by HTTP; a tunnel may need a moment to be up.
+        Fetch the file by HTTP, once the tunnel is up.
         """
         request = b"GET /hello.txt HTTP/1.0\r\n\r\n"
         answer = b""
@@ -177,12 +177,12 @@ class DocsTestCase(SynchronousTestCase):
 
 class ProgramTests(DocsTestCase):
     """
-    The programs
+    The example programs
     """
 
     def test_genpsk(self) -> None:
         """
-        A fresh key can be made, and read by nobody else.
+        The command makes a new key file that other users cannot read.
         """
         self.psk.write_text("")
         process = self.start("genpsk.sh")
@@ -191,7 +191,7 @@ class ProgramTests(DocsTestCase):
 
     def test_keyFile(self) -> None:
         """
-        The file that is made is one that will be accepted.
+        The key file that the example makes is accepted.
         """
         self.psk.unlink()
         shutil.copy2(EXAMPLES / "genpsk.sh", self.directory)
@@ -212,7 +212,7 @@ class ProgramTests(DocsTestCase):
 
     def test_echoTCP(self) -> None:
         """
-        The server that the tutorial begins with.
+        The first server of the tutorial, over TCP, echoes.
         """
         self.start("echo_tcp.py", "7000")
         with socket.create_connection(("127.0.0.1", self.port("7000"))) as connection:
@@ -222,8 +222,7 @@ class ProgramTests(DocsTestCase):
 
     def test_echoMux(self) -> None:
         """
-        The server that it ends with, which differs by an endpoint, and all the
-        clients.
+        The last server of the tutorial, over a mux, echoes to all of its clients.
         """
         before, after = (
             (EXAMPLES / name).read_text().splitlines()
@@ -245,7 +244,7 @@ class ProgramTests(DocsTestCase):
 
     def test_endpoints(self) -> None:
         """
-        Both endpoints in one program.
+        The program that uses both endpoints works.
         """
         self.assertEqual(
             self.run_("endpoints_python.py"), "from 127.0.0.1\nb'hello'\n" * 3
@@ -253,13 +252,13 @@ class ProgramTests(DocsTestCase):
 
     def test_callback(self) -> None:
         """
-        The side that listens opens the streams.
+        The program whose listening side opens the streams works.
         """
         self.assertEqual(self.run_("callback.py"), "b'hello, inside'\n")
 
     def test_sessionServer(self) -> None:
         """
-        A server of coroutines.
+        The session server, written with coroutines, works.
         """
         server = self.start("session_server.py", "7000")
         self.assertEqual(self.run_("hello.py"), "b'hello'\n")
@@ -270,7 +269,7 @@ class ProgramTests(DocsTestCase):
 
     def test_silentClients(self) -> None:
         """
-        A server that says the first word, here to a peer that answers none.
+        A server that opens the first stream works with a peer that sends nothing.
         """
         server = self.start("silent_clients.py")
         deadline = time.monotonic() + PATIENCE
@@ -292,7 +291,7 @@ class ProgramTests(DocsTestCase):
 
     def test_testing(self) -> None:
         """
-        The tests with muxes in memory pass.
+        The example tests, with muxes in memory, pass.
         """
         shutil.copy2(EXAMPLES / "test_counter.py", self.directory)
         done = subprocess.run(
@@ -308,12 +307,12 @@ class ProgramTests(DocsTestCase):
 
 class TunnelTests(DocsTestCase):
     """
-    The command lines
+    The example command lines
     """
 
     def test_forward(self) -> None:
         """
-        A tunnel towards the side that listens.
+        A tunnel to a target behind the listening side works.
         """
         self.site()
         self.start("tunnel_a.sh", "7000")
@@ -322,10 +321,10 @@ class TunnelTests(DocsTestCase):
 
     def test_reverse(self) -> None:
         """
-        A tunnel towards the side that connects.
+        A tunnel to a target behind the connecting side works.
         """
         self.site()
-        # Who connects to a mux's port just to look may get a stream.
+        # Not C{waitFor}: a probe of the mux's port might be given a stream.
         self.waitForLine(self.start("reverse_b.sh"), "--forward")
         self.start("reverse_a.sh")
         self.assertEqual(self.get(self.port("8080")), b"hello from a file\n")
@@ -350,7 +349,7 @@ class TunnelTests(DocsTestCase):
 
     def test_factory(self) -> None:
         """
-        A factory for the streams.
+        A factory serves the streams of a tunnel.
         """
         self.start("factory.sh", "7000")
         self.assertEqual(self.run_("hello.py"), "b'hello'\n")
@@ -358,26 +357,26 @@ class TunnelTests(DocsTestCase):
 
 class EndpointStringTests(DocsTestCase):
     """
-    The endpoint strings
+    The example endpoint strings
     """
 
     def strings(self, name: str) -> list[str]:
         """
-        @return: those in a file, with a key that is there.
+        @return: the strings of an example file, with a key file that exists.
         """
         text = (EXAMPLES / name).read_text()
         return text.replace("/etc/gomux.psk", str(self.psk)).split()
 
     def test_clients(self) -> None:
         """
-        Each is the string of a client endpoint.
+        Each client string makes a client endpoint.
         """
         for description in self.strings("endpoints_client.txt"):
             self.assertTrue(clientFromString(Clock(), description))
 
     def test_servers(self) -> None:
         """
-        Each is the string of a server endpoint.
+        Each server string makes a server endpoint.
         """
         for description in self.strings("endpoints_server.txt"):
             self.assertTrue(serverFromString(Clock(), description))
@@ -385,12 +384,12 @@ class EndpointStringTests(DocsTestCase):
 
 class PageTests(DocsTestCase):
     """
-    The pages themselves
+    The pages of the documentation
     """
 
     def pages(self) -> dict[str, str]:
         """
-        @return: their texts.
+        @return: the text of each page, by its name.
         """
         return {
             str(path.relative_to(DOCS)): path.read_text()
@@ -400,8 +399,8 @@ class PageTests(DocsTestCase):
 
     def test_onlyExamples(self) -> None:
         """
-        No page has code that is not in a file, no file is not on a page, and
-        each is in a test.
+        All code on a page is in an example file.  Each example file is shown on a page
+        and run by a test.
         """
         tests = Path(__file__).read_text()
         included = set()
@@ -417,7 +416,7 @@ class PageTests(DocsTestCase):
 
     def test_limits(self) -> None:
         """
-        Each limit says what it is.
+        Each limit is documented.
         """
         self.assertIn(".. limits:: gomux.Limits", self.pages()["limits.rst"])
         for kind in (Limits, TunnelLimits):
@@ -426,7 +425,7 @@ class PageTests(DocsTestCase):
 
     def test_fastPaths(self) -> None:
         """
-        Each fast path is listed, and what it is.
+        The performance page lists each fast path with the text of its docstring.
         """
         text = self.pages()["performance.rst"]
         listed = re.findall(r"^``(\w+)`` +(.*\S)$", text, re.MULTILINE)
@@ -438,8 +437,7 @@ class PageTests(DocsTestCase):
 
     def test_errors(self) -> None:
         """
-        Each error is on the page about the Go package or on the one about
-        sessions.
+        Each error is on the page about the Go package or on the page about sessions.
         """
         pages = self.pages()
         text = pages["goapi.rst"] + pages["howto/sessions.rst"]
@@ -450,12 +448,12 @@ class PageTests(DocsTestCase):
 
 class MapTests(DocsTestCase):
     """
-    The map of the code, and the table of its rooms
+    The tables of traps and of rooms in CONTRIBUTING.rst
     """
 
     def test_traps(self) -> None:
         """
-        Each trap names tests that exist, and that say which trap they hold.
+        Each trap names tests that exist and whose docstrings name the trap.
         """
         rows = re.split(
             r"^   \* - (\d+)$", (DOCS / "design.rst").read_text(), flags=re.M

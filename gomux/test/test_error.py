@@ -30,12 +30,12 @@ ABRUPT = [
 
 class ErrorTests(SynchronousTestCase):
     """
-    The errors, and what Twisted's own protocols make of them.
+    How the errors are related to Twisted's, and their texts
     """
 
     def test_all(self) -> None:
         """
-        Everything in the module that is an error is a L{error.GomuxError}.
+        Every error of the module is a L{error.GomuxError}.
         """
         found = [
             value
@@ -48,7 +48,7 @@ class ErrorTests(SynchronousTestCase):
 
     def test_orderly(self) -> None:
         """
-        The orderly ends are L{ConnectionDone} and nothing else is.
+        Exactly the orderly ends are L{ConnectionDone}.
         """
         for kind in ORDERLY:
             self.assertTrue(issubclass(kind, ConnectionDone), kind)
@@ -64,7 +64,7 @@ class ErrorTests(SynchronousTestCase):
 
     def test_text(self) -> None:
         """
-        Each end says what happened, and the details where it has some.
+        The text of each error says what happened, with details if it has any.
         """
         for kind in ORDERLY + ABRUPT:
             plain = str(kind())

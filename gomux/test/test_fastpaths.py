@@ -1,6 +1,6 @@
 """
-Tests for L{gomux._fastpaths}: without each fast path something is different, and it is
-what it should be.
+Tests for L{gomux._fastpaths}: each fast path, when it is off, changes something that
+can be observed, and the result is still right.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ FRAME = 65536
 
 class PlainTestCase(SynchronousTestCase):
     """
-    Uses fast paths or not, whatever the environment says.
+    Sets the fast paths, instead of those that the environment chooses.
     """
 
     def use(self, *off: str) -> None:
@@ -57,7 +57,7 @@ class PlainTestCase(SynchronousTestCase):
 
     def differ(self, name: str, look: Callable[[], Any]) -> tuple[Any, Any]:
         """
-        @return: what there is to be seen with all fast paths, and without this one.
+        @return: the observations with all fast paths, and without this one.
         """
         self.use()
         fast = look()
@@ -88,7 +88,8 @@ class PathTests(PlainTestCase):
 
     def test_directWrites(self) -> None:
         """
-        A socket is written to by the reactor alone, and pauses as Twisted has it.
+        Without it, only the reactor writes to a socket, and the socket pauses as
+        Twisted's does.
         """
 
         def look() -> tuple[bytes, bytes, bool]:
@@ -108,7 +109,7 @@ class PathTests(PlainTestCase):
 
     def test_gatheredWrites(self) -> None:
         """
-        Parts are put together for the kernel.
+        Without it, the parts of a frame are joined before they are written.
         """
 
         def look() -> int:
@@ -122,7 +123,7 @@ class PathTests(PlainTestCase):
 
     def test_changingReads(self) -> None:
         """
-        The size of the reads stays what Twisted made it.
+        Without it, the size of reads stays Twisted's.
         """
 
         def look() -> int:
@@ -137,7 +138,7 @@ class PathTests(PlainTestCase):
 
     def test_unsentLimit(self) -> None:
         """
-        The kernel is not asked to keep little.
+        Without it, the limit for unsent data in the kernel is not set.
         """
 
         class Socket(socket.socket):
@@ -165,7 +166,7 @@ class PathTests(PlainTestCase):
 
     def test_framesInPlace(self) -> None:
         """
-        A frame that came whole is copied before it is opened.
+        Without it, a frame that arrived whole is copied before it is opened.
         """
         sealer = Sealer(KEY)
         whole = b"".join(
@@ -196,7 +197,7 @@ class PathTests(PlainTestCase):
 
     def test_lastSubkey(self) -> None:
         """
-        Each frame costs a subkey.
+        Without it, each frame takes a subkey.
         """
         sealer = Sealer(KEY, PREFIX)
         frames = [sealer.seal(FIELDS, b"data") for _ in range(5)]
@@ -209,7 +210,7 @@ class PathTests(PlainTestCase):
 
     def test_constantPrefix(self) -> None:
         """
-        Each frame on the wire has a random prefix.
+        Without it, each frame on the wire has a random prefix.
         """
 
         def look() -> tuple[int, int]:
@@ -234,7 +235,7 @@ class PathTests(PlainTestCase):
 
     def test_outputInPlace(self) -> None:
         """
-        Output is copied where it is taken, also where that is all of it.
+        Without it, output is copied when it is taken, even if all of it is sent.
         """
         data = bytes(range(100))
 
@@ -255,7 +256,7 @@ class PathTests(PlainTestCase):
 
     def test_shortSenders(self) -> None:
         """
-        A stream keeps the sender that it has once written with.
+        Without it, a stream keeps its sender after its first write.
         """
 
         def look() -> list[bool]:
@@ -276,7 +277,7 @@ class PathTests(PlainTestCase):
 
     def test_sparedContext(self) -> None:
         """
-        What any protocol logs has its prefix.
+        Without it, every protocol's log lines have its prefix.
         """
 
         def look() -> str:
@@ -289,7 +290,7 @@ class PathTests(PlainTestCase):
 
     def test_restsInPlace(self) -> None:
         """
-        What was not read of a frame becomes shorter.
+        Without it, the unread rest of a frame is cut at each read.
         """
 
         def look() -> tuple[bytes, bytes, bytes]:
@@ -306,7 +307,7 @@ class PathTests(PlainTestCase):
 
     def test_batchedCredit(self) -> None:
         """
-        There is credit for each byte that is consumed.
+        Without it, credit is sent for each byte that is consumed.
         """
 
         def look() -> list[tuple[int, int, int]]:
@@ -320,7 +321,7 @@ class PathTests(PlainTestCase):
 
     def test_changingWindows(self) -> None:
         """
-        However fast a stream becomes its window stays as it is.
+        Without it, windows keep their size, however fast a stream is.
         """
 
         def look() -> tuple[int, int]:
@@ -340,7 +341,8 @@ class PathTests(PlainTestCase):
 
     def test_freshFirst(self) -> None:
         """
-        A stream with a little to send waits for those that had their turn.
+        Without it, a stream with little to send waits for the streams that were served
+        before.
         """
 
         def look() -> list[int]:
@@ -360,14 +362,14 @@ class PathTests(PlainTestCase):
 
     def test_batches(self) -> None:
         """
-        Each frame with data is written by itself.
+        Without it, each frame with data is written by itself.
         """
         self.assertEqual(self.differ("batches", self.countBatches(10)), (1, 4))
 
     def countBatches(self, size: int) -> Callable[[], int]:
         """
-        @return: counts what is written in one turn when four streams have
-            something to send, and sees that all of it arrives.
+        @return: a function that has four streams send data in one turn, checks that all
+            of it arrives, and returns the number of writes.
         """
 
         def look() -> int:
@@ -393,13 +395,13 @@ class PathTests(PlainTestCase):
 
     def test_longTurns(self) -> None:
         """
-        After one write others in the reactor have their turn.
+        Without it, the reactor's other events get their turn after one write.
         """
         self.assertEqual(self.differ("longTurns", self.countBatches(FRAME)), (4, 1))
 
     def test_busyPoll(self) -> None:
         """
-        The reactor sleeps, however much is said.
+        Without it, the reactor always sleeps between messages.
         """
 
         def look() -> int:
@@ -414,7 +416,7 @@ class PathTests(PlainTestCase):
 
     def test_repliesAtOnce(self) -> None:
         """
-        What is said while something is received waits for a turn of the reactor.
+        Without it, output written during input waits for the next reactor turn.
         """
 
         def look() -> tuple[int, bytes]:
@@ -431,7 +433,7 @@ class PathTests(PlainTestCase):
 
     def test_each(self) -> None:
         """
-        None is without a test.
+        Each fast path has a test.
         """
         for name in plainpaths.NAMES:
             self.assertTrue(hasattr(self, f"test_{name}"), name)
@@ -447,8 +449,8 @@ class PlainSealerTests(PlainTestCase):
 
     def test_sequence(self) -> None:
         """
-        Where the prefix is given, as in strict mode, the nonces are the same as
-        ever, and the opener is as strict.
+        With a given prefix, as in strict mode, the plain sealer uses the same nonces,
+        and the opener checks them as strictly.
         """
         sealer, opener = Sealer(KEY, PREFIX, 7), SequencedOpener(KEY, PREFIX, 7)
         for count in (7, 8, 9):
@@ -461,7 +463,7 @@ class PlainSealerTests(PlainTestCase):
 
     def test_exhausted(self) -> None:
         """
-        Frames are counted all the same, and one is left over for the end.
+        The plain sealer counts frames too, and leaves one nonce for the end of the mux.
         """
         sealer, opener = Sealer(KEY, counter=2**64 - 2), Opener(KEY)
         self.assertEqual(opener.open(*sealer.seal(FIELDS, b"data")), b"data")
@@ -471,7 +473,7 @@ class PlainSealerTests(PlainTestCase):
 
     def test_changed(self) -> None:
         """
-        What was changed does not open.
+        A changed frame does not open.
         """
         header, sealed = Sealer(KEY).seal(FIELDS, b"data")
         changed = bytes([sealed[0] ^ 1]) + sealed[1:]
@@ -485,7 +487,7 @@ class SwitchTests(PlainTestCase):
 
     def test_use(self) -> None:
         """
-        The named ones are off, all others on, until others are chosen.
+        The named fast paths are off and all others on, until the next call.
         """
         self.use()
         self.assertEqual(fastPaths(), FastPaths())
@@ -500,7 +502,7 @@ class SwitchTests(PlainTestCase):
 
     def test_whenMade(self) -> None:
         """
-        A switch holds for objects that are made after it was set.
+        A switch applies to objects that are made after it was set.
         """
         self.use()
         rig = Rig(data=lambda recorder: recorder.stream.write(b"pong"))
@@ -525,8 +527,9 @@ class SwitchTests(PlainTestCase):
 
     def test_process(self) -> None:
         """
-        A process that imports the tests obeys the environment; one that does not
-        import them, as no user's does, knows nothing of it.
+        A process that imports the tests uses the fast paths that the environment
+        chooses.  A process that does not import them, such as a user's, ignores the
+        environment.
         """
         look = "from gomux._fastpaths import fastPaths as f; print(f().batches)"
         for value, program, expected in (
@@ -546,7 +549,7 @@ class SwitchTests(PlainTestCase):
 
     def test_unknown(self) -> None:
         """
-        Nothing of the package itself mentions any of this.
+        No module of the package mentions the environment's switches.
         """
         package = Path(gomux.__file__).parent
         files = [f for f in package.rglob("*.py") if package / "test" not in f.parents]

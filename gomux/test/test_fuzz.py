@@ -1,6 +1,6 @@
 """
-The inputs that the fuzzer of C{fuzz/} has found worth keeping, and that its
-targets notice what they are there for.
+Tests that replay the fuzzer's corpus, and tests that the fuzz targets detect the faults
+they look for.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class CorpusTests(SynchronousTestCase):
 
     def test_parser(self) -> None:
         """
-        All inputs that are kept for the parser do well.
+        No input of the parser's corpus fails.
         """
         for data in corpus("parser"):
             parser(data)
 
     def test_mux(self) -> None:
         """
-        All inputs that are kept for the mux do well.
+        No input of the mux's corpus fails.
         """
         for data in corpus("mux"):
             mux(data)
@@ -39,7 +39,7 @@ class CorpusTests(SynchronousTestCase):
 
     def test_script(self) -> None:
         """
-        A script does what it says.
+        A script of the fuzzer runs its steps on the mux.
         """
         script = Script(SCRIPT)
         script.run()
@@ -52,7 +52,7 @@ class CorpusTests(SynchronousTestCase):
 
     def test_strictScript(self) -> None:
         """
-        One for a mux in strict mode gets there, too.
+        A script for strict mode gets past the handshake and runs its steps.
         """
         script = Script(bytes([2]) + SCRIPT[1:])
         script.run()
@@ -61,21 +61,21 @@ class CorpusTests(SynchronousTestCase):
 
     def test_lostCredit(self) -> None:
         """
-        Credit that goes missing is noticed.
+        The target detects credit that is never sent.
         """
         self.patch(ReceiveWindow, "consumed", lambda *_: 0)
         self.assertRaises(AssertionError, mux, SCRIPT)
 
     def test_noEnd(self) -> None:
         """
-        A stream without an end is noticed.
+        The target detects a stream that never ends.
         """
         self.patch(Stream, "_lose", lambda stream: None)
         self.assertRaises(AssertionError, mux, SCRIPT)
 
     def test_otherError(self) -> None:
         """
-        So is an error that is not the peer's fault.
+        The target detects an error that the peer did not cause.
         """
 
         def fail(stream: Stream, size: int) -> None:

@@ -1,5 +1,5 @@
 """
-Tests for where the files of this package are.
+Tests for where the files of the package are and what they import.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ NAMED = re.compile(r"^# -\*- test-case-name: (.*) -\*-$", re.MULTILINE)
 
 def pathOf(module: str) -> Path:
     """
-    @return: the file that a module of the package would be in.
+    @return: the path that a module of the package would have.
     """
     return PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
 
 
 def imported(text: str) -> Iterator[str]:
     """
-    @return: the modules that a module imports, and those that it may: whether a
-        name is one is not known here.
+    @return: the names that a module imports from.  Some may not be modules: in
+        C{from a import b}, C{b} can be any object.
     """
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -50,13 +50,13 @@ def testModules(text: str) -> list[str]:
 
 class PluginTests(SynchronousTestCase):
     """
-    The plugin.
+    The directory of the plugin
     """
 
     def test_noPackage(self) -> None:
         """
-        Trap 14: where the plugin is in a directory of its own, that is no
-        package, for it would hide Twisted itself.
+        Trap 14: the plugin's directory is no package, because a package there would
+        hide Twisted itself.
         """
         plugins = Path(gomux_plugins.__file__).resolve().parent
         self.assertEqual(plugins.parts[-2:], ("twisted", "plugins"))
@@ -67,20 +67,19 @@ class PluginTests(SynchronousTestCase):
 
 class TestModuleTests(SynchronousTestCase):
     """
-    The test modules, and what the other modules say of them.
+    The test modules, and how other modules refer to them
     """
 
     def test_noImports(self) -> None:
         """
-        No module imports a test module: what tests share is in
-        L{gomux.test.support}.
+        No module imports a test module.  Tests share code in L{gomux.test.support}.
         """
         for path in PACKAGE.rglob("*.py"):
             self.assertEqual(testModules(path.read_text()), [], str(path))
 
     def test_everyImport(self) -> None:
         """
-        The check above sees each way of importing one.
+        The check for imports of test modules sees every form of import.
         """
         for text in (
             "import gomux.test.test_docs",

@@ -1,5 +1,5 @@
 """
-Tests for L{gomux.limits}, and that each of the limits holds.
+Tests for L{gomux.limits}, and for the effect of each limit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gomux.testing import PSK, MuxPair
 
 def openedWindow(rig: Rig) -> ReceiveWindow:
     """
-    @return: the window of a new stream, which has had a byte.
+    @return: the window of a new stream that has received a byte.
     """
     window = rig.opened(b"x").stream.receiveWindow
     assert window is not None
@@ -46,7 +46,8 @@ class LimitsTests(SynchronousTestCase):
 
     def test_positive(self) -> None:
         """
-        No limit may be 0 or less, nor endless; 0 turns off what may be off.
+        A limit must be positive and finite.  Only a limit that can be turned off may be
+        0.
         """
         for field in fields(Limits):
             for value in (0, -1, float("inf")):
@@ -58,7 +59,7 @@ class LimitsTests(SynchronousTestCase):
 
     def test_frozen(self) -> None:
         """
-        Limits do not change under the muxes that have them.
+        Limits cannot be changed.
         """
         with self.assertRaises(FrozenInstanceError):
             Limits().maxStreams = 5  # type: ignore[misc]
@@ -80,7 +81,7 @@ class LimitsTests(SynchronousTestCase):
 
 class LimitTests(SynchronousTestCase):
     """
-    What each of the limits limits.
+    The effect of each limit
     """
 
     def check_exceeded(self, rig: Rig) -> None:
@@ -88,8 +89,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_maxStreams(self) -> None:
         """
-        Past C{maxStreams} the peer's streams are refused; those that it has
-        closed count until the application is done with them.
+        The peer's streams over C{maxStreams} are refused.  A stream that the peer has
+        closed counts until the application is done with it.
         """
         rig = Rig(limits=Limits(maxStreams=2))
         first, _ = rig.opened(), rig.opened()
@@ -109,7 +110,7 @@ class LimitTests(SynchronousTestCase):
 
     def openMany(self, rig: Rig, count: int) -> None:
         """
-        Have the peer open many streams, which all come in one read.
+        Have the peer open many streams, which arrive in one read.
         """
         seal = rig.peer.seal
         opens = [seal(2 * i, Flag.OPEN_STREAM, 0) for i in range(count)]
@@ -117,8 +118,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_openBurst(self) -> None:
         """
-        A peer may open C{openBurst} streams at once; the next one waits, and so
-        does all that comes after it.
+        A peer may open C{openBurst} streams at once.  The next stream waits, and so
+        does everything after it.
         """
         rig = Rig(limits=Limits(openBurst=20, openRate=2))
         self.openMany(rig, 21)
@@ -135,8 +136,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_openRate(self) -> None:
         """
-        In the long run it may open C{openRate} of them a second; the log says once
-        that there was more.
+        In the long run a peer may open C{openRate} streams a second.  If it opens more,
+        the log says so once.
         """
         rig = Rig(limits=Limits(openBurst=20, openRate=10 / REST))
         with capturedLogs() as events:
@@ -157,7 +158,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_openSlowly(self) -> None:
         """
-        Who opens no more than that never waits.
+        A peer that opens streams no faster than C{openRate} never waits.
         """
         rig = Rig(limits=Limits(openBurst=20, openRate=1000))
         for i in range(300):
@@ -168,8 +169,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_openThenGone(self) -> None:
         """
-        What came before the carrier was lost is handled little by little too, but
-        in the end at more than that rate; and then ends with it.
+        Streams that were opened before the carrier was lost are handled in batches too,
+        but faster than C{openRate} in the end.  Then they end.
         """
         rig = Rig(limits=Limits(openBurst=20, openRate=1))
         self.openMany(rig, 50)
@@ -216,6 +217,7 @@ class LimitTests(SynchronousTestCase):
         Have the peer use windows up faster and faster.
 
         @param ends: whether each stream ends before the next begins.
+
         @return: how much each stream's window has grown.
         """
         rig = Rig(limits=limits)
@@ -246,22 +248,21 @@ class LimitTests(SynchronousTestCase):
 
     def test_maxWindow(self) -> None:
         """
-        One window grows up to C{maxWindow}.
+        The window of one stream grows up to C{maxWindow}.
         """
         limits = Limits(maxWindow=500000, maxGrowth=1 << 30)
         self.assertEqual(self.granted(limits, 1), [500000 - 131072])
 
     def test_maxGrowth(self) -> None:
         """
-        All windows together grow by C{maxGrowth}.
+        All windows of a mux together grow by at most C{maxGrowth}.
         """
         limits = Limits(maxWindow=500000, maxGrowth=500000)
         self.assertEqual(sum(self.granted(limits, 3)), 500000)
 
     def test_growthReleased(self) -> None:
         """
-        What a window has grown by is there for others once its stream has
-        ended.
+        When a stream ends, other windows may use the growth of its window.
         """
         limits = Limits(maxWindow=500000, maxGrowth=500000 - 131072)
         grown = self.granted(limits, 3, ends=True)
@@ -269,8 +270,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_maxRefusals(self) -> None:
         """
-        A peer that goes on opening streams while it does not read the
-        refusals loses the mux.
+        The mux is aborted if the peer goes on opening streams without reading the
+        refusals.
         """
         limits = Limits(maxStreams=1, maxRefusals=10)
         rig = Rig(limits=limits, bufferSize=1)
@@ -288,8 +289,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_refusalsAfterClose(self) -> None:
         """
-        A mux that has said CloseMux refuses nothing: a peer that has yet to
-        hear of it may open as many streams as it likes.
+        After CloseMux a mux sends no refusals, so the peer may open any number of
+        streams until it receives the CloseMux.
         """
         rig = Rig(limits=Limits(maxRefusals=10))
         closing = rig.mux.close()
@@ -301,7 +302,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_maxControl(self) -> None:
         """
-        While C{maxControl} frames wait no stream can be opened.
+        While C{maxControl} control frames wait, no stream can be opened.
         """
         rig = Rig(limits=Limits(maxControl=10), bufferSize=1)
         rig.carrier.outgoing.stall()
@@ -317,8 +318,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_maxControlPeer(self) -> None:
         """
-        A peer that opens more streams then, on which much is said, loses the
-        mux.
+        The mux is aborted if the peer opens a stream while C{maxControl} control frames
+        wait.
         """
         rig = Rig(
             HalfRecorder,
@@ -353,7 +354,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_resetRate(self) -> None:
         """
-        It may open and close C{resetRate} of them a second.
+        A peer may open and close C{resetRate} streams a second.
         """
         rig = Rig(limits=Limits(resetBurst=20, resetRate=10))
         self.resets(rig, 20)
@@ -367,8 +368,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_churn(self) -> None:
         """
-        Streams that were of some use do not count, nor do those that this side
-        closes.
+        Streams that were written to do not count as resets, and neither do streams that
+        this side closes.
         """
         rig = Rig(limits=Limits(resetBurst=5), made=lambda r: r.transport.write(b"hi"))
         self.resets(rig, 50)
@@ -385,7 +386,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_ordinaryChurn(self) -> None:
         """
-        2000 resets a second are ordinary.
+        The default limits allow 2000 resets a second.
         """
         rig = Rig()
         for _ in range(20):
@@ -395,8 +396,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_ignoredBurst(self) -> None:
         """
-        A peer may send C{ignoredBurst} frames without effect at once, of
-        whatever kind.
+        A peer may send C{ignoredBurst} frames without effect, of any kind, at once.
         """
         frames: list[tuple[int, int, int | bytes]] = [
             (0, Flag.KEEPALIVE, 0),
@@ -419,8 +419,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_aborts(self) -> None:
         """
-        What says that a stream is aborted has an effect, when that follows; it
-        counts once, though, however often it is said.
+        A frame that announces an abort has an effect if the abort follows.  Repeats of
+        it before one abort count as frames without effect.
         """
         rig = Rig(limits=Limits(ignoredBurst=5))
         for streamID in range(0, 200, 2):
@@ -442,8 +442,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_lateFramesOutOfOrder(self) -> None:
         """
-        Late frames for streams that have ended do not count, in whatever order
-        the streams were opened.
+        Late frames for ended streams do not count, in whatever order the streams were
+        opened.
         """
         rig = Rig(limits=Limits(ignoredBurst=5))
         for streamID in (4, 0):
@@ -456,7 +456,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_ignoredRate(self) -> None:
         """
-        It may send C{ignoredRate} of them a second.
+        A peer may send C{ignoredRate} frames without effect a second.
         """
         rig = Rig(limits=Limits(ignoredBurst=20, ignoredRate=10))
         rig.sendMany(*[(0, Flag.KEEPALIVE, 0)] * 20)
@@ -469,8 +469,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_lateFrames(self) -> None:
         """
-        Frames for streams that there were do not count, whether those have
-        ended or were refused, and in whatever order they were opened.
+        Frames for streams that have ended or were refused do not count, in whatever
+        order the streams were opened.
         """
         rig = Rig(limits=Limits(ignoredBurst=5, maxStreams=2))
         rig.open()
@@ -488,7 +488,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_nextStreams(self) -> None:
         """
-        Frames for the very next stream of either side do.
+        Frames for the next stream of either side, which is not open yet, count.
         """
         for streamID in (2, 3):
             rig = Rig(limits=Limits(ignoredBurst=5))
@@ -499,7 +499,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_smallFrames(self) -> None:
         """
-        Frames with an effect, however small, do not count.
+        Frames with an effect do not count, however small they are.
         """
         rig = Rig(limits=Limits(ignoredBurst=5))
         recorder = rig.opened()
@@ -510,7 +510,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_keepalive(self) -> None:
         """
-        After C{keepalive} seconds of silence a Keepalive is sent.
+        After C{keepalive} seconds without output, a Keepalive is sent.
         """
         rig = Rig(limits=Limits(keepalive=7))
         rig.clock.advance(6.9)
@@ -522,7 +522,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_writeStall(self) -> None:
         """
-        After C{writeStall} seconds without progress the mux is aborted.
+        The mux is aborted after C{writeStall} seconds in which the carrier took no
+        data.
         """
         rig = Rig(limits=Limits(writeStall=6), bufferSize=1)
         rig.carrier.outgoing.stall()
@@ -536,8 +537,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_carrierTimeout(self) -> None:
         """
-        C{carrierTimeout}: the kernel is asked to probe the carrier, which on a
-        real one C{test_faults} shows.
+        C{carrierTimeout} sets TCP options that make the kernel probe the carrier.  The
+        live test C{test_faults} shows the effect.
         """
         pair = MuxPair()
         self.assertTrue(pair.clientCarrier.keepAlive)
@@ -545,7 +546,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_closeTimeout(self) -> None:
         """
-        After C{closeTimeout} seconds a close becomes an abort.
+        A close becomes an abort after C{closeTimeout} seconds.
         """
         rig = Rig(limits=Limits(closeTimeout=3))
         rig.opened().stream.write(bytes(200000))
@@ -559,8 +560,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_maxUnauthenticated(self) -> None:
         """
-        Of more than C{maxUnauthenticated} connections without a genuine frame
-        the oldest is aborted; others are not.
+        If more than C{maxUnauthenticated} connections have had no authenticated frame,
+        the oldest of them is aborted, and no other.
         """
         clock = Clock()
         factory = MuxFactory(
@@ -578,8 +579,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_silentGrace(self) -> None:
         """
-        A server opens no streams to a peer that has not shown that it holds
-        the key before C{silentGrace} seconds are over.
+        A server waits C{silentGrace} seconds before it opens streams to a peer that has
+        not shown that it holds the key.
         """
         clock = Clock()
         factory = MuxFactory(PSK, False, clock=clock, limits=Limits(silentGrace=3))
@@ -591,7 +592,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_unauthenticatedClients(self) -> None:
         """
-        A client has as many muxes as it likes whose peers are silent.
+        C{maxUnauthenticated} does not apply to a client.
         """
         clock = Clock()
         factory = MuxFactory(
@@ -620,7 +621,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_handshakeTimeout(self) -> None:
         """
-        In strict mode the handshake may take C{handshakeTimeout} seconds.
+        In strict mode the mux is aborted if the handshake takes longer than
+        C{handshakeTimeout} seconds.
         """
         pair = self.strictPair(Limits(handshakeTimeout=3))
         pair.serverToClient.stall()
@@ -642,8 +644,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_deadPeer(self) -> None:
         """
-        In strict mode a peer that sends nothing for C{deadPeer} seconds is
-        taken for gone.
+        In strict mode the mux is aborted if the peer sends nothing for C{deadPeer}
+        seconds.
         """
         pair = self.strictPair(Limits(deadPeer=24))
         pair.flush()

@@ -27,7 +27,7 @@ class MainTests(SynchronousTestCase):
 
     def test_genpsk(self) -> None:
         """
-        It prints 256 bits as text, other ones each time.
+        C{genpsk} prints 256 bits as text, different bits each time.
         """
         keys = set()
         for _ in range(10):
@@ -43,7 +43,7 @@ class MainTests(SynchronousTestCase):
 
     def test_help(self) -> None:
         """
-        Who asks for help gets it.
+        C{--help} prints the usage.
         """
         for option in ("--help", "-h"):
             self.assertEqual(main([option]), 0)
@@ -51,7 +51,7 @@ class MainTests(SynchronousTestCase):
 
     def test_usage(self) -> None:
         """
-        Anything else is an error, with the same help.
+        Other arguments are an error, and print the usage.
         """
         for arguments in ([], ["genkey"], ["genpsk", "more"]):
             self.assertEqual(main(arguments), 2)

@@ -1,5 +1,5 @@
 """
-Tests for L{gomux.tap}: the command line, and the service it stands for.
+Tests for L{gomux.tap}: the command line, and the service that it describes.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ notAFactory = 3
 
 def makeFactory() -> IProtocolFactory:
     """
-    @return: what C{--factory} wants.
+    @return: a factory for C{--factory}.
     """
     return factory
 
 
 def makeNone() -> None:
     """
-    Return what it does not.
+    Return something that is not a factory.
     """
 
 
 def failToMake() -> None:
     """
-    Fail.
+    Raise an error instead of making a factory.
     """
     raise ValueError("not today")
 
@@ -64,7 +64,7 @@ HERE = __name__
 
 class TapTestCase(SynchronousTestCase):
     """
-    Without what the environment says, and with what is logged.
+    Clears the environment's key, and records the log.
     """
 
     def setUp(self) -> None:
@@ -76,7 +76,8 @@ class TapTestCase(SynchronousTestCase):
 
     def parse(self, *arguments: str) -> Options:
         """
-        @return: the options, with a pre-shared key if nothing else is said.
+        @return: the parsed options, with a pre-shared key unless the test gives
+            one.
         """
         options = Options()
         if not any(argument.startswith("--psk") for argument in arguments):
@@ -92,7 +93,7 @@ class TapTestCase(SynchronousTestCase):
 
 class PSKTests(TapTestCase):
     """
-    Where the pre-shared key comes from.
+    The sources of the pre-shared key
     """
 
     def write(self, text: str, mode: int = 0o600) -> str:
@@ -107,7 +108,7 @@ class PSKTests(TapTestCase):
 
     def test_psk(self) -> None:
         """
-        C{--psk} is it, with a warning that others can read it.
+        C{--psk} gives the key, with a warning that other users can read it.
         """
         self.assertKey(self.parse("--psk", PSK))
         self.assertEqual(len(self.observer.lines), 1)
@@ -115,7 +116,7 @@ class PSKTests(TapTestCase):
 
     def test_environment(self) -> None:
         """
-        C{GOMUX_PSK} is it.
+        C{GOMUX_PSK} gives the key.
         """
         os.environ[ENVIRONMENT] = PSK
         self.assertKey(self.parse())
@@ -123,7 +124,7 @@ class PSKTests(TapTestCase):
 
     def test_file(self) -> None:
         """
-        C{--psk-file} has it in its first line.
+        C{--psk-file} gives the key in the first line of the file.
         """
         options = self.parse("--psk-file", self.write(PSK + "\n"))
         self.assertKey(options)
@@ -131,8 +132,7 @@ class PSKTests(TapTestCase):
 
     def test_reload(self) -> None:
         """
-        The file can be read again; if it cannot be used any more the key stays
-        as it is.
+        The key file can be read again.  If it is not valid any more, the old key stays.
         """
         path = self.write("the first pre-shared key")
         options = self.parse("--psk-file", path)
@@ -149,7 +149,7 @@ class PSKTests(TapTestCase):
 
     def test_endRevoked(self) -> None:
         """
-        C{--end-revoked} is nothing without a file.
+        C{--end-revoked} without a key file is an error.
         """
         self.assertFalse(self.parse("--psk-file", self.write(PSK))["end-revoked"])
         options = self.parse("--psk-file", self.write(PSK), "--end-revoked")
@@ -160,7 +160,7 @@ class PSKTests(TapTestCase):
 
     def test_several(self) -> None:
         """
-        A server may have several, a client may not.
+        A server may have several keys, a client only one.
         """
         path = self.write("one:aaaaaaaaaaaaaaaa\ntwo:bbbbbbbbbbbbbbbb\n")
         self.assertEqual(len(self.parse("--psk-file", path).keyring), 2)
@@ -171,7 +171,7 @@ class PSKTests(TapTestCase):
 
     def test_none(self) -> None:
         """
-        Without one the error tells all the ways to give one.
+        Without a key, the error names all ways to give one.
         """
         options = Options()
         error = self.assertRaises(UsageError, options.parseOptions, [])
@@ -180,7 +180,7 @@ class PSKTests(TapTestCase):
 
     def test_empty(self) -> None:
         """
-        An empty one is an error, wherever it is from.
+        An empty key from any source is an error.
         """
         self.assertUsageError("--psk", "", says="--psk: the pre-shared key is empty")
         os.environ[ENVIRONMENT] = ""
@@ -190,7 +190,7 @@ class PSKTests(TapTestCase):
 
     def test_twice(self) -> None:
         """
-        More than one source is an error.
+        A key from more than one source is an error.
         """
         self.assertUsageError(
             *("--psk", PSK, "--psk-file", "x"), says="not by --psk and --psk-file"
@@ -200,7 +200,7 @@ class PSKTests(TapTestCase):
 
     def test_unreadable(self) -> None:
         """
-        A file that cannot be read is an error.
+        A key file that cannot be read is an error.
         """
         path = os.path.abspath(self.mktemp())
         self.assertUsageError(
@@ -209,7 +209,8 @@ class PSKTests(TapTestCase):
 
     def test_readByOthers(self) -> None:
         """
-        So is one that others can read, unless that is meant to be.
+        A key file that other users can read is an error, unless C{--psk-file-insecure}
+        is given.
         """
         path = self.write(PSK, 0o644)
         self.assertUsageError("--psk-file", path, says="--psk-file-insecure")
@@ -217,7 +218,7 @@ class PSKTests(TapTestCase):
 
     def test_short(self) -> None:
         """
-        A short one gets a warning.
+        A short key causes a warning.
         """
         self.parse("--psk-file", self.write("short"))
         self.assertEqual(len(self.observer.lines), 1)
@@ -225,7 +226,7 @@ class PSKTests(TapTestCase):
 
     def test_secret(self) -> None:
         """
-        The options do not show it.
+        The text of the options does not show the key.
         """
         self.assertNotIn(PSK, repr(self.parse("--psk", PSK)))
 
@@ -237,7 +238,7 @@ class OptionsTests(TapTestCase):
 
     def test_default(self) -> None:
         """
-        With nothing said muxes are accepted at port 7000.
+        Without endpoints on the command line, muxes are accepted at port 7000.
         """
         options = self.parse()
         [(name, endpoint)] = options.listenEndpoints
@@ -248,7 +249,7 @@ class OptionsTests(TapTestCase):
 
     def test_noDefault(self) -> None:
         """
-        With C{--connect} they are not.
+        With C{--connect}, no muxes are accepted by default.
         """
         options = self.parse("--connect", "tcp:127.0.0.1:1")
         self.assertEqual(options.listenEndpoints, [])
@@ -258,7 +259,7 @@ class OptionsTests(TapTestCase):
 
     def test_repeated(self) -> None:
         """
-        Those that may be given several times are all there.
+        An option that may be repeated keeps all of its values.
         """
         options = self.parse(
             *("--listen", "tcp:1", "--listen", "tcp:2"),
@@ -280,7 +281,7 @@ class OptionsTests(TapTestCase):
 
     def test_once(self) -> None:
         """
-        The others may not.
+        Repeating any other option is an error.
         """
         for option, value in (("target", "tcp:h:1"), ("factory", f"{HERE}.factory")):
             self.assertUsageError(
@@ -289,7 +290,7 @@ class OptionsTests(TapTestCase):
 
     def test_targetAndFactory(self) -> None:
         """
-        C{--target} and C{--factory} exclude each other.
+        C{--target} and C{--factory} cannot be used together.
         """
         self.assertUsageError(
             *("--target", "tcp:h:1", "--factory", f"{HERE}.factory"),
@@ -298,7 +299,7 @@ class OptionsTests(TapTestCase):
 
     def test_badEndpoints(self) -> None:
         """
-        What is no endpoint is an error that names the option and the value.
+        A bad endpoint string is an error that names the option and the value.
         """
         for option in ("listen", "connect", "forward", "target"):
             for value in ("nonsense", "nonsense:7000", "tcp:", "tcp:a:b:c:d", ""):
@@ -308,7 +309,7 @@ class OptionsTests(TapTestCase):
 
     def test_nestedSecret(self) -> None:
         """
-        The key in the endpoint string of a mux inside a mux is not shown.
+        An error or a name in the log hides the key in a C{gomux:} endpoint string.
         """
         options = self.parse("--target", f"gomux:tcp:h:1:psk={PSK}")
         assert options.targetEndpoint is not None
@@ -321,7 +322,7 @@ class OptionsTests(TapTestCase):
 
     def test_factory(self) -> None:
         """
-        C{--factory} takes a factory, or what returns one.
+        C{--factory} takes a factory, or a callable that returns one.
         """
         for name in ("factory", "makeFactory"):
             options = self.parse("--factory", f"{HERE}.{name}")
@@ -331,7 +332,7 @@ class OptionsTests(TapTestCase):
 
     def test_badFactories(self) -> None:
         """
-        Anything else is an error that names it.
+        A C{--factory} that is neither is an error that names it.
         """
         for name, says in (
             ("nonsense", "cannot be imported"),
@@ -347,7 +348,7 @@ class OptionsTests(TapTestCase):
 
     def test_limits(self) -> None:
         """
-        Each limit has an option, and its default.
+        Each limit has an option with the limit's default.
         """
         options = self.parse()
         self.assertEqual(options.limits(Limits), Limits())
@@ -358,7 +359,7 @@ class OptionsTests(TapTestCase):
 
     def test_badLimits(self) -> None:
         """
-        A value that cannot be is an error that names the option.
+        A bad value of a limit is an error that names the option.
         """
         for value in ("0", "-1", "x", "2.5"):
             self.assertUsageError(
@@ -380,15 +381,15 @@ class OptionsTests(TapTestCase):
 
     def test_unknown(self) -> None:
         """
-        So is an option that there is not.
+        An unknown option is an error.
         """
         self.assertUsageError("--nonsense", says="--nonsense")
         self.assertUsageError("nonsense", says="nonsense")
 
     def test_help(self) -> None:
         """
-        The help has a text for each option, without markup, and examples, and
-        nothing of whatever program it runs in.
+        The help has examples and a text for each option.  It has no markup, and nothing
+        of the running program's docstring.
         """
         self.patch(sys.modules["__main__"], "__doc__", "Another program.")
         text = str(Options())
@@ -405,7 +406,7 @@ class OptionsTests(TapTestCase):
 
     def test_examples(self) -> None:
         """
-        The examples of the help are options that can be used.
+        The command lines in the help can be parsed.
         """
         examples = re.findall(r"\$ twistd gomux (.*)", str(Options()))
         self.assertEqual(len(examples), 4)
@@ -420,7 +421,7 @@ class ServiceTests(TapTestCase):
 
     def make(self, *arguments: str) -> tuple[TunnelService, dict[str, Any]]:
         """
-        @return: the service, and its parts by name.
+        @return: the service, and its child services by name.
         """
         service = makeService(self.parse(*arguments))
         assert isinstance(service, TunnelService)
@@ -432,13 +433,13 @@ class ServiceTests(TapTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a service.
+        The service provides L{IService}.
         """
         verifyObject(IService, self.make()[0])
 
     def test_parts(self) -> None:
         """
-        There is a service for each endpoint, and all share the muxes.
+        There is a service for each endpoint, and all of them share one pool of muxes.
         """
         service, parts = self.make(
             *("--listen", "tcp:1", "--connect", "tcp:h:2", "--forward", "tcp:3"),
@@ -465,7 +466,7 @@ class ServiceTests(TapTestCase):
 
     def test_limits(self) -> None:
         """
-        The limits go where they belong.
+        Each option for a limit reaches the part that has the limit.
         """
         _, parts = self.make("--max-streams", "7")
         self.assertEqual(parts["--listen tcp:7000"]._factory.limits.maxStreams, 7)
@@ -474,7 +475,7 @@ class ServiceTests(TapTestCase):
 
     def test_strict(self) -> None:
         """
-        Muxes are in strict mode if that is what the command line says.
+        C{--strict} makes muxes in strict mode.
         """
         for arguments, strict in (([], False), (["--strict"], True)):
             _, parts = self.make(*arguments)
@@ -482,14 +483,14 @@ class ServiceTests(TapTestCase):
 
     def test_factory(self) -> None:
         """
-        With C{--factory} that serves the streams.
+        With C{--factory}, that factory serves the streams.
         """
         _, parts = self.make("--factory", f"{HERE}.factory")
         self.assertIs(parts["--listen tcp:7000"]._factory.streamFactory, factory)
 
     def test_page(self) -> None:
         """
-        With neither a target nor a factory there is a page.
+        With neither a target nor a factory, streams get the status page.
         """
         _, parts = self.make()
         self.assertIsInstance(
@@ -498,18 +499,19 @@ class ServiceTests(TapTestCase):
 
     def test_reload(self) -> None:
         """
-        Keys that are not from a file cannot be read again: SIGHUP is logged, and
-        nothing else happens.
+        Without a key file, SIGHUP only logs that there is nothing to read again.
         """
         self.make()[0].reload()
         self.assertIn("nothing to read again", self.observer.lines[-1])
 
     def reloaded(self, *arguments: str, then: str) -> list[tuple[str, frozenset[str]]]:
         """
-        Have a file of keys change, and the service read it again.
+        Change the file of keys, and have the service read it again.
 
-        @param then: what is in it then.
-        @return: for each of the service's factories what it is told to end.
+        @param then: the new contents.
+
+        @return: for each of the service's factories, the keys whose muxes it was
+            told to end.
         """
         path = FilePath(self.mktemp())
         path.setContent(b"[keyring]\nalice:aaaaaaaaaaaaaaaa\n")
@@ -531,8 +533,7 @@ class ServiceTests(TapTestCase):
 
     def test_endRevoked(self) -> None:
         """
-        With C{--end-revoked}, and only then, the muxes of keys that are gone or
-        changed end.
+        Only with C{--end-revoked} are muxes ended whose keys were removed or changed.
         """
         changed = "[keyring]\nalice:bbbbbbbbbbbbbbbb\n"
         self.assertEqual(self.reloaded(then=changed), [])
@@ -544,7 +545,7 @@ class ServiceTests(TapTestCase):
 
     def test_endRevokedMistake(self) -> None:
         """
-        A file with a mistake revokes nothing.
+        A file that is not valid revokes no keys.
         """
         self.assertEqual(
             self.reloaded("--end-revoked", then=""),

@@ -53,7 +53,7 @@ class MemoryCarrier:
     A client endpoint whose attempts wait for the test to decide.
 
     @ivar server: makes the muxes at the other end.
-    @ivar attempts: those that were not decided yet.
+    @ivar attempts: the attempts that the test has not let succeed or fail yet.
     @ivar cancelled: how many attempts were cancelled.
     @ivar pairs: the muxes that came of it.
     """
@@ -106,7 +106,7 @@ class ClientTests(SynchronousTestCase):
 
     def connected(self) -> Recorder:
         """
-        Connect where nothing is in the way.
+        Connect, and let the carrier connect at once.
         """
         connecting, _ = self.connect()
         if self.carrier.attempts:
@@ -123,14 +123,14 @@ class ClientTests(SynchronousTestCase):
 
     def test_lazy(self) -> None:
         """
-        There is no mux, and nothing on the clock, until somebody connects.
+        Before the first C{connect} there is no mux and no delayed call.
         """
         self.assertEqual(self.carrier.attempts, [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_connect(self) -> None:
         """
-        A connection is a stream of the mux that is made for it.
+        A connection is a stream of the mux that was dialled for it.
         """
         connecting, streams = self.connect()
         self.assertNoResult(connecting)
@@ -143,8 +143,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_shared(self) -> None:
         """
-        All connections are streams of one mux, also those that were begun while
-        there was none.
+        All connections share one mux, also those that began before it was connected.
         """
         waiting = [self.connect()[0] for _ in range(3)]
         self.assertEqual(len(self.carrier.attempts), 1)
@@ -156,7 +155,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_tryAgain(self) -> None:
         """
-        While somebody waits the carrier is tried again, with longer and longer
+        While a C{connect} waits, the carrier is tried again after longer and longer
         pauses.
         """
         connecting, _ = self.connect()
@@ -173,8 +172,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """
-        Who waits too long is told for how long, and why; and nothing goes on
-        when nobody waits any more.
+        A C{connect} that times out fails with the time it waited and the reason.  Once
+        no C{connect} waits, dialling stops.
         """
         connecting, _ = self.connect()
         self.carrier.refuse()
@@ -188,7 +187,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_ownTimeout(self) -> None:
         """
-        The timeout can be chosen.
+        The application can set the timeout.
         """
         self.endpoint = MuxClientEndpoint(self.clock, self.carrier, PSK, timeout=2)
         connecting, _ = self.connect()
@@ -199,7 +198,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_wrongKey(self) -> None:
         """
-        Who has the wrong key is told.
+        A client with the wrong key gets an error that says so.
         """
         self.endpoint = MuxClientEndpoint(
             self.clock, self.carrier, "another key", strict=True, salts=Salts()
@@ -213,14 +212,14 @@ class ClientTests(SynchronousTestCase):
                 self.carrier.succeed()
         error = self.failureResultOf(connecting, OpenStreamError).value
         self.assertIn("wrong pre-shared key", str(error))
-        # Neither did it try as fast as it could.
+        # It did not try again without pauses.
         self.assertLess(len(self.carrier.pairs), 12)
 
     def test_wrongKeyLater(self) -> None:
         """
-        Without strict mode a stream is opened before the key turns out to be wrong.  An
-        application that connects again each time it loses that stream still does not
-        make the carrier be dialled more often.
+        Without strict mode a stream opens before a wrong key shows.  An application
+        that reconnects whenever it loses that stream does not make the carrier be
+        dialled more often.
         """
         self.endpoint = MuxClientEndpoint(self.clock, self.carrier, "another key")
         for _ in range(10):
@@ -235,8 +234,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_strict(self) -> None:
         """
-        In strict mode a stream waits until the peer has shown that it holds the
-        key, and no second carrier is connected meanwhile.
+        In strict mode a stream waits until the peer has shown that it holds the key.
+        Meanwhile no second carrier is connected.
         """
         self.endpoint = MuxClientEndpoint(
             self.clock, self.carrier, PSK, strict=True, salts=Salts()
@@ -257,8 +256,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_cancel(self) -> None:
         """
-        To wait can be cancelled; the attempt is given up with the last one who
-        waits for it.
+        A C{connect} that waits can be cancelled.  When the last one is cancelled, the
+        attempt is given up.
         """
         first, _ = self.connect()
         second, _ = self.connect()
@@ -272,7 +271,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_cancelBetweenAttempts(self) -> None:
         """
-        The same between two attempts.
+        A C{connect} can also be cancelled between two attempts.
         """
         connecting, _ = self.connect()
         self.carrier.refuse()
@@ -282,14 +281,15 @@ class ClientTests(SynchronousTestCase):
 
     def test_connectsAfterCancel(self) -> None:
         """
-        The next one after that makes a new attempt.
+        After a cancelled C{connect}, the next C{connect} makes a new attempt.
         """
         self.connect()[0].addErrback(lambda _: None).cancel()
         self.connected()
 
     def test_lost(self) -> None:
         """
-        When the mux is lost its streams are, and the next one makes another.
+        When the mux is lost, its streams are lost too, and the next C{connect} dials
+        another mux.
         """
         stream = self.connected()
         self.carrier.pairs[0].serverCarrier.abortConnection()
@@ -302,7 +302,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_idle(self) -> None:
         """
-        A mux without streams is closed after a while.
+        A mux without streams is closed after the idle timeout.
         """
         self.connected().stream.loseConnection()
         self.clock.advance(0)
@@ -317,8 +317,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_notIdle(self) -> None:
         """
-        That while begins anew with each stream, and does not pass while there
-        are any.
+        The idle timeout does not run while there are streams, and starts afresh after
+        the last of them.
         """
         first = self.connected()
         self.clock.advance(100)
@@ -336,7 +336,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_whileClosing(self) -> None:
         """
-        Who comes while the mux is being closed does not wait for that.
+        A C{connect} made while the mux is being closed dials another mux at once.
         """
         self.connected().stream.loseConnection()
         self.clock.advance(0)
@@ -349,8 +349,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_close(self) -> None:
         """
-        C{close} closes the mux once all output is sent, and lets nobody wait;
-        the endpoint can be used again.
+        C{close} closes the mux once all output is sent, and fails the C{connect} calls
+        that wait.  The endpoint can be used again.
         """
         stream = self.connected()
         stream.stream.write(b"the last words")
@@ -369,8 +369,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_factory(self) -> None:
         """
-        A factory is started before there is a connection, and stopped after the
-        last one.
+        A factory is started before there is a connection, and stopped after its last
+        one.
         """
         factory = Starting()
         connecting = self.endpoint.connect(factory)
@@ -388,7 +388,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_factoryNotConnected(self) -> None:
         """
-        It is stopped when there is no connection after all.
+        A factory is stopped if no connection is made.
         """
         factory = Starting()
         connecting = self.endpoint.connect(factory)
@@ -398,7 +398,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_noProtocol(self) -> None:
         """
-        A factory that makes no protocol is told so, and the mux goes on.
+        If C{buildProtocol} returns C{None}, C{connect} fails, and the mux stays up.
         """
 
         class NoFactory(Factory):
@@ -419,8 +419,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_reactorStops(self) -> None:
         """
-        When the reactor stops, a mux without streams is closed, and the reactor
-        waits for that.
+        When the reactor stops, a mux without streams is closed, and the reactor waits
+        for it.
         """
         clock = StoppingClock()
         self.clock = clock
@@ -503,7 +503,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_interfaces(self) -> None:
         """
-        It is a server endpoint, and has ports.
+        The endpoint and its port provide their interfaces.
         """
         verifyObject(IStreamServerEndpoint, self.endpoint)
         verifyObject(IListeningPort, self.port)
@@ -528,8 +528,8 @@ class ServerTests(SynchronousTestCase):
 
     def test_stopListening(self) -> None:
         """
-        A port that has stopped serves no new streams; muxes without streams are
-        closed, and others when they have none left.
+        A port that has stopped serves no new streams.  A mux without streams is closed
+        at once, and any other mux when its last stream ends.
         """
         idle, busy, silent = self.client(), self.client(), self.client()
         busyStreams = Recorders()
@@ -559,7 +559,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_close(self) -> None:
         """
-        C{close} ends the streams, too.
+        C{close} of a port ends the streams too.
         """
         pair = self.client()
         client = Recorders()
@@ -575,7 +575,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_factory(self) -> None:
         """
-        The factory is started and stopped with the carrier's factory.
+        The protocol factory starts and stops together with the carrier's factory.
         """
         factory = Starting()
         port = self.successResultOf(self.endpoint.listen(factory))
@@ -586,7 +586,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """
-        The limits can be chosen.
+        The application can set the limits.
         """
         endpoint = MuxServerEndpoint(
             self.reactor,
@@ -615,7 +615,7 @@ class StreamEndpointTests(SynchronousTestCase):
 
     def check(self, listening: Any, connecting: Any) -> None:
         """
-        Streams go from one side to the other.
+        Check that streams opened on one side reach the other.
         """
         served = Recorders()
         server = StreamServerEndpoint(listening)
@@ -648,21 +648,21 @@ class StreamEndpointTests(SynchronousTestCase):
 
     def test_serverListens(self) -> None:
         """
-        And so can the other.
+        The side that accepted the carrier can listen too.
         """
         self.check(self.pair.server, self.pair.client)
 
     def test_factories(self) -> None:
         """
-        The muxes of a factory are listened on, and connected through, as one.
+        Endpoints over a factory listen and connect on all of its muxes.
         """
         self.check(self.pair.clientFactory, self.pair.serverFactory.pool)
         self.check(self.pair.serverFactory, self.pair.clientFactory.pool)
 
     def test_oneFactory(self) -> None:
         """
-        A mux, or a factory of muxes, has one factory for its streams, which is
-        started and stopped.
+        A mux, or a factory of muxes, takes only one factory for its streams, and starts
+        and stops it.
         """
         for mux in (self.pair.server, self.pair.serverFactory):
             endpoint = StreamServerEndpoint(mux)
@@ -679,7 +679,7 @@ class StreamEndpointTests(SynchronousTestCase):
 
     def test_getHost(self) -> None:
         """
-        A port's address is that of the carrier.
+        The address of a port is that of the carrier.
         """
         host = self.pair.server.getCarrier().getHost()
         for mux in (self.pair.server, self.pair.serverFactory):
@@ -697,8 +697,8 @@ class TCPTests(TestCase):
 
     async def test_roundTrip(self) -> None:
         """
-        What a client sends comes back, whatever the mux that brought it; after a
-        port and an endpoint are closed nothing is left.
+        An echo works, also over a second mux after the first is closed.  After the port
+        and the endpoint are closed, no connection or delayed call is left.
         """
         carrier: Any = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
         port = await MuxServerEndpoint(reactor, carrier, PSK).listen(
@@ -711,13 +711,13 @@ class TCPTests(TestCase):
         for _ in range(2):
             asked: Any = await client.connect(Factory.forProtocol(Asking))
             self.assertEqual(await asked.answer, b"hello")
-            # Its next stream needs another mux.
+            # The next stream needs another mux.
             await client.close()
         await port.stopListening()
 
     async def test_refused(self) -> None:
         """
-        Who finds nobody listening is told so in words.
+        If nobody listens, the error says so in words.
         """
         port: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
             Factory()

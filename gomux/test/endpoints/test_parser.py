@@ -35,7 +35,7 @@ WARNING = "psk= in an endpoint string can be read by others; use pskFile="
 
 class ParserTestCase(SynchronousTestCase):
     """
-    Has files for the strings.
+    Provides files with keys and certificates.
     """
 
     def setUp(self) -> None:
@@ -94,7 +94,7 @@ class ClientTests(ParserTestCase):
 
     def test_tcp(self) -> None:
         """
-        The carrier can be TCP, and our keywords can be anywhere.
+        The carrier can be TCP, and the keywords of C{gomux:} can stand anywhere.
         """
         for string in (
             "gomux:tcp:example.org:7000:{}",
@@ -110,7 +110,7 @@ class ClientTests(ParserTestCase):
 
     def test_bindAddress(self) -> None:
         """
-        The carrier's own keywords are the carrier's.
+        Other keywords go to the carrier.
         """
         string = f"gomux:tcp:192.0.2.1:7000:bindAddress=192.0.2.2:{self.psk}"
         self.assertEqual(self.connected(string)[4], ("192.0.2.2", 0))
@@ -124,7 +124,7 @@ class ClientTests(ParserTestCase):
 
     def test_unix(self) -> None:
         """
-        The carrier can be a UNIX socket, whatever is in its path.
+        The carrier can be a UNIX socket with any characters in its path.
         """
         for path in ("/run/mux", "/run/a:b", "/run/a\\b", "/run/a=b", "/run/ä b:=\\"):
             self.reactor = MemoryReactorClock()
@@ -138,7 +138,7 @@ class ClientTests(ParserTestCase):
 
     def test_bytes(self) -> None:
         """
-        The string can be bytes, as Twisted's can where there is no plugin.
+        The string can be bytes, which Twisted allows too.
         """
         from gomux.endpoints._strings import parseClient
 
@@ -169,8 +169,8 @@ class ClientTests(ParserTestCase):
 
     def test_shared(self) -> None:
         """
-        Endpoints with the same carrier, key and settings share one mux, whatever
-        the order of their keywords and their timeout.
+        Endpoints with the same carrier, key and settings share one mux.  The order of
+        their keywords and their C{timeout} do not matter.
         """
         same = [
             self.client(f"gomux:tcp:example.org:7000:bindAddress=192.0.2.2:{self.psk}"),
@@ -185,7 +185,7 @@ class ClientTests(ParserTestCase):
 
     def test_notShared(self) -> None:
         """
-        Others do not.
+        Endpoints that differ in carrier, key or settings do not share a mux.
         """
         count = 0
         cores = (self.reactor, MemoryReactorClock())
@@ -202,7 +202,7 @@ class ClientTests(ParserTestCase):
 
     def test_notKept(self) -> None:
         """
-        A mux that is not there is not kept for endpoints that are gone.
+        An unconnected mux is freed together with its endpoints.
         """
         endpoint = self.client(f"gomux:tcp:example.org:7000:{self.psk}")
         self.assertEqual(len(_muxes[self.reactor]), 1)
@@ -243,7 +243,7 @@ class ServerTests(ParserTestCase):
 
     def test_tcp(self) -> None:
         """
-        The carrier can be TCP, and our keywords can be anywhere.
+        The carrier can be TCP, and the keywords of C{gomux:} can stand anywhere.
         """
         for string in (
             "gomux:tcp:7000:interface=192.0.2.1:{}",
@@ -294,7 +294,7 @@ class ServerTests(ParserTestCase):
 
     def test_haproxy(self) -> None:
         """
-        The carrier can have an address of the PROXY protocol before it.
+        The carrier can be wrapped in the PROXY protocol.
         """
         string = f"gomux:haproxy:tcp:7000:interface=\\:\\:1:{self.psk}"
         arguments = self.listened(string)
@@ -303,7 +303,7 @@ class ServerTests(ParserTestCase):
 
     def test_systemd(self) -> None:
         """
-        The carrier can be a socket of systemd's.
+        The carrier can be a socket from systemd.
         """
         listening = socket.socket()
         self.addCleanup(listening.close)
@@ -329,7 +329,7 @@ class ServerTests(ParserTestCase):
 
     def test_keyring(self) -> None:
         """
-        The file can have several keys.
+        The key file of a server can have several keys.
         """
         self.writePSK("one:the first key of two\ntwo:the second key of two")
         endpoint = self.server(f"gomux:tcp:7000:{self.psk}")
@@ -339,7 +339,7 @@ class ServerTests(ParserTestCase):
 
 class NonsenseTests(ParserTestCase):
     """
-    What is wrong is a L{ValueError} that says so in words, and has no key in it.
+    A bad string raises a L{ValueError} that says what is wrong and shows no key.
     """
 
     def check(self, words: str, string: str, roles: str = "client server") -> None:
@@ -351,7 +351,7 @@ class NonsenseTests(ParserTestCase):
 
     def test_key(self) -> None:
         """
-        There must be one key that can be used, and only one.
+        Exactly one usable key is needed.
         """
         needed = "needs either pskFile= or psk="
         self.check(needed, "gomux:tcp:7000")
@@ -362,7 +362,8 @@ class NonsenseTests(ParserTestCase):
 
     def test_file(self) -> None:
         """
-        The file must not be one that others can read, unless they may.
+        A key file that other users can read is refused, unless C{pskFileInsecure}
+        allows it.
         """
         self.writePSK("a secret that others can read", 0o644)
         self.check("others can read", f"gomux:tcp:7000:{self.psk}")
@@ -370,7 +371,7 @@ class NonsenseTests(ParserTestCase):
 
     def test_severalKeys(self) -> None:
         """
-        A client has one key.
+        A client may have only one key.
         """
         self.writePSK("one:the first secret of two\ntwo:the second secret of two")
         self.check(
@@ -379,8 +380,8 @@ class NonsenseTests(ParserTestCase):
 
     def test_carrier(self) -> None:
         """
-        There must be a carrier, of a kind that is known, with what it needs and
-        no more.
+        The carrier must be of a known kind, and have all of its arguments and no
+        others.
         """
         self.check("has no carrier", f"gomux:{self.psk}")
         self.check("Unknown endpoint type: ", f"gomux:carrierpigeon:7:{self.psk}")
@@ -393,7 +394,7 @@ class NonsenseTests(ParserTestCase):
 
     def test_values(self) -> None:
         """
-        Each value must be of its kind.
+        Each value must be of the keyword's type.
         """
         client = f"gomux:tcp:h:1:{self.psk}:"
         for value in ("soon", "-1", "nan", "inf", ""):
@@ -407,7 +408,7 @@ class NonsenseTests(ParserTestCase):
 
     def test_warnings(self) -> None:
         """
-        A key in the string is warned about, and so is one that is short.
+        A key in the string and a short key cause a warning.
         """
         for parse in (self.client, self.server):
             parse(
@@ -425,7 +426,7 @@ class NonsenseTests(ParserTestCase):
 
 class LiveTests(TestCase):
     """
-    Strings that are listened on, and connected to.
+    A server and a client made from strings talk to each other.
     """
 
     def setUp(self) -> None:
@@ -436,7 +437,7 @@ class LiveTests(TestCase):
 
     async def check(self, server: str, client: str) -> None:
         """
-        What is sent comes back.
+        Check that the server echoes the client's data.
         """
         psk = f"pskFile={quoteStringArgument(self.path)}"
         port: Any = await serverFromString(reactor, f"gomux:{server}:{psk}").listen(
@@ -453,31 +454,31 @@ class LiveTests(TestCase):
 
     async def test_tcp(self) -> None:
         """
-        Over TCP, to an address
+        Strings work over TCP to an address.
         """
         await self.check("tcp:0:interface=127.0.0.1", "tcp:127.0.0.1:{port}:timeout=20")
 
     async def test_hostName(self) -> None:
         """
-        Over TCP, to a name
+        Strings work over TCP to a host name.
         """
         await self.check("tcp:0:interface=127.0.0.1", "tcp:localhost:{port}")
 
     async def test_tcp6(self) -> None:
         """
-        Over TCP and IPv6
+        Strings work over TCP and IPv6.
         """
         await self.check("tcp6:0:interface=\\:\\:1", "tcp:\\:\\:1:{port}")
 
     async def test_unix(self) -> None:
         """
-        Over a UNIX socket
+        Strings work over a UNIX socket.
         """
         await self.check("unix:strings", "unix:strings")
 
     async def test_tls(self) -> None:
         """
-        Over TLS with a name that is verified
+        Strings work over TLS with a verified name.
         """
         path = self.mktemp()
         os.mkdir(path)

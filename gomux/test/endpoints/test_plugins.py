@@ -1,5 +1,5 @@
 """
-Tests for what Twisted's plugin system finds of gomux.
+Tests for L{twisted.plugins.gomux_plugins}.
 """
 
 import subprocess
@@ -29,7 +29,7 @@ class PluginTests(SynchronousTestCase):
 
     def test_interfaces(self) -> None:
         """
-        The plugins provide what Twisted looks for.
+        The plugins provide the interfaces that Twisted looks for.
         """
         endpoints = gomux_plugins.gomuxEndpoints
         verifyObject(IPlugin, endpoints)
@@ -40,14 +40,14 @@ class PluginTests(SynchronousTestCase):
 
     def test_foundService(self) -> None:
         """
-        C{twistd} finds one service of the name.
+        C{twistd} finds exactly one service named gomux.
         """
         found = [p for p in getPlugins(IServiceMaker) if p.tapname == "gomux"]
         self.assertEqual(found, [gomux_plugins.gomuxService])
 
     def test_foundParsers(self) -> None:
         """
-        The endpoint functions find one parser of the prefix each.
+        Twisted finds exactly one server parser and one client parser for the prefix.
         """
         servers = getPlugins(IStreamServerEndpointStringParser)
         self.assertEqual(
@@ -62,7 +62,7 @@ class PluginTests(SynchronousTestCase):
 
     def test_light(self) -> None:
         """
-        Loading the plugins, as every C{twistd} does, imports nothing of gomux.
+        Loading the plugins, which every C{twistd} does, imports no module of gomux.
         """
         loaded = subprocess.run(
             [sys.executable, "-c", LOADED],

@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 
 class ConnTestCase(SynchronousTestCase):
     """
-    With a stream that is open.
+    Provides an open stream with a Conn at each end.
     """
 
     def setUp(self) -> None:
@@ -56,14 +56,17 @@ class ConnTestCase(SynchronousTestCase):
 
     def after(self, deferred: Deferred[_T]) -> _T:
         """
-        @return: the result, once everything under way has arrived.
+        Let everything in flight arrive.
+
+        @return: the result.
         """
         self.flush()
         return self.successResultOf(deferred)
 
     def error(self, deferred: Deferred[Any], kind: type[GomuxError]) -> GomuxError:
         """
-        @return: the error that it failed with, which must be of the very kind.
+        @return: the error of a failed Deferred, which must be of exactly this
+            class.
         """
         self.flush()
         error = self.failureResultOf(deferred).value
@@ -73,7 +76,7 @@ class ConnTestCase(SynchronousTestCase):
 
     def readAll(self, conn: Conn) -> bytes:
         """
-        @return: all the data up to the end.
+        @return: all data up to EOF.
         """
 
         async def read() -> bytes:
@@ -86,7 +89,7 @@ class ConnTestCase(SynchronousTestCase):
 
     def readSome(self, conn: Conn, size: int) -> bytes:
         """
-        @return: so many bytes, in whatever pieces.
+        @return: this many bytes, joined from reads of any size.
         """
 
         async def read() -> bytes:
@@ -99,9 +102,9 @@ class ConnTestCase(SynchronousTestCase):
 
     def fill(self, conn: Conn) -> Deferred[int]:
         """
-        Write more than can go with nobody reading.
+        Write more than the window and the buffers take while the peer does not read.
 
-        @return: what waits.
+        @return: the write that waits.
         """
         writing = conn.write(LARGE)
         self.flush()
@@ -111,19 +114,19 @@ class ConnTestCase(SynchronousTestCase):
 
 class InterfaceTests(ConnTestCase):
     """
-    What a Conn is.
+    The interfaces, text and addresses of a Conn.
     """
 
     def test_interfaces(self) -> None:
         """
-        It provides what it says.
+        A Conn provides the interfaces that it declares.
         """
         verifyObject(IHalfCloseableProtocol, self.here)
         verifyObject(IPushProducer, self.here)
 
     def test_repr(self) -> None:
         """
-        It can be told which stream it is, before it is connected too.
+        The text of a Conn names its stream, also before it is connected.
         """
         self.assertIn("Stream 0", repr(self.here))
         conn = Conn(self.clock, lambda conn: None, lambda conn: None)
@@ -131,7 +134,7 @@ class InterfaceTests(ConnTestCase):
 
     def test_addresses(self) -> None:
         """
-        Both ends know both addresses, also after the end.
+        Both ends know both addresses, also after the stream has ended.
         """
         for _ in range(2):
             self.assertEqual(self.here.localAddr(), self.there.remoteAddr())
@@ -150,7 +153,7 @@ class ReadTests(ConnTestCase):
 
     def test_waits(self) -> None:
         """
-        A read waits for data, and gets all that fits.
+        A read waits for data, and returns all of it up to its size.
         """
         reading = self.there.read()
         self.flush()
@@ -160,7 +163,7 @@ class ReadTests(ConnTestCase):
 
     def test_size(self) -> None:
         """
-        A read gets no more than it wants, and the next one the rest.
+        A read returns at most its size, and the next read the rest.
         """
         self.here.write(b"hello")
         self.assertEqual(self.after(self.there.read(2)), b"he")
@@ -170,7 +173,7 @@ class ReadTests(ConnTestCase):
 
     def test_nonsense(self) -> None:
         """
-        Nobody can read nothing: that would look like the end.
+        A read of 0 bytes is refused: its result would look like EOF.
         """
         self.assertRaises(ValueError, self.here.read, 0)
         self.assertRaises(ValueError, self.here.read, -1)
@@ -190,8 +193,8 @@ class ReadTests(ConnTestCase):
 
     def test_again(self) -> None:
         """
-        Who reads again from within a read's callback gets what follows, behind
-        those who waited before.
+        A read made in the callback of another read is served after the reads that
+        already waited.
         """
         got: list[bytes] = []
 
@@ -208,7 +211,7 @@ class ReadTests(ConnTestCase):
 
     def test_cancel(self) -> None:
         """
-        What a cancelled read would have got the next one gets.
+        The data of a cancelled read goes to the next read.
         """
         first, second = self.there.read(3), self.there.read(3)
         first.cancel()
@@ -224,7 +227,7 @@ class ReadTests(ConnTestCase):
 
     def test_integrity(self) -> None:
         """
-        Much data arrives as it was sent, in reads of any size.
+        Much data arrives unchanged, in reads of any size.
         """
         writing = self.here.write(LARGE)
         writing.addCallback(lambda _: self.here.closeWrite())
@@ -247,7 +250,7 @@ class WriteTests(ConnTestCase):
 
     def test_result(self) -> None:
         """
-        It gives the size of the data.
+        A write returns the size of the data.
         """
         self.assertEqual(self.successResultOf(self.here.write(b"hello")), 5)
         self.assertEqual(self.successResultOf(self.here.write(b"")), 0)
@@ -262,8 +265,8 @@ class WriteTests(ConnTestCase):
 
     def test_backpressure(self) -> None:
         """
-        A write waits while nobody reads at the other end, and until then next
-        to nothing is kept anywhere.
+        A write waits while the peer does not read.  Meanwhile only little data is
+        buffered.
         """
         writing = self.fill(self.here)
         self.assertLessEqual(self.here.transport.unsent, HIGH_WATER + 65536)
@@ -275,7 +278,7 @@ class WriteTests(ConnTestCase):
 
     def test_partialRead(self) -> None:
         """
-        A read of one byte lets no more than the rest of its frame go ahead.
+        A read of one byte lets the writer send at most the rest of that frame.
         """
         self.fill(self.here)
         self.assertEqual(self.after(self.there.read(1)), LARGE[:1])
@@ -285,7 +288,7 @@ class WriteTests(ConnTestCase):
 
     def test_otherStreams(self) -> None:
         """
-        While one stream is blocked, others go on.
+        While one stream is blocked, other streams go on.
         """
         self.fill(self.here)
         before = self.here, self.there
@@ -296,7 +299,7 @@ class WriteTests(ConnTestCase):
 
     def test_order(self) -> None:
         """
-        Several writes go in the order of the calls.
+        Several writes are sent in the order of the calls.
         """
         first = self.fill(self.here)
         second = self.here.write(b"second")
@@ -310,8 +313,8 @@ class WriteTests(ConnTestCase):
 
     def test_cancel(self) -> None:
         """
-        Of a cancelled write what was not taken yet is dropped, and the others
-        go on.
+        A cancelled write drops the data that the mux has not taken.  Other writes go
+        on.
         """
         first = self.fill(self.here)
         second, third = self.here.write(b"second"), self.here.write(b"third")
@@ -329,7 +332,7 @@ class WriteTests(ConnTestCase):
 
     def test_endless(self) -> None:
         """
-        Who writes without end is stopped before anything is read.
+        A writer that never stops is paused before the peer reads anything.
         """
 
         async def write() -> None:
@@ -349,7 +352,7 @@ class CloseTests(ConnTestCase):
 
     def test_own(self) -> None:
         """
-        Calls that wait and calls that follow fail with StreamClosed.
+        After our close, calls that wait and later calls fail with StreamClosed.
         """
         reading, writing = self.here.read(), self.fill(self.here)
         self.here.close()
@@ -368,7 +371,7 @@ class CloseTests(ConnTestCase):
 
     def test_ownUnread(self) -> None:
         """
-        What was not read is gone.
+        Our close drops unread data.
         """
         self.there.write(b"hello")
         self.assertEqual(self.after(self.here.read(1)), b"h")
@@ -377,8 +380,8 @@ class CloseTests(ConnTestCase):
 
     def test_peer(self) -> None:
         """
-        After the peer's close a read gives what came before it, then the end,
-        and a write PeerClosedStream.
+        After the peer's close, reads return the data before it and then EOF, and a
+        write fails with PeerClosedStream.
         """
         self.there.write(b"hello")
         self.there.close()
@@ -393,7 +396,7 @@ class CloseTests(ConnTestCase):
 
     def test_peerRest(self) -> None:
         """
-        The rest of what was read in part is still there after the end.
+        The rest of a frame that was read in part can be read after the peer's close.
         """
         self.there.write(b"hello")
         self.there.closeWrite()
@@ -405,7 +408,7 @@ class CloseTests(ConnTestCase):
 
     def test_peerWaiting(self) -> None:
         """
-        Calls that wait end with the peer's close.
+        The peer's close ends calls that wait.
         """
         reading, writing = self.here.read(), self.fill(self.here)
         self.there.close()
@@ -415,8 +418,7 @@ class CloseTests(ConnTestCase):
 
     def test_peerUnread(self) -> None:
         """
-        A write that waits ends with the peer's close also while there is data
-        to be read.
+        The peer's close fails a write that waits, even while there is unread data.
         """
         self.there.write(b"hello")
         self.flush()
@@ -429,8 +431,8 @@ class CloseTests(ConnTestCase):
 
     def test_peerAborts(self) -> None:
         """
-        An abort of the peer's is not the end of the data: a read fails, once it
-        has given what came before, and so does a write.
+        An abort by the peer is not EOF: reads return the data before it and then fail,
+        and a write fails.
         """
         self.there.write(b"half of")
         self.flush()
@@ -443,7 +445,7 @@ class CloseTests(ConnTestCase):
 
     def test_peerAbortsWaiting(self) -> None:
         """
-        Calls that wait end with it.
+        An abort by the peer fails the calls that wait.
         """
         reading, writing = self.here.read(), self.fill(self.here)
         self.there.transport.abortConnection()
@@ -452,8 +454,7 @@ class CloseTests(ConnTestCase):
 
     def test_peerBeforeClose(self) -> None:
         """
-        Who closes a stream that the peer has closed lets go of what was not
-        read, and the stream is gone.
+        Our close after the peer's close drops unread data, and the stream is gone.
         """
         self.there.write(b"hello")
         self.there.close()
@@ -465,7 +466,7 @@ class CloseTests(ConnTestCase):
 
     def test_errorsApart(self) -> None:
         """
-        No two calls fail with the same error object.
+        Each call fails with an error object of its own.
         """
         reads = [self.here.read(), self.here.read()]
         self.here.close()
@@ -481,7 +482,7 @@ class HalfCloseTests(ConnTestCase):
 
     def test_closeWrite(self) -> None:
         """
-        The peer reads to the end; in the other direction all goes on.
+        After C{closeWrite} the peer reads up to EOF, and the other direction goes on.
         """
         self.here.write(b"request")
         self.here.closeWrite()
@@ -495,7 +496,8 @@ class HalfCloseTests(ConnTestCase):
 
     def test_closeWriteWaiting(self) -> None:
         """
-        Writes that wait fail, and what was taken of them is sent.
+        C{closeWrite} fails the writes that wait, and the data that the mux had taken is
+        sent.
         """
         writing = self.fill(self.here)
         self.here.closeWrite()
@@ -504,8 +506,8 @@ class HalfCloseTests(ConnTestCase):
 
     def test_closeRead(self) -> None:
         """
-        The peer cannot write any more, our reads end; in the other direction
-        all goes on.
+        After C{closeRead} the peer cannot write and our reads return EOF.  The other
+        direction goes on.
         """
         self.there.write(b"unread")
         reading = self.here.read(1)
@@ -522,7 +524,7 @@ class HalfCloseTests(ConnTestCase):
 
     def test_closeReadWaiting(self) -> None:
         """
-        Reads that wait come to the end.
+        C{closeRead} gives EOF to reads that wait.
         """
         reading = self.here.read()
         self.here.closeRead()
@@ -530,7 +532,7 @@ class HalfCloseTests(ConnTestCase):
 
     def test_closeReadAfterEnd(self) -> None:
         """
-        After the peer's close it lets go of what was not read.
+        C{closeRead} after the peer's close drops unread data.
         """
         self.there.write(b"hello")
         self.there.close()
@@ -541,8 +543,8 @@ class HalfCloseTests(ConnTestCase):
 
     def test_both(self) -> None:
         """
-        With both halves closed the stream is gone from both sides, and a read
-        still gives the end and a write still WriteClosed.
+        With both halves closed, the stream is gone on both sides.  A read still returns
+        EOF, and a write still fails with WriteClosed.
         """
         self.here.closeWrite()
         self.there.closeWrite()
@@ -569,12 +571,12 @@ class HalfCloseTests(ConnTestCase):
 
 class MuxEndTests(ConnTestCase):
     """
-    What a Conn makes of the end of the mux.
+    How calls of a Conn fail when the mux ends.
     """
 
     def test_ownClose(self) -> None:
         """
-        Everything fails with ConnectionClosed, at once.
+        When this side closes the mux, all calls fail with ConnectionClosed at once.
         """
         self.there.write(b"unread")
         self.flush()
@@ -593,7 +595,7 @@ class MuxEndTests(ConnTestCase):
 
     def test_ownCloseSends(self) -> None:
         """
-        What was taken before our close arrives.
+        Data taken before this side closes the mux arrives.
         """
         self.here.write(b"hello")
         closing = self.both.client.close()
@@ -603,7 +605,7 @@ class MuxEndTests(ConnTestCase):
 
     def test_peerCloses(self) -> None:
         """
-        Streams that were opened too late for the peer to close them end with
+        A stream opened too late for the peer to close it ends with
         PeerClosedConnection.
         """
         self.both.server.close()
@@ -614,7 +616,7 @@ class MuxEndTests(ConnTestCase):
 
     def goCloses(self) -> None:
         """
-        Close the mux as the Go package does: without the streams.
+        Close the mux as the Go package does: without closing its streams first.
         """
         server = self.both.pair.server
         scheduler = Parts(server).scheduler
@@ -624,8 +626,8 @@ class MuxEndTests(ConnTestCase):
 
     def test_goCloses(self) -> None:
         """
-        After a CloseMux ahead of the streams' ends what was sent can be read,
-        then everything fails with PeerClosedConnection.
+        If CloseMux comes before the streams are closed, the data before it can be
+        read.  Then calls fail with PeerClosedConnection.
         """
         writing = self.fill(self.here)
         reading = self.here.read()
@@ -638,7 +640,7 @@ class MuxEndTests(ConnTestCase):
 
     def test_goClosesUnread(self) -> None:
         """
-        The same with data to be read, ahead of which writes fail already.
+        After such a CloseMux, writes fail even while there is unread data.
         """
         self.there.write(b"hello")
         self.flush()
@@ -651,7 +653,8 @@ class MuxEndTests(ConnTestCase):
 
     def test_truncated(self) -> None:
         """
-        An end of the carrier without a word is told apart, also after data.
+        If the carrier ends without a CloseMux, calls fail with another error, also
+        after data.
         """
         self.there.write(b"hello")
         self.flush()
@@ -665,7 +668,7 @@ class MuxEndTests(ConnTestCase):
 
     def test_truncatedAfterEnd(self) -> None:
         """
-        Who has come to the peer's end has read all there was.
+        If the carrier is lost after the peer's EOF, reads still return EOF.
         """
         self.there.closeWrite()
         self.assertEqual(self.after(self.here.read()), b"")
@@ -675,8 +678,7 @@ class MuxEndTests(ConnTestCase):
 
     def test_authentication(self) -> None:
         """
-        A frame that was changed on the way ends everything with
-        AuthenticationFailed.
+        A frame that was changed in transit ends all calls with AuthenticationFailed.
         """
         reading = self.here.read()
         self.both.pair.client.dataReceived(bytes(52))
@@ -686,7 +688,8 @@ class MuxEndTests(ConnTestCase):
 
     def test_foreignReason(self) -> None:
         """
-        An end that is none of the mux's leaves a GomuxError all the same.
+        If a stream is lost for a reason that is no GomuxError, calls still fail with a
+        GomuxError.
         """
         reading = self.here.read()
         self.here.transport.abortConnection()
@@ -695,12 +698,12 @@ class MuxEndTests(ConnTestCase):
 
 class DeadlineTests(ConnTestCase):
     """
-    L{Conn.setDeadline} and the two others
+    L{Conn.setDeadline}, L{Conn.setReadDeadline} and L{Conn.setWriteDeadline}
     """
 
     def test_kind(self) -> None:
         """
-        The error is what a timeout is elsewhere too, and says so.
+        DeadlineExceeded is a standard timeout error, and its text says so.
         """
         self.here.setDeadline(0)
         error = self.error(self.here.read(), DeadlineExceeded)
@@ -710,8 +713,8 @@ class DeadlineTests(ConnTestCase):
 
     def test_passed(self) -> None:
         """
-        After the deadline calls fail at once, data or no data, and work again
-        without one or with a later one.
+        After the deadline calls fail at once, even if there is data.  They work again
+        without a deadline or with a later one.
         """
         self.there.write(b"hello")
         self.flush()
@@ -730,8 +733,7 @@ class DeadlineTests(ConnTestCase):
 
     def test_readWaiting(self) -> None:
         """
-        A read that waits fails at the deadline, and the next one gets the
-        data.
+        A read that waits fails at the deadline, and the next read gets the data.
         """
         self.here.setReadDeadline(5)
         reading = self.here.read()
@@ -746,8 +748,8 @@ class DeadlineTests(ConnTestCase):
 
     def test_setWhileWaiting(self) -> None:
         """
-        A deadline ends also calls that waited before it was set, and at once
-        if it has passed.
+        A new deadline applies to calls that already wait.  If it has passed, they fail
+        at once.
         """
         reading = self.here.read()
         self.here.setReadDeadline(5)
@@ -761,7 +763,7 @@ class DeadlineTests(ConnTestCase):
 
     def test_cleared(self) -> None:
         """
-        A deadline that is cleared or moved ends nothing.
+        A deadline that was cleared or moved fails no call at its old time.
         """
         reading = self.here.read()
         self.here.setReadDeadline(5)
@@ -777,8 +779,8 @@ class DeadlineTests(ConnTestCase):
 
     def test_writeWaiting(self) -> None:
         """
-        A write that waits fails at the deadline, says how much was taken, and
-        who goes on from there loses nothing.
+        A write that waits fails at the deadline, and says how much was taken.  A writer
+        that continues from there loses no data.
         """
         self.here.setWriteDeadline(5)
         first = self.fill(self.here)
@@ -793,7 +795,7 @@ class DeadlineTests(ConnTestCase):
 
     def test_apart(self) -> None:
         """
-        Reading and writing have a deadline each.
+        Reads and writes have separate deadlines.
         """
         self.here.setReadDeadline(0)
         self.successResultOf(self.here.write(b"x"))
@@ -805,7 +807,8 @@ class DeadlineTests(ConnTestCase):
 
     def test_endFirst(self) -> None:
         """
-        A write after the end fails with the end, whatever the deadline.
+        After the end of the stream, a write fails with the reason, even past the
+        deadline.
         """
         self.here.setDeadline(0)
         self.here.close()
@@ -813,7 +816,7 @@ class DeadlineTests(ConnTestCase):
 
     def test_noTimers(self) -> None:
         """
-        A stream that is gone leaves no timers behind, nor lets any be set.
+        A stream that is gone leaves no delayed calls and sets none.
         """
 
         def timers() -> int:
@@ -838,7 +841,7 @@ class PlainPeerTests(SynchronousTestCase):
 
     def test_echo(self) -> None:
         """
-        The two understand each other.
+        A Conn and an ordinary protocol exchange data.
         """
 
         class Echo(Protocol):

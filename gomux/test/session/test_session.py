@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-Tests for L{gomux.session}: sessions in memory, and all of it over TCP.
+Tests for L{gomux.session}: sessions in memory and over TCP.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from gomux.session._session import _Streams
 from gomux.test.support.sessionpair import LARGE, SessionPair
 from gomux.testing import PSK
 
-# It is what the platform has, and mypy knows only the module.
+# At run time this is the reactor, but mypy sees only the module of that name.
 reactor: Any = _reactor
 
 
@@ -49,13 +49,13 @@ class StreamTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        What makes the streams is what muxes want for that.
+        The stream factory of a session provides L{IStreamFactory}.
         """
         verifyObject(IStreamFactory, _Streams(lambda: None))
 
     def test_bothWays(self) -> None:
         """
-        Either side can open streams that the other accepts, in order.
+        Both sides can open streams, which the other accepts in order.
         """
         both = SessionPair()
         for here, there in (both.client, both.server), (both.server, both.client):
@@ -67,7 +67,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_acceptWaits(self) -> None:
         """
-        Those who accept are served in the order of their calls.
+        Calls of C{acceptStream} that wait are served in order.
         """
         both = SessionPair()
         accepting = [both.server.acceptStream() for _ in range(3)]
@@ -82,8 +82,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_backlog(self) -> None:
         """
-        A stream for which there is no room is refused, one after that for
-        which there is again is not, and the mux goes on throughout.
+        A stream is refused while the backlog is full, and accepted once there is room.
+        The mux stays up.
         """
         both = SessionPair(backlog=2)
         opened = [self.successResultOf(both.client.openStream()) for _ in range(3)]
@@ -103,8 +103,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_backlogCountsEnded(self) -> None:
         """
-        Streams that have ended before they are accepted take up room: who
-        opens and closes without end does not fill the memory.
+        Streams that ended before they were accepted count in the backlog, so that a
+        peer cannot fill the memory by opening and closing streams.
         """
         both = SessionPair(backlog=2)
         for _ in range(5):
@@ -117,7 +117,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_backlogUnread(self) -> None:
         """
-        Streams that wait to be accepted keep what has come for them.
+        A stream that waits to be accepted keeps its data.
         """
         both = SessionPair()
         conn = self.successResultOf(both.client.openStream())
@@ -131,14 +131,14 @@ class StreamTests(SynchronousTestCase):
 
     def test_noRoom(self) -> None:
         """
-        A backlog without any room is refused.
+        A backlog of 0 is refused.
         """
         self.assertRaises(ValueError, SessionPair, backlog=0)
 
     def test_strict(self) -> None:
         """
-        In strict mode a stream is opened once the peer has answered, and who
-        waits for that may cease to.
+        In strict mode a stream opens once the peer has answered.  The call can be
+        cancelled before.
         """
         both = SessionPair(strict=True)
         opening, other = both.client.openStream(), both.client.openStream()
@@ -153,7 +153,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_strictFails(self) -> None:
         """
-        What waits for the peer's answer fails if none comes.
+        If the peer does not answer in strict mode, the calls that wait fail.
         """
         both = SessionPair(strict=True)
         opening = both.client.openStream()
@@ -164,7 +164,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_openFails(self) -> None:
         """
-        A mux that can open no stream now says so, and is none the worse.
+        If a mux can open no stream now, the call fails, and the mux stays up.
         """
         both = SessionPair(limits=Limits(maxControl=1))
         both.pair.flush()
@@ -177,7 +177,7 @@ class StreamTests(SynchronousTestCase):
 
 class EndTests(SynchronousTestCase):
     """
-    L{Session.close}, and the peer's
+    L{Session.close}, and the peer's close
     """
 
     def setUp(self) -> None:
@@ -186,8 +186,8 @@ class EndTests(SynchronousTestCase):
 
     def test_own(self) -> None:
         """
-        After our close everything fails with ConnectionClosed, and the peer
-        sees an orderly end.
+        After our close all calls fail with ConnectionClosed, and the peer sees an
+        orderly end.
         """
         accepting = self.both.client.acceptStream()
         there = self.both.server.acceptStream()
@@ -207,7 +207,7 @@ class EndTests(SynchronousTestCase):
 
     def test_afterPeer(self) -> None:
         """
-        To close after the peer has is fine, and changes no reason.
+        Our close after the peer's close is legal, and keeps the reason.
         """
         self.both.server.close()
         self.both.pair.flush()
@@ -218,8 +218,8 @@ class EndTests(SynchronousTestCase):
 
     def test_unaccepted(self) -> None:
         """
-        Streams that came before the peer's end can still be accepted and read;
-        those that wait at our own close are gone.
+        Streams that arrived before the carrier was lost can still be accepted and read.
+        Our own close drops them.
         """
         conn = self.successResultOf(self.both.client.openStream())
         conn.write(b"hello")
@@ -241,7 +241,7 @@ class EndTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """
-        A close that the network does not let through ends all the same.
+        If the network blocks the close, the session ends after the close timeout.
         """
         self.both.open()
         self.both.pair.clientToServer.stall()
@@ -255,7 +255,7 @@ class EndTests(SynchronousTestCase):
 
     def test_cancel(self) -> None:
         """
-        Who does not wait for the close any more has not prevented it.
+        Cancelling the Deferred of C{close} does not stop the close.
         """
         closing, other = self.both.client.close(), self.both.client.close()
         closing.cancel()
@@ -265,7 +265,7 @@ class EndTests(SynchronousTestCase):
 
     def test_fromCallback(self) -> None:
         """
-        A session can be closed from whatever one of its calls was awaited in.
+        A session can be closed in the callback of any of its calls.
         """
         self.both.open()
 
@@ -281,7 +281,7 @@ class EndTests(SynchronousTestCase):
 
     def test_repr(self) -> None:
         """
-        It can be told which mux it is.
+        The text of a session names its mux.
         """
         self.assertIn("192.0.2.2", repr(self.both.client))
         self.assertNotIn(PSK, repr(self.both.client))
@@ -296,7 +296,7 @@ class TCPTests(TestCase):
 
     async def listen(self, **kwargs: Any) -> Listener:
         """
-        @return: a listener, closed when the test is over.
+        @return: a listener, which is closed after the test.
         """
         carrier = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
         listener = await Session.server(reactor, carrier, PSK, **kwargs)
@@ -305,7 +305,7 @@ class TCPTests(TestCase):
 
     async def connect(self, listener: Listener, key: str = PSK) -> Session:
         """
-        @return: a session to it, closed when the test is over.
+        @return: a session to the listener, which is closed after the test.
         """
         addr: Any = listener.addr()
         carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", addr.port)
@@ -315,7 +315,7 @@ class TCPTests(TestCase):
 
     async def pair(self) -> tuple[Session, Session]:
         """
-        @return: a session's two ends.
+        @return: both ends of a session.
         """
         listener = await self.listen()
         client = await self.connect(listener)
@@ -325,7 +325,7 @@ class TCPTests(TestCase):
 
     async def stream(self) -> tuple[Conn, Conn]:
         """
-        @return: a stream's two ends.
+        @return: both ends of a stream.
         """
         client, server = await self.pair()
         here = await client.openStream()
@@ -333,7 +333,7 @@ class TCPTests(TestCase):
 
     async def test_echo(self) -> None:
         """
-        Much data goes both ways at once, on several streams.
+        Much data goes in both directions at once on several streams.
         """
         client, server = await self.pair()
 
@@ -361,7 +361,7 @@ class TCPTests(TestCase):
 
     async def test_addresses(self) -> None:
         """
-        Both ends know both addresses, and still do after the end.
+        Both ends know both addresses, also after the session has ended.
         """
         client, server = await self.pair()
         for _ in range(2):
@@ -371,7 +371,7 @@ class TCPTests(TestCase):
 
     async def test_backpressure(self) -> None:
         """
-        A write waits for the other end's reads.
+        A write waits until the peer reads.
         """
         here, there = await self.stream()
         here.setWriteDeadline(reactor.seconds() + 0.2)
@@ -390,7 +390,7 @@ class TCPTests(TestCase):
 
     async def test_deadline(self) -> None:
         """
-        A read that waits ends at its deadline.
+        A read that waits fails at its deadline.
         """
         here, there = await self.stream()
         here.setReadDeadline(reactor.seconds() + 0.05)
@@ -402,7 +402,8 @@ class TCPTests(TestCase):
 
     async def test_close(self) -> None:
         """
-        A close ends the peer's calls in their way.
+        After a close, the peer's C{acceptStream} fails with PeerClosedConnection, and
+        its reads return the data and then EOF.
         """
         client, server = await self.pair()
         here = await client.openStream()
@@ -417,7 +418,7 @@ class TCPTests(TestCase):
 
     async def test_abort(self) -> None:
         """
-        A peer that is gone without a word is told apart from that.
+        A peer that vanishes without a CloseMux causes another error than a close.
         """
         client, server = await self.pair()
         client._mux.abort()
@@ -428,7 +429,7 @@ class TCPTests(TestCase):
 
     async def test_wrongKey(self) -> None:
         """
-        A peer without the key is never accepted, and finds out.
+        A peer without the key is never accepted, and its calls fail.
         """
         listener = await self.listen()
         accepting = listener.accept()
@@ -444,7 +445,7 @@ class TCPTests(TestCase):
 
     async def test_silentPeers(self) -> None:
         """
-        A server that is to begin accepts whoever connects.
+        A server that opens the first stream accepts peers before they show the key.
         """
         listener = await self.listen(silentPeers=True)
         addr: Any = listener.addr()
@@ -459,7 +460,7 @@ class TCPTests(TestCase):
 
     async def test_refused(self) -> None:
         """
-        A carrier that cannot connect fails as it does without gomux.
+        A carrier that cannot connect fails with the same error as without gomux.
         """
         listener = await self.listen()
         await listener.close()
@@ -468,7 +469,7 @@ class TCPTests(TestCase):
 
     async def test_cancelClient(self) -> None:
         """
-        Who does not want to connect any more need not.
+        An attempt to connect can be cancelled.
         """
         carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", 9)
         connecting = Session.client(reactor, carrier, PSK)
@@ -478,7 +479,7 @@ class TCPTests(TestCase):
 
     def test_noKey(self) -> None:
         """
-        Without a key there is nothing.
+        An empty key is refused.
         """
         carrier: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", 9)
         self.assertRaises(ValueError, Session.client, reactor, carrier, "")
@@ -486,7 +487,7 @@ class TCPTests(TestCase):
 
     async def test_listenerBacklog(self) -> None:
         """
-        Sessions for which there is no room see the mux closed.
+        A session that finds the listener's backlog full sees the mux closed.
         """
         listener = await self.listen(backlog=1)
         first = await self.connect(listener)
@@ -499,8 +500,8 @@ class TCPTests(TestCase):
 
     async def test_iteration(self) -> None:
         """
-        A listener gives each session in turn, until it is closed; that leaves
-        the sessions that were accepted alone and closes the others.
+        An C{async for} over a listener accepts sessions until it is closed.  Closing it
+        closes only the sessions that were not accepted.
         """
         listener = await self.listen()
         clients = [await self.connect(listener) for _ in range(2)]
@@ -524,7 +525,7 @@ class TCPTests(TestCase):
 
     def soon(self) -> Deferred[None]:
         """
-        @return: fires in a later turn of the reactor.
+        @return: a Deferred that fires in a later reactor turn.
         """
         waiting: Deferred[None] = Deferred()
         reactor.callLater(0.01, waiting.callback, None)
@@ -573,8 +574,7 @@ class AsyncioTests(SynchronousTestCase):
 
     def test_asyncio(self) -> None:
         """
-        Everything can be awaited in coroutines of Twisted and in asyncio's
-        tasks.
+        Calls can be awaited in Twisted's coroutines and in asyncio tasks.
         """
         done = subprocess.run(
             [sys.executable, "-W", "error::RuntimeWarning", "-c", ASYNCIO],
@@ -587,11 +587,11 @@ class AsyncioTests(SynchronousTestCase):
 
 class ErrorTests(SynchronousTestCase):
     """
-    What errors say of writes
+    The C{written} attribute of errors
     """
 
     def test_written(self) -> None:
         """
-        Every error has it, 0 where it is of no matter.
+        Every error has C{written}, which is 0 unless a write failed.
         """
         self.assertEqual(GomuxError().written, 0)

@@ -1,5 +1,5 @@
 """
-Tests for L{gomux.status._page}: the page that streams get when nothing else is said.
+Tests for L{gomux.status._page}.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gomux.testing import PSK, MuxPair
 
 class Checker(HTMLParser):
     """
-    Checks that what is opened is closed, and keeps the text.
+    Checks that each HTML element is closed, and keeps the text.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class PageTests(SynchronousTestCase):
         """
         Fetch a page over a new stream.
 
-        @return: the head, and the body.
+        @return: the head and the body of the response.
         """
         recorders = Recorders()
         self.pair.client.openStream(recorders)
@@ -67,8 +67,8 @@ class PageTests(SynchronousTestCase):
 
     def test_page(self) -> None:
         """
-        The page is whole, is about this mux at this moment, and is not to be
-        kept.
+        The page closes each HTML element, shows the current values of this mux, and
+        must not be cached.
         """
         self.pair.client.openStream(Recorders())
         head, body = self.get("/")
@@ -86,7 +86,7 @@ class PageTests(SynchronousTestCase):
 
     def test_json(self) -> None:
         """
-        The same can be had as JSON, with the numbers of this moment.
+        The same values are served as JSON.
         """
         for streams in (2, 3):
             self.pair.client.openStream(Recorders())
@@ -106,14 +106,14 @@ class PageTests(SynchronousTestCase):
 
     def test_elsewhere(self) -> None:
         """
-        There is nothing else.
+        Any other path is not found.
         """
         head, _ = self.get("/other")
         self.assertIn(" 404 ", head)
 
     def test_noSecret(self) -> None:
         """
-        The pre-shared key is on no page.
+        No page shows the pre-shared key.
         """
         for path in ("/", "/status.json", "/other"):
             head, body = self.get(path)
@@ -121,7 +121,7 @@ class PageTests(SynchronousTestCase):
 
     def test_clientServes(self) -> None:
         """
-        A client's mux says that it is a client's.
+        The page of a client's mux says that its end is the client.
         """
         pair = MuxPair(
             clientFactory=MuxFactory(

@@ -1,5 +1,5 @@
 """
-Tests for L{gomux.tunnel._service}: what C{twistd gomux} is made of.
+Tests for L{gomux.tunnel._service}, the services of C{twistd gomux}.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Port:
 @implementer(IStreamServerEndpoint)
 class ServerEndpoint:
     """
-    An endpoint that gives the answer it is told to.
+    An endpoint whose C{listen} returns a given answer.
     """
 
     def __init__(self, answer: Deferred[IListeningPort]) -> None:
@@ -95,7 +95,7 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_listens(self) -> None:
         """
-        It listens once, and until it is stopped.
+        It listens once, until it is stopped.
         """
         port = Port()
         listener = self.listener(succeed(port))
@@ -110,7 +110,7 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_unprivileged(self) -> None:
         """
-        It listens also if nobody gave it the chance to before.
+        It listens even if C{privilegedStartService} was not called.
         """
         listener = self.listener(succeed(Port()))
         listener.startService()
@@ -118,7 +118,7 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_cannotListen(self) -> None:
         """
-        If it cannot listen the process does not start, and says why without a
+        If it cannot listen, the process does not start, and prints the reason without a
         traceback.
         """
         error = CannotListenError("any", 7000, OSError("in use"))
@@ -134,15 +134,15 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_cannotListenUnprivileged(self) -> None:
         """
-        The same if nobody gave it the chance to listen before.
+        The process does not start either if C{privilegedStartService} was not called.
         """
         listener = self.listener(fail(ValueError("no")))
         self.assertRaises(CannotListen, listener.startService)
 
     def test_failsLater(self) -> None:
         """
-        If it turns out only later that it cannot listen the process ends by a
-        signal, which is no success.
+        If listening fails after the start, the process ends by a signal, which is not
+        success.
         """
         killed: list[tuple[int, int]] = []
         self.patch(os, "kill", lambda *what: killed.append(what))
@@ -155,7 +155,7 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_stoppedFirst(self) -> None:
         """
-        If it is stopped before it listens it does not any more.
+        If it is stopped before it listens, it gives the attempt up.
         """
         listener = self.listener(Deferred())
         listener.startService()
@@ -164,7 +164,7 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_stoppedUnstarted(self) -> None:
         """
-        It may be stopped without having been started.
+        It can be stopped without having been started.
         """
         self.successResultOf(self.listener(Deferred()).stopService())
 
@@ -190,8 +190,8 @@ class ConnectorTests(DiallerTestCase):
 
     def test_connects(self) -> None:
         """
-        It keeps a mux connected from its start until it is stopped; then it leaves the
-        mux alone, and makes no other.
+        It keeps a mux connected until it is stopped.  Then it leaves the mux up and
+        dials no other.
         """
         self.endpoint.server = self.server
         self.connector.startService()
@@ -210,7 +210,8 @@ class ConnectorTests(DiallerTestCase):
 
     def test_unreachable(self) -> None:
         """
-        The log says in plain words why a peer cannot be reached, but not each time.
+        The log says in plain words why a peer cannot be reached, but does not repeat
+        the line for each attempt.
         """
         refused = (
             "--connect x: cannot connect: Connection was refused by other side.;"
@@ -231,7 +232,7 @@ class ConnectorTests(DiallerTestCase):
 
     def test_stoppedMeanwhile(self) -> None:
         """
-        Stopped during an attempt, it gives that up, and nothing is logged.
+        If it is stopped during an attempt, it gives the attempt up and logs nothing.
         """
         cancelled: list[object] = []
         self.endpoint.hold = Deferred(cancelled.append)
@@ -273,7 +274,7 @@ class TunnelServiceTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        It stops its services at once and closes muxes that have no streams.
+        It stops its services at once, and closes muxes that have no streams.
         """
         child = Service()
         child.setServiceParent(self.service)
@@ -287,7 +288,7 @@ class TunnelServiceTests(SynchronousTestCase):
 
     def test_drains(self) -> None:
         """
-        Streams that are open may come to their end; there are no new ones.
+        Open streams may end by themselves, and no new streams are opened.
         """
         stream = self.openStream()
         self.service.startService()
@@ -301,8 +302,8 @@ class TunnelServiceTests(SynchronousTestCase):
 
     def test_drainTimeout(self) -> None:
         """
-        But not for ever: then connections that are carried are aborted, not
-        closed as if they were complete.
+        After the drain timeout, carried connections are aborted, so that they do not
+        look complete.
         """
         self.openStream()
         self.patch(Tunnel, "abort", lambda tunnel: self.aborted.append(tunnel.name))
@@ -317,7 +318,7 @@ class TunnelServiceTests(SynchronousTestCase):
 
     def test_waiting(self) -> None:
         """
-        Nobody waits for a mux any more.
+        Streams that wait for a mux fail when the service stops.
         """
         self.pool.remove(self.pair.client, OpenStreamError())
         waiting = self.pool.openStream(Recorders())
@@ -327,8 +328,8 @@ class TunnelServiceTests(SynchronousTestCase):
 
     def test_hangup(self) -> None:
         """
-        On SIGHUP it calls what it was given, each time.  Once stopped it leaves the
-        signal to others again.
+        Each SIGHUP calls the reload function.  A stopped service restores the old
+        handler.
         """
         before = signal.getsignal(signal.SIGHUP)
         calls = self.hungUp()
@@ -351,8 +352,8 @@ class TunnelServiceTests(SynchronousTestCase):
 
     def test_hangupWhileDraining(self) -> None:
         """
-        While streams are being drained SIGHUP neither ends the process nor reads
-        anything again.
+        While streams are being drained, SIGHUP neither ends the process nor reads the
+        keys again.
         """
         before = signal.getsignal(signal.SIGHUP)
         self.addCleanup(signal.signal, signal.SIGHUP, before)
@@ -368,7 +369,7 @@ class TunnelServiceTests(SynchronousTestCase):
 
 class LossTests(SynchronousTestCase):
     """
-    What is logged when a mux ends.
+    The log lines of a mux that ends.
     """
 
     def setUp(self) -> None:
@@ -388,8 +389,8 @@ class LossTests(SynchronousTestCase):
 
     def test_wrongKey(self) -> None:
         """
-        A wrong key is logged in one line by each side, with the peer and the
-        reason, and without any key.
+        Each side logs a wrong key in one line, with the peer and the reason and without
+        any key.
         """
         self.pair("another pre-shared key")
         lines = [line for line in self.observer.lines if "ended" in line]
@@ -402,7 +403,7 @@ class LossTests(SynchronousTestCase):
 
     def test_rate(self) -> None:
         """
-        A stranger who tries again and again does not fill the log.
+        A stranger that connects again and again does not fill the log.
         """
         clock = Clock()
         server = MuxFactory(PSK, False, clock=clock)
@@ -418,7 +419,7 @@ class LossTests(SynchronousTestCase):
 
     def test_orderly(self) -> None:
         """
-        A mux that is closed in good order is no reason to worry.
+        An orderly end of a mux logs no warning.
         """
         pair = self.pair(PSK)
         pair.client.close()

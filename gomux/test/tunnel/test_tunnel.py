@@ -79,7 +79,7 @@ class Target:
 
     def hold(self) -> Deferred[IProtocol]:
         """
-        Do not connect before the test says so.
+        Let C{connect} wait until the test connects.
         """
         waiting: Deferred[IProtocol] = Deferred()
         self.answer = waiting
@@ -100,7 +100,7 @@ class Rig:
     """
     A forwarding listener, a mux, and a target behind it.
 
-    @ivar logged: the lines that were logged.
+    @ivar logged: the log lines.
     """
 
     def __init__(self, case: SynchronousTestCase, streams: Any = None) -> None:
@@ -123,7 +123,7 @@ class Rig:
         """
         Connect to the listener.
 
-        @return: what is connected, and its transport.
+        @return: the client's protocol and its transport.
         """
         end = self.here.buildProtocol(HERE)
         assert end is not None
@@ -135,7 +135,7 @@ class Rig:
 
 class TransferTests(SynchronousTestCase):
     """
-    What a connection that is carried through looks like at its two ends.
+    How the tunnel carries data, half-closes, closes and resets between its two ends.
     """
 
     def setUp(self) -> None:
@@ -146,7 +146,7 @@ class TransferTests(SynchronousTestCase):
 
     def assertOver(self) -> None:
         """
-        Nothing is left of the connection.
+        Assert that both ends of the connection are gone.
         """
         self.assertEqual(self.rig.here.bridges, set())
         self.assertEqual(self.rig.there.bridges, set())
@@ -166,7 +166,7 @@ class TransferTests(SynchronousTestCase):
 
     def test_tcpOptions(self) -> None:
         """
-        The tunnel's TCP connections probe their peers, and hold nothing back.
+        The tunnel's TCP connections use keepalive probes and no Nagle delay.
         """
         tunnelSide = self.rig.target.carriers[0][0]
         self.assertTrue(tunnelSide.noDelay)
@@ -174,8 +174,7 @@ class TransferTests(SynchronousTestCase):
 
     def test_clientHalfCloses(self) -> None:
         """
-        A half that the client closes is closed at the target, which can still
-        answer.
+        A half-close by the client reaches the target, which can still answer.
         """
         self.clientSide.write(b"ping" * 100000)
         self.clientSide.loseWriteConnection()
@@ -196,7 +195,7 @@ class TransferTests(SynchronousTestCase):
 
     def test_targetHalfCloses(self) -> None:
         """
-        And the other way round.
+        A half-close by the target reaches the client, which can still send.
         """
         self.serverSide.write(b"pong")
         self.serverSide.loseWriteConnection()
@@ -225,8 +224,8 @@ class TransferTests(SynchronousTestCase):
 
     def test_targetResets(self) -> None:
         """
-        A connection that the target resets is reset at the client, and the
-        logs say why.
+        A connection that the target resets is reset at the client, and the logs say
+        why.
         """
         self.serverSide.write(b"some of it")
         self.rig.flush()
@@ -241,8 +240,8 @@ class TransferTests(SynchronousTestCase):
 
     def test_resetLooksLikeEnd(self) -> None:
         """
-        So is one that Twisted takes for the end of the input: it does when epoll
-        tells of the error, but not yet of the end.
+        A reset that Twisted reports as EOF is carried as a reset.  Twisted does so if
+        epoll reports the error before the hang-up.
         """
         for resets in (False, True):
             listener = socket.create_server(("127.0.0.1", 0))
@@ -280,8 +279,8 @@ class TransferTests(SynchronousTestCase):
 
     def test_targetResetsAnswer(self) -> None:
         """
-        So is one of which the client had closed its half, as who sends a
-        request and reads the answer to its end does.
+        A reset by the target is carried to a client that has closed its writing half,
+        as after sending a request.
         """
         self.clientSide.write(b"request")
         self.clientSide.loseWriteConnection()
@@ -296,7 +295,7 @@ class TransferTests(SynchronousTestCase):
 
     def test_resetCrosses(self) -> None:
         """
-        So is one where the two cross.
+        A reset by the target is carried also if it crosses the client's half-close.
         """
         self.rig.pair.clientToServer.stall()
         self.rig.pair.serverToClient.stall()
@@ -311,8 +310,7 @@ class TransferTests(SynchronousTestCase):
 
     def test_targetResetsAfterAnswer(self) -> None:
         """
-        A target that resets when it has said all takes nothing of that back:
-        the client gets it to its end, however slowly it reads.
+        If the target resets after its EOF, a slow client still reads the whole answer.
         """
         self.clientSide.incoming.stall()
         self.serverSide.write(bytes(130000))
@@ -338,8 +336,8 @@ class TransferTests(SynchronousTestCase):
 
     def test_muxClosed(self) -> None:
         """
-        When the mux is closed here, in good order but in the middle of
-        something, the connection is reset all the same, at both ends.
+        If the mux is closed during a transfer, even in an orderly way, both connections
+        are reset.
         """
         self.clientSide.write(b"request")
         self.clientSide.loseWriteConnection()
@@ -354,8 +352,8 @@ class TransferTests(SynchronousTestCase):
 
     def test_muxClosedAfterAnswer(self) -> None:
         """
-        When the mux is closed after all was said, the client gets all, and a
-        clean end, though it could have said more.
+        If the mux is closed after the target's EOF, the client reads the whole answer
+        and an orderly end, even if its own half is still open.
         """
         self.serverSide.write(b"answer" * 100000)
         self.serverSide.loseWriteConnection()
@@ -377,8 +375,8 @@ class TransferTests(SynchronousTestCase):
 
     def assertBounded(self, reader: Carrier, writer: Carrier, got: Recorder) -> None:
         """
-        While the reader does not read the writer is held back, and then
-        everything arrives.
+        Assert that the writer is paused while the reader does not read, and that all
+        data arrives once it reads.
         """
         reader.incoming.stall()
         size = 16 * 1024 * 1024
@@ -386,7 +384,7 @@ class TransferTests(SynchronousTestCase):
         self.rig.flush()
         passed = writer.outgoing.bytesDelivered
         self.assertGreater(passed, 0)
-        # The window, and what the buffers on the way hold.
+        # At most the window and the buffers between the ends.
         self.assertLess(passed, 1024 * 1024)
         reader.incoming.unstall()
         self.rig.flush()
@@ -394,19 +392,19 @@ class TransferTests(SynchronousTestCase):
 
     def test_targetDoesNotRead(self) -> None:
         """
-        A target that does not read makes the client wait.
+        A target that does not read pauses the client.
         """
         self.assertBounded(self.serverSide, self.clientSide, self.server)
 
     def test_clientDoesNotRead(self) -> None:
         """
-        A client that does not read makes the target wait.
+        A client that does not read pauses the target.
         """
         self.assertBounded(self.clientSide, self.serverSide, self.client)
 
     def test_endBehindMuch(self) -> None:
         """
-        An end does not overtake data that the other side has yet to read.
+        EOF does not overtake data that the other side has not read yet.
         """
         self.clientSide.incoming.stall()
         self.serverSide.write(bytes(1000000))
@@ -420,7 +418,7 @@ class TransferTests(SynchronousTestCase):
 
 class ApplicationTests(SynchronousTestCase):
     """
-    A tunnel whose streams go to an application rather than to a tunnel.
+    A tunnel whose streams go to an application, not to another tunnel.
     """
 
     def open(self, kind: type[Recorder] = Recorder, **hooks: Any) -> None:
@@ -431,8 +429,8 @@ class ApplicationTests(SynchronousTestCase):
 
     def test_loseConnection(self) -> None:
         """
-        What an application wrote before it closed its stream arrives, with a
-        clean end.
+        Data that an application wrote before it closed its stream arrives, followed by
+        an orderly end.
         """
         self.open()
         self.application.stream.write(b"all" * 100000)
@@ -445,9 +443,8 @@ class ApplicationTests(SynchronousTestCase):
 
     def test_refusesInput(self) -> None:
         """
-        An application that closes its reading half leaves the other half as it
-        is, also if the client was being held back; what the client still sends
-        is dropped.
+        If an application closes its reading half, the other half stays open, and the
+        client's further data is dropped.  This works also while the client is paused.
         """
         self.open(HalfRecorder)
         self.application.stream.pauseProducing()
@@ -464,8 +461,7 @@ class ApplicationTests(SynchronousTestCase):
 
     def test_refusesInputThenEnds(self) -> None:
         """
-        Both halves closed one after the other by the application are a clean
-        end too.
+        An application that closes both halves one by one causes an orderly end.
         """
         self.open(HalfRecorder)
         self.application.stream.loseReadConnection()
@@ -495,7 +491,7 @@ class TargetTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        If the target refuses the stream is closed, and the log names the target.
+        If the target refuses, the stream is closed, and the log names the target.
         """
         waiting = self.target.hold()
         client, _ = self.rig.open()
@@ -505,7 +501,7 @@ class TargetTests(SynchronousTestCase):
 
     def test_raises(self) -> None:
         """
-        An endpoint that raises does the stream no other harm.
+        If the endpoint's C{connect} raises, the stream is closed as after a refusal.
         """
         self.target.answer = ValueError("no such thing")
         client, _ = self.rig.open()
@@ -513,7 +509,7 @@ class TargetTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """
-        If the target does not answer in time the stream is closed.
+        If the target does not answer in time, the stream is closed.
         """
         cancelled: list[object] = []
         self.target.answer = Deferred(cancelled.append)
@@ -526,8 +522,8 @@ class TargetTests(SynchronousTestCase):
 
     def test_streamEndsFirst(self) -> None:
         """
-        When the stream is gone before the target is connected that is given up,
-        and is nothing to log.
+        If the stream ends before the target is connected, the attempt is cancelled, and
+        nothing is logged.
         """
         cancelled: list[object] = []
         self.target.answer = Deferred(cancelled.append)
@@ -540,8 +536,7 @@ class TargetTests(SynchronousTestCase):
 
     def test_connectedTooLate(self) -> None:
         """
-        An endpoint that connects although that was cancelled gets its
-        connection back at once.
+        A connection that an endpoint makes despite the cancellation is aborted at once.
         """
         self.target.answer = Deferred(lambda _: None)
         _, clientSide = self.rig.open()
@@ -554,8 +549,8 @@ class TargetTests(SynchronousTestCase):
 
     def test_waits(self) -> None:
         """
-        What the client sends before the target is connected, and that it
-        finished, reaches the target; the client is held back meanwhile.
+        Data and EOF that the client sends before the target is connected reach the
+        target.  Meanwhile the client is paused.
         """
         waiting = self.target.hold()
         client, clientSide = self.rig.open()
@@ -571,7 +566,8 @@ class TargetTests(SynchronousTestCase):
 
     def test_finishedBefore(self) -> None:
         """
-        Halves that were closed before the target is connected are closed there.
+        A half that is closed before the target is connected is closed at the target
+        later.
         """
         waiting = self.target.hold()
         opened = Recorders(HalfRecorder)
@@ -586,7 +582,8 @@ class TargetTests(SynchronousTestCase):
 
     def test_refusedBefore(self) -> None:
         """
-        What the target sends for nobody is dropped, and does not hold it back.
+        If the reading half was closed before the target is connected, the target's data
+        is dropped, and the target is not paused.
         """
         waiting = self.target.hold()
         opened = Recorders(HalfRecorder)
@@ -603,7 +600,7 @@ class TargetTests(SynchronousTestCase):
 
     def test_tls(self) -> None:
         """
-        Over TLS, which has no halves, a half that is closed closes all.
+        TLS has no half-close, so a half-close closes the whole TLS connection.
         """
         waiting = self.target.hold()
         client, clientSide = self.rig.open()
@@ -623,7 +620,7 @@ class TargetTests(SynchronousTestCase):
 
     def test_dataBeforeJoined(self) -> None:
         """
-        Data from a transport that could not pause at once is not lost.
+        Data from a transport that delivers while paused is not lost.
         """
         end = self.rig.there.buildProtocol(HERE)
         assert end is not None
@@ -647,7 +644,7 @@ class ForwardTests(SynchronousTestCase):
 
     def withoutMux(self) -> None:
         """
-        Let there be no mux.
+        Lose the mux, so that the pool has none.
         """
         for mux in self.rig.pool.muxes:
             mux.close()
@@ -655,7 +652,7 @@ class ForwardTests(SynchronousTestCase):
 
     def test_waits(self) -> None:
         """
-        Without a mux a connection waits, unread, for the next one.
+        Without a mux a connection waits, paused, for the next mux.
         """
         self.withoutMux()
         client, clientSide = self.rig.open()
@@ -672,7 +669,7 @@ class ForwardTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """
-        If there is no mux in time the connection is closed, and that is logged.
+        If there is no mux in time, the connection is closed, and that is logged.
         """
         self.withoutMux()
         client, _ = self.rig.open()
@@ -686,7 +683,7 @@ class ForwardTests(SynchronousTestCase):
 
     def test_abortedWhileWaiting(self) -> None:
         """
-        A connection that waits can be aborted; nobody opens a stream for it.
+        A connection that waits for a mux can be aborted.  No stream is opened for it.
         """
         self.withoutMux()
         client, _ = self.rig.open()
@@ -697,7 +694,7 @@ class ForwardTests(SynchronousTestCase):
 
     def test_maxConnections(self) -> None:
         """
-        More connections than there may be are refused, until one has ended.
+        Connections over the limit are refused until another connection ends.
         """
         sides = [self.rig.open()[1] for _ in range(3)]
         self.assertIs(self.rig.here.buildProtocol(HERE), None)
@@ -708,7 +705,7 @@ class ForwardTests(SynchronousTestCase):
 
     def test_maxTargetConnections(self) -> None:
         """
-        Nor does the target get more, from peers that open more streams.
+        The limit holds for the target too, if peers open more streams.
         """
         for _ in range(3):
             self.rig.open()
@@ -716,7 +713,7 @@ class ForwardTests(SynchronousTestCase):
 
     def test_inTurn(self) -> None:
         """
-        Connections take turns over the muxes that are up.
+        Connections go to each mux that is up in turn.
         """
         clock = Clock()
         pool = MuxPool(clock)
@@ -741,12 +738,12 @@ class ForwardTests(SynchronousTestCase):
 
 class PartTests(SynchronousTestCase):
     """
-    The parts that tunnels are made of.
+    The helper classes of tunnels.
     """
 
     def test_interfaces(self) -> None:
         """
-        They do what they declare.
+        The classes provide the interfaces that they declare.
         """
         rig = Rig(self)
         bridge = _Bridge(rig.here, "")
@@ -763,8 +760,8 @@ class PartTests(SynchronousTestCase):
 
     def test_throttle(self) -> None:
         """
-        So many lines are logged at once; the next one that is tells how many
-        were not.
+        Only a burst of lines is logged.  The next logged line says how many were left
+        out.
         """
         clock = Clock()
         observer = Lines()
@@ -783,7 +780,7 @@ class PartTests(SynchronousTestCase):
 
     def test_describeAddress(self) -> None:
         """
-        Addresses are written as people write them.
+        Log lines show addresses in their usual notation.
         """
         six = IPv6Address("TCP", "::1", 80)
         self.assertEqual(describeAddress(HERE), "192.0.2.3:50000")
