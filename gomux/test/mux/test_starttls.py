@@ -42,13 +42,14 @@ class StartTLSTests(SynchronousTestCase):
         self.settle()
 
     def settle(self) -> None:
-        # Each side of a handshake takes some turns.
+        # Each side of a handshake takes several turns of the reactor.
         for _ in range(10):
             self.pair.flush()
 
     def test_interfaces(self) -> None:
         """
-        A stream can start TLS; one that has is secure, and says so.
+        A stream can start TLS.  It then provides C{ISSLTransport}, and shows the peer's
+        certificate.
         """
         transport = self.here.stream
         verifyObject(ITLSTransport, transport)
@@ -62,8 +63,8 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_data(self) -> None:
         """
-        What was written before goes as it is, what is written after encrypted,
-        in both directions.
+        Data written before C{startTLS} arrives, and so does data written after it, in
+        both directions.
         """
         self.here.stream.write(b"before, ")
         self.settle()
@@ -76,7 +77,7 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_otherWayRound(self) -> None:
         """
-        The side that opened the stream can be TLS's server.
+        With C{normal=False}, the side that opened the stream is the server of TLS.
         """
         self.here.stream.startTLS(self.serverOptions, normal=False)
         self.there.stream.startTLS(self.clientOptions, normal=False)
@@ -86,8 +87,8 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_loseConnection(self) -> None:
         """
-        TLS is finished, then the stream closed, and both sides see an orderly
-        end once.
+        C{loseConnection} sends all output, ends TLS, then closes the stream.  Each side
+        gets C{connectionLost} once.
         """
         self.startTLS()
         self.here.stream.write(bytes(100000))
@@ -106,7 +107,7 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_muxCloses(self) -> None:
         """
-        Closing the mux ends such a stream, too.
+        C{close} of the mux also ends a stream with TLS.
         """
         self.startTLS()
         closed = self.pair.client.close()
@@ -116,8 +117,8 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_producer(self) -> None:
         """
-        A producer, whether it was registered before or after, is paused and
-        resumed.
+        A producer that was registered before C{startTLS} is paused and resumed after
+        it, and a producer can also be registered after it.
         """
         producer = PushProducer()
         self.here.stream.registerProducer(producer, True)
@@ -135,14 +136,14 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_twice(self) -> None:
         """
-        TLS is started once.
+        A second C{startTLS} raises L{RuntimeError}.
         """
         self.startTLS()
         self.assertRaises(RuntimeError, self.here.stream.startTLS, self.clientOptions)
 
     def test_untrusted(self) -> None:
         """
-        A certificate that is not trusted ends the stream, and not the mux.
+        An untrusted certificate ends the stream, but not the mux.
         """
         self.there.stream.startTLS(self.serverOptions)
         self.here.stream.startTLS(
@@ -157,7 +158,7 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_sameLayout(self) -> None:
         """
-        Streams that start TLS are no larger than others.
+        A stream that has started TLS is still a L{Stream} without a C{__dict__}.
         """
         self.assertFalse(hasattr(self.here.stream, "__dict__"))
         self.assertIsInstance(self.here.stream, Stream)
