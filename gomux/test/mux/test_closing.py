@@ -379,7 +379,7 @@ class OtherEndTests(SynchronousTestCase):
     def test_producerUnregistered(self) -> None:
         """
         The scheduler is unregistered from the carrier before the carrier is closed,
-        because some carriers wait for their producer.
+        because some carriers wait for their producer.  (Trap 1 in docs/design.rst.)
         """
         rig = Rig()
         events: list[str] = []
@@ -424,7 +424,7 @@ class OtherEndTests(SynchronousTestCase):
     def test_stopProducing(self) -> None:
         """
         The carrier's C{stopProducing}, which comes before C{connectionLost}, does not
-        change the reason that streams get.
+        change the reason that streams get.  (Trap 9 in docs/design.rst.)
         """
         rig = Rig()
         recorder = rig.opened(b"data")

@@ -32,7 +32,8 @@ from gomux.testing import MuxPair
 
 class HalfCloseTests(EndsTestCase):
     """
-    Half-closes of a stream whose protocol is half-closeable.
+    Half-closes of a stream whose protocol is half-closeable.  (Trap 10 in
+    docs/design.rst.)
     """
 
     kind = HalfRecorder
@@ -326,7 +327,7 @@ class MuxEndTests(EndsTestCase):
     def test_manyStreams(self) -> None:
         """
         When the mux ends, every stream gets C{connectionLost} once, even if streams
-        abort each other.
+        abort each other.  (Trap 8 in docs/design.rst.)
         """
         others = [self.rig.opened() for _ in range(5)]
         for other in others:

@@ -193,7 +193,7 @@ class PeersEndTests(EndsTestCase):
     def test_lateFrames(self) -> None:
         """
         Late frames of every kind for a stream that has ended are ignored and get no
-        credit, however many arrive.
+        credit, however many arrive.  (Trap 12 in docs/design.rst.)
         """
         self.stream.loseConnection()
         self.rig.sent()
@@ -237,7 +237,8 @@ class PeersEndTests(EndsTestCase):
 
     def test_remembersNothing(self) -> None:
         """
-        Streams that have ended leave no data behind in the mux.
+        Streams that have ended leave no data behind in the mux.  (Trap 12 in
+        docs/design.rst.)
         """
         for _ in range(100):
             self.rig.opened(b"x").stream.loseConnection()

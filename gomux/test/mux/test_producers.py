@@ -52,7 +52,7 @@ class PushTests(EndsTestCase):
     def test_duplicates(self) -> None:
         """
         A producer that goes on writing is paused once and resumed once, however often
-        the carrier pauses and resumes.
+        the carrier pauses and resumes.  (Trap 2 in docs/design.rst.)
         """
         self.fill()
         for _ in range(10):
@@ -80,7 +80,7 @@ class PushTests(EndsTestCase):
     def test_pausedByResume(self) -> None:
         """
         A producer that writes too much inside C{resumeProducing} is paused again from
-        there, and resumed again when there is room.
+        there, and resumed again when there is room.  (Trap 3 in docs/design.rst.)
         """
 
         class Eager(PushProducer):
@@ -104,7 +104,7 @@ class PushTests(EndsTestCase):
         """
         A producer that is registered while too much output waits is paused in the next
         turn of the reactor.  TLS makes its pull producers ready for a pause only after
-        registering them.
+        registering them.  (Trap 4 in docs/design.rst.)
         """
         self.stream.unregisterProducer()
         self.fill()
@@ -118,7 +118,7 @@ class PushTests(EndsTestCase):
 
     def test_second(self) -> None:
         """
-        A second producer is refused.
+        A second producer is refused.  (Trap 4 in docs/design.rst.)
         """
         second = PushProducer()
         self.assertRaises(RuntimeError, self.stream.registerProducer, second, True)
@@ -128,7 +128,7 @@ class PushTests(EndsTestCase):
     def test_unregister(self) -> None:
         """
         An unregistered producer is not called any more, and another can be registered.
-        C{unregisterProducer} may be called twice.
+        C{unregisterProducer} may be called twice.  (Trap 4 in docs/design.rst.)
         """
         self.stream.unregisterProducer()
         self.stream.unregisterProducer()
@@ -139,7 +139,7 @@ class PushTests(EndsTestCase):
     def test_afterEnd(self) -> None:
         """
         A producer that is registered after the end of the stream or of writing is
-        stopped at once.
+        stopped at once.  (Trap 4 in docs/design.rst.)
         """
         for end in ("loseConnection", "abortConnection", "loseWriteConnection"):
             for run in (False, True):

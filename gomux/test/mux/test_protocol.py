@@ -327,6 +327,7 @@ class AcceptTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """
         If C{buildProtocol} returns C{None}, the stream is refused, and the mux goes on.
+        (Trap 11 in docs/design.rst.)
         """
         rig = Rig()
         rig.streams.buildProtocol = lambda addr: None  # type: ignore[method-assign,assignment,return-value]

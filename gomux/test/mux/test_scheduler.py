@@ -323,7 +323,7 @@ class SchedulerTests(SynchronousTestCase):
     def test_pausedInWrite(self) -> None:
         """
         The carrier may pause the scheduler again inside the write that
-        C{resumeProducing} makes.
+        C{resumeProducing} makes.  (Trap 3 in docs/design.rst.)
         """
         output = Output(0, 1 << 20)
         self.scheduler.activate(output)
@@ -561,7 +561,7 @@ class SchedulerTests(SynchronousTestCase):
     def test_stopProducing(self) -> None:
         """
         C{stopProducing} only pauses the scheduler, because the carrier calls it before
-        the mux gets C{connectionLost}.
+        the mux gets C{connectionLost}.  (Trap 9 in docs/design.rst.)
         """
         self.scheduler.stopProducing()
         self.assertTrue(self.scheduler.paused)

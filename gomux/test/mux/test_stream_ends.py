@@ -84,7 +84,7 @@ class OwnEndTests(EndsTestCase):
 
     def test_writeAfter(self) -> None:
         """
-        Data written after C{loseConnection} is dropped.
+        Data written after C{loseConnection} is dropped.  (Trap 13 in docs/design.rst.)
         """
         self.block()
         self.stream.write(b"last words")
@@ -98,7 +98,7 @@ class OwnEndTests(EndsTestCase):
     def test_again(self) -> None:
         """
         Each method that ends a stream may be called again, also after the end, without
-        effect.
+        effect.  (Trap 6 in docs/design.rst.)
         """
         self.stream.loseConnection()
         self.stream.loseConnection()
@@ -114,7 +114,7 @@ class OwnEndTests(EndsTestCase):
     def test_insideDataReceived(self) -> None:
         """
         C{loseConnection} may be called inside C{dataReceived}.  Frames that arrived
-        together with the delivered data are then dropped.
+        together with the delivered data are then dropped.  (Trap 6 in docs/design.rst.)
         """
         self.recorder.hooks["data"] = lambda recorder: recorder.stream.loseConnection()
         self.rig.sendMany(
@@ -137,7 +137,8 @@ class OwnEndTests(EndsTestCase):
     def test_dataWhileClosing(self) -> None:
         """
         Data that arrives after C{loseConnection} is dropped, and the peer gets credit
-        for it: the peer may have to write before it reads.
+        for it: the peer may have to write before it reads.  (Trap 7 in
+        docs/design.rst.)
         """
         self.block()
         self.stream.write(b"last words")
@@ -181,6 +182,7 @@ class OwnEndTests(EndsTestCase):
     def test_loseAfterLoseWrite(self) -> None:
         """
         C{loseConnection} may follow C{loseWriteConnection}, and closes the stream.
+        (Trap 6 in docs/design.rst.)
         """
         self.stream.loseWriteConnection()
         self.stream.loseConnection()
@@ -252,7 +254,8 @@ class OwnEndTests(EndsTestCase):
 
     def test_insideConnectionMade(self) -> None:
         """
-        Each method that ends a stream may be called inside C{connectionMade}.
+        Each method that ends a stream may be called inside C{connectionMade}.  (Trap 6
+        in docs/design.rst.)
         """
         for method, frames in (
             ("loseConnection", [CLOSE_STREAM]),

@@ -209,7 +209,7 @@ class TCPTests(TestCase):
     def test_halfClose(self) -> Deferred[None]:
         """
         A server that answers a request after its EOF gets the whole request, and its
-        answer arrives.
+        answer arrives.  (Trap 10 in docs/design.rst.)
         """
 
         def answer(recorder: Recorder) -> None:
@@ -365,6 +365,7 @@ class TCPTests(TestCase):
         """
         While both readers are paused, no more is sent than the windows allow, the
         producers are paused, and other streams work.  After a resume all data arrives.
+        (Trap 5 in docs/design.rst.)
         """
 
         async def test(pair: Pair) -> None:

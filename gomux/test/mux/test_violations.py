@@ -188,7 +188,8 @@ class ViolationTests(SynchronousTestCase):
 
     def test_nothingAfterEnd(self) -> None:
         """
-        Frames behind CloseMux and bytes after C{connectionLost} have no effect.
+        Frames behind CloseMux and bytes after C{connectionLost} have no effect.  (Trap
+        7 in docs/design.rst.)
         """
         rig = Rig()
         recorder = rig.opened()
@@ -203,6 +204,7 @@ class ViolationTests(SynchronousTestCase):
     def test_applicationAborts(self) -> None:
         """
         An application that aborts the mux inside C{dataReceived} gets no more data.
+        (Trap 7 in docs/design.rst.)
         """
         rig = Rig(data=lambda recorder: rig.mux.abort())
         recorder = rig.opened()

@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._wire.window}.
+Tests for L{gomux._wire.window}, whose rules the tests name by their numbers.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ReceiveWindowTests(SynchronousTestCase):
 
     def test_received(self) -> None:
         """
-        Rule 2: data takes from the window when it arrives, up to all of it.
+        Rule 2: arriving data takes from the window, down to 0.
         """
         self.window.received(131071)
         self.assertEqual(self.window.available, 1)
@@ -175,7 +175,7 @@ class ReceiveWindowTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        No data takes nothing, and gives no credit.
+        Data of 0 bytes takes nothing from the window, and gives no credit.
         """
         self.window.received(0)
         self.assertEqual(self.window.consumed(0), 0)
