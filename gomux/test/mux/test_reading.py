@@ -181,8 +181,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_smallPieces(self) -> None:
         """
-        Unread data takes about as much memory in small pieces as in large ones.  (Trap
-        5 in docs/design.rst.)
+        Unread data takes about as much memory in small pieces as in large ones.
+        (Trap 5 in docs/design.rst.)
         """
         self.stream.pauseProducing()
         frames = b"".join(self.rig.peer.seal(0, Flag.DATA, b"x") for _ in range(20000))

@@ -188,8 +188,8 @@ class ViolationTests(SynchronousTestCase):
 
     def test_nothingAfterEnd(self) -> None:
         """
-        Frames behind CloseMux and bytes after C{connectionLost} have no effect.  (Trap
-        7 in docs/design.rst.)
+        Frames behind CloseMux and bytes after C{connectionLost} have no effect.
+        (Trap 7 in docs/design.rst.)
         """
         rig = Rig()
         recorder = rig.opened()
