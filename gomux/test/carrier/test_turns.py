@@ -348,7 +348,8 @@ class EndTests(SynchronousTestCase):
 
     def test_meanwhile(self) -> None:
         """
-        A stream that ends in another way before its turn ends once, with that reason.
+        If a stream ends in another way while it waits for its turn to end, it ends
+        once, with that reason.
         """
         self.rig.carrier.abortConnection()
         while not self.lost():

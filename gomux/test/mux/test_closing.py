@@ -87,8 +87,8 @@ class CloseTests(SynchronousTestCase):
 
     def test_producer(self) -> None:
         """
-        C{close} aborts a stream that has a producer once its output is sent, because
-        the application may have had more to write.
+        If a stream has a producer, C{close} sends its output and then aborts it,
+        because the application may have had more to write.
         """
         self.recorder.stream.registerProducer(PushProducer(), True)
         self.recorder.stream.write(b"half of")
@@ -109,8 +109,8 @@ class CloseTests(SynchronousTestCase):
 
     def test_producerPaused(self) -> None:
         """
-        C{close} resumes a paused producer, and aborts its stream once its output is
-        sent.
+        If a stream has a paused producer, C{close} resumes the producer, sends the
+        output and then aborts the stream.
         """
         self.recorder.stream.registerProducer(PushProducer(), True)
         self.recorder.stream.write(bytes(131072 + 65537))

@@ -123,8 +123,8 @@ class DiallerTests(DiallerTestCase):
 
     def test_wrongKeyNotWanted(self) -> None:
         """
-        A peer whose key differs is dialled no more often if the dialler is stopped each
-        time it is up and started again.
+        Stopping the dialler whenever it is up, and starting it again, does not make it
+        dial a peer with another key more often.
         """
         self.endpoint.server = MuxFactory("another key", False, clock=self.clock)
         for _ in range(6000):

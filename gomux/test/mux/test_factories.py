@@ -2,7 +2,8 @@
 # See LICENSE for details.
 
 """
-Factories and protocols that know nothing of gomux run unchanged over streams.
+Tests that factories and protocols which know nothing of gomux run unchanged over
+streams.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ class HalfCloseTests(EndsTestCase):
 
     def test_bothPeersHalves(self) -> None:
         """
-        A stream whose halves the peer has both closed is closed.
+        If the peer closes both halves of a stream, the stream closes.
         """
         self.rig.sendMany(CLOSE_WRITE, CLOSE_READ)
         self.assertEqual(self.rig.sent(), [CLOSE_STREAM])

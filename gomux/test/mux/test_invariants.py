@@ -264,9 +264,9 @@ class StreamTests(SynchronousTestCase):
 
     def test_ends(self) -> None:
         """
-        The check fails if a sender without output is still finishing, if a closing
-        stream has no finishing sender or still reads, and if the sender of a closed
-        stream is open.
+        The check fails if a sender without output is still finishing, or if a closing
+        stream has no finishing sender or still reads.  After the end of the stream, an
+        open sender fails the check.
         """
         sender = self.stream.makeSender()
         with patch.object(sender, "state", SendState.FINISHING):

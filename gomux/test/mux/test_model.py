@@ -41,8 +41,8 @@ from gomux.testing import MuxPair
 STEPS = int(os.environ.get("GOMUX_MODEL_STEPS", "0"))
 EXAMPLE_STEPS = 50
 
-#: The data written on each stream, repeated without end.  A piece of some length
-#: shows its offset.
+#: The data written on each stream, repeated without end.  It is so irregular that
+#: a long piece shows its offset.
 PATTERN = bytes(i * i // 7 % 256 for i in range(65521))
 SIZES = st.one_of(
     st.integers(1, 300), st.sampled_from([16383, 16384, 65536, 70000, 150000])
@@ -280,7 +280,7 @@ class Peers(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         """
-        Resume everything, and check that all data arrives that must.
+        Resume everything, and check that all data that must arrive has arrived.
         """
         for pipe in self.pipes:
             pipe.unstall()

@@ -117,8 +117,8 @@ class PeersEndTests(EndsTestCase):
 
     def test_closeWriteWhileClosing(self) -> None:
         """
-        CloseWrite closes at once a stream that is closing after C{loseConnection},
-        since the peer does not want its output.
+        If CloseWrite arrives while a stream is closing, the stream closes at once,
+        since the peer does not want the rest of its output.
         """
         self.block()
         self.stream.write(b"last words")
@@ -290,7 +290,7 @@ class PausedEndTests(EndsTestCase):
 
     def test_closeRead(self) -> None:
         """
-        CloseRead takes effect after the input received before it was read.
+        CloseRead takes effect once the input received before it has been read.
         """
         self.rig.send(*CLOSE_READ)
         self.check_unread(StreamClosed)

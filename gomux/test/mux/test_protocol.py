@@ -316,7 +316,7 @@ class AcceptTests(SynchronousTestCase):
 
     def test_again(self) -> None:
         """
-        The peer may use the ID of a stream that has ended again.
+        The peer may reuse the ID of a stream that has ended.
         """
         rig = Rig()
         for _ in range(2):
@@ -366,7 +366,7 @@ class AcceptTests(SynchronousTestCase):
 
     def test_ownFactory(self) -> None:
         """
-        The C{streamFactory} of a mux can be replaced, apart from that of its factory.
+        A mux can have a C{streamFactory} of its own in place of that of its factory.
         """
         rig = Rig()
         rig.mux.streamFactory = own = Recorders()

@@ -62,8 +62,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        C{consumerChanges} is counted up each time another stream than the last one
-        consumes data; the growth of windows depends on it.
+        C{consumerChanges} grows by 1 each time a stream consumes data after another
+        stream did.  The growth of windows depends on it.
         """
         self.rig.opened()
         changes = []
@@ -153,7 +153,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_resumedThenData(self) -> None:
         """
-        Data that arrives after a resume, but before the buffered input is delivered, is
+        Data that arrives between a resume and the delivery of the buffered input is
         delivered after that input.
         """
         self.stream.pauseProducing()

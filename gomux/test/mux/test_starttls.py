@@ -117,8 +117,8 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_producer(self) -> None:
         """
-        A producer that was registered before C{startTLS} is paused and resumed after
-        it, and a producer can also be registered after it.
+        A producer that was registered before C{startTLS} is still paused and resumed.
+        A producer can also be registered afterwards.
         """
         producer = PushProducer()
         self.here.stream.registerProducer(producer, True)

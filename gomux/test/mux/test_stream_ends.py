@@ -228,7 +228,7 @@ class OwnEndTests(EndsTestCase):
 
     def test_bothOwnHalves(self) -> None:
         """
-        A stream whose halves this side has closed is closed, whichever half was first.
+        If this side closes both halves of a stream, in either order, the stream closes.
         """
         for first, second in (
             ("loseReadConnection", "loseWriteConnection"),

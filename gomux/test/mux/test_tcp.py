@@ -443,8 +443,8 @@ class TCPTests(TestCase):
 
     def test_strict(self) -> Deferred[None]:
         """
-        In strict mode, a stream that was opened before the handshake was done is opened
-        on the wire after the handshake.
+        In strict mode, the frames of a stream that was opened early follow the
+        handshake.
         """
 
         async def test(pair: Pair) -> None:

@@ -45,8 +45,8 @@ class Recorder(Protocol):
     @ivar received: all data received.
     @ivar pieces: the sizes of the pieces of data received.
     @ivar reason: the reason of C{connectionLost}.
-    @ivar hooks: functions by the name of the event at which they are called, with the
-        recorder.
+    @ivar hooks: by event name, functions that are called with the recorder at that
+        event.
     """
 
     def __init__(self, hooks: dict[str, Callable[[Any], object]] | None = None) -> None:

@@ -95,8 +95,8 @@ class DraftTests(SynchronousTestCase):
 
     def test_subkeysShared(self) -> None:
         """
-        All users of a key share one L{Subkeys}, and another key has another.  A limited
-        number of them is kept.
+        All users of a key share one L{Subkeys}, and each key has its own.  Only a
+        limited number of them is kept.
         """
         other = bytes(32)
         self.assertIs(subkeysOf(KEY), subkeysOf(bytes(KEY)))

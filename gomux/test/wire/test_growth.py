@@ -193,8 +193,8 @@ class GrowthTests(SynchronousTestCase):
 
     def test_shortPathSlowAtFirst(self) -> None:
         """
-        A short path is not taken for a long one because both ends start slowly and
-        get ever faster, as on a busy machine.
+        A short path whose ends start slowly and get ever faster, as on a busy machine,
+        is not taken for a long path.
         """
         for rate in (1e8, 1.29e8, 2.59e8, 5.23e8, 7.69e8, 7.69e8):
             self.stream(rate)
@@ -202,7 +202,7 @@ class GrowthTests(SynchronousTestCase):
 
     def test_shortPathSlowForAWhile(self) -> None:
         """
-        A short path is not taken for a long one because its ends are slow for a while.
+        A short path whose ends are slow for a while is not taken for a long path.
         """
         for rate in [1e9] * 5 + [1e8] * 100 + [1.25e8, 1.75e8, 2.85e8, 4.96e8, 1e9]:
             self.stream(rate)

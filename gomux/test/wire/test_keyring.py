@@ -65,7 +65,7 @@ class KeyringTests(SynchronousTestCase):
 
     def test_several(self) -> None:
         """
-        A keyring with several keys has them by name, and no single key.
+        A keyring with several keys holds them by name, and C{single} raises an error.
         """
         keyring = Keyring({"alice": ALICE, "bob": BOB})
         self.assertEqual(
@@ -327,7 +327,7 @@ class KeySearchTests(SynchronousTestCase):
 
     def test_manyKeys(self) -> None:
         """
-        More keys are tried L{KEYS_A_TURN} in each turn.
+        If there are more keys, L{KEYS_A_TURN} of them are tried in each turn.
         """
         for turns in (1, 2, 15):
             last = str(turns * KEYS_A_TURN)

@@ -153,7 +153,7 @@ class ReceiveWindowTests(SynchronousTestCase):
     def test_shrink(self) -> None:
         """
         Rule 8: a shrunk window gives no credit for consumed data until it has its new
-        size, and what the peer may send already stays.
+        size. Bytes that the peer may already send are not taken back.
         """
         self.window.enlarge(131072)
         self.window.shrink(131072)
@@ -164,7 +164,8 @@ class ReceiveWindowTests(SynchronousTestCase):
 
     def test_kept(self) -> None:
         """
-        Rule 9: a window keeps some bytes back, and gives all beyond them at once.
+        Rule 9: a window keeps up to C{kept} consumed bytes back, and gives credit for
+        all further bytes at once.
         """
         self.window.kept = 65536
         self.window.received(131072)
