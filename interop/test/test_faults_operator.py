@@ -219,7 +219,7 @@ class Signals(Operated):
             address = await self.tunnel()
             _, held = await self.ask(address)
             self.subject.signal(first)
-            await self.subject.line("waiting up to 30 seconds for 1 streams to end")
+            await self.subject.line("waiting up to 30 seconds for ")
             self.subject.signal("HUP")
             await self.subject.line("SIGHUP: ignored")
             answered, _ = await self.ask(address, held)
