@@ -152,7 +152,7 @@ class MuxProtocol(Protocol):
     @property
     def reason(self) -> GomuxError | None:
         """
-        Why the mux has ended; C{None} while it has not.  The carrier may remain.
+        Why the mux has ended; C{None} before that.  The carrier may still be connected.
         """
         return self._life.reason
 
