@@ -5,11 +5,11 @@
 """
 The received bytes of a mux, and when it handles the frames in them.
 
-The mux never stops reading its carrier because of something that only the peer can end.
+The mux reads its carrier even while an application is slow or the carrier is blocked.
 If two muxes stopped reading while the writes of both are blocked, they would wait for
-each other for ever.  So a slow application does not stop the reading: its stream
-gives the peer no more credit.  Everything else that a peer can make this side keep has
-a limit in L{Limits<gomux.Limits>}.
+each other for ever.  A slow application is no problem: its stream gives the peer no
+more credit.  Everything else that a peer can make this side keep has a limit in
+L{Limits<gomux.Limits>}.
 
 The mux handles frames as soon as they are received.  It leaves the rest for a later
 turn of the reactor in three cases:
@@ -18,8 +18,8 @@ turn of the reactor in three cases:
   - The peer opens streams faster than its C{openRate}.
   - The gate needs more time for a frame.
 
-Only in these cases does the mux stop reading, until it has handled the frames.  Each
-case ends after some time, whatever the peer does.
+In these cases the mux pauses reading until it has handled the rest.  That takes a
+limited time, whatever the peer does.
 """
 
 from __future__ import annotations

@@ -6,13 +6,13 @@
 How a mux notices that its carrier or its peer is dead, although the carrier reports no
 loss.
 
-Every mux has a L{CarrierLiveness}.  It sends a Keepalive when nothing was sent for a
-long time: TCP then finds out that a path is dead.  It fails the mux when frames wait
-and the carrier stays blocked for too long.
+L{CarrierLiveness} is for every mux.  It sends a Keepalive when nothing was sent for a
+long time, because TCP finds out only by sending that a path is dead.  It fails the mux
+when the carrier stays blocked for too long.
 
-In strict mode a mux also has a L{PeerLiveness}.  There the peer must send Keepalives
-too.  It fails the mux when the handshake takes too long, or when nothing is received
-from the peer for too long.
+L{PeerLiveness} is for strict mode, in which both sides must send Keepalives.  It fails
+the mux when the handshake takes too long, or when nothing is received from the peer for
+too long.
 """
 
 from __future__ import annotations

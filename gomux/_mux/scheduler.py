@@ -20,14 +20,17 @@ streams nor for the sealing of their frames.  After L{MAX_LENGTH} bytes of fresh
 one batch of bulk data is due, so many small writers cannot starve a large one.
 
 One turn of a stream is one frame of up to L{MAX_LENGTH} bytes.  A frame is shorter only
-if the stream has less to send, so turns are fair in bytes.  This is deficit round robin
+if the stream can send no more, so turns are fair in bytes.  This is deficit round robin
 with a quantum of one frame, which leaves no deficit to carry over.
 
-A call that queues a frame does not write it.  It calls C{wake}, and the mux calls
-L{Scheduler.pump} in the next turn of the reactor, which writes all queued frames
-together.  While the mux handles received frames, between L{Scheduler.hold} and
-L{Scheduler.release}, it is C{release} that writes: a reply does not wait for another
-turn.  While the carrier is blocked, its C{resumeProducing} writes.
+Queued frames are written in one of three ways:
+
+  - The scheduler calls C{wake} when something is queued.  In the next turn of the
+    reactor the mux calls L{Scheduler.pump}.
+  - The mux calls L{Scheduler.hold} before it handles received frames.  Until
+    L{Scheduler.release} the scheduler does not call C{wake}.  C{release} then writes at
+    once, so that replies do not wait for another turn.
+  - When a blocked carrier takes data again, it calls L{Scheduler.resumeProducing}.
 """
 
 from __future__ import annotations

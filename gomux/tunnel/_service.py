@@ -69,6 +69,8 @@ class ListeningService(Service):
 
     @ivar name: its name in log lines.
     @ivar port: the listening port, while it listens.
+    @ivar _endpoint: the endpoint.
+    @ivar _factory: the factory for accepted connections.
     @ivar _listening: fires once the endpoint listens.
     """
 
@@ -198,6 +200,7 @@ class Connector(Service):
     Keeps one mux connected while it runs.
 
     @ivar name: its name in log lines.
+    @ivar _dialler: connects the mux.
     """
 
     def __init__(self, name: str, dialler: ServiceDialler) -> None:
@@ -230,6 +233,9 @@ class TunnelService(MultiService):
 
     @ivar pool: the muxes that are up.
     @ivar tunnels: the tunnels, whose connections it aborts after the drain timeout.
+    @ivar reload: see L{__init__}.
+    @ivar _clock: the reactor.
+    @ivar _limits: see L{__init__}.
     @ivar _hangup: the handler of SIGHUP before this service set its own.
     @ivar _stopping: whether the service is being stopped.
     """
