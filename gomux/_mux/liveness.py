@@ -80,7 +80,7 @@ class CarrierLiveness:
 
     def stop(self) -> None:
         """
-        The carrier is gone.
+        The carrier is gone: cancel the delayed calls.
         """
         _cancel(self._call)
         if self._stall is not None:
@@ -169,7 +169,7 @@ class PeerLiveness:
 
     def stop(self) -> None:
         """
-        The carrier is gone.
+        The carrier is gone: cancel the delayed calls.
         """
         _cancel(self._call)
         if self._silence is not None:

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
 class MuxPool:
     """
-    Opens each stream on the next of the muxes that are up.  While no mux is up, streams
-    wait for a mux.
+    Opens streams on the muxes that are up, in turn.  While no mux is up, streams wait.
 
     The pool prefers muxes whose peers have shown that they hold the key.  A peer that
     merely connects must not get streams that are meant for others.

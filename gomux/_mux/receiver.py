@@ -142,8 +142,8 @@ class Receiver:
 
     @ivar state: the L{ReceiveState}.
     @ivar window: the receive window: how much the peer may send.
-    @ivar waiting: the waiting input, in order; C{None} if no earlier input keeps the
-        next input from being delivered at once.
+    @ivar waiting: the waiting input, in order; C{None} if none waits.  An empty list
+        while the last waiting input is being delivered.
     @ivar _stream: the stream.
     @ivar _delivering: whether L{_deliverWaiting} is due in the next turn, or running.
     """
@@ -174,9 +174,9 @@ class Receiver:
 
     def _receivedUnwanted(self, size: int) -> None:
         """
-        Drop data that the application does not read.  Once the peer has finished
-        writing, such data is a violation.  Otherwise it is legal, and the peer must get
-        credit for it, because it may wait for that.
+        Drop data that the application does not read.  If the peer had finished writing,
+        the data is a violation.  Otherwise it is legal, and the peer gets credit for
+        it, because the peer may be waiting for credit.
         """
         if self.state is _ENDING or self.state is _ENDED:
             self._stream.abortWith(ProtocolViolation("data came after CloseRead"))

@@ -221,7 +221,7 @@ class Scheduler:
         if self.stopped:
             return
         if len(self._refusals) >= self._maxRefusals:
-            # The refusals may wait only for release().
+            # Perhaps only hold() keeps the refusals from being written.
             self.pump()
         if len(self._refusals) >= self._maxRefusals:
             raise LimitExceeded(
