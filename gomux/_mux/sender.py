@@ -305,7 +305,7 @@ class Sender:
             return
         self._flow = _RUNNING
         if self.unsent > HIGH_WATER:
-            # Not at once: TLS registers a producer before that may be paused.
+            # Not at once: TLS registers its producer before the producer can be paused.
             self._stream.streams.callSoon(self._pauseProducer)
 
     def unregisterProducer(self) -> None:

@@ -95,7 +95,7 @@ class Stream(StreamLife):
     @property
     def connected(self) -> bool:
         """
-        Whether C{connectionLost} was not called yet.
+        Whether C{connectionLost} is still due.
         """
         return self.life is not LifeState.LOST
 
@@ -318,7 +318,7 @@ class Stream(StreamLife):
 
     def resumeProducing(self) -> None:
         """
-        Deliver input again; waiting input in the next turn of the reactor.
+        Deliver input again.  Input that waits is delivered in the next turn.
         """
         if self.paused:
             self.paused = False

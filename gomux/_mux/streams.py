@@ -76,7 +76,7 @@ class Streams:
     @ivar mux: the mux.
     @ivar byID: the streams that are open on the wire.
     @ivar nextID: the ID of the next stream that this side opens.
-    @ivar peerNextID: the lowest ID above all those that the peer has used.
+    @ivar peerNextID: the peer's lowest ID above all IDs that it has used.
     @ivar peerCount: how many of the peer's streams have a protocol whose
         C{connectionLost} was not called yet.
     @ivar growth: limits the growth of all receive windows together.
@@ -147,7 +147,7 @@ class Streams:
     @property
     def protocolCount(self) -> int:
         """
-        For how many protocols of streams C{connectionLost} was not called yet.
+        How many protocols of streams, open or ended, have not had C{connectionLost}.
         """
         return self.peerCount + len(self._factories)
 
