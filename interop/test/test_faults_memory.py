@@ -188,7 +188,8 @@ class Memory:
     @row(6)
     async def test_refusals(self) -> None:
         """
-        Streams that are refused or that the application closes leave no memory behind.
+        Five rounds of 1000 streams, which the subject closes because of an unknown
+        command, cost less memory than 50 receive windows.
         """
         attacker = await self.attack()
         # The cost of the open streams themselves is not measured here.
