@@ -60,11 +60,11 @@ RECOVERY = 5.0
 #: Seconds within which every fault must have recovered.  This is longer because some
 #: faults are noticed only by silence.
 PATIENCE = 30.0
-#: By how many bytes the memory of a process may grow from the second to the last quarter
-#: of the time in which no process is killed.
+#: By how many bytes the memory of a process may grow, from the second to the last
+#: quarter of the time in which no process is killed.
 GROWTH = 16 << 20
-#: How many more descriptors a process may have than after its start.  A connection whose
-#: traffic is swallowed keeps its descriptor until a timeout.
+#: How many more descriptors a process may have than after its start.  A connection
+#: whose traffic is swallowed keeps its descriptor until a timeout.
 DESCRIPTORS = 8
 WINDOW = 131072
 

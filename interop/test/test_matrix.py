@@ -26,11 +26,11 @@ from interop.support.harness import (
 
 MEBIBYTE = 1 << 20
 
-#: How many bytes a bulk transfer moves; GOMUX_BULK_MEBIBYTES in the environment sets it.
+#: How many bytes a bulk transfer moves; GOMUX_BULK_MEBIBYTES sets it.
 BULK = MEBIBYTE * int(os.environ.get("GOMUX_BULK_MEBIBYTES", "64"))
 
-#: The number of streams of a bulk transfer on many streams: so few that each carries more
-#: than its first window.
+#: The number of streams of a bulk transfer on many streams.  It is so small that each
+#: stream carries more than its first window.
 MANY = 200 * BULK // (64 * MEBIBYTE)
 
 PAIRS = (
