@@ -2,9 +2,9 @@
 The mutation check: take out each check and limit in turn, and require that a test
 fails.
 
-    python .ci/mutation.py              all mutations python .ci/mutation.py TEXT ...
-    the mutations with one of these texts in their names python .ci/mutation.py --list
-    only list them; TEXT may follow
+    python .ci/mutation.py              all mutations
+    python .ci/mutation.py TEXT ...     those whose names contain one of the texts
+    python .ci/mutation.py --list       only list them; TEXT may follow
 
 There are two kinds of mutation.  Those in C{mutations.txt} are written by hand: an
 expression or some statements of a function, and their replacement.  L{places} finds

@@ -139,7 +139,7 @@ def written(module: Module, entries: list[Entry]) -> dict[Entry, Change | Mistak
     for entry in entries:
         known |= {entry.function, *entry.function.split(".")}
     found: dict[Entry, Change | Mistake] = {}
-    # The places found in the first pass tell new names for the others.
+    # The places found in the first pass show new names to the second.
     functions: dict[str, str] = {}
     names: dict[Name, str] = {}
     for again in (False, True):

@@ -10,7 +10,7 @@ processes are started first, and then take short turns.  The results are added t
 
 The second form prints the results in FILE.  They say how many percent more time, CPU
 time or round-trip time each workload takes without a path, with a 95 % confidence
-interval. Each figure is a lower quartile, which disturbances affect least.
+interval.  Each figure is a lower quartile, which disturbances affect least.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Measure where the time of a 64 KiB frame goes, at both ends of a sink over loopb
     python -m bench.where [STREAMS]
 
 This needs py-spy, which samples the stacks of both processes some hundred times a
-second. It prints microseconds a frame.
+second.  It prints microseconds a frame.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ PATTERN_PERIOD = 251
 _PATTERN = bytes(range(PATTERN_PERIOD)) * (BUFFER_SIZE // PATTERN_PERIOD + 2)
 
 ENDLESS = 1 << 50
-"""The size that C{echo-beside} announces for its sinks; it stops them before."""
+"""The size that C{echo-beside} announces for its sinks, and never reaches."""
 
 WARM_UP = 1 << 20
 """How many bytes each sink receives before the echo beside it is measured."""

@@ -75,7 +75,7 @@ class Memory:
         Read how much memory the subject uses.
 
         @param name: The name of the line in C{/proc/PID/status}.
-        @return: Bytes.
+        @return: The memory in bytes.
         """
         with open(f"/proc/{self._pid}/status") as file:
             found = re.search(rf"{name}:\s+(\d+) kB", file.read())

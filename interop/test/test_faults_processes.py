@@ -39,7 +39,7 @@ from interop.support.harness import TWISTD, Peer, PeerTestCase
 
 class Server(Protocol):
     """
-    Echoes; resets the connection when told to.
+    Echoes its input, and resets the connection after C{RESET}.
     """
 
     transport: Any

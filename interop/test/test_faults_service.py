@@ -42,7 +42,7 @@ from interop.faults.cases import (
 
 class Server(Protocol):
     """
-    Echoes; resets the connection when told to.
+    Echoes its input, and resets the connection after C{RESET}.
     """
 
     transport: Any

@@ -436,7 +436,7 @@ class RawTests(TunnelTestCase):
     async def test_terminatedTooLong(self) -> None:
         """
         After SIGTERM a service waits for open connections only until
-        C{--drain-timeout}. It then resets them, and both ends see that they were cut
+        C{--drain-timeout}.  It then resets them, and both ends see that they were cut
         short.
         """
         server, client, made, address = await self.rig("--drain-timeout", "0.5")
