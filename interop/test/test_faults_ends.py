@@ -98,8 +98,8 @@ class Ends(RowTestCase):
     @row(29)
     async def test_everyOrder(self) -> None:
         """
-        The two sides can close any of the four halves of a stream, in any order, and then
-        close the stream.  Each such stream ends exactly once and is forgotten.
+        The two sides can close any of the four halves of a stream, in any order, and
+        then close the stream.  Each such stream ends exactly once and is forgotten.
         """
         await self.start(Apps(HalfApp))
         await self.attacker.sync()
