@@ -1,5 +1,5 @@
 """
-The rows of the table of faults, and why some cells of the matrix have no test.
+The rows of the fault table, and the reasons why some cells of the matrix have no test.
 """
 
 from __future__ import annotations
