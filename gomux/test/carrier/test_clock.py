@@ -218,6 +218,34 @@ class SteadyClockTests(SynchronousTestCase):
         self.reactor.pass_(10)
         self.assertEqual(self.called, [None])
 
+    def test_idleStep(self) -> None:
+        """
+        The comparison finds a step back that is smaller than the time since the last
+        call was scheduled.
+        """
+        self.later(100)
+        self.reactor.pass_(90)
+        self.comparison.between = lambda: self.reactor.set(-60)
+        self.clock.compare()
+        self.reactor.pass_(10)
+        self.assertEqual(self.called, [None])
+
+    def test_thereAndBack(self) -> None:
+        """
+        The comparison of the clocks also finds a step back that undoes a step forward,
+        if both were made since the last comparison.
+        """
+
+        def between() -> None:
+            self.reactor.set(3600)
+            self.later(10)
+            self.reactor.set(-3600)
+
+        self.comparison.between = between
+        self.clock.compare()
+        self.reactor.pass_(10)
+        self.assertEqual(self.called, [None])
+
     def test_steady(self) -> None:
         """
         C{steady} returns a test's clock as it is, and always the same steady clock for
@@ -234,20 +262,22 @@ class SteadyClockTests(SynchronousTestCase):
 
 class OneComparison(threading.Event):
     """
-    Lets the clocks be compared once, after setting the reactor's clock back.
+    Lets the clocks be compared once.
+
+    @ivar between: a function that is called before the comparison.
     """
 
     done = False
 
     def __init__(self, reactor: SettableReactor) -> None:
         super().__init__()
-        self._settable = reactor
+        self.between: Callable[[], object] = lambda: reactor.set(-60)
 
     def wait(self, timeout: float | None = None) -> bool:
         if self.done:
             return True
         self.done = True
-        self._settable.set(-60)
+        self.between()
         return False
 
 
