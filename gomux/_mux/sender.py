@@ -22,7 +22,7 @@ The state of a sender only moves forward:
   - C{FINISHING}: the application or the mux has asked to close the writing half or the
     whole stream.  The close waits for output, for a pull producer, or for a push
     producer that is paused.  Only the producer may still write.
-  - C{CLOSED}: no output waits, and what is written is dropped.  Either all output was
+  - C{CLOSED}: no output waits, and new output is dropped.  Either all output was
     sent, and the sender has called the stream's C{outputFinished}; a push producer that
     was running then is still registered.  Or the output was dropped, and the producer
     was stopped.
