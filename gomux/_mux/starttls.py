@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-TLS over a stream from some point on, as SMTP, AMP and others start it.
+TLS that starts in the middle of a stream, as in SMTP and AMP.
 
 Twisted's TLS puts small writes together: it encrypts them, and sends them, in the next
 turn of the reactor.  Here they go in the mux's own next turn (L{_NextTurnClock}), which
@@ -41,26 +41,26 @@ def startTLS(
     clock: IReactorTime,
 ) -> None:
     """
-    Put TLS between a stream and its protocol.  Whatever has the stream, as the
-    protocol does, goes on using the same object.
+    Put TLS between a stream and its protocol.  The stream stays the same object, so the
+    protocol and all others that refer to it then use TLS.
 
     @param stream: the stream.
     @param contextFactory: as for the C{startTLS} of
         L{ITLSTransport<twisted.internet.interfaces.ITLSTransport>}.
     @param isClient: whether this side is TLS's client.
-    @param clock: calls later.
+    @param clock: the reactor.
     """
     producer = stream.producer
     if producer is not None:
         stream.unregisterProducer()
-    # This factory makes no protocols: the stream has one.
+    # TLS needs no factory of protocols, because the stream's protocol exists already.
     none = cast(IProtocolFactory, None)
     nextTurn = cast(IReactorTime, _NextTurnClock(clock, stream.streams.callSoon))
     factory = TLSMemoryBIOFactory(contextFactory, isClient, none, nextTurn)
     # The class of the factory's choice puts small writes together.
     tls = factory.protocol(factory, stream.protocol, False)
     stream.protocol = tls
-    # From here on the application's calls go to TLS, and those of TLS to the stream.
+    # From now on the application calls TLS, and TLS calls the stream.
     stream.__class__ = TLSStream
     tls.makeConnection(cast(ITransport, _Beneath(cast(TLSStream, stream))))
     if producer is not None:
@@ -70,7 +70,7 @@ def startTLS(
 @implementer(ISSLTransport)
 class TLSStream(Stream):  # type: ignore[override]
     """
-    A stream whose application goes through TLS.
+    A stream that encrypts the application's data with TLS.
     """
 
     __slots__ = ()
@@ -83,7 +83,7 @@ class TLSStream(Stream):  # type: ignore[override]
         self, contextFactory: IOpenSSLContextFactory, normal: bool = True
     ) -> None:
         """
-        Fail: there is TLS already.
+        Fail, because TLS was started already.
 
         @raise RuntimeError: always.
         """
@@ -105,7 +105,7 @@ class TLSStream(Stream):  # type: ignore[override]
 
     def loseConnection(self) -> None:
         """
-        Finish TLS, then close the stream.
+        End TLS, then close the stream.
         """
         if self.connected and not self.disconnecting:
             self._tls.loseConnection()
@@ -127,7 +127,7 @@ class TLSStream(Stream):  # type: ignore[override]
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """
-        Have a producer paused and resumed as output goes.
+        Register a producer, to be paused and resumed as output is sent.
         """
         self._tls.registerProducer(producer, streaming)
 
@@ -139,22 +139,22 @@ class TLSStream(Stream):  # type: ignore[override]
 
     def getPeerCertificate(self) -> Any:
         """
-        @return: the certificate of the peer, if it has shown one.
+        @return: the peer's certificate; C{None} if the peer has shown none.
         """
         return self._tls.getPeerCertificate()
 
     def getHandle(self) -> Any:
         """
-        @return: the connection of OpenSSL.
+        @return: OpenSSL's connection object.
         """
         return self._tls.getHandle()
 
 
 class _Beneath:
     """
-    The same stream without TLS: the transport of TLS itself.
+    The transport of TLS: the same stream, without the methods of L{TLSStream}.
 
-    @ivar _own: has the methods of L{Stream}, not those that L{TLSStream} has instead.
+    @ivar _own: the stream, with the methods of L{Stream}.
     """
 
     def __init__(self, stream: TLSStream) -> None:

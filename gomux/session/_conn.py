@@ -62,6 +62,9 @@ class Conn(Protocol):
     Every Deferred can be cancelled.  That loses no received data, and the stream
     stays open.
 
+    @ivar _clock: the reactor.
+    @ivar _made: see L{__init__}.
+    @ivar _lost: see L{__init__}.
     @ivar _rest: the frame that is being read.
     @ivar _offset: how many bytes of C{_rest} were read.
     @ivar _inPlace: whether a partial read moves C{_offset} or cuts C{_rest}.
@@ -74,6 +77,8 @@ class Conn(Protocol):
     @ivar _closed: whether this side has closed the stream or its mux.
     @ivar _goneCall: the delayed call that ends the writes after the peer has ended
         the stream.
+    @ivar _readDeadline: the time after which reads fail.
+    @ivar _writeDeadline: the time after which writes fail.
     """
 
     transport: Stream

@@ -213,6 +213,34 @@ class SteadyClockTests(SynchronousTestCase):
         self.reactor.pass_(10)
         self.assertEqual(self.called, [None])
 
+    def test_idleStep(self) -> None:
+        """
+        The comparison finds a step back that is smaller than the time since the last
+        call was scheduled.
+        """
+        self.later(100)
+        self.reactor.pass_(90)
+        self.comparison.between = lambda: self.reactor.set(-60)
+        self.clock.compare()
+        self.reactor.pass_(10)
+        self.assertEqual(self.called, [None])
+
+    def test_thereAndBack(self) -> None:
+        """
+        The comparison of the clocks also finds a step back that undoes a step forward,
+        where both have come since the last comparison.
+        """
+
+        def between() -> None:
+            self.reactor.set(3600)
+            self.later(10)
+            self.reactor.set(-3600)
+
+        self.comparison.between = between
+        self.clock.compare()
+        self.reactor.pass_(10)
+        self.assertEqual(self.called, [None])
+
     def test_steady(self) -> None:
         """
         A test's clock stays as it is; a reactor has one steady clock.
@@ -228,20 +256,22 @@ class SteadyClockTests(SynchronousTestCase):
 
 class OneComparison(threading.Event):
     """
-    Lets the clocks be compared once, with a step in between.
+    Lets the clocks be compared once.
+
+    @ivar between: called before that.
     """
 
     done = False
 
     def __init__(self, reactor: SettableReactor) -> None:
         super().__init__()
-        self._settable = reactor
+        self.between: Callable[[], object] = lambda: reactor.set(-60)
 
     def wait(self, timeout: float | None = None) -> bool:
         if self.done:
             return True
         self.done = True
-        self._settable.set(-60)
+        self.between()
         return False
 
 
