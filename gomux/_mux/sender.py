@@ -49,6 +49,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.logger import Logger
 
 from gomux._fastpaths import FastPaths, fastPaths
+from gomux._wire.frame import MAX_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,9 +59,11 @@ HIGH_WATER = 65536
 #: With this many bytes of output or fewer the producer is resumed.
 LOW_WATER = 32768
 #: With less window than this the sender waits for more credit, unless the window
-#: has room for all of its output: a peer that gives credit in small pieces must
-#: not make it send small frames.
-SMALLEST_FRAME = 16384
+#: has room for all of its output.  A Go peer gives credit for each read of its
+#: application; without the wait such a reader would get two frames where one would do.
+#: The wait ends: a window is twice as large, and no peer may hold back more than
+#: C{MAX_LENGTH} consumed bytes, because a Go sender waits for as much.
+ENOUGH_WINDOW = MAX_LENGTH
 
 _log = Logger()
 
@@ -359,7 +362,7 @@ class Sender:
         window = self._stream.sendWindow
         if size <= window:
             return size
-        return window if window >= SMALLEST_FRAME else 0
+        return window if window >= ENOUGH_WINDOW else 0
 
     def takeOutput(self, size: int) -> bytes | memoryview:
         """
