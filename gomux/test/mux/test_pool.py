@@ -20,7 +20,7 @@ class Line:
     A server's muxes to some clients, all in one pool.
     """
 
-    def __init__(self, maxWaiting: int = 3) -> None:
+    def __init__(self, maxWaiting: int | None = None) -> None:
         self.clock = Clock()
         self.pool = MuxPool(self.clock, timeout=10, maxWaiting=maxWaiting)
         self.pairs: list[MuxPair] = []
@@ -102,12 +102,25 @@ class PoolTests(SynchronousTestCase):
 
     def test_maxWaiting(self) -> None:
         """
-        Only so many wait; one more is told at once.
+        With C{maxWaiting} only so many wait; one more is told at once.
         """
+        self.line = Line(maxWaiting=3)
+        self.pool = self.line.pool
         waiting = [self.open() for _ in range(3)]
         results = self.open()
         self.assertIsInstance(results[0].value, OpenStreamError)  # type: ignore[attr-defined]
         self.assertEqual(waiting, [[], [], []])
+
+    def test_thousandsWait(self) -> None:
+        """
+        Without C{maxWaiting} thousands of streams wait, and all are opened on the
+        first mux to come.
+        """
+        waiting = [self.open() for _ in range(5000)]
+        self.assertEqual((waiting, self.pool.waiting), ([[]] * 5000, 5000))
+        self.line.connect()
+        self.line.flush()
+        self.assertEqual({type(results[0]) for results in waiting}, {Protocol})
 
     def test_cancel(self) -> None:
         """
