@@ -4,11 +4,16 @@
 
 """
 TLS that starts in the middle of a stream, as in SMTP and AMP.
+
+Twisted's TLS puts small writes together: it encrypts them, and sends them, in the next
+turn of the reactor.  Here they go in the mux's own next turn (L{_NextTurnClock}), which
+then sends at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.interfaces import (
@@ -18,10 +23,15 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITransport,
 )
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from gomux._mux.stream import Stream
+from gomux._mux.streamlife import LifeState
+from gomux.error import StreamClosed
+
+# Looking a member up in its Enum takes longer than the rest of a call.
+_LIVE, _LOST = LifeState.LIVE, LifeState.LOST
 
 
 def startTLS(
@@ -45,8 +55,10 @@ def startTLS(
         stream.unregisterProducer()
     # TLS needs no factory of protocols, because the stream's protocol exists already.
     none = cast(IProtocolFactory, None)
-    factory = TLSMemoryBIOFactory(contextFactory, isClient, none, clock)
-    tls = TLSMemoryBIOProtocol(factory, stream.protocol, False)
+    nextTurn = cast(IReactorTime, _NextTurnClock(clock, stream.streams.callSoon))
+    factory = TLSMemoryBIOFactory(contextFactory, isClient, none, nextTurn)
+    # The class of the factory's choice puts small writes together.
+    tls = factory.protocol(factory, stream.protocol, False)
     stream.protocol = tls
     # From now on the application calls TLS, and TLS calls the stream.
     stream.__class__ = TLSStream
@@ -81,8 +93,8 @@ class TLSStream(Stream):  # type: ignore[override]
         """
         Send some data, encrypted.
         """
-        if self.connected:
-            self._tls.write(data)
+        if self.life is not _LOST:
+            self.protocol.write(data)  # type: ignore[attr-defined]
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """
@@ -97,6 +109,21 @@ class TLSStream(Stream):  # type: ignore[override]
         """
         if self.connected and not self.disconnecting:
             self._tls.loseConnection()
+
+    def loseWriteConnection(self) -> None:
+        """
+        Close the writing half, after what TLS sends in the next turn.
+        """
+        self.streams.callSoon(super().loseWriteConnection)
+
+    def closeWith(self, reason: BaseException) -> None:
+        """
+        Finish TLS, in case it is the mux that closes the stream, and close the stream
+        without waiting for the peer's TLS.
+        """
+        if self.life is _LIVE:
+            self._tls.loseConnection()
+        super().closeWith(reason)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """
@@ -133,5 +160,62 @@ class _Beneath:
     def __init__(self, stream: TLSStream) -> None:
         self._own = super(TLSStream, stream)
 
+    def loseConnection(self) -> None:
+        """
+        TLS is finished: close the stream.
+        """
+        self._own.closeWith(StreamClosed())  # type: ignore[attr-defined]
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._own, name)
+
+
+class _NextTurnClock:
+    """
+    The reactor, except that calls without a delay are made in the mux's next turn.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, callSoon: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._clock = clock
+        self._callSoon = callSoon
+
+    def seconds(self) -> float:
+        """
+        @return: the time.
+        """
+        return self._clock.seconds()
+
+    def callLater(self, delay: float, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        Call a function later.
+        """
+        call = partial(function, *args, **kwargs)
+        if delay:
+            return self._clock.callLater(delay, call)
+        soon = _Call(call)
+        self._callSoon(soon.make)
+        return soon
+
+
+class _Call:
+    """
+    A call in the mux's next turn.
+    """
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function: Callable[[], object] | None = function
+
+    def make(self) -> None:
+        """
+        Make the call, unless it is cancelled.
+        """
+        if self._function is not None:
+            self._function()
+
+    def cancel(self) -> None:
+        """
+        Do not make the call.
+        """
+        self._function = None

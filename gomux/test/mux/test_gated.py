@@ -27,7 +27,7 @@ from gomux.error import (
 from gomux.test.support.helpers import FramePeer, Recorders
 from gomux.test.support.strictrig import StrictRig
 from gomux.testing import PSK, MuxPair
-from gomux.testing._memory import connect
+from gomux.testing._pair import connect
 
 STRICT = {"strict": True}
 COMPATIBLE: dict[str, bool] = {}

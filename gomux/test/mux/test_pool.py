@@ -20,7 +20,7 @@ class Line:
     A server with several clients, whose muxes are in one pool.
     """
 
-    def __init__(self, maxWaiting: int = 3) -> None:
+    def __init__(self, maxWaiting: int | None = None) -> None:
         self.clock = Clock()
         self.pool = MuxPool(self.clock, timeout=10, maxWaiting=maxWaiting)
         self.pairs: list[MuxPair] = []
@@ -105,10 +105,23 @@ class PoolTests(SynchronousTestCase):
         """
         If C{maxWaiting} streams wait already, C{openStream} fails at once.
         """
+        self.line = Line(maxWaiting=3)
+        self.pool = self.line.pool
         waiting = [self.open() for _ in range(3)]
         results = self.open()
         self.assertIsInstance(results[0].value, OpenStreamError)  # type: ignore[attr-defined]
         self.assertEqual(waiting, [[], [], []])
+
+    def test_thousandsWait(self) -> None:
+        """
+        Without C{maxWaiting} thousands of streams can wait, and the first mux to
+        connect opens them all.
+        """
+        waiting = [self.open() for _ in range(5000)]
+        self.assertEqual((waiting, self.pool.waiting), ([[]] * 5000, 5000))
+        self.line.connect()
+        self.line.flush()
+        self.assertEqual({type(results[0]) for results in waiting}, {Protocol})
 
     def test_cancel(self) -> None:
         """

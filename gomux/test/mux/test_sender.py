@@ -9,14 +9,15 @@ from collections.abc import Callable
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._mux.sender import (
+    ENOUGH_WINDOW,
     HIGH_WATER,
     LOW_WATER,
-    SMALLEST_FRAME,
     Sender,
     SenderStream,
     SendState,
 )
-from gomux._wire.window import INITIAL_WINDOW
+from gomux._wire.frame import MAX_LENGTH
+from gomux._wire.window import INITIAL_WINDOW, MAX_HELD
 from gomux.test.support.helpers import PushProducer
 
 
@@ -219,14 +220,24 @@ class WindowTests(SenderTestCase):
     def test_smallest(self) -> None:
         """
         If the window does not take all of the output, nothing is sendable until the
-        window takes at least C{SMALLEST_FRAME} bytes.
+        window takes a full frame.
         """
         self.sender.write(bytes(2 * INITIAL_WINDOW))
         self.stream.send(INITIAL_WINDOW)
-        self.stream.credit(SMALLEST_FRAME - 1)
+        self.stream.credit(ENOUGH_WINDOW - 1)
         self.assertEqual(self.sender.sendable(), 0)
         self.stream.credit(1)
-        self.assertEqual(self.sender.sendable(), SMALLEST_FRAME)
+        self.assertEqual(self.sender.sendable(), MAX_LENGTH)
+
+    def test_mostHeldBack(self) -> None:
+        """
+        The sender can still send if the peer holds back as many consumed bytes as the
+        protocol allows.
+        """
+        self.sender.write(bytes(2 * INITIAL_WINDOW))
+        self.stream.send(INITIAL_WINDOW)
+        self.stream.credit(INITIAL_WINDOW - MAX_HELD)
+        self.assertGreater(self.sender.sendable(), 0)
 
     def test_nothingToSend(self) -> None:
         """

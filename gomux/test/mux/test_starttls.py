@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport, ITLSTransport
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,6 +17,7 @@ from zope.interface.verify import verifyObject
 
 from gomux._mux.sender import HIGH_WATER
 from gomux._mux.stream import Stream
+from gomux.error import ConnectionClosed
 from gomux.test.support.certificates import CERTIFICATE, NAME
 from gomux.test.support.helpers import PushProducer, Recorder, Recorders
 from gomux.testing import MuxPair
@@ -105,15 +107,79 @@ class StartTLSTests(SynchronousTestCase):
         self.assertEqual(self.pair.client.streamCount, 0)
         self.assertEqual(self.pair.server.streamCount, 0)
 
-    def test_muxCloses(self) -> None:
+    def test_ordinaryEnd(self) -> None:
         """
-        C{close} of the mux also ends a stream with TLS.
+        Both sides see an orderly end, even if one side has answered the last data too
+        late.
         """
         self.startTLS()
+        self.there.hooks["data"] = lambda there: there.transport.write(b"too late")
+        self.here.stream.write(b"bye")
+        self.here.stream.loseConnection()
+        self.settle()
+        for side in (self.here, self.there):
+            self.assertIsInstance(side.reason, ConnectionDone)
+
+    def test_smallWrites(self) -> None:
+        """
+        Small writes share a TLS record, because each record adds about 22 bytes.
+        """
+        self.startTLS()
+        before = self.pair.client.bytesSent
+        for _ in range(1000):
+            self.here.stream.write(b"0123456789")
+        self.settle()
+        self.assertEqual(self.there.received, b"0123456789" * 1000)
+        self.assertLess(self.pair.client.bytesSent - before, 11000)
+
+    def test_nextTurn(self) -> None:
+        """
+        Written data is sent in the next turn of the reactor.
+        """
+        self.startTLS()
+        client = self.pair.client
+        sent = [client.bytesSent]
+        self.here.stream.write(b"hello")
+        self.pair.clock.callLater(0, lambda: sent.append(client.bytesSent))
+        self.settle()
+        self.assertGreater(sent[1], sent[0])
+
+    def test_abort(self) -> None:
+        """
+        A stream that is aborted in the turn of its last write sends nothing of that
+        write.
+        """
+        self.startTLS()
+        self.here.stream.write(b"hello")
+        self.here.stream.abortConnection()
+        self.settle()
+        self.assertEqual(self.there.received, b"")
+        self.assertEqual(self.here.events.count("lost"), 1)
+
+    def test_loseWriteConnection(self) -> None:
+        """
+        Data written before C{loseWriteConnection} arrives.
+        """
+        self.startTLS()
+        self.here.stream.write(b"all of it")
+        self.here.stream.loseWriteConnection()
+        self.settle()
+        self.assertEqual(self.there.received, b"all of it")
+        self.assertEqual(self.there.events.count("lost"), 1)
+
+    def test_muxCloses(self) -> None:
+        """
+        C{close} of the mux sends the output of a stream with TLS and then ends it.  The
+        peer's side sees an orderly end.
+        """
+        self.startTLS()
+        self.here.stream.write(b"the last")
         closed = self.pair.client.close()
         self.settle()
-        self.successResultOf(closed)
+        self.assertIsInstance(self.successResultOf(closed), ConnectionClosed)
+        self.assertEqual(self.there.received, b"the last")
         self.assertEqual(self.there.events.count("lost"), 1)
+        self.assertIsInstance(self.there.reason, ConnectionDone)
 
     def test_producer(self) -> None:
         """

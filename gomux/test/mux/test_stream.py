@@ -276,7 +276,7 @@ class WriteTests(SynchronousTestCase):
             self.rig.send(0, Flag.WINDOW_UPDATE, size)
             sent += sum(frame[2] for frame in self.rig.sent())
             self.assertLessEqual(sent, granted)
-        self.assertGreater(sent, granted - 16384)
+        self.assertGreater(sent, granted - 65536)
 
     def test_dribblingCredit(self) -> None:
         """
@@ -284,11 +284,22 @@ class WriteTests(SynchronousTestCase):
         """
         self.stream.write(bytes(200000))
         self.rig.sent()
-        for _ in range(2 * 16384):
+        for _ in range(65536):
             self.rig.peerCarrier.write(self.rig.peer.seal(0, Flag.WINDOW_UPDATE, 1))
-        sizes = [frame[2] for frame in self.rig.sent()]
-        self.assertEqual(sum(sizes), 2 * 16384)
-        self.assertGreaterEqual(min(sizes), 16384)
+        self.assertEqual(self.rig.sent(), [(0, Flag.DATA, 65536)])
+
+    def test_creditOfHalves(self) -> None:
+        """
+        Two streams whose peer gives credit for half a frame at a time send full frames.
+        """
+        streams = [self.stream, self.rig.open().stream]
+        for stream in streams:
+            stream.write(bytes(500000))
+        self.rig.sent()
+        for _ in range(4):
+            for stream in streams:
+                self.rig.send(stream.streamID, Flag.WINDOW_UPDATE, 32768)
+        self.assertEqual([frame[2] for frame in self.rig.sent()], [65536] * 4)
 
     def test_smallRest(self) -> None:
         """

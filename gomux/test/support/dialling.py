@@ -19,7 +19,8 @@ from zope.interface import implementer
 from gomux import MuxFactory
 from gomux.test.support.helpers import Recorders
 from gomux.testing import PSK
-from gomux.testing._memory import Carrier, connect
+from gomux.testing._memory import Carrier
+from gomux.testing._pair import connect
 
 HERE = IPv4Address("TCP", "192.0.2.1", 50000)
 THERE = IPv4Address("TCP", "192.0.2.2", 7000)

@@ -26,7 +26,7 @@ from gomux._mux.stream import Stream
 from gomux._wire.crypto import Opener, Sealer, SequencedOpener, deriveKey
 from gomux._wire.frame import Flag, FrameParser, sealFrame
 from gomux.testing import PSK
-from gomux.testing._memory import connect
+from gomux.testing._pair import connect
 
 # Frames for stream 0, the first stream that a client opens.
 CLOSE_READ = (0, Flag.CLOSE_READ, 0)

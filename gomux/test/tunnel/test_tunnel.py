@@ -44,7 +44,8 @@ from gomux.limits import LINES_BURST, TunnelLimits
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.logs import Lines
 from gomux.testing import PSK, MuxPair
-from gomux.testing._memory import Carrier, connect
+from gomux.testing._memory import Carrier
+from gomux.testing._pair import connect
 from gomux.tunnel._bridge import _Bridge, _Source, forward, target
 
 HERE = IPv4Address("TCP", "192.0.2.3", 50000)
