@@ -26,8 +26,6 @@ MAX_KEYS = 256
 MAX_KEY_FILE = 262144
 #: A pre-shared key with fewer bytes than this is too easy to guess.
 SHORT_PSK = 16
-#: The ciphers that derive subkeys are kept for this many keys.
-KEYS_KEPT = 64
 #: How many salts of finished strict mode handshakes are remembered.
 SALTS_REMEMBERED = 1024
 

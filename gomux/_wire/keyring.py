@@ -24,13 +24,11 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from gomux._wire.crypto import (
-    NONCE_SIZE,
-    PREFIX_SIZE,
     TAG_SIZE,
     Opener,
     Sealer,
-    SequencedOpener,
     deriveKey,
+    opens,
 )
 from gomux._wire.frame import NotYet
 from gomux.error import AuthenticationFailed, GomuxError, KeyringError, Truncated
@@ -303,16 +301,10 @@ class KeySearch:
         """
         if len(sealed) != TAG_SIZE:
             raise AuthenticationFailed("the first frame carries data")
-        nonce = header[-NONCE_SIZE:]
-        prefix, counter = nonce[:PREFIX_SIZE], nonce[PREFIX_SIZE:]
         for name, key in islice(self._untried, KEYS_A_TURN):
             self._left -= 1
-            opener = SequencedOpener(key, prefix, int.from_bytes(counter, "little"))
-            try:
-                opener.open(header, sealed)
-            except AuthenticationFailed:
-                continue
-            return name, key
+            if opens(key, header, sealed):
+                return name, key
         if self._left:
             raise NotYet()
         raise AuthenticationFailed(
