@@ -31,6 +31,7 @@ from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
 from gomux._mux.receiver import logPrefixOf
+from gomux._mux.strangers import Refused, Strangers
 from gomux._mux.streams import startFactory
 from gomux._wire.keyring import KeyFinder, Keyring, KnownKey
 from gomux._wire.strict import Handshake, Salts, processSalts
@@ -67,9 +68,11 @@ class MuxFactory(Factory):
     @ivar context: see L{__init__}.
     @ivar salts: see L{__init__}.
     @ivar _losses: logs the ends of muxes, with a limit on the number of lines.
-    @ivar _unauthenticated: a server's muxes whose peers have not shown that they
-        hold the key, the oldest first.  After C{silentGrace} seconds the delayed
-        call of a mux lets the pool use it anyway.
+    @ivar _refusals: logs connections that are refused, with a limit likewise.
+    @ivar _strangers: a server's muxes whose peers have not shown that they hold the
+        key.
+    @ivar _unauthenticated: for each of these, the call that lets the pool use it after
+        C{silentGrace} seconds anyway.
     """
 
     noisy = False
@@ -127,17 +130,27 @@ class MuxFactory(Factory):
         self.turns = Turns(clock)
         self.acceptPace = AcceptPace()
         self._losses = ThrottledLog(_log, clock)
+        self._refusals = ThrottledLog(_log, clock)
+        self._strangers = Strangers(self.limits)
         self._unauthenticated: dict[MuxProtocol, IDelayedCall] = {}
 
     def buildProtocol(  # type: ignore[override]
         self, addr: IAddress | None
     ) -> MuxProtocol:
         """
-        @return: the mux of a new carrier.
+        @return: the mux of a new carrier.  A server may return a protocol that refuses
+            the carrier.
         @raise ValueError: if this is a client and its keyring now has several keys.
         """
         if self.isClient:
             self.keyring.single()
+        elif why := self._strangers.refusal(addr):
+            self._refusals.warn(
+                "refused a connection from {peer}: {why}",
+                peer=describeAddress(addr),
+                why=why,
+            )
+            return Refused(self.acceptPace)  # type: ignore[return-value]
         return MuxProtocol(self)
 
     def makeGate(self) -> Gate:
@@ -146,12 +159,12 @@ class MuxFactory(Factory):
             when it has its carrier.
         @raise ValueError: if this is a client and its keyring now has several keys.
         """
-        keys = self.keyring.keys
+        keys, seen = self.keyring.keys, self.keyring.firstFrames
         if self.strict:
-            return Handshake(keys, self.isClient, self.context, self.salts)
+            return Handshake(keys, self.isClient, self.context, self.salts, seen)
         if len(keys) > 1 and not self.isClient:
-            return KeyFinder(keys)
-        return KnownKey(*self.keyring.single())
+            return KeyFinder(keys, seen)
+        return KnownKey(*self.keyring.single(), seen)
 
     def startFactory(self) -> None:
         """
@@ -186,14 +199,14 @@ class MuxFactory(Factory):
             if not mux.gated:
                 self.pool.add(mux)
             return
-        unauthenticated = self._unauthenticated
-        unauthenticated[mux] = self.clock.callLater(
-            self.limits.silentGrace, self._muxSilent, mux
-        )
-        if len(unauthenticated) > self.limits.maxUnauthenticated:
-            oldest = next(iter(unauthenticated))
-            self._forgetUnauthenticated(oldest)
-            oldest.evict()
+        grace = self.limits.silentGrace
+        if grace:
+            call = self.clock.callLater(grace, self._muxSilent, mux)
+            self._unauthenticated[mux] = call
+        surplus = self._strangers.add(mux, mux.getCarrier().getPeer())
+        if surplus is not None:
+            self._forgetUnauthenticated(surplus)
+            surplus.evict()
 
     def _muxSilent(self, mux: MuxProtocol) -> None:
         """
@@ -205,9 +218,16 @@ class MuxFactory(Factory):
             self.pool.add(mux)
 
     def _forgetUnauthenticated(self, mux: MuxProtocol) -> None:
+        self._strangers.remove(mux)
         call = self._unauthenticated.pop(mux, None)
         if call is not None and call.active():
             call.cancel()
+
+    def muxHeard(self, mux: MuxProtocol) -> None:
+        """
+        The peer has sent a genuine frame, but has more to show.  Called by the mux.
+        """
+        self._strangers.heard(mux)
 
     def muxAuthenticated(self, mux: MuxProtocol) -> None:
         """

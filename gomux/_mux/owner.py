@@ -51,6 +51,11 @@ class MuxOwner(Protocol[_Mux]):
         The mux has its carrier.
         """
 
+    def muxHeard(self, mux: _Mux) -> None:
+        """
+        The peer has sent a genuine frame, but has more to show.
+        """
+
     def muxAuthenticated(self, mux: _Mux) -> None:
         """
         The peer has shown that it holds the key.

@@ -97,6 +97,7 @@ class MuxProtocol(Protocol):
             clock.seconds,
         )
         nextTurn.pump = scheduler.pump
+        scheduler.isMute = not factory.isClient
         self._streams = Streams(
             self,
             factory,
@@ -217,6 +218,8 @@ class MuxProtocol(Protocol):
             return self._waiting.add(factory)
         if self._scheduler.controlQueued >= self._limits.maxControl:
             return fail(OpenStreamError("too many frames wait for the carrier"))
+        # The application has decided to send, even if the peer is a stranger.
+        self._scheduler.isMute = False
         opened = self._streams.open(factory)
         if not self._streams.hasIDs:
             # This was the last ID.  For more streams an application needs a new mux.
@@ -328,7 +331,9 @@ class MuxProtocol(Protocol):
         assert gate is not None
         self._sendOutputOf(gate)
         if not gate.passed:
+            self.factory.muxHeard(self)
             return None
+        self._scheduler.isMute = False
         gate.close()
         self._incoming.parser.useOpener(gate.opener)
         if self.gated:

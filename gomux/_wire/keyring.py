@@ -31,6 +31,7 @@ from gomux._wire.crypto import (
     opens,
 )
 from gomux._wire.frame import NotYet
+from gomux._wire.replay import FirstFrames
 from gomux.error import AuthenticationFailed, GomuxError, KeyringError, Truncated
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS, SHORT_PSK
 
@@ -51,6 +52,7 @@ class Keyring:
     Pre-shared keys by name.
 
     @ivar warnings: warnings for the operator, a sentence each.
+    @ivar firstFrames: the first frames of the last muxes with these keys.
     @ivar _source: the file that L{reload} reads, if there is one.
     @ivar _keys: the keys of the frames by name.  L{reload} replaces the whole mapping.
     """
@@ -66,6 +68,7 @@ class Keyring:
             if two are the same.
         """
         self._source = source
+        self.firstFrames = FirstFrames()
         self._keys, self.warnings = _derive(psks)
 
     @classmethod
@@ -323,12 +326,24 @@ class FirstFrame:
     ownsFrames = False
     passed = False
     name = ""
+    _seen: FirstFrames | None = None
 
     def takeOutput(self) -> bytes:
         """
         @return: nothing: this gate only listens.
         """
         return b""
+
+    def _pass(self, header: bytes) -> None:
+        """
+        The first frame has been opened.
+
+        @param header: its header.
+        @raise OutOfSequence: if it was the first frame of an earlier mux.
+        """
+        if self._seen is not None:
+            self._seen.add(header)
+        self.passed = True
 
     def close(self) -> None:
         """
@@ -350,11 +365,13 @@ class KnownKey(FirstFrame):
     The gate where there is but one key, so that this side may send at once.
     """
 
-    def __init__(self, name: str, key: bytes) -> None:
+    def __init__(self, name: str, key: bytes, seen: FirstFrames | None = None) -> None:
         """
         @param name: the name of the key.
         @param key: the key, 32 bytes.
+        @param seen: the first frames that must not come again.
         """
+        self._seen = seen
         self.name = name
         self.sealer = Sealer(key)
         self.opener = Opener(key)
@@ -364,10 +381,10 @@ class KnownKey(FirstFrame):
         Take the peer's first frame.
 
         @return: its payload.
-        @raise AuthenticationFailed: if the frame is not genuine.
+        @raise AuthenticationFailed: if the frame is not genuine, or a replay.
         """
         payload = self.opener.open(header, sealed)
-        self.passed = True
+        self._pass(header)
         return payload
 
 
@@ -379,10 +396,14 @@ class KeyFinder(FirstFrame):
     sealer: Sealer | None = None
     opener: Opener
 
-    def __init__(self, keys: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, keys: Mapping[str, bytes], seen: FirstFrames | None = None
+    ) -> None:
         """
         @param keys: the keys that the peer may have, by name, 32 bytes each.
+        @param seen: the first frames that must not come again.
         """
+        self._seen = seen
         self._search = KeySearch(keys)
 
     def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
@@ -393,10 +414,10 @@ class KeyFinder(FirstFrame):
         @param sealed: the ciphertext with its tag.
         @return: its payload, C{b""}.
         @raise NotYet: if there are more keys to try.
-        @raise AuthenticationFailed: if none of the keys opens it.
+        @raise AuthenticationFailed: if none of the keys opens it, or if it is a replay.
         """
         self.name, key = self._search.open(header, sealed)
         self.sealer = Sealer(key)
         self.opener = Opener(key)
-        self.passed = True
+        self._pass(header)
         return b""
