@@ -51,9 +51,11 @@ ACCEPT_BURST = 100
 ACCEPT_QUEUE = 512
 
 #: How many log lines of one kind are written at once.
-LINES_BURST = 20
-#: How many log lines of one kind are written a second in the long run.
-LINES_RATE = 0.5
+LINES_BURST = 10
+#: How often a log line of one kind is written in the long run, in seconds.
+LINE_EVERY = 60.0
+#: How many characters of a text from outside are shown in a log line.
+TEXT_LENGTH = 500
 
 # Marks a limit that may be 0, which turns something off.
 _MAY_BE_OFF = {"mayBeOff": True}

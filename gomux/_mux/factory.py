@@ -273,11 +273,14 @@ class MuxFactory(Factory):
             self.pool.lastReason = reason
         self._forgetUnauthenticated(mux)
         level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
-        # Peers cannot cause revocations, so these lines need no throttling.
-        log = _log if isinstance(reason, KeyRevoked) else self._losses
-        log.emit(
+        losses = self._losses
+        if isinstance(reason, KeyRevoked):
+            # Peers cannot cause revocations, so all of them are logged.
+            losses = ThrottledLog(_log, self.clock)
+        losses.emit(
             level,
             "the mux {direction} {name}{peer} ended: {reason}",
+            kind=(type(reason), mux.peerName),
             direction="to" if self.isClient else "from",
             name=f"{mux.peerName!r} at " if mux.peerName else "",
             peer=describeAddress(mux.getCarrier().getPeer()),

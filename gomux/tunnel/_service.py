@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 
 from gomux._carrier.clock import steady
 from gomux._mux.dialler import Dialler
-from gomux._mux.log import describeAddress
+from gomux._mux.log import describeAddress, printable
 from gomux._mux.protocol import MuxProtocol
 from gomux.error import OpenStreamError
 from gomux.tunnel._signals import ServiceSignals
@@ -168,7 +168,7 @@ class ServiceDialler(Dialler):
         """
         An attempt has succeeded: log it.
         """
-        _log.info("{name}: connected", name=self.name)
+        self._losses.info("{name}: connected", name=self.name)
         super().muxConnected(mux)
 
     def attemptFailed(self, failure: Failure) -> None:
@@ -183,7 +183,7 @@ class ServiceDialler(Dialler):
             _log.warn(
                 "{name}: cannot connect: {reason}; trying again",
                 name=self.name,
-                reason=reason,
+                reason=printable(reason),
             )
         super().attemptFailed(failure)
 
