@@ -173,6 +173,13 @@ class TunnelLimits:
         that could not be reached.
 
     @ivar drainTimeout: how long streams may go on after the service is told to stop.
+
+    @ivar halfOpenTimeout: how long nothing may move on a connection after one half or
+        one end of it was closed, and what came before that is not read.  Then it is
+        aborted.  0 turns it off.
+
+    @ivar lingerTimeout: how long an end may read nothing of what came over a mux that
+        has ended.  Then its connection is aborted.
     """
 
     targetTimeout: float = 30.0
@@ -181,6 +188,8 @@ class TunnelLimits:
     maxConnections: int = 4096
     maxRetryDelay: float = 2.0
     drainTimeout: float = 30.0
+    halfOpenTimeout: float = field(default=7200.0, metadata=_MAY_BE_OFF)
+    lingerTimeout: float = 5.0
 
     def __post_init__(self) -> None:
         requireAllowed(self)
