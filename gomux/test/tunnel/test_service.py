@@ -31,6 +31,7 @@ from gomux.error import OpenStreamError
 from gomux.test.support.dialling import THERE, DiallerTestCase
 from gomux.test.support.helpers import Recorders
 from gomux.test.support.logs import Lines
+from gomux.test.support.process import ProcessClock
 from gomux.testing import PSK, MuxPair
 from gomux.tunnel import Tunnel, TunnelLimits, forward
 from gomux.tunnel._service import (
@@ -249,7 +250,7 @@ class TunnelServiceTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.clock = Clock()
+        self.clock = ProcessClock()
         self.pool = MuxPool(self.clock)
         self.limits = TunnelLimits(drainTimeout=20)
         self.pair = MuxPair(
@@ -326,45 +327,57 @@ class TunnelServiceTests(SynchronousTestCase):
         self.service.stopService()
         self.failureResultOf(waiting, OpenStreamError)
 
-    def test_hangup(self) -> None:
+    def test_signals(self) -> None:
         """
-        Each SIGHUP calls the reload function.  A stopped service restores the old
-        handler.
+        Once the service has started, SIGHUP calls the reload function.  A stopped
+        service has put the old handler back.
         """
         before = signal.getsignal(signal.SIGHUP)
-        calls = self.hungUp()
-        self.assertEqual(calls, [1, 1])
-        self.service.stopService()
-        self.pair.flush()
-        self.assertIs(signal.getsignal(signal.SIGHUP), before)
-
-    def hungUp(self) -> list[int]:
-        """
-        Start the service, and send it SIGHUP twice.
-        """
         calls: list[int] = []
-        self.clock.callFromThread = lambda f: f()  # type: ignore[attr-defined]
         self.service = self.make(lambda: calls.append(1))
+        self.service.privilegedStartService()
+        os.kill(os.getpid(), signal.SIGHUP)
+        self.assertEqual(calls, [1])
         self.service.startService()
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGHUP)
-        return calls
-
-    def test_hangupWhileDraining(self) -> None:
-        """
-        While streams are being drained, SIGHUP neither ends the process nor reads the
-        keys again.
-        """
-        before = signal.getsignal(signal.SIGHUP)
-        self.addCleanup(signal.signal, signal.SIGHUP, before)
-        stream = self.openStream()
-        calls = self.hungUp()
-        self.service.stopService()
         os.kill(os.getpid(), signal.SIGHUP)
         self.assertEqual(calls, [1, 1])
-        stream.stream.loseConnection()
+        self.service.stopService()
         self.pair.flush()
         self.assertIs(signal.getsignal(signal.SIGHUP), before)
+
+    def test_terminateTwice(self) -> None:
+        """
+        A SIGTERM during the drain ends it at once, as the drain timeout does.
+        """
+        before = signal.getsignal(signal.SIGTERM)
+        self.openStream()
+        self.patch(Tunnel, "abort", lambda tunnel: self.aborted.append(tunnel.name))
+        self.service.startService()
+        stopped = self.service.stopService()
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.assertEqual(self.aborted, [])
+        self.pair.advance(0)
+        self.assertEqual(self.aborted, [""])
+        self.successResultOf(stopped)
+        self.assertIs(signal.getsignal(signal.SIGTERM), before)
+
+    def test_terminateAfterTimeout(self) -> None:
+        """
+        A SIGTERM after the drain timeout changes nothing: the muxes close already.
+        """
+        self.openStream()
+        self.patch(Tunnel, "abort", lambda tunnel: self.aborted.append(tunnel.name))
+        self.patch(MuxProtocol, "close", lambda mux: None)
+        self.service.startService()
+        stopped = self.service.stopService()
+        self.clock.advance(20.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.clock.advance(0)
+        self.assertEqual(self.aborted, [""])
+        self.assertNoResult(stopped)
+        self.pair.client.abort()
+        self.pair.flush()
+        self.successResultOf(stopped)
 
 
 class LossTests(SynchronousTestCase):

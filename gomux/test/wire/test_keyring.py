@@ -274,6 +274,33 @@ class FileTests(SynchronousTestCase):
         self.write("[keyring]\na:1")
         self.assertEqual(keyring.reload(), {"b"})
 
+    def test_reloadPipe(self) -> None:
+        """
+        Keys can be read from a pipe once.  A reload refuses the pipe at once, and does
+        not wait for somebody to write to it.
+        """
+        keyring = readPSKFile(self.write("a:1\nb:2"))
+        self.path.unlink()
+        os.mkfifo(self.path, 0o600)
+        error = self.assertRaises(KeyringError, keyring.reload)
+        self.assertIn("is not a regular file", str(error))
+        self.assertEqual(len(keyring), 2)
+
+    def test_noPermission(self) -> None:
+        """
+        The error for a file that the process may not read names the process's user,
+        because the user differs from that of the start after C{twistd --uid}.
+        """
+        keyring = readPSKFile(self.write("a:1\nb:2"))
+
+        def refuse(path: str, flags: int) -> int:
+            raise PermissionError(13, "Permission denied")
+
+        self.patch(os, "open", refuse)
+        error = self.assertRaises(KeyringError, keyring.reload)
+        self.assertIn(f"this process runs as user {os.geteuid()}", str(error))
+        self.assertEqual(len(keyring), 2)
+
     def test_reloadNoFile(self) -> None:
         self.assertRaises(KeyringError, Keyring.of("a key").reload)
 
