@@ -47,6 +47,8 @@ BACKLOG = 256
 LINES_BURST = 20
 #: How many log lines of one kind are written a second in the long run.
 LINES_RATE = 0.5
+#: How often a log line that a peer can cause on one mux is written at most, in seconds.
+LINE_EVERY = 60.0
 
 # Marks a limit that may be 0, which turns something off.
 _MAY_BE_OFF = {"mayBeOff": True}
@@ -132,7 +134,7 @@ class Limits:
     openBurst: int = 1000
     maxWindow: int = 4 * 1024 * 1024
     maxGrowth: int = 16 * 1024 * 1024
-    maxRefusals: int = 334
+    maxRefusals: int = 163
     maxControl: int = 65536
     resetRate: float = 4000.0
     resetBurst: int = 8000

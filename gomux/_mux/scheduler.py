@@ -177,7 +177,8 @@ class Scheduler:
 
     def refuse(self, streamID: int) -> None:
         """
-        Send CloseStream for a stream that the peer wants and does not get.
+        Send CloseStream for a stream that the peer wants and does not get, as an abort:
+        else it would look like a stream with a complete and empty answer.
 
         @raise LimitExceeded: if the peer has left too many of these unread.
         """
@@ -304,7 +305,9 @@ class Scheduler:
             streamID, flag = self._control.popleft()
             parts += sealFrame(sealer, streamID, 0, flag)
         while self._refusals and len(parts) < limit:
-            parts += sealFrame(sealer, self._refusals.popleft(), 0, _CLOSE_STREAM)
+            streamID = self._refusals.popleft()
+            parts += sealFrame(sealer, streamID, 0, _WINDOW_UPDATE)
+            parts += sealFrame(sealer, streamID, 0, _CLOSE_STREAM)
         while self._credits and len(parts) < limit:
             streamID, credit = self._credits.popitem()
             while credit > 0:
