@@ -69,6 +69,8 @@ class ListeningService(Service):
 
     @ivar name: its name in log lines.
     @ivar port: the listening port, while it listens.
+    @ivar _endpoint: the endpoint.
+    @ivar _factory: the factory for accepted connections.
     @ivar _listening: fires once the endpoint listens.
     """
 
@@ -198,6 +200,7 @@ class Connector(Service):
     Keeps one mux connected while it runs.
 
     @ivar name: its name in log lines.
+    @ivar _dialler: connects the mux.
     """
 
     def __init__(self, name: str, dialler: ServiceDialler) -> None:

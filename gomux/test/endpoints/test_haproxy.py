@@ -28,7 +28,8 @@ from gomux.endpoints._haproxy import (
 from gomux.endpoints._listening import serverEndpoint
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.tunnelrig import HERE, THERE, Rig
-from gomux.testing._memory import Carrier, connect
+from gomux.testing._memory import Carrier
+from gomux.testing._pair import connect
 
 V1 = b"PROXY TCP4 198.51.100.7 198.51.100.8 1111 2222\r\n"
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

@@ -22,7 +22,8 @@ from gomux.limits import TunnelLimits
 from gomux.test.support.helpers import HalfRecorder, Recorder
 from gomux.test.support.logs import Lines
 from gomux.testing import MuxPair
-from gomux.testing._memory import Carrier, connect
+from gomux.testing._memory import Carrier
+from gomux.testing._pair import connect
 from gomux.tunnel import forward, target
 
 HERE = IPv4Address("TCP", "192.0.2.3", 50000)

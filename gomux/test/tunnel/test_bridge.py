@@ -16,7 +16,7 @@ from zope.interface import directlyProvides, providedBy
 
 from gomux.test.support.helpers import HalfRecorder, Recorder
 from gomux.test.support.tunnelrig import HERE, THERE, Rig
-from gomux.testing._memory import connect
+from gomux.testing._pair import connect
 from gomux.tunnel._bridge import Bridge, State
 
 #: More than the windows and the buffers between the two ends of a tunnel take.

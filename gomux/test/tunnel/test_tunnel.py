@@ -42,7 +42,8 @@ from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.logs import Lines
 from gomux.test.support.tunnelrig import HERE, THERE, Rig
 from gomux.testing import PSK, MuxPair
-from gomux.testing._memory import Carrier, connect
+from gomux.testing._memory import Carrier
+from gomux.testing._pair import connect
 from gomux.tunnel._bridge import Bridge
 from gomux.tunnel._end import Source
 from gomux.tunnel._transport import EndTransport
@@ -674,7 +675,7 @@ class PartTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """
-        No limit may be 0.
+        A limit of 0 is refused.
         """
         self.assertRaises(ValueError, TunnelLimits, targetTimeout=0)
 
