@@ -174,9 +174,9 @@ class TunnelLimits:
 
     @ivar drainTimeout: how long streams may go on after the service is told to stop.
 
-    @ivar halfOpenTimeout: how long nothing may move on a connection after one half or
-        one end of it was closed, and what came before that is not read.  Then it is
-        aborted.  0 turns it off.
+    @ivar halfOpenTimeout: how long a connection of which one half or one end was closed
+        may go on without anything being sent or read on it.  Then it is aborted.  0
+        turns the limit off.
 
     @ivar lingerTimeout: how long an end may read nothing of what came over a mux that
         has ended.  Then its connection is aborted.
