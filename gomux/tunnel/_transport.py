@@ -43,7 +43,7 @@ class EndTransport(DirectTransport):
     def __init__(self, transport: Any) -> None:
         super().__init__(transport)
         self.reportsAborts = hasattr(transport, "abortConnection")
-        if isinstance(transport.getPeer(), (IPv4Address, IPv6Address)):
+        if _hasTCPAddress(transport):
             for name in ("setTcpNoDelay", "setTcpKeepAlive"):
                 if hasattr(transport, name):
                     getattr(transport, name)(True)
@@ -120,6 +120,18 @@ class EndTransport(DirectTransport):
             self.transport.abortConnection()
         else:
             self.transport.loseConnection()
+
+
+def _hasTCPAddress(transport: Any) -> bool:
+    """
+    @return: whether a transport has the address of a TCP connection.
+    """
+    try:
+        return isinstance(transport.getPeer(), (IPv4Address, IPv6Address))
+    except Exception:
+        # Not all transports have addresses: those of processes raise
+        # NotImplementedError.
+        return False
 
 
 def _unsent(layer: Any) -> int:

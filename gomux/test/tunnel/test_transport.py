@@ -318,3 +318,15 @@ class UnsentTests(SynchronousTestCase):
         """
         self.assertIsInstance(Bare().getPeer(), IPv4Address)
         EndTransport(Bare())
+
+    def test_noAddress(self) -> None:
+        """
+        It may have none: that of a process raises.
+        """
+
+        def raises() -> None:
+            raise NotImplementedError
+
+        transport: Any = Bare()
+        transport.getPeer = raises
+        self.assertEqual(EndTransport(transport).unsent, 0)
