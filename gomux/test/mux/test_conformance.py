@@ -20,7 +20,6 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     UNIXServerEndpoint,
     wrapClientTLS,
-    wrapServerTLS,
 )
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
@@ -43,6 +42,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from gomux import MuxClientEndpoint, MuxServerEndpoint
 from gomux._mux import sender as _sender
 from gomux.test.support.certificates import CERTIFICATE, NAME
+from gomux.test.support.servertls import wrapServerTLS
 
 PSK = b"a key for the conformance tests"
 
