@@ -480,6 +480,29 @@ def newest(gate: Gate) -> None:
     versions(gate, "newest")
 
 
+def programs(gate: Gate) -> None:
+    """
+    Programs from the package index over gomux, in an environment of their own.
+    """
+    heading, venv = "programs", gate.temporary / "programs"
+    if gate.single(
+        "programs' environment", sys.executable, "-m", "venv", str(venv)
+    ) and gate.single(
+        "install programs",
+        *(str(venv / "bin" / "pip"), "install", "--quiet", "--editable", ".[tls]"),
+        *("--requirement", "interop/programs/requirements.txt"),
+        limit=300,
+    ):
+        ok, output = gate.execute(
+            heading,
+            str(venv / "bin" / "trial"),
+            *("--temp-directory", str(gate.temporary / "programs-trial")),
+            "interop.programs",
+            limit=300,
+        )
+        gate.count(heading, ok, output)
+
+
 Step = Callable[[Gate], None]
 
 #: All steps, in order: rounds of lanes of steps.  The lanes of a round run at the same
@@ -487,7 +510,7 @@ Step = Callable[[Gate], None]
 ROUNDS: list[list[list[Step]]] = [
     [[format, lint, imports, types], [docs, news]],
     [[bench]],
-    [[tests, newest], [packages, floors], [fuzz]],
+    [[tests, newest], [packages, programs, fuzz], [floors]],
     [[interop]],
     [[plain]],
     [[soak], [mutation]],
