@@ -260,6 +260,6 @@ class MuxFactory(Factory):
             "the mux {direction} {name}{peer} ended: {reason}",
             direction="to" if self.isClient else "from",
             name=f"{mux.peerName!r} at " if mux.peerName else "",
-            peer=describeAddress(mux.getCarrier().getPeer()),
+            peer=describeAddress(mux.getPeer()),
             reason=reason,
         )

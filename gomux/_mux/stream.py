@@ -66,6 +66,11 @@ class StreamMux(LifeMux, Protocol):
         @return: the carrier's address at this end, even once the carrier is gone.
         """
 
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
+        """
+
     def startTLS(
         self, stream: Stream, contextFactory: IOpenSSLContextFactory, normal: bool
     ) -> None:
@@ -189,7 +194,7 @@ class Stream(StreamLife):
         """
         @return: the other end's address.
         """
-        return StreamAddress(self.streams.getCarrier().getPeer(), self.streamID)
+        return StreamAddress(self.streams.getPeer(), self.streamID)
 
     # ITCPTransport
 

@@ -67,6 +67,11 @@ class CarriedMux(Protocol):
         @return: the carrier's address at this end, even once the carrier is gone.
         """
 
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
+        """
+
 
 class Streams:
     """
@@ -258,7 +263,7 @@ class Streams:
             return None
 
     def _address(self, streamID: int) -> StreamAddress:
-        return StreamAddress(self.getCarrier().getPeer(), streamID)
+        return StreamAddress(self.getPeer(), streamID)
 
     # StreamMux
 
@@ -280,6 +285,12 @@ class Streams:
         @return: the carrier's address at this end, even once the carrier is gone.
         """
         return self.mux.getHost()
+
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
+        """
+        return self.mux.getPeer()
 
     def startTLS(
         self, stream: Stream, contextFactory: IOpenSSLContextFactory, normal: bool

@@ -212,7 +212,9 @@ class MuxPort:
         @return: fires when the carrier has stopped listening and the muxes
             that had no streams are gone.
         """
-        stopped: Deferred[Any] = maybeDeferred(self._port.stopListening)
+        # stdio: has no port, only the carrier itself.
+        stop = getattr(self._port, "stopListening", lambda: None)
+        stopped: Deferred[Any] = maybeDeferred(stop)
         idle = [mux for mux in self.factory.muxes if not mux.streamCount]
         for mux in list(self.factory.muxes):
             mux.drain()
@@ -341,7 +343,7 @@ class StreamPort:
             raise ValueError("no mux is up")
         else:
             mux = self._mux.pool.muxes[0]
-        return mux.getCarrier().getHost()
+        return mux.getHost()
 
     def startListening(self) -> None:
         """
