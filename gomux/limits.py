@@ -33,8 +33,6 @@ SALTS_REMEMBERED = 1024
 
 #: The default of how long a stream waits for a mux, in seconds.
 WAIT_TIMEOUT = 30.0
-#: The default of how many streams may wait for a mux.
-MAX_WAITING = 1024
 #: The default of how long a client endpoint keeps a mux without streams, in seconds.
 IDLE_TIMEOUT = 60.0
 #: The longest pause between two attempts of an endpoint to connect, in seconds.

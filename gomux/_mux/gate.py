@@ -97,7 +97,7 @@ class Gate(FrameOpener, Protocol):
 
     def close(self) -> None:
         """
-        The gate is passed or the carrier is gone: drop what the gate keeps.
+        The gate is passed or the carrier is gone: release the gate's resources.
         """
 
 

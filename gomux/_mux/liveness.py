@@ -121,7 +121,7 @@ class PeerLiveness:
     @ivar _bytesReceived: see L{__init__}.
     @ivar _failed: see L{__init__}.
     @ivar _call: the delayed call that ends the time for the handshake; after L{start}
-        the one that sends the next Keepalive.
+        the delayed call that sends the next Keepalive.
     @ivar _silence: watches whether the peer sends anything; C{None} before L{start}.
     """
 

@@ -22,7 +22,7 @@ from twisted.internet.interfaces import (
 
 from gomux._carrier.clock import steady
 from gomux.error import OpenStreamError
-from gomux.limits import MAX_WAITING, WAIT_TIMEOUT
+from gomux.limits import WAIT_TIMEOUT
 
 if TYPE_CHECKING:
     from gomux._mux.protocol import MuxProtocol
@@ -50,12 +50,14 @@ class MuxPool:
         self,
         clock: IReactorTime,
         timeout: float = WAIT_TIMEOUT,
-        maxWaiting: int = MAX_WAITING,
+        maxWaiting: int | None = None,
     ) -> None:
         """
         @param clock: the reactor.
         @param timeout: how long a stream waits for a mux, in seconds.
-        @param maxWaiting: how many streams may wait.
+        @param maxWaiting: how many streams may wait, for a pool whose streams others
+            ask for, as the clients of a tunnel do.  By default as many as the process
+            itself opens: over TCP its calls of C{connect} are not counted either.
         """
         self._clock = steady(clock)
         self._timeout = timeout
@@ -127,7 +129,7 @@ class MuxPool:
         mux = self._next()
         if mux is not None:
             return mux.openStream(factory)
-        if len(self._waiting) >= self._maxWaiting:
+        if self._maxWaiting is not None and len(self._waiting) >= self._maxWaiting:
             return fail(
                 OpenStreamError("no mux is up, and too many streams wait for one")
             )

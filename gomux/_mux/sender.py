@@ -22,7 +22,7 @@ The state of a sender only moves forward:
   - C{FINISHING}: the application or the mux has asked to close the writing half or the
     whole stream.  The close waits for output, for a pull producer, or for a push
     producer that is paused.  Only the producer may still write.
-  - C{CLOSED}: no output waits, and what is written is dropped.  Either all output was
+  - C{CLOSED}: no output waits, and new output is dropped.  Either all output was
     sent, and the sender has called the stream's C{outputFinished}; a push producer that
     was running then is still registered.  Or the output was dropped, and the producer
     was stopped.
@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.logger import Logger
 
 from gomux._fastpaths import FastPaths, fastPaths
+from gomux._wire.frame import MAX_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,10 +57,12 @@ if TYPE_CHECKING:
 HIGH_WATER = 65536
 #: The producer is resumed when this many bytes of output or fewer wait.
 LOW_WATER = 32768
-#: With a smaller send window, in bytes, the sender waits for more credit, unless all
-#: output fits into the window.  A peer that gives credit in small pieces must not make
-#: the sender send small frames.
-SMALLEST_FRAME = 16384
+#: With less window than this the sender waits for more credit, unless the window
+#: has room for all of its output.  A Go peer gives credit for each read of its
+#: application; without the wait such a reader would get two frames where one would do.
+#: The wait ends: a window is twice as large, and no peer may hold back more than
+#: C{MAX_LENGTH} consumed bytes, because a Go sender waits for as much.
+ENOUGH_WINDOW = MAX_LENGTH
 
 _log = Logger()
 
@@ -362,7 +365,7 @@ class Sender:
         window = self._stream.sendWindow
         if size <= window:
             return size
-        return window if window >= SMALLEST_FRAME else 0
+        return window if window >= ENOUGH_WINDOW else 0
 
     def takeOutput(self, size: int) -> bytes | memoryview:
         """

@@ -50,7 +50,7 @@ class ServiceSignals:
     @ivar _hurry: called on SIGTERM and SIGINT during the drain.
     @ivar _state: how far the service is.
     @ivar _before: the handlers from before this class set its own, by signal.
-    @ivar _trigger: what the reactor calls when it is stopped; L{None} if that has
+    @ivar _trigger: what the reactor calls when it is stopped; C{None} if that has
         happened.
     """
 

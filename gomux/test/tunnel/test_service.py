@@ -90,13 +90,13 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a service.
+        A L{ListeningService} provides L{IService}.
         """
         verifyObject(IService, self.listener(succeed(Port())))
 
     def test_listens(self) -> None:
         """
-        It listens once, until it is stopped.
+        The service listens once, until it is stopped.
         """
         port = Port()
         listener = self.listener(succeed(port))
@@ -111,7 +111,7 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_unprivileged(self) -> None:
         """
-        It listens even if C{privilegedStartService} was not called.
+        The service listens even if C{privilegedStartService} was not called.
         """
         listener = self.listener(succeed(Port()))
         listener.startService()
@@ -119,8 +119,8 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_cannotListen(self) -> None:
         """
-        If it cannot listen, the process does not start, and prints the reason without a
-        traceback.
+        If the service cannot listen, the process does not start, and prints the reason
+        without a traceback.
         """
         error = CannotListenError("any", 7000, OSError("in use"))
         listener = self.listener(fail(error))
@@ -135,7 +135,8 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_cannotListenUnprivileged(self) -> None:
         """
-        The process does not start either if C{privilegedStartService} was not called.
+        If the service cannot listen, the process does not start, even if
+        C{privilegedStartService} was not called.
         """
         listener = self.listener(fail(ValueError("no")))
         self.assertRaises(CannotListen, listener.startService)
@@ -156,7 +157,7 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_stoppedFirst(self) -> None:
         """
-        If it is stopped before it listens, it gives the attempt up.
+        If the service is stopped before it listens, it gives the attempt up.
         """
         listener = self.listener(Deferred())
         listener.startService()
@@ -165,7 +166,7 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_stoppedUnstarted(self) -> None:
         """
-        It can be stopped without having been started.
+        The service can be stopped without having been started.
         """
         self.successResultOf(self.listener(Deferred()).stopService())
 
@@ -185,14 +186,14 @@ class ConnectorTests(DiallerTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a service.
+        A L{Connector} provides L{IService}.
         """
         verifyObject(IService, self.connector)
 
     def test_connects(self) -> None:
         """
-        It keeps a mux connected until it is stopped.  Then it leaves the mux up and
-        dials no other.
+        The service keeps a mux connected until it is stopped.  Then it leaves the mux
+        up and dials no other.
         """
         self.endpoint.server = self.server
         self.connector.startService()
@@ -233,7 +234,8 @@ class ConnectorTests(DiallerTestCase):
 
     def test_stoppedMeanwhile(self) -> None:
         """
-        If it is stopped during an attempt, it gives the attempt up and logs nothing.
+        If the service is stopped during an attempt, it gives the attempt up and logs
+        nothing.
         """
         cancelled: list[object] = []
         self.endpoint.hold = Deferred(cancelled.append)
@@ -275,7 +277,8 @@ class TunnelServiceTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        It stops its services at once, and closes muxes that have no streams.
+        C{stopService} stops the child services at once, and closes muxes that have no
+        streams.
         """
         child = Service()
         child.setServiceParent(self.service)
@@ -289,7 +292,8 @@ class TunnelServiceTests(SynchronousTestCase):
 
     def test_drains(self) -> None:
         """
-        Open streams may end by themselves, and no new streams are opened.
+        After C{stopService}, open streams may end by themselves, and no new streams are
+        opened.
         """
         stream = self.openStream()
         self.service.startService()

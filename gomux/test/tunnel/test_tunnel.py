@@ -59,7 +59,7 @@ class Target:
 
     @ivar made: the recorders.
     @ivar carriers: for each, the tunnel's transport and its own.
-    @ivar answer: what C{connect} returns, instead of connecting.
+    @ivar answer: if set, C{connect} returns or raises this instead of connecting.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -755,7 +755,7 @@ class PartTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """
-        No limit may be 0.
+        A limit of 0 is refused.
         """
         self.assertRaises(ValueError, TunnelLimits, targetTimeout=0)
 
