@@ -331,4 +331,5 @@ class MuxLife:
         assert self.reason is not None
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
-            deferred.callback(self.reason)
+            if not deferred.called:
+                deferred.callback(self.reason)

@@ -322,8 +322,7 @@ class MuxProtocol(Protocol):
         """
         if not self.hasCarrier:
             return
-        # Some transports give C{None}.
-        self._life.loss = reason or connectionDone
+        self._life.loss = reason or connectionDone  # Some transports give C{None}.
         self._scheduler.stop()
         if not self._incoming.isBehind:
             self._lost()
@@ -404,8 +403,8 @@ class MuxProtocol(Protocol):
         if self._life.loss is None:
             try:
                 self._carrier.writeSequence(parts)
-            except Exception as error:
-                self._fail(Truncated(str(error)))
+            except BaseException:
+                self._fail(Truncated(Failure().getErrorMessage()))
 
     def _streamEnded(self) -> None:
         self._life.streamEnded()

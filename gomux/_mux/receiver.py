@@ -187,7 +187,7 @@ class Receiver:
         stream = self._stream
         try:
             stream.protocol.dataReceived(payload)
-        except Exception:
+        except BaseException:
             stream.applicationFailed()
         else:
             stream.streams.consumed(stream, len(payload))
@@ -293,7 +293,7 @@ class PrefixedReceiver(Receiver):
     def _deliver(self, payload: bytes) -> None:
         try:
             context = {"system": logPrefixOf(self._stream.protocol)}
-        except Exception:
+        except BaseException:
             self._stream.applicationFailed()
         else:
             callWithContext(context, super()._deliver, payload)

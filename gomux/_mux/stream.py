@@ -376,7 +376,7 @@ class Stream(StreamLife):
         self.protocol = protocol
         try:
             protocol.makeConnection(self)
-        except Exception:
+        except BaseException:
             self.applicationFailed()
             return False
         return True

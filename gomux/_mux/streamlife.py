@@ -365,7 +365,7 @@ class StreamLife:
             if half is None:
                 return False
             getattr(half, method)()
-        except Exception:
+        except BaseException:
             self.applicationFailed()
         return True
 
@@ -421,7 +421,7 @@ class StreamLife:
         assert self._reason is not None, "a stream ends for a reason"
         try:
             self.protocol.connectionLost(Failure(self._reason))
-        except Exception:
+        except BaseException:
             _log.failure(
                 "connectionLost of the protocol of {stream} failed", stream=self
             )

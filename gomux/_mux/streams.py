@@ -216,7 +216,7 @@ class Streams:
         try:
             startFactory(factory)
             protocol = factory.buildProtocol(self._address(streamID))
-        except Exception:
+        except BaseException:
             failure = Failure()
             stopFactory(factory)
             return fail(failure)
@@ -254,7 +254,7 @@ class Streams:
             return None
         try:
             return factory.buildProtocol(self._address(streamID))
-        except Exception:
+        except BaseException:
             _log.failure(
                 "buildProtocol failed for stream {id} of {mux}",
                 id=streamID,
@@ -362,5 +362,5 @@ def stopFactory(factory: object) -> None:
     if doStop is not None:
         try:
             doStop()
-        except Exception:
+        except BaseException:
             _log.failure("doStop of {factory} failed", factory=factory)

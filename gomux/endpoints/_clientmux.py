@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProtocol,
@@ -77,7 +77,10 @@ class ClientMux(Dialler):
         @return: the protocol, connected.
         """
         # TCP starts the factory before it connects, so this does too.
-        factory.doStart()
+        try:
+            factory.doStart()
+        except BaseException:
+            return fail(Failure())
         opened = self.pool.openStream(factory, timeout)
         if self.pool.waiting:
             self.start()

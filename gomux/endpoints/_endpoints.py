@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._mux.dialler import Settings
@@ -309,7 +310,10 @@ class StreamServerEndpoint:
                 CannotListenError("gomux", self._mux, "its streams are served already")
             )
         port = StreamPort(self._mux, protocolFactory)
-        port.startListening()
+        try:
+            port.startListening()
+        except BaseException:
+            return fail(Failure())
         return succeed(port)
 
 
@@ -358,7 +362,7 @@ class StreamPort:
 
         @return: a Deferred that has fired.
         """
-        if self._mux.streamFactory is self._factory:
-            self._mux.streamFactory = None
-            self._factory.doStop()
-        return succeed(None)
+        if self._mux.streamFactory is not self._factory:
+            return succeed(None)
+        self._mux.streamFactory = None
+        return maybeDeferred(self._factory.doStop)
