@@ -27,10 +27,9 @@ from gomux._carrier.clock import steady
 from gomux._carrier.turns import Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.gate import Gate
-from gomux._mux.log import ThrottledLog, describeAddress
+from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
-from gomux._mux.receiver import logPrefixOf
 from gomux._mux.streams import startFactory
 from gomux._wire.keyring import KeyFinder, Keyring, KnownKey
 from gomux._wire.strict import Handshake, Salts, processSalts

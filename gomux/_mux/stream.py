@@ -28,7 +28,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._mux.address import StreamAddress
-from gomux._mux.receiver import ReceiveState, logPrefixOf
+from gomux._mux.log import callInContext, logPrefixOf
+from gomux._mux.receiver import ReceiveState
 from gomux._mux.streamlife import LifeMux, LifeState, StreamLife
 from gomux._wire.frame import Flag
 from gomux.error import StreamClosed
@@ -375,7 +376,7 @@ class Stream(StreamLife):
         """
         self.protocol = protocol
         try:
-            protocol.makeConnection(self)
+            callInContext(protocol, protocol.makeConnection, self)
         except BaseException:
             self.applicationFailed()
             return False
