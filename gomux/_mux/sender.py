@@ -359,7 +359,7 @@ class Sender:
         """
         @return: how many bytes of output may be sent now: all if they fit into the send
             window, else the size of the window, or 0 if that is less than
-            L{SMALLEST_FRAME}.
+            L{ENOUGH_WINDOW}.
         """
         size = self.unsent
         window = self._stream.sendWindow
