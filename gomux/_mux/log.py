@@ -9,10 +9,15 @@ of addresses in log lines.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from math import inf
+from typing import Any
 
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, ILoggingContext, IReactorTime
 from twisted.logger import Logger, LogLevel
+from twisted.python.context import call
+from twisted.python.log import ILogContext
 
 from gomux._carrier.rate import TokenBucket
 from gomux.limits import LINE_EVERY, LINES_BURST, LINES_RATE
@@ -102,6 +107,44 @@ class CountedLog:
             self._log.warn(line, count=count, **values)
             count = 0
         self._kinds[line] = loggedAt, count
+
+
+def logPrefixOf(application: object) -> str:
+    """
+    @param application: a protocol or a factory.
+    @return: its name in the log.
+    """
+    if ILoggingContext.providedBy(application):
+        return application.logPrefix()
+    return type(application).__name__
+
+
+def logContextOf(protocol: object) -> dict[object, object]:
+    """
+    @param protocol: the protocol of a stream.
+    @return: the context for calls into it: its log lines have its own prefix, not that
+        of the carrier.
+    """
+    return _contextWith(logPrefixOf(protocol))
+
+
+@lru_cache(maxsize=64)
+def _contextWith(prefix: str) -> dict[object, object]:
+    return {ILogContext: {"isError": 0, "system": prefix}}
+
+
+def callInContext(
+    protocol: object, function: Callable[..., object], *args: Any
+) -> None:
+    """
+    Call a method of the protocol of a stream in the protocol's log context.
+    """
+    try:
+        context = logContextOf(protocol)
+    except BaseException:
+        # The stream fails for this when there is input.
+        context = {}
+    call(context, function, *args)
 
 
 def describeAddress(address: IAddress | None) -> str:

@@ -48,6 +48,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gomux._mux.log import callInContext
 from gomux._mux.receiver import Receiver, ReceiverMux, ReceiveState, receiverFor
 from gomux._mux.sender import Sender, SenderMux, SendState
 from gomux._wire.frame import Flag
@@ -371,8 +372,8 @@ class StreamLife:
             half = IHalfCloseableProtocol(self.protocol, None)
             if half is None:
                 return False
-            getattr(half, method)()
-        except Exception:
+            callInContext(self.protocol, getattr(half, method))
+        except BaseException:
             self.applicationFailed()
         return True
 
@@ -427,8 +428,9 @@ class StreamLife:
         self.sender = self.receiver = None
         assert self._reason is not None, "a stream ends for a reason"
         try:
-            self.protocol.connectionLost(Failure(self._reason))
-        except Exception:
+            reason = Failure(self._reason)
+            callInContext(self.protocol, self.protocol.connectionLost, reason)
+        except BaseException:
             _log.failure(
                 "connectionLost of the protocol of {stream} failed", stream=self
             )

@@ -68,6 +68,11 @@ class CarriedMux(Protocol):
         @return: the carrier's address at this end, even once the carrier is gone.
         """
 
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
+        """
+
 
 class Streams:
     """
@@ -214,7 +219,7 @@ class Streams:
         try:
             startFactory(factory)
             protocol = factory.buildProtocol(self._address(streamID))
-        except Exception:
+        except BaseException:
             failure = Failure()
             stopFactory(factory)
             return fail(failure)
@@ -259,7 +264,7 @@ class Streams:
             return None
         try:
             protocol = factory.buildProtocol(self._address(streamID))
-        except Exception:
+        except BaseException:
             _log.failure(
                 "{mux} refused stream {id} of the peer: buildProtocol failed",
                 id=streamID,
@@ -279,7 +284,7 @@ class Streams:
         )
 
     def _address(self, streamID: int) -> StreamAddress:
-        return StreamAddress(self.getCarrier().getPeer(), streamID)
+        return StreamAddress(self.getPeer(), streamID)
 
     # StreamMux
 
@@ -301,6 +306,12 @@ class Streams:
         @return: the carrier's address at this end, even once the carrier is gone.
         """
         return self.mux.getHost()
+
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
+        """
+        return self.mux.getPeer()
 
     def startTLS(
         self, stream: Stream, contextFactory: IOpenSSLContextFactory, normal: bool
@@ -372,5 +383,5 @@ def stopFactory(factory: object) -> None:
     if doStop is not None:
         try:
             doStop()
-        except Exception:
+        except BaseException:
             _log.failure("doStop of {factory} failed", factory=factory)

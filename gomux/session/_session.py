@@ -56,8 +56,6 @@ class Session:
     Made by L{Session.client}, and by a L{Listener}.
 
     @ivar _mux: the mux.
-    @ivar _local: the carrier's address at this end.
-    @ivar _remote: the carrier's address at the peer's end.
     @ivar _clock: the reactor.
     @ivar _backlog: the streams that the peer has opened and the application has not
         accepted.
@@ -74,10 +72,6 @@ class Session:
         """
         self._mux = mux
         mux.streamFactory = _Streams(self._incoming)
-        # Ask now: a transport that is gone may have forgotten its addresses.
-        carrier = mux.getCarrier()
-        self._local = carrier.getHost()
-        self._remote = carrier.getPeer()
         self._clock = clock
         self._backlog: Backlog[Conn] = Backlog(backlog)
         self._conns: dict[Conn, None] = {}
@@ -228,13 +222,13 @@ class Session:
         """
         @return: the address of this end of the carrier.
         """
-        return self._local
+        return self._mux.getHost()
 
     def remoteAddr(self) -> IAddress:
         """
         @return: the address of the other end of the carrier.
         """
-        return self._remote
+        return self._mux.getPeer()
 
     @property
     def connCount(self) -> int:
@@ -317,7 +311,9 @@ class Listener:
         self._backlog.end(ConnectionClosed())
         while self._backlog.items:
             self._backlog.items.popleft().close()
-        return maybeDeferred(self._port.stopListening).addCallback(_nothing)
+        # stdio: has no port, only the carrier itself.
+        stop = getattr(self._port, "stopListening", lambda: None)
+        return maybeDeferred(stop).addCallback(_nothing)
 
     def addr(self) -> IAddress:
         """

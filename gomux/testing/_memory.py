@@ -424,7 +424,7 @@ class Carrier:
         """
         try:
             function(*args)
-        except Exception as error:
+        except BaseException as error:
             _log.failure("the protocol of a carrier in memory failed")
             self._lose(error)
 

@@ -161,6 +161,8 @@ class ServiceDialler(Dialler):
     """
 
     name: str
+    # The service closes them, once their streams have had time to end.
+    closesAtShutdown = False
     _lastReason = ""
     _loggedAt = 0.0
 
