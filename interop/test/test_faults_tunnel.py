@@ -17,15 +17,19 @@ from twisted.internet.endpoints import (
     ProcessEndpoint,
     TCP4ClientEndpoint,
     UNIXClientEndpoint,
+    wrapClientTLS,
 )
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import deferLater
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from gomux import Limits
 from gomux.endpoints._listening import serverEndpoint
+from gomux.test.support.certificates import CERTIFICATE, NAME
 from gomux.tunnel import TunnelLimits, forward, target
 from interop.faults.attacker import (
     CLOSE,
@@ -72,6 +76,22 @@ class Stuck(Answers):
 
     def connectionMade(self) -> None:
         self.transport.pauseProducing()
+
+
+class Rude(Answers):
+    """
+    A TLS server that ends without a C{close_notify}.
+    """
+
+    def connectionMade(self) -> None:
+        self.transport.write(bytes(10 * SIZE))
+        reactor.callLater(0.05, self._end)
+
+    def _end(self) -> None:
+        if self.transport._handshakeDone:
+            self.transport.transport.loseConnection()
+        else:
+            reactor.callLater(0.05, self._end)
 
 
 class Servers(Factory):
@@ -158,6 +178,33 @@ class TunnelEnds(RowTestCase):
         await self.assertAborted(streamID)
         self.assertEqual(len(self.attacker.data(streamID)), SIZE)
         self.assertEqual(len(self.logged("the target", "cut short")), 1)
+        await self.eventually(lambda: not self.tunnel.bridges)
+
+    @row(53)
+    async def test_tls(self) -> None:
+        """
+        A TLS target that ends without a C{close_notify}, and a peer that is slow.
+        """
+        self.servers = Servers(Rude)
+        factory = TLSMemoryBIOFactory(CERTIFICATE.options(), False, self.servers)
+        port = self.listen(factory)
+        plain = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+        options = optionsForClientTLS(NAME, CERTIFICATE)
+        await self.startTarget(wrapClientTLS(options, plain))
+        streamID = self.attacker.open()
+        while len(self.attacker.data(streamID)) < 10 * SIZE:
+            size = len(self.attacker.data(streamID))
+            self.attacker.send(UPDATE, streamID, length=65536)
+            await self.attacker.until(
+                lambda size=size: (
+                    len(self.attacker.data(streamID)) > size
+                    or self.attacker.count(CLOSE, streamID)
+                )
+            )
+            if self.attacker.count(CLOSE, streamID):
+                break
+        self.assertEqual(len(self.attacker.data(streamID)), 10 * SIZE)
+        await self.assertAborted(streamID)
         await self.eventually(lambda: not self.tunnel.bridges)
 
     @row(54)
