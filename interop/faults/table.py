@@ -59,10 +59,18 @@ ROWS = {
     50: "credit of up to 131072",
     51: "the key is never shown",
     52: "the system's clock is set",
+    53: "an end is cut while its data waits",
+    54: "refused streams",
+    55: "transports that are no TCP",
+    56: "the PROXY protocol",
+    59: "a mux ends, and targets read nothing",
+    60: "one half closed, the other silent",
     67: "reload of a changed, spoilt, moved file",
     68: "keys that are not ASCII",
     69: "the start fails",
     70: "every signal twice",
+    71: "endpoints and transports raise",
+    78: "Unix sockets that are made",
     83: "thousands of connects before a mux is up",
 }
 
@@ -74,6 +82,11 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     **{
         (number, pairing): UNSENDABLE
         for number in (3, 4, 5, 9, 11, 12, 16, 19, 20, 21, 22, 23, 27, 28, 33)
+        for pairing in (GO_CLIENT, GO_SERVER)
+    },
+    **{
+        (number, pairing): SAME
+        for number in (53, 54, 55, 56, 59, 60, 71, 78)
         for pairing in (GO_CLIENT, GO_SERVER)
     },
     **{
