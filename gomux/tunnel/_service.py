@@ -40,7 +40,7 @@ from gomux.tunnel._signals import ServiceSignals
 if TYPE_CHECKING:
     from gomux._mux.pool import MuxPool
     from gomux.limits import TunnelLimits
-    from gomux.tunnel._bridge import Tunnel
+    from gomux.tunnel._tunnel import Tunnel
 
 _log = Logger()
 
@@ -161,6 +161,8 @@ class ServiceDialler(Dialler):
     """
 
     name: str
+    # The service closes them, once their streams have had time to end.
+    closesAtShutdown = False
     _lastReason = ""
     _loggedAt = 0.0
 
