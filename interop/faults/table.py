@@ -59,11 +59,17 @@ ROWS = {
     50: "credit of up to 131072",
     51: "the key is never shown",
     52: "the system's clock is set",
+    55: "carriers that are no TCP connections",
     67: "reload of a changed, spoilt, moved file",
     68: "keys that are not ASCII",
     69: "the start fails",
     70: "every signal twice",
+    71: "the application raises what is no Exception",
+    81: "programs ask a stream for its addresses",
+    82: "small writes over TLS in a stream",
     83: "thousands of connects before a mux is up",
+    84: "the reactor stops",
+    86: "whose log lines they are",
 }
 
 UNSENDABLE = "the reference has no call that sends this"
@@ -78,7 +84,28 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     },
     **{
         (number, pairing): SAME
-        for number in (8, 25, 36, 37, 41, 42, 43, 51, 52, 67, 68, 69, 70, 83)
+        for number in (
+            8,
+            25,
+            36,
+            37,
+            41,
+            42,
+            43,
+            51,
+            52,
+            55,
+            67,
+            68,
+            69,
+            70,
+            71,
+            81,
+            82,
+            83,
+            84,
+            86,
+        )
         for pairing in (GO_CLIENT, GO_SERVER)
     },
     **{
