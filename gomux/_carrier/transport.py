@@ -48,7 +48,12 @@ class MuxCarrier(DirectTransport):
         """
         super().__init__(transport)
         if ITCPTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)
+            try:
+                transport.setTcpNoDelay(True)
+            except OSError:
+                # The UNIX sockets of an old Twisted have this method and no such
+                # option.
+                pass
             if ISystemHandle.providedBy(transport) and fastPaths().unsentLimit:
                 limitUnsent(transport.getHandle())
             if timeout is not None:

@@ -268,7 +268,14 @@ class StreamLife:
         """
         The peer has closed the stream, or aborted it.
         """
-        self.muxEnded(PeerAbortedStream() if self.peerAborts else PeerClosedStream())
+        if not self.peerAborts:
+            self.muxEnded(PeerClosedStream())
+        elif self.receiver is None:
+            self.muxEnded(
+                PeerAbortedStream("it may have refused the stream: see its log")
+            )
+        else:
+            self.muxEnded(PeerAbortedStream())
 
     def muxEnded(self, reason: BaseException) -> None:
         """

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from gomux._fastpaths import fastPaths
 from gomux._mux.address import StreamAddress
+from gomux._mux.log import CountedLog
 from gomux._mux.nextturn import NextTurn
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.sender import senderMaker
@@ -95,6 +96,7 @@ class Streams:
     @ivar _maxStreams: how many streams the peer may have.
     @ivar _peersFactory: see L{__init__}.
     @ivar _ended: see L{__init__}.
+    @ivar _refusals: logs why streams are refused.
     @ivar _batch: the largest credit that is held back to save frames, in bytes.
     @ivar _lastConsumer: the ID of the stream whose input was consumed last; -1 before.
     @ivar _peerParity: the remainder of the peer's IDs divided by 2: 0 or 1.
@@ -142,6 +144,7 @@ class Streams:
         self._maxStreams = owner.limits.maxStreams
         self._peersFactory = peersFactory
         self._ended = ended
+        self._refusals = CountedLog(_log, owner.clock)
 
     def __repr__(self) -> str:
         return repr(self.mux)
@@ -237,7 +240,13 @@ class Streams:
         @raise LimitExceeded: if the peer leaves too many refusals unread.
         """
         self.peerNextID = max(self.peerNextID, streamID + 2)
-        protocol = self._buildPeers(streamID) if isWelcome else None
+        protocol = None
+        if isWelcome:
+            protocol = self._buildPeers(streamID)
+        elif self.isFull:
+            self._refused("the peer has as many streams open as maxStreams allows")
+        else:
+            self._refused("the mux is draining, because it was told to stop")
         if protocol is None:
             self._scheduler.refuse(streamID)
             return
@@ -251,16 +260,28 @@ class Streams:
         """
         factory = self._peersFactory()
         if factory is None:
+            self._refused("nothing serves the peer's streams")
             return None
         try:
-            return factory.buildProtocol(self._address(streamID))
+            protocol = factory.buildProtocol(self._address(streamID))
         except BaseException:
             _log.failure(
-                "buildProtocol failed for stream {id} of {mux}",
+                "{mux} refused stream {id} of the peer: buildProtocol failed",
                 id=streamID,
                 mux=self.mux,
             )
             return None
+        if protocol is None:
+            self._refused("the factory made no protocol")
+        return protocol
+
+    def _refused(self, why: str) -> None:
+        """
+        Log that a stream is refused.
+        """
+        self._refusals.warn(
+            f"{{mux}} refused {{count}} of the peer's streams: {why}", mux=self.mux
+        )
 
     def _address(self, streamID: int) -> StreamAddress:
         return StreamAddress(self.getPeer(), streamID)

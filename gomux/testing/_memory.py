@@ -224,6 +224,13 @@ class Carrier:
         """
         return self._buffered
 
+    @property
+    def unsent(self) -> int:
+        """
+        How many bytes were written that have not reached the other end.
+        """
+        return self._buffered + self.outgoing.inFlight
+
     # ITransport and IConsumer
 
     def write(self, data: bytes) -> None:

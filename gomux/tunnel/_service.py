@@ -40,7 +40,7 @@ from gomux.tunnel._signals import ServiceSignals
 if TYPE_CHECKING:
     from gomux._mux.pool import MuxPool
     from gomux.limits import TunnelLimits
-    from gomux.tunnel._bridge import Tunnel
+    from gomux.tunnel._tunnel import Tunnel
 
 _log = Logger()
 
