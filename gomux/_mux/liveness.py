@@ -31,9 +31,12 @@ class CarrierLiveness:
     """
     Keeps the carrier of a mux in use, and notices when it takes nothing any more.
 
+    @ivar answers: C{True}: this tells nothing about the peer.
     @ivar _call: the next look at when something was sent last.
     @ivar _stall: watches whether the carrier takes what there is to send.
     """
+
+    answers = True
 
     _call: IDelayedCall | None = None
     _stall: Watch | None = None
@@ -110,9 +113,12 @@ class PeerLiveness:
 
     The time for the handshake runs from the creation of this object.
 
+    @ivar answers: C{True}: the peer is not asked for anything.
     @ivar _call: the end of the time for the handshake; after that the next Keepalive.
     @ivar _silence: watches whether anything comes from the peer.
     """
+
+    answers = True
 
     _silence: Watch | None = None
 

@@ -158,6 +158,17 @@ class MuxProtocol(Protocol):
         return self._life.state <= OPEN
 
     @property
+    def answers(self) -> bool:
+        """
+        Whether the peer has echoed a recent ping.  C{False} if the newest ping of this
+        mux that the peer has echoed is older than two intervals between pings.  Always
+        C{True} with a peer that has not announced that it echoes pings.
+
+        A new stream should rather go over another mux while this is C{False}.
+        """
+        return all(liveness.answers for liveness in self._liveness)
+
+    @property
     def reason(self) -> GomuxError | None:
         """
         What made the mux end, as soon as that is known, which is before the carrier
