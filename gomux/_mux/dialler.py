@@ -11,9 +11,9 @@ Theory of operation
 L{Dialler.start} tells the dialler that a mux is wanted, L{Dialler.stop} that no mux
 is wanted.  The dialler is in one of four states:
 
-    - C{IDLE}: no mux can open streams, and no carrier is being connected.
+    - C{IDLE}: no mux is good for new streams, and no carrier is being connected.
     - C{CONNECTING}: the carrier is being connected.
-    - C{UP}: a mux has its carrier, and can open streams.
+    - C{UP}: a mux has its carrier, can open streams, and is not worn.
     - C{WAITING}: the next attempt waits for the end of a pause.
 
 Its transitions are:
@@ -23,14 +23,18 @@ Its transitions are:
     - C{WAITING} to C{CONNECTING} when the pause is over.
     - C{CONNECTING} to C{UP} when the carrier is connected.
     - C{CONNECTING} to C{IDLE} when the attempt fails.  This begins a pause.
-    - C{UP} to C{IDLE} when the mux starts to close.  The next C{start} connects another
-      carrier beside the closing one.
+    - C{UP} to C{IDLE} when the mux starts to drain or close, or is worn: either side
+      has few stream IDs left.
     - C{UP} to C{IDLE} when the mux is lost.
     - C{CONNECTING} or C{WAITING} to C{IDLE} on C{stop}, which also resets the number of
       failures.
 
 The loss of a mux begins a pause if the dialler is then C{IDLE}, and if a mux is wanted
-or the mux failed before its peer had shown that it holds the key.
+or the mux failed before its peer had shown that it holds the key.  A mux that is worn
+or drains while a mux is wanted begins a pause too, after which another is connected
+beside it: a peer that uses up its IDs on purpose is not dialled without pause.  The
+worn mux is closed when it has no streams and the peer has shown on the other that it
+holds the key.  After C{close} the next C{start} connects another.
 
 The state is not stored.  L{Dialler.state} derives it from the attempt, the delayed call
 and the existing muxes.
@@ -63,7 +67,7 @@ from twisted.python.failure import Failure
 from gomux._mux.factory import MuxFactory
 from gomux._mux.protocol import MuxProtocol
 from gomux._wire.keyring import Keyring
-from gomux.limits import MAX_RETRY_DELAY
+from gomux.limits import MAX_RETRY_DELAY, MAX_WORN
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -168,7 +172,7 @@ class Dialler(MuxFactory):
             return State.CONNECTING
         if self._retry is not None:
             return State.WAITING
-        if any(mux.canOpen for mux in self.muxes):
+        if any(mux.canOpen and not mux.isWorn for mux in self.muxes):
             return State.UP
         return State.IDLE
 
@@ -253,6 +257,37 @@ class Dialler(MuxFactory):
         """
         self._failures = 0
         super().muxAuthenticated(mux)
+        for old in list(self.muxes):
+            if not old.streamCount:
+                self._closeReplaced(old)
+
+    def muxWorn(self, mux: MuxProtocol) -> None:
+        """
+        A mux should get no more streams: connect another beside it if one is wanted.
+        """
+        super().muxWorn(mux)
+        worn = [mux for mux in self.muxes if mux.takesStreams and mux.isWorn]
+        if len(worn) > MAX_WORN:
+            worn[0].close()
+        if self._wanted and self.state is State.IDLE:
+            self._pause()
+
+    def muxIdle(self, mux: MuxProtocol) -> None:
+        """
+        The last stream of a mux has ended: close the mux if another has replaced it.
+        """
+        super().muxIdle(mux)
+        self._closeReplaced(mux)
+
+    def _closeReplaced(self, old: MuxProtocol) -> None:
+        """
+        Close a worn mux without streams, once its peer holds another mux for certain,
+        and opens its streams there.
+        """
+        if old.isWorn and any(
+            mux.authenticated and mux.canOpen and not mux.isWorn for mux in self.muxes
+        ):
+            old.close()
 
     def muxLost(self, mux: MuxProtocol, reason: GomuxError) -> None:
         """

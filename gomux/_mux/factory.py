@@ -233,6 +233,12 @@ class MuxFactory(Factory):
                 if mux.peerName in names or not mux.authenticated:
                     mux.revoke()
 
+    def muxWorn(self, mux: MuxProtocol) -> None:
+        """
+        A mux has few IDs left for new streams, or has begun to drain.  Called by the
+        mux.
+        """
+
     def muxIdle(self, mux: MuxProtocol) -> None:
         """
         The last stream of a mux has ended.  Called by the mux.

@@ -111,6 +111,7 @@ class MuxProtocol(Protocol):
             nextTurn,
             peersFactory=self._peersFactory,
             ended=self._streamEnded,
+            worn=lambda: self.factory.muxWorn(self),
         )
         self._life = MuxLife(
             self,
@@ -155,7 +156,22 @@ class MuxProtocol(Protocol):
         """
         Whether L{openStream} can succeed, as far as is known beforehand.
         """
+        return self._life.state <= OPEN and self._streams.hasIDs
+
+    @property
+    def takesStreams(self) -> bool:
+        """
+        Whether the peer may open streams.
+        """
         return self._life.state <= OPEN
+
+    @property
+    def isWorn(self) -> bool:
+        """
+        Whether either side has few stream IDs left.  A new stream should rather go
+        over another mux.
+        """
+        return self._streams.isWorn
 
     @property
     def answers(self) -> bool:
@@ -237,7 +253,8 @@ class MuxProtocol(Protocol):
         self, factory: IStreamFactory | IProtocolFactory
     ) -> Deferred[IProtocol]:
         if not self.canOpen:
-            return fail(OpenStreamError("the mux is closing or closed"))
+            why = "has no IDs left" if self.takesStreams else "is closing or closed"
+            return fail(OpenStreamError(f"the mux {why}"))
         if self.gated:
             return self._waiting.add(factory)
         if self._scheduler.controlQueued >= self._limits.maxControl:
@@ -245,9 +262,8 @@ class MuxProtocol(Protocol):
                 OpenStreamError("the carrier is blocked and too many frames wait")
             )
         opened = self._streams.open(factory)
-        if not self._streams.hasIDs:
-            # An application that needs more streams needs a new mux.
-            self.drain()
+        if not (self._streams.hasIDs or self._streams.byID):
+            self.close()
         return opened
 
     def drain(self, timeout: float | None = None) -> Deferred[GomuxError]:
@@ -257,7 +273,10 @@ class MuxProtocol(Protocol):
         @param timeout: after how many seconds to close anyway; by default never.
         @return: as L{whenClosed}.
         """
+        wasOpen = self._life.state is OPEN
         self._life.drain(timeout)
+        if wasOpen:
+            self.factory.muxWorn(self)
         return self.whenClosed()
 
     def close(self) -> Deferred[GomuxError]:
@@ -418,8 +437,12 @@ class MuxProtocol(Protocol):
 
     def _streamEnded(self) -> None:
         self._life.streamEnded()
-        if not self._streams.byID and self._life.state < CLOSING:
+        if self._streams.byID or self._life.state >= CLOSING:
+            return
+        if self._streams.hasIDs:
             self.factory.muxIdle(self)
+        else:
+            self.close()
 
     # The end
 

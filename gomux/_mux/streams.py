@@ -6,7 +6,10 @@
 The streams of a mux: which there are, and what they call.
 
 The client opens streams with even IDs, the server with odd ones.  An ID is used
-once: a mux that has no IDs left opens no more streams.
+once: a mux that has no IDs left opens no more streams.  Both sides see how many IDs
+either has left.  When few are, the mux is I{worn}: the client's dialler connects
+another one beside it, and both sides prefer that for new streams.  The worn mux ends
+with its last stream.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from gomux._mux.stream import Stream
 from gomux._wire.frame import ID_END, Flag
 from gomux._wire.growth import GrowthPolicy
 from gomux._wire.window import MAX_HELD
+from gomux.limits import RESERVED_IDS
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLContextFactory
@@ -42,6 +46,9 @@ if TYPE_CHECKING:
     from gomux._mux.receiver import ReceiverStream
     from gomux._mux.streamlife import StreamLife
     from gomux.interfaces import IStreamFactory
+
+# Each side has every other ID.
+_WORN_FROM = ID_END - 2 * RESERVED_IDS
 
 _log = Logger()
 
@@ -78,6 +85,7 @@ class Streams:
     @ivar nextID: the ID of the next stream that this side opens.
     @ivar peerNextID: the ID after the highest that the peer has opened a stream
         with.
+    @ivar isWorn: whether either side has fewer than L{RESERVED_IDS} IDs left.
     @ivar peerCount: how many streams of the peer have a protocol that has not had
         its C{connectionLost} yet.
     @ivar growth: what the streams' windows may grow by together.
@@ -88,6 +96,7 @@ class Streams:
     @ivar sendControl: sends a control frame.
     @ivar _peersFactory: see L{__init__}.
     @ivar _ended: see L{__init__}.
+    @ivar _worn: see L{__init__}.
     @ivar _batch: how many consumed bytes are held back at most.
     @ivar _lastConsumer: the ID of the stream to which data was delivered last.
     @ivar _peerParity: what the peer's IDs are modulo 2.
@@ -104,6 +113,7 @@ class Streams:
         *,
         peersFactory: Callable[[], IStreamFactory | IProtocolFactory | None],
         ended: Callable[[], None],
+        worn: Callable[[], None],
     ) -> None:
         """
         @param mux: the mux.
@@ -113,11 +123,13 @@ class Streams:
         @param peersFactory: returns what makes the protocols of the peer's streams, or
             C{None} to refuse them.
         @param ended: called when a stream is no longer open on the wire.
+        @param worn: called when C{isWorn} has become true.
         """
         self.mux = mux
         self.byID: dict[int, Stream] = {}
         self.nextID = 0 if owner.isClient else 1
         self._peerParity = self.peerNextID = 1 - self.nextID
+        self.isWorn = False
         self.peerCount = 0
         paths = fastPaths()
         maxGrowth = owner.limits.maxGrowth if paths.changingWindows else 0
@@ -135,6 +147,7 @@ class Streams:
         self._maxStreams = owner.limits.maxStreams
         self._peersFactory = peersFactory
         self._ended = ended
+        self._worn = worn
 
     def __repr__(self) -> str:
         return repr(self.mux)
@@ -174,6 +187,14 @@ class Streams:
         """
         return self.nextID < ID_END
 
+    def _wears(self) -> None:
+        """
+        One side has few IDs left.
+        """
+        if not self.isWorn:
+            self.isWorn = True
+            self._worn()
+
     def isPeers(self, streamID: int) -> bool:
         """
         @return: whether an ID is one of those for the peer's streams.
@@ -206,6 +227,8 @@ class Streams:
         # Taken at once, for buildProtocol may open streams too.
         streamID = self.nextID
         self.nextID += 2
+        if streamID >= _WORN_FROM:
+            self._wears()
         try:
             startFactory(factory)
             protocol = factory.buildProtocol(self._address(streamID))
@@ -230,6 +253,8 @@ class Streams:
         @raise LimitExceeded: if the peer leaves too many refusals unread.
         """
         self.peerNextID = max(self.peerNextID, streamID + 2)
+        if streamID >= _WORN_FROM:
+            self._wears()
         protocol = self._buildPeers(streamID) if isWelcome else None
         if protocol is None:
             self._scheduler.refuse(streamID)

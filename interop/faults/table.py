@@ -58,6 +58,8 @@ ROWS = {
     49: "200 streams, bulk both ways",
     50: "credit of up to 131072",
     51: "the key is never shown",
+    57: "IDs run out beside a stream that stays",
+    58: "a peer comes back by another path",
     83: "thousands of connects before a mux is up",
 }
 
@@ -73,7 +75,7 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     },
     **{
         (number, pairing): SAME
-        for number in (8, 25, 36, 37, 41, 42, 43, 51, 83)
+        for number in (8, 25, 36, 37, 41, 42, 43, 51, 57, 83)
         for pairing in (GO_CLIENT, GO_SERVER)
     },
     **{
@@ -86,6 +88,9 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     (46, SERVER): "this row is about the reference",
     (46, CLIENT): "this row is about the reference",
     (41, SERVER): "this row is about clients",
+    (58, CLIENT): "a client has one mux to each server",
+    (58, GO_CLIENT): "a Go peer answers no pings",
+    (58, GO_SERVER): "a client has one mux to each server",
     (83, SERVER): "this row is about clients",
 }
 

@@ -10,12 +10,111 @@ from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
-from gomux import MuxClientEndpoint
+from gomux import MuxClientEndpoint, MuxFactory
+from gomux._mux.dialler import Dialler
+from gomux._wire.keyring import Keyring
 from interop.faults.attacker import PSK
-from interop.faults.cases import CLIENT, Apps, FaultTestCase, Quiet, Subject, row
+from interop.faults.cases import (
+    CLIENT,
+    SERVER,
+    Apps,
+    FaultTestCase,
+    Quiet,
+    Subject,
+    row,
+)
 
 #: How many streams are asked for before there is a mux.
 MANY = 5000
+
+
+class WhichMux(FaultTestCase):
+    """
+    Two muxes of one client to one server.
+    """
+
+    async def setUpBoth(self, isOpener: bool) -> tuple[Any, Any]:
+        """
+        Make a server and a dialler.
+
+        @param isOpener: whether the client opens the streams.
+        @return: the side that opens streams, and the other.
+        """
+        self.apps = Apps()
+        served, dialled = (self.apps, None) if isOpener else (None, self.apps)
+        server = MuxFactory(PSK, False, served, clock=reactor)
+        carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", self.listen(server))
+        dialler = Dialler(PSK, carrier, 2.0, dialled, clock=reactor)
+        self.addCleanup(lambda: gatherResults([m.close() for m in dialler.muxes]))
+        self.addCleanup(dialler.stop)
+        dialler.start()
+        await self.eventually(lambda: server.pool.muxes and dialler.pool.muxes)
+        return (dialler, server) if isOpener else (server, dialler)
+
+    async def echo(self, opener: Any) -> Any:
+        """
+        Open a stream and have something echoed.
+        """
+        app: Any = await opener.pool.openStream(Apps(Quiet))
+        app.transport.write(b"ECHO")
+        await self.eventually(lambda: app.received == b"ECHO")
+        return app
+
+    async def assertGoesOn(self, isOpener: bool) -> None:
+        """
+        Check that streams can be opened when the IDs have run out, beside one that
+        stays.
+        """
+        opener, other = await self.setUpBoth(isOpener)
+        old = opener.muxes[0]
+        old._nextID += 2**32 - 12
+        held = await self.echo(opener)
+        for _ in range(12):
+            (await self.echo(opener)).transport.loseConnection()
+        held.received.clear()
+        held.transport.write(b"ECHO")
+        await self.eventually(lambda: held.received == b"ECHO")
+        self.assertEqual((len(opener.muxes), len(other.muxes)), (2, 2))
+        held.transport.loseConnection()
+        await old.whenClosed()
+        await self.eventually(lambda: (len(opener.muxes), len(other.muxes)) == (1, 1))
+        await self.echo(opener)
+
+    @row(57, pairing=CLIENT)
+    async def test_idsOfClient(self) -> None:
+        """
+        The side that connects opens the streams.
+        """
+        await self.assertGoesOn(isOpener=True)
+
+    @row(57, pairing=SERVER)
+    async def test_idsOfServer(self) -> None:
+        """
+        The side that listens opens the streams.
+        """
+        await self.assertGoesOn(isOpener=False)
+
+    @row(58, pairing=SERVER)
+    async def test_otherPath(self) -> None:
+        """
+        The client's first path is dead and it has come back by another: streams go over
+        the mux that lives.
+        """
+        apps = Apps()
+        keys = Keyring({"alice": PSK, "bob": "the key of bob"})
+        server = MuxFactory(keys, False, clock=reactor)
+        number = self.listen(server)
+        carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", number)
+        muxes: list[Any] = []
+        for _ in range(2):
+            mux: Any = await carrier.connect(MuxFactory(PSK, True, apps, clock=reactor))
+            self.addCleanup(mux.abort)
+            await self.eventually(lambda mux=mux: mux.authenticated)
+            muxes.append(mux)
+        # Nothing that goes to the old path arrives any more.
+        muxes[0].transport.pauseProducing()
+        for _ in range(6):
+            await self.echo(server)
 
 
 class NoMuxYet(FaultTestCase):
