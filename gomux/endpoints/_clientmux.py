@@ -41,6 +41,7 @@ class ClientMux(Dialler):
     @ivar idleTimeout: how long a mux without streams is kept, in seconds.
     @ivar _idle: the delayed call that closes a mux without streams.
     @ivar _trigger: the reactor's shutdown trigger, which closes such a mux too.
+    @ivar _stopping: whether the reactor is being stopped.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class ClientMux(Dialler):
         self.idleTimeout = idleTimeout
         self._idle: IDelayedCall | None = None
         self._trigger: object = None
+        self._stopping = False
 
     def openStream(
         self, factory: IProtocolFactory, timeout: float
@@ -110,7 +112,8 @@ class ClientMux(Dialler):
         """
         A mux is connected: open the streams that wait for it.
         """
-        if self._trigger is None and IReactorCore.providedBy(self._reactor):
+        isFirst = self._trigger is None and not self._stopping
+        if isFirst and IReactorCore.providedBy(self._reactor):
             self._trigger = self._reactor.addSystemEventTrigger(
                 "before", "shutdown", self._reactorStops
             )
@@ -119,9 +122,12 @@ class ClientMux(Dialler):
 
     def muxIdle(self, mux: MuxProtocol) -> None:
         """
-        A mux has no streams: close it after C{idleTimeout}.
+        A mux has no streams: close it after C{idleTimeout}, or at once while the
+        reactor is being stopped.
         """
-        if self._idle is None:
+        if self._stopping:
+            self._closeIdle()
+        elif self._idle is None:
             self._idle = self.clock.callLater(self.idleTimeout, self._idleTooLong)
         else:
             self._idle.reset(self.idleTimeout)
@@ -147,6 +153,7 @@ class ClientMux(Dialler):
 
     def _reactorStops(self) -> Deferred[list[GomuxError]]:
         self._trigger = None
+        self._stopping = True
         return self._closeIdle()
 
     def _forgetIdle(self) -> None:

@@ -38,6 +38,7 @@ from gomux._mux.protocol import MuxProtocol
 from gomux.error import OpenStreamError
 
 if TYPE_CHECKING:
+    from gomux._mux.factory import MuxFactory
     from gomux._mux.pool import MuxPool
     from gomux.limits import TunnelLimits
     from gomux.tunnel._bridge import Tunnel
@@ -244,6 +245,7 @@ class TunnelService(MultiService):
         clock: IReactorTime,
         limits: TunnelLimits,
         reload: Callable[[], None],
+        factories: list[MuxFactory],
     ) -> None:
         """
         @param pool: the muxes that are up.
@@ -251,6 +253,7 @@ class TunnelService(MultiService):
         @param clock: the reactor.
         @param limits: has the drain timeout.
         @param reload: called on SIGHUP, unless the service is being stopped.
+        @param factories: the factories of all muxes.
         """
         super().__init__()
         self.pool = pool
@@ -258,6 +261,7 @@ class TunnelService(MultiService):
         self._clock: Any = steady(clock)
         self._limits = limits
         self.reload = reload
+        self._factories = factories
 
     def startService(self) -> None:
         """
@@ -265,6 +269,8 @@ class TunnelService(MultiService):
         """
         super().startService()
         self._stopping = False
+        for factory in self._factories:
+            factory.retired = False
         self._hangup = signal.signal(signal.SIGHUP, self._hungUp)
 
     def _hungUp(self, number: int, frame: FrameType | None) -> None:
@@ -279,15 +285,15 @@ class TunnelService(MultiService):
     def stopService(self) -> Deferred[None]:
         """
         Accept and open nothing new.  Wait until the open streams have ended, for at
-        most the drain timeout, and close the muxes.
+        most the drain timeout, and close the muxes, also those that come up only now.
         """
         self._stopping = True
         stopped: Deferred[None] = super().stopService()
         self.pool.failWaiting(OpenStreamError("the service was told to stop"))
-        muxes = self.pool.muxes
-        closing = gatherResults([mux.drain() for mux in muxes])
-        timeout = self._clock.callLater(self._limits.drainTimeout, self._close, muxes)
-        streams = sum(mux.streamCount for mux in muxes)
+        for factory in self._factories:
+            factory.retire()
+        timeout = self._clock.callLater(self._limits.drainTimeout, self._close)
+        streams = sum(mux.streamCount for mux in self._muxes)
         if streams:
             _log.info(
                 "waiting up to {seconds:g} seconds for {streams} streams to end",
@@ -295,7 +301,7 @@ class TunnelService(MultiService):
                 streams=streams,
             )
 
-        def closed(ignored: object) -> Deferred[None]:
+        def closed(result: Any) -> Any:
             if timeout.active():
                 timeout.cancel()
             # Only now: the default handler of SIGHUP would end the process while
@@ -303,16 +309,32 @@ class TunnelService(MultiService):
             if self._hangup is not None:
                 signal.signal(signal.SIGHUP, self._hangup)
                 self._hangup = None
-            return stopped
+            return result
 
-        return closing.addCallback(closed)
+        gone = self._whenGone().addCallback(lambda _: stopped)
+        # A port may have accepted a connection before it stopped.
+        return gone.addCallback(lambda _: self._whenGone()).addBoth(closed)
 
-    def _close(self, muxes: list[MuxProtocol]) -> None:
+    @property
+    def _muxes(self) -> list[MuxProtocol]:
+        return [mux for factory in self._factories for mux in factory.muxes]
+
+    def _whenGone(self) -> Deferred[None]:
+        """
+        @return: fires when there is no mux.
+        """
+        muxes = self._muxes
+        if not muxes:
+            return succeed(None)
+        gone = gatherResults([mux.whenClosed() for mux in muxes])
+        return gone.addCallback(lambda _: self._whenGone())
+
+    def _close(self) -> None:
         """
         The drain timeout is over: abort the connections and close the muxes.
         """
         _log.warn("closing the streams that have not ended")
         for tunnel in self.tunnels:
             tunnel.abort()
-        for mux in muxes:
+        for mux in self._muxes:
             mux.close()

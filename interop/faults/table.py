@@ -60,6 +60,7 @@ ROWS = {
     51: "the key is never shown",
     57: "IDs run out beside a stream that stays",
     58: "a peer comes back by another path",
+    72: "a mux comes up during the stop",
     83: "thousands of connects before a mux is up",
 }
 
@@ -75,7 +76,7 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     },
     **{
         (number, pairing): SAME
-        for number in (8, 25, 36, 37, 41, 42, 43, 51, 57, 83)
+        for number in (8, 25, 36, 37, 41, 42, 43, 51, 57, 72, 83)
         for pairing in (GO_CLIENT, GO_SERVER)
     },
     **{

@@ -13,6 +13,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from gomux import MuxClientEndpoint, MuxFactory
 from gomux._mux.dialler import Dialler
 from gomux._wire.keyring import Keyring
+from gomux.error import ConnectionClosed, PeerClosedConnection
 from interop.faults.attacker import PSK
 from interop.faults.cases import (
     CLIENT,
@@ -21,6 +22,7 @@ from interop.faults.cases import (
     FaultTestCase,
     Quiet,
     Subject,
+    inBothRoles,
     row,
 )
 
@@ -115,6 +117,43 @@ class WhichMux(FaultTestCase):
         muxes[0].transport.pauseProducing()
         for _ in range(6):
             await self.echo(server)
+
+
+@inBothRoles
+class ComesUpLate(FaultTestCase):
+    """
+    A mux that comes up while its side is being stopped.
+    """
+
+    async def assertClosed(self, stopping: MuxFactory, other: MuxFactory) -> None:
+        """
+        Check that the other side gets a CloseMux, whether the connection was made
+        before the stop or after.
+        """
+        client, server = (stopping, other) if stopping.isClient else (other, stopping)
+        carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", self.listen(server))
+        before: Any = await carrier.connect(client)
+        stopping.retire()
+        after: Any = await carrier.connect(client)
+        reasons = []
+        for mux in (before, after):
+            reasons.append(await mux.whenClosed())
+        await self.eventually(lambda: not (client.muxes or server.muxes))
+        kind = ConnectionClosed if stopping.isClient else PeerClosedConnection
+        self.assertEqual([type(reason) for reason in reasons], [kind, kind])
+        if stopping.isClient:
+            self.assertIsInstance(server.pool.lastReason, PeerClosedConnection)
+
+    @row(72)
+    async def test_comesUp(self) -> None:
+        """
+        It is closed in good order, and leaves nothing behind.
+        """
+        isClient = self.pairing == CLIENT
+        stopping, other = (
+            MuxFactory(PSK, role, clock=reactor) for role in (isClient, not isClient)
+        )
+        await self.assertClosed(stopping, other)
 
 
 class NoMuxYet(FaultTestCase):
