@@ -27,7 +27,7 @@ Its transitions are:
       has few stream IDs left.
     - C{UP} to C{IDLE} when the mux is lost.
     - C{CONNECTING} or C{WAITING} to C{IDLE} on C{stop}, which also resets the number of
-      failures.
+      failures, unless the last one was that a peer did not show that it holds the key.
 
 The loss of a mux begins a pause if the dialler is then C{IDLE}, and if a mux is wanted
 or the mux failed before its peer had shown that it holds the key.  A mux that is worn
@@ -124,9 +124,14 @@ class Dialler(MuxFactory):
     Makes a client's muxes and connects them, one at a time, while a mux is wanted.
 
     @ivar carrier: the endpoint that connects the carriers.
-    @ivar _maxRetryDelay: the longest pause, in seconds.
+    @ivar _maxRetryDelay: the longest pause, in seconds, except after a mux whose peer
+        did not show that it holds the key.
     @ivar _wanted: whether a mux is wanted.
     @ivar _failures: how many attempts and muxes have failed in a row.
+    @ivar _rejected: whether the last failure was a mux whose peer had not shown that it
+        holds the key.  An application may want a mux anew each time that its stream is
+        lost, and no more meanwhile: that must not end the pause.
+    @ivar _delay: the length of the last pause, in seconds.
     @ivar _notBefore: the end of the last pause, by the clock, or 0.  The pause is over
         once that time has passed.
     @ivar _attempt: fires when the carrier is connected; C{None} when no carrier is
@@ -159,7 +164,9 @@ class Dialler(MuxFactory):
         self._maxRetryDelay = maxRetryDelay
         self._wanted = False
         self._failures = 0
+        self._rejected = False
         self._notBefore = 0.0
+        self._delay = 0.0
         self._attempt: Deferred[IProtocol] | None = None
         self._retry: IDelayedCall | None = None
 
@@ -191,8 +198,9 @@ class Dialler(MuxFactory):
         pending = self._attempt or self._retry
         if pending is not None:
             self._attempt = self._retry = None
-            self._failures = 0
-            self._notBefore = 0.0
+            if not self._rejected:
+                self._failures = 0
+                self._notBefore = 0.0
             pending.cancel()
 
     def _dial(self) -> None:
@@ -203,7 +211,7 @@ class Dialler(MuxFactory):
         if not self._wanted or self.state is not State.IDLE:
             return
         # If the clock was set back, the pause must not grow by as much.
-        pause = min(self._notBefore - self.clock.seconds(), self._maxRetryDelay)
+        pause = min(self._notBefore - self.clock.seconds(), self._delay)
         if pause > 0.0:
             self._retry = self.clock.callLater(pause, self._pauseOver)
             return
@@ -229,8 +237,12 @@ class Dialler(MuxFactory):
         Count a failure, and begin the pause before the next attempt.
         """
         self._failures += 1
-        delay = retryPolicy(self._failures, self._maxRetryDelay)
-        self._notBefore = self.clock.seconds() + delay
+        # A peer that does not show that it holds the key will not do so soon.
+        longest = self._maxRetryDelay
+        if self._rejected:
+            longest = max(longest, MAX_RETRY_DELAY)
+        self._delay = retryPolicy(self._failures, longest)
+        self._notBefore = self.clock.seconds() + self._delay
         self._dial()
 
     # Events of attempts and muxes
@@ -240,6 +252,7 @@ class Dialler(MuxFactory):
         An attempt has failed.
         """
         self.pool.lastReason = failure.value
+        self._rejected = False
         self._pause()
 
     def muxConnected(self, mux: MuxProtocol) -> None:
@@ -256,6 +269,7 @@ class Dialler(MuxFactory):
         The peer holds the key: reset the number of failures.
         """
         self._failures = 0
+        self._rejected = False
         super().muxAuthenticated(mux)
         for old in list(self.muxes):
             if not old.streamCount:
@@ -295,5 +309,6 @@ class Dialler(MuxFactory):
         """
         super().muxLost(mux, reason)
         failed = not (mux.authenticated or isinstance(reason, ConnectionDone))
+        self._rejected = failed
         if (self._wanted or failed) and self.state is State.IDLE:
             self._pause()

@@ -31,7 +31,7 @@ from twisted.python.failure import Failure
 
 from gomux._wire.crypto import Sealer
 from gomux._wire.frame import FrameOpener
-from gomux.error import GomuxError, OpenStreamError, Truncated
+from gomux.error import GomuxError, NotAuthenticated, OpenStreamError, Truncated
 
 if TYPE_CHECKING:
     from gomux.interfaces import IStreamFactory
@@ -107,7 +107,10 @@ def explainLoss(gate: Gate | None, loss: Failure) -> GomuxError:
     if loss.check(ConnectionDone):
         return gate.interrupted("")
     # Such as a certificate that TLS did not accept.
-    return gate.interrupted(f" The carrier's own error: {loss.getErrorMessage()}")
+    error = gate.interrupted(f" The carrier's own error: {loss.getErrorMessage()}")
+    if isinstance(error, NotAuthenticated):
+        error.carrierError = loss.value
+    return error
 
 
 class WaitingStreams:

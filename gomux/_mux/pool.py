@@ -200,9 +200,9 @@ class MuxPool:
         reason = (
             "" if self.lastReason is None else f"; the last reason: {self.lastReason}"
         )
-        waiting.result.errback(
-            OpenStreamError(f"no mux was up within {timeout:g} seconds{reason}")
-        )
+        error = OpenStreamError(f"no mux was up within {timeout:g} seconds{reason}")
+        error.reason = error.__cause__ = self.lastReason
+        waiting.result.errback(error)
 
 
 # The rank of a mux that no other goes ahead of.

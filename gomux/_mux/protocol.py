@@ -75,6 +75,7 @@ class MuxProtocol(Protocol):
     @ivar _life: the mux's state.
     @ivar _streams: the mux's streams.
     @ivar _waiting: the calls of L{openStream} that wait for the gate.
+    @ivar _proving: the results of L{whenAuthenticated} that have not fired.
     @ivar _nextTurn: makes calls from the reactor.
     @ivar _scheduler: sends frames.
     @ivar _incoming: has the frames that come handled.
@@ -94,6 +95,7 @@ class MuxProtocol(Protocol):
         clock = factory.clock
         self._limits = limits = factory.limits
         self._waiting = WaitingStreams(limits.maxControl)
+        self._proving: list[Deferred[MuxProtocol]] = []
         self._nextTurn = nextTurn = NextTurn(self, clock)
         self._scheduler = scheduler = Scheduler(
             None,
@@ -303,6 +305,33 @@ class MuxProtocol(Protocol):
     def whenClosed(self) -> Deferred[GomuxError]:
         return self._life.whenClosed()
 
+    def whenAuthenticated(self) -> Deferred[MuxProtocol]:
+        """
+        Wait until the peer shows that it holds the key.  A Go server does so only when
+        it sends something, so it may take until this side has opened a stream.
+
+        A program that connects muxes by itself should pause after a failure.  Do not
+        use this as the C{prepareConnection} of a
+        L{ClientService<twisted.application.internet.ClientService>}, which cannot
+        handle the loss of a connection meanwhile.
+
+        @return: fires with this mux.  Fails with the reason if the mux ends before.
+        """
+        proved: Deferred[MuxProtocol] = Deferred(self._proving.remove)
+        self._proving.append(proved)
+        if self.authenticated or self._life.state is ENDED:
+            self._nextTurn.callSoon(self._fireProving)
+        return proved
+
+    def _fireProving(self) -> None:
+        proving, self._proving = self._proving, []
+        for proved in proving:
+            if self.authenticated:
+                proved.callback(self)
+            else:
+                assert self.reason is not None
+                proved.errback(self.reason)
+
     # IProtocol
 
     def connectionMade(self) -> None:
@@ -385,6 +414,8 @@ class MuxProtocol(Protocol):
             self._startSending(gate.sealer)
         self._key = gate.name
         self.factory.muxAuthenticated(self)
+        if self._proving:
+            self._nextTurn.callSoon(self._fireProving)
         if not gate.ownsFrames:
             self._frames.greeted(frame)
         self._waiting.open(self.openStream)
@@ -483,3 +514,5 @@ class MuxProtocol(Protocol):
         self._life.lost()
         assert self.reason is not None
         self._waiting.fail(self.reason)
+        if self._proving and not self.authenticated:
+            self._fireProving()

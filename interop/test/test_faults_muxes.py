@@ -6,14 +6,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from OpenSSL import SSL
+from twisted.application.internet import ClientService
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.ssl import PrivateCertificate, optionsForClientTLS
 
-from gomux import MuxClientEndpoint, MuxFactory
+from gomux import MuxClientEndpoint, MuxFactory, Session
 from gomux._mux.dialler import Dialler
 from gomux._wire.keyring import Keyring
-from gomux.error import ConnectionClosed, PeerClosedConnection
+from gomux.error import (
+    ConnectionClosed,
+    NotAuthenticated,
+    OpenStreamError,
+    PeerClosedConnection,
+)
+from gomux.test.support.certificates import makePEM
 from interop.faults.attacker import PSK
 from interop.faults.cases import (
     CLIENT,
@@ -154,6 +164,82 @@ class ComesUpLate(FaultTestCase):
             MuxFactory(PSK, role, clock=reactor) for role in (isClient, not isClient)
         )
         await self.assertClosed(stopping, other)
+
+
+class Stranger(FaultTestCase):
+    """
+    A server that does not have the client's key, or not the certificate.
+    """
+
+    async def assertTells(self, carrier: Any) -> Any:
+        """
+        Check what programs see that use an endpoint, an endpoint under a
+        C{ClientService} and a session.
+
+        @return: the last error.
+        """
+        endpoint = MuxClientEndpoint(reactor, carrier, PSK, timeout=1.0)
+        self.addCleanup(endpoint.close)
+        made: list[Any] = []
+
+        def make() -> Quiet:
+            made.append(Quiet())
+            return made[-1]
+
+        service = ClientService(endpoint, Apps(make), lambda _: 0.01)
+        service.startService()
+        await self.eventually(lambda: len(made) > 2)
+        await service.stopService()
+        # The service itself may have closed the last.
+        for app in made[:-1]:
+            self.assertIsInstance(await app.lost, NotAuthenticated)
+        session = await Session.client(reactor, carrier, PSK)
+        conn = await session.openStream()
+        error = await self.assertFailure(conn.read(), NotAuthenticated)
+        return error
+
+    @row(85, pairing=CLIENT)
+    async def test_wrongKey(self) -> None:
+        """
+        The server closes each connection at once.
+        """
+        server = Subject("another key", False, Apps())
+        carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", self.listen(server))
+        await self.assertTells(carrier)
+        self.assertLess(len(server.made), 8)
+
+    @row(85, pairing=CLIENT)
+    async def test_wrongCertificate(self) -> None:
+        """
+        The client does not trust the server's certificate.
+        """
+        certificate = PrivateCertificate.loadPEM(makePEM())
+        server = Subject(PSK, False, Apps())
+        port = reactor.listenSSL(
+            0, server, certificate.options(), interface="127.0.0.1"
+        )
+        self.addCleanup(port.stopListening)
+        carrier = wrapClientTLS(
+            optionsForClientTLS("gomux.example"),
+            TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port),
+        )
+        error = await self.assertTells(carrier)
+        self.assertIsInstance(error.carrierError, SSL.Error)
+        self.assertIn("certificate", str(error))
+        self.assertLess(len(server.made), 8)
+
+    @row(85, pairing=CLIENT)
+    async def test_unreachable(self) -> None:
+        """
+        Nobody listens.
+        """
+        port = reactor.listenTCP(0, Subject(PSK, False, Apps()), interface="127.0.0.1")
+        number = port.getHost().port
+        await port.stopListening()
+        carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", number)
+        endpoint = MuxClientEndpoint(reactor, carrier, PSK, timeout=0.5)
+        error = await self.assertFailure(endpoint.connect(Apps()), OpenStreamError)
+        self.assertIsInstance(error.reason, ConnectionRefusedError)
 
 
 class NoMuxYet(FaultTestCase):
