@@ -23,7 +23,7 @@ from gomux.error import (
     OpenStreamError,
     PeerClosedConnection,
 )
-from gomux.test.support.certificates import makePEM
+from gomux.test.support.certificates import NAME, makePEM
 from interop.faults.attacker import PSK
 from interop.faults.cases import (
     CLIENT,
@@ -220,7 +220,7 @@ class Stranger(FaultTestCase):
         )
         self.addCleanup(port.stopListening)
         carrier = wrapClientTLS(
-            optionsForClientTLS("gomux.example"),
+            optionsForClientTLS(NAME),
             TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port),
         )
         error = await self.assertTells(carrier)
