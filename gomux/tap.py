@@ -41,18 +41,18 @@ _log = Logger()
 _LIMITS = (TunnelLimits, Limits)
 _L = TypeVar("_L", Limits, TunnelLimits)
 
-#: Where muxes are accepted with neither C{--listen} nor C{--connect}.
+#: The endpoint that accepts muxes if neither C{--listen} nor C{--connect} is given.
 DEFAULT_LISTEN = "tcp:7000"
 #: The environment variable that may have the pre-shared key.
 ENVIRONMENT = "GOMUX_PSK"
 
 _GUIDE = """
-Carries many connections through a single one that is encrypted.
+Carries many connections through a single encrypted connection, the mux.
 
-One side accepts this connection, the mux, with --listen, and the other makes
-it with --connect. Either side can open streams in it: --forward accepts
-connections and carries each as a stream, and the side at the other end
-connects each stream to its --target. Both sides need the same pre-shared key:
+One side accepts the mux with --listen, and the other side connects it with
+--connect. Either side can open streams in the mux: with --forward it accepts
+connections and carries each as a stream, and the other side connects each
+stream to its --target. Both sides need the same pre-shared key:
 
   (umask 077; python -m gomux genpsk > psk)
 
@@ -61,7 +61,7 @@ Port 80 of the machine A becomes port 8080 of the machine B:
   A$ twistd gomux --psk-file psk --listen tcp:7000 --target tcp:localhost:80
   B$ twistd gomux --psk-file psk --connect tcp:A:7000 --forward tcp:8080
 
-The same where only B can be reached from outside:
+The same if only B can be reached from outside:
 
   A$ twistd gomux --psk-file psk --connect tcp:B:7000 --target tcp:localhost:80
   B$ twistd gomux --psk-file psk --listen tcp:7000 --forward tcp:8080
@@ -210,7 +210,7 @@ class Options(_Options):
 
     def opt_psk_file(self, path: str) -> None:
         """
-        A file with the pre-shared key in its first line, or with several keys in
+        A file with the pre-shared key in a single line, or with several keys in
         lines of the form name:psk.  On SIGHUP it is read again: new muxes use the
         new keys.  See also --end-revoked.
         """
@@ -307,7 +307,7 @@ class Options(_Options):
                 keyring = readPSKFile(value, bool(self["psk-file-insecure"]))
                 self.keysFromFile = True
             else:
-                # Gets back the bytes that were given, in any locale.
+                # The bytes as they were given, in any locale.
                 keyring = Keyring.of(os.fsencode(value))
         except KeyringError as error:
             hint = ""

@@ -251,7 +251,9 @@ class SteadyClock:
         offset = self.reactor.seconds() - self.seconds()
         while not self._stopped.wait(COMPARE_INTERVAL):
             before, offset = offset, self.reactor.seconds() - self.seconds()
-            if offset < before - STEP:
+            # The second test finds a step back that follows a step forward so soon
+            # that no comparison was made in between.
+            if offset < before - STEP or self.reactor.seconds() < self._madeAt - STEP:
                 self.reactor.callFromThread(self._setBack)
 
     def _setBack(self) -> None:

@@ -3,14 +3,16 @@
 # See LICENSE for details.
 
 """
-How a mux notices, by the clock, that its carrier or its peer is gone.
+How a mux notices that its carrier or its peer is dead, although the carrier reports no
+loss.
 
 L{CarrierLiveness} is for every mux.  It sends a Keepalive when nothing was sent for a
-long time, so that the carrier's own means notice a dead path, and fails the mux when
-the carrier takes nothing of what there is to send.
+long time, because TCP finds out only by sending that a path is dead.  It fails the mux
+when the carrier stays blocked for too long.
 
-L{PeerLiveness} is for strict mode, where the peer is known to send Keepalives too.  It
-fails the mux when the handshake takes too long or nothing comes from the peer.
+L{PeerLiveness} is for strict mode, in which both sides must send Keepalives.  It fails
+the mux when the handshake takes too long, or when nothing is received from the peer for
+too long.
 """
 
 from __future__ import annotations
@@ -29,11 +31,16 @@ from gomux.error import GomuxError, HandshakeFailed, PeerVanished, WriteStalled
 
 class CarrierLiveness:
     """
-    Keeps the carrier of a mux in use, and notices when it takes nothing any more.
+    Sends Keepalives on a quiet carrier, and notices when the carrier stays blocked.
 
     @ivar answers: C{True}: this tells nothing about the peer.
-    @ivar _call: the next look at when something was sent last.
-    @ivar _stall: watches whether the carrier takes what there is to send.
+    @ivar _scheduler: writes to the carrier.
+    @ivar _clock: the reactor.
+    @ivar _limits: the factory's limits.
+    @ivar _failed: see L{__init__}.
+    @ivar _call: the delayed call that sends the next Keepalive if it is needed; C{None}
+        before L{start}.
+    @ivar _stall: watches whether the carrier takes data; C{None} before L{start}.
     """
 
     answers = True
@@ -48,10 +55,10 @@ class CarrierLiveness:
         failed: Callable[[GomuxError], None],
     ) -> None:
         """
-        @param owner: the mux's factory; of its limits C{keepalive} and C{writeStall}
-            count.
+        @param owner: the mux's factory, with the limits C{keepalive} and C{writeStall}.
         @param scheduler: writes to the carrier.
-        @param failed: called when the carrier takes nothing any more.
+        @param failed: called with L{WriteStalled} when the carrier is blocked for too
+            long.
         """
         self._scheduler = scheduler
         self._clock = owner.clock
@@ -61,13 +68,13 @@ class CarrierLiveness:
     @property
     def isRunning(self) -> bool:
         """
-        Whether there is anything that is called later.
+        Whether a delayed call is pending.
         """
         return self._call is not None and self._call.active()
 
     def start(self) -> None:
         """
-        From now on the mux sends.
+        The mux begins to send.
         """
         self._call = self._clock.callLater(self._limits.keepalive, self._keepAlive)
         self._stall = Watch(
@@ -76,7 +83,7 @@ class CarrierLiveness:
 
     def stop(self) -> None:
         """
-        The carrier is gone.
+        The carrier is gone: cancel the delayed calls.
         """
         _cancel(self._call)
         if self._stall is not None:
@@ -96,8 +103,8 @@ class CarrierLiveness:
 
     def _progress(self) -> object:
         """
-        @return: what is the same twice only if the carrier took nothing in between,
-            although there is something to send.
+        @return: a value that equals an earlier one only if the carrier was blocked
+            at both times and took nothing in between.
         """
         scheduler = self._scheduler
         return scheduler.bytesSent if scheduler.paused else object()
@@ -108,14 +115,18 @@ class CarrierLiveness:
 
 class PeerLiveness:
     """
-    Expects the handshake of strict mode to be done in time, then Keepalives or
-    anything else from the peer, and sends Keepalives itself.
-
-    The time for the handshake runs from the creation of this object.
+    In strict mode, sends Keepalives, and notices when the handshake takes too long or
+    the peer sends nothing.  The time for the handshake begins when this object is made.
 
     @ivar answers: C{True}: the peer is not asked for anything.
-    @ivar _call: the end of the time for the handshake; after that the next Keepalive.
-    @ivar _silence: watches whether anything comes from the peer.
+    @ivar _scheduler: sends the Keepalives.
+    @ivar _clock: the reactor.
+    @ivar _limits: the factory's limits.
+    @ivar _bytesReceived: see L{__init__}.
+    @ivar _failed: see L{__init__}.
+    @ivar _call: the delayed call that ends the time for the handshake; after L{start}
+        the delayed call that sends the next Keepalive.
+    @ivar _silence: watches whether the peer sends anything; C{None} before L{start}.
     """
 
     answers = True
@@ -130,12 +141,11 @@ class PeerLiveness:
         bytesReceived: Callable[[], int],
     ) -> None:
         """
-        @param owner: the mux's factory; of its limits C{handshakeTimeout},
-            C{strictKeepalive} and C{deadPeer} count.
+        @param owner: the mux's factory, with the limits C{handshakeTimeout},
+            C{strictKeepalive} and C{deadPeer}.
         @param scheduler: sends the Keepalives.
-        @param failed: called when the handshake or the peer's next bytes do not come
-            in time.
-        @param bytesReceived: tells how many bytes have come from the peer.
+        @param failed: called with L{HandshakeFailed} or L{PeerVanished}.
+        @param bytesReceived: returns how many bytes were received from the peer.
         """
         self._scheduler = scheduler
         self._clock = owner.clock
@@ -149,7 +159,7 @@ class PeerLiveness:
     @property
     def isRunning(self) -> bool:
         """
-        Whether there is anything that is called later.
+        Whether a delayed call is pending.
         """
         return bool(self._call.active())
 
@@ -165,7 +175,7 @@ class PeerLiveness:
 
     def stop(self) -> None:
         """
-        The carrier is gone.
+        The carrier is gone: cancel the delayed calls.
         """
         _cancel(self._call)
         if self._silence is not None:
@@ -176,7 +186,7 @@ class PeerLiveness:
 
     def _sayAlive(self) -> None:
         """
-        Send a Keepalive.  If the carrier is blocked there is more than enough to send.
+        Send a Keepalive, unless the carrier is blocked: it still has bytes to send.
         """
         if not self._scheduler.paused:
             self._scheduler.control(0, Flag.KEEPALIVE)

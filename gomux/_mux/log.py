@@ -3,7 +3,8 @@
 # See LICENSE for details.
 
 """
-Log lines that strangers can cause, and how many of them there may be.
+A limit for the number of log lines that anybody on the network can cause, and the form
+of addresses in log lines.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ from gomux.limits import LINES_BURST, LINES_RATE
 
 class ThrottledLog:
     """
-    Logs lines of one kind, but no more than L{LINES_BURST} at once and
-    L{LINES_RATE} a second: the next line that is logged tells how many were
-    left out.
+    Logs lines of one kind, but no more than L{LINES_BURST} at once and L{LINES_RATE} a
+    second.  It leaves out all other lines.  The next logged line tells how many lines
+    were left out.
 
-    @ivar leftOut: how many lines were left out since the last one.
+    @ivar leftOut: how many lines were left out since the last logged line.
+    @ivar _log: where the lines go.
+    @ivar _clock: the reactor.
+    @ivar _bucket: limits the rate of the lines.
     """
 
     def __init__(self, log: Logger, clock: IReactorTime) -> None:
         """
         @param log: where the lines go.
-        @param clock: tells the time.
+        @param clock: the reactor.
         """
         self._log = log
         self._clock = clock
@@ -36,10 +40,11 @@ class ThrottledLog:
 
     def emit(self, level: LogLevel, line: str, **values: object) -> None:
         """
-        Log a line, or count it.
+        Log a line, or leave it out and count it.
 
-        @param level: of L{LogLevel}.
-        @param line: a format for C{values}.
+        @param level: the level of the line.
+        @param line: the format of the line.
+        @param values: the values for the format.
         """
         if not self._bucket.take(self._clock.seconds()):
             self.leftOut += 1
@@ -52,20 +57,20 @@ class ThrottledLog:
 
     def info(self, line: str, **values: object) -> None:
         """
-        Log a line about something that is as it should be.
+        Log a line about a normal event.
         """
         self.emit(LogLevel.info, line, **values)
 
     def warn(self, line: str, **values: object) -> None:
         """
-        Log a line about something that is not.
+        Log a line about a problem.
         """
         self.emit(LogLevel.warn, line, **values)
 
 
 def describeAddress(address: IAddress | None) -> str:
     """
-    @return: an address as people write it.
+    @return: an address as text for people, such as C{127.0.0.1:80}.
     """
     carrier = getattr(address, "carrier", None)
     if carrier is not None:

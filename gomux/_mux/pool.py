@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-The muxes that are up, and who waits for one.
+The pool: the muxes that are up, and the streams that wait for a mux.
 """
 
 from __future__ import annotations
@@ -47,10 +47,14 @@ class MuxPool:
     one peer.  A key without a name may be that of several peers, and a Go peer cannot
     show which it is, so there each mux counts as a peer.
 
-    @ivar lastReason: why the last mux that went away did, or why the last
-        attempt to make one failed.
+    @ivar lastReason: why the last mux was lost, or why the last attempt to connect one
+        failed; C{None} before that.
+    @ivar _clock: the reactor.
+    @ivar _timeout: how long a stream waits for a mux, in seconds.
+    @ivar _maxWaiting: how many streams may wait; C{None} if any number may.
     @ivar _muxes: the muxes that are up, the next one to have a turn first.
     @ivar _named: a server's muxes of the peers with a name, by that, the oldest first.
+    @ivar _waiting: the streams that wait, in order, as the keys of a dictionary.
     """
 
     def __init__(
@@ -90,7 +94,7 @@ class MuxPool:
 
     def add(self, mux: MuxProtocol) -> None:
         """
-        A mux is up: streams that wait go over it.
+        A mux is up: open the waiting streams on it.
         """
         if mux not in self._muxes:
             self._muxes.append(mux)
@@ -105,7 +109,9 @@ class MuxPool:
 
     def remove(self, mux: MuxProtocol, reason: GomuxError) -> None:
         """
-        A mux is gone.
+        A mux is lost.
+
+        @param reason: why it has ended.
         """
         if mux in self._muxes:
             self._muxes.remove(mux)
@@ -118,12 +124,11 @@ class MuxPool:
 
     def closeNamed(self, names: Collection[str]) -> None:
         """
-        Close the muxes to peers whose keys have one of some names, in good
-        order: what is on its way arrives.
-        L{MuxFactory.endRevoked<gomux.MuxFactory.endRevoked>} does not wait for
-        that.
+        Close the muxes of some peers in good order: their output is sent first.
+        L{MuxFactory.endRevoked<gomux.MuxFactory.endRevoked>} does not wait for output.
 
-        @param names: as from L{Keyring.reload<gomux._wire.keyring.Keyring.reload>}.
+        @param names: the names of the keys of these peers, for example as returned by
+            L{Keyring.reload<gomux._wire.keyring.Keyring.reload>}.
         """
         for mux in self.muxes:
             if mux.peerName in names:
@@ -133,14 +138,14 @@ class MuxPool:
         self, factory: IStreamFactory | IProtocolFactory, timeout: float | None = None
     ) -> Deferred[IProtocol]:
         """
-        Open a stream on the next mux, or on the first one to come.
+        Open a stream on the next mux.  If no mux is up, wait for one.
 
         @param factory: makes the stream's protocol.
-        @param timeout: how long to wait for a mux, in seconds; by default as
-            long as the pool says.
-        @return: the protocol, connected.  Cancelling it is fine.  Fails with
-            L{OpenStreamError} if there was no mux in time, or too many streams
-            wait for one already.
+        @param timeout: how long to wait for a mux, in seconds; by default the timeout
+            of the pool.
+        @return: fires with the protocol once it is connected.  May be cancelled.  Fails
+            with L{OpenStreamError} if no mux is up in time, or if too many streams wait
+            already.
         """
         mux = self._next()
         if mux is not None:
@@ -159,9 +164,9 @@ class MuxPool:
 
     def failWaiting(self, error: Exception) -> None:
         """
-        Let nobody wait any longer.
+        Let the opening of all waiting streams fail.
 
-        @param error: what to tell those who do.
+        @param error: why it fails.
         """
         for waiting in list(self._waiting):
             if waiting in self._waiting:
@@ -170,7 +175,7 @@ class MuxPool:
 
     def _next(self) -> MuxProtocol | None:
         """
-        @return: the mux whose turn it is.
+        @return: the mux for the next stream; C{None} if no mux can open streams.
         """
         best = None
         rank = (-1, False, False)
@@ -219,6 +224,10 @@ def _rank(mux: MuxProtocol) -> tuple[bool, bool, bool]:
 class _Waiting:
     """
     A stream that waits for a mux.
+
+    @ivar factory: makes the stream's protocol.
+    @ivar timeout: the delayed call that ends the wait.
+    @ivar result: the result of L{MuxPool.openStream}.
     """
 
     timeout: IDelayedCall

@@ -5,20 +5,19 @@
 """
 The mux itself: a protocol that turns the carrier's bytes into streams.
 
-L{MuxProtocol} is what the reactor, the application and the factory see of a mux.  It
-puts the parts of a mux together, each of which has a module in this room:
+L{MuxProtocol} connects the parts of a mux.  Each part has a module in this package:
 
   - L{gomux._mux.muxlife}: the states of a mux, how it closes and ends.
-  - L{gomux._mux.gate}: what the peer has to show before the mux is open to it.
-  - L{gomux._mux.incoming}: when the frames that have come are handled.
-  - L{gomux._mux.frames}: what each of the peer's frames does, and what it may send.
-  - L{gomux._mux.streams}: the streams by ID, and what they call.
+  - L{gomux._mux.gate}: how the peer shows that it holds the key.
+  - L{gomux._mux.incoming}: when received frames are handled.
+  - L{gomux._mux.frames}: the effect of each frame, and the rules for the peer.
+  - L{gomux._mux.streams}: the streams by ID.
   - L{gomux._mux.scheduler}: which frame is sent next.
+  - L{gomux._mux.nextturn}: calls and sending in the next turn of the reactor.
   - L{gomux._mux.liveness}: how a dead carrier or peer is noticed.
 
-Bytes come in through L{MuxProtocol.dataReceived}, and C{Incoming} has C{PeerFrames}
-handle one frame after another.  What streams write waits in them until the
-C{Scheduler}, which is the carrier's producer, takes it.
+C{Incoming} cuts received bytes into frames, and C{PeerFrames} handles them.  Output
+waits in its stream's sender until C{Scheduler}, the carrier's producer, takes it.
 """
 
 from __future__ import annotations
@@ -47,12 +46,7 @@ from gomux._mux.scheduler import Scheduler
 from gomux._mux.streams import Streams
 from gomux._wire.crypto import Sealer
 from gomux._wire.frame import Flag, Frame
-from gomux.error import (
-    GomuxError,
-    KeyRevoked,
-    LimitExceeded,
-    OpenStreamError,
-)
+from gomux.error import GomuxError, KeyRevoked, LimitExceeded, OpenStreamError
 from gomux.interfaces import IMux
 
 if TYPE_CHECKING:
@@ -63,26 +57,25 @@ if TYPE_CHECKING:
 @implementer(IMux)
 class MuxProtocol(Protocol):
     """
-    One mux over one carrier.
+    One mux over one carrier, made by a L{MuxFactory<gomux.MuxFactory>}.
 
-    Made by L{MuxFactory<gomux.MuxFactory>}.
-
-    @ivar factory: the factory that made it, whose settings it uses.
-    @ivar bytesReceived: how many bytes came off the carrier.
-    @ivar streamFactory: makes the protocols of streams that the peer opens; with
-        C{None} the factory's own does.
-    @ivar _key: the name of the key that the peer has shown to hold; C{None} before.
+    @ivar factory: the factory that made the mux; the mux uses its settings.
+    @ivar bytesReceived: how many bytes were received from the carrier.
+    @ivar streamFactory: makes the protocols of the peer's streams; C{None} to use the
+        C{streamFactory} of the factory.
+    @ivar _key: the name of the peer's key; C{None} until the peer has shown its key.
+    @ivar _limits: the factory's limits.
     @ivar _life: the mux's state.
     @ivar _streams: the mux's streams.
     @ivar _waiting: the calls of L{openStream} that wait for the gate.
     @ivar _proving: the results of L{whenAuthenticated} that have not fired.
-    @ivar _nextTurn: makes calls from the reactor.
+    @ivar _nextTurn: makes calls in the next turn of the reactor.
     @ivar _scheduler: sends frames.
-    @ivar _incoming: has the frames that come handled.
+    @ivar _incoming: keeps received bytes, and has their frames handled.
     @ivar _frames: handles the peer's frames.
     @ivar _liveness: notices a dead carrier, and in strict mode a dead peer.
     @ivar _carrier: the carrier, as the scheduler uses it.
-    @ivar _host: this end's address of the carrier.
+    @ivar _host: the carrier's address at this end.
     """
 
     factory: MuxOwner[MuxProtocol]
@@ -141,22 +134,21 @@ class MuxProtocol(Protocol):
     @property
     def peerName(self) -> str:
         """
-        The name in the L{Keyring} of the key that the peer has shown to hold;
-        C{""} before that, and if it has none.
+        The name of the peer's key in the L{Keyring}; C{""} if unnamed or not yet shown.
         """
         return self._key or ""
 
     @property
     def gated(self) -> bool:
         """
-        Whether nothing can be sent before C{authenticated}.
+        Whether the gate still keeps the mux from sending.
         """
         return self._life.state is GATED
 
     @property
     def canOpen(self) -> bool:
         """
-        Whether L{openStream} can succeed, as far as is known beforehand.
+        Whether the mux is neither draining, closing nor closed.
         """
         return self._life.state <= OPEN and self._streams.hasIDs
 
@@ -189,15 +181,14 @@ class MuxProtocol(Protocol):
     @property
     def reason(self) -> GomuxError | None:
         """
-        What made the mux end, as soon as that is known, which is before the carrier
-        is gone; C{None} until then.
+        Why the mux has ended; C{None} before that.  The carrier may still be connected.
         """
         return self._life.reason
 
     @property
     def bytesSent(self) -> int:
         """
-        How many bytes were given to the carrier.
+        How many bytes were written to the carrier.
         """
         return self._scheduler.bytesSent
 
@@ -211,19 +202,16 @@ class MuxProtocol(Protocol):
     @property
     def protocolCount(self) -> int:
         """
-        How many protocols of streams have not had C{connectionLost} yet: those of the
-        open streams, and those of streams that have ended while the application had
-        input paused, which comes first.
+        How many protocols of streams, open or ended, have not had C{connectionLost}.
         """
         return self._streams.protocolCount
 
     def checkInvariants(self) -> None:
         """
-        See whether the bookkeeping of the mux, of its streams and of what it has to
-        send is consistent.  For tests, between two events of a mux that has had its
-        carrier: not from inside a call of the mux, or of its carrier.
+        Check the mux and its parts.  For tests, once the mux has had its carrier, and
+        not from inside a call of the mux or the carrier.
 
-        @raise AssertionError: if it is not.
+        @raise AssertionError: if their state is not consistent.
         """
         scheduler = self._scheduler
         self._streams.checkInvariants()
@@ -240,9 +228,7 @@ class MuxProtocol(Protocol):
 
     @property
     def _nextID(self) -> int:
-        """
-        The ID of the next stream that this side opens.
-        """
+        # The ID of the next stream that this side opens.  Tests set it.
         return self._streams.nextID
 
     @_nextID.setter
@@ -260,9 +246,7 @@ class MuxProtocol(Protocol):
         if self.gated:
             return self._waiting.add(factory)
         if self._scheduler.controlQueued >= self._limits.maxControl:
-            return fail(
-                OpenStreamError("the carrier is blocked and too many frames wait")
-            )
+            return fail(OpenStreamError("too many frames wait for the carrier"))
         opened = self._streams.open(factory)
         if not (self._streams.hasIDs or self._streams.byID):
             self.close()
@@ -270,9 +254,9 @@ class MuxProtocol(Protocol):
 
     def drain(self, timeout: float | None = None) -> Deferred[GomuxError]:
         """
-        Open and accept no new streams, and L{close} when the last one is done.
+        Open and accept no new streams, and L{close} when the last stream has ended.
 
-        @param timeout: after how many seconds to close anyway; by default never.
+        @param timeout: close after this many seconds even if streams are open.
         @return: as L{whenClosed}.
         """
         wasOpen = self._life.state is OPEN
@@ -290,15 +274,13 @@ class MuxProtocol(Protocol):
 
     def evict(self) -> None:
         """
-        Drop the carrier, in favour of a newer one, because the peer has not shown that
-        it holds the key.
+        Drop the carrier, because too many peers have not yet shown a key.
         """
         self._fail(LimitExceeded("too many connections wait for their first frame"))
 
     def revoke(self) -> None:
         """
-        Drop the carrier, because the key that the peer has, or might yet show, is not
-        to be let in any more.
+        Drop the carrier, because the peer's key was revoked, or may have been.
         """
         self._fail(KeyRevoked())
 
@@ -336,7 +318,7 @@ class MuxProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """
-        Take the carrier over.
+        The carrier is connected: make the parts of the mux that need it.
         """
         factory = self.factory
         factory.acceptPace.accepted(self.transport)
@@ -374,7 +356,7 @@ class MuxProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Take bytes off the carrier: frames for the streams.
+        Take bytes that were read from the carrier.
         """
         life = self._life
         if life.state >= ENDING or life.loss is not None:
@@ -386,8 +368,7 @@ class MuxProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        The carrier is gone, and with it, once what came before that is handled, all
-        streams.
+        The carrier is gone.  End the streams once all received frames are handled.
         """
         self._life.loss = reason
         self._scheduler.stop()
@@ -398,9 +379,9 @@ class MuxProtocol(Protocol):
 
     def _gateOpened(self, frame: Frame) -> Frame | None:
         """
-        The gate has opened a frame: send its answer.  If it is passed, go on without.
+        Send the gate's answer to a frame, and drop the gate once it is passed.
 
-        @return: the frame, if it is to be handled as well.
+        @return: the frame if the mux must handle it as well, otherwise C{None}.
         """
         gate = self._incoming.gate
         assert gate is not None
@@ -429,7 +410,7 @@ class MuxProtocol(Protocol):
 
     def _startSending(self, sealer: Sealer) -> None:
         """
-        The gate lets frames be sent.
+        The gate lets the mux send from now on.
         """
         self._life.open()
         self._scheduler.start(sealer)
@@ -437,7 +418,7 @@ class MuxProtocol(Protocol):
         for liveness in self._liveness:
             liveness.start()
 
-    # What the parts of the mux need
+    # Called by the parts of the mux
 
     def getCarrier(self) -> ITCPTransport:
         """
@@ -448,13 +429,13 @@ class MuxProtocol(Protocol):
     @property
     def hasCarrier(self) -> bool:
         """
-        Whether the carrier is still there.
+        Whether the carrier is still connected.
         """
         return self._life.loss is None
 
     def getHost(self) -> IAddress:
         """
-        @return: this end's address of the carrier, also once that is gone.
+        @return: the carrier's address at this end, even once the carrier is gone.
         """
         return self._host
 
@@ -475,14 +456,12 @@ class MuxProtocol(Protocol):
         else:
             self.close()
 
-    # The end
-
     def _fail(self, error: GomuxError) -> None:
         self._life.fail(error)
 
     def _letGo(self) -> None:
         """
-        Send and handle nothing any more.
+        Stop sending and handling frames.
         """
         self._scheduler.stop()
         self._incoming.clear()
@@ -491,9 +470,9 @@ class MuxProtocol(Protocol):
 
     def _caughtUp(self, isWell: bool) -> None:
         """
-        No frames wait for a later turn any more: read again.
+        No received frames wait for a later turn any more: read again.
 
-        @param isWell: C{False} if a bug is the cause.
+        @param isWell: C{False} if a bug made the handling of the frames fail.
         """
         if not self.hasCarrier:
             self._lost()
@@ -504,7 +483,7 @@ class MuxProtocol(Protocol):
 
     def _lost(self) -> None:
         """
-        The carrier is gone, and what came before that is handled.
+        The carrier is gone, and all received frames are handled.
         """
         for liveness in self._liveness:
             liveness.stop()

@@ -39,6 +39,7 @@ class ClientMux(Dialler):
     Dials a client mux when a stream needs it.  There is at most one mux at a time.
 
     @ivar idleTimeout: how long a mux without streams is kept, in seconds.
+    @ivar _reactor: the reactor, for its shutdown trigger.
     @ivar _idle: the delayed call that closes a mux without streams.
     @ivar _trigger: the reactor's shutdown trigger, which closes such a mux too.
     @ivar _stopping: whether the reactor is being stopped.

@@ -58,6 +58,9 @@ class MuxClientEndpoint:
 
     A lost stream is not opened again: its protocol loses its connection, as it
     would over TCP.
+
+    @ivar _mux: dials the mux, and opens the streams.
+    @ivar _timeout: see L{__init__}.
     """
 
     def __init__(
@@ -130,6 +133,9 @@ class MuxClientEndpoint:
 class MuxServerEndpoint:
     """
     Listens for muxes, and serves the streams that peers open over them.
+
+    @ivar _carrier: listens for the carriers.
+    @ivar _makeFactory: makes the factory of the muxes from a stream factory.
     """
 
     def __init__(
@@ -253,6 +259,8 @@ class StreamClientEndpoint:
     """
     Connects by opening streams over a mux that already exists.  Both the client
     and the server of the mux may use it.
+
+    @ivar _mux: the mux.
     """
 
     def __init__(self, mux: StreamOpener) -> None:
@@ -276,6 +284,8 @@ class StreamServerEndpoint:
     """
     Serves the streams that the peer opens over a mux that already exists, or
     that all peers open over the muxes of a factory.
+
+    @ivar _mux: the mux or the factory.
     """
 
     def __init__(self, mux: MuxProtocol | MuxFactory) -> None:

@@ -51,6 +51,10 @@ class Session:
 
     Made by L{Session.client}, and by a L{Listener}.
 
+    @ivar _mux: the mux.
+    @ivar _local: the carrier's address at this end.
+    @ivar _remote: the carrier's address at the peer's end.
+    @ivar _clock: the reactor.
     @ivar _backlog: the streams that the peer has opened and the application has not
         accepted.
     @ivar _conns: the streams that are open or have unread data, in order of arrival.
@@ -366,6 +370,7 @@ class _SessionFactory(MuxFactory):
     @ivar connected: called with each session when its carrier is connected.
     @ivar authenticated: called with each session when its peer has shown that it
         holds the key.
+    @ivar _backlog: see L{Session}.
     """
 
     def __init__(

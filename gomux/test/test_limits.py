@@ -202,7 +202,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_busyPoll(self) -> None:
         """
-        L{Limits.busyPoll}: C{test_busypoll} has all of it.
+        The reactor polls only after two messages within C{busyPoll} seconds.
+        C{test_busypoll} has more tests of polling.
         """
         rig = Rig(limits=Limits(busyPoll=0.5))
         rig.send(0, Flag.KEEPALIVE)
@@ -603,7 +604,7 @@ class LimitTests(SynchronousTestCase):
 
     def strictPair(self, limits: Limits) -> MuxPair:
         """
-        @param limits: the client's.
+        @param limits: the limits of the client.
         """
         clock = Clock()
         client, server = (

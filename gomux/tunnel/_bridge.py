@@ -64,6 +64,7 @@ class Tunnel(Factory):
     @ivar name: its name in log lines.
     @ivar bridges: the bridges whose near end is connected.
     @ivar connect: connects the far end of a bridge.
+    @ivar log: the log of the bridges, with a limit on the number of lines.
     @ivar _maxConnections: how many bridges there may be; C{None} for no limit.
     """
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService, Service
@@ -36,6 +35,7 @@ from gomux._mux.dialler import Dialler
 from gomux._mux.log import describeAddress
 from gomux._mux.protocol import MuxProtocol
 from gomux.error import OpenStreamError
+from gomux.tunnel._signals import ServiceSignals
 
 if TYPE_CHECKING:
     from gomux._mux.factory import MuxFactory
@@ -70,6 +70,8 @@ class ListeningService(Service):
 
     @ivar name: its name in log lines.
     @ivar port: the listening port, while it listens.
+    @ivar _endpoint: the endpoint.
+    @ivar _factory: the factory for accepted connections.
     @ivar _listening: fires once the endpoint listens.
     """
 
@@ -199,6 +201,7 @@ class Connector(Service):
     Keeps one mux connected while it runs.
 
     @ivar name: its name in log lines.
+    @ivar _dialler: connects the mux.
     """
 
     def __init__(self, name: str, dialler: ServiceDialler) -> None:
@@ -231,12 +234,11 @@ class TunnelService(MultiService):
 
     @ivar pool: the muxes that are up.
     @ivar tunnels: the tunnels, whose connections it aborts after the drain timeout.
-    @ivar _hangup: the handler of SIGHUP before this service set its own.
-    @ivar _stopping: whether the service is being stopped.
+    @ivar reload: what SIGHUP calls.
+    @ivar _clock: the reactor, with times that never go back.
+    @ivar _limits: has the drain timeout.
+    @ivar _signals: handles the signals of the process.
     """
-
-    _hangup: Any = None
-    _stopping = False
 
     def __init__(
         self,
@@ -252,7 +254,7 @@ class TunnelService(MultiService):
         @param tunnels: the tunnels of the process.
         @param clock: the reactor.
         @param limits: has the drain timeout.
-        @param reload: called on SIGHUP, unless the service is being stopped.
+        @param reload: called on SIGHUP, while the service runs.
         @param factories: the factories of all muxes.
         """
         super().__init__()
@@ -262,32 +264,29 @@ class TunnelService(MultiService):
         self._limits = limits
         self.reload = reload
         self._factories = factories
+        self._signals = ServiceSignals(clock, reload)
+
+    def privilegedStartService(self) -> None:
+        """
+        Start listening.  A SIGHUP that comes this early must not end the process.
+        """
+        self._signals.start()
+        super().privilegedStartService()
 
     def startService(self) -> None:
         """
         Start all services, and handle SIGHUP.
         """
+        self._signals.start()
         super().startService()
-        self._stopping = False
         for factory in self._factories:
             factory.retired = False
-        self._hangup = signal.signal(signal.SIGHUP, self._hungUp)
-
-    def _hungUp(self, number: int, frame: FrameType | None) -> None:
-        self._clock.callFromThread(self._reloadUnlessStopping)
-
-    def _reloadUnlessStopping(self) -> None:
-        if self._stopping:
-            _log.info("SIGHUP: ignored, because the service is being stopped")
-        else:
-            self.reload()
 
     def stopService(self) -> Deferred[None]:
         """
         Accept and open nothing new.  Wait until the open streams have ended, for at
         most the drain timeout, and close the muxes, also those that come up only now.
         """
-        self._stopping = True
         stopped: Deferred[None] = super().stopService()
         self.pool.failWaiting(OpenStreamError("the service was told to stop"))
         for factory in self._factories:
@@ -301,19 +300,21 @@ class TunnelService(MultiService):
                 streams=streams,
             )
 
-        def closed(result: Any) -> Any:
+        def hurry() -> None:
+            if timeout.active():
+                timeout.reset(0)
+
+        self._signals.drain(hurry)
+
+        def finished(result: Any) -> Any:
             if timeout.active():
                 timeout.cancel()
-            # Only now: the default handler of SIGHUP would end the process while
-            # streams are being drained.
-            if self._hangup is not None:
-                signal.signal(signal.SIGHUP, self._hangup)
-                self._hangup = None
+            self._signals.stop()
             return result
 
         gone = self._whenGone().addCallback(lambda _: stopped)
         # A port may have accepted a connection before it stopped.
-        return gone.addCallback(lambda _: self._whenGone()).addBoth(closed)
+        return gone.addCallback(lambda _: self._whenGone()).addBoth(finished)
 
     @property
     def _muxes(self) -> list[MuxProtocol]:

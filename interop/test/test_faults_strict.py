@@ -1,5 +1,5 @@
 """
-Faults and abuse: strict mode, with somebody on the path.
+Faults and abuse: an attacker on the path of a mux in strict mode.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ from interop.faults.cases import (
     row,
 )
 
-#: Frame k of a direction: the hello, the confirmation, then what follows.
+#: The first frame after the handshake in each direction: frame 0 is the hello, and
+#: frame 1 the confirmation.
 FIRST = 2
 COUNT = 8
 
 
 class StrictAsServer(FaultTestCase):
     """
-    Strict mode, between two muxes with somebody on the path; seen by the
+    A proxy disturbs the frames between two muxes in strict mode.  The subject is the
     server.
     """
 
@@ -73,7 +74,7 @@ class StrictAsServer(FaultTestCase):
         """
         Connect a client and a server through a proxy.
 
-        @return: The mux that this class looks at, and the other.
+        @return: The subject's mux, and the other.
         """
         self.server = Subject(
             PSK, False, self.apps, limits=limits, strict=True, salts=Salts(), **settings
@@ -99,7 +100,7 @@ class StrictAsServer(FaultTestCase):
 
     def prepare(self) -> None:
         """
-        Set rules before anything is sent.
+        Set the rules of the proxy before anything is sent.
         """
 
     def order(self, client: MuxProtocol, server: MuxProtocol) -> Any:
@@ -115,14 +116,16 @@ class StrictAsServer(FaultTestCase):
 
     async def established(self, mux: MuxProtocol, other: MuxProtocol) -> None:
         """
-        Wait until both are.
+        Wait until both muxes are authenticated.
         """
         await self.eventually(lambda: mux.authenticated and other.authenticated)
 
     async def assertStopsAt(self, k: int, action: Action) -> None:
         """
-        Check that the mux ends at exactly frame k of those after the handshake:
-        all before it have been delivered, and it and what follows have not.
+        Check that the mux ends at frame k after the handshake: the data of all earlier
+        frames was delivered, and that of frame k and later frames was not.
+
+        @param action: What the proxy does to frame k.
         """
         mux, other = await self.connect()
         await self.established(mux, other)
@@ -148,7 +151,7 @@ class StrictAsServer(FaultTestCase):
 
     async def written(self, mux: MuxProtocol) -> None:
         """
-        Wait until all has been made frames, so that each write is one.
+        Wait until the scheduler is idle, so that the next write is a frame of its own.
         """
         if mux.reason is None:
             await self.eventually(lambda: mux._scheduler.idle)
@@ -156,7 +159,7 @@ class StrictAsServer(FaultTestCase):
     @row(44)
     async def test_drop(self) -> None:
         """
-        A frame that is dropped ends the mux at the next one.
+        If a frame is dropped, the next frame ends the mux.
         """
         for k in range(COUNT - 1):
             await self.assertStopsAt(k, drop())
@@ -164,7 +167,7 @@ class StrictAsServer(FaultTestCase):
     @row(44)
     async def test_swap(self) -> None:
         """
-        Frames that are swapped end the mux.
+        Two frames that change places end the mux.
         """
         for k in range(COUNT - 1):
             await self.assertStopsAt(k, swap())
@@ -172,7 +175,7 @@ class StrictAsServer(FaultTestCase):
     @row(44)
     async def test_flip(self) -> None:
         """
-        Frames that are changed end the mux.
+        A frame with a flipped bit ends the mux.
         """
         for k in range(COUNT):
             await self.assertStopsAt(k, flip(8 * 40 + k))
@@ -180,7 +183,7 @@ class StrictAsServer(FaultTestCase):
     @row(44)
     async def test_replay(self) -> None:
         """
-        A frame that comes a second time ends the mux.
+        A copy of the preceding frame, sent again before frame k, ends the mux.
         """
         for k in range(1, COUNT):
             await self.assertStopsAt(
@@ -190,7 +193,7 @@ class StrictAsServer(FaultTestCase):
     @row(44)
     async def test_replayAtOnce(self) -> None:
         """
-        A frame that is repeated at once ends the mux, too.
+        A frame that arrives twice in a row ends the mux.
         """
         mux, other = await self.connect()
         await self.established(mux, other)
@@ -201,7 +204,7 @@ class StrictAsServer(FaultTestCase):
     @row(44)
     async def test_reflect(self) -> None:
         """
-        One's own frame that comes back ends the mux.
+        A mux ends when one of its own frames is sent back to it.
         """
         mux, other = await self.connect()
         await self.established(mux, other)
@@ -218,8 +221,8 @@ class StrictAsServer(FaultTestCase):
     @row(44)
     async def test_splice(self) -> None:
         """
-        Frame k of another mux with the same peer in place of frame k ends the
-        mux.
+        A frame recorded on an earlier mux with the same peer ends the mux, even at the
+        same position.
         """
         taken: list[bytes] = []
         mux, other = await self.connect()
@@ -236,7 +239,7 @@ class StrictAsServer(FaultTestCase):
     @row(45)
     async def test_oldSalt(self) -> None:
         """
-        With hellos from another time nothing is established.
+        With a hello recorded on an earlier mux, no mux comes up.
         """
         old: list[bytes] = []
 
@@ -260,7 +263,8 @@ class StrictAsServer(FaultTestCase):
     @row(45, 35)
     async def test_saltThenSilence(self) -> None:
         """
-        After a hello and nothing more the mux ends when its time is up.
+        If the peer sends its hello and then nothing, the mux ends after
+        C{handshakeTimeout}.
         """
         self.prepare = lambda: self.toSubject.when(1, blackHole())  # type: ignore[method-assign]
         mux, other = await self.connect(Limits(handshakeTimeout=0.3))
@@ -270,7 +274,7 @@ class StrictAsServer(FaultTestCase):
     @row(34)
     async def test_vanished(self) -> None:
         """
-        Both sides give up a peer that sends nothing.
+        When nothing arrives any more, both sides end the mux after C{deadPeer}.
         """
         mux, other = await self.connect(Limits(deadPeer=0.8, strictKeepalive=0.1))
         await self.established(mux, other)
@@ -284,7 +288,7 @@ class StrictAsServer(FaultTestCase):
     @row(39)
     async def test_late(self) -> None:
         """
-        A peer that is silent for less than the timeout is kept.
+        Delays shorter than C{deadPeer} do not end the mux.
         """
         mux, other = await self.connect(Limits(deadPeer=1.5, strictKeepalive=0.1))
         await self.established(mux, other)
@@ -301,7 +305,7 @@ class StrictAsServer(FaultTestCase):
     @row(47)
     async def test_lastNonce(self) -> None:
         """
-        When the nonces run out the mux is closed, and none is used twice.
+        When its nonces run out, a mux closes; it uses no nonce twice.
         """
         mux, other = await self.connect()
         await self.established(mux, other)
@@ -319,7 +323,10 @@ class StrictAsServer(FaultTestCase):
 
     async def assertFrameEnds(self, fields: tuple[int, int, int], words: str) -> None:
         """
-        Check that a genuine frame in its turn ends the mux.
+        Check that a frame of the peer, sealed with the right nonce, ends the mux.
+
+        @param fields: The frame's stream ID, length and flag.
+        @param words: What the mux's reason says.
         """
         mux, other = await self.connect()
         await self.established(mux, other)
@@ -332,7 +339,7 @@ class StrictAsServer(FaultTestCase):
     @row(20)
     async def test_length(self) -> None:
         """
-        A length in a frame that has none ends the mux.
+        A nonzero length in a frame without payload ends the mux.
         """
         for flag in (KEEPALIVE, OPEN, CLOSE_READ):
             await self.assertFrameEnds((0, 7, flag), "length of 7")
@@ -340,7 +347,7 @@ class StrictAsServer(FaultTestCase):
     @row(21)
     async def test_unknownFlags(self) -> None:
         """
-        Frames of no known kind end the mux.
+        A frame with an unknown flag ends the mux.
         """
         for flag in (8, 2**32 - 1):
             await self.assertFrameEnds((0, 0, flag), str(flag))
@@ -356,7 +363,7 @@ class StrictAsServer(FaultTestCase):
 
 class StrictAsClient(StrictAsServer):
     """
-    The same, seen by the client.
+    The tests of L{StrictAsServer}, with the subject as client.
     """
 
     pairing = CLIENT

@@ -60,7 +60,7 @@ class MemoryCarrier:
     @ivar server: makes the muxes at the other end.
     @ivar attempts: the attempts that the test has not let succeed or fail yet.
     @ivar cancelled: how many attempts were cancelled.
-    @ivar pairs: the muxes that came of it.
+    @ivar pairs: the muxes of the attempts that succeeded.
     """
 
     def __init__(self, clock: Clock, server: MuxFactory) -> None:
@@ -95,7 +95,7 @@ class MemoryCarrier:
 
 class ClientTests(SynchronousTestCase):
     """
-    L{MuxClientEndpoint}, on carriers in memory
+    L{MuxClientEndpoint} over carriers in memory
     """
 
     def setUp(self) -> None:
@@ -122,7 +122,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a client endpoint.
+        A L{MuxClientEndpoint} provides L{IStreamClientEndpoint}.
         """
         verifyObject(IStreamClientEndpoint, self.endpoint)
 
@@ -374,8 +374,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_factory(self) -> None:
         """
-        A factory is started before there is a connection, and stopped after its last
-        one.
+        A factory is started before it has a connection, and stopped after its last
+        connection.
         """
         factory = Starting()
         connecting = self.endpoint.connect(factory)
@@ -449,7 +449,7 @@ class ClientTests(SynchronousTestCase):
 
 class Starting(Factory):
     """
-    Notes when it is started and stopped.
+    Records when it is started and stopped.
     """
 
     protocol = Protocol
@@ -516,7 +516,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_listen(self) -> None:
         """
-        Each stream gets a protocol.
+        Each stream gets a protocol from the factory that listens.
         """
         pair = self.client()
         client = Recorders()
@@ -741,7 +741,7 @@ class TCPTests(TestCase):
 
     async def test_refused(self) -> None:
         """
-        If nobody listens, the error says so in words.
+        If no server listens, C{connect} fails with an error that says so.
         """
         port: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
             Factory()

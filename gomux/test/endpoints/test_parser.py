@@ -117,7 +117,7 @@ class ClientTests(ParserTestCase):
 
     def test_ipv6(self) -> None:
         """
-        Colons that are quoted stay quoted.
+        A quoted colon, as in an IPv6 address, does not separate arguments.
         """
         arguments = self.connected(f"gomux:tcp:fe80\\:\\:1:7000:{self.psk}")
         self.assertEqual(arguments[:2], ("fe80::1", 7000))

@@ -35,14 +35,16 @@ class StreamAddressTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is an address, whatever the carrier's is.
+        A stream's address provides C{IAddress}, whatever the type of the carrier's
+        address.
         """
         for carrier in (IPV4, IPV6, UNIX, NAMED, PROCESS):
             self.assertTrue(verifyObject(IAddress, StreamAddress(carrier, 0)))
 
     def test_type(self) -> None:
         """
-        It is of the carrier's type too, and of no other.
+        A stream's address is also an instance of the type of the carrier's address, and
+        of no other address type.
         """
         for carrier in (IPV4, IPV6, UNIX, NAMED):
             address: Any = StreamAddress(carrier, 3)
@@ -55,7 +57,7 @@ class StreamAddressTests(SynchronousTestCase):
 
     def test_attributes(self) -> None:
         """
-        It has the attributes of the carrier's address beside its own.
+        A stream's address has the attributes of the carrier's address besides its own.
         """
         for carrier, names in (
             (IPV4, ("type", "host", "port")),
@@ -72,7 +74,8 @@ class StreamAddressTests(SynchronousTestCase):
 
     def test_equal(self) -> None:
         """
-        It equals the address of the same stream, and no carrier's, from either side.
+        A stream's address equals another address of the same stream, but never the
+        address of a carrier.
         """
         for carrier in (IPV4, IPV6, UNIX, NAMED):
             address = StreamAddress(carrier, 3)
@@ -86,7 +89,7 @@ class StreamAddressTests(SynchronousTestCase):
 
     def test_repr(self) -> None:
         """
-        Its C{repr} has the carrier's address and the ID.
+        The C{repr} of a stream's address has the carrier's address and the stream ID.
         """
         for carrier in (IPV4, UNIX, PROCESS):
             text = f"StreamAddress({carrier!r}, 3)"
@@ -94,7 +97,7 @@ class StreamAddressTests(SynchronousTestCase):
 
     def test_copies(self) -> None:
         """
-        It can be copied and pickled.
+        A stream's address can be copied and pickled.
         """
         address = StreamAddress(IPV4, 3)
         for other in (copy(address), pickle.loads(pickle.dumps(address))):

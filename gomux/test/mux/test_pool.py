@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._mux.pool}, and for who gets into a pool.
+Tests for L{gomux._mux.pool}, and for when a mux joins a pool.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAMES = ("alice", "bob")
 
 class Line:
     """
-    A server's muxes to some clients, all in one pool.
+    A server with several clients, whose muxes are in one pool.
     """
 
     def __init__(self, maxWaiting: int | None = None) -> None:
@@ -35,7 +35,7 @@ class Line:
 
     def connect(self, greet: bool = True, name: str = "") -> MuxPair:
         """
-        Connect a client, whose streams echo nothing.
+        Connect a client.
 
         @param name: the name of its key, or C{""} for a key without a name.
         """
@@ -69,7 +69,7 @@ class PoolTests(SynchronousTestCase):
         """
         Open a stream.
 
-        @return: what comes of it, once it does.
+        @return: a list that gets the protocol or the failure, once there is one.
         """
         results: list[object] = []
         self.pool.openStream(self.line.streams).addBoth(results.append)
@@ -77,7 +77,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_inTurn(self) -> None:
         """
-        The muxes that are up take turns.
+        New streams go to the connected muxes in turn.
         """
         pairs = [self.line.connect() for _ in range(3)]
         self.line.flush()
@@ -180,7 +180,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_waits(self) -> None:
         """
-        While none is up, streams wait for the first one to come.
+        While no mux is connected, C{openStream} waits for the first one.
         """
         results = self.open()
         self.assertEqual((results, self.pool.waiting), ([], 1))
@@ -191,7 +191,8 @@ class PoolTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """
-        They do not wait for ever, and are told why the last mux went away.
+        If no mux connects before the timeout, C{openStream} fails.  The error says how
+        long it waited and why the last mux ended.
         """
         self.line.connect()
         self.line.flush()
@@ -206,7 +207,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_maxWaiting(self) -> None:
         """
-        With C{maxWaiting} only so many wait; one more is told at once.
+        If C{maxWaiting} streams wait already, C{openStream} fails at once.
         """
         self.line = Line(maxWaiting=3)
         self.pool = self.line.pool
@@ -217,8 +218,8 @@ class PoolTests(SynchronousTestCase):
 
     def test_thousandsWait(self) -> None:
         """
-        Without C{maxWaiting} thousands of streams wait, and all are opened on the
-        first mux to come.
+        Without C{maxWaiting} thousands of streams can wait, and the first mux to
+        connect opens them all.
         """
         waiting = [self.open() for _ in range(5000)]
         self.assertEqual((waiting, self.pool.waiting), ([[]] * 5000, 5000))
@@ -228,7 +229,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_cancel(self) -> None:
         """
-        Who waits may think better of it.
+        A waiting C{openStream} can be cancelled.
         """
         waiting = self.pool.openStream(self.line.streams)
         waiting.cancel()
@@ -237,7 +238,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_failWaiting(self) -> None:
         """
-        All who wait can be told that it is of no use.
+        C{failWaiting} fails every C{openStream} that waits.
         """
         waiting = [self.open() for _ in range(3)]
         self.pool.failWaiting(OpenStreamError("closing time"))
@@ -247,8 +248,8 @@ class PoolTests(SynchronousTestCase):
 
     def test_stranger(self) -> None:
         """
-        Who has only connected gets no streams while it may still show that it
-        holds the key, nor later while there is one who has.
+        A peer that has not shown that it holds the key gets no streams while it may
+        still do so, nor later while another peer has shown it.
         """
         self.line.connect(greet=False)
         self.line.flush()
@@ -264,8 +265,8 @@ class PoolTests(SynchronousTestCase):
 
     def test_silentPeer(self) -> None:
         """
-        A peer that stays silent, as a client of the reference may, gets them
-        after a while if there is no other.
+        A peer that sends nothing, as a client of the reference may, gets streams after
+        a second if no other peer is connected.
         """
         pair = self.line.connect(greet=False)
         results = self.open()
@@ -277,7 +278,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_goneBeforeItSpoke(self) -> None:
         """
-        A silent peer that goes away leaves nothing behind.
+        A silent peer that disconnects leaves no mux in the pool and no delayed call.
         """
         pair = self.line.connect(greet=False)
         pair.loseCarrier()

@@ -137,8 +137,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_strict(self) -> None:
         """
-        In strict mode a stream opens once the peer has answered.  The call can be
-        cancelled before.
+        In strict mode a stream opens once the peer has answered.  Before that, the call
+        can be cancelled.
         """
         both = SessionPair(strict=True)
         opening, other = both.client.openStream(), both.client.openStream()

@@ -44,7 +44,8 @@ from gomux.limits import LINES_BURST, TunnelLimits
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.logs import Lines
 from gomux.testing import PSK, MuxPair
-from gomux.testing._memory import Carrier, connect
+from gomux.testing._memory import Carrier
+from gomux.testing._pair import connect
 from gomux.tunnel._bridge import _Bridge, _Source, forward, target
 
 HERE = IPv4Address("TCP", "192.0.2.3", 50000)
@@ -58,7 +59,7 @@ class Target:
 
     @ivar made: the recorders.
     @ivar carriers: for each, the tunnel's transport and its own.
-    @ivar answer: what C{connect} returns, instead of connecting.
+    @ivar answer: if set, C{connect} returns or raises this instead of connecting.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -754,7 +755,7 @@ class PartTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """
-        No limit may be 0.
+        A limit of 0 is refused.
         """
         self.assertRaises(ValueError, TunnelLimits, targetTimeout=0)
 
