@@ -152,7 +152,6 @@ class PeerFrames:
         mux, owner = self._mux, self._owner
         if streamID == HELLO_ID and flag == Flag.KEEPALIVE:
             _log.warn("{mux}: the peer is in strict mode, which is off here", mux=mux)
-        _log.debug("{mux} is not in strict mode: it cannot detect replays", mux=mux)
         if flag == Flag.KEEPALIVE and owner.greet and not owner.isClient:
             self._scheduler.control(0, Flag.KEEPALIVE)
 

@@ -35,7 +35,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gomux._carrier.transport import MuxCarrier
+from gomux._carrier.transport import MuxCarrier, addressFrom
 from gomux._mux.frames import COMPATIBLE, STRICT, PeerFrames
 from gomux._mux.gate import Gate, WaitingStreams, explainLoss
 from gomux._mux.incoming import Incoming
@@ -46,7 +46,13 @@ from gomux._mux.scheduler import Scheduler
 from gomux._mux.streams import Streams
 from gomux._wire.crypto import Sealer
 from gomux._wire.frame import Flag, Frame
-from gomux.error import GomuxError, KeyRevoked, LimitExceeded, OpenStreamError
+from gomux.error import (
+    GomuxError,
+    KeyRevoked,
+    LimitExceeded,
+    OpenStreamError,
+    Truncated,
+)
 from gomux.interfaces import IMux
 
 if TYPE_CHECKING:
@@ -82,6 +88,7 @@ class MuxProtocol(Protocol):
     streamFactory: IStreamFactory | IProtocolFactory | None = None
     bytesReceived = 0
     _key: str | None = None
+    _peer: IAddress | None = None
 
     def __init__(self, factory: MuxOwner[MuxProtocol]) -> None:
         self.factory = factory
@@ -119,7 +126,7 @@ class MuxProtocol(Protocol):
         )
 
     def __repr__(self) -> str:
-        peer = self.transport.getPeer() if self.transport is not None else "nobody yet"
+        peer = "nobody yet" if self._peer is None else self._peer
         name = f"{self.peerName!r} at " if self.peerName else ""
         direction = "to" if self.factory.isClient else "from"
         return f"<{type(self).__name__} {direction} {name}{peer}>"
@@ -323,8 +330,10 @@ class MuxProtocol(Protocol):
         factory = self.factory
         factory.acceptPace.accepted(self.transport)
         gate = factory.makeGate()
-        self._host = self.getCarrier().getHost()
-        self._carrier = MuxCarrier(self.getCarrier(), self._limits.carrierTimeout)
+        carrier = self.getCarrier()
+        self._host = addressFrom(lambda: carrier.getHost())
+        self._peer = addressFrom(lambda: carrier.getPeer())
+        self._carrier = MuxCarrier(carrier, self._limits.carrierTimeout)
         self._frames = PeerFrames(
             self,
             factory,
@@ -370,7 +379,9 @@ class MuxProtocol(Protocol):
         """
         The carrier is gone.  End the streams once all received frames are handled.
         """
-        self._life.loss = reason
+        if not self.hasCarrier:
+            return
+        self._life.loss = reason or connectionDone  # Some transports give C{None}.
         self._scheduler.stop()
         if not self._incoming.isBehind:
             self._lost()
@@ -439,13 +450,22 @@ class MuxProtocol(Protocol):
         """
         return self._host
 
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
+        """
+        return cast(IAddress, self._peer)
+
     def _peersFactory(self) -> IStreamFactory | IProtocolFactory | None:
         own = self.streamFactory
         return self.factory.streamFactory if own is None else own
 
     def _write(self, parts: list[bytes]) -> None:
         if self._life.loss is None:
-            self._carrier.writeSequence(parts)
+            try:
+                self._carrier.writeSequence(parts)
+            except BaseException:
+                self._fail(Truncated(Failure().getErrorMessage()))
 
     def _streamEnded(self) -> None:
         self._life.streamEnded()
@@ -479,7 +499,7 @@ class MuxProtocol(Protocol):
         elif isWell:
             self._carrier.resumeReading()
         else:
-            self.getCarrier().abortConnection()
+            self._life.dropCarrier()
 
     def _lost(self) -> None:
         """

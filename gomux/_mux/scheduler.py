@@ -214,7 +214,8 @@ class Scheduler:
 
     def refuse(self, streamID: int) -> None:
         """
-        Queue a refusal: the CloseStream for a stream that this side does not accept.
+        Queue a refusal: the CloseStream for a stream that this side does not accept, as
+        an abort.  Else it would look like a stream with a complete and empty answer.
 
         @raise LimitExceeded: if the peer has left too many refusals unread.
         """
@@ -347,7 +348,9 @@ class Scheduler:
             streamID, flag = self._control.popleft()
             parts += sealFrame(sealer, streamID, 0, flag)
         while self._refusals and len(parts) < limit:
-            parts += sealFrame(sealer, self._refusals.popleft(), 0, _CLOSE_STREAM)
+            streamID = self._refusals.popleft()
+            parts += sealFrame(sealer, streamID, 0, _WINDOW_UPDATE)
+            parts += sealFrame(sealer, streamID, 0, _CLOSE_STREAM)
         while self._credits and len(parts) < limit:
             streamID, credit = self._credits.popitem()
             while credit > 0:

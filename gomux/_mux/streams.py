@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 
 from gomux._fastpaths import fastPaths
 from gomux._mux.address import StreamAddress
+from gomux._mux.log import CountedLog
 from gomux._mux.nextturn import NextTurn
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.sender import senderMaker
@@ -74,6 +75,11 @@ class CarriedMux(Protocol):
         @return: the carrier's address at this end, even once the carrier is gone.
         """
 
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
+        """
+
 
 class Streams:
     """
@@ -99,6 +105,7 @@ class Streams:
     @ivar _peersFactory: see L{__init__}.
     @ivar _ended: see L{__init__}.
     @ivar _worn: see L{__init__}.
+    @ivar _refusals: logs why streams are refused.
     @ivar _batch: the largest credit that is held back to save frames, in bytes.
     @ivar _lastConsumer: the ID of the stream whose input was consumed last; -1 before.
     @ivar _peerParity: the remainder of the peer's IDs divided by 2: 0 or 1.
@@ -150,6 +157,7 @@ class Streams:
         self._peersFactory = peersFactory
         self._ended = ended
         self._worn = worn
+        self._refusals = CountedLog(_log, owner.clock)
 
     def __repr__(self) -> str:
         return repr(self.mux)
@@ -234,7 +242,7 @@ class Streams:
         try:
             startFactory(factory)
             protocol = factory.buildProtocol(self._address(streamID))
-        except Exception:
+        except BaseException:
             failure = Failure()
             stopFactory(factory)
             return fail(failure)
@@ -257,7 +265,13 @@ class Streams:
         self.peerNextID = max(self.peerNextID, streamID + 2)
         if streamID >= _WORN_FROM:
             self._wears()
-        protocol = self._buildPeers(streamID) if isWelcome else None
+        protocol = None
+        if isWelcome:
+            protocol = self._buildPeers(streamID)
+        elif self.isFull:
+            self._refused("the peer has as many streams open as maxStreams allows")
+        else:
+            self._refused("the mux is draining, because it was told to stop")
         if protocol is None:
             self._scheduler.refuse(streamID)
             return
@@ -271,19 +285,31 @@ class Streams:
         """
         factory = self._peersFactory()
         if factory is None:
+            self._refused("nothing serves the peer's streams")
             return None
         try:
-            return factory.buildProtocol(self._address(streamID))
-        except Exception:
+            protocol = factory.buildProtocol(self._address(streamID))
+        except BaseException:
             _log.failure(
-                "buildProtocol failed for stream {id} of {mux}",
+                "{mux} refused stream {id} of the peer: buildProtocol failed",
                 id=streamID,
                 mux=self.mux,
             )
             return None
+        if protocol is None:
+            self._refused("the factory made no protocol")
+        return protocol
+
+    def _refused(self, why: str) -> None:
+        """
+        Log that a stream is refused.
+        """
+        self._refusals.warn(
+            f"{{mux}} refused {{count}} of the peer's streams: {why}", mux=self.mux
+        )
 
     def _address(self, streamID: int) -> StreamAddress:
-        return StreamAddress(self.getCarrier().getPeer(), streamID)
+        return StreamAddress(self.getPeer(), streamID)
 
     # StreamMux
 
@@ -305,6 +331,12 @@ class Streams:
         @return: the carrier's address at this end, even once the carrier is gone.
         """
         return self.mux.getHost()
+
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
+        """
+        return self.mux.getPeer()
 
     def startTLS(
         self, stream: Stream, contextFactory: IOpenSSLContextFactory, normal: bool
@@ -376,5 +408,5 @@ def stopFactory(factory: object) -> None:
     if doStop is not None:
         try:
             doStop()
-        except Exception:
+        except BaseException:
             _log.failure("doStop of {factory} failed", factory=factory)

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProtocol,
     IProtocolFactory,
-    IReactorCore,
     IStreamClientEndpoint,
 )
 from twisted.python.failure import Failure
@@ -39,10 +38,7 @@ class ClientMux(Dialler):
     Dials a client mux when a stream needs it.  There is at most one mux at a time.
 
     @ivar idleTimeout: how long a mux without streams is kept, in seconds.
-    @ivar _reactor: the reactor, for its shutdown trigger.
     @ivar _idle: the delayed call that closes a mux without streams.
-    @ivar _trigger: the reactor's shutdown trigger, which closes such a mux too.
-    @ivar _stopping: whether the reactor is being stopped.
     """
 
     def __init__(
@@ -62,11 +58,8 @@ class ClientMux(Dialler):
         @param settings: the other arguments of L{Dialler}.
         """
         super().__init__(psk, carrier, MAX_RETRY_DELAY, clock=reactor, **settings)
-        self._reactor = reactor
         self.idleTimeout = idleTimeout
         self._idle: IDelayedCall | None = None
-        self._trigger: object = None
-        self._stopping = False
 
     def openStream(
         self, factory: IProtocolFactory, timeout: float
@@ -79,7 +72,10 @@ class ClientMux(Dialler):
         @return: the protocol, connected.
         """
         # TCP starts the factory before it connects, so this does too.
-        factory.doStart()
+        try:
+            factory.doStart()
+        except BaseException:
+            return fail(Failure())
         opened = self.pool.openStream(factory, timeout)
         if self.pool.waiting:
             self.start()
@@ -113,22 +109,14 @@ class ClientMux(Dialler):
         """
         A mux is connected: open the streams that wait for it.
         """
-        isFirst = self._trigger is None and not self._stopping
-        if isFirst and IReactorCore.providedBy(self._reactor):
-            self._trigger = self._reactor.addSystemEventTrigger(
-                "before", "shutdown", self._reactorStops
-            )
         super().muxConnected(mux)
         self.muxIdle(mux)
 
     def muxIdle(self, mux: MuxProtocol) -> None:
         """
-        A mux has no streams: close it after C{idleTimeout}, or at once while the
-        reactor is being stopped.
+        A mux has no streams: close it after C{idleTimeout}.
         """
-        if self._stopping:
-            self._closeIdle()
-        elif self._idle is None:
+        if self._idle is None:
             self._idle = self.clock.callLater(self.idleTimeout, self._idleTooLong)
         else:
             self._idle.reset(self.idleTimeout)
@@ -152,15 +140,7 @@ class ClientMux(Dialler):
             [mux.close() for mux in list(self.muxes) if not mux.streamCount]
         )
 
-    def _reactorStops(self) -> Deferred[list[GomuxError]]:
-        self._trigger = None
-        self._stopping = True
-        return self._closeIdle()
-
     def _forgetIdle(self) -> None:
         idle, self._idle = self._idle, None
         if idle is not None:
             idle.cancel()
-        trigger, self._trigger = self._trigger, None
-        if trigger is not None:
-            self._reactor.removeSystemEventTrigger(trigger)

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._mux.dialler import Settings
@@ -214,7 +215,9 @@ class MuxPort:
         @return: fires when the carrier has stopped listening and the muxes
             that had no streams are gone.
         """
-        stopped: Deferred[Any] = maybeDeferred(self._port.stopListening)
+        # stdio: has no port, only the carrier itself.
+        stop = getattr(self._port, "stopListening", lambda: None)
+        stopped: Deferred[Any] = maybeDeferred(stop)
         idle = [mux for mux in self.factory.muxes if not mux.streamCount]
         self.factory.retire()
         return stopped.addCallback(_whenClosed, idle)
@@ -310,7 +313,10 @@ class StreamServerEndpoint:
                 CannotListenError("gomux", self._mux, "its streams are served already")
             )
         port = StreamPort(self._mux, protocolFactory)
-        port.startListening()
+        try:
+            port.startListening()
+        except BaseException:
+            return fail(Failure())
         return succeed(port)
 
 
@@ -344,7 +350,7 @@ class StreamPort:
             raise ValueError("no mux is up")
         else:
             mux = self._mux.pool.muxes[0]
-        return mux.getCarrier().getHost()
+        return mux.getHost()
 
     def startListening(self) -> None:
         """
@@ -359,7 +365,7 @@ class StreamPort:
 
         @return: a Deferred that has fired.
         """
-        if self._mux.streamFactory is self._factory:
-            self._mux.streamFactory = None
-            self._factory.doStop()
-        return succeed(None)
+        if self._mux.streamFactory is not self._factory:
+            return succeed(None)
+        self._mux.streamFactory = None
+        return maybeDeferred(self._factory.doStop)

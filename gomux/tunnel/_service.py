@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from gomux._mux.factory import MuxFactory
     from gomux._mux.pool import MuxPool
     from gomux.limits import TunnelLimits
-    from gomux.tunnel._bridge import Tunnel
+    from gomux.tunnel._tunnel import Tunnel
 
 _log = Logger()
 
@@ -162,6 +162,8 @@ class ServiceDialler(Dialler):
     """
 
     name: str
+    # The service closes them, once their streams have had time to end.
+    closesAtShutdown = False
     _lastReason = ""
     _loggedAt = 0.0
 

@@ -15,6 +15,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.error import (
     CannotListenError,
     ConnectError,
+    ConnectionDone,
     ConnectionRefusedError,
     NoProtocol,
 )
@@ -424,27 +425,48 @@ class ClientTests(SynchronousTestCase):
 
     def test_reactorStops(self) -> None:
         """
-        When the reactor stops, a mux without streams is closed, and the reactor waits
-        for it.
+        When the reactor stops, the muxes are closed, with their streams, and the
+        reactor waits for that.
         """
         clock = StoppingClock()
         self.clock = clock
         self.server = MuxFactory(PSK, False, self.served, clock=clock)
         self.carrier = MemoryCarrier(clock, self.server)
         self.endpoint = MuxClientEndpoint(clock, self.carrier, PSK)
-        self.connected().stream.loseConnection()
-        clock.advance(0)
-        [trigger] = clock.triggers.values()
-        stopping = trigger()
+        here = self.connected()
+        here.stream.write(b"the last")
+        there = self.served.made[0]
+        self.assertEqual(len(clock.triggers), 2)
+        stopping = clock.triggers.pop(2)()
         self.assertNoResult(stopping)
-        clock.advance(0)
+        for _ in range(10):
+            clock.advance(0)
         self.successResultOf(stopping)
+        self.assertEqual(clock.triggers, {})
+        self.assertEqual(there.received, b"the last")
+        for recorder in (here, there):
+            self.assertIsInstance(recorder.reason, ConnectionDone)
         self.assertEqual(clock.getDelayedCalls(), [])
-        # A mux that comes up meanwhile is closed as soon as it has no streams.
+
+    def test_noMuxes(self) -> None:
+        """
+        The reactor keeps nothing of muxes that are gone, nor of those that the owner
+        of their factory closes.
+        """
+        clock = StoppingClock()
+        self.clock = clock
+        self.server = MuxFactory(PSK, False, self.served, clock=clock)
+        self.server.closesAtShutdown = False
+        self.carrier = MemoryCarrier(clock, self.server)
+        self.endpoint = MuxClientEndpoint(clock, self.carrier, PSK)
         self.connected().stream.loseConnection()
         clock.advance(0)
-        self.assertEqual(self.endpoint._mux.muxes, [])
         self.assertEqual(len(clock.triggers), 1)
+        clock.advance(60)
+        for _ in range(10):
+            clock.advance(0)
+        self.assertEqual(self.server.muxes, [])
+        self.assertEqual(clock.triggers, {})
 
 
 class Starting(Factory):

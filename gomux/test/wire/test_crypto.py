@@ -262,7 +262,7 @@ class OpenerTests(SynchronousTestCase):
         error = self.assertRaises(
             AuthenticationFailed, Opener(bytes(32)).open, header, sealed
         )
-        self.assertTrue(error.__suppress_context__)
+        self.assertIsNone(error.__context__)
 
 
 class SequencedOpenerTests(SynchronousTestCase):
