@@ -94,8 +94,9 @@ class AuthenticationFailed(GomuxError, ConnectionLost):
 
 class OutOfSequence(AuthenticationFailed):
     """
-    In strict mode: a frame is not the next one of its sequence.  On the way frames were
-    dropped, replayed, swapped, reflected or taken from another mux.
+    A frame is not the next one of its sequence.  On the way frames were dropped,
+    replayed, swapped, reflected or taken from another mux.  This is noticed in strict
+    mode, and with a peer whose greeting has announced that its frames have a sequence.
     """
 
     MESSAGE = "A frame is not the one that was due"

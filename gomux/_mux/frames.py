@@ -92,7 +92,6 @@ class PeerFrames:
     @ivar rest: the minimum pause before the peer's next frame is handled, in seconds;
         0 unless the peer opens streams faster than its C{openRate}.
     @ivar _mux: the mux.
-    @ivar _owner: the mux's factory.
     @ivar _limits: the factory's limits.
     @ivar _clock: the factory's clock.
     @ivar _streams: the mux's streams.
@@ -133,7 +132,6 @@ class PeerFrames:
         self._scheduler = scheduler
         self._rules = rules
         self._flags = rules.flags
-        self._owner = owner
         self._limits = limits = owner.limits
         self._clock = owner.clock
         self._peerCloses = peerCloses
@@ -145,16 +143,15 @@ class PeerFrames:
     def greeted(self, frame: Frame) -> None:
         """
         Note the first frame of a peer in compatible mode, before it is handled.
-        Answer the Keepalive of a client that greets: the answer shows the client that
-        this side holds the key.
+        Answer it with this side's greeting, which shows the peer that this side holds
+        the key.  A client has sent its greeting before.
         """
         streamID, _, flag, _ = frame
-        mux, owner = self._mux, self._owner
+        mux = self._mux
         if streamID == HELLO_ID and flag == Flag.KEEPALIVE:
             _log.warn("{mux}: the peer is in strict mode, which is off here", mux=mux)
         _log.debug("{mux} is not in strict mode: it cannot detect replays", mux=mux)
-        if flag == Flag.KEEPALIVE and owner.greet and not owner.isClient:
-            self._scheduler.control(0, Flag.KEEPALIVE)
+        self._scheduler.greet()
 
     def received(self, frame: Frame) -> None:
         """

@@ -46,7 +46,7 @@ from gomux._mux.nextturn import NextTurn
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.streams import Streams
 from gomux._wire.crypto import Sealer
-from gomux._wire.frame import Flag, Frame
+from gomux._wire.frame import BOUND, Frame
 from gomux.error import (
     GomuxError,
     KeyRevoked,
@@ -320,8 +320,8 @@ class MuxProtocol(Protocol):
         self._sendOutputOf(gate)
         if gate.sealer is not None:
             self._startSending(gate.sealer)
-            if factory.greet and factory.isClient:
-                self._scheduler.control(0, Flag.KEEPALIVE)
+            if factory.isClient:
+                self._scheduler.greet()
         factory.muxConnected(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -382,7 +382,10 @@ class MuxProtocol(Protocol):
         The gate lets frames be sent.
         """
         self._life.open()
-        self._scheduler.start(sealer)
+        greeting = None
+        if self.factory.greet and not self.factory.strict:
+            greeting = BOUND if sealer.isBound else 0
+        self._scheduler.start(sealer, greeting)
         self._carrier.registerProducer(self._scheduler)
         for liveness in self._liveness:
             liveness.start()

@@ -136,13 +136,14 @@ class Sealer:
     a sequence: a 16-byte prefix, then a 64-bit little-endian counter.
 
     @ivar prefix: the first 16 bytes of every nonce.
+    @ivar isBound: whether all frames have the same prefix.
     @ivar _next: the counter of the next nonce.
     @ivar _end: the first counter that C{prefix} is not for.
     @ivar _subkeys: derives the subkey of a prefix.
     @ivar _encrypt: encrypts and authenticates with the subkey of C{prefix}.
     """
 
-    __slots__ = ("prefix", "_next", "_end", "_subkeys", "_encrypt")
+    __slots__ = ("prefix", "isBound", "_next", "_end", "_subkeys", "_encrypt")
 
     def __init__(
         self, key: bytes, prefix: bytes | None = None, counter: int = 0
@@ -156,11 +157,19 @@ class Sealer:
         self._next = counter
         self._end = _LAST_COUNTER
         self._subkeys = subkeysOf(key)
+        self.isBound = prefix is not None or fastPaths().constantPrefix
         if prefix is None:
             prefix = os.urandom(PREFIX_SIZE)
-            if not fastPaths().constantPrefix:
+            if not self.isBound:
                 self._end = counter
         self._usePrefix(prefix)
+
+    @property
+    def last(self) -> int:
+        """
+        The counter of the last frame that was sealed.
+        """
+        return self._next - 1
 
     def _usePrefix(self, prefix: bytes) -> None:
         self.prefix = prefix
@@ -206,24 +215,30 @@ class Opener:
     """
     Opens the frames of one direction of one mux, whatever their nonces.
 
+    @ivar _own: the prefix that no frame may have.
     @ivar _subkeys: derives a subkey for each prefix of a nonce.
     @ivar _prefix: the first 16 bytes of the last frame's nonce.
     @ivar _remembers: whether the next frame may use the same subkey.
     @ivar _decrypt: decrypts with the subkey of C{_prefix}.
     """
 
-    __slots__ = ("_subkeys", "_prefix", "_remembers", "_decrypt")
+    __slots__ = ("_own", "_subkeys", "_prefix", "_remembers", "_decrypt")
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, own: bytes = b"") -> None:
         """
         @param key: 32 bytes.
+        @param own: the first 16 bytes of this side's own nonces.  A frame with them was
+            sent by this side, and an attacker sends it back.
         """
+        self._own = own
         self._subkeys = subkeysOf(key)
         # No frame has this prefix, so the first frame derives a subkey.
         self._prefix = b""
         self._remembers = fastPaths().lastSubkey
 
     def _useSubkeyOf(self, prefix: bytes) -> None:
+        if prefix == self._own:
+            raise OutOfSequence("a frame that this side has sent came back")
         if self._remembers:
             self._prefix = prefix
         self._decrypt = ChaCha20Poly1305(self._subkeys.derive(prefix)).decrypt
@@ -235,6 +250,7 @@ class Opener:
         @param header: the whole header.  Its last 24 bytes are the nonce.
         @param sealed: the ciphertext with its tag.
         @return: the payload.
+        @raise OutOfSequence: if this side has sent the frame itself.
         @raise AuthenticationFailed: if the frame was not sealed with this key
             or was changed since.
         """
@@ -268,6 +284,13 @@ class SequencedOpener:
         self._next = counter
         self._decrypt = ChaCha20Poly1305(subkeysOf(key).derive(prefix)).decrypt
 
+    @property
+    def last(self) -> int:
+        """
+        The counter of the last frame that was opened.
+        """
+        return self._next - 1
+
     def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
         """
         Open one frame.
@@ -284,7 +307,7 @@ class SequencedOpener:
             raise OutOfSequence("a frame came after the last one of the sequence")
         # Nonces are not secret, so the comparison need not take constant time.
         tail = _counter.pack(count)
-        if header[-8:] != tail or header[-24:-8] != self._prefix:
+        if header[-24:] != self._prefix + tail:
             raise OutOfSequence(f"frame {count} was due, and another one came")
         try:
             payload = self._decrypt(_NONCE_START + tail, sealed, header)
