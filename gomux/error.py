@@ -148,8 +148,7 @@ class WriteStalled(GomuxError, ConnectionLost):
 
 class PeerVanished(GomuxError, ConnectionLost):
     """
-    In strict mode: nothing arrived from the peer for L{gomux.Limits.deadPeer} seconds,
-    not even a Keepalive.
+    The peer has echoed no ping that is younger than L{gomux.Limits.deadPeer} seconds.
     """
 
     MESSAGE = "Nothing arrives from the peer any more"

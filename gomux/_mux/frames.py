@@ -100,6 +100,7 @@ class PeerFrames:
     @ivar _rules: what the peer may send.
     @ivar _flags: the rules by flag.
     @ivar _peerCloses: called when the peer closes the mux.
+    @ivar _heard: called with the stream ID of a Keepalive of the peer.
     @ivar _opens: limits how fast the peer may open streams.
     @ivar _resets: limits how fast the peer may close streams to which this side has
         written nothing.
@@ -116,6 +117,7 @@ class PeerFrames:
         rules: Rules,
         *,
         peerCloses: Callable[[], None],
+        heard: Callable[[int], bool],
     ) -> None:
         """
         @param mux: the mux.
@@ -124,6 +126,8 @@ class PeerFrames:
         @param scheduler: sends frames, and counts the control frames that wait.
         @param rules: what the peer may send.
         @param peerCloses: called when the peer closes the mux.
+        @param heard: called with the stream ID of each Keepalive but a greeting.
+            Returns whether the Keepalive echoes a ping.
         """
         self.rest = 0.0
         self._mux = mux
@@ -135,6 +139,7 @@ class PeerFrames:
         self._limits = limits = owner.limits
         self._clock = owner.clock
         self._peerCloses = peerCloses
+        self._heard = heard
         self._opens = TokenBucket(limits.openRate, limits.openBurst)
         self._resets = TokenBucket(limits.resetRate, limits.resetBurst)
         self._ignored = TokenBucket(limits.ignoredRate, limits.ignoredBurst)
@@ -282,15 +287,11 @@ class PeerFrames:
 
     def keepalive(self, streamID: int, length: int) -> None:
         """
-        Keepalive in strict mode: the only frame without effect there.
+        Keepalive: the peer pings or echoes a ping, if it has announced that.  An echo
+        does not count, because there are no more of them than pings.
         """
-        self._ignore("keepalives")
-
-    def withoutEffect(self, streamID: int, length: int) -> None:
-        """
-        Keepalive in compatible mode.
-        """
-        self._ignore("frames without effect")
+        if length or not self._heard(streamID):
+            self._ignore("keepalives")
 
     def closeMux(self, streamID: int, length: int) -> None:
         """
@@ -341,7 +342,7 @@ class PeerFrames:
 #: meaning, so any frame may have a length.
 COMPATIBLE = Rules(
     flags={
-        Flag.KEEPALIVE: Rule(PeerFrames.withoutEffect, hasLength=True),
+        Flag.KEEPALIVE: Rule(PeerFrames.keepalive, hasLength=True),
         Flag.OPEN_STREAM: Rule(PeerFrames.openStream, hasLength=True),
         Flag.CLOSE_READ: Rule(PeerFrames.closeRead, hasLength=True),
         Flag.CLOSE_WRITE: Rule(PeerFrames.closeWrite, hasLength=True),

@@ -220,7 +220,7 @@ class Strict(Vanishing):
         """
         Start both.
         """
-        limits = ("--dead-peer", f"{seconds:g}", "--strict-keepalive", "0.25")
+        limits = ("--dead-peer", f"{seconds:g}", "--ping", "0.25")
         await self.connect("--strict", *limits)
 
     @row(34)

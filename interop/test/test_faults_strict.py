@@ -272,7 +272,7 @@ class StrictAsServer(FaultTestCase):
         """
         Both sides give up a peer that sends nothing.
         """
-        mux, other = await self.connect(Limits(deadPeer=0.8, strictKeepalive=0.1))
+        mux, other = await self.connect(Limits(deadPeer=0.8, ping=0.1))
         await self.established(mux, other)
         app: Any = await mux.openStream(Apps(Quiet))
         self.toSubject.when(lambda frame: True, blackHole())
@@ -286,7 +286,7 @@ class StrictAsServer(FaultTestCase):
         """
         A peer that is silent for less than the timeout is kept.
         """
-        mux, other = await self.connect(Limits(deadPeer=1.5, strictKeepalive=0.1))
+        mux, other = await self.connect(Limits(deadPeer=1.5, ping=0.1))
         await self.established(mux, other)
         self.toSubject.when(lambda frame: frame.index % 8 == 7, delay(0.5))
         app: Any = await other.openStream(Apps(Quiet))

@@ -98,8 +98,8 @@ class RulesTests(SynchronousTestCase):
         what = "frames for streams that were never opened"
         self.check_ignored(self.rig(COMPATIBLE), frame, what)
         keepalive = 0, int(Flag.KEEPALIVE), 0
-        self.check_ignored(self.rig(COMPATIBLE), keepalive)
-        self.check_ignored(self.rig(STRICT), keepalive, "keepalives")
+        for rules in (COMPATIBLE, STRICT):
+            self.check_ignored(self.rig(rules), keepalive, "keepalives")
 
     def test_refused(self) -> None:
         """
