@@ -28,7 +28,7 @@ from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.stream import Stream
 from gomux._mux.streams import Streams
-from gomux._wire.frame import HELLO_ID, Flag, Frame
+from gomux._wire.frame import HELLO_ID, REQUEST, Flag, Frame
 from gomux.error import LimitExceeded, ProtocolViolation
 
 #: The minimum pause for a peer over its C{openRate}, in seconds; a longer pause lets
@@ -91,6 +91,8 @@ class PeerFrames:
 
     @ivar rest: the minimum pause before the peer's next frame is handled, in seconds;
         0 unless the peer opens streams faster than its C{openRate}.
+    @ivar isBound: whether the peer has announced L{BOUND<gomux._wire.frame.BOUND>}, or
+        strict mode implies it.
     @ivar _mux: the mux.
     @ivar _limits: the factory's limits.
     @ivar _clock: the factory's clock.
@@ -130,6 +132,7 @@ class PeerFrames:
             Returns whether the Keepalive echoes a ping.
         """
         self.rest = 0.0
+        self.isBound = False
         self._mux = mux
         self._streams = streams
         self._byID = streams.byID
@@ -190,6 +193,10 @@ class PeerFrames:
     def openStream(self, streamID: int, length: int) -> None:
         """
         OpenStream: the peer opens a stream.
+
+        A length of 1 announces a request, which this version does not understand.  A
+        peer that is bound means something else by a greater length.  Such streams are
+        refused.  A length greater than 1 of any other peer means nothing.
         """
         streams = self._streams
         if not streams.isPeers(streamID):
@@ -205,7 +212,9 @@ class PeerFrames:
         self._opens.take(self._clock.seconds())
         if wait := self._opens.wait:
             self._leaveAlone(wait)
-        streams.peerOpens(streamID, self._mux.canOpen and not streams.isFull)
+        isPlain = length == 0 or (length > REQUEST and not self.isBound)
+        isWelcome = isPlain and self._mux.canOpen and not streams.isFull
+        streams.peerOpens(streamID, isWelcome)
 
     def _leaveAlone(self, wait: float) -> None:
         """
@@ -358,7 +367,7 @@ COMPATIBLE = Rules(
 STRICT = Rules(
     flags={
         Flag.KEEPALIVE: Rule(PeerFrames.keepalive, hasLength=False),
-        Flag.OPEN_STREAM: Rule(PeerFrames.openStream, hasLength=False),
+        Flag.OPEN_STREAM: Rule(PeerFrames.openStream, hasLength=True),
         Flag.CLOSE_READ: Rule(PeerFrames.closeRead, hasLength=False),
         Flag.CLOSE_WRITE: Rule(PeerFrames.closeWrite, hasLength=False),
         Flag.CLOSE_STREAM: Rule(PeerFrames.closeStream, hasLength=False),

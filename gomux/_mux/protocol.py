@@ -377,6 +377,7 @@ class MuxProtocol(Protocol):
         if self.gated:
             assert gate.sealer is not None
             self._startSending(gate.sealer)
+        self._frames.isBound = isinstance(gate.opener, SequencedOpener)
         if self._isBound and isinstance(gate.opener, SequencedOpener):
             self._carrierLiveness.stopKeepalives()
             self._peerLiveness.start(gate.opener)

@@ -63,6 +63,8 @@ HELLO_ID = int.from_bytes(b"GMX\x01", "little")
 #: The bit in the C{length} of a greeting: all frames of this direction have the nonce
 #: prefix of the greeting, and consecutive counters.
 BOUND = 1
+#: The C{length} of an OpenStream whose stream begins with a request.
+REQUEST = 1
 #: One past the largest stream ID.
 ID_END = 1 << 32
 

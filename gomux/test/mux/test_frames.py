@@ -68,10 +68,11 @@ class RulesTests(SynchronousTestCase):
 
     def test_hasLength(self) -> None:
         """
-        In strict mode only credit has a length; in compatible mode any frame may.
+        In strict mode only credit and OpenStream have a length; in compatible mode any
+        frame may.
         """
         allowed = {flag for flag, rule in STRICT.flags.items() if rule.hasLength}
-        self.assertEqual(allowed, {Flag.WINDOW_UPDATE})
+        self.assertEqual(allowed, {Flag.OPEN_STREAM, Flag.WINDOW_UPDATE})
         self.assertTrue(all(rule.hasLength for rule in COMPATIBLE.flags.values()))
 
     def check_ignored(

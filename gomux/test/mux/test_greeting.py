@@ -14,7 +14,7 @@ from gomux import MuxFactory
 from gomux._wire.crypto import Sealer, deriveKey
 from gomux._wire.frame import BOUND, Flag, sealFrame
 from gomux._wire.keyring import Keyring
-from gomux.error import OutOfSequence
+from gomux.error import OutOfSequence, PeerClosedConnection
 from gomux.test.support.helpers import Parts, Recorders, Rig
 from gomux.testing import PSK
 
@@ -274,6 +274,47 @@ class BoundTests(SynchronousTestCase):
         rig.peer.seal(0, Flag.KEEPALIVE)
         rig.send(0, Flag.DATA, b"two")
         self.ended(rig)
+
+
+class LengthTests(SynchronousTestCase):
+    """
+    Lengths where the frame has no payload.
+    """
+
+    def test_openStream(self) -> None:
+        """
+        A stream whose OpenStream has a length of 1 is refused.  A greater one refuses
+        the stream if the peer has announced that it knows what that means.
+        """
+        for bits in (0, BOUND):
+            rig = Rig()
+            rig.send(0, Flag.KEEPALIVE, bits)
+            for streamID, length in enumerate((1, 2, 65536)):
+                rig.send(2 * streamID, Flag.OPEN_STREAM, length)
+                refused = bits == BOUND or length == 1
+                expected = [(2 * streamID, Flag.CLOSE_STREAM, 0)] if refused else []
+                self.assertEqual(rig.sent(), expected)
+            self.assertEqual(len(rig.streams.made), 0 if bits else 2)
+            rig.send(6, Flag.OPEN_STREAM)
+            self.assertEqual(rig.sent(), [])
+            self.assertIsNone(rig.reason())
+
+    def test_others(self) -> None:
+        """
+        On any other frame a length means nothing, whatever the peer has announced.
+        """
+        for bits in (0, BOUND):
+            rig = Rig()
+            rig.send(0, Flag.KEEPALIVE, bits)
+            recorder = rig.opened(b"x")
+            rig.send(0, Flag.KEEPALIVE, 5)
+            rig.send(0, Flag.CLOSE_WRITE, 5)
+            rig.send(0, Flag.CLOSE_READ, 5)
+            rig.send(0, Flag.CLOSE_STREAM, 5)
+            self.assertIsNone(rig.reason())
+            self.assertEqual(recorder.events, ["made", "data", "lost"])
+            rig.send(0, Flag.CLOSE_MUX, 5)
+            self.assertIsInstance(rig.reason(), PeerClosedConnection)
 
 
 class ReflectedTests(SynchronousTestCase):

@@ -20,7 +20,13 @@ from gomux.error import (
     PeerVanished,
     ProtocolViolation,
 )
-from gomux.test.support.helpers import FramePeer, Recorders, Rig, useUpNonces
+from gomux.test.support.helpers import (
+    CLOSE_STREAM,
+    FramePeer,
+    Recorders,
+    Rig,
+    useUpNonces,
+)
 from gomux.test.support.strictrig import StrictRig
 from gomux.testing import PSK, MuxPair
 
@@ -52,10 +58,12 @@ class RuleTests(SynchronousTestCase):
             rig.opened()
             rig.send(0, flag, 65536)
             self.assertIn("announces a length of 65536", str(rig.reason()))
-        rig = StrictRig()
-        rig.send(0, Flag.OPEN_STREAM, 1)
-        self.assertIsInstance(rig.reason(), ProtocolViolation)
-        self.assertEqual(rig.streams.made, [])
+        for length in (1, 2, 65536):
+            rig = StrictRig()
+            rig.send(0, Flag.OPEN_STREAM, length)
+            self.assertEqual(rig.sent(), [CLOSE_STREAM])
+            self.assertIsNone(rig.reason())
+            self.assertEqual(rig.streams.made, [])
 
     def test_flags(self) -> None:
         for flag in (8, 2**32 - 1):
