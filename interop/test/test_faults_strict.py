@@ -36,7 +36,6 @@ from interop.faults.attacker import (
     CLOSE_READ,
     DATA,
     KEEPALIVE,
-    OPEN,
     PSK,
 )
 from interop.faults.cases import (
@@ -334,7 +333,7 @@ class StrictAsServer(FaultTestCase):
         """
         A length in a frame that has none ends the mux.
         """
-        for flag in (KEEPALIVE, OPEN, CLOSE_READ):
+        for flag in (KEEPALIVE, CLOSE_READ):
             await self.assertFrameEnds((0, 7, flag), "length of 7")
 
     @row(21)

@@ -5,6 +5,9 @@ greeting of a mux in compatible mode, and the nonces of a peer that greets.
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
 from struct import pack
 
 from twisted.internet.task import Clock
@@ -15,9 +18,11 @@ from gomux._wire.crypto import Sealer, deriveKey
 from gomux._wire.frame import BOUND, Flag, sealFrame
 from gomux._wire.keyring import Keyring
 from gomux.error import OutOfSequence, PeerClosedConnection
+from gomux.test.support import greetingvectors
 from gomux.test.support.helpers import Parts, Recorders, Rig
 from gomux.testing import PSK
 
+VECTORS = Path(__file__).parent.parent / "vectors" / "greeting.json"
 GREETING = (0, Flag.KEEPALIVE, BOUND, b"")
 
 
@@ -30,6 +35,22 @@ def greetingRig(isClient: bool = False, psk: str | Keyring = PSK) -> Rig:
     rig = Rig(isClient=isClient, factory=factory, clock=clock)
     rig.streams = streams
     return rig
+
+
+def note(rig: Rig) -> list[bytes]:
+    """
+    @return: the frames that the mux of a rig sends from now on.
+    """
+    sent: list[bytes] = []
+    parser = rig.peer.parser
+    openFrame = parser._open
+
+    def noted(header: bytes, sealed: bytes | memoryview) -> bytes:
+        sent.append(header + bytes(sealed))
+        return openFrame(header, sealed)
+
+    parser._open = noted
+    return sent
 
 
 class SentTests(SynchronousTestCase):
@@ -97,22 +118,14 @@ class SentTests(SynchronousTestCase):
         All frames have the nonce prefix of the greeting, and consecutive counters.
         """
         rig = greetingRig(isClient=True)
-        opener = rig.peer.parser
-        nonces: list[bytes] = []
-        openFrame = opener._open
-
-        def note(header: bytes, sealed: bytes | memoryview) -> bytes:
-            nonces.append(header[12:])
-            return openFrame(header, sealed)
-
-        opener._open = note
+        sent = note(rig)
         first = Parts(rig.mux).scheduler._sealer.prefix
         for _ in range(10):
             rig.open().stream.write(b"x")
             rig.run()
-        self.assertEqual(len(nonces), 20)
-        for count, nonce in enumerate(nonces, 1):
-            self.assertEqual(nonce, first + count.to_bytes(8, "little"))
+        self.assertEqual(len(sent), 20)
+        for count, frame in enumerate(sent, 1):
+            self.assertEqual(frame[12:36], first + count.to_bytes(8, "little"))
 
 
 class BoundTests(SynchronousTestCase):
@@ -274,6 +287,61 @@ class BoundTests(SynchronousTestCase):
         rig.peer.seal(0, Flag.KEEPALIVE)
         rig.send(0, Flag.DATA, b"two")
         self.ended(rig)
+
+
+class VectorTests(SynchronousTestCase):
+    """
+    The frames of C{vectors/greeting.json}.
+    """
+
+    def setUp(self) -> None:
+        self.vectors = json.loads(VECTORS.read_text())
+
+    def test_document(self) -> None:
+        """
+        The file has what follows from docs/protocol.rst.
+        """
+        self.assertEqual(greetingvectors.vectors(), self.vectors)
+
+    def test_frames(self) -> None:
+        """
+        A mux in either role that gets the frames of the other side sends those of its
+        own.
+        """
+        for side, isClient in (("client", True), ("server", False)):
+            own = [
+                entry["frame"]
+                for entry in self.vectors["frames"]
+                if entry["from"] == side
+            ]
+            # A client has sent its greeting before the peer looks.
+            self.assertEqual(self.played(side, isClient), own[isClient:])
+
+    def played(self, side: str, isClient: bool) -> list[str]:
+        """
+        @return: the frames that a mux sends.
+        """
+        prefix = bytes.fromhex(self.vectors[f"{side}Prefix"])
+        self.patch(os, "urandom", lambda size: prefix)
+        clock, streams = Clock(), Recorders()
+        psk = bytes.fromhex(self.vectors["psk"]).decode()
+        factory = MuxFactory(psk, isClient, Recorders(), clock=clock)
+        rig = Rig(isClient=isClient, factory=factory, clock=clock, psk=psk)
+        sent = note(rig)
+        for entry in self.vectors["frames"]:
+            about = entry["about"]
+            if entry["from"] != side:
+                rig.sendRaw(bytes.fromhex(entry["frame"]))
+            elif about.startswith("OpenStream"):
+                rig.mux.openStream(streams)
+            elif about.endswith("data on it"):
+                streams.made[0].stream.write(b"hello")
+            elif about.startswith("ping"):
+                clock.advance(5)
+            elif about == "CloseMux":
+                Parts(rig.mux).scheduler.control(0, Flag.CLOSE_MUX)
+            rig.run()
+        return [frame.hex() for frame in sent]
 
 
 class LengthTests(SynchronousTestCase):

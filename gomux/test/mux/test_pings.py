@@ -192,6 +192,16 @@ class SentTests(SynchronousTestCase):
             rig.ping(0)
         self.assertIsInstance(rig.reason(), LimitExceeded)
 
+    def test_end(self) -> None:
+        """
+        None is sent after the end of the mux.
+        """
+        rig = PingRig(isAlive=True)
+        rig.wait(7)
+        rig.peerCarrier.abortConnection()
+        self.assertIsNotNone(rig.reason())
+        self.assertEqual(rig.clock.getDelayedCalls(), [])
+
 
 class EchoedTests(SynchronousTestCase):
     """
