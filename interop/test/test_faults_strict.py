@@ -48,18 +48,21 @@ from interop.faults.cases import (
     row,
 )
 
-#: Frame k of a direction: the hello, the confirmation, then what follows.
-FIRST = 2
 COUNT = 8
 
 
-class StrictAsServer(FaultTestCase):
+class GreetedAsServer(FaultTestCase):
     """
-    Strict mode, between two muxes with somebody on the path; seen by the
-    server.
+    Compatible mode, between two muxes that greet each other, with somebody on the path;
+    seen by the server.
+
+    @cvar strict: Whether they are in strict mode.
+    @cvar first: The first frame of a direction that can be an application's.
     """
 
     pairing = SERVER
+    strict = False
+    first = 1
 
     def setUp(self) -> None:
         super().setUp()
@@ -74,11 +77,17 @@ class StrictAsServer(FaultTestCase):
 
         @return: The mux that this class looks at, and the other.
         """
-        self.server = Subject(
-            PSK, False, self.apps, limits=limits, strict=True, salts=Salts(), **settings
-        )
-        self.client = Subject(
-            PSK, True, self.apps, limits=limits, strict=True, salts=Salts(), **settings
+        self.server, self.client = (
+            Subject(
+                PSK,
+                isClient,
+                self.apps,
+                limits=limits,
+                strict=self.strict,
+                salts=Salts(),
+                **settings,
+            )
+            for isClient in (False, True)
         )
         self.proxy = FaultProxy(reactor, "127.0.0.1", self.listen(self.server))
         self.proxy.start()
@@ -126,7 +135,7 @@ class StrictAsServer(FaultTestCase):
         mux, other = await self.connect()
         await self.established(mux, other)
         self.toSubject.when(
-            lambda frame: self.seen.append(frame.data) or frame.index == FIRST + k,
+            lambda frame: self.seen.append(frame.data) or frame.index == self.first + k,
             action,
         )
         app: Any = await other.openStream(Apps(Quiet))
@@ -193,7 +202,7 @@ class StrictAsServer(FaultTestCase):
         """
         mux, other = await self.connect()
         await self.established(mux, other)
-        self.toSubject.when(FIRST, duplicate())
+        self.toSubject.when(self.first, duplicate())
         await other.openStream(Apps(Quiet))
         self.assertIsInstance(await mux.whenClosed(), AuthenticationFailed)
 
@@ -206,11 +215,12 @@ class StrictAsServer(FaultTestCase):
         await self.established(mux, other)
         own: list[bytes] = []
         self.fromSubject.when(
-            FIRST, lambda way, frame: (own.append(frame.data), way.send(frame.data))
+            self.first,
+            lambda way, frame: (own.append(frame.data), way.send(frame.data)),
         )
         await mux.openStream(Apps(Quiet))
         await self.eventually(lambda: own)
-        self.toSubject.when(FIRST, lambda way, frame: way.send(own[0]))
+        self.toSubject.when(self.first, lambda way, frame: way.send(own[0]))
         await other.openStream(Apps(Quiet))
         self.assertIsInstance(await mux.whenClosed(), AuthenticationFailed)
 
@@ -223,48 +233,14 @@ class StrictAsServer(FaultTestCase):
         taken: list[bytes] = []
         mux, other = await self.connect()
         await self.established(mux, other)
-        self.toSubject.when(FIRST, lambda way, frame: taken.append(frame.data))
+        self.toSubject.when(self.first, lambda way, frame: taken.append(frame.data))
         await other.openStream(Apps(Quiet))
         await self.eventually(lambda: taken)
         mux, other = await self.connect()
         await self.established(mux, other)
-        self.toSubject.when(FIRST, lambda way, frame: way.send(taken[0]))
+        self.toSubject.when(self.first, lambda way, frame: way.send(taken[0]))
         await other.openStream(Apps(Quiet))
         self.assertIsInstance(await mux.whenClosed(), AuthenticationFailed)
-
-    @row(45)
-    async def test_oldSalt(self) -> None:
-        """
-        With hellos from another time nothing is established.
-        """
-        old: list[bytes] = []
-
-        def record(way: Any, frame: WireFrame) -> None:
-            old.append(frame.data)
-            way.send(frame.data)
-
-        self.prepare = lambda: self.toSubject.when(0, record)  # type: ignore[method-assign]
-        await self.established(*await self.connect())
-        self.prepare = lambda: self.toSubject.when(  # type: ignore[method-assign]
-            0, lambda way, frame: way.send(old[0])
-        )
-        mux, other = await self.connect()
-        await self.eventually(lambda: mux.reason or other.reason)
-        self.assertFalse(mux.authenticated)
-        self.assertIsInstance(await other.whenClosed(), GomuxError)
-        self.assertIsInstance(
-            await mux.whenClosed(), (HandshakeFailed, AuthenticationFailed)
-        )
-
-    @row(45, 35)
-    async def test_saltThenSilence(self) -> None:
-        """
-        After a hello and nothing more the mux ends when its time is up.
-        """
-        self.prepare = lambda: self.toSubject.when(1, blackHole())  # type: ignore[method-assign]
-        mux, other = await self.connect(Limits(handshakeTimeout=0.3))
-        self.assertIsInstance(await mux.whenClosed(), HandshakeFailed)
-        self.assertFalse(mux.authenticated)
 
     @row(34)
     async def test_vanished(self) -> None:
@@ -279,6 +255,27 @@ class StrictAsServer(FaultTestCase):
         self.assertIsInstance(await mux.whenClosed(), PeerVanished)
         self.assertIsInstance(await other.whenClosed(), PeerVanished)
         self.assertIsInstance(await app.lost, PeerVanished)
+
+    @row(73)
+    async def test_heldBack(self) -> None:
+        """
+        Genuine frames of a peer that is gone, held back and let through one by one, do
+        not keep the mux up.
+        """
+        mux, other = await self.connect(Limits(deadPeer=1.5, ping=0.1))
+        await self.established(mux, other)
+        held: list[bytes] = []
+        began = mux.factory.clock.seconds()
+
+        def drip(way: Any, frame: WireFrame) -> None:
+            held.append(frame.data)
+            way.wait(0.4)
+            way.send(frame.data)
+
+        self.toSubject.when(lambda frame: frame.index > self.first + 5, drip)
+        self.assertIsInstance(await mux.whenClosed(), PeerVanished)
+        self.assertGreater(len(held), 2)
+        self.assertLess(mux.factory.clock.seconds() - began, 5.0)
 
     @row(39)
     async def test_late(self) -> None:
@@ -315,6 +312,49 @@ class StrictAsServer(FaultTestCase):
         self.assertIsInstance(await mux.whenClosed(), NonceExhausted)
         self.assertIsInstance(await other.whenClosed(), PeerClosedConnection)
         self.assertIsInstance(await app.lost, NonceExhausted)
+
+
+class StrictAsServer(GreetedAsServer):
+    """
+    The same in strict mode, after the hello and the confirmation.
+    """
+
+    strict = True
+    first = 2
+
+    @row(45)
+    async def test_oldSalt(self) -> None:
+        """
+        With hellos from another time nothing is established.
+        """
+        old: list[bytes] = []
+
+        def record(way: Any, frame: WireFrame) -> None:
+            old.append(frame.data)
+            way.send(frame.data)
+
+        self.prepare = lambda: self.toSubject.when(0, record)  # type: ignore[method-assign]
+        await self.established(*await self.connect())
+        self.prepare = lambda: self.toSubject.when(  # type: ignore[method-assign]
+            0, lambda way, frame: way.send(old[0])
+        )
+        mux, other = await self.connect()
+        await self.eventually(lambda: mux.reason or other.reason)
+        self.assertFalse(mux.authenticated)
+        self.assertIsInstance(await other.whenClosed(), GomuxError)
+        self.assertIsInstance(
+            await mux.whenClosed(), (HandshakeFailed, AuthenticationFailed)
+        )
+
+    @row(45, 35)
+    async def test_saltThenSilence(self) -> None:
+        """
+        After a hello and nothing more the mux ends when its time is up.
+        """
+        self.prepare = lambda: self.toSubject.when(1, blackHole())  # type: ignore[method-assign]
+        mux, other = await self.connect(Limits(handshakeTimeout=0.3))
+        self.assertIsInstance(await mux.whenClosed(), HandshakeFailed)
+        self.assertFalse(mux.authenticated)
 
     async def assertFrameEnds(self, fields: tuple[int, int, int], words: str) -> None:
         """
@@ -353,9 +393,9 @@ class StrictAsServer(FaultTestCase):
         await self.assertFrameEnds((1001, 0, DATA), "never opened")
 
 
-class StrictAsClient(StrictAsServer):
+class Swapped:
     """
-    The same, seen by the client.
+    Looks at the client's mux.
     """
 
     pairing = CLIENT
@@ -370,3 +410,15 @@ class StrictAsClient(StrictAsServer):
     @property
     def fromSubject(self) -> Any:
         return self.proxy.toServer
+
+
+class GreetedAsClient(Swapped, GreetedAsServer):
+    """
+    Compatible mode, seen by the client.
+    """
+
+
+class StrictAsClient(Swapped, StrictAsServer):
+    """
+    Strict mode, seen by the client.
+    """
