@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from gomux import GomuxError, Limits, MuxProtocol
-from gomux._wire.crypto import Sealer
+from gomux._wire.crypto import Sealer, SequencedOpener, deriveKey
 from gomux._wire.frame import sealFrame
 from gomux._wire.strict import Salts
 from gomux.error import (
@@ -302,8 +302,9 @@ class GreetedAsServer(FaultTestCase):
         mux, other = await self.connect()
         await self.established(mux, other)
         sealer = mux._scheduler._sealer
-        opener = other._incoming.parser._open.__self__
-        sealer._next = opener._next = 2**64 - 3
+        sealer._next = counter = 2**64 - 3
+        opener = SequencedOpener(deriveKey(PSK), sealer.prefix, counter)
+        other._incoming.parser.useOpener(opener)
         app: Any = await mux.openStream(Apps(Quiet))
         app.transport.write(b"last")
         await self.written(mux)

@@ -301,6 +301,28 @@ class SequencedOpenerTests(SynchronousTestCase):
         changed = bytes([sealed[0] ^ 1]) + bytes(sealed[1:])
         self.assertRaises(AuthenticationFailed, self.opener.open, header, changed)
 
+    def test_firstChanged(self) -> None:
+        """
+        The first frame of the sequence does not open if it was changed, and then does.
+        """
+        header, sealed = self.sealer.seal(FIELDS, b"payload")
+        error = self.assertRaises(
+            AuthenticationFailed, self.opener.open, header, bytes(len(sealed))
+        )
+        self.assertIs(type(error), AuthenticationFailed)
+        self.assertEqual(self.opener.open(header, sealed), b"payload")
+
+    def test_last(self) -> None:
+        """
+        The counter of the last frame is known.
+        """
+        opener = SequencedOpener(KEY, bytes(16), 7)
+        self.assertEqual(opener.last, 6)
+        sealer = Sealer(KEY, bytes(16), 7)
+        for counter in (7, 8):
+            opener.open(*sealer.seal(FIELDS, b""))
+            self.assertEqual(opener.last, counter)
+
     def test_end(self) -> None:
         """
         No frame opens after the last nonce of the sequence.
