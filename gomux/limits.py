@@ -121,12 +121,12 @@ class Limits:
     @ivar handshakeTimeout: in strict mode, how long the handshake may take.
 
     @ivar ping: how often a peer is pinged that echoes pings.  New streams pass over a
-        mux, while there is another, if its newest ping that was echoed is older than
-        two of these.
+        mux, while there is another, if the newest of its pings that were echoed is
+        older than two of these.
 
-    @ivar deadPeer: the mux is aborted if its newest ping that was echoed is older than
-        this.  This is for peers that echo pings, which includes all peers in strict
-        mode.  It allows for a peer that pauses and for packets that are lost.
+    @ivar deadPeer: the mux is aborted if the newest of its pings that were echoed is
+        older than this.  This is for peers that echo pings, which includes all peers in
+        strict mode.  It allows for a peer that pauses and for packets that are lost.
     """
 
     maxStreams: int = 16384

@@ -245,6 +245,16 @@ class OpenerTests(SynchronousTestCase):
                 bytes(changed[36:]),
             )
 
+    def test_own(self) -> None:
+        """
+        A frame with the prefix that no frame may have does not open, and others do.
+        """
+        own, other = Sealer(KEY), Sealer(KEY)
+        opener = Opener(KEY, own.prefix)
+        for _ in range(2):
+            self.assertEqual(opener.open(*other.seal(FIELDS, b"x")), b"x")
+            self.assertRaises(OutOfSequence, opener.open, *own.seal(FIELDS, b"x"))
+
     def test_otherKey(self) -> None:
         """
         A frame does not open with another key.
