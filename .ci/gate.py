@@ -1,13 +1,13 @@
 """
-The gate: run every check of the project in a fresh environment and count.
+The gate: run every check of the project in a fresh environment, and count the results.
 
-    .ci/run             everything; this is what a change must pass
-    .ci/run lint types  only the steps so named
+    .ci/run             all steps; a change must pass them
+    .ci/run lint types  only the steps with these names
 
-Everything that the steps print goes to .ci/log/gate.log, what failed to the
-standard output too.  The last line is the sum: a test counts as one, and so
-does a step that is not made of tests.  Only the tests that need the Go peer
-may be skipped, and only where C{gomux-go-peer} is not on the PATH.
+The output of all steps goes to .ci/log/gate.log, and that of failed steps also to the
+standard output.  The last line is the sum.  Each test counts as one, and so does each
+step that does not run tests.  Only tests that need the Go peer may be skipped, and only
+if C{gomux-go-peer} is not on the PATH.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOG = ROOT / ".ci" / "log" / "gate.log"
 
-#: Seconds after which the whole gate is stopped; a step gets at most what is left.
-#: It takes some 12 minutes, and may take twice that where it has not two CPUs for
-#: itself.
+#: Seconds after which the whole gate is stopped; a step may take the time that is left.
+#: The gate takes some 12 minutes on two idle CPUs, and may take twice as long on busy
+#: ones.
 TIME_LIMIT = 30 * 60
 
-#: Percent of the package, without its tests, that C{trial gomux} must reach.
+#: The coverage, in percent of the package without its tests, that C{trial gomux} must
+#: reach.
 LINE_COVERAGE, BRANCH_COVERAGE = 95.0, 90.0
 
-#: What the interop tests drive, and the Debian package that has it.
+#: The programs that the interop tests run, and the Debian package of each.
 PROGRAMS = {
     "nginx": "nginx-light",
     "ssh": "openssh-client",
@@ -50,18 +51,18 @@ PROGRAMS = {
 
 GO_PEER = "gomux-go-peer"
 
-#: Modules of interop/test/ that must be there, those that take longest first; any
-#: other C{test_*.py} runs too.
+#: Modules of interop/test/ that must be there, the slowest first.  All other
+#: C{test_*.py} run too.
 EXPECTED = [
     *("test_matrix", "test_readme", "test_tunnel_live", "test_faults_network"),
     "test_peers",
 ]
 
-#: How many jobs run at once.  More than the CPUs, because many jobs mostly wait.
+#: How many jobs of a step run at the same time.
 LANES = 2
 
-#: The tests that run again without any fast path, the slowest first: those that check
-#: what arrives and how it ends.  Tests of exact frames do not run there.
+#: The tests that run again without any fast path, the slowest first.  They check what
+#: data arrives and how streams end.  Tests of exact frames depend on the fast paths.
 PLAIN = [
     ["interop.test.test_matrix.ThisWithBlockingTests"],
     ["interop.test.test_matrix.ThisWithGoTests"],
@@ -87,9 +88,9 @@ PLAIN = [
 @dataclass
 class Counts:
     """
-    How many tests, or steps that are not made of tests, ended how.
+    How many tests and steps passed, failed and were skipped.
 
-    @ivar skips: Per reason, the tests that were skipped for it.
+    @ivar skips: For each reason, the tests that were skipped for it.
     """
 
     passed: int = 0
@@ -112,7 +113,7 @@ class Counts:
 
 def trialCounts(output: str) -> Counts:
     """
-    Read the counts from what trial printed.
+    Read the counts from the output of trial.
 
     @return: The counts; one failure if trial printed no summary, or ran no test.
     """
@@ -141,7 +142,7 @@ def trialCounts(output: str) -> Counts:
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """
-    End what is left of a step, its children too.
+    Kill the remaining processes of a step.
     """
     try:
         os.killpg(process.pid, signal.SIGKILL)
@@ -151,16 +152,16 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 class Gate:
     """
-    Runs commands in the fresh environment, logs and counts them.
+    Runs commands in the fresh environment, logs their output and counts their results.
 
-    @ivar temporary: A directory for everything that must not stay.
+    @ivar temporary: A directory for temporary files.
     @ivar total: The sum over all steps so far.
     """
 
     def __init__(self, temporary: Path) -> None:
         self.temporary = temporary
         self.total = Counts()
-        # Held while output is printed and counts are added.
+        # Held by a thread while it prints output and adds counts.
         self.lock = threading.RLock()
         self.deadline = time.monotonic() + TIME_LIMIT
         self.venv = temporary / "venv"
@@ -176,9 +177,10 @@ class Gate:
 
     def execute(self, heading: str, *argv: str, limit: float) -> tuple[bool, str]:
         """
-        Run one command to its end, or for C{limit} seconds at most.
+        Run one command.
 
-        @return: Whether it succeeded, and all that it printed.
+        @param limit: Seconds after which the command is killed.
+        @return: Whether the command succeeded, and its output.
         """
         limit = max(1.0, min(limit, self.deadline - time.monotonic()))
         started = time.monotonic()
@@ -209,7 +211,7 @@ class Gate:
 
     def report(self, heading: str, counts: Counts, output: str = "") -> None:
         """
-        Take a step's counts into the sum; show its output if it failed.
+        Add a step's counts to the sum, and show its output if it failed.
         """
         with self.lock:
             self.total.add(counts)
@@ -220,7 +222,7 @@ class Gate:
 
     def single(self, heading: str, *argv: str, limit: float = 120) -> bool:
         """
-        A step that counts as one.
+        Run a command that counts as one.
         """
         ok, output = self.execute(heading, *argv, limit=limit)
         self.report(heading, Counts(passed=int(ok), failed=int(not ok)), output)
@@ -228,7 +230,7 @@ class Gate:
 
     def measured(self, heading: str, *argv: str, limit: float) -> None:
         """
-        A step that counts as one, and whose last line is worth reading.
+        Run a command that counts as one, and show the last line of its output.
         """
         ok, output = self.execute(heading, *argv, limit=limit)
         with self.lock:
@@ -240,7 +242,7 @@ class Gate:
         Count the tests of a step that ran trial.
 
         @param ok: whether trial succeeded.
-        @param output: what it printed.
+        @param output: the output of trial.
         """
         counts = trialCounts(output)
         if not ok and not counts.failed:
@@ -250,7 +252,7 @@ class Gate:
 
 def setUp(gate: Gate) -> bool:
     """
-    Make the environment, from what the project's own files install.
+    Make the environment, with the dependencies that the project's own files declare.
     """
     installed = gate.single(
         "fresh environment", sys.executable, "-m", "venv", str(gate.venv)
@@ -263,7 +265,7 @@ def setUp(gate: Gate) -> bool:
     absent = [PROGRAMS[name] for name in PROGRAMS if not shutil.which(name)]
     installable = os.environ.get("CI") and os.geteuid() == 0 and shutil.which("apt-get")
     if absent and installable:
-        # RUNLEVEL keeps the packages from starting their services.
+        # RUNLEVEL keeps the Debian packages from starting their services.
         script = "apt-get update -qq && apt-get install -qqy --no-install-recommends "
         ok, _ = gate.execute(
             "programs",
@@ -285,7 +287,7 @@ def lint(gate: Gate) -> None:
 
 def imports(gate: Gate) -> None:
     """
-    The rooms of the package import downwards only; see pyproject.toml.
+    Check that the rooms of the package only import downwards; see pyproject.toml.
     """
     gate.single("imports", "lint-imports", "--no-cache")
 
@@ -297,7 +299,7 @@ def types(gate: Gate) -> None:
 
 def tests(gate: Gate) -> None:
     """
-    The README's C{trial gomux}, and what it covers.
+    Run C{trial gomux}, as the README does, and measure its coverage.
     """
     heading = "trial gomux"
     ok, output = gate.execute(
@@ -323,7 +325,7 @@ def tests(gate: Gate) -> None:
 
 def legs(output: str) -> dict[str, dict[str, int]]:
     """
-    Count from trial's listing, per test class: OK, SKIPPED, FAIL, ...
+    Count the outcomes in trial's listing, such as OK, SKIPPED and FAIL, by test class.
     """
     found: dict[str, dict[str, int]] = {}
     leg: dict[str, int] = {}
@@ -337,7 +339,7 @@ def legs(output: str) -> dict[str, dict[str, int]]:
 
 def inLanes(jobs: Iterable[Callable[[], None]]) -> None:
     """
-    Do some jobs, L{LANES} at a time.
+    Run some jobs, L{LANES} at the same time.
     """
     with ThreadPoolExecutor(LANES) as lanes:
         for done in [lanes.submit(job) for job in jobs]:
@@ -346,8 +348,8 @@ def inLanes(jobs: Iterable[Callable[[], None]]) -> None:
 
 def interop(gate: Gate) -> None:
     """
-    Each module of interop/test/, which has the README's commands too; each class
-    of tests is a leg, for instance this project with the Go reference.
+    Run each module of interop/test/; one of them runs the README's commands.  Each test
+    class is a leg, for instance this project with the Go reference.
     """
     found = {path.stem for path in (ROOT / "interop" / "test").glob("test_*.py")}
 
@@ -373,7 +375,7 @@ def interop(gate: Gate) -> None:
 
 def plain(gate: Gate) -> None:
     """
-    The property tests and the interop matrix, without any of the fast paths.
+    Run the property tests and the interop matrix with all fast paths switched off.
     """
 
     def run(names: list[str]) -> None:
@@ -391,8 +393,8 @@ def plain(gate: Gate) -> None:
 
 def mutation(gate: Gate) -> None:
     """
-    Each check and limit taken out in turn: a test must fail.  First the tests of
-    how the places of these are found.
+    Take out each check and limit in turn, and require that a test fails.  First run the
+    tests of the mutation check itself.
     """
     heading = "test_mutation"
     ok, output = gate.execute(
@@ -411,7 +413,7 @@ def fuzz(gate: Gate) -> None:
 
 def soak(gate: Gate) -> None:
     """
-    The short form; docs/soak.rst has what came of the long one.
+    Run a short soak test; docs/soak.rst has the results of the long ones.
     """
     options = ("--seconds", "120", "--streams", "500", "--interval", "5")
     gate.measured("soak", *("python", "-m", "interop.soak"), *options, limit=300)
@@ -419,14 +421,14 @@ def soak(gate: Gate) -> None:
 
 def bench(gate: Gate) -> None:
     """
-    The short form: fails where a ratio is far below the one on record.
+    Run the short benchmark.  It fails if a ratio is far worse than the recorded one.
     """
     gate.measured("bench", *("python", "-m", "bench", "--short"), limit=150)
 
 
 def docs(gate: Gate) -> None:
     """
-    The API reference is a part of it.
+    Build the documentation, with the API reference.
     """
     gate.single(
         "docs",
@@ -444,14 +446,71 @@ def packages(gate: Gate) -> None:
     gate.single("packages", python, ".ci/check_packages.py", limit=500)
 
 
+def versions(gate: Gate, leg: str) -> None:
+    """
+    C{trial gomux} with other versions of the dependencies.
+    """
+    python = str(gate.venv / "bin" / "python")
+    ok, output = gate.execute(leg, python, ".ci/versions.py", leg, limit=400)
+    with gate.lock:
+        gate.count(leg, ok, output)
+        print("      ", (output.splitlines() or [""])[-1])
+
+
+def floors(gate: Gate) -> None:
+    """
+    All lower bounds of pyproject.toml at once, on the oldest Python that is there.
+    First the tests of how they are found.
+    """
+    heading = "test_versions"
+    ok, output = gate.execute(
+        heading,
+        *("env", f"PYTHONPATH={ROOT / '.ci'}", "trial"),
+        *("--temp-directory", str(gate.temporary / heading), heading),
+        limit=60,
+    )
+    gate.count(heading, ok, output)
+    versions(gate, "floors")
+
+
+def newest(gate: Gate) -> None:
+    """
+    The newest releases, on the newest Python that is there.
+    """
+    versions(gate, "newest")
+
+
+def programs(gate: Gate) -> None:
+    """
+    Programs from the package index over gomux, in an environment of their own.
+    """
+    heading, venv = "programs", gate.temporary / "programs"
+    if gate.single(
+        "programs' environment", sys.executable, "-m", "venv", str(venv)
+    ) and gate.single(
+        "install programs",
+        *(str(venv / "bin" / "pip"), "install", "--quiet", "--editable", ".[tls]"),
+        *("--requirement", "interop/programs/requirements.txt"),
+        limit=300,
+    ):
+        ok, output = gate.execute(
+            heading,
+            str(venv / "bin" / "trial"),
+            *("--temp-directory", str(gate.temporary / "programs-trial")),
+            "interop.programs",
+            limit=300,
+        )
+        gate.count(heading, ok, output)
+
+
 Step = Callable[[Gate], None]
 
-#: All steps, in order: rounds of lanes of steps.  The lanes of a round run beside each
-#: other, and so the benchmark has one for itself.
+#: All steps, in order: rounds of lanes of steps.  The lanes of a round run at the same
+#: time.  The benchmark has a round of its own, so that nothing runs beside it.
 ROUNDS: list[list[list[Step]]] = [
     [[format, lint, imports, types], [docs, news]],
     [[bench]],
-    [[tests], [packages, fuzz]],
+    [[tests, newest], [packages, programs, fuzz], [floors]],
     [[interop]],
     [[plain]],
     [[soak], [mutation]],

@@ -1,19 +1,20 @@
 """
-The mutation check: take each check and limit out in turn, and see a test fail.
+The mutation check: take out each check and limit in turn, and require that a test
+fails.
 
     python .ci/mutation.py              all mutations
-    python .ci/mutation.py TEXT ...     those with one of these in their names
-    python .ci/mutation.py --list       only tell which there are; TEXT may follow
+    python .ci/mutation.py TEXT ...     those whose names contain one of the texts
+    python .ci/mutation.py --list       only list them; TEXT may follow
 
-There are two kinds.  Those in C{mutations.txt} are written by hand: an expression
-or some statements of a function, and what to put in their place.  L{places} finds
-them by what they mean, so that a line may be formatted anew and a name may change.
-The others follow from the modules: each C{raise} in them is replaced by C{pass}, so
-no check that raises can be added without a test.
+There are two kinds of mutation.  Those in C{mutations.txt} are written by hand: an
+expression or some statements of a function, and their replacement.  L{places} finds
+them in the syntax tree, so a line may be reformatted and a name may change.  The others
+are derived from the modules that the list names: each C{raise} is replaced by C{pass},
+so no check that raises can be added without a test.
 
-A mutation must make one of the test modules fail that are named for it, each
-of which takes about a second.  It is an error if none does, if the place of a
-mutation is not to be found, and if there is no mutation for one of the limits.
+Each mutation names some test modules, which take about a second each.  At least one of
+them must fail.  It is an error if none fails, if the place of a mutation is not found,
+or if a limit has no mutation.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from places import Mistake
 ROOT = Path(__file__).resolve().parent.parent
 LIST = Path(__file__).with_name("mutations.txt")
 
-#: How many test runs there are at once.
+#: How many test runs go on at the same time.
 WORKERS = 2
-#: Seconds that a test run may take: a mutation may make it hang.
+#: Seconds after which a test run is stopped, because a mutation may make it hang.
 TIME_LIMIT = 60
 
-#: What all test runs need, and takes longest to import; no reactor, for that is not
-#: to be shared, and nothing of the package.
+#: Modules that all test runs need and that take longest to import.  Processes must not
+#: share a reactor, and the package is mutated, so neither is among them.
 PRELOADED = (
     *("twisted.scripts.trial", "twisted.trial.unittest", "twisted.internet.testing"),
     *("twisted.internet.endpoints", "twisted.internet.tcp", "twisted.protocols.tls"),
@@ -52,9 +53,10 @@ _forks.set_forkserver_preload(list(PRELOADED))
 
 def _trial(root: Path, output: Path, tests: tuple[str, ...]) -> None:
     """
-    In a process of its own, run some tests of a copy of the package.
+    Run some tests of a copy of the package.  This is called in a process of its own.
 
-    @param output: the file for what they print.
+    @param root: the directory of the copy.
+    @param output: the file for the output of the tests.
     """
     with output.open("w") as file:
         for stream in (1, 2):
@@ -63,7 +65,7 @@ def _trial(root: Path, output: Path, tests: tuple[str, ...]) -> None:
     sys.path.insert(0, str(root))
     os.environ["PYTHONPATH"] = str(root)
     sys.argv = ["trial", "--exitfirst", "--temp-directory", str(root / "trial"), *tests]
-    # Here, for not all that use this module need it.
+    # Imported here because not all users of this module need it.
     from twisted.scripts.trial import run
 
     run()
@@ -71,7 +73,7 @@ def _trial(root: Path, output: Path, tests: tuple[str, ...]) -> None:
 
 class Scratch:
     """
-    A copy of the package, in which one mutation after another is made.
+    A copy of the package, to which one mutation after another is applied.
     """
 
     def __init__(self, root: Path) -> None:
@@ -82,7 +84,7 @@ class Scratch:
 
     def testsPass(self, tests: tuple[str, ...]) -> tuple[bool, str]:
         """
-        @return: whether the tests pass, and what they printed.
+        @return: whether the tests pass, and their output.
         """
         output = self.root / "output"
         trial = _forks.Process(target=_trial, args=(self.root, output, tests))
@@ -96,7 +98,7 @@ class Scratch:
 
     def survives(self, mutation: Mutation) -> bool:
         """
-        @return: whether all tests pass although there is the mutation.
+        @return: whether all tests pass in spite of the mutation.
         """
         path = self.root / mutation.path
         original = path.read_bytes()
@@ -110,7 +112,8 @@ class Scratch:
         return passed
 
     def _write(self, path: Path, content: bytes) -> None:
-        # What is compiled goes by time and size, which may both stay the same.
+        # Python detects a changed module by its time and size.  A mutation may leave
+        # both unchanged, so delete the compiled file.
         for compiled in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
             compiled.unlink()
         path.write_bytes(content)
@@ -118,9 +121,9 @@ class Scratch:
 
 def run(mutations: list[Mutation]) -> list[Mutation]:
     """
-    Try some mutations.
+    Test some mutations.
 
-    @return: those that survive.
+    @return: the mutations that no test notices.
     """
     with tempfile.TemporaryDirectory(prefix="gomux-mutation-") as temporary:
         copies: SimpleQueue[Scratch] = SimpleQueue()

@@ -1,5 +1,5 @@
 """
-Which mutations there are: reads C{mutations.txt} and finds what it lists.
+Reads C{mutations.txt} and finds the places of its mutations in the modules.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from places import Change, Mistake, Module, Name, namesIn, parse
 
-#: The classes of limits, each with its module.
+#: The classes of limits, as pairs of a module's path and a name.
 LIMITS = (("gomux/limits.py", "Limits"), ("gomux/limits.py", "TunnelLimits"))
 
-#: An entry of the list; see there.
+#: The syntax of an entry, which C{mutations.txt} explains.
 ENTRY = re.compile(
     r"(?P<name>.+?)(?: \[(?P<tests>[\w ]+)\])?"
     r"(?:\nin (?P<function>[\w.]+)(?: #(?P<number>[1-9]))?)?"
@@ -28,12 +28,12 @@ class Entry:
     """
     An entry of C{mutations.txt}.
 
-    @ivar name: what is taken out.
+    @ivar name: what goes wrong with the mutation.
     @ivar tests: the test modules of which one must fail, by their short names.
-    @ivar function: what the place is in; empty for the module.
-    @ivar number: which place of several, or 0.
-    @ivar old: what is there.
-    @ivar new: what replaces it.
+    @ivar function: the function that the place is in; empty for the module.
+    @ivar number: the number of the place among several, or 0.
+    @ivar old: the code to replace.
+    @ivar new: the replacement.
     """
 
     name: str
@@ -49,8 +49,8 @@ class Section:
     """
     The entries for one module.
 
-    @ivar path: of the module.
-    @ivar tests: for the entries that have none of their own.
+    @ivar path: the path of the module.
+    @ivar tests: the test modules for entries that name none themselves.
     """
 
     path: str
@@ -63,9 +63,9 @@ class Mutation:
     """
     One change to one module.
 
-    @ivar path: of the module.
-    @ivar name: what is taken out.
-    @ivar change: what is done to the module.
+    @ivar path: the path of the module.
+    @ivar name: what goes wrong with the mutation.
+    @ivar change: the change to the module.
     @ivar tests: the test modules of which one must fail.
     """
 
@@ -80,8 +80,8 @@ class Mutation:
 
 def readList(text: str) -> list[Section]:
     """
-    @param text: C{mutations.txt}.
-    @raise Mistake: if an entry of it is none.
+    @param text: the content of C{mutations.txt}.
+    @raise Mistake: if an entry has the wrong syntax.
     """
     sections: list[Section] = []
     for block in re.split(r"\n(?:[ \t]*\n)+", text.strip()):
@@ -116,7 +116,7 @@ def raises(module: Module) -> Iterator[tuple[str, Change]]:
     """
     Find each C{raise}.
 
-    @return: what to call the mutation that takes it out, and the change.
+    @return: for each, the name of the mutation that takes it out, and the change.
     """
     for block in module.blocks:
         for node in block.nodes:
@@ -139,7 +139,7 @@ def written(module: Module, entries: list[Entry]) -> dict[Entry, Change | Mistak
     for entry in entries:
         known |= {entry.function, *entry.function.split(".")}
     found: dict[Entry, Change | Mistake] = {}
-    # What the places that are found at first tell of the others.
+    # The places found in the first pass show new names to the second.
     functions: dict[str, str] = {}
     names: dict[Name, str] = {}
     for again in (False, True):
@@ -168,8 +168,8 @@ def written(module: Module, entries: list[Entry]) -> dict[Entry, Change | Mistak
 
 def testModules(root: Path, names: Iterable[str]) -> Iterator[str]:
     """
-    @param names: short ones of test modules.
-    @return: their full ones.
+    @param names: short names of test modules.
+    @return: their full names.
     """
     for name in names:
         found = list((root / "gomux" / "test").rglob(f"test_{name}.py"))
@@ -185,9 +185,9 @@ def readMutations(
     Find all mutations.
 
     @param root: the checkout.
-    @param text: C{mutations.txt}.
-    @param limits: the classes of limits, each with its module.
-    @raise Mistake: if that is wrong.
+    @param text: the content of C{mutations.txt}.
+    @param limits: the classes of limits, as pairs of a module's path and a name.
+    @raise Mistake: if the list does not fit the project; the text names all mistakes.
     """
     mutations: list[Mutation] = []
     mistakes: list[str] = []
@@ -222,7 +222,7 @@ def missing(
     root: Path, limits: Iterable[tuple[str, str]], names: list[str]
 ) -> Iterator[str]:
     """
-    Tell which limits there is no mutation for.
+    Find the limits that have no mutation.
     """
     for path, name in limits:
         for node in ast.walk(ast.parse((root / path).read_text())):

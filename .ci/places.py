@@ -1,11 +1,11 @@
 """
 Finds places in a module by their function and their syntax.
 
-Neither the line of a place matters nor how it is formatted.  If no place reads as it
-should, names may have changed.  In that case a place is accepted that differs only in
-the names of variables, attributes, functions and arguments, and in prose texts.  If
-the function has been renamed too, no other name may differ, because a place that only
-looks alike must not be taken.
+Neither the line number nor the formatting of a place matters.  If no place matches
+exactly, names may have changed.  Then a place is accepted that differs only in the
+names of variables, attributes, functions and arguments, and in prose texts.  If the
+function was renamed as well, no other name may differ, so that a place that only looks
+similar is not taken.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-#: A name in a module: its kind and how it reads.  A local variable and an attribute
-#: that read the same are two names.
+#: A name in a module: its kind and its spelling.  A local variable and an attribute
+#: with the same spelling are two names.
 Name = tuple[str, str]
 
-#: The renamed names: from each old name to its new name.
+#: Renamed names, as pairs of the old name and its new spelling.
 Renaming = tuple[tuple[Name, str], ...]
 
-#: Places, by the function that they are in and the renaming that leads to them.
+#: Places, by the function that they are in and the renaming with which they match.
 Found = dict[tuple[str, Renaming], list["Place"]]
 
 #: Names that are never renamed: Python's built-ins.
 FIXED = frozenset({*dir(builtins), "self", "cls"})
 
-#: For each kind of node, the field that has a name, and the kind of that name.
+#: For each type of node, the field that holds a name, and the kind of that name.
 _NAMES: dict[type[ast.AST], tuple[str, str]] = {
     ast.Name: ("id", "name"),
     ast.arg: ("arg", "name"),
@@ -51,8 +51,8 @@ class Mistake(Exception):
 
 def parse(text: str) -> list[ast.stmt]:
     """
-    @param text: statements, or an expression that may go over several lines.
-    @raise Mistake: if it is neither.
+    @param text: statements, or an expression that may span several lines.
+    @raise Mistake: if the text is neither.
     """
     text = textwrap.dedent(text)
     try:
@@ -66,7 +66,7 @@ def parse(text: str) -> list[ast.stmt]:
 
 def namesIn(node: ast.AST) -> Iterator[tuple[Name, ast.AST, str]]:
     """
-    @return: all names, each with the node and the field that it is in.
+    @return: all names in a tree, each with the node and the field that hold it.
     """
     for part in ast.walk(node):
         field, kind = _NAMES.get(type(part), ("", ""))
@@ -93,8 +93,9 @@ def _agree(old: object, new: object, names: dict[Name, str]) -> bool:
     """
     Compare two parts of syntax trees.
 
-    @param names: each name of C{old} so far, and what it is in C{new}.
-    @return: whether they are the same, but for names.
+    @param names: for each name of C{old} so far, its spelling in C{new}; more are
+        added.
+    @return: whether the parts are the same except for names.
     """
     if type(old) is not type(new):
         return False
@@ -128,7 +129,7 @@ def _isWithin(function: str, scope: str) -> bool:
 @dataclass(frozen=True)
 class Place:
     """
-    An expression, or statements that follow each other.
+    An expression, or consecutive statements.
 
     @ivar function: the function or class that it is in, such as C{Sealer.seal};
         empty at the level of the module.
@@ -143,11 +144,11 @@ class Change:
     """
     A change to a module.
 
-    @ivar start: where it begins, in bytes.
-    @ivar end: where it ends.
-    @ivar text: what is put there.
-    @ivar function: what it is in.
-    @ivar renaming: how the names there differ from those that were looked for.
+    @ivar start: the offset of the replaced code, in bytes.
+    @ivar end: the offset of its end.
+    @ivar text: the replacement.
+    @ivar function: the function that it is in.
+    @ivar renaming: the names that differ from those of the entry.
     """
 
     start: int
@@ -158,17 +159,17 @@ class Change:
 
     def apply(self, source: bytes) -> bytes:
         """
-        @return: the module with the change.
+        @return: the source of the module with the change.
         """
         return source[: self.start] + self.text.encode() + source[self.end :]
 
 
 class Module:
     """
-    A module, in which places are found.
+    A module in which places can be found.
 
-    @ivar source: its text.
-    @ivar blocks: all of its statements, in the blocks that they form.
+    @ivar source: the text of the module.
+    @ivar blocks: all blocks of statements in the module.
     """
 
     def __init__(self, source: str) -> None:
@@ -178,7 +179,7 @@ class Module:
             self._starts.append(self._starts[-1] + len(line))
         self.blocks: list[Place] = []
         self._expressions: list[Place] = []
-        # The names in each function, those in its own functions among them.
+        # The names in each function, including those in its nested functions.
         self._names: dict[str, set[Name]] = {}
         self._visit(ast.parse(source), "")
 
@@ -190,7 +191,7 @@ class Module:
             self._names[function] = set(namesOf(node))
         if isinstance(node, ast.expr):
             self._expressions.append(Place(function, [node]))
-        # Before Python 3.12 what is inside an f-string has no position.
+        # Before Python 3.12 the expressions in an f-string have no position.
         if isinstance(node, ast.JoinedStr):
             return
         for field in ("body", "orelse", "finalbody"):
@@ -210,14 +211,16 @@ class Module:
         elsewhere: Renaming = (),
     ) -> Change:
         """
-        Find a place, and what to change there.
+        Find a place, and make the change to it.
 
-        @param function: what it is in; empty for anywhere in the module.
-        @param old: what is there.
-        @param new: what is to be there; empty if C{old} is to be taken out.
-        @param number: which one it is, from 1, where there are several; or else 0.
-        @param known: names that others have, so that this is not their new name.
-        @param elsewhere: how names of other places have changed.
+        @param function: the function that the place is in; empty for anywhere in the
+            module.
+        @param old: the code to replace.
+        @param new: the replacement; empty to take C{old} out.
+        @param number: the number of the place among several, from 1; 0 if there must be
+            only one.
+        @param known: names that other entries use.  None of them can be a new name.
+        @param elsewhere: names that are known from other places to have changed.
         @raise Mistake: if there is no such place, or several.
         """
         pattern, replacement = parse(old), parse(new or "pass")
@@ -255,12 +258,12 @@ class Module:
         self, name: Name, here: dict[Name, str], elsewhere: dict[Name, str]
     ) -> str:
         """
-        @param name: one of a replacement.
-        @param here: how the names of its place have changed.
-        @param elsewhere: how those of other places have.
-        @return: what it is now.
-        @raise Mistake: if it has no meaning: then the tests would fail for no other
-            reason than that.
+        @param name: a name in a replacement.
+        @param here: the renamed names of its place.
+        @param elsewhere: the renamed names of other places.
+        @return: the current spelling of the name.
+        @raise Mistake: if the module does not have the name.  The tests would then fail
+            with a C{NameError} and prove nothing.
         """
         kind, value = name
         if name in here or value in FIXED or name in self._names[""]:
@@ -285,8 +288,8 @@ class Module:
         known: frozenset[str],
     ) -> tuple[Found, list[Place]]:
         """
-        @return: the places that agree with the pattern, if no other place does so
-            with fewer names changed; and those that look like it, but are others.
+        @return: the places that match the pattern with the fewest renamed names; and
+            places that look similar but are not accepted.
         """
         found: Found = {}
         near: list[Place] = []
@@ -300,14 +303,14 @@ class Module:
                 continue
             renaming = [pair for pair in names.items() if pair[0][1] != pair[1]]
             if scope == function:
-                # Two names do not become one, a renamed one is not there any more,
-                # and nothing takes a name that other entries know.
+                # Two names must not become one, a renamed name must no longer be in the
+                # function, and its new name must not be one that other entries use.
                 now = {(kind, other) for (kind, _), other in names.items()}
                 isThis = len(now) == len(names)
                 isThis &= self._names[scope].isdisjoint(name for name, _ in renaming)
                 isThis &= known.isdisjoint(other for _, other in renaming)
             else:
-                # It must have at least one name that tells what it is.
+                # In another function at least one name must identify the place.
                 isThis = any(name not in FIXED for _, name in names)
                 isThis &= not renaming and scope not in known
             if not isThis:
@@ -321,8 +324,8 @@ class Module:
 
     def _scopes(self, function: str) -> list[str]:
         """
-        @return: the function, or else those of the same name elsewhere; nothing if
-            there is none, since it has another name.
+        @return: the function itself; if it is not there, functions of the same name
+            elsewhere; or nothing if it was renamed.
         """
         if function in self._names:
             return [function]
@@ -331,7 +334,7 @@ class Module:
 
     def span(self, nodes: Sequence[ast.expr | ast.stmt]) -> tuple[int, int]:
         """
-        @return: where in the module these begin and end, in bytes.
+        @return: the offsets of the start and the end of some nodes, in bytes.
         """
         first, last = nodes[0], nodes[-1]
         line = min(
@@ -345,8 +348,9 @@ class Module:
 
     def _indented(self, first: ast.expr | ast.stmt, new: list[ast.stmt]) -> str:
         """
-        @param first: the first statement of those in whose place the new ones are.
-        @return: the text of the new ones.
+        @param first: the first of the statements to replace.
+        @param new: the statements that replace them.
+        @return: the text of the new statements, indented to fit.
         """
         lines = "\n".join(map(ast.unparse, new)).split("\n")
         if self.source.startswith(b"elif", self.span([first])[0]):

@@ -1,5 +1,5 @@
 """
-Tests for how mutations find their places.
+Tests for the way in which mutations find their places.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Window:
 
 class FindTests(SynchronousTestCase):
     """
-    L{Module.find}.
+    Tests for L{Module.find}.
     """
 
     def changed(
@@ -69,14 +69,14 @@ class FindTests(SynchronousTestCase):
 
     def mistake(self, old: str, new: str = "", **others: object) -> str:
         """
-        @return: what is said of a place that is not found.
+        @return: the message about a place that is not found.
         """
         error = self.assertRaises(Mistake, self.changed, old, new, **others)
         return str(error)
 
     def test_expression(self) -> None:
         """
-        An expression is replaced wherever it is, in parentheses.
+        An expression is replaced by another one in parentheses.
         """
         self.assertEqual(
             self.changed("size + LIMIT", "size or LIMIT"),
@@ -92,8 +92,7 @@ class FindTests(SynchronousTestCase):
 
     def test_statements(self) -> None:
         """
-        Statements that follow each other are replaced by others, which are indented
-        as those were.
+        Consecutive statements are replaced by others, with the same indentation.
         """
         self.assertEqual(
             self.changed(
@@ -108,7 +107,7 @@ class FindTests(SynchronousTestCase):
 
     def test_elif(self) -> None:
         """
-        What replaces an C{elif} with all that follows becomes the C{else}.
+        Statements that replace a whole C{elif} chain become the C{else} block.
         """
         old = SOURCE[SOURCE.index("if due > self.size") : SOURCE.index("self.size -=")]
         lines = self.changed(old.replace("\n        ", "\n").strip(), "return 7")
@@ -116,7 +115,7 @@ class FindTests(SynchronousTestCase):
 
     def test_formatting(self) -> None:
         """
-        Neither line breaks, parentheses nor comments matter.
+        A place is found whatever its line breaks, parentheses and comments are.
         """
         new = SOURCE.replace(
             "due > self.size and not self.empty()",
@@ -130,7 +129,8 @@ class FindTests(SynchronousTestCase):
 
     def test_renamedVariable(self) -> None:
         """
-        A local variable may have another name.  The replacement gets that too.
+        A place is found after a local variable was renamed.  The replacement gets the
+        new name.
         """
         new = SOURCE.replace("due", "owed")
         self.assertEqual(
@@ -140,7 +140,7 @@ class FindTests(SynchronousTestCase):
 
     def test_renamedAttribute(self) -> None:
         """
-        An attribute may have another name, even that of a variable.
+        A place is found after an attribute was renamed, even to the name of a variable.
         """
         new = SOURCE.replace("self.held", "self.due")
         lines = self.changed("self.held + size", "self.held", source=new)
@@ -148,7 +148,7 @@ class FindTests(SynchronousTestCase):
 
     def test_renamedFunction(self) -> None:
         """
-        The function and the class may have other names.
+        A place is found after its function or its class was renamed.
         """
         for other in (
             SOURCE.replace("def take", "def debit"),
@@ -160,8 +160,8 @@ class FindTests(SynchronousTestCase):
 
     def test_movedAndRenamed(self) -> None:
         """
-        In a function of another name nothing is taken that differs in names, that
-        has none, or that is in a function which other entries name.
+        A place in another function is not accepted if its names differ, if it has no
+        names, or if other entries name that function.
         """
         new = SOURCE.replace("take", "debit").replace("held", "kept")
         text = self.mistake("self.held -= size", source=new)
@@ -177,7 +177,7 @@ class FindTests(SynchronousTestCase):
 
     def test_rewordedText(self) -> None:
         """
-        A text in prose may be another.
+        A place is found after a prose text in it was reworded.
         """
         new = SOURCE.replace("is less than nothing", "is not enough")
         self.assertEqual(
@@ -189,7 +189,7 @@ class FindTests(SynchronousTestCase):
 
     def test_renamedToTheNameOfAnother(self) -> None:
         """
-        A place that differs in a name is not taken if other entries have that name.
+        A place with a different name is not accepted if other entries use that name.
         """
         new = SOURCE.replace("self.held", "self.kept")
         source = new.replace("self.size -= size", "self.best -= size")
@@ -202,7 +202,7 @@ class FindTests(SynchronousTestCase):
 
     def test_oldNameStillThere(self) -> None:
         """
-        A name that is still in the function has not become another.
+        A name that is still in the function does not count as renamed.
         """
         self.assertIn("0 times", self.mistake("self.size += size"))
         new = SOURCE.replace("self.held -= size", "")
@@ -210,7 +210,8 @@ class FindTests(SynchronousTestCase):
 
     def test_twoNamesNeverBecomeOne(self) -> None:
         """
-        The renaming is the same for the whole place, and one to one.
+        The same old name has the same new name in the whole place, and two names do not
+        become one.
         """
         new = SOURCE.replace("due * (size + LIMIT)", "x * (x + LIMIT)")
         self.assertIn(
@@ -220,21 +221,22 @@ class FindTests(SynchronousTestCase):
 
     def test_builtins(self) -> None:
         """
-        Nobody renames what is built in.
+        The names of built-ins do not count as renamed.
         """
         new = SOURCE.replace("due * (size + LIMIT)", "min(due, size)")
         self.assertIn("0 times", self.mistake("max(due, size)", source=new))
 
     def test_missing(self) -> None:
         """
-        What is not there is a mistake.
+        A place that is not there is reported as a mistake.
         """
         text = self.mistake("due // 7", "due")
         self.assertIn("in Window.take this is there 0 times:\ndue // 7", text)
 
     def test_ambiguous(self) -> None:
         """
-        What is there several times is a mistake, which names the places.
+        A place that is there several times is reported as a mistake that lists the
+        places.
         """
         text = self.mistake("self.held = due")
         self.assertIn("2 times", text)
@@ -243,7 +245,7 @@ class FindTests(SynchronousTestCase):
 
     def test_number(self) -> None:
         """
-        A number says which of several places is meant, also if a name has changed.
+        A number selects one of several places, even after a name was changed.
         """
         for source in (SOURCE, SOURCE.replace("held", "kept")):
             module = Module(source)
@@ -257,19 +259,19 @@ class FindTests(SynchronousTestCase):
 
     def test_unknownName(self) -> None:
         """
-        A replacement has no name that has no meaning in the module.
+        A replacement with a name that the module does not have is a mistake.
         """
         self.assertIn("there is no debt", self.mistake("due > self.size", "debt"))
 
     def test_notPython(self) -> None:
         """
-        What is no Python is a mistake.
+        Code with a syntax error is a mistake.
         """
         self.assertIn("this is not Python", self.mistake("due >"))
 
     def test_module(self) -> None:
         """
-        Without a function the place may be anywhere, but once.
+        Without a function the place is searched in the whole module.
         """
         lines = self.changed("LIMIT = 3", "LIMIT = 4", function="")
         self.assertEqual(lines, ["LIMIT = 3", "LIMIT = 4"])
@@ -278,12 +280,12 @@ class FindTests(SynchronousTestCase):
 
 class ListTests(SynchronousTestCase):
     """
-    C{mutations.txt}.
+    Tests for reading C{mutations.txt} and for finding its entries.
     """
 
     def test_entries(self) -> None:
         """
-        An entry has a name, its tests if it has its own, a function and a number.
+        An entry is parsed into its name, tests, function, number and code.
         """
         text = (
             "# words\n\n== a.py: x y\n\nfirst [z]\nin A.b #2\n- c(\n-     d)\n+ e\n\n"
@@ -301,7 +303,7 @@ class ListTests(SynchronousTestCase):
 
     def test_noEntry(self) -> None:
         """
-        Anything else is a mistake.
+        An entry with the wrong syntax is a mistake.
         """
         for text in (
             *("first\n- a", "== a.py: x\n\nfirst", "== a.py: x\n\nb\nc\n- d"),
@@ -311,8 +313,8 @@ class ListTests(SynchronousTestCase):
 
     def test_placesTellOfEachOther(self) -> None:
         """
-        An entry that fits several functions is in the one where others of its old
-        function are; they tell the new names of its replacement, too.
+        If an entry fits several functions, the one is chosen in which other entries of
+        its old function were found.  These also tell new names for its replacement.
         """
         module = Module(SOURCE.replace("take", "debit").replace("LIMIT", "MOST"))
         entries = [
@@ -327,7 +329,7 @@ class ListTests(SynchronousTestCase):
 
     def test_raises(self) -> None:
         """
-        Each C{raise} is a mutation, which is called after its function.
+        Each C{raise} is a mutation, which is named after its function.
         """
         ((name, change),) = raises(Module(SOURCE))
         self.assertEqual(
@@ -338,7 +340,7 @@ class ListTests(SynchronousTestCase):
 
 class ProjectTests(SynchronousTestCase):
     """
-    What is wrong in a project.
+    Tests for the mistakes that are found in a whole project.
     """
 
     def setUp(self) -> None:
@@ -349,7 +351,7 @@ class ProjectTests(SynchronousTestCase):
 
     def test_shortNames(self) -> None:
         """
-        A test module is found wherever it is, and must be the only one.
+        A test module is found in any directory by its short name, which must be unique.
         """
         names = list(testModules(self.root, ["window"]))
         self.assertEqual(names, ["gomux.test.wire.test_window"])
@@ -359,8 +361,8 @@ class ProjectTests(SynchronousTestCase):
 
     def test_allMistakesAtOnce(self) -> None:
         """
-        All that is wrong is told together: a module that is not there, an entry
-        without a place, one that is the same as another, a limit without one.
+        All mistakes are reported together: a missing module, an entry whose place is
+        not found, an entry that equals another, and a limit without a mutation.
         """
         entry = "\nin Window.take\n- self.size -= size\n\n"
         text = f"== gomux/window.py: window\n\nb{entry}c{entry}d\n- nothing()\n"

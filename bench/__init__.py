@@ -1,4 +1,4 @@
 """
-Benchmarks: this project and the Go reference on the same work, in turn, in one
-run.  C{python -m bench --help} says how.
+Benchmarks that run this project and the Go reference in turn on the same work.
+C{python -m bench --help} explains the options.
 """

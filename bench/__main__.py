@@ -15,7 +15,7 @@ from bench.processes import BenchError
 from bench.results import TABLES, Results, fallen, machine, record, recorded
 from bench.workloads import ALL, OTHERS, SHORT, SHORT_SCALE, Measured, Workload, isThere
 
-#: How many times more a short run measures what seems to have become worse.
+#: How often a short run repeats the workloads that seem slower than recorded.
 SECOND_LOOKS = 4
 
 
@@ -33,31 +33,33 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--repeat",
         type=int,
         default=None,
-        help="how often to measure (default 5, with --short 3)",
+        help="how many rounds to measure (default 5, with --short 3)",
     )
     parser.add_argument(
         "--again",
         type=int,
         default=None,
-        help="how many rounds to measure again because a host took the CPUs away "
-        "for others (default 20, with --short none)",
+        help="how many rounds to repeat, in all, because the host took CPU time away "
+        "(default 20, with --short none)",
     )
     parser.add_argument(
         "--scale",
         type=float,
         default=1.0,
-        help="how much of the usual work to do (default 1)",
+        help="which fraction of the usual work to do (default 1)",
     )
     parser.add_argument(
         "--short",
         action="store_true",
-        help="a few workloads, small, and compared with what is on record: for CI",
+        help="run a few small workloads and compare them with the record, for CI",
     )
     parser.add_argument(
-        "--write", action="store_true", help="record it in bench/RESULTS.md"
+        "--write", action="store_true", help="record the results in bench/RESULTS.md"
     )
     parser.add_argument(
-        "--plot", metavar="DIRECTORY", help="draw each group (needs matplotlib)"
+        "--plot",
+        metavar="DIRECTORY",
+        help="plot each group to a file (needs matplotlib)",
     )
     options = parser.parse_args(arguments)
     names = SHORT if options.short else [w.name for w in ALL]
@@ -86,12 +88,12 @@ def run(
     """
     Measure some workloads, each side in turn.
 
-    @param results: what it goes into.
+    @param results: the results to add to.
     """
     for workload in workloads:
         sides = [side for side in workload.sides if isThere(side)]
         for side in set(workload.sides) - set(sides):
-            progress(f"{workload.name}: {side} is not here")
+            progress(f"{workload.name}: {side} is not installed")
         results.limits[workload.name] = limits.measure(scale)
         for _ in range(min(repeat, workload.repeats)):
             stolen, measured = patience.calmest(partial(turn, workload, sides, scale))
@@ -107,6 +109,8 @@ def stillFallen(
     Compare a short run with the recorded ratios.  A workload that seems slower is
     measured again after all others.  By then a disturbance by the host is over, while
     a real slowdown remains.
+
+    @return: the ratios that are still worse, by workload.
     """
     worse = fallen(results, workloads)
     for _ in range(SECOND_LOOKS):
@@ -121,9 +125,9 @@ def stillFallen(
 
 def turn(workload: Workload, sides: list[str], scale: float) -> dict[str, Measured]:
     """
-    Measure each of some sides once.
+    Measure each side once.
 
-    @return: what came of those that went well.
+    @return: the results of the sides that did not fail.
     """
     measured = {}
     for side in sides:
@@ -146,17 +150,18 @@ def progress(line: str) -> None:
 
 def write() -> None:
     """
-    Write down the tables of all that is on record.
+    Write the tables of all recorded results to C{RESULTS.md}.
     """
     parts = ["# Results", "Written by `python -m bench --write`.", f"{machine()}."]
     results = recorded()
     parts += [f"{name} is {what}." for name, what in sorted(results.others.items())]
     spoiled = [name for name, taken in results.stolen.items() if max(taken) > STOLEN]
     parts.append(
-        f"Rounds in which others took more than {STOLEN:.0%} of the CPUs' time were "
-        f"measured again; of what is on record they did so in {', '.join(spoiled)}."
+        f"Rounds in which the host took more than {STOLEN:.0%} of the CPU time for "
+        f"others were repeated. It still did so in a recorded round of "
+        f"{', '.join(spoiled)}."
         if spoiled
-        else f"In no round did others take more than {STOLEN:.0%} of the CPUs' time."
+        else f"In no round did the host take more than {STOLEN:.0%} of the CPU time."
     )
     for title, rows in table.groups(results, list(ALL)):
         if len(rows) > 1:
@@ -175,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         worse = stillFallen(results, workloads, options.scale, patience)
     tables = list(table.groups(results, workloads))
     if options.scale != 1:
-        print(f"\nAll at {options.scale:g} of the sizes that the titles say.")
+        print(f"\nAll work is {options.scale:g} of the sizes in the titles.")
     for title, rows in tables:
         print(f"\n{title}\n\n{table.terminal(rows)}")
     for line in sum(worse.values(), []):

@@ -1,11 +1,11 @@
 """
-Peers that abuse a server, each in one way, as fast as possible and without end.
+Clients that abuse a server, each in one way, as fast as possible, until they are
+stopped.
 
     python -m bench.abuses NAME HOST:PORT PSK
 
-Frames are sealed in advance and sent repeatedly, which a server in compatible mode
-cannot detect.  The abuser then needs little CPU time, and runs at the lowest
-priority.
+Frames are sealed once and sent repeatedly, which a server in compatible mode cannot
+detect.  So the abuser needs little CPU time.  It also runs at the lowest priority.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from gomux._wire.frame import Flag, sealFrame
 
 LIMITS = Limits()
 
-#: How many frames are sealed for a block that is then sent repeatedly.
+#: How many frames are sealed for the block that is sent repeatedly.
 FRAMES = 4096
-#: How many connections are under way at a time, where each does little.
+#: How many connections are open at the same time, for abuses that send little on each.
 CONNECTIONS = 64
-#: How long to wait for a peer that does not read, in seconds.
+#: Seconds after which a server that does not read counts as stopped.
 PATIENCE = 0.2
 
 UNKNOWN_FLAG = 77
@@ -53,6 +53,8 @@ class Frames:
         self, flag: int, streamID: int = 0, payload: bytes = b"", length: int = 0
     ) -> bytes:
         """
+        Seal one frame.
+
         @param length: the length in the header, for frames without a payload.
         """
         sealer = Sealer(self._key)
@@ -61,7 +63,7 @@ class Frames:
 
     def open(self, streamID: int, command: str) -> bytes:
         """
-        Open a stream with a command.
+        Make the frames that open a stream and send a command on it.
         """
         line = command.encode() + b"\n"
         return self.one(Flag.OPEN_STREAM, streamID) + self.one(
@@ -70,17 +72,17 @@ class Frames:
 
     def many(self, make: Callable[[int], bytes], count: int = FRAMES) -> bytes:
         """
-        Make many of a kind.
+        Make many frames of one kind.
 
-        @param make: makes one from its number.
+        @param make: makes a frame from its number.
         """
         return b"".join(map(make, range(count)))
 
 
 class Told:
     """
-    Counts what has been done so far, so that a measurement can check that the abuse
-    took place.
+    Counts connections and bytes, so that a measurement can check that the abuse took
+    place.
     """
 
     connections = 0
@@ -101,7 +103,8 @@ class Address:
 
     def connect(self) -> socket.socket:
         """
-        Connect, so that the end costs no port for a while.
+        Connect.  The socket resets its connection when it is closed, so that no port
+        stays in TIME_WAIT.
         """
         connection = socket.create_connection(self.where)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -121,9 +124,10 @@ def _discard(connection: socket.socket) -> None:
 
 def flood(first: bytes, again: bytes) -> Callable[[Address], None]:
     """
-    Make an abuse that sends one piece of data on each connection, then repeats
-    another without end, and reads all answers.  When the server drops it, it
-    reconnects.
+    Make an abuse that reads all answers, and reconnects when the server drops it.
+
+    @param first: the data to send first on each connection.
+    @param again: the data to send after that, again and again.
     """
 
     def run(address: Address) -> None:
@@ -146,8 +150,9 @@ def flood(first: bytes, again: bytes) -> Callable[[Address], None]:
 
 def unread(data: bytes) -> Callable[[Address], None]:
     """
-    Make an abuse that sends data and reads nothing, and reconnects when the server
-    stops reading.
+    Make an abuse that sends data once on each connection and reads nothing.  It
+    reconnects after C{PATIENCE} seconds, or earlier if the server drops it or stops
+    reading.
     """
 
     def run(address: Address) -> None:
@@ -168,8 +173,8 @@ def connections(
     messages: Iterable[bytes], count: int = CONNECTIONS
 ) -> Callable[[Address], None]:
     """
-    Make an abuse that keeps some connections up, sends some bytes once on each, and
-    waits for the server to close it.
+    Make an abuse that keeps a number of connections open.  It sends some bytes once on
+    each, and replaces a connection when the server closes it.
     """
     said = list(messages)
 
@@ -215,10 +220,10 @@ class Abuse:
     """
     One way to abuse a server.
 
-    @ivar name: what the command line calls it.
-    @ivar rows: which cases of the table of faults it is.
-    @ivar title: what tables call it.
-    @ivar make: makes what does it.
+    @ivar name: its name on the command line.
+    @ivar rows: the rows of the fault table that it belongs to.
+    @ivar title: its title in tables.
+    @ivar make: makes the function that abuses a server.
     """
 
     name: str
@@ -249,7 +254,7 @@ def _openStreams(frames: Frames) -> Callable[[Address], None]:
 
 
 def _openAndGo(frames: Frames) -> Callable[[Address], None]:
-    # A stream ID of the server's own parity ends the mux.
+    # An OpenStream with an ID of the server's own parity ends the mux.
     return flood(
         _opens(LIMITS.maxStreams)(frames) + frames.one(Flag.OPEN_STREAM, 1), b""
     )
@@ -284,7 +289,7 @@ def _repeated(
     flag: int, command: str = "", payload: bytes = b"", length: int = 0
 ) -> Make:
     """
-    Make a flood of one frame, on a stream with a command if there is one.
+    Make a flood of one frame, on a stream with a command if one is given.
     """
 
     def make(frames: Frames) -> Callable[[Address], None]:
@@ -312,7 +317,8 @@ def _bulk(frames: Frames) -> Callable[[Address], None]:
 
 
 def _sources(frames: Frames) -> Callable[[Address], None]:
-    # Each may have sent as much before more credit comes than it gets by that.
+    # Each stream gets 64 KiB of credit whenever the streams have sent 64 KiB on
+    # average.
     count, credit = 16, 65536
     numbers = range(0, 2 * count, 2)
 

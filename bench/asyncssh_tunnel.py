@@ -1,6 +1,6 @@
 """
-A tunnel of asyncssh: C{python -m bench.asyncssh_tunnel listen} is its server,
-C{... forward HOST:PORT TARGET} its client.
+A tunnel with asyncssh.  C{python -m bench.asyncssh_tunnel listen} runs its server, and
+C{python -m bench.asyncssh_tunnel forward HOST:PORT TARGET} its client.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncssh
 
 class Server(asyncssh.SSHServer):
     """
-    Lets anybody forward anything.
+    Allows every client, and every forwarding.
     """
 
     def begin_auth(self, username: str) -> bool:

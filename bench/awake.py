@@ -1,9 +1,9 @@
 """
 Keep a CPU from sleeping, with a busy process of the lowest priority.
 
-A virtual machine gives a sleeping CPU back to its host, and may wait to get it back.
-While processes exchange messages, most of the stolen time comes from this, and it
-says nothing about the software under test.
+A virtual machine gives a sleeping CPU back to its host, and may have to wait to get it
+again.  While processes exchange messages, most of the stolen time comes from such
+waits.  They say nothing about the software under test.
 """
 
 from __future__ import annotations

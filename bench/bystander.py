@@ -3,9 +3,9 @@ Measure how an honest peer is affected while another peer abuses the server.
 
     python -m bench.bystander
 
-One server, C{twistd gomux}; one honest client, on a mux of its own, that has 64
-bytes echoed every now and then; and one abuser.  The round trips are measured
-without and with the abuser, in turn.
+An honest client and an abuser are connected to one server, C{twistd gomux}, each with
+its own mux.  From time to time the honest client has 64 bytes echoed.  Its round trips
+are measured without and with the abuser, in turn.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from gomux._wire.frame import Flag, FrameParser, sealFrame
 from interop.peers.peerlib import percentile
 
 MESSAGE = bytes(64)
-#: After how many bytes of echoes there is credit for as many.
+#: The client gives credit after this many bytes of echoes, for this many bytes.
 CREDIT = 65536
-#: An undisturbed round trip is shorter than the first; the second is how long to wait
-#: for such a round trip.  Both in seconds.
+#: A round trip of less than C{CALM} seconds counts as undisturbed.  After C{PATIENCE}
+#: seconds without one the measurement fails.
 CALM = 0.002
 PATIENCE = 30.0
-#: How long to let things settle before each measurement, in seconds.
+#: The pause before each measurement, in seconds.
 SETTLE = 0.5
-#: How long each measurement without a look at what the host does, in seconds.
+#: The length of a slice, in seconds.  Stolen CPU time is checked after each slice.
 SLICE = 0.25
 
 
 class Honest:
     """
-    A client with one stream, in blocking calls.
+    The honest client: one stream, with blocking calls.
     """
 
     def __init__(self, address: str) -> None:
@@ -64,7 +64,7 @@ class Honest:
 
     def close(self) -> None:
         """
-        End all.
+        Close the connection.
         """
         self._socket.close()
 
@@ -74,7 +74,9 @@ class Honest:
 
     def roundTrip(self) -> float:
         """
-        @return: how long one took, in seconds.
+        Do one round trip.
+
+        @return: the time that it took, in seconds.
         """
         started = time.perf_counter()
         self._send(Flag.DATA, MESSAGE)
@@ -96,8 +98,10 @@ class Honest:
 
     def measure(self, seconds: float, gap: float) -> list[float]:
         """
-        @param gap: how long to wait between two round trips, on average.
-        @return: all round trips of some time, in microseconds.
+        Measure round trips for some time.
+
+        @param gap: the average pause between two round trips, in seconds.
+        @return: the times of the round trips, in microseconds.
         """
         times = []
         end = time.perf_counter() + seconds
@@ -114,9 +118,12 @@ class Honest:
 
     def measureCalm(self, seconds: float, gap: float) -> tuple[float, list[float]]:
         """
-        @param seconds: for how long, not counting what the host spoils.
-        @return: what part of the CPUs' time the host took at most, and all round trips,
-            in microseconds.
+        Measure round trips in slices, and keep the slices in which the host took the
+        least CPU time.
+
+        @param seconds: the length of all kept slices together.
+        @return: the largest fraction of CPU time that the host took in a kept slice,
+            and the times of the round trips in microseconds.
         """
         stolen, slices = calmSlices(
             lambda: self.measure(SLICE, gap), max(1, round(seconds / SLICE))
@@ -130,7 +137,7 @@ class Honest:
         end = time.monotonic() + PATIENCE
         while percentile([self.roundTrip() for _ in range(200)], 90) > CALM:
             if time.monotonic() > end:
-                raise BenchError("the server does not come to rest")
+                raise BenchError("round trips stay disturbed after the abuse")
 
 
 @contextmanager
@@ -153,13 +160,13 @@ def serve() -> Iterator[tuple[Process, str]]:
 @dataclass
 class Round:
     """
-    One round.
+    The results of one round.
 
-    @ivar alone: round trips without the abuser, in microseconds.
-    @ivar beside: round trips beside it.
-    @ivar connections: how many a second it made.
-    @ivar sent: how much it sent, in MB/s.
-    @ivar stolen: what part of the CPUs' time others took meanwhile, at most.
+    @ivar alone: the times of round trips without the abuser, in microseconds.
+    @ivar beside: the times of round trips beside the abuser, in microseconds.
+    @ivar connections: how many connections a second the abuser made.
+    @ivar sent: how much the abuser sent, in MB/s.
+    @ivar stolen: the largest fraction of CPU time that the host took meanwhile.
     """
 
     alone: list[float]
@@ -181,10 +188,10 @@ def percentiles(rounds: list[Round], percent: int) -> tuple[float, float]:
 
 def measure(abuse: Abuse, repeat: int, seconds: float, gap: float) -> list[Round]:
     """
-    Measure beside one abuse.
+    Measure round trips without and with one abuse.
 
-    @param repeat: how many rounds.
-    @param seconds: how long each half of one takes.
+    @param repeat: the number of rounds.
+    @param seconds: the length of each half of a round.
     """
     rounds = []
     with serve() as (server, address), closing(Honest(address)) as honest:
@@ -216,9 +223,9 @@ def measure(abuse: Abuse, repeat: int, seconds: float, gap: float) -> list[Round
 
 def row(abuse: Abuse, rounds: list[Round]) -> list[str]:
     """
-    Write down what was measured.
+    Make the table's row for one abuse.
     """
-    # An empty first cell would continue the row above.
+    # In reStructuredText an empty first cell would continue the row above.
     cells = [abuse.rows or "none", abuse.title]
     for percent in (50, 99):
         alone, beside = percentiles(rounds, percent)
@@ -244,7 +251,7 @@ MARK = ".. The table is written by python -m bench.bystander --write.\n\n"
 
 def write(rows: list[list[str]]) -> None:
     """
-    Put the table at the end of the page about it.
+    Replace the table at the end of the page.
     """
     text, _, _ = PAGE.read_text().partition(MARK)
     head, rule, *body = table.terminal(rows).splitlines()
@@ -264,10 +271,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="which abuses, joined by commas: " + ", ".join(names),
     )
     parser.add_argument(
-        "--repeat", type=int, default=3, help="how often to measure (default 3)"
+        "--repeat", type=int, default=3, help="how many rounds to measure (default 3)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=2.0, help="for how long (default 2)"
+        "--seconds",
+        type=float,
+        default=2.0,
+        help="seconds for each half (default 2)",
     )
     parser.add_argument(
         "--gap",
@@ -276,7 +286,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="seconds between two round trips, on average (default 0.001)",
     )
     parser.add_argument(
-        "--write", action="store_true", help=f"record it in docs/{PAGE.name}"
+        "--write", action="store_true", help=f"record the table in docs/{PAGE.name}"
     )
     options = parser.parse_args(arguments)
     chosen = options.only.split(",") if options.only else names

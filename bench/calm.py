@@ -1,9 +1,9 @@
 """
-Tell measurements apart from disturbances by other guests of the same host.
+Repeat measurements that other guests of the same host have disturbed.
 
-The host of a virtual machine may take its CPUs away, which shows as stolen time.  It
-can make the slowest of many round trips ten times as slow.  No program inside can
-prevent it, and a ratio of two such figures means nothing.
+The host of a virtual machine may take its CPUs away, which shows as stolen time.  That
+can make the slowest of many round trips ten times as slow, so a ratio of two such
+figures means nothing.  No program in the machine can prevent it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ T = TypeVar("T")
 #: The largest fraction of stolen CPU time with which a measurement still counts.
 STOLEN = 0.01
 
-#: How often one round is tried.
+#: How often a disturbed round is tried at most.
 TRIES = 5
 
-#: How many slices are measured at most for each that is wanted.
+#: How many slices are measured at most for each slice that is wanted.
 SLICES = 10
 
 _STAT = Path("/proc/stat")
@@ -29,8 +29,8 @@ _STAT = Path("/proc/stat")
 
 def _time() -> tuple[int, int]:
     """
-    @return: how much time of all CPUs was stolen since the start, and how much
-        there was, in units of the kernel's.
+    @return: the stolen time and the whole time of all CPUs since the machine's start,
+        in the kernel's units.
     """
     fields = [int(n) for n in _STAT.read_text().splitlines()[0].split()[1:9]]
     return fields[7], sum(fields)
@@ -38,7 +38,9 @@ def _time() -> tuple[int, int]:
 
 def watch(measure: Callable[[], T]) -> tuple[float, T]:
     """
-    @return: what part of the CPUs' time others took, and what was measured meanwhile.
+    Run a measurement.
+
+    @return: the fraction of CPU time that was stolen meanwhile, and the result.
     """
     stolen, time = _time()
     measured = measure()
@@ -48,13 +50,12 @@ def watch(measure: Callable[[], T]) -> tuple[float, T]:
 
 def calmSlices(measure: Callable[[], T], count: int) -> tuple[float, list[T]]:
     """
-    Measure something that can be measured slice by slice.
+    Run a measurement in slices, until enough slices are undisturbed.
 
     @param measure: measures one slice.
-    @param count: how many slices are wanted in which the host took nothing to speak
-        of.
-    @return: the calmest slices, and what part of the CPUs' time others took in them at
-        most.
+    @param count: the number of undisturbed slices that are wanted.
+    @return: the largest fraction of stolen CPU time in the calmest slices, and the
+        results of these slices.
     """
     slices: list[tuple[float, T]] = []
     calm = 0
@@ -67,12 +68,12 @@ def calmSlices(measure: Callable[[], T], count: int) -> tuple[float, list[T]]:
 
 class Patience:
     """
-    Repeats disturbed measurements, up to a number of repetitions in all.
+    Repeats disturbed measurements, and limits the number of all repetitions.
     """
 
     def __init__(self, again: int) -> None:
         """
-        @param again: how many times a round may be measured again, in all.
+        @param again: the number of repetitions of all rounds together.
         """
         self._again = again
 
@@ -80,9 +81,8 @@ class Patience:
         """
         Measure one round.
 
-        @param measure: measures all that is to be compared.
-        @return: of the calmest attempt, what part of the CPUs' time others took, and
-            what was measured.
+        @param measure: measures all sides that are compared.
+        @return: the fraction of stolen CPU time in the calmest attempt, and its result.
         """
         best = self._watch(measure)
         for _ in range(TRIES - 1):
@@ -95,5 +95,5 @@ class Patience:
     def _watch(self, measure: Callable[[], T]) -> tuple[float, T]:
         part, measured = watch(measure)
         if part > STOLEN:
-            print(f"others took {part:.1%} of the CPUs' time", file=sys.stderr)
+            print(f"the host took {part:.1%} of the CPU time", file=sys.stderr)
         return part, measured

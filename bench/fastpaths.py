@@ -4,13 +4,13 @@ Measure what each fast path of C{gomux._fastpaths} gains, between peers of this 
     python -m bench.fastpaths [--seconds 55] FILE GROUP PATH...
     python -m bench.fastpaths FILE
 
-The first form measures a group of workloads with one path after another switched off.
-The names C{,} and C{,,} are no path: they measure the noise.  All processes run from
-the start and take turns of a moment each.  The results are added to FILE.
+The first form measures a group of workloads with one fast path after another switched
+off.  The names C{,} and C{,,} stand for no path, and so measure the noise.  All
+processes are started first, and then take short turns.  The results are added to FILE.
 
-The second form prints the results in FILE: how many percent more time, CPU time or
-round-trip time each workload takes without a path, from the least disturbed runs,
-with a 95 % confidence interval.
+The second form prints the results in FILE.  They say how many percent more time, CPU
+time or round-trip time each workload takes without a path, with a 95 % confidence
+interval.  Each figure is a lower quartile, which disturbances affect least.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ DIRECT = {
 BESIDE = {"beside": "echo-beside 64 1000 1"}
 LONG_PATH = {"long path": f"sink {48 * MIB} 1 65536"}
 
-#: More rounds than there are time for.
+#: More rounds than there is time for.
 ROUNDS = 100
 CONNECTIONS = 50
 #: How many bootstrap samples to draw for the confidence interval.
@@ -59,7 +59,8 @@ Work = Callable[[], Measured]
 
 def cpu(*processes: Process) -> float:
     """
-    @return: how many seconds of CPU time they have used, more exactly than by ticks.
+    @return: the seconds of CPU time that some processes have used.  This is more exact
+        than the ticks in C{/proc/PID/stat}.
     """
     tasks = [t for p in processes for t in Path(f"/proc/{p.pid}/task").iterdir()]
     return sum(int((t / "schedstat").read_text().split()[0]) for t in tasks) / 1e9
@@ -78,7 +79,7 @@ def direct(
     stack: ExitStack, drivers: dict[str, str], delay: float = 0.0
 ) -> dict[str, Work]:
     """
-    Start two peers; the client repeats its drivers in the same order.
+    Start two peers.  The client's command line repeats its drivers in the same order.
     """
     server = start(stack, peers.listen(THIS))
     address = stack.enter_context(peers.proxied(server.line("listening "), delay))
@@ -112,7 +113,7 @@ def direct(
 
 def tunnel(stack: ExitStack) -> dict[str, Work]:
     """
-    Start a tunnel, each end on a CPU of its own together with what it speaks to.
+    Start a tunnel.  Each end shares a CPU with the program that it exchanges data with.
     """
     ends = start(stack, python("load"))
     target = ends.line("listening ")
@@ -168,7 +169,7 @@ GROUPS: dict[str, Callable[[ExitStack], dict[str, Work]]] = {
 
 def record(file: Path, group: str, paths: list[str], seconds: float) -> None:
     """
-    Measure for at least C{seconds} seconds.
+    Measure for at least C{seconds} seconds, and add the results to a file.
     """
     end = time.monotonic() + seconds
     with ExitStack() as stack, file.open("a") as output:
@@ -200,8 +201,8 @@ def show(file: Path) -> None:
     """
     Print what each path gains.
     """
-    # By run, figure and path, and then by figure and path, in parts of what was least
-    # disturbed with all paths in the same run.
+    # C{taken} has the values by run, figure and path.  C{parts} has them by path and
+    # figure, divided by the lower quartile with all paths in the same run.
     taken: dict[tuple[int, str], dict[str, list[float]]] = {}
     parts: dict[str, dict[str, list[float]]] = {}
     for line in file.read_text().splitlines():
@@ -229,7 +230,7 @@ def show(file: Path) -> None:
 
 def percent(ratio: float) -> str:
     """
-    @return: by how much it is more than 1.
+    @return: by how many percent a ratio exceeds 1.
     """
     return f"{(ratio - 1) * 100:+7.1f} %"
 

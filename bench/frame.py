@@ -1,13 +1,13 @@
 """
-Measure what a frame costs this project without sockets: two muxes in one process
-exchange their output directly.
+Measure the cost of a frame without sockets: two muxes in one process exchange their
+output directly.
 
     python -m bench.frame
 
-Prints microseconds for both sides together.  "Ours" is the time of a 64 KiB frame
-less sealing and opening.  With a real carrier, the kernel and Twisted add to it.  A
-frame is handed over by itself, and four together, as in a read of a carrier that is
-busy.  The last lines are the cost of one frame beside a growing number of open streams.
+This prints microseconds for both sides together.  "Ours" is the time of a 64 KiB frame
+minus sealing and opening.  A real carrier adds the time of the kernel and of Twisted.
+Frames are handed over one by one, and four at a time, as in a read of a busy carrier.
+The last lines have the cost of one frame beside a growing number of open streams.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROUNDS = 60
 #: The memory layout of a process can make a frame up to a third slower, so this many
 #: processes are started and the best result counts.
 PROCESSES = 8
-#: How many frames are handed over at once.
+#: How many frames are handed over in one read.
 TOGETHER = (1, 4)
 FRAME = bytes(65536)
 SMALL = bytes(64)
@@ -38,7 +38,7 @@ OPEN_STREAMS = (1, 10, 100, 1000, 10000)
 
 class Handover:
     """
-    A carrier whose writes wait to be handed over.
+    A carrier that collects the writes of a mux until they are handed over.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Handover:
 
 class Call:
     """
-    A call that nobody waits for.
+    A delayed call that is never active.
     """
 
     def active(self) -> bool:
@@ -73,7 +73,7 @@ class Call:
 
 class Soon:
     """
-    A minimal reactor: it makes calls that are due at once, and ignores later ones.
+    A minimal reactor.  It makes calls without a delay, and ignores all others.
     """
 
     seconds = staticmethod(time.monotonic)
@@ -101,9 +101,9 @@ class Echo(Protocol):
 
 class Pair:
     """
-    A client's and a server's mux.
+    The connected muxes of a client and a server.
 
-    @ivar joining: how long it took to make one read of several writes, in seconds.
+    @ivar joining: the seconds spent on joining several writes into one read.
     """
 
     def __init__(self, protocol: type[Protocol]) -> None:
@@ -139,7 +139,7 @@ class Pair:
 
     def take(self, source: MuxProtocol) -> list[bytes]:
         """
-        @return: what a mux has written since the last time.
+        @return: the output of a mux since the last call.
         """
         carrier: Any = source.transport
         written, carrier.written = carrier.written, []
@@ -153,7 +153,7 @@ class Pair:
 
     def handAtOnce(self, source: MuxProtocol, sink: MuxProtocol) -> None:
         """
-        Hand over all in one read.
+        Hand over all output of a mux in one read.
         """
         written = self.take(source)
         started = time.perf_counter()
@@ -163,7 +163,7 @@ class Pair:
 
     def settle(self) -> None:
         """
-        Hand over until there is nothing left.
+        Hand over output until neither mux has any left.
         """
         self.clock.run()
         while self.hand(self.client, self.server) | self.hand(self.server, self.client):
@@ -172,8 +172,8 @@ class Pair:
 
 def best(run: Callable[[], object], times: int, joining: Pair | None = None) -> float:
     """
-    @param joining: whose L{Pair.joining} is not to count.
-    @return: how long a call takes when nothing disturbs it, in microseconds.
+    @param joining: the pair whose L{Pair.joining} is subtracted.
+    @return: the least time of a call, in microseconds.
     """
     rounds = []
     for _ in range(ROUNDS):
@@ -189,12 +189,13 @@ def best(run: Callable[[], object], times: int, joining: Pair | None = None) -> 
 
 def measureFrame(_: int) -> dict[str, float]:
     """
-    A 64 KiB frame one way, and its credit back.
+    Measure a 64 KiB frame and its credit, and parts of that work alone.
 
-    @return: what it takes, and what its parts do by themselves, in microseconds.
+    @return: the times in microseconds, by name.
     """
-    # As the first large read of a carrier does, this has the C library keep the memory
-    # of such reads from then on, instead of asking the system for it each time.
+    # After one large allocation the C library keeps memory of that size, instead of
+    # asking the system for it each time.  The first large read of a carrier has the
+    # same effect.
     bytearray(2 * BULK_READ_SIZE)
     aead, nonce, header = ChaCha20Poly1305(bytes(32)), bytes(12), bytes(36)
     sealed = aead.encrypt(nonce, FRAME, header)
@@ -226,7 +227,7 @@ def measureFrame(_: int) -> dict[str, float]:
 
 def frame() -> None:
     """
-    Print what a 64 KiB frame takes.
+    Print the cost of a 64 KiB frame and of its parts.
     """
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, maxtasksperchild=1) as processes:
@@ -237,7 +238,7 @@ def frame() -> None:
     print(f"opening 64 KiB: {opening:.1f}")
     print(f"a copy of it that sockets do not need: {copy:.1f}")
     for count in TOGETHER:
-        # A read of several gives credit for two at once.
+        # If several frames arrive in one read, credit is given for two frames at once.
         credit = least["sealing a credit"] + least["opening a credit"]
         credit /= min(count, 2)
         whole = least[f"{count} a read"]
@@ -281,9 +282,9 @@ def others() -> None:
 
 def amongOthers(streams: int) -> Callable[[], None]:
     """
-    Open so many streams.
+    Open a number of streams.
 
-    @return: echoes something on one of them.
+    @return: a function that does one echo on one of them.
     """
     pair = Pair(Echo)
     stream = [pair.open() for _ in range(streams)][streams // 2]
@@ -298,7 +299,7 @@ def amongOthers(streams: int) -> Callable[[], None]:
 
 def echoes(streams: int, times: int) -> None:
     """
-    Echo something so many times, beside so many open streams.
+    Do a number of echoes beside a number of open streams.
     """
     echo = amongOthers(streams)
     for _ in range(times):
@@ -307,7 +308,7 @@ def echoes(streams: int, times: int) -> None:
 
 def growth() -> None:
     """
-    One active stream among many.
+    Print the cost of a frame beside a growing number of open streams.
     """
     for count in OPEN_STREAMS:
         cost = best(amongOthers(count), 1000) / 2

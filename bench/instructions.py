@@ -4,9 +4,9 @@ count does not depend on the machine's other load.
 
     python -m bench.instructions
 
-Needs valgrind.  Prints what an echo of 64 bytes takes, both muxes together, for
-each of its two frames: the difference between two runs that differ in nothing
-but the number of echoes.
+This needs valgrind.  It prints the instructions of one frame, in both muxes together.
+Two runs differ only in their number of echoes of 64 bytes, each of which is two frames.
+The figure is the difference in instructions divided by the difference in frames.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ FEW, MORE = 200, 1000
 
 def count(streams: int, times: int) -> int:
     """
-    @return: how many instructions a process takes that does this.
+    @return: the instructions of a process that does this many echoes beside this many
+        open streams.
     """
     with tempfile.TemporaryDirectory() as directory:
         done = subprocess.run(
             ["valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/out"]
             + [sys.executable, "-m", "bench.instructions", str(streams), str(times)],
-            # Sets and dictionaries in the same order each time.
+            # Use the same order of sets and dictionaries in each run.
             env={**os.environ, "PYTHONHASHSEED": "0"},
             stderr=subprocess.PIPE,
             text=True,

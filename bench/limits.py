@@ -1,8 +1,8 @@
 """
-Measure this machine's own limits, to compare the figures with.
+Measure this machine's own limits, as a comparison for the figures.
 
-C{python -m bench.limits echo} is an echo server in Twisted, without a mux;
-C{receive} the end of L{pipeline}.
+C{python -m bench.limits echo} runs an echo server in Twisted without a mux, and
+C{python -m bench.limits receive} the receiving end of L{pipeline}.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FRAME = 65536
 _HEADER, _TAG = 36, 16
 _KEY, _NONCE, _FIELDS = bytes(32), bytes(12), bytes(_HEADER)
 
-#: What is measured, with its unit.
+#: The limits that are measured, each with its title and unit.
 TITLES = {
     "seal": ("sealing 64 KiB (cryptography)", "MB/s"),
     "open": ("opening 64 KiB (cryptography)", "MB/s"),
@@ -34,9 +34,9 @@ TITLES = {
 
 def measure(scale: float) -> dict[str, float]:
     """
-    Measure them all.
+    Measure all limits.
 
-    @param scale: how much of the usual work to do.
+    @param scale: the fraction of the usual work to do.
     """
     aead = ChaCha20Poly1305(_KEY)
     sealed = aead.encrypt(_NONCE, bytes(FRAME), _FIELDS)

@@ -1,7 +1,7 @@
 """
-The two ends of a tunnel: a TCP server that speaks the line protocol, which C{python
--m bench.load} is, and its clients.  Both use blocking sockets in threads, to add as
-little overhead as possible.
+The programs at the two ends of a tunnel: a TCP server that speaks the line protocol,
+which C{python -m bench.load} runs, and its clients.  Both use blocking sockets in
+threads, because these add the least overhead.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def _send(connection: socket.socket, size: int) -> None:
 
 def _each(connections: int, run: Callable[[], None]) -> float:
     """
-    Run a function in threads of their own.
+    Run a function in a number of threads.
 
-    @return: how many seconds that took.
+    @return: the time until all have finished, in seconds.
     """
     errors: list[OSError] = []
 
@@ -67,7 +67,7 @@ def _each(connections: int, run: Callable[[], None]) -> float:
 
 def sink(address: str, total: int, connections: int) -> float:
     """
-    Send some data, shared out over connections.
+    Send data, distributed evenly over some connections.
 
     @return: the rate, in bytes a second.
     """
@@ -83,7 +83,7 @@ def sink(address: str, total: int, connections: int) -> float:
 
 def source(address: str, total: int) -> float:
     """
-    Receive some data.
+    Receive data on one connection.
 
     @return: the rate, in bytes a second.
     """
@@ -97,7 +97,7 @@ def source(address: str, total: int) -> float:
 
 def echo(address: str, size: int, count: int) -> tuple[float, float]:
     """
-    Send something again and again, each time that it is back.
+    Send a message, and again each time that it is back.
 
     @return: the median and the 99th percentile of the round trips, in
         microseconds.
@@ -114,9 +114,9 @@ def echo(address: str, size: int, count: int) -> tuple[float, float]:
 
 def connects(address: str, count: int) -> float:
     """
-    Connect, get an answer, and close, one after another.
+    Connect, get an answer and close, a number of times.
 
-    @return: how many times a second.
+    @return: how many connections a second.
     """
     started = time.monotonic()
     for _ in range(count):

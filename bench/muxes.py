@@ -1,7 +1,11 @@
 """
-Many muxes from one process: C{python -m bench.muxes HOST:PORT PSK MUXES STREAMS}
-opens so many of each to a server of the line protocol, and says how fast that
-went and how many bytes each mux takes in the server.
+Open many muxes from one process::
+
+    python -m bench.muxes HOST:PORT PSK MUXES STREAMS
+
+It connects MUXES muxes to a server of the line protocol, and opens STREAMS streams on
+each.  It prints how many streams a second it opened, and how many bytes of the server's
+memory each mux takes.
 """
 
 from __future__ import annotations
@@ -23,9 +27,9 @@ from gomux import MuxFactory, MuxProtocol
 
 class Line(Protocol):
     """
-    A stream with a command, which stays open.
+    A stream that sends a command and stays open.
 
-    @ivar answer: fires with the first line.
+    @ivar answer: fires with the first line of the answer.
     """
 
     def __init__(self, command: bytes) -> None:
@@ -44,7 +48,7 @@ class Line(Protocol):
 
 async def ask(mux: MuxProtocol, command: bytes) -> str:
     """
-    Get the answer to one command.
+    Open a stream for a command, and wait for the answer.
     """
     line = Line(command)
     await mux.openStream(line)

@@ -24,7 +24,7 @@ Result = dict[str, Any]
 
 def command(kind: str) -> list[str]:
     """
-    Find out how a peer is started.
+    Make the command that starts a peer.
 
     @param kind: C{go}, C{this}, or C{this/REACTOR}.
     """
@@ -37,7 +37,7 @@ def command(kind: str) -> list[str]:
 
 def isThere(kind: str) -> bool:
     """
-    Whether a peer can be started here.
+    Tell whether a kind of peer can be started here.
     """
     program = command(kind)[-1]
     if shutil.which(program) is None and not os.path.exists(program):
@@ -53,9 +53,9 @@ def isThere(kind: str) -> bool:
 @dataclass(frozen=True)
 class Side:
     """
-    A server and a client, one of the things that are compared.
+    A pair of server and client, which is compared with other pairs.
 
-    @ivar name: what tables call it.
+    @ivar name: its name in tables.
     @ivar server: the kind of the peer that listens.
     @ivar client: the kind of the peer that connects and drives.
     """
@@ -67,7 +67,7 @@ class Side:
     @property
     def isThere(self) -> bool:
         """
-        Whether both can be started here.
+        Tell whether both peers can be started here.
         """
         return isThere(self.server) and isThere(self.client)
 
@@ -101,10 +101,10 @@ def connect(side: Side, address: str, *options: str) -> Process:
 @dataclass
 class Driven:
     """
-    What came of some drivers.
+    The results of some drivers.
 
-    @ivar results: what each printed.
-    @ivar cpu: seconds of CPU time that server and client took together.
+    @ivar results: the result that each driver printed.
+    @ivar cpu: the CPU time of server and client together, in seconds.
     """
 
     results: list[Result] = field(default_factory=list)
@@ -113,14 +113,14 @@ class Driven:
     @property
     def last(self) -> Result:
         """
-        What the last driver printed.
+        The result of the last driver.
         """
         return self.results[-1]
 
     @property
     def perGiB(self) -> float:
         """
-        Seconds of CPU time per GiB that the last driver moved.
+        The CPU time in seconds for each GiB that the last driver moved.
         """
         moved: int = self.last["bytes"]
         return self.cpu / moved * (1 << 30)
@@ -130,7 +130,7 @@ def drive(side: Side, *drivers: str, delay: float = 0.0) -> Driven:
     """
     Have a side's client run drivers.
 
-    @param delay: how many seconds the path between the two takes either way.
+    @param delay: the one-way delay of the path between the two, in seconds.
     """
     driven = Driven()
     with listen(side) as server, proxied(server.line("listening "), delay) as address:
@@ -151,9 +151,9 @@ def drive(side: Side, *drivers: str, delay: float = 0.0) -> Driven:
 @contextmanager
 def proxied(address: str, delay: float) -> Iterator[str]:
     """
-    Put some delay before an address.
+    Start a proxy that delays the traffic to and from an address.
 
-    @return: the address to connect to instead.
+    @return: the address of the proxy.
     """
     if not delay:
         yield address

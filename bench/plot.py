@@ -1,5 +1,5 @@
 """
-One plot for each group, with matplotlib.
+Draws one plot for each group, with matplotlib.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def draw(results: Results, workloads: list[Workload], directory: str) -> None:
 
 def _bars(results: Results, workloads: list[Workload]) -> None:
     """
-    Draw what each side has done, in parts of what the yardstick has.
+    Draw the figures of each side, divided by those of the yardstick.
     """
     sides = list(dict.fromkeys(side for w in workloads for side in w.sides))
     figures = [(w, f) for w in workloads for f in w.figures]

@@ -1,5 +1,5 @@
 """
-Child processes: their lines of output, and what they cost.
+Child processes: their lines of output, CPU time and memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Seconds to wait for any one line.
+#: Seconds to wait for a line of output.
 TIMEOUT = 300.0
 
 CPUS = os.cpu_count() or 1
@@ -45,8 +45,8 @@ class Process:
     ) -> None:
         """
         @param command: the program and its arguments.
-        @param user: the user to run it as, by default the current user.
-        @param stdin: what it may read.
+        @param user: the user to run the program as, by default the current user.
+        @param stdin: the standard input of the program.
         """
         self._command = command
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -57,7 +57,7 @@ class Process:
             stderr=subprocess.STDOUT,
             text=True,
             user=user,
-            # What root may read is not for others.
+            # Another user may not be able to read root's current directory.
             extra_groups=None if user is None else [],
             env={**os.environ, "PYTHONPATH": path},
         )
@@ -91,10 +91,10 @@ class Process:
 
     def line(self, start: str, anywhere: bool = False) -> str:
         """
-        Wait for a line of output; those before it are forgotten.
+        Wait for a line of output.  Lines before it are dropped.
 
-        @param start: how it begins.
-        @param anywhere: whether that may be in the middle of it.
+        @param start: the text with which the line begins.
+        @param anywhere: whether the text may also be in the middle of the line.
         @return: the rest of the line.
         """
         while True:
@@ -116,13 +116,13 @@ class Process:
     @property
     def pid(self) -> int:
         """
-        Its ID.
+        The ID of the process.
         """
         return self._process.pid
 
     def cpu(self) -> float:
         """
-        How many seconds of CPU time it has used.
+        The CPU time that the process has used, in seconds.
         """
         stat = Path(f"/proc/{self._process.pid}/stat").read_text()
         fields = stat.rpartition(")")[2].split()
@@ -130,28 +130,28 @@ class Process:
 
     def resident(self) -> int:
         """
-        How many bytes of memory it has.
+        The resident memory of the process, in bytes.
         """
         statm = Path(f"/proc/{self._process.pid}/statm").read_text()
         return int(statm.split()[1]) * _PAGE
 
     def favour(self, cpu: int) -> None:
         """
-        Give it the highest priority that is permitted, and pin it to one CPU.
+        Give the process the highest priority that is permitted, and pin it to one CPU.
         """
         favour(cpu, self._process.pid)
 
     def end(self) -> None:
         """
-        Tell it to end.
+        Tell the process to end.
         """
         self._process.send_signal(signal.SIGTERM)
 
     def finish(self) -> float:
         """
-        Wait until it has exited by itself.
+        Wait until the process has exited by itself.
 
-        @return: how many seconds of CPU time it used in all.
+        @return: the CPU time that it used in all, in seconds.
         """
         _, status, usage = os.wait4(self._process.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
@@ -164,14 +164,14 @@ def favour(cpu: int, pid: int = 0) -> None:
     """
     Give a process the highest priority that is permitted, and pin it to one CPU.
 
-    @param cpu: which.
-    @param pid: of the process, by default this one.
+    @param cpu: the number of the CPU.
+    @param pid: the ID of the process, by default this one.
     """
     os.sched_setaffinity(pid, {cpu % CPUS})
     try:
         os.setpriority(os.PRIO_PROCESS, pid, -20)
     except PermissionError:
-        pass  # then others may disturb
+        pass  # measure at the usual priority
 
 
 def python(module: str, *arguments: str) -> Process:
@@ -184,7 +184,7 @@ def python(module: str, *arguments: str) -> Process:
 @contextmanager
 def wakefulCPUs() -> Iterator[None]:
     """
-    Keep all CPUs from going to sleep meanwhile: see L{bench.awake}.
+    Keep all CPUs from sleeping meanwhile: see L{bench.awake}.
     """
     with ExitStack() as stack:
         for cpu in range(CPUS):

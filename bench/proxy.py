@@ -17,7 +17,7 @@ class End(asyncio.BufferedProtocol):
     """
     One of the two connections of a path.
 
-    @ivar other: the other one, once it is there.
+    @ivar other: the other connection, once it is made.
     """
 
     transport: asyncio.Transport
@@ -53,7 +53,7 @@ class End(asyncio.BufferedProtocol):
 
     def _put(self, data: bytes) -> None:
         """
-        Queue bytes to be delivered later; empty bytes mean the end.
+        Queue bytes to be delivered after the delay; empty bytes mean EOF.
         """
         self._due.append((self._loop.time() + self._delay, data))
         if self._timer is None:

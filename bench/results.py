@@ -1,5 +1,5 @@
 """
-Results of a run: keep, compare and record them.
+The results of a run: collect, compare and record them.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from typing import Any
 from bench.limits import TITLES
 from bench.workloads import CPU, Figure, Measured, Workload
 
-#: Makes one ratio of those of all rounds.
+#: Chooses one ratio from the ratios of all rounds.
 Choose = Callable[[Sequence[float]], float]
 
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "results.json"
 TABLES = HERE / "RESULTS.md"
 
-#: What part of a recorded ratio is still taken for the same.
+#: A ratio counts as worse if it is below this fraction of the recorded ratio.
 ENOUGH = 0.7
 
 
 @dataclass
 class Results:
     """
-    One run.
+    The results of one run.
 
-    @ivar limits: by workload, what the machine could do just before it.
-    @ivar values: by workload, figure and side what was measured, in order.
-    @ivar stolen: by workload, what part of the CPUs' time others took, in each round.
+    @ivar limits: by workload, the machine's limits just before it was measured.
+    @ivar values: by workload, figure and side, the value of each round in order.
+    @ivar stolen: by workload, the fraction of stolen CPU time in each round.
     @ivar others: versions and settings of the other software that was measured.
     """
 
@@ -54,7 +54,7 @@ class Results:
         self, workload: Workload, measured: dict[str, Measured], stolen: float
     ) -> None:
         """
-        Add what each side has done in one round.
+        Add the values of all sides in one round.
         """
         self.stolen.setdefault(workload.name, []).append(stolen)
         figures = self.values.setdefault(workload.name, {})
@@ -64,7 +64,7 @@ class Results:
 
     def of(self, workload: Workload, figure: Figure, side: str) -> list[float]:
         """
-        Return a side's values.
+        Return the values of a side in all rounds.
         """
         figures = self.values.get(workload.name, {})
         return figures.get(figure.name, {}).get(side, [])
@@ -78,9 +78,10 @@ class Results:
         choose: Choose = statistics.median,
     ) -> float | None:
         """
-        Return the median of a side's values, or what else is to be chosen of them,
-        each divided by that of the same round of another one, the workload's
-        yardstick if not told otherwise.
+        Divide the values of a side by those of another side in the same rounds.
+
+        @param yardstick: the other side, by default the workload's yardstick.
+        @param choose: chooses one of the ratios, by default their median.
         """
         ours = self.of(workload, figure, side)
         theirs = self.of(workload, figure, yardstick or workload.sides[0])
@@ -92,8 +93,9 @@ class Results:
         self, workload: Workload, figure: Figure, choose: Choose = statistics.median
     ) -> float | None:
         """
-        Return what this project has reached of a limit, which may be a rate or a
-        time.
+        Divide this project's value by the limit that the figure is compared with.
+
+        @param choose: chooses one of the values, by default their median.
         """
         ours = self.of(workload, figure, "this")
         if not ours or not figure.limit or not self.limits:
@@ -108,9 +110,9 @@ def ratios(
     results: Results, workloads: list[Workload], best: bool = False
 ) -> dict[str, dict[str, float]]:
     """
-    Return the ratios that a later run is compared with, by what the divisor is.
+    Return the ratios that a later run is compared with, by divisor and figure.
 
-    @param best: whether to take those of the best round, not medians.
+    @param best: whether to take the ratio of the best round instead of the median.
     """
     kept: dict[str, dict[str, float]] = {"Go": {}, "limits": {}}
     for workload, figure in figuresOf(workloads):
@@ -140,7 +142,7 @@ def figuresOf(workloads: list[Workload]) -> Iterator[tuple[Workload, Figure]]:
 
 def record(results: Results, workloads: list[Workload], short: bool) -> None:
     """
-    Keep the ratios of a run, and of a whole one the figures, too.
+    Record the ratios of a short run, or the figures of a whole one.
     """
     kept: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     if short:
@@ -154,7 +156,7 @@ def record(results: Results, workloads: list[Workload], short: bool) -> None:
 
 def recorded() -> Results:
     """
-    Return the figures on record.
+    Return the recorded figures.
     """
     kept = json.loads(RECORD.read_text())
     return Results(**{name: kept[name] for name in vars(Results())})
@@ -162,11 +164,11 @@ def recorded() -> Results:
 
 def fallen(results: Results, workloads: list[Workload]) -> dict[str, list[str]]:
     """
-    Compare the ratios of a short run with those on record: with the reference's if it
-    was there, otherwise with the limits of the run.  A real slowdown shows in every
-    round; a disturbance does not show in the best round.
+    Compare the ratios of a short run with the recorded ones.  The divisor is the
+    reference if it was measured, otherwise the machine's limits.  Only the best round
+    counts: a real slowdown shows in every round, a disturbance does not.
 
-    @return: by workload, what has become too much worse.
+    @return: by workload, a line for each ratio that is much worse.
     """
     if not RECORD.exists():
         return {}
@@ -187,13 +189,14 @@ def fallen(results: Results, workloads: list[Workload]) -> dict[str, list[str]]:
 
 def machine() -> str:
     """
-    Tell what this was run on.
+    Describe the machine and the versions of the software.
     """
     cpu = "unknown CPU"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             cpu = line.partition(": ")[2]
-    # Built as the system's mostly are, optimized with profiles, Python is faster.
+    # The Python of a system is mostly built with profile-guided optimization, which
+    # makes it faster.
     whose = "the system's" if sys.base_prefix == "/usr" else "not the system's"
     cores = len(list(Path("/sys/devices/system/cpu").glob("cpu[0-9]*")))
     return (

@@ -1,6 +1,6 @@
 """
-What a server of C{python -m bench.bystander} does with streams: a part of the
-line protocol, for C{twistd gomux --factory bench.served.Served}.
+The server of C{python -m bench.bystander}: a part of the line protocol, for
+C{twistd gomux --factory bench.served.Served}.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from bench.load import CHUNK
 
 class Command(Protocol):
     """
-    Serves one stream, as its first line says.
+    Serves one stream with the command in its first line.
     """
 
     _line: bytes | None = b""
@@ -37,26 +37,26 @@ class Command(Protocol):
 
     def _ignore(self, data: bytes) -> None:
         """
-        Be a sink.
+        Drop input, for a sink.
         """
 
-    # Of a source
+    # The producer of a source
 
     def resumeProducing(self) -> None:
         """
-        Write more of what never ends.
+        Write more data; a source never ends.
         """
         self.transport.write(CHUNK)
 
     def stopProducing(self) -> None:
         """
-        The stream has ended.
+        Do nothing: the stream has ended.
         """
 
 
 class Served(Factory):
     """
-    Makes them.
+    Makes a L{Command} for each stream.
     """
 
     noisy = False

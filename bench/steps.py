@@ -4,9 +4,9 @@ neither on the machine nor on its load.
 
     python -m bench.steps [STREAMS]
 
-Prints the steps of a 64 KiB frame and its credit, both muxes together, while STREAMS
-streams (default 1) are saturated; and the steps of each of the two frames of a
-64-byte echo.
+This prints the steps of a 64 KiB frame and its credit in both muxes together, while
+STREAMS streams (default 1) are saturated.  It also prints the steps of each of the two
+frames of a 64-byte echo.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from bench.frame import FRAME, Pair, amongOthers
 #: How many rounds are counted, and how many warm-up rounds let the windows grow first.
 ROUNDS, WARM_UP = 300, 2000
 
-#: How many functions are shown.
+#: How many functions are listed.
 SHOWN = 25
 
 
 @implementer(IPushProducer)
 class Writer:
     """
-    Writes frames to a stream for as long as it takes them.
+    Writes frames to a stream until the stream pauses it.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -55,10 +55,10 @@ class Writer:
 
 class Steps:
     """
-    Counts steps.
+    Counts the interpreter's steps.
 
-    @ivar steps: how many there were, by function.
-    @ivar calls: how many calls there were, by function.
+    @ivar steps: the number of steps, by function.
+    @ivar calls: the number of calls, by function.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Steps:
 
     def count(self, run: Callable[[], object], times: int) -> None:
         """
-        Count what a number of calls take.
+        Count the steps of a number of calls.
         """
         sys.settrace(self._trace)
         for _ in range(times):
@@ -87,8 +87,10 @@ class Steps:
 
     def show(self, what: str, frames: float) -> None:
         """
-        @param what: what was counted.
-        @param frames: how many there were of it.
+        Print the steps of one frame, and the functions with the most steps.
+
+        @param what: the title.
+        @param frames: how many frames were counted.
         """
         steps, calls = self.steps.total() / frames, self.calls.total() / frames
         print(f"{what}: {steps:.0f} steps in {calls:.1f} calls")
@@ -98,7 +100,7 @@ class Steps:
 
 def bulk(streams: int) -> None:
     """
-    Frames one way, and their credit back.
+    Count the steps of large frames in one direction, and of their credit.
     """
     pair = Pair(Protocol)
     writers = [Writer(pair.open()) for _ in range(streams)]
@@ -122,7 +124,7 @@ def bulk(streams: int) -> None:
 
 def small() -> None:
     """
-    An echo, which is two frames.
+    Count the steps of echoes, each of which is two frames.
     """
     echo = amongOthers(1)
     for _ in range(WARM_UP):

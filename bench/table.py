@@ -14,7 +14,7 @@ from bench.workloads import OTHERS, Figure, Workload
 
 def number(value: float) -> str:
     """
-    Write a number with three digits or so.
+    Format a number with three significant digits, or as an integer from 100 on.
     """
     if value >= 100:
         return f"{value:.0f}"
@@ -23,7 +23,7 @@ def number(value: float) -> str:
 
 def spread(values: Sequence[float]) -> str:
     """
-    Write the median, and between what the values are.
+    Format the median of some values, and their range.
     """
     if not values:
         return ""
@@ -35,7 +35,7 @@ def spread(values: Sequence[float]) -> str:
 
 def goal(figure: Figure) -> str:
     """
-    Write what a figure is to be.
+    Format the goal of a figure.
     """
     goals = []
     if figure.most is not None:
@@ -49,7 +49,7 @@ def goal(figure: Figure) -> str:
 
 def verdict(results: Results, workload: Workload, figure: Figure) -> str:
     """
-    Tell whether a figure is what it is to be, if it is to be anything.
+    Tell whether a figure reaches its goal, if it has one.
     """
     met = []
     ours = results.of(workload, figure, "this")
@@ -73,7 +73,7 @@ def groups(
     """
     Make a table for each group.
 
-    @return: the titles, and the tables' rows, the first of which is the head.
+    @return: the title and the rows of each table; the first row is the heading.
     """
     limits = [["what", "unit", "measured"]]
     if results.limits:

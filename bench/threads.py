@@ -1,11 +1,11 @@
 """
-Measure whether sealing in a thread pays: C{cryptography} releases Python's global
+Measure whether sealing in a thread is faster.  C{cryptography} releases Python's global
 lock while it works.
 
     python -m bench.threads
 
-Frames of 64 KiB are sealed and sent to a process that opens them: all in one
-thread, and with the sealing in a second one that works a few frames ahead.
+Frames of 64 KiB are sealed and sent to a process that opens them.  One run does all of
+it in one thread.  In the other a second thread seals, a few frames ahead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.processes import python
 
 FRAMES = 8192
 ROUNDS = 5
-#: How many frames may be under way between the two threads.
+#: How many sealed frames may wait between the two threads.
 AHEAD = 8
 
 HEADER = bytes(36)
@@ -32,7 +32,7 @@ HEADER = bytes(36)
 
 def threaded(address: str, frames: int) -> float:
     """
-    Do what L{pipeline} does, in two threads.
+    Do the same as L{pipeline}, in two threads.
 
     @return: the rate, in bytes a second.
     """

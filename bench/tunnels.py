@@ -1,5 +1,5 @@
 """
-TCP tunnels: those of the peers, and others beside them.
+TCP tunnels of the peers, and of other software.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from pathlib import Path
 from bench import load, peers
 from bench.processes import Process, python
 
-#: The ciphers of OpenSSH that may be the fastest, depending on the CPU.
+#: Ciphers of OpenSSH, one of which is the fastest; which one depends on the CPU.
 CIPHERS = (
     "aes128-gcm@openssh.com",
     "chacha20-poly1305@openssh.com",
     "aes128-ctr",
 )
 
-#: How often each is tried to find that out, and with how many bytes.
+#: How often each cipher is tried, and with how many bytes.
 CIPHER_ROUNDS, CIPHER_SIZE = 5, 64 << 20
 
 
 @contextmanager
 def between(name: str, target: str) -> Iterator[str]:
     """
-    Set a tunnel up.
+    Set up a tunnel.
 
     @param name: C{Go}, C{this}, C{OpenSSH} or C{asyncssh}.
-    @param target: where it is to lead.
-    @return: where it begins.
+    @param target: the address that the tunnel leads to.
+    @return: the address where the tunnel accepts connections.
     """
     with ExitStack() as stack:
         if name == "OpenSSH":
@@ -66,7 +66,7 @@ def between(name: str, target: str) -> Iterator[str]:
 
 def isThere(name: str) -> bool:
     """
-    Whether there is such a tunnel on this machine.
+    Tell whether this machine has the software for a tunnel.
     """
     if name == "OpenSSH":
         return None not in (_sshd(), shutil.which("ssh"), shutil.which("ssh-keygen"))
@@ -89,8 +89,8 @@ def _freePort() -> int:
 @cache
 def _fastestCipher() -> str:
     """
-    Find out which cipher is the fastest here: each has its turn several times, for
-    what else the machine does comes and goes.
+    Find the fastest cipher on this machine.  The ciphers take turns several times,
+    because the other load of the machine changes.
     """
     rates: dict[str, list[float]] = {cipher: [] for cipher in CIPHERS}
     with ExitStack() as stack:
@@ -105,13 +105,13 @@ def _fastestCipher() -> str:
 
 def _openSSH(stack: ExitStack, target: str, cipher: str) -> str:
     """
-    Start an sshd and an ssh of our own.  Nothing of the system's configuration
-    is read, and nothing is written but to a temporary directory.
+    Start an sshd and an ssh.  They do not read the system's configuration, and write
+    only to a temporary directory.
     """
     directory = Path(
         stack.enter_context(tempfile.TemporaryDirectory(prefix="gomux-bench-"))
     )
-    # As root sshd wants a directory of the system's; anybody else needs none.
+    # Only as root sshd needs a directory of the system.
     user = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
     uid = user.pw_uid if os.getuid() == 0 else None
     if uid is not None:
@@ -131,7 +131,7 @@ def _openSSH(stack: ExitStack, target: str, cipher: str) -> str:
         f"AuthorizedKeysFile {key}.pub\n"
         "PidFile none\n"
         "StrictModes no\n"
-        # It lets in an account without a password, which C{nobody} is.
+        # PAM admits an account without a password, such as C{nobody}.
         "UsePAM yes\n"
         "AllowTcpForwarding yes\n"
     )
@@ -155,7 +155,7 @@ def _openSSH(stack: ExitStack, target: str, cipher: str) -> str:
 
 def describe(name: str) -> str:
     """
-    Tell what there is to know about another tunnel.
+    Describe the version and settings of other software.
 
     @param name: C{OpenSSH} or C{asyncssh}.
     """

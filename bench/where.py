@@ -3,8 +3,8 @@ Measure where the time of a 64 KiB frame goes, at both ends of a sink over loopb
 
     python -m bench.where [STREAMS]
 
-Needs py-spy, which looks at the stacks of both processes some hundred times a
-second.  Prints microseconds a frame.
+This needs py-spy, which samples the stacks of both processes some hundred times a
+second.  It prints microseconds a frame.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from pathlib import Path
 from bench.peers import THIS, connect, listen
 from bench.processes import Process
 
-#: How much is moved, in bytes, and for how many seconds stacks are taken.
+#: How many bytes are moved, and for how many seconds stacks are sampled.
 SIZE, SECONDS = 8 << 30, 5
 FRAME = 65536
 
-#: What a process is at, by the first of these that is found in its stack: its
-#: functions, the outermost first, with a semicolon before each.
+#: The kinds of work.  The first pattern that is found in a stack decides.  A stack is
+#: the functions, the outermost first, with a semicolon before each.
 KINDS = {
     "asleep": r";epoll_wait ",
     "kernel, send": r";send(msg)? ",
     "kernel, receive": r";recv ",
     "sealing": r";Sealer\.seal .*_rust",
     "opening": r";Opener\.open .*_rust",
-    # Its innermost function of Python, whatever that calls.
+    # The innermost function of Python decides, whatever C code it calls.
     "Twisted": r";[^;]*twisted/[\w/]+\.py:\d+\)(;((?!\.py:)[^;])*)*$",
 }
 
 
 def kindOf(stack: str) -> str:
     """
-    Tell what a process was at.
+    Tell which kind of work a stack belongs to.
     """
     for kind, pattern in KINDS.items():
         if re.search(pattern, ";" + stack):
@@ -49,7 +49,7 @@ def kindOf(stack: str) -> str:
 
 def look(process: Process, output: Path) -> subprocess.Popen[bytes]:
     """
-    Take the stacks of a process, from now on.
+    Start to sample the stacks of a process.
     """
     return subprocess.Popen(
         ["py-spy", "record", "--native", "--format", "raw", "--rate", "500"]

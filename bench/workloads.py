@@ -1,5 +1,5 @@
 """
-What is measured, and how.
+The workloads: what is measured, and how.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class Figure:
     """
     One number that a workload gives.
 
-    @ivar name: what tables call it.
-    @ivar unit: what it is in.
-    @ivar goal: what this project's is to be, divided by the yardstick's: at
-        least that if C{more}, else at most.
-    @ivar more: whether more is better.
-    @ivar most: what this project's itself is to be at most.
-    @ivar besideSSH: what this project's is to be at least, divided by that of
-        OpenSSH.
-    @ivar limit: the name of the limit that it can be held against, if any.
+    @ivar name: its name in tables.
+    @ivar unit: its unit.
+    @ivar goal: the goal for this project's value divided by the yardstick's: the least
+        ratio if C{more}, otherwise the largest.
+    @ivar more: whether a larger value is better.
+    @ivar most: the goal for this project's value itself: the largest value.
+    @ivar besideSSH: the goal for this project's value divided by that of OpenSSH: the
+        least ratio.
+    @ivar limit: the name of the machine's limit that it is compared with, if any.
     """
 
     name: str
@@ -47,14 +47,14 @@ class Workload:
     """
     One piece of work.
 
-    @ivar name: what the command line calls it.
-    @ivar group: the table that it goes into.
-    @ivar title: what tables call it.
-    @ivar figures: what it gives.
+    @ivar name: its name on the command line.
+    @ivar group: the table that it belongs to.
+    @ivar title: its title in tables.
+    @ivar figures: the figures that it gives.
     @ivar sides: the sides that are measured, the yardstick first.
-    @ivar measure: does it once.  Takes the side's name and how much of the usual
-        work to do.
-    @ivar repeats: how often to measure at most, where once takes long.
+    @ivar measure: measures it once.  Takes the side's name and the fraction of the
+        usual work to do.
+    @ivar repeats: the most rounds, for a workload that takes long.
     """
 
     name: str
@@ -80,7 +80,7 @@ CPU = Figure("CPU", "s/GiB", more=False)
 
 def isThere(name: str) -> bool:
     """
-    Whether a side can be measured here.
+    Tell whether a side can be measured here.
     """
     side = SIDES.get(name)
     return tunnels.isThere(name) if side is None else side.isThere
@@ -107,8 +107,8 @@ def echoBeside(sinks: int, count: int) -> Callable[[str, float], Measured]:
     """
     Make a function that measures an echo beside C{sinks} sinks.
 
-    The result is the slowest round trips, so the CPUs are kept awake: otherwise the
-    host could take one back while both ends wait.
+    The figure is the time of the slowest round trips.  So the CPUs are kept awake;
+    otherwise the host could take one back while both ends wait.
     """
 
     def measure(name: str, scale: float) -> Measured:
@@ -171,7 +171,7 @@ def tunnel(name: str, scale: float) -> Measured:
 
 
 def longPath(name: str, scale: float) -> Measured:
-    # The reference sends only 128 KiB a round trip, so it takes long.
+    # The reference sends only 128 KiB in a round trip, so it takes long.
     size = int((12 if name == "Go" else 192) * MIB * scale)
     result = drive(SIDES[name], f"sink {size} 1 65536", delay=0.025).last
     return {"rate": result["rate"] / 1e6}
@@ -183,8 +183,8 @@ GROWTH_TIMES = 15
 
 def growth(name: str, scale: float) -> Measured:
     """
-    Have more and more streams open on one mux.  The cost of a frame is the least of
-    several measurements, which is the least disturbed.
+    Measure the cost of a frame while more and more streams are open on one mux.  The
+    least of several measurements counts, because it is the least disturbed.
     """
     size, count = int(32 * MIB * scale), int(1000 * scale)
     work = [f"sink {size} 4 65536", f"echo 64 {count}"] * GROWTH_TIMES
@@ -197,7 +197,7 @@ def growth(name: str, scale: float) -> Measured:
         _, *done = results[i * (1 + len(work)) :][: 1 + len(work)]
         bulk, small = (min(r["seconds"] for r in done[kind::2]) for kind in (0, 1))
         measured[f"bulk {streams}"] = bulk / (size / 65536) * 1e6
-        # A message there and back is two frames.
+        # A round trip is two frames.
         measured[f"small {streams}"] = small / count / 2 * 1e6
     for kind in ("bulk", "small"):
         costs = [cost for name, cost in measured.items() if name.startswith(kind)]
@@ -383,5 +383,5 @@ ALL = (
 )
 
 SHORT = ("sink", "source", "small", "echo", "opens")
-#: How much of the usual work the short ones are.
+#: The fraction of the usual work that a short run does of each workload.
 SHORT_SCALE = 0.125

@@ -3,14 +3,14 @@ Fuzz a target of L{gomux.test.support.fuzztargets}::
 
     python -m fuzz TARGET --seconds N
 
-TARGET is C{parser} or C{mux}, or C{all} for both, which share the time.  With
-atheris, coverage guides the fuzzing; without atheris, the inputs are random.  It
-begins with the corpus, C{gomux/test/vectors/fuzz-*.txt}, which the package's own
-tests replay, and with the recordings of the reference.  C{--keep} adds the
-interesting inputs to the corpus.
+TARGET is C{parser} or C{mux}, or C{all} for both, which share the time.  With atheris,
+coverage guides the fuzzing; without atheris, the inputs are random.  The fuzzer starts
+from two sources: the corpus, C{gomux/test/vectors/fuzz-*.txt}, which the package's own
+tests replay, and the recordings of the reference.  With C{--keep} it adds interesting
+inputs to the corpus.
 
-An input that makes a target fail is kept in the current directory, and
-C{python -m fuzz TARGET --replay FILE} runs it alone.
+An input that makes a target fail is written to a file in the current directory.
+C{python -m fuzz TARGET --replay FILE} runs that input alone.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from fuzz.seeds import SIZE, seeds
 from gomux.test.support.fuzztargets import TARGETS, corpus
 from gomux.test.support.recordings import VECTORS
 
-#: How large the corpus of a target may be, in bytes of its inputs.
+#: The most bytes of all inputs in the corpus of a target.
 KEPT = 65536
-#: Seconds that one input may take.
+#: Seconds after which an input counts as hanging.
 INPUT_TIMEOUT = 20
 
 
@@ -44,7 +44,7 @@ def guided(target: str, seconds: float, keep: bool) -> str | None:
     """
     Fuzz with atheris.
 
-    @return: what there is to say about it, or C{None} if an input failed.
+    @return: figures about the run, or C{None} if an input failed.
     """
     with tempfile.TemporaryDirectory(prefix="gomux-fuzz-") as temporary:
         found, merged = Path(temporary) / "found", Path(temporary) / "merged"
@@ -70,7 +70,9 @@ def guided(target: str, seconds: float, keep: bool) -> str | None:
 
 def _atheris(target: str, *options: list[str]) -> str | None:
     """
-    @return: what it printed, or C{None} if an input failed.
+    Run atheris on a target.
+
+    @return: the output of atheris, or C{None} if an input failed.
     """
     command = [sys.executable, "-m", "fuzz.guided", target, *sum(options, [])]
     process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -83,7 +85,7 @@ def _atheris(target: str, *options: list[str]) -> str | None:
 
 def _figures(log: str) -> str:
     """
-    Take the interesting numbers from what libFuzzer printed.
+    Extract the interesting numbers from the output of libFuzzer.
     """
     status = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)/", log)[-1]
     inputs = re.search(r"number_of_executed_units: (\d+)", log)
@@ -111,9 +113,9 @@ def _keep(target: str, inputs: list[bytes]) -> None:
 
 def blind(target: str, seconds: float) -> str | None:
     """
-    Fuzz without knowing what an input does.
+    Fuzz with random inputs, without the guidance of coverage.
 
-    @return: what there is to say about it, or C{None} if an input failed.
+    @return: figures about the run, or C{None} if an input failed.
     """
     inputs = [*corpus(target), *seeds(target)]
     end = time.monotonic() + seconds
@@ -137,9 +139,9 @@ def blind(target: str, seconds: float) -> str | None:
 
 def replay(target: str, data: bytes) -> bool:
     """
-    Run a target once.
+    Run a target with one input.  If it fails, write the input to a file.
 
-    @return: whether it did well.
+    @return: whether the target passed.
     """
     try:
         TARGETS[target](data)

@@ -1,6 +1,6 @@
 """
-The program that runs one target under atheris; the options of atheris follow the
-target's name.
+The program that runs one target under atheris.  Its arguments are the target's name and
+the options of atheris.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["gomux"]):
 if __name__ == "__main__":
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
     target = sys.argv[1]
-    # To merge it starts itself again, by the shell.
+    # To merge, libFuzzer runs this program again through the shell.
     itself = f"{sys.executable} -m fuzz.guided {target}"
     atheris.Setup([itself, *sys.argv[2:]], TARGETS[target])
     atheris.Fuzz()

@@ -1,5 +1,5 @@
 """
-What the fuzzer begins with: the recordings of the reference.
+The fuzzer's first inputs, made from the recordings of the reference.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from gomux._wire.frame import Flag, Frame
 from gomux.test.support.fuzztargets import Script
 from gomux.test.support.recordings import SIDES, Session, sessions
 
-#: How long a seed may be, in bytes.
+#: The most bytes of a seed.
 SIZE = 2048
 
 
 def seeds(target: str) -> Iterator[bytes]:
     """
-    @return: inputs for a target.
+    @return: the first inputs for a target.
     """
     make = {"parser": _bytes, "mux": _scripts}[target]
     for session in sessions():
@@ -28,7 +28,7 @@ def seeds(target: str) -> Iterator[bytes]:
 
 def _bytes(session: Session, side: str) -> Iterator[bytes]:
     """
-    What one side wrote, in pieces of different sizes.
+    Generate the bytes that one side wrote, cut into pieces of different sizes.
     """
     written = session.bytesOf(side)
     yield bytes(8) + written
@@ -37,7 +37,8 @@ def _bytes(session: Session, side: str) -> Iterator[bytes]:
 
 def _scripts(session: Session, side: str) -> Iterator[bytes]:
     """
-    One side as the peer of a mux, which opens the other's streams.
+    Generate scripts in which one side is the peer of a mux that opens the other side's
+    streams.
     """
     if session.name == "wrongpsk":
         return
@@ -54,7 +55,7 @@ def _scripts(session: Session, side: str) -> Iterator[bytes]:
 
 def _step(frame: Frame) -> bytes:
     """
-    The step of a script in which the peer sends a frame.
+    Make the step of a script in which the peer sends a frame.
     """
     streamID, length, flag, _ = frame
     which = bytes([streamID]) if streamID < 0xF0 else b"\xff" + pack("<I", streamID)

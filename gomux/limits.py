@@ -33,8 +33,6 @@ SALTS_REMEMBERED = 1024
 
 #: The default of how long a stream waits for a mux, in seconds.
 WAIT_TIMEOUT = 30.0
-#: The default of how many streams may wait for a mux.
-MAX_WAITING = 1024
 #: The default of how long a client endpoint keeps a mux without streams, in seconds.
 IDLE_TIMEOUT = 60.0
 #: The longest pause between two attempts of an endpoint to connect, in seconds.
@@ -47,6 +45,8 @@ BACKLOG = 256
 LINES_BURST = 20
 #: How many log lines of one kind are written a second in the long run.
 LINES_RATE = 0.5
+#: How often a log line that a peer can cause on one mux is written at most, in seconds.
+LINE_EVERY = 60.0
 
 # Marks a limit that may be 0, which turns something off.
 _MAY_BE_OFF = {"mayBeOff": True}
@@ -134,7 +134,7 @@ class Limits:
     openBurst: int = 1000
     maxWindow: int = 4 * 1024 * 1024
     maxGrowth: int = 16 * 1024 * 1024
-    maxRefusals: int = 334
+    maxRefusals: int = 163
     maxControl: int = 65536
     resetRate: float = 4000.0
     resetBurst: int = 8000
@@ -175,6 +175,13 @@ class TunnelLimits:
         that could not be reached.
 
     @ivar drainTimeout: how long streams may go on after the service is told to stop.
+
+    @ivar halfOpenTimeout: how long a connection of which one half or one end was closed
+        may go on without anything being sent or read on it.  Then it is aborted.  0
+        turns the limit off.
+
+    @ivar lingerTimeout: how long an end may read nothing of what came over a mux that
+        has ended.  Then its connection is aborted.
     """
 
     targetTimeout: float = 30.0
@@ -183,6 +190,8 @@ class TunnelLimits:
     maxConnections: int = 4096
     maxRetryDelay: float = 2.0
     drainTimeout: float = 30.0
+    halfOpenTimeout: float = field(default=7200.0, metadata=_MAY_BE_OFF)
+    lingerTimeout: float = 5.0
 
     def __post_init__(self) -> None:
         requireAllowed(self)

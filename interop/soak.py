@@ -5,14 +5,13 @@ another::
     python -m interop.soak --seconds 120 --streams 500
 
 A client process keeps its streams going through a L{FaultProxy} to a server process.
-Every few seconds, once the last fault is over, the next begins.  A process is killed,
-or the server restarts with another key, or the network resets, cuts, stalls,
-swallows, delays, flips, drops or repeats frames.  Both ends compare every byte.
-Memory and descriptors of both are looked at each second.
+When the streams have recovered from one fault, the next follows after a few seconds: a
+process is killed, the server restarts with another key, or the proxy resets, cuts,
+stalls or swallows the traffic, or delays, flips, drops, repeats or swaps frames.  Both
+ends compare every byte.  The memory and descriptors of both are sampled each second.
 
-It fails on a wrong byte, on a traceback, on a recovery that takes too long (99 in 100
-kills must recover within L{RECOVERY} seconds), and on growth of memory or
-descriptors.
+The test fails on a wrong byte, a traceback, a recovery that takes too long (99 in 100
+kills must recover within L{RECOVERY} seconds), or growth of memory or descriptors.
 """
 
 from __future__ import annotations
@@ -56,15 +55,16 @@ from interop.support.harness import ROOT
 
 PSK, OTHER_PSK = "the pre-shared key of the soak test", "quite another pre-shared key"
 
-#: Within how many seconds 99 of 100 kills must be over.
+#: Seconds within which 99 of 100 kills must have recovered.
 RECOVERY = 5.0
-#: Within how many seconds any fault must be: some show only by silence.
+#: Seconds within which every fault must have recovered.  This is longer because some
+#: faults are noticed only by silence.
 PATIENCE = 30.0
-#: By how much the memory of a process that is not killed may grow from the second
-#: quarter of its time to the last, in bytes.
+#: By how many bytes the memory of a process may grow, from the second to the last
+#: quarter of the time in which no process is killed.
 GROWTH = 16 << 20
-#: How many descriptors a process may have more than when it started: what the
-#: network has swallowed stays until it is noticed.
+#: How many more descriptors a process may have than after its start.  A connection
+#: whose traffic is swallowed keeps its descriptor until a timeout.
 DESCRIPTORS = 8
 WINDOW = 131072
 
@@ -74,10 +74,10 @@ OTHER_KEY = "another key"
 
 class Process(ProcessProtocol):
     """
-    One of the two ends.
+    The process of one end.  It is started again after it was killed.
 
-    @ivar last: the last line of counts.
-    @ivar total: the counts of all processes that had this role.
+    @ivar last: the counts that the current process printed last.
+    @ivar total: the sum of the counts over all processes of this role.
     """
 
     def __init__(self, role: str, soak: Soak, arguments: list[str]) -> None:
@@ -114,6 +114,8 @@ class Process(ProcessProtocol):
 
     def signal(self, name: str) -> Deferred[None]:
         """
+        Send the process a signal.
+
         @return: fires when the process has ended.
         """
         try:
@@ -147,7 +149,7 @@ class Process(ProcessProtocol):
 
     def usage(self) -> tuple[int, int]:
         """
-        @return: its resident bytes, and how many descriptors it has.
+        @return: the resident bytes and the number of descriptors of the process.
         """
         try:
             with open(f"/proc/{self.pid}/statm") as statm:
@@ -161,7 +163,7 @@ class Process(ProcessProtocol):
 @dataclass
 class Sample:
     """
-    What was seen at one time.
+    Memory and descriptors of both processes at one time.
     """
 
     seconds: float
@@ -176,7 +178,7 @@ class Sample:
 @dataclass
 class Recovery:
     """
-    A fault that is over.
+    A fault from which the streams have recovered.
 
     @ivar seconds: how long it took until correct bytes arrived over a new mux.
     """
@@ -188,9 +190,9 @@ class Recovery:
 @dataclass
 class Verdict:
     """
-    What came of it.
+    The result of a run.
 
-    @ivar problems: what should not have been.
+    @ivar problems: what went wrong; empty if the run passed.
     """
 
     recoveries: list[Recovery] = field(default_factory=list)
@@ -199,7 +201,7 @@ class Verdict:
 
 class Soak:
     """
-    One run.
+    One run of the soak test.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -216,7 +218,7 @@ class Soak:
 
     async def run(self) -> Verdict:
         """
-        Do it all.
+        Start the processes, inject the faults, end the processes and judge the run.
         """
         options = self.options
         mode = "compatible" if options.compatible else "strict"
@@ -270,8 +272,8 @@ class Soak:
 
     def _schedule(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         """
-        All kinds of fault in a random order, kills as often as all others as
-        long as there are to be any; then again.
+        Generate all kinds of fault in random order, again and again.  Before each comes
+        a kill, until there were as many kills as asked for.
         """
         kills = {KILLS[0]: self._killServer, KILLS[1]: self._killClient}
         others: dict[str, Callable[[], Any]] = {
@@ -290,7 +292,8 @@ class Soak:
                 if self.kills < self.options.kills:
                     yield self.random.choice([*kills.items()])
                 elif name == OTHER_KEY:
-                    # From here on memory is compared, so let the processes live.
+                    # From here on the growth of memory is measured, so no process may
+                    # be restarted.
                     continue
                 yield name, fault
 
@@ -298,7 +301,7 @@ class Soak:
 
     def _await(self, fault: str) -> None:
         """
-        There is a fault from now on.
+        Note that a fault begins, and start to wait for the recovery.
         """
         self._fault = fault
         self._since = time.monotonic()
@@ -306,7 +309,7 @@ class Soak:
 
     def isUp(self, when: float) -> None:
         """
-        Correct bytes have arrived over a new mux.
+        Note that correct bytes have arrived over a new mux, which ends the recovery.
         """
         waiting = self._recovered
         if waiting is not None and not waiting.called and when > self._since:
@@ -339,7 +342,7 @@ class Soak:
 
     async def _otherKey(self) -> None:
         """
-        Let the server have another key for a while.
+        Run the server with another key for two seconds.
         """
         await self.server.signal("KILL")
         self.server.start(OTHER_PSK)
@@ -369,7 +372,7 @@ class Soak:
 
         return fault
 
-    # What is looked at
+    # Checks
 
     def _sample(self) -> None:
         usages = [process.usage() for process in self.processes]
@@ -430,7 +433,8 @@ class Soak:
 
     def _judgeGrowth(self, name: str) -> None:
         """
-        Compare the last quarter of the time without kills with the second.
+        Compare the memory in the second and in the last quarter of the time without
+        kills.
         """
         calm = max(self._lastKill - self._started, 0.0) + 10
         sizes = [getattr(s, name) for s in self.samples if s.seconds > calm]
@@ -443,7 +447,7 @@ class Soak:
 
     def times(self, *faults: str) -> list[float]:
         """
-        @return: how long it took until these kinds of fault were over.
+        @return: how many seconds each recovery from these kinds of fault took.
         """
         return [r.seconds for r in self.verdict.recoveries if r.fault in faults]
 
@@ -459,9 +463,9 @@ NETWORK: dict[str, Action] = {
     "repeat a frame": duplicate(),
     "swap two frames": swap(),
 }
-#: What only strict mode notices.
+#: The faults that only strict mode notices.
 UNNOTICED = ("black hole", "drop a frame", "repeat a frame", "swap two frames")
-#: After what there is no new mux.
+#: The faults that do not end the mux.
 HARMLESS = ("delay",)
 
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -482,7 +486,7 @@ def line(label: str, values: list[float], unit: float, width: int = 72) -> str:
 
 def report(soak: Soak) -> Iterator[str]:
     """
-    @return: lines of text.
+    @return: the report on a run, line by line.
     """
     samples = soak.samples
     yield line("server, MiB", [s.serverBytes for s in samples], 2**20)
@@ -515,7 +519,7 @@ def report(soak: Soak) -> Iterator[str]:
 
 def plot(samples: list[Sample], path: Path) -> None:
     """
-    Draw memory and descriptors, with matplotlib.
+    Plot memory and descriptors over time, with matplotlib.
     """
     from matplotlib import pyplot
 
@@ -535,7 +539,7 @@ def plot(samples: list[Sample], path: Path) -> None:
 
 def save(samples: list[Sample], path: Path) -> None:
     """
-    Write all that was seen as CSV.
+    Write all samples as CSV.
     """
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(Sample.__dataclass_fields__))
@@ -545,7 +549,7 @@ def save(samples: list[Sample], path: Path) -> None:
 
 async def main(reactor: Any, options: argparse.Namespace) -> None:
     """
-    Run it, and exit with 1 if there was a problem.
+    Run the soak test, and exit with 1 if there was a problem.
     """
     soak = Soak(options)
     await soak.run()
@@ -569,8 +573,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=1 << 30, help="at most")
     parser.add_argument("--compatible", action="store_true")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--csv", type=Path, help="write what was seen to this file")
-    parser.add_argument("--plot", type=Path, help="draw it, which takes matplotlib")
+    parser.add_argument("--csv", type=Path, help="write the samples to this file")
+    parser.add_argument("--plot", type=Path, help="plot the samples; needs matplotlib")
     return parser.parse_args(arguments)
 
 

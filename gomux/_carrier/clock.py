@@ -239,7 +239,7 @@ class SteadyClock:
             self._active -= 1
             try:
                 call.func(*call.args, **call.kw)
-            except Exception:
+            except BaseException:
                 _log.failure("while handling a timed call")
         if self._active and self._wake is None:
             self._wakeUp(self._calls[0][0])
@@ -251,7 +251,9 @@ class SteadyClock:
         offset = self.reactor.seconds() - self.seconds()
         while not self._stopped.wait(COMPARE_INTERVAL):
             before, offset = offset, self.reactor.seconds() - self.seconds()
-            if offset < before - STEP:
+            # The second test finds a step back that follows a step forward so soon
+            # that no comparison was made in between.
+            if offset < before - STEP or self.reactor.seconds() < self._madeAt - STEP:
                 self.reactor.callFromThread(self._setBack)
 
     def _setBack(self) -> None:

@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-Frames to streams and back: the mux, its scheduler, its streams, TLS within a stream,
-and the factory, pool and dialler that make muxes and keep them.
+The mux: it turns frames into streams and streams into frames.  Beside it are the
+factory and the dialler, which make muxes, and the pool, which opens streams on them.
 
-This room may import L{gomux._carrier} and what lies below it.
+This package may import L{gomux._carrier} and the packages below that.
 """

@@ -9,13 +9,15 @@ The factory that makes muxes, and keeps track of them.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IProtocolFactory,
+    IReactorCore,
     IReactorTime,
 )
 from twisted.internet.protocol import Factory
@@ -27,10 +29,9 @@ from gomux._carrier.clock import steady
 from gomux._carrier.turns import Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.gate import Gate
-from gomux._mux.log import ThrottledLog, describeAddress
+from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
-from gomux._mux.receiver import logPrefixOf
 from gomux._mux.streams import startFactory
 from gomux._wire.keyring import KeyFinder, Keyring, KnownKey
 from gomux._wire.strict import Handshake, Salts, processSalts
@@ -67,6 +68,10 @@ class MuxFactory(Factory):
     @ivar strict: whether the muxes are in strict mode.
     @ivar context: see L{__init__}.
     @ivar salts: see L{__init__}.
+    @ivar closesAtShutdown: whether the muxes are closed when the reactor stops, so that
+        the peers learn that this is an orderly end.  The reactor waits for that, for at
+        most C{closeTimeout}.
+    @ivar _trigger: closes them, while there are muxes.
     @ivar _losses: logs the ends of muxes, with a limit on the number of lines.
     @ivar _unauthenticated: a server's muxes whose peers have not shown that they
         hold the key, the oldest first.  After C{silentGrace} seconds the delayed
@@ -74,6 +79,7 @@ class MuxFactory(Factory):
     """
 
     noisy = False
+    closesAtShutdown = True
 
     def __init__(
         self,
@@ -128,6 +134,7 @@ class MuxFactory(Factory):
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
         self.acceptPace = AcceptPace()
+        self._trigger: object = None
         self._losses = ThrottledLog(_log, clock)
         self._unauthenticated: dict[MuxProtocol, IDelayedCall] = {}
 
@@ -184,6 +191,9 @@ class MuxFactory(Factory):
         A mux has its carrier.  Called by the mux.
         """
         self.muxes.append(mux)
+        atShutdown = getattr(self.clock, "addSystemEventTrigger", None)
+        if self.closesAtShutdown and self._trigger is None and atShutdown is not None:
+            self._trigger = atShutdown("before", "shutdown", self._reactorStops)
         if self.isClient:
             if not mux.gated:
                 self.pool.add(mux)
@@ -196,6 +206,10 @@ class MuxFactory(Factory):
             oldest = next(iter(unauthenticated))
             self._forgetUnauthenticated(oldest)
             oldest.evict()
+
+    def _reactorStops(self) -> Deferred[list[GomuxError]]:
+        self._trigger = None
+        return gatherResults([mux.close() for mux in list(self.muxes)])
 
     def _muxSilent(self, mux: MuxProtocol) -> None:
         """
@@ -249,6 +263,9 @@ class MuxFactory(Factory):
         self.muxes.remove(mux)
         if not self.muxes:
             self.busyPoll.stop()
+            trigger, self._trigger = self._trigger, None
+            if trigger is not None:
+                cast(IReactorCore, self.clock).removeSystemEventTrigger(trigger)
         self.pool.remove(mux, reason)
         if self.isClient:
             # Also the reason of a mux that was never added to the pool.
@@ -262,6 +279,6 @@ class MuxFactory(Factory):
             "the mux {direction} {name}{peer} ended: {reason}",
             direction="to" if self.isClient else "from",
             name=f"{mux.peerName!r} at " if mux.peerName else "",
-            peer=describeAddress(mux.getCarrier().getPeer()),
+            peer=describeAddress(mux.getPeer()),
             reason=reason,
         )

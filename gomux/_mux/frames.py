@@ -158,7 +158,6 @@ class PeerFrames:
         mux = self._mux
         if streamID == HELLO_ID and flag == Flag.KEEPALIVE:
             _log.warn("{mux}: the peer is in strict mode, which is off here", mux=mux)
-        _log.debug("{mux} is not in strict mode: it cannot detect all replays", mux=mux)
         self._scheduler.greet()
 
     def received(self, frame: Frame) -> None:

@@ -3,20 +3,22 @@
 # See LICENSE for details.
 
 """
-The gate of a mux: what the peer has to show before the mux is open to it.
+The gate of a mux: how the peer shows that it holds the key.
 
-Each mux has a gate, which its factory makes.  The gate opens the first frames that
-come, until it is passed; then it hands on what opens all further frames, and is gone.
-There are three:
+The factory makes a gate for each mux.  The gate opens the first received frames, until
+it is I{passed}: the peer has shown that it holds the key.  Then the mux takes the
+opener of all further frames from the gate, and drops the gate.  There are three kinds:
 
-  - L{KnownKey<gomux._wire.keyring.KnownKey>}: compatible mode with one key.  This side
-    may send at once; the first genuine frame shows that the peer holds the key.
-  - L{KeyFinder<gomux._wire.keyring.KeyFinder>}: compatible mode, a server with several
-    keys.  It can send nothing before the first frame shows which key the peer has.
+  - L{KnownKey<gomux._wire.keyring.KnownKey>}: compatible mode with one key.  The mux
+    may send at once.  The first genuine frame shows that the peer holds the key.
+  - L{KeyFinder<gomux._wire.keyring.KeyFinder>}: compatible mode, for a server with
+    several keys.  The mux can send nothing before the first frame shows which key the
+    peer has.
   - L{Handshake<gomux._wire.strict.Handshake>}: strict mode.  Only the frames of the
-    handshake are sent before it is done.
+    handshake may be sent before it is done.
 
-While a gate lets nothing be sent, calls of C{openStream()} wait, in L{WaitingStreams}.
+While the gate does not let the mux send, calls of C{openStream()} wait in
+L{WaitingStreams}.
 """
 
 from __future__ import annotations
@@ -39,74 +41,79 @@ if TYPE_CHECKING:
 
 class Gate(FrameOpener, Protocol):
     """
-    What opens the first frames of a mux, until it is passed.
+    Opens the first frames of a mux, until the gate is passed.
 
-    C{open} may raise L{NotYet<gomux._wire.frame.NotYet>} if it has more to do than
-    others in the reactor should wait for.  The mux then offers the same frame again in
-    a later turn of the reactor, as often as it takes.
+    C{open} raises L{NotYet<gomux._wire.frame.NotYet>} if it needs so much time that
+    other connections would have to wait.  The mux then calls C{open} again with the
+    same frame in later turns of the reactor, until C{open} returns.
     """
 
     @property
     def ownsFrames(self) -> bool:
         """
-        Whether the frames that the gate opens are its own: they mean nothing to the
-        mux.
+        Whether the frames that the gate opens are for the gate alone.  The mux does not
+        handle those.
         """
 
     @property
     def passed(self) -> bool:
         """
-        Whether the peer has shown what it has to.
+        Whether the peer has shown that it holds the key.
         """
 
     @property
     def name(self) -> str:
         """
-        The name of the peer's key, once C{passed}.
+        The name of the peer's key.  Read only once C{passed}.
         """
 
     @property
     def sealer(self) -> Sealer | None:
         """
-        Seals the mux's frames.  C{None} as long as only the gate's own may be sent; at
-        the latest there is one once C{passed}.
+        Seals the mux's frames.  C{None} while only the gate's own frames may be sent;
+        never C{None} once C{passed}.
         """
 
     @property
     def opener(self) -> FrameOpener:
         """
-        What opens all further frames, once C{passed}.
+        Opens all further frames.  Read only once C{passed}.
         """
 
     def takeOutput(self) -> bytes:
         """
-        @return: the gate's frames to send now, often none.  Called at the start, and
-            after each frame that was opened.
+        Called when the carrier is connected, and after each frame that was opened.
+
+        @return: the gate's own frames to send now; often C{b""}.
         """
 
     def interrupted(self, detail: str) -> GomuxError:
         """
+        Called when the carrier is lost before the gate is passed.
+
         @param detail: the carrier's error, as a sentence, or C{""}.
-        @return: what it means that the carrier ends before the gate is passed.
+        @return: the reason for the end of the mux.
         """
 
     def close(self) -> None:
         """
-        The gate is passed, or the mux has ended: the gate is not needed any more.
+        The gate is passed or the carrier is gone: release the gate's resources.
         """
 
 
 def explainLoss(gate: Gate | None, loss: Failure) -> GomuxError:
     """
-    @param gate: the gate, if it is not passed.
+    Convert the loss of a carrier, which this side did not cause, to the mux's reason.
+
+    @param gate: the gate; C{None} if it is passed.
     @param loss: why the carrier is gone.
-    @return: what it means that the carrier ended by itself.
+    @return: the reason for the end of the mux.
     """
     if gate is None:
         return Truncated(loss.getErrorMessage())
     if loss.check(ConnectionDone):
         return gate.interrupted("")
-    # Such as a certificate that TLS did not accept.
+    # For example, TLS did not accept a certificate.
     return gate.interrupted(f" The carrier's own error: {loss.getErrorMessage()}")
 
 
@@ -114,7 +121,9 @@ class WaitingStreams:
     """
     The calls of C{openStream()} that wait for the gate to be passed, in order.
 
-    @ivar _factories: what each call was given, by what it returned.
+    @ivar _limit: how many calls may wait.
+    @ivar _factories: the stream factory that each call got, by the Deferred that it
+        returned.
     """
 
     def __init__(self, limit: int) -> None:
@@ -130,8 +139,9 @@ class WaitingStreams:
         """
         Let a call wait.
 
-        @return: what the call returns.  It may be cancelled.  Fails with
-            L{OpenStreamError} if too many wait.
+        @param factory: makes the stream's protocol.
+        @return: the Deferred that the call returns.  It may be cancelled.  It fails
+            with L{OpenStreamError} if too many calls wait.
         """
         if len(self._factories) >= self._limit:
             return fail(OpenStreamError("too many streams wait for the peer"))
@@ -147,7 +157,7 @@ class WaitingStreams:
         openStream: Callable[[IStreamFactory | IProtocolFactory], Deferred[IProtocol]],
     ) -> None:
         """
-        The gate is passed.
+        The gate is passed: make the waiting calls, in order.
 
         @param openStream: opens a stream.
         """
@@ -157,7 +167,7 @@ class WaitingStreams:
 
     def fail(self, reason: GomuxError) -> None:
         """
-        The mux has ended.
+        The mux has ended: let the waiting calls fail.
         """
         while self._factories:
             self._factories.popitem()[0].errback(reason)

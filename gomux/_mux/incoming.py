@@ -3,21 +3,23 @@
 # See LICENSE for details.
 
 """
-When the frames that have come are handled.
+The received bytes of a mux, and when it handles the frames in them.
 
-The carrier is always read.  Backpressure is the windows' business: a stream that its
-application does not read gives no credit, and everything else that a peer can make
-this side keep has a limit in L{Limits<gomux.Limits>}.  If two peers stopped reading
-while their writes are blocked they would wait for each other for ever.
+The mux reads its carrier even while an application is slow or the carrier is blocked.
+If two muxes stopped reading while the writes of both are blocked, they would wait for
+each other for ever.  A slow application is no problem: its stream gives the peer no
+more credit.  Everything else that a peer can make this side keep has a limit in
+L{Limits<gomux.Limits>}.
 
-Frames are handled as soon as they come.  There are three exceptions, in which the rest
-waits for a later turn of the reactor:
+The mux handles frames as soon as they are received.  It leaves the rest for a later
+turn of the reactor in three cases:
 
-  - Handling them has taken a turn's time: other connections are due their turn.
-  - The peer opens streams faster than it may.
+  - The turn's time is used up, and other connections are due their turn.
+  - The peer opens streams faster than its C{openRate}.
   - The gate needs more time for a frame.
 
-The carrier is left unread meanwhile.  That waits for no peer, so it ends.
+In these cases the mux pauses reading until it has handled the rest.  That takes a
+limited time, whatever the peer does.
 """
 
 from __future__ import annotations
@@ -34,21 +36,26 @@ from gomux._mux.scheduler import Scheduler
 from gomux._wire.frame import MAX_LENGTH, OVERHEAD, Frame, FrameParser, NotYet
 from gomux.error import GomuxError
 
-#: How many frames are handled before the clock is looked at.
+#: The mux reads the clock once for this many frames.
 FRAMES_PER_LOOK = 8
-#: A frame with at least this many bytes of data takes long enough to look at the clock
-#: after it.
+#: The mux also reads the clock after each frame with at least this many bytes of data,
+#: because such a frame takes long to handle.
 LARGE = 16384
 
 
 class Incoming:
     """
-    The bytes that have come from the peer, and when their frames are handled.
+    Keeps the bytes that the peer has sent, and has their frames handled.
 
     @ivar gate: opens the first frames; C{None} once it is passed.
-    @ivar isBehind: whether frames that have come wait for a later turn of the reactor.
-    @ivar parser: has the bytes that have come.
+    @ivar isBehind: whether received frames wait for a later turn of the reactor.
+    @ivar parser: keeps the received bytes and cuts them into frames.
     @ivar _frames: handles the frames.
+    @ivar _scheduler: sends the frames of this side.
+    @ivar _carrier: the carrier, for pausing its reading.
+    @ivar _turns: calls L{take} again in later turns of the reactor.
+    @ivar _busyPoll: keeps the reactor awake while an answer is due.
+    @ivar _seconds: returns the time, in seconds.
     @ivar _gateOpened: see L{__init__}.
     @ivar _failed: see L{__init__}.
     @ivar _caughtUp: see L{__init__}.
@@ -70,13 +77,14 @@ class Incoming:
         @param owner: the mux's factory.
         @param gate: opens the first frames.
         @param frames: handles the frames.
-        @param scheduler: sends what they make this side send.
-        @param carrier: where they come from.
+        @param scheduler: sends the frames of this side; held while frames are handled,
+            so that all answers are sent together.
+        @param carrier: the carrier that the frames are read from.
         @param gateOpened: called with each frame that the gate has opened.  Returns
-            the frame if it is to be handled as well.
+            the frame if the mux must handle it as well, otherwise C{None}.
         @param failed: called with an error that ends the mux.
         @param caughtUp: called when no frames wait for a later turn any more; with
-            C{False} if that is because handling them has failed in a way that is a bug.
+            C{False} if a bug made their handling fail, otherwise with C{True}.
         """
         self.gate: Gate | None = gate
         self.isBehind = False
@@ -93,7 +101,7 @@ class Incoming:
 
     def receive(self, data: bytes) -> None:
         """
-        Take bytes off the carrier.
+        Take bytes that were read from the carrier.
         """
         self.parser.receive(data)
         if not self.isBehind:
@@ -101,10 +109,12 @@ class Incoming:
 
     def take(self, until: float) -> float:
         """
-        Handle the frames that have come.
+        Handle received frames.
 
-        @param until: when to leave the others for a later turn of the reactor.
-        @return: how long to leave them, or that there are none left.
+        @param until: the time after which to leave the rest for a later turn of the
+            reactor.
+        @return: how many seconds the rest has to wait at least, or L{DONE} if no whole
+            frame is left.
         """
         scheduler, frames = self._scheduler, self._frames
         nextFrame, received = self.parser.nextFrame, frames.received
@@ -131,7 +141,7 @@ class Incoming:
             left = 0.0
         except GomuxError as error:
             self._failed(error)
-        except Exception:
+        except BaseException:
             self._gaveUp()
             raise
         finally:
@@ -143,9 +153,10 @@ class Incoming:
 
     def _passGate(self, gate: Gate) -> Frame | None:
         """
-        Give the gate the frames that have come, until it is passed.
+        Give received frames to the gate until it is passed.
 
-        @return: the first frame that is not the gate's alone, if it has come.
+        @return: the first frame that the mux must handle; C{None} if it is not received
+            yet.
         @raise NotYet: if the gate needs another turn of the reactor.
         """
         while (frame := self.parser.nextFrame()) is not None:
@@ -157,28 +168,30 @@ class Incoming:
 
     def clear(self) -> None:
         """
-        Forget what has come: the mux has ended.
+        Drop the received bytes, because the mux has ended.
         """
         self.parser.clear()
 
     def checkInvariants(self) -> None:
         """
-        See whether all frames that have come are handled, or will be.  For tests.
+        Check that every received frame is handled or waits for a later turn.  For
+        tests.
 
-        @raise AssertionError: if they are not.
+        @raise AssertionError: if a frame is forgotten.
         """
         isPart = self.parser.pending < OVERHEAD + MAX_LENGTH
         assert isPart or self.isBehind, "a whole frame waits"
 
     def _canWait(self) -> bool:
         """
-        @return: whether there are frames that can be left for a later turn.
+        @return: whether there are bytes left, and reading can be paused meanwhile.
         """
         return self.parser.pending > 0 and self._carrier.canWait
 
     def _fallBehind(self, isBehind: bool) -> None:
         """
-        Read nothing while frames that have come wait for their turn.
+        Pause reading when received frames start to wait for a later turn, and report
+        when no frames wait any more.
         """
         self.isBehind = isBehind
         if not isBehind:
@@ -188,8 +201,8 @@ class Incoming:
 
     def _gaveUp(self) -> None:
         """
-        There is a bug.  The reactor ends the carrier for an error of C{dataReceived},
-        but knows nothing of one in a later turn.
+        Give up after an exception that is a bug.  The reactor drops a carrier whose
+        C{dataReceived} raises, but it does not see an exception in a later turn.
         """
         if self.isBehind:
             self.isBehind = False

@@ -3,11 +3,12 @@
 # See LICENSE for details.
 
 """
-How a mux notices, by the clock, that its carrier or its peer is gone.
+How a mux notices that its carrier or its peer is dead, although the carrier reports no
+loss.
 
 L{CarrierLiveness} is for every mux.  It sends a Keepalive when nothing was sent for a
-long time, so that the carrier's own means notice a dead path, and fails the mux when
-the carrier takes nothing of what there is to send.
+long time, because TCP finds out only by sending that a path is dead.  It fails the mux
+when the carrier stays blocked for too long.
 
 L{PeerLiveness} is for peers that are known to echo pings.  It fails the mux when the
 peer echoes no recent one.
@@ -34,10 +35,15 @@ _COUNTERS = 1 << 32
 
 class CarrierLiveness:
     """
-    Keeps the carrier of a mux in use, and notices when it takes nothing any more.
+    Sends Keepalives on a quiet carrier, and notices when the carrier stays blocked.
 
-    @ivar _call: the next look at when something was sent last.
-    @ivar _stall: watches whether the carrier takes what there is to send.
+    @ivar _scheduler: writes to the carrier.
+    @ivar _clock: the reactor.
+    @ivar _limits: the factory's limits.
+    @ivar _failed: see L{__init__}.
+    @ivar _call: the delayed call that sends the next Keepalive if it is needed; C{None}
+        before L{start}.
+    @ivar _stall: watches whether the carrier takes data; C{None} before L{start}.
     """
 
     _call: IDelayedCall | None = None
@@ -50,10 +56,10 @@ class CarrierLiveness:
         failed: Callable[[GomuxError], None],
     ) -> None:
         """
-        @param owner: the mux's factory; of its limits C{keepalive} and C{writeStall}
-            count.
+        @param owner: the mux's factory, with the limits C{keepalive} and C{writeStall}.
         @param scheduler: writes to the carrier.
-        @param failed: called when the carrier takes nothing any more.
+        @param failed: called with L{WriteStalled} when the carrier is blocked for too
+            long.
         """
         self._scheduler = scheduler
         self._clock = owner.clock
@@ -63,13 +69,13 @@ class CarrierLiveness:
     @property
     def isRunning(self) -> bool:
         """
-        Whether there is anything that is called later.
+        Whether a delayed call is pending.
         """
         return self._call is not None and self._call.active()
 
     def start(self) -> None:
         """
-        From now on the mux sends.
+        The mux begins to send.
         """
         self._call = self._clock.callLater(self._limits.keepalive, self._keepAlive)
         self._stall = Watch(
@@ -84,7 +90,7 @@ class CarrierLiveness:
 
     def stop(self) -> None:
         """
-        The carrier is gone.
+        The carrier is gone: cancel the delayed calls.
         """
         _cancel(self._call)
         if self._stall is not None:
@@ -104,8 +110,8 @@ class CarrierLiveness:
 
     def _progress(self) -> object:
         """
-        @return: what is the same twice only if the carrier took nothing in between,
-            although there is something to send.
+        @return: a value that equals an earlier one only if the carrier was blocked
+            at both times and took nothing in between.
         """
         scheduler = self._scheduler
         return scheduler.bytesSent if scheduler.paused else object()
@@ -181,7 +187,7 @@ class PeerLiveness:
     @property
     def isRunning(self) -> bool:
         """
-        Whether there is anything that is called later.
+        Whether a delayed call is pending.
         """
         return self._call is not None and self._call.active()
 
@@ -211,7 +217,7 @@ class PeerLiveness:
 
     def stop(self) -> None:
         """
-        The carrier is gone.
+        The carrier is gone: cancel the delayed calls.
         """
         _cancel(self._call)
 

@@ -3,32 +3,31 @@
 # See LICENSE for details.
 
 """
-The life of a mux: its states, and what moves it from one to the next.
+The life of a mux: its states and their transitions.
 
 A mux is in one of six states (L{MuxState}) and only moves forward:
 
-  - C{GATED}: the gate lets nothing be sent but its own frames.  Calls of
-    C{openStream()} wait.  A mux whose gate lets it send at once leaves this state in
-    C{connectionMade}.
+  - C{GATED}: only the gate's own frames may be sent.  Calls of C{openStream()} wait.  A
+    mux whose gate lets it send at once leaves this state in C{connectionMade}.
   - C{OPEN}: both sides may open streams.
-  - C{DRAINING}: no new streams are opened or accepted.  C{CLOSING} follows the end of
-    the last one.
-  - C{CLOSING}: all streams were told to close.  When the last one has sent its output,
-    CloseMux is sent, and the peer ends the carrier.  If this side ended it, CloseMux
-    could be lost together with the bytes that this side has not read.
-    L{Limits.closeTimeout<gomux.Limits>} bounds all of this.
-  - C{ENDING}: there is a reason for the end.  Nothing is sent or handled any more.  The
-    carrier is gone or about to go; then the streams are told.
-  - C{ENDED}: the carrier is gone, and every stream was told.
+  - C{DRAINING}: no new streams are opened or accepted.  C{CLOSING} follows when the
+    last stream has ended.
+  - C{CLOSING}: the mux closes all streams.  When the last stream has ended, the mux
+    sends CloseMux and waits for the peer to drop the carrier.  If this side dropped the
+    carrier while it had unread bytes, CloseMux could be lost.  If C{CLOSING} takes
+    longer than L{Limits.closeTimeout<gomux.Limits>}, the mux drops the carrier anyway.
+  - C{ENDING}: the mux has a reason for its end, and neither sends nor handles frames.
+    The carrier is gone or about to go.  Once it is gone, the mux ends its streams.
+  - C{ENDED}: the carrier is gone, and every stream was told the reason.
 
-C{drain()} leads to C{DRAINING}, C{close()} to C{CLOSING}.  In C{GATED} there is nothing
-to close in good order, so both abort.  CloseMux from the peer, an error, C{abort()} and
-the loss of the carrier lead to C{ENDING} from every state.  There is a reason if and
-only if the state is C{ENDING} or C{ENDED}.
+C{drain()} leads to C{DRAINING}, C{close()} to C{CLOSING}.  In C{GATED} there are no
+streams to close, so both abort.  CloseMux from the peer, an error, C{abort()} and the
+loss of the carrier lead to C{ENDING}.  The mux has a reason if and only if the state is
+C{ENDING} or C{ENDED}.
 
-The carrier has a life of its own: it is there, or it was lost for some reason.  It can
-be lost in any state, and it can stay for a while in C{ENDING}.  Frames that came before
-its loss may wait for their turn; until they are handled, its loss changes nothing else.
+The carrier can be lost in any state, and may still be connected in C{ENDING}.  If
+received frames wait for a later turn when the carrier is lost, the mux handles them
+first.  Only then does the loss lead to C{ENDING}.
 """
 
 from __future__ import annotations
@@ -39,9 +38,11 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IDelayedCall, ITCPTransport
 from twisted.python.failure import Failure
 
+from gomux._carrier.transport import dropTransport
 from gomux._carrier.turns import DONE
 from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
@@ -55,10 +56,13 @@ from gomux.error import (
     PeerClosedConnection,
 )
 
+#: How long a carrier may take to go after it was dropped, in seconds.
+DROP_TIMEOUT = 1.0
+
 
 class MuxState(IntEnum):
     """
-    Where a mux is in its life; the module tells what each state means.
+    The state of a mux.  The module's docstring explains each state.
     """
 
     GATED = 0
@@ -69,13 +73,13 @@ class MuxState(IntEnum):
     ENDED = 5
 
 
-# To look a member up in its Enum takes longer than to compare it.
+# A look-up in an Enum takes longer than a comparison.
 GATED, OPEN, DRAINING, CLOSING, ENDING, ENDED = MuxState
 
 
 class LivingMux(Protocol):
     """
-    What the life of a mux needs of the mux.
+    The part of the mux that L{MuxLife} uses.
     """
 
     def getCarrier(self) -> ITCPTransport:
@@ -83,20 +87,35 @@ class LivingMux(Protocol):
         @return: the mux's own transport.
         """
 
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The carrier is gone.
+        """
+
 
 class MuxLife:
     """
     The life of a mux.
 
-    @ivar state: where the mux is in its life.
+    @ivar state: the L{MuxState}.
     @ivar reason: why the mux ended; C{None} before C{ENDING}.
-    @ivar loss: why the carrier is gone; C{None} while it is there.
+    @ivar loss: why the carrier is gone; C{None} while it is connected.
+    @ivar _mux: the mux.
+    @ivar _streams: the mux's streams.
+    @ivar _scheduler: sends CloseMux.
+    @ivar _turns: spreads the end of many streams over several turns of the reactor.
+    @ivar _clock: the reactor.
+    @ivar _closeTimeout: how long the mux waits for the loss of the carrier, in seconds.
     @ivar _letGo: see L{__init__}.
     @ivar _explain: see L{__init__}.
     @ivar _told: see L{__init__}.
-    @ivar _drainCall: closes the mux when it has drained for too long.
-    @ivar _closeCall: aborts the carrier when the peer does not end it in time.
-    @ivar _untold: the streams that have yet to be told of the end.
+    @ivar _drainCall: closes the mux if draining takes longer than its timeout; C{None}
+        without a timeout.
+    @ivar _closeCall: drops the carrier after C{_closeTimeout}; C{None} until the mux
+        waits for the loss of the carrier.
+    @ivar _dropCall: ends the mux if a carrier that was dropped does not go; C{None}
+        until the carrier is dropped.
+    @ivar _untold: the open streams that were not told the reason yet.
     @ivar _waiting: the results of L{whenClosed} that have not fired.
     """
 
@@ -116,9 +135,9 @@ class MuxLife:
         @param owner: the mux's factory.
         @param streams: the mux's streams.
         @param scheduler: sends CloseMux.
-        @param letGo: called when C{ENDING} begins while the carrier is there: from then
-            on nothing may be sent or handled.
-        @param explain: tells what the loss of the carrier means, if nothing else ended
+        @param letGo: called when C{ENDING} begins for any cause but the loss of the
+            carrier.  It must stop the sending and handling of frames.
+        @param explain: converts the loss of the carrier to a reason, if that loss ended
             the mux.
         @param told: called with the reason when C{ENDED} begins.
         """
@@ -136,35 +155,36 @@ class MuxLife:
         self._told = told
         self._drainCall: IDelayedCall | None = None
         self._closeCall: IDelayedCall | None = None
+        self._dropCall: IDelayedCall | None = None
         self._untold: deque[StreamLife] = deque()
         self._waiting: list[Deferred[GomuxError]] = []
 
     def checkInvariants(self) -> None:
         """
-        See whether the state is consistent.  For tests.
+        Check that the state is consistent.  For tests.
 
-        @raise AssertionError: if it is not.
+        @raise AssertionError: if the state is not consistent.
         """
         assert (self.reason is not None) == (self.state >= ENDING), self.state
         if self.state is ENDED:
             assert self.loss is not None
             assert not self._untold and not self._streams.byID
-            for call in (self._drainCall, self._closeCall):
+            for call in (self._drainCall, self._closeCall, self._dropCall):
                 assert call is None or not call.active(), call
 
-    # What moves the mux on in good order
+    # Orderly transitions
 
     def open(self) -> None:
         """
-        The gate lets frames be sent.  Called in C{GATED} only.
+        The gate lets the mux send from now on.  Called in C{GATED} only.
         """
         self.state = OPEN
 
     def drain(self, timeout: float | None = None) -> None:
         """
-        Close when the last stream is done.
+        Open and accept no new streams, and close when the last stream has ended.
 
-        @param timeout: after how many seconds to close anyway.
+        @param timeout: close after this many seconds even if streams are open.
         """
         if self.state is GATED:
             self.abort()
@@ -176,7 +196,7 @@ class MuxLife:
 
     def close(self) -> None:
         """
-        Close all streams once their output is sent, then the mux.
+        Close all streams once their output is sent, then close the mux.
         """
         if self.state is GATED:
             self.abort()
@@ -189,7 +209,7 @@ class MuxLife:
 
     def streamEnded(self) -> None:
         """
-        A stream is no longer open: go on if it was the last.
+        If no streams are open, take the next step of draining or closing.
         """
         if self._streams.byID:
             return
@@ -201,43 +221,58 @@ class MuxLife:
 
     def peerCloses(self) -> None:
         """
-        CloseMux has come: the carrier can go once what was written to it is sent.
+        The peer has sent CloseMux: close the carrier once it has sent what was written
+        to it.
         """
         isAnswer = self.state is CLOSING
         self._end(ConnectionClosed() if isAnswer else PeerClosedConnection())
-        self._mux.getCarrier().loseConnection()
+        # First, for the carrier may be lost before this returns.
         self._awaitLoss()
+        self._mux.getCarrier().loseConnection()
 
     def _awaitLoss(self) -> None:
         """
-        Give the carrier some time to come to its end.
+        Drop the carrier if it is not lost within C{_closeTimeout}.
         """
         if self._closeCall is None:
             self._closeCall = self._clock.callLater(self._closeTimeout, self.abort)
 
-    # What ends it at once
+    # Immediate ends
 
     def abort(self) -> None:
         """
-        Drop the carrier at once, also when the mux has ended, but the carrier not yet.
+        End the mux, and drop the carrier at once.  In C{ENDING}, only drop the carrier
+        if it is still connected.
         """
         if self.state < ENDING:
             self._end(ConnectionClosed())
-        if self.loss is None:
-            self._mux.getCarrier().abortConnection()
+        self.dropCarrier()
+
+    def dropCarrier(self) -> None:
+        """
+        Drop the carrier, unless it is gone.  It counts as gone L{DROP_TIMEOUT} later:
+        a transport that has no C{abortConnection} may wait for a peer that reads
+        nothing.
+        """
+        if self.loss is not None or self._dropCall is not None:
+            return
+        self._dropCall = self._clock.callLater(
+            DROP_TIMEOUT, self._mux.connectionLost, Failure(ConnectionAborted())
+        )
+        dropTransport(self._mux.getCarrier())
 
     def fail(self, error: GomuxError) -> None:
         """
-        End the mux for an error.
+        End the mux because of an error.
         """
         if self.state >= ENDING:
             return
         self._end(error)
         if isinstance(error, NonceExhausted):
-            # CloseMux was written: as in an orderly close.
+            # The scheduler has written CloseMux, so the peer drops the carrier.
             self._awaitLoss()
-        elif self.loss is None:
-            self._mux.getCarrier().abortConnection()
+        else:
+            self.dropCarrier()
 
     def _end(self, reason: GomuxError) -> None:
         self.state = ENDING
@@ -248,11 +283,11 @@ class MuxLife:
 
     def lost(self) -> None:
         """
-        The carrier is gone, as L{loss} has it, and what came before that is handled:
-        tell the streams.
+        The carrier is gone, L{loss} is set, and all received frames are handled: end
+        the streams.
         """
         assert self.loss is not None
-        for call in (self._drainCall, self._closeCall):
+        for call in (self._drainCall, self._closeCall, self._dropCall):
             if call is not None and call.active():
                 call.cancel()
         if self.reason is None:
@@ -265,10 +300,11 @@ class MuxLife:
 
     def _tellStreams(self, until: float) -> float:
         """
-        Tell the streams of the end.
+        End streams with the reason, then call C{_told}.
 
-        @param until: when to leave others for a later turn of the reactor.
-        @return: how long to leave them, or that there are none left.
+        @param until: the time after which to leave the rest for a later turn of the
+            reactor.
+        @return: 0 if streams are left, otherwise L{DONE}.
         """
         assert self.reason is not None
         while self._untold:
@@ -283,7 +319,7 @@ class MuxLife:
 
     def whenClosed(self) -> Deferred[GomuxError]:
         """
-        @return: fires with the reason when the state is C{ENDED}.
+        @return: fires with the reason once the state is C{ENDED}.
         """
         waiting: Deferred[GomuxError] = Deferred()
         self._waiting.append(waiting)
@@ -295,4 +331,5 @@ class MuxLife:
         assert self.reason is not None
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
-            deferred.callback(self.reason)
+            if not deferred.called:
+                deferred.callback(self.reason)

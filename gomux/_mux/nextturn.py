@@ -3,10 +3,11 @@
 # See LICENSE for details.
 
 """
-What a mux does in the next turn of the reactor.
+The work that a mux leaves for the next turn of the reactor.
 
-An application is never called from inside its own calls, and what it writes to several
-streams in one turn goes together.
+The mux does not call a protocol from inside a call that the application makes: it calls
+the protocol in the next turn.  Sending waits for that turn too, so that the output of
+several streams is sent together.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ _log = Logger()
 
 class NextTurn:
     """
-    What a mux does in the next turn of the reactor: calls that wait, then sending.
+    Makes the waiting calls of a mux in the next turn of the reactor, then sends.
 
-    @ivar isDue: whether the reactor was asked for that.
-    @ivar pump: sends what has come together.
-    @ivar _calls: the calls that wait.
+    @ivar pump: sends the waiting frames; the mux sets it.
+    @ivar _mux: the mux, for the log.
+    @ivar _clock: the reactor.
+    @ivar _calls: the functions to call in the next turn, in order.
+    @ivar _call: the reactor's delayed call for the next turn; C{None} if the mux has
+        asked for none.
     """
 
     pump: Callable[[], None]
@@ -44,31 +48,30 @@ class NextTurn:
     @property
     def isDue(self) -> bool:
         """
-        Whether the reactor was asked for that turn.
+        Whether the mux has asked the reactor for a turn.
         """
         return self._call is not None
 
     def checkInvariants(self, isSilent: bool) -> None:
         """
-        See whether the reactor was asked for a turn if there is one to be had.  For
-        tests.
+        Check that the mux has asked for a turn if any work waits for one.  For tests.
 
         @param isSilent: whether there is nothing to send.
-        @raise AssertionError: if it was not.
+        @raise AssertionError: if work waits and the mux has asked for no turn.
         """
         assert self.isDue or not self._calls, "nothing makes the calls that wait"
         assert self.isDue or isSilent, "nothing has frames sent"
 
     def callSoon(self, function: Callable[[], None]) -> None:
         """
-        Call a function from the reactor, as soon as it can.
+        Call a function in the next turn of the reactor.
         """
         self._calls.append(function)
         self.wake()
 
     def wake(self) -> None:
         """
-        There is something to send.
+        Ask for a turn, because there is something to send.
         """
         if self._call is None:
             self._call = self._clock.callLater(0, self._run)
@@ -78,8 +81,8 @@ class NextTurn:
         for function in calls:
             try:
                 function()
-            except Exception:
-                # The other streams' calls must not be lost with this one.
+            except BaseException:
+                # The calls for the other streams must still be made.
                 _log.failure("a call for the next turn of {mux} failed", mux=self._mux)
         self._call = None
         if self._calls:

@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-What a mux needs of the factory that made it.
+The part of the mux factory that its muxes use.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _Mux = TypeVar("_Mux", contravariant=True)
 
 class MuxOwner(Protocol[_Mux]):
     """
-    What a mux needs of the L{MuxFactory<gomux.MuxFactory>} that made it: the settings
-    that are documented there, what all of its muxes share, and to be told how the mux
-    fares.
+    The part of L{MuxFactory<gomux.MuxFactory>} that its muxes use: the settings, the
+    objects that all its muxes share, and the methods that a mux calls at the events of
+    its life.  The attributes are documented there.
     """
 
     clock: Any
@@ -65,5 +65,5 @@ class MuxOwner(Protocol[_Mux]):
         """
         The mux has ended.
 
-        @param reason: why.
+        @param reason: why it has ended.
         """

@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-The muxes that are up, and who waits for one.
+The pool: the muxes that are up, and the streams that wait for a mux.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twisted.internet.interfaces import (
 
 from gomux._carrier.clock import steady
 from gomux.error import OpenStreamError
-from gomux.limits import MAX_WAITING, WAIT_TIMEOUT
+from gomux.limits import WAIT_TIMEOUT
 
 if TYPE_CHECKING:
     from gomux._mux.protocol import MuxProtocol
@@ -32,26 +32,32 @@ if TYPE_CHECKING:
 
 class MuxPool:
     """
-    Opens streams on whichever muxes are up, in turn, and makes them wait while
-    none is.
+    Opens streams on the muxes that are up, in turn.  While no mux is up, streams wait.
 
-    A mux whose peer has shown that it holds the key goes before one whose peer
-    has not: who merely connects must not get what is meant for others.
+    The pool prefers muxes whose peers have shown that they hold the key.  A peer that
+    merely connects must not get streams that are meant for others.
 
-    @ivar lastReason: why the last mux that went away did, or why the last
-        attempt to make one failed.
+    @ivar lastReason: why the last mux was lost, or why the last attempt to connect one
+        failed; C{None} before that.
+    @ivar _clock: the reactor.
+    @ivar _timeout: how long a stream waits for a mux, in seconds.
+    @ivar _maxWaiting: how many streams may wait.
+    @ivar _muxes: the muxes that are up, the least recently used one first.
+    @ivar _waiting: the streams that wait, in order, as the keys of a dictionary.
     """
 
     def __init__(
         self,
         clock: IReactorTime,
         timeout: float = WAIT_TIMEOUT,
-        maxWaiting: int = MAX_WAITING,
+        maxWaiting: int | None = None,
     ) -> None:
         """
         @param clock: the reactor.
         @param timeout: how long a stream waits for a mux, in seconds.
-        @param maxWaiting: how many streams may wait.
+        @param maxWaiting: how many streams may wait, for a pool whose streams others
+            ask for, as the clients of a tunnel do.  By default as many as the process
+            itself opens: over TCP its calls of C{connect} are not counted either.
         """
         self._clock = steady(clock)
         self._timeout = timeout
@@ -76,7 +82,7 @@ class MuxPool:
 
     def add(self, mux: MuxProtocol) -> None:
         """
-        A mux is up: streams that wait go over it.
+        A mux is up: open the waiting streams on it.
         """
         if mux not in self._muxes:
             self._muxes.append(mux)
@@ -87,7 +93,9 @@ class MuxPool:
 
     def remove(self, mux: MuxProtocol, reason: GomuxError) -> None:
         """
-        A mux is gone.
+        A mux is lost.
+
+        @param reason: why it has ended.
         """
         if mux in self._muxes:
             self._muxes.remove(mux)
@@ -95,12 +103,11 @@ class MuxPool:
 
     def closeNamed(self, names: Collection[str]) -> None:
         """
-        Close the muxes to peers whose keys have one of some names, in good
-        order: what is on its way arrives.
-        L{MuxFactory.endRevoked<gomux.MuxFactory.endRevoked>} does not wait for
-        that.
+        Close the muxes of some peers in good order: their output is sent first.
+        L{MuxFactory.endRevoked<gomux.MuxFactory.endRevoked>} does not wait for output.
 
-        @param names: as from L{Keyring.reload<gomux._wire.keyring.Keyring.reload>}.
+        @param names: the names of the keys of these peers, for example as returned by
+            L{Keyring.reload<gomux._wire.keyring.Keyring.reload>}.
         """
         for mux in self.muxes:
             if mux.peerName in names:
@@ -110,19 +117,19 @@ class MuxPool:
         self, factory: IStreamFactory | IProtocolFactory, timeout: float | None = None
     ) -> Deferred[IProtocol]:
         """
-        Open a stream on the next mux, or on the first one to come.
+        Open a stream on the next mux.  If no mux is up, wait for one.
 
         @param factory: makes the stream's protocol.
-        @param timeout: how long to wait for a mux, in seconds; by default as
-            long as the pool says.
-        @return: the protocol, connected.  Cancelling it is fine.  Fails with
-            L{OpenStreamError} if there was no mux in time, or too many streams
-            wait for one already.
+        @param timeout: how long to wait for a mux, in seconds; by default the timeout
+            of the pool.
+        @return: fires with the protocol once it is connected.  May be cancelled.  Fails
+            with L{OpenStreamError} if no mux is up in time, or if too many streams wait
+            already.
         """
         mux = self._next()
         if mux is not None:
             return mux.openStream(factory)
-        if len(self._waiting) >= self._maxWaiting:
+        if self._maxWaiting is not None and len(self._waiting) >= self._maxWaiting:
             return fail(
                 OpenStreamError("no mux is up, and too many streams wait for one")
             )
@@ -136,9 +143,9 @@ class MuxPool:
 
     def failWaiting(self, error: Exception) -> None:
         """
-        Let nobody wait any longer.
+        Let the opening of all waiting streams fail.
 
-        @param error: what to tell those who do.
+        @param error: why it fails.
         """
         for waiting in list(self._waiting):
             if waiting in self._waiting:
@@ -147,7 +154,7 @@ class MuxPool:
 
     def _next(self) -> MuxProtocol | None:
         """
-        @return: the mux whose turn it is.
+        @return: the mux for the next stream; C{None} if no mux can open streams.
         """
         usable = [mux for mux in self._muxes if mux.canOpen]
         if not usable:
@@ -175,6 +182,10 @@ class MuxPool:
 class _Waiting:
     """
     A stream that waits for a mux.
+
+    @ivar factory: makes the stream's protocol.
+    @ivar timeout: the delayed call that ends the wait.
+    @ivar result: the result of L{MuxPool.openStream}.
     """
 
     timeout: IDelayedCall

@@ -5,20 +5,19 @@
 """
 The mux itself: a protocol that turns the carrier's bytes into streams.
 
-L{MuxProtocol} is what the reactor, the application and the factory see of a mux.  It
-puts the parts of a mux together, each of which has a module in this room:
+L{MuxProtocol} connects the parts of a mux.  Each part has a module in this package:
 
   - L{gomux._mux.muxlife}: the states of a mux, how it closes and ends.
-  - L{gomux._mux.gate}: what the peer has to show before the mux is open to it.
-  - L{gomux._mux.incoming}: when the frames that have come are handled.
-  - L{gomux._mux.frames}: what each of the peer's frames does, and what it may send.
-  - L{gomux._mux.streams}: the streams by ID, and what they call.
+  - L{gomux._mux.gate}: how the peer shows that it holds the key.
+  - L{gomux._mux.incoming}: when received frames are handled.
+  - L{gomux._mux.frames}: the effect of each frame, and the rules for the peer.
+  - L{gomux._mux.streams}: the streams by ID.
   - L{gomux._mux.scheduler}: which frame is sent next.
+  - L{gomux._mux.nextturn}: calls and sending in the next turn of the reactor.
   - L{gomux._mux.liveness}: how a dead carrier or peer is noticed.
 
-Bytes come in through L{MuxProtocol.dataReceived}, and C{Incoming} has C{PeerFrames}
-handle one frame after another.  What streams write waits in them until the
-C{Scheduler}, which is the carrier's producer, takes it.
+C{Incoming} cuts received bytes into frames, and C{PeerFrames} handles them.  Output
+waits in its stream's sender until C{Scheduler}, the carrier's producer, takes it.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gomux._carrier.transport import MuxCarrier
+from gomux._carrier.transport import MuxCarrier, addressFrom
 from gomux._mux.frames import COMPATIBLE, STRICT, PeerFrames
 from gomux._mux.gate import Gate, WaitingStreams, explainLoss
 from gomux._mux.incoming import Incoming
@@ -52,6 +51,7 @@ from gomux.error import (
     KeyRevoked,
     LimitExceeded,
     OpenStreamError,
+    Truncated,
 )
 from gomux.interfaces import IMux
 
@@ -63,26 +63,25 @@ if TYPE_CHECKING:
 @implementer(IMux)
 class MuxProtocol(Protocol):
     """
-    One mux over one carrier.
+    One mux over one carrier, made by a L{MuxFactory<gomux.MuxFactory>}.
 
-    Made by L{MuxFactory<gomux.MuxFactory>}.
-
-    @ivar factory: the factory that made it, whose settings it uses.
-    @ivar bytesReceived: how many bytes came off the carrier.
-    @ivar streamFactory: makes the protocols of streams that the peer opens; with
-        C{None} the factory's own does.
-    @ivar _key: the name of the key that the peer has shown to hold; C{None} before.
+    @ivar factory: the factory that made the mux; the mux uses its settings.
+    @ivar bytesReceived: how many bytes were received from the carrier.
+    @ivar streamFactory: makes the protocols of the peer's streams; C{None} to use the
+        C{streamFactory} of the factory.
+    @ivar _key: the name of the peer's key; C{None} until the peer has shown its key.
+    @ivar _limits: the factory's limits.
     @ivar _life: the mux's state.
     @ivar _streams: the mux's streams.
     @ivar _waiting: the calls of L{openStream} that wait for the gate.
-    @ivar _nextTurn: makes calls from the reactor.
+    @ivar _nextTurn: makes calls in the next turn of the reactor.
     @ivar _scheduler: sends frames.
-    @ivar _incoming: has the frames that come handled.
+    @ivar _incoming: keeps received bytes, and has their frames handled.
     @ivar _frames: handles the peer's frames.
     @ivar _carrierLiveness: notices a dead carrier.
     @ivar _peerLiveness: pings the peer, and notices when it is gone.
     @ivar _carrier: the carrier, as the scheduler uses it.
-    @ivar _host: this end's address of the carrier.
+    @ivar _host: the carrier's address at this end.
     @ivar _isBound: whether this side has announced
         L{BOUND<gomux._wire.frame.BOUND>}, or strict mode implies it.
     """
@@ -91,6 +90,7 @@ class MuxProtocol(Protocol):
     streamFactory: IStreamFactory | IProtocolFactory | None = None
     bytesReceived = 0
     _key: str | None = None
+    _peer: IAddress | None = None
 
     def __init__(self, factory: MuxOwner[MuxProtocol]) -> None:
         self.factory = factory
@@ -126,7 +126,7 @@ class MuxProtocol(Protocol):
         )
 
     def __repr__(self) -> str:
-        peer = self.transport.getPeer() if self.transport is not None else "nobody yet"
+        peer = "nobody yet" if self._peer is None else self._peer
         name = f"{self.peerName!r} at " if self.peerName else ""
         direction = "to" if self.factory.isClient else "from"
         return f"<{type(self).__name__} {direction} {name}{peer}>"
@@ -141,22 +141,21 @@ class MuxProtocol(Protocol):
     @property
     def peerName(self) -> str:
         """
-        The name in the L{Keyring} of the key that the peer has shown to hold;
-        C{""} before that, and if it has none.
+        The name of the peer's key in the L{Keyring}; C{""} if unnamed or not yet shown.
         """
         return self._key or ""
 
     @property
     def gated(self) -> bool:
         """
-        Whether nothing can be sent before C{authenticated}.
+        Whether the gate still keeps the mux from sending.
         """
         return self._life.state is GATED
 
     @property
     def canOpen(self) -> bool:
         """
-        Whether L{openStream} can succeed, as far as is known beforehand.
+        Whether the mux is neither draining, closing nor closed.
         """
         return self._life.state <= OPEN
 
@@ -183,15 +182,14 @@ class MuxProtocol(Protocol):
     @property
     def reason(self) -> GomuxError | None:
         """
-        What made the mux end, as soon as that is known, which is before the carrier
-        is gone; C{None} until then.
+        Why the mux has ended; C{None} before that.  The carrier may still be connected.
         """
         return self._life.reason
 
     @property
     def bytesSent(self) -> int:
         """
-        How many bytes were given to the carrier.
+        How many bytes were written to the carrier.
         """
         return self._scheduler.bytesSent
 
@@ -205,19 +203,16 @@ class MuxProtocol(Protocol):
     @property
     def protocolCount(self) -> int:
         """
-        How many protocols of streams have not had C{connectionLost} yet: those of the
-        open streams, and those of streams that have ended while the application had
-        input paused, which comes first.
+        How many protocols of streams, open or ended, have not had C{connectionLost}.
         """
         return self._streams.protocolCount
 
     def checkInvariants(self) -> None:
         """
-        See whether the bookkeeping of the mux, of its streams and of what it has to
-        send is consistent.  For tests, between two events of a mux that has had its
-        carrier: not from inside a call of the mux, or of its carrier.
+        Check the mux and its parts.  For tests, once the mux has had its carrier, and
+        not from inside a call of the mux or the carrier.
 
-        @raise AssertionError: if it is not.
+        @raise AssertionError: if their state is not consistent.
         """
         scheduler = self._scheduler
         self._streams.checkInvariants()
@@ -235,9 +230,7 @@ class MuxProtocol(Protocol):
 
     @property
     def _nextID(self) -> int:
-        """
-        The ID of the next stream that this side opens.
-        """
+        # The ID of the next stream that this side opens.  Tests set it.
         return self._streams.nextID
 
     @_nextID.setter
@@ -254,20 +247,18 @@ class MuxProtocol(Protocol):
         if self.gated:
             return self._waiting.add(factory)
         if self._scheduler.controlQueued >= self._limits.maxControl:
-            return fail(
-                OpenStreamError("the carrier is blocked and too many frames wait")
-            )
+            return fail(OpenStreamError("too many frames wait for the carrier"))
         opened = self._streams.open(factory)
         if not self._streams.hasIDs:
-            # An application that needs more streams needs a new mux.
+            # This was the last ID.  For more streams an application needs a new mux.
             self.drain()
         return opened
 
     def drain(self, timeout: float | None = None) -> Deferred[GomuxError]:
         """
-        Open and accept no new streams, and L{close} when the last one is done.
+        Open and accept no new streams, and L{close} when the last stream has ended.
 
-        @param timeout: after how many seconds to close anyway; by default never.
+        @param timeout: close after this many seconds even if streams are open.
         @return: as L{whenClosed}.
         """
         self._life.drain(timeout)
@@ -282,15 +273,13 @@ class MuxProtocol(Protocol):
 
     def evict(self) -> None:
         """
-        Drop the carrier, in favour of a newer one, because the peer has not shown that
-        it holds the key.
+        Drop the carrier, because too many peers have not yet shown a key.
         """
         self._fail(LimitExceeded("too many connections wait for their first frame"))
 
     def revoke(self) -> None:
         """
-        Drop the carrier, because the key that the peer has, or might yet show, is not
-        to be let in any more.
+        Drop the carrier, because the peer's key was revoked, or may have been.
         """
         self._fail(KeyRevoked())
 
@@ -301,13 +290,15 @@ class MuxProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """
-        Take the carrier over.
+        The carrier is connected: make the parts of the mux that need it.
         """
         factory = self.factory
         factory.acceptPace.accepted(self.transport)
         gate = factory.makeGate()
-        self._host = self.getCarrier().getHost()
-        self._carrier = MuxCarrier(self.getCarrier(), self._limits.carrierTimeout)
+        carrier = self.getCarrier()
+        self._host = addressFrom(lambda: carrier.getHost())
+        self._peer = addressFrom(lambda: carrier.getPeer())
+        self._carrier = MuxCarrier(carrier, self._limits.carrierTimeout)
         needs = (factory, self._scheduler, self._fail)
         self._carrierLiveness = CarrierLiveness(*needs)
         self._peerLiveness = PeerLiveness(*needs, lambda: self._incoming.isBehind)
@@ -339,7 +330,7 @@ class MuxProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Take bytes off the carrier: frames for the streams.
+        Take bytes that were read from the carrier.
         """
         life = self._life
         if life.state >= ENDING or life.loss is not None:
@@ -351,10 +342,11 @@ class MuxProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        The carrier is gone, and with it, once what came before that is handled, all
-        streams.
+        The carrier is gone.  End the streams once all received frames are handled.
         """
-        self._life.loss = reason
+        if not self.hasCarrier:
+            return
+        self._life.loss = reason or connectionDone  # Some transports give C{None}.
         self._scheduler.stop()
         if not self._incoming.isBehind:
             self._lost()
@@ -363,9 +355,9 @@ class MuxProtocol(Protocol):
 
     def _gateOpened(self, frame: Frame) -> Frame | None:
         """
-        The gate has opened a frame: send its answer.  If it is passed, go on without.
+        Send the gate's answer to a frame, and drop the gate once it is passed.
 
-        @return: the frame, if it is to be handled as well.
+        @return: the frame if the mux must handle it as well, otherwise C{None}.
         """
         gate = self._incoming.gate
         assert gate is not None
@@ -396,7 +388,7 @@ class MuxProtocol(Protocol):
 
     def _startSending(self, sealer: Sealer) -> None:
         """
-        The gate lets frames be sent.
+        The gate lets the mux send from now on.
         """
         self._life.open()
         factory = self.factory
@@ -407,7 +399,7 @@ class MuxProtocol(Protocol):
         self._carrier.registerProducer(self._scheduler)
         self._carrierLiveness.start()
 
-    # What the parts of the mux need
+    # Called by the parts of the mux
 
     def getCarrier(self) -> ITCPTransport:
         """
@@ -418,15 +410,21 @@ class MuxProtocol(Protocol):
     @property
     def hasCarrier(self) -> bool:
         """
-        Whether the carrier is still there.
+        Whether the carrier is still connected.
         """
         return self._life.loss is None
 
     def getHost(self) -> IAddress:
         """
-        @return: this end's address of the carrier, also once that is gone.
+        @return: the carrier's address at this end, even once the carrier is gone.
         """
         return self._host
+
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
+        """
+        return cast(IAddress, self._peer)
 
     def _peersFactory(self) -> IStreamFactory | IProtocolFactory | None:
         own = self.streamFactory
@@ -434,21 +432,22 @@ class MuxProtocol(Protocol):
 
     def _write(self, parts: list[bytes]) -> None:
         if self._life.loss is None:
-            self._carrier.writeSequence(parts)
+            try:
+                self._carrier.writeSequence(parts)
+            except BaseException:
+                self._fail(Truncated(Failure().getErrorMessage()))
 
     def _streamEnded(self) -> None:
         self._life.streamEnded()
         if not self._streams.byID and self._life.state < CLOSING:
             self.factory.muxIdle(self)
 
-    # The end
-
     def _fail(self, error: GomuxError) -> None:
         self._life.fail(error)
 
     def _letGo(self) -> None:
         """
-        Send and handle nothing any more.
+        Stop sending and handling frames.
         """
         self._scheduler.stop()
         self._incoming.clear()
@@ -457,20 +456,20 @@ class MuxProtocol(Protocol):
 
     def _caughtUp(self, isWell: bool) -> None:
         """
-        No frames wait for a later turn any more: read again.
+        No received frames wait for a later turn any more: read again.
 
-        @param isWell: C{False} if a bug is the cause.
+        @param isWell: C{False} if a bug made the handling of the frames fail.
         """
         if not self.hasCarrier:
             self._lost()
         elif isWell:
             self._carrier.resumeReading()
         else:
-            self.getCarrier().abortConnection()
+            self._life.dropCarrier()
 
     def _lost(self) -> None:
         """
-        The carrier is gone, and what came before that is handled.
+        The carrier is gone, and all received frames are handled.
         """
         self._carrierLiveness.stop()
         self._peerLiveness.stop()

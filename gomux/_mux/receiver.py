@@ -5,25 +5,25 @@
 """
 The reading half of a stream.
 
-The receiver takes the data that the peer sends, as far as it has given the peer
-window for it, and delivers it to the protocol of the stream.  While the
-application has paused the stream, the data waits, and the peer gets no credit for
-it.
+The receiver takes the data that the peer sends, and delivers it to the stream's
+protocol.  The peer may not send more than the receive window allows.  While the
+application has paused the stream, the receiver keeps the data, and gives the peer no
+credit for it.
 
 The state of a receiver only moves forward:
 
   - C{OPEN}: the application takes input, and the peer may send it.
-  - C{REFUSED}: the application takes no more input.  What the peer still sends is
-    dropped, and the peer gets credit for it.
-  - C{ENDING}: the peer has finished writing, or the stream has ended, and input
-    that came before still waits.
-  - C{ENDED}: the peer has finished writing, and no input waits.  Data that comes
-    after that is against the protocol.
-  - C{CLOSED}: the stream is closing or closed.  What the peer still sends is
-    dropped, and the peer gets credit for it.
+  - C{REFUSED}: the application takes no more input.  Data from the peer is dropped, and
+    the peer gets credit for it.
+  - C{ENDING}: the peer has finished writing, or the stream has ended.  Input received
+    before that still waits.
+  - C{ENDED}: the peer has finished writing, and no input waits.  Data from the peer is
+    now a violation of the protocol.
+  - C{CLOSED}: the stream is closing or closed.  Data from the peer is dropped, and the
+    peer gets credit for it.
 
-Input waits only in the states C{OPEN} and C{ENDING}.  When the last of it has been
-delivered in the state C{ENDING}, the stream is told so with C{inputEnded}.
+Input waits only in the states C{OPEN} and C{ENDING}.  When the receiver has delivered
+the last input in C{ENDING}, it calls the stream's C{inputEnded}.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
-from twisted.internet.interfaces import ILoggingContext
-from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.python.log import callWithContext
+from twisted.python.context import call
+from twisted.python.log import ILogContext
 
 from gomux._fastpaths import fastPaths
+from gomux._mux.log import logContextOf, logPrefixOf
 from gomux._wire.growth import GrowingWindow
 from gomux.error import ProtocolViolation
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IProtocol
 
-#: Input that waits is joined to pieces of up to this many bytes.
+#: Small pieces of waiting input are joined to pieces of up to this many bytes.
 _PIECE_SIZE = 16384
 
 
@@ -60,40 +60,33 @@ class ReceiveState(IntEnum):
     CLOSED = 4
 
 
-# Looking a member up in its Enum takes longer than the rest of a call.
+# A look-up in an Enum would take longer than the rest of a call.
 _OPEN, _REFUSED, _ENDING, _ENDED, _CLOSED = ReceiveState
-
-
-def logPrefixOf(application: object) -> str:
-    """
-    @param application: a protocol or a factory.
-    @return: what the log calls it.
-    """
-    if ILoggingContext.providedBy(application):
-        return application.logPrefix()
-    return type(application).__name__
 
 
 class ReceiverMux(Protocol):
     """
-    What a receiver needs of the mux.
+    The part of the mux that a receiver uses.
     """
 
     def callSoon(self, function: Callable[[], None]) -> None:
         """
-        Call a function from the reactor, as soon as it can.
+        Call a function in the next turn of the reactor.
         """
 
     def consumed(self, stream: ReceiverStream, size: int) -> None:
         """
-        The application has taken some of the stream's input, or never will.
+        Input of the stream was delivered or dropped: give the peer credit for it.
+
+        @param size: the number of bytes.
         """
 
 
 class ReceiverStream(Protocol):
     """
-    What a receiver needs of its stream.
+    The part of the stream that its receiver uses.
 
+    @ivar streamID: the stream's ID on the wire.
     @ivar paused: whether the application has paused the stream.
     @ivar receiver: the receiver.
     """
@@ -105,28 +98,31 @@ class ReceiverStream(Protocol):
     @property
     def protocol(self) -> IProtocol:
         """
-        The protocol that the input is for.
+        The protocol that gets the input.
         """
 
     @property
     def streams(self) -> ReceiverMux:
         """
-        The streams of the mux, with what they call.
+        The mux, as its streams call it.
         """
 
     def inputEnded(self) -> None:
         """
-        The peer has finished writing, and all input has been delivered.
+        The peer has finished writing or the stream has ended, and all input has been
+        delivered.
         """
 
     def abortWith(self, reason: BaseException) -> None:
         """
         Abort the stream.
+
+        @param reason: the reason for C{connectionLost}.
         """
 
     def applicationFailed(self) -> None:
         """
-        The application raised the exception that is being handled.
+        The application has raised an exception.  Called while that is handled.
         """
 
 
@@ -135,15 +131,15 @@ class Receiver:
     The reading half of one stream: its receive window and its input.
 
     @ivar state: the L{ReceiveState}.
-    @ivar window: what the peer may send.
-    @ivar waiting: the input that waits, in order; C{None} while the next input can be
-        delivered as soon as it comes.
-    @ivar _stream: the stream that this is a half of.
-    @ivar _delivering: whether a call that delivers the input that waits is due or
-        under way.
+    @ivar window: the receive window: how much the peer may send.
+    @ivar waiting: the waiting input, in order; C{None} if none waits.  An empty list
+        while the last waiting input is being delivered.
+    @ivar _stream: the stream.
+    @ivar _context: the context in which the protocol gets data.
+    @ivar _delivering: whether L{_deliverWaiting} is due in the next turn, or running.
     """
 
-    __slots__ = ("state", "window", "waiting", "_stream", "_delivering")
+    __slots__ = ("state", "window", "waiting", "_stream", "_context", "_delivering")
 
     def __init__(self, stream: ReceiverStream) -> None:
         self.state = _OPEN
@@ -151,12 +147,17 @@ class Receiver:
         self.waiting: list[bytes] | None = None
         self._stream = stream
         self._delivering = False
+        try:
+            self._context = logContextOf(stream.protocol)
+        except BaseException:
+            self._context = {}
+            stream.applicationFailed()
 
     def received(self, payload: bytes) -> None:
         """
-        The peer sent data.
+        Take data from the peer.
 
-        @raise ProtocolViolation: if that is more than its window.
+        @raise ProtocolViolation: if the data exceeds the receive window.
         """
         size = len(payload)
         self.window.received(size)
@@ -169,9 +170,9 @@ class Receiver:
 
     def _receivedUnwanted(self, size: int) -> None:
         """
-        Take data that no application reads.  It is legal after this side's end, and
-        the peer must not be left waiting for credit.  After the peer's own end it
-        is not legal.
+        Drop data that the application does not read.  If the peer had finished writing,
+        the data is a violation.  Otherwise it is legal, and the peer gets credit for
+        it, because the peer may be waiting for credit.
         """
         if self.state is _ENDING or self.state is _ENDED:
             self._stream.abortWith(ProtocolViolation("data came after CloseRead"))
@@ -181,15 +182,15 @@ class Receiver:
     def _deliver(self, payload: bytes) -> None:
         stream = self._stream
         try:
-            stream.protocol.dataReceived(payload)
-        except Exception:
+            call(self._context, stream.protocol.dataReceived, payload)
+        except BaseException:
             stream.applicationFailed()
         else:
             stream.streams.consumed(stream, len(payload))
 
     def _keep(self, payload: bytes) -> None:
         """
-        Keep input for later.  Small pieces are joined.
+        Let input wait.  Join small pieces.
         """
         waiting = self.waiting
         if waiting is None:
@@ -201,8 +202,8 @@ class Receiver:
 
     def resume(self) -> None:
         """
-        Deliver the input that waits, from the reactor: the application has resumed
-        the stream.
+        The application has resumed the stream: deliver the waiting input in the next
+        turn of the reactor.
         """
         if not self._delivering and self.waiting is not None:
             self._delivering = True
@@ -210,8 +211,8 @@ class Receiver:
 
     def _deliverWaiting(self) -> None:
         """
-        Deliver the input that waits, until the application pauses the stream again,
-        and then the end if that has come.
+        Deliver the waiting input until the application pauses the stream again.  If no
+        input is left in C{ENDING}, report the end.
         """
         while self.waiting and not self._stream.paused:
             self._deliver(self.waiting.pop(0))
@@ -223,8 +224,8 @@ class Receiver:
 
     def finish(self) -> None:
         """
-        No more input comes.  Call the stream's C{inputEnded} once what has come is
-        delivered: before this returns if no input waits.
+        The peer sends no more input.  Call the stream's C{inputEnded} once the waiting
+        input is delivered.  If no input waits, that happens before C{finish} returns.
         """
         if self.state is _REFUSED:
             self.state = _ENDED
@@ -239,7 +240,7 @@ class Receiver:
 
     def refuse(self) -> None:
         """
-        The application takes no more input: drop what waits.
+        The application takes no more input: drop the waiting input.
         """
         if self.state is _OPEN:
             self.state = _REFUSED
@@ -249,17 +250,17 @@ class Receiver:
 
     def close(self) -> None:
         """
-        The stream is closing: drop the input that waits.
+        The stream is closing: drop the waiting input.
         """
         self.state = _CLOSED
         self._drop()
 
     def checkInvariants(self) -> None:
         """
-        See whether the bookkeeping of the receiver is consistent.  For tests, between
-        two events of its mux.
+        Check that the receiver's state is consistent.  For tests, between two events of
+        its mux.
 
-        @raise AssertionError: if it is not.
+        @raise AssertionError: if the state is not consistent.
         """
         self.window.checkInvariants(sum(map(len, self.waiting or ())))
         if self.waiting is not None:
@@ -270,37 +271,29 @@ class Receiver:
 
     def _drop(self) -> None:
         """
-        Drop the input that waits, and give credit for it: this side's output may
-        wait for a peer that waits for that credit.
+        Drop the waiting input, and give the peer credit for it.  Without that credit
+        the peer might never read the output of this side.
         """
         waiting, self.waiting = self.waiting, None
         if waiting:
             self._stream.streams.consumed(self._stream, sum(map(len, waiting)))
 
 
-class PrefixedReceiver(Receiver):
+class PlainReceiver(Receiver):
     """
-    A receiver that delivers each piece of data in a log context with the prefix of
-    the protocol.
+    A receiver without its fast path: it makes the log context for each piece of data.
     """
 
     __slots__ = ()
 
     def _deliver(self, payload: bytes) -> None:
-        try:
-            context = {"system": logPrefixOf(self._stream.protocol)}
-        except Exception:
-            self._stream.applicationFailed()
-        else:
-            callWithContext(context, super()._deliver, payload)
+        context = {"isError": 0, "system": logPrefixOf(self._stream.protocol)}
+        self._context = {ILogContext: context}
+        super()._deliver(payload)
 
 
 def receiverFor(stream: ReceiverStream) -> Receiver:
     """
-    Make the receiver of a stream.  The log calls most protocols by the name of their
-    class.  They get no log context: to make one for each piece of data takes a
-    microsecond.
+    Make the receiver of a stream.
     """
-    prefix = getattr(type(stream.protocol), "logPrefix", TwistedProtocol.logPrefix)
-    isPlain = prefix is TwistedProtocol.logPrefix and fastPaths().sparedContext
-    return Receiver(stream) if isPlain else PrefixedReceiver(stream)
+    return Receiver(stream) if fastPaths().sparedContext else PlainReceiver(stream)

@@ -3,23 +3,34 @@
 # See LICENSE for details.
 
 """
-Who may write to the carrier next.
+The scheduler of a mux: it decides which frame is sent next.
 
-The scheduler is the one producer on the carrier.  Whenever the carrier has
-room it writes a batch of frames: control frames first, then data.  Frames are
-sealed only then, so their nonces follow the order on the wire.
+Theory of operation
+===================
 
-Streams with something to send stand in one of two queues.  One that had
-nothing to send before joins the I{fresh} queue; once it has had a turn and has
-more, or has waited for window, it joins the I{bulk} queue, and there the streams
-take turns.  The fresh queue goes first, and in batches of its own, so a small
-write does not wait for other streams' megabytes, nor for a frame of them to be
-sealed; but for each frame's worth of fresh data there is one of bulk, so many
-small writers cannot starve a large one.
+The scheduler is the only producer on the carrier.  While the carrier takes data, the
+scheduler writes batches of frames: control frames first, then data.  It seals a frame
+only when it writes it, so the nonces follow the order on the wire.
 
-One turn is one frame of up to L{MAX_LENGTH} bytes.  A stream with more than
-that to send always fills its turn, so turns are fair in bytes: this is deficit
-round robin with a quantum of a frame, which leaves no deficit to carry over.
+A stream with data to send is in one of two queues.  A stream that had nothing to send
+before joins the I{fresh} queue.  A stream that has more to send after its turn, or had
+to wait for window, joins the I{bulk} queue.  A batch takes data from one queue only.
+Fresh data goes first: a small write then waits neither for the megabytes of other
+streams nor for the sealing of their frames.  After L{MAX_LENGTH} bytes of fresh data
+one batch of bulk data is due, so many small writers cannot starve a large one.
+
+One turn of a stream is one frame of up to L{MAX_LENGTH} bytes.  A frame is shorter only
+if the stream can send no more, so turns are fair in bytes.  This is deficit round robin
+with a quantum of one frame, which leaves no deficit to carry over.
+
+Queued frames are written in one of three ways:
+
+  - The scheduler calls C{wake} when something is queued.  In the next turn of the
+    reactor the mux calls L{Scheduler.pump}.
+  - The mux calls L{Scheduler.hold} before it handles received frames.  Until
+    L{Scheduler.release} the scheduler does not call C{wake}.  C{release} then writes at
+    once, so that replies do not wait for another turn.
+  - When a blocked carrier takes data again, it calls L{Scheduler.resumeProducing}.
 """
 
 from __future__ import annotations
@@ -37,11 +48,12 @@ from gomux._wire.crypto import Sealer
 from gomux._wire.frame import MAX_LENGTH, OVERHEAD, Flag, sealFrame, sealLastFrame
 from gomux.error import GomuxError, LimitExceeded, NonceExhausted
 
-#: How many bytes of frames are written to the carrier at once.  What the
-#: carrier has can no longer be overtaken.
+#: The size in bytes at which a batch of frames is written to the carrier.  More urgent
+#: frames cannot overtake a frame that the carrier already has.
 BATCH_SIZE = 65536
 
-#: How many control frames are sealed at once, or a few more.
+#: The number of control frames after which a batch is written.  The last credit of a
+#: batch may take a few frames more.
 CONTROL_FRAMES = 32
 
 _DATA = int(Flag.DATA)
@@ -54,11 +66,11 @@ _Control = tuple[int, int, int, Callable[[int], None] | None]
 
 class SendingStream(Protocol):
     """
-    What the scheduler needs to know of a stream.
+    The part of a stream's sender that the scheduler uses.
 
-    @ivar streamID: the ID that its frames carry.
-    @ivar queued: whether it stands in one of the scheduler's queues; for the
-        scheduler alone to set.
+    @ivar streamID: the ID in the stream's frames.
+    @ivar queued: whether the stream is in one of the scheduler's queues.  Only the
+        scheduler sets it.
     """
 
     streamID: int
@@ -66,18 +78,22 @@ class SendingStream(Protocol):
 
     def sendable(self) -> int:
         """
-        @return: how many bytes of data there are, as far as there is window for them.
+        @return: how many bytes of output may be sent now: no more than wait, and no
+            more than the send window allows.
         """
 
     def takeOutput(self, size: int) -> bytes | memoryview:
         """
-        @param size: at least 1, and no more than is L{sendable}.
-        @return: so many bytes of the next data, taken out of the window.
+        Remove output from the sender, and its size from the send window.
+
+        @param size: the number of bytes, from 1 to L{sendable}.
+        @return: the output.
         """
 
     def outputTaken(self) -> None:
         """
-        Data that was taken has been written: the stream may ask for more.
+        The output taken last has been written.  The sender may now ask its producer
+        for more.
         """
 
 
@@ -87,11 +103,33 @@ class Scheduler:
     Writes the frames of one mux to its carrier, in a fair order.
 
     @ivar bytesSent: how many bytes were written.
-    @ivar sentAt: when something was written last; at first, when L{start} was called.
-    @ivar paused: whether the carrier has asked not to be written to.
-    @ivar stopped: whether nothing will be written any more.
+    @ivar sentAt: the time of the last write, in seconds; before the first one, the time
+        of the call of L{start}.
+    @ivar paused: whether nothing may be written now: before L{start}, while the carrier
+        is blocked, and once C{stopped}.
+    @ivar stopped: whether nothing may be written any more.
+    @ivar _sealer: seals the frames; set by L{start} at the latest.
+    @ivar _write: see L{__init__}.
+    @ivar _wake: see L{__init__}.
+    @ivar _failed: see L{__init__}.
+    @ivar _maxRefusals: how many refusals may wait.
+    @ivar _seconds: returns the time, in seconds.
+    @ivar _control: the waiting control frames except refusals and credit, as the
+        arguments of L{control}.
     @ivar _greeting: the C{length} of the greeting, until it is queued; C{None} for no
         greeting.
+    @ivar _refusals: the IDs of the streams whose refusals wait.
+    @ivar _credits: the waiting credit by stream ID, in bytes.
+    @ivar _fresh: the streams in the fresh queue.
+    @ivar _bulk: the streams in the bulk queue.
+    @ivar _freshBytes: how many bytes of fresh data were sent since the last bulk frame.
+    @ivar _pumping: whether L{pump} is running.
+    @ivar _isHeld: whether L{hold} was called, and L{release} not yet.
+    @ivar _holds: whether L{hold} has an effect; C{False} only in tests.
+    @ivar _freshFirst: whether the fresh queue is used; C{False} only in tests.
+    @ivar _batchSize: L{BATCH_SIZE}, or less in tests.
+    @ivar _turnTime: how long L{pump} may write before other connections are due their
+        turn, in seconds.
     """
 
     def __init__(
@@ -104,15 +142,15 @@ class Scheduler:
         seconds: Callable[[], float],
     ) -> None:
         """
-        @param sealer: seals all frames of the mux.  Without one nothing is
-            written until L{start}.
+        @param sealer: seals all frames of the mux.  With C{None} nothing is written
+            before L{start}.
         @param write: writes pieces of data to the carrier.
-        @param wake: called when there is something to write, and must have
-            L{pump} called soon after, not before it returns.
-        @param failed: called when a frame cannot be sealed: with
-            L{NonceExhausted}, once a CloseMux has been written.
+        @param wake: called when there is something to write.  It must not call
+            L{pump} itself, but have it called soon after.
+        @param failed: called with L{NonceExhausted} when no nonces are left.  A
+            CloseMux was then written as the last frame.
         @param maxRefusals: see L{gomux.Limits.maxRefusals}.
-        @param seconds: tells the time.
+        @param seconds: returns the time, in seconds.
         """
         self._write = write
         self._wake = wake
@@ -125,7 +163,6 @@ class Scheduler:
         self._credits: dict[int, int] = {}
         self._fresh: deque[SendingStream] = deque()
         self._bulk: deque[SendingStream] = deque()
-        # How much fresh data went out since the last turn of a bulk stream.
         self._freshBytes = 0
         self._pumping = False
         self._isHeld = False
@@ -144,14 +181,14 @@ class Scheduler:
     @property
     def controlQueued(self) -> int:
         """
-        How many control frames wait, refusals and credits aside.
+        How many control frames wait, without refusals and credit.
         """
         return len(self._control)
 
     @property
     def idle(self) -> bool:
         """
-        Whether there is nothing that could be written now.
+        Whether no frames and no streams are queued.
         """
         return not (
             self._bulk
@@ -163,7 +200,7 @@ class Scheduler:
 
     def start(self, sealer: Sealer, greeting: int | None = None) -> None:
         """
-        Write from now on.
+        Begin to write.
 
         @param sealer: seals all frames of the mux.
         @param greeting: the C{length} of a Keepalive that goes ahead of all other
@@ -192,7 +229,7 @@ class Scheduler:
         sealed: Callable[[int], None] | None = None,
     ) -> None:
         """
-        Send a control frame ahead of all data that is not written yet.
+        Queue a control frame.  It is sent before all data that is not written yet.
 
         @param sealed: called when the frame has been sealed, with its nonce's counter.
         """
@@ -204,25 +241,28 @@ class Scheduler:
 
     def refuse(self, streamID: int) -> None:
         """
-        Send CloseStream for a stream that the peer wants and does not get.
+        Queue a refusal: the CloseStream for a stream that this side does not accept, as
+        an abort.  Else it would look like a stream with a complete and empty answer.
 
-        @raise LimitExceeded: if the peer has left too many of these unread.
+        @raise LimitExceeded: if the peer has left too many refusals unread.
         """
         if self.stopped:
             return
         if len(self._refusals) >= self._maxRefusals:
-            # Perhaps they only wait for the end of what is being received.
+            # Perhaps only hold() keeps the refusals from being written.
             self.pump()
         if len(self._refusals) >= self._maxRefusals:
             raise LimitExceeded(
-                "refused streams go on coming, and the refusals are not read"
+                "the peer goes on opening streams, but does not read the refusals"
             )
         self._refusals.append(streamID)
         self._wakeUp()
 
     def credit(self, streamID: int, size: int) -> None:
         """
-        Send credit; what is not sent yet for the same stream is added up.
+        Queue credit for a stream.  It is added to the stream's waiting credit.
+
+        @param size: the credit, in bytes.
         """
         if not self.stopped:
             self._credits[streamID] = self._credits.get(streamID, 0) + size
@@ -230,36 +270,36 @@ class Scheduler:
 
     def activate(self, stream: SendingStream, fresh: bool = True) -> None:
         """
-        A stream may have become L{sendable<SendingStream.sendable>}.
+        Queue a stream if it has something L{sendable<SendingStream.sendable>}.
 
-        @param fresh: whether it had nothing to send before, as opposed to no
-            window for it.
+        @param fresh: C{True} if the stream had nothing to send before, C{False} if it
+            had to wait for window.
         """
         if not (stream.queued or self.stopped) and stream.sendable():
             stream.queued = True
-            # Who writes more as soon as it has had its turn, while we write,
-            # has had more to send all along.
+            # A stream that gets more output while the scheduler writes counts as bulk.
             isFresh = fresh and not self._pumping and self._freshFirst
             (self._fresh if isFresh else self._bulk).append(stream)
             self._wakeUp()
 
     def forget(self, streamID: int) -> int:
         """
-        A stream has ended: its credit is no longer of use.
+        Drop the waiting credit of a stream that has ended.
 
-        @return: how much credit that was.
+        @return: the dropped credit, in bytes.
         """
         return self._credits.pop(streamID, 0)
 
     def hold(self) -> None:
         """
-        Leave everything for L{release}, which the caller calls soon.
+        Queue frames without C{wake} from now on.  The caller must call L{release} soon,
+        in the same turn of the reactor.
         """
         self._isHeld = self._holds
 
     def release(self) -> None:
         """
-        Write what has come together since L{hold}.
+        End the effect of L{hold}, and write the queued frames.
         """
         if self._isHeld:
             self._isHeld = False
@@ -272,8 +312,8 @@ class Scheduler:
 
     def pump(self) -> None:
         """
-        Write what there is, until the carrier has had enough, or others in the
-        reactor have waited for long enough.
+        Write batches until nothing is queued, the carrier is blocked, or other
+        connections are due their turn.
         """
         if self._pumping:
             return
@@ -297,7 +337,7 @@ class Scheduler:
 
     def _writeBatch(self) -> None:
         """
-        Write some of what there is, if there is any.
+        Write one batch.
         """
         parts: list[bytes] = []
         served: list[SendingStream] = []
@@ -315,7 +355,7 @@ class Scheduler:
         self._write(parts)
         for stream in served:
             stream.outputTaken()
-            # Asked only now: its producer may just have given it more.
+            # Not asked earlier: outputTaken() may have made a producer write more.
             if stream.sendable() and not self.stopped:
                 self._bulk.append(stream)
             else:
@@ -323,17 +363,23 @@ class Scheduler:
 
     def _addControl(self, parts: list[bytes], limit: float) -> bool:
         """
-        @return: whether these were all.
+        Seal waiting control frames.
+
+        @param parts: the batch; the frames are added to it.
+        @param limit: about how many frames to add.
+        @return: whether no control frames are left.
         """
         sealer = self._sealer
-        limit *= 2  # each is two parts
+        limit *= 2  # A sealed control frame has two parts.
         while self._control and len(parts) < limit:
             streamID, flag, length, sealed = self._control.popleft()
             parts += sealFrame(sealer, streamID, length, flag)
             if sealed is not None:
                 sealed(sealer.last)
         while self._refusals and len(parts) < limit:
-            parts += sealFrame(sealer, self._refusals.popleft(), 0, _CLOSE_STREAM)
+            streamID = self._refusals.popleft()
+            parts += sealFrame(sealer, streamID, 0, _WINDOW_UPDATE)
+            parts += sealFrame(sealer, streamID, 0, _CLOSE_STREAM)
         while self._credits and len(parts) < limit:
             streamID, credit = self._credits.popitem()
             while credit > 0:
@@ -344,11 +390,10 @@ class Scheduler:
 
     def _addData(self, parts: list[bytes], served: list[SendingStream]) -> None:
         """
-        Give streams their turns, either fresh ones or bulk ones: what is fresh does
-        not wait for bulk to be sealed.
+        Give turns to the streams of one queue.
 
-        @param parts: what to add their frames to.
-        @param served: what to add the streams to.
+        @param parts: the batch; the frames are added to it.
+        @param served: the streams that had a turn are added to it.
         """
         fresh, bulk = self._fresh, self._bulk
         isBulk = bool(bulk) and (not fresh or self._freshBytes >= MAX_LENGTH)
@@ -373,8 +418,7 @@ class Scheduler:
 
     def finish(self) -> None:
         """
-        Write the control frames that wait, room or no room, and nothing after
-        them.
+        Write all waiting control frames, even if the carrier is blocked.  Then stop.
         """
         parts: list[bytes] = []
         try:
@@ -392,7 +436,7 @@ class Scheduler:
 
     def stop(self) -> None:
         """
-        Write nothing any more, and let go of everything.
+        Write nothing any more, and drop everything that is queued.
         """
         self.stopped = self.paused = True
         self._control.clear()
@@ -405,12 +449,11 @@ class Scheduler:
         self, streamIDs: Collection[int], senders: Iterable[SendingStream]
     ) -> None:
         """
-        See whether what waits to be written is consistent.  For tests, while nothing is
-        being written.
+        Check that the queues are consistent.  For tests, outside of L{pump}.
 
-        @param streamIDs: those of the open streams.
-        @param senders: the senders of the open streams, as far as these have one.
-        @raise AssertionError: if it is not.
+        @param streamIDs: the IDs of the open streams.
+        @param senders: the senders of those open streams that have a sender.
+        @raise AssertionError: if the queues are not consistent.
         """
         assert len(self._refusals) <= self._maxRefusals, len(self._refusals)
         assert self._credits.keys() <= set(streamIDs), "credit for no open stream"
@@ -425,17 +468,17 @@ class Scheduler:
             assert stream.queued == (stream in queued), stream
             assert stream.queued or not stream.sendable(), f"{stream} waits for ever"
 
-    # IPushProducer, for the carrier
+    # IPushProducer, called by the carrier
 
     def pauseProducing(self) -> None:
         """
-        The carrier has as much as it wants for now.
+        The carrier is blocked: write nothing.
         """
         self.paused = True
 
     def resumeProducing(self) -> None:
         """
-        The carrier wants more.
+        The carrier takes data again: write.
         """
         if not self.stopped:
             self.paused = False
@@ -443,7 +486,7 @@ class Scheduler:
 
     def stopProducing(self) -> None:
         """
-        The carrier is about to be lost; what follows from that follows from
-        the protocol's C{connectionLost}.
+        The carrier is about to be lost.  Only pause: the mux stops the scheduler in its
+        C{connectionLost}.
         """
         self.paused = True

@@ -5,37 +5,36 @@
 """
 The writing half of a stream.
 
-The sender keeps what the application writes until the scheduler takes it.  The
-scheduler takes no more than the peer has given window for.  What the application
-writes above L{HIGH_WATER} pauses its producer, and the producer is resumed when
-no more than L{LOW_WATER} is left.
+The sender keeps the application's output until the scheduler takes it.  The scheduler
+takes no more than the send window allows.  The sender pauses the application's producer
+when more than L{HIGH_WATER} bytes of output wait, and resumes it when no more than
+L{LOW_WATER} bytes are left.
 
-A stream has a sender while there is something to keep: output, a producer, or the end
-of the writing half.  When the last output has been sent on a stream that is open
-and has no producer, the sender takes itself off the stream, and the next write makes
-a new one.  So a stream costs little while it is quiet.  The send window outlives
-the sender, and belongs to the stream.
+A stream has a sender only while the sender has something to keep: output, a producer,
+or the closed state of the writing half.  When the last output is sent on a stream that
+is open and has no producer, the sender removes itself from the stream.  The next write
+makes a new sender.  So a quiet stream takes little memory.  The send window belongs to
+the stream, because it must outlive the sender.
 
 The state of a sender only moves forward:
 
   - C{OPEN}: the application may write.
-  - C{FINISHING}: the application has asked for the end of the writing half or of
-    the whole stream, and something is still ahead of that end: output that waits,
-    a pull producer, or a push producer that is paused.  Only a producer may
-    still write.
-  - C{CLOSED}: nothing can be written, nothing waits, and there is no producer that
-    could be paused.  Either all output was sent, and the stream was told so with
-    C{outputFinished}, or the output that waited was dropped.
+  - C{FINISHING}: the application or the mux has asked to close the writing half or the
+    whole stream.  The close waits for output, for a pull producer, or for a push
+    producer that is paused.  Only the producer may still write.
+  - C{CLOSED}: no output waits, and new output is dropped.  Either all output was
+    sent, and the sender has called the stream's C{outputFinished}; a push producer that
+    was running then is still registered.  Or the output was dropped, and the producer
+    was stopped.
 
-What the producer does is L{_Flow}.  A sender has a producer in all states of that
-but C{NONE}:
+L{_Flow} is the state of the producer:
 
-  - C{NONE}: there is no producer.
+  - C{NONE}: no producer is registered.
   - C{RUNNING}: a push producer may write.
   - C{PAUSED}: a push producer was told to pause.
   - C{PULL}: a pull producer is asked for more each time all output is sent.
 
-The application's producer is only called with these states already set: it may
+The sender sets both states before it calls the producer, because the producer may
 write, unregister itself or close the stream at once.
 """
 
@@ -49,18 +48,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.logger import Logger
 
 from gomux._fastpaths import FastPaths, fastPaths
+from gomux._wire.frame import MAX_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: With more bytes of output than this the producer is paused.
+#: The producer is paused when more than this many bytes of output wait.
 HIGH_WATER = 65536
-#: With this many bytes of output or fewer the producer is resumed.
+#: The producer is resumed when this many bytes of output or fewer wait.
 LOW_WATER = 32768
 #: With less window than this the sender waits for more credit, unless the window
-#: has room for all of its output: a peer that gives credit in small pieces must
-#: not make it send small frames.
-SMALLEST_FRAME = 16384
+#: has room for all of its output.  A Go peer gives credit for each read of its
+#: application; without the wait such a reader would get two frames where one would do.
+#: The wait ends: a window is twice as large, and no peer may hold back more than
+#: C{MAX_LENGTH} consumed bytes, because a Go sender waits for as much.
+ENOUGH_WINDOW = MAX_LENGTH
 
 _log = Logger()
 
@@ -77,7 +79,7 @@ class SendState(IntEnum):
 
 class _Flow(IntEnum):
     """
-    What the producer of a L{Sender} does.
+    The state of a L{Sender}'s producer.
     """
 
     NONE = 0
@@ -86,14 +88,14 @@ class _Flow(IntEnum):
     PULL = 3
 
 
-# Looking a member up in its Enum takes longer than the rest of a call.
+# A look-up in an Enum would take longer than the rest of a call.
 _OPEN, _FINISHING, _CLOSED = SendState
 _NONE, _RUNNING, _PAUSED, _PULL = _Flow
 
 
 class SenderMux(Protocol):
     """
-    What a sender needs of the mux.
+    The part of the mux that a sender uses.
 
     @ivar makeSender: makes the sender of a stream.
     """
@@ -102,24 +104,26 @@ class SenderMux(Protocol):
 
     def callSoon(self, function: Callable[[], None]) -> None:
         """
-        Call a function from the reactor, as soon as it can.
+        Call a function in the next turn of the reactor.
         """
 
     def activate(self, sender: Sender, fresh: bool) -> None:
         """
-        The sender may have become able to send.
+        Queue the sender in the scheduler, if it can send.
 
-        @param fresh: whether it had nothing to send before.
+        @param fresh: C{True} if the sender had no output before, C{False} if it had to
+            wait for window.
         """
 
 
 class SenderStream(Protocol):
     """
-    What a sender needs of its stream.
+    The part of the stream that its sender uses.
 
-    @ivar sendWindow: how many bytes the peer lets the stream send.
-    @ivar touched: whether anything was ever written to the stream.
-    @ivar sender: the sender.
+    @ivar streamID: the stream's ID on the wire.
+    @ivar sendWindow: how many bytes the peer still lets the stream send.
+    @ivar touched: whether output was ever written to the stream.
+    @ivar sender: the sender; C{None} when it has nothing to keep.
     """
 
     streamID: int
@@ -130,17 +134,17 @@ class SenderStream(Protocol):
     @property
     def streams(self) -> SenderMux:
         """
-        The streams of the mux, with what they call.
+        The mux, as its streams call it.
         """
 
     def outputFinished(self) -> None:
         """
-        L{Sender.finish} was called, and all output is sent.
+        All output is sent after a call of L{Sender.finish}.
         """
 
     def applicationFailed(self) -> None:
         """
-        The application raised the exception that is being handled.
+        The application has raised an exception.  Called while that is handled.
         """
 
 
@@ -148,20 +152,20 @@ class Sender:
     """
     The writing half of one stream: its output and its producer.
 
-    Output is written in pieces of one size and taken in pieces of another.  It is
-    copied only where a piece that is taken is made of several that were written.
+    The application writes pieces of any size, and the scheduler takes pieces of other
+    sizes.  The sender copies output only if it must join several written pieces.
 
-    @ivar streamID: the ID that the frames carry; for the scheduler.
-    @ivar queued: whether the scheduler has the sender in a queue; for the scheduler
-        alone to set.
+    @ivar streamID: the ID in the stream's frames, for the scheduler.
+    @ivar queued: whether the sender is in one of the scheduler's queues.  Only the
+        scheduler sets it.
     @ivar state: the L{SendState}.
     @ivar unsent: how many bytes of output wait.
-    @ivar _stream: the stream that this is a half of.
-    @ivar _pieces: the output that waits, as it was written; C{None} while there is
-        none, because an empty C{deque} takes as much memory as ten streams.
-    @ivar _offset: how many bytes of the first piece were taken.
-    @ivar _producer: the registered producer, if any.
-    @ivar _flow: what that does.
+    @ivar _stream: the stream.
+    @ivar _pieces: the waiting output, as it was written.  C{None} if there is none,
+        because an empty C{deque} takes as much memory as ten streams.
+    @ivar _offset: how many bytes of the first piece were taken already.
+    @ivar _producer: the registered producer; C{None} if there is none.
+    @ivar _flow: the state of the producer.
     """
 
     __slots__ = (
@@ -187,12 +191,12 @@ class Sender:
         self._producer: Any = None
         self._flow = _NONE
 
-    # For the stream
+    # Called by the stream
 
     @property
     def producer(self) -> tuple[Any, bool] | None:
         """
-        The registered producer, if any, and whether it is a push producer.
+        The registered producer and whether it is a push producer; C{None} without one.
         """
         if self._flow is _NONE:
             return None
@@ -200,7 +204,7 @@ class Sender:
 
     def write(self, data: bytes) -> None:
         """
-        Add output at the end, or drop it once there may be no more.
+        Add output, or drop it if the state does not allow more.
 
         @param data: at least one byte.
         """
@@ -220,8 +224,9 @@ class Sender:
 
     def finish(self) -> None:
         """
-        Close the sender once all output is sent, and then call the stream's
-        C{outputFinished}: before this returns if there is nothing to wait for.
+        Close the sender once all output is sent, and call the stream's
+        C{outputFinished}.  With nothing to wait for this happens before C{finish}
+        returns.
         """
         if self.state is _OPEN:
             self.state = _FINISHING
@@ -229,7 +234,7 @@ class Sender:
 
     def _closeIfFinished(self) -> None:
         """
-        Do what L{finish} promised, unless something is still ahead of that.
+        Close the sender if it is C{FINISHING} and has nothing to wait for any more.
         """
         if self.state is not _FINISHING or self.unsent:
             return
@@ -240,7 +245,7 @@ class Sender:
 
     def close(self) -> None:
         """
-        Drop the output that waits, and stop the producer.
+        Close the sender at once: drop its output and stop its producer.
         """
         self.state = _CLOSED
         self.unsent = 0
@@ -250,22 +255,22 @@ class Sender:
         if producer is not None:
             try:
                 producer.stopProducing()
-            except Exception:
+            except BaseException:
                 _log.failure("a producer's stopProducing failed")
 
     def windowGrew(self) -> None:
         """
-        The peer has given credit: go on with the output that waits for it.
+        The peer has given credit: queue the sender if its output waited for window.
         """
         if self.unsent and not self.queued:
             self._stream.streams.activate(self, False)
 
     def checkInvariants(self) -> None:
         """
-        See whether the bookkeeping of the sender is consistent.  For tests, between two
-        events of its mux.
+        Check that the sender's state is consistent.  For tests, between two events of
+        its mux.
 
-        @raise AssertionError: if it is not.
+        @raise AssertionError: if the state is not consistent.
         """
         pieces = self._pieces
         assert (pieces is None) == (not self.unsent), "memory for no output"
@@ -282,10 +287,10 @@ class Sender:
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """
-        Have a producer paused and resumed as output goes, or stop it if there may
-        be no more output.
+        Register a producer, to be paused and resumed as output is sent.  If the sender
+        is closed, stop the producer instead.
 
-        @raise RuntimeError: if there is one already.
+        @raise RuntimeError: if a producer is registered already.
         """
         if self._flow is not _NONE:
             raise RuntimeError(
@@ -303,12 +308,12 @@ class Sender:
             return
         self._flow = _RUNNING
         if self.unsent > HIGH_WATER:
-            # Not at once: TLS registers a producer before it is ready for this.
+            # Not at once: TLS registers its producer before the producer can be paused.
             self._stream.streams.callSoon(self._pauseProducer)
 
     def unregisterProducer(self) -> None:
         """
-        Forget the producer.  An end that has waited for it waits no longer.
+        Forget the producer.  If the close waited only for it, close the sender.
         """
         self._forgetProducer()
         self._closeIfFinished()
@@ -319,19 +324,19 @@ class Sender:
 
     def _pauseProducer(self) -> None:
         """
-        Pause a push producer that runs while too much output waits.
+        Pause a running push producer if too much output waits.
         """
         if self._flow is _RUNNING and self.unsent > HIGH_WATER:
             self._flow = _PAUSED
             try:
                 self._producer.pauseProducing()
-            except Exception:
+            except BaseException:
                 self._stream.applicationFailed()
 
     def _resumeProducer(self) -> None:
         """
-        Ask the producer for more, if it waits to be asked, and give it the chance
-        to write ahead of the end.
+        Ask a paused push producer for more output, or a pull producer once all output
+        is sent.  The producer may still write before the sender is closed.
         """
         if self._flow is _RUNNING:
             self._closeIfFinished()
@@ -342,29 +347,32 @@ class Sender:
             return
         try:
             self._producer.resumeProducing()
-        except Exception:
-            # Not an error of the mux, which calls this while it writes.
+        except BaseException:
+            # The scheduler is writing: the exception must not end the mux.
             self._stream.applicationFailed()
         if self.state is _FINISHING:
             self._stream.streams.callSoon(self._closeIfFinished)
 
-    # For the scheduler
+    # Called by the scheduler
 
     def sendable(self) -> int:
         """
-        @return: how many bytes of output there are, as far as there is window for
-            them; 0 if the window has room neither for all nor for enough of them.
+        @return: how many bytes of output may be sent now: all if they fit into the send
+            window, else the size of the window, or 0 if that is less than
+            L{ENOUGH_WINDOW}.
         """
         size = self.unsent
         window = self._stream.sendWindow
         if size <= window:
             return size
-        return window if window >= SMALLEST_FRAME else 0
+        return window if window >= ENOUGH_WINDOW else 0
 
     def takeOutput(self, size: int) -> bytes | memoryview:
         """
-        @param size: at least 1, and no more than is L{sendable}.
-        @return: so many bytes from the start of the output, taken out of the window.
+        Remove output from the sender, and its size from the send window.
+
+        @param size: the number of bytes, from 1 to L{sendable}.
+        @return: the output.
         """
         self._stream.sendWindow -= size
         self.unsent -= size
@@ -392,8 +400,8 @@ class Sender:
 
     def outputTaken(self) -> None:
         """
-        The output that was taken has been written: go on with what has waited for
-        that.
+        The output taken last has been written.  Ask the producer for more, close the
+        sender, or remove it from the stream if it has nothing to keep.
         """
         unsent = self.unsent
         if self._flow is not _NONE:
@@ -410,8 +418,8 @@ class Sender:
 
 class PlainSender(Sender):
     """
-    A sender without its fast paths: it copies what is taken, or stays when it has
-    nothing to keep.
+    A sender with some of its fast paths switched off, for tests: it copies its output,
+    or stays on the stream when it has nothing to keep.
 
     @ivar _paths: the fast paths that are on.
     """
@@ -437,7 +445,7 @@ class PlainSender(Sender):
 
 def senderMaker() -> Callable[[SenderStream], Sender]:
     """
-    @return: makes the senders of the streams of a mux.
+    @return: a function that makes the sender of a stream.
     """
     paths = fastPaths()
     if paths.outputInPlace and paths.shortSenders:

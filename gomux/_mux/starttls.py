@@ -3,12 +3,17 @@
 # See LICENSE for details.
 
 """
-TLS over a stream from some point on, as SMTP, AMP and others start it.
+TLS that starts in the middle of a stream, as in SMTP and AMP.
+
+Twisted's TLS puts small writes together: it encrypts them, and sends them, in the next
+turn of the reactor.  Here they go in the mux's own next turn (L{_NextTurnClock}), which
+then sends at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.interfaces import (
@@ -18,10 +23,15 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITransport,
 )
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from gomux._mux.stream import Stream
+from gomux._mux.streamlife import LifeState
+from gomux.error import StreamClosed
+
+# Looking a member up in its Enum takes longer than the rest of a call.
+_LIVE, _LOST = LifeState.LIVE, LifeState.LOST
 
 
 def startTLS(
@@ -31,24 +41,26 @@ def startTLS(
     clock: IReactorTime,
 ) -> None:
     """
-    Put TLS between a stream and its protocol.  Whatever has the stream, as the
-    protocol does, goes on using the same object.
+    Put TLS between a stream and its protocol.  The stream stays the same object, so the
+    protocol and all others that refer to it then use TLS.
 
     @param stream: the stream.
     @param contextFactory: as for the C{startTLS} of
         L{ITLSTransport<twisted.internet.interfaces.ITLSTransport>}.
     @param isClient: whether this side is TLS's client.
-    @param clock: calls later.
+    @param clock: the reactor.
     """
     producer = stream.producer
     if producer is not None:
         stream.unregisterProducer()
-    # This factory makes no protocols: the stream has one.
+    # TLS needs no factory of protocols, because the stream's protocol exists already.
     none = cast(IProtocolFactory, None)
-    factory = TLSMemoryBIOFactory(contextFactory, isClient, none, clock)
-    tls = TLSMemoryBIOProtocol(factory, stream.protocol, False)
+    nextTurn = cast(IReactorTime, _NextTurnClock(clock, stream.streams.callSoon))
+    factory = TLSMemoryBIOFactory(contextFactory, isClient, none, nextTurn)
+    # The class of the factory's choice puts small writes together.
+    tls = factory.protocol(factory, stream.protocol, False)
     stream.protocol = tls
-    # From here on the application's calls go to TLS, and those of TLS to the stream.
+    # From now on the application calls TLS, and TLS calls the stream.
     stream.__class__ = TLSStream
     tls.makeConnection(cast(ITransport, _Beneath(cast(TLSStream, stream))))
     if producer is not None:
@@ -58,7 +70,7 @@ def startTLS(
 @implementer(ISSLTransport)
 class TLSStream(Stream):  # type: ignore[override]
     """
-    A stream whose application goes through TLS.
+    A stream that encrypts the application's data with TLS.
     """
 
     __slots__ = ()
@@ -71,7 +83,7 @@ class TLSStream(Stream):  # type: ignore[override]
         self, contextFactory: IOpenSSLContextFactory, normal: bool = True
     ) -> None:
         """
-        Fail: there is TLS already.
+        Fail, because TLS was started already.
 
         @raise RuntimeError: always.
         """
@@ -81,8 +93,8 @@ class TLSStream(Stream):  # type: ignore[override]
         """
         Send some data, encrypted.
         """
-        if self.connected:
-            self._tls.write(data)
+        if self.life is not _LOST:
+            self.protocol.write(data)  # type: ignore[attr-defined]
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """
@@ -93,14 +105,29 @@ class TLSStream(Stream):  # type: ignore[override]
 
     def loseConnection(self) -> None:
         """
-        Finish TLS, then close the stream.
+        End TLS, then close the stream.
         """
         if self.connected and not self.disconnecting:
             self._tls.loseConnection()
 
+    def loseWriteConnection(self) -> None:
+        """
+        Close the writing half, after what TLS sends in the next turn.
+        """
+        self.streams.callSoon(super().loseWriteConnection)
+
+    def closeWith(self, reason: BaseException) -> None:
+        """
+        Finish TLS, in case it is the mux that closes the stream, and close the stream
+        without waiting for the peer's TLS.
+        """
+        if self.life is _LIVE:
+            self._tls.loseConnection()
+        super().closeWith(reason)
+
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """
-        Have a producer paused and resumed as output goes.
+        Register a producer, to be paused and resumed as output is sent.
         """
         self._tls.registerProducer(producer, streaming)
 
@@ -112,26 +139,83 @@ class TLSStream(Stream):  # type: ignore[override]
 
     def getPeerCertificate(self) -> Any:
         """
-        @return: the certificate of the peer, if it has shown one.
+        @return: the peer's certificate; C{None} if the peer has shown none.
         """
         return self._tls.getPeerCertificate()
 
     def getHandle(self) -> Any:
         """
-        @return: the connection of OpenSSL.
+        @return: OpenSSL's connection object.
         """
         return self._tls.getHandle()
 
 
 class _Beneath:
     """
-    The same stream without TLS: the transport of TLS itself.
+    The transport of TLS: the same stream, without the methods of L{TLSStream}.
 
-    @ivar _own: has the methods of L{Stream}, not those that L{TLSStream} has instead.
+    @ivar _own: the stream, with the methods of L{Stream}.
     """
 
     def __init__(self, stream: TLSStream) -> None:
         self._own = super(TLSStream, stream)
 
+    def loseConnection(self) -> None:
+        """
+        TLS is finished: close the stream.
+        """
+        self._own.closeWith(StreamClosed())  # type: ignore[attr-defined]
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._own, name)
+
+
+class _NextTurnClock:
+    """
+    The reactor, except that calls without a delay are made in the mux's next turn.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, callSoon: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._clock = clock
+        self._callSoon = callSoon
+
+    def seconds(self) -> float:
+        """
+        @return: the time.
+        """
+        return self._clock.seconds()
+
+    def callLater(self, delay: float, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        Call a function later.
+        """
+        call = partial(function, *args, **kwargs)
+        if delay:
+            return self._clock.callLater(delay, call)
+        soon = _Call(call)
+        self._callSoon(soon.make)
+        return soon
+
+
+class _Call:
+    """
+    A call in the mux's next turn.
+    """
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function: Callable[[], object] | None = function
+
+    def make(self) -> None:
+        """
+        Make the call, unless it is cancelled.
+        """
+        if self._function is not None:
+            self._function()
+
+    def cancel(self) -> None:
+        """
+        Do not make the call.
+        """
+        self._function = None

@@ -3,10 +3,10 @@
 # See LICENSE for details.
 
 """
-One stream of a mux, as a transport: what the application calls.
+One stream of a mux, as a transport: the methods that the application calls.
 
-The stream passes the calls on to its halves.  The module L{gomux._mux.streamlife} says
-what a stream goes through.
+Most methods call the stream's sender or receiver.  L{gomux._mux.streamlife} explains
+the states of a stream.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._mux.address import StreamAddress
-from gomux._mux.receiver import ReceiveState, logPrefixOf
+from gomux._mux.log import callInContext, logPrefixOf
+from gomux._mux.receiver import ReceiveState
 from gomux._mux.streamlife import LifeMux, LifeState, StreamLife
 from gomux._wire.frame import Flag
 from gomux.error import StreamClosed
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 class StreamMux(LifeMux, Protocol):
     """
-    What a stream needs of its mux.
+    The part of the mux that a stream uses.
     """
 
     @property
@@ -58,12 +59,17 @@ class StreamMux(LifeMux, Protocol):
     @property
     def hasCarrier(self) -> bool:
         """
-        Whether that is still there.
+        Whether the carrier is still connected.
         """
 
     def getHost(self) -> IAddress:
         """
-        @return: its own address, also once it is gone.
+        @return: the carrier's address at this end, even once the carrier is gone.
+        """
+
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
         """
 
     def startTLS(
@@ -79,11 +85,10 @@ class StreamMux(LifeMux, Protocol):
 )
 class Stream(StreamLife):
     """
-    One stream of a mux, as a transport.
+    One stream of a mux, as a transport.  Only the mux makes streams.
 
-    Made by the mux alone.
-
-    @ivar _noDelay: what L{setTcpNoDelay} was given; missing before that.
+    @ivar streams: the mux, as its streams call it.
+    @ivar _noDelay: the last argument of L{setTcpNoDelay}; missing before any call.
     """
 
     __slots__ = ("_noDelay",)
@@ -91,22 +96,22 @@ class Stream(StreamLife):
     streams: StreamMux
     _noDelay: bool
 
-    # State, as Twisted's own transports show it
+    # State, with the names of Twisted's own transports
 
     @property
     def connected(self) -> bool:
         """
-        Whether C{connectionLost} has yet to come.
+        Whether C{connectionLost} is still due.
         """
         return self.life is not LifeState.LOST
 
     @property
     def disconnecting(self) -> bool:
         """
-        Whether the stream is on its way to its end, and no more input comes.
+        Whether the stream is closing, and delivers no more input.
 
-        Input received before the end is still delivered, and meanwhile this is
-        false: a C{LineReceiver} delivers no more lines once it is true.
+        While input received before the end still waits, this is C{False}, because a
+        C{LineReceiver} delivers no more lines once it is C{True}.
         """
         if self.life is LifeState.DONE:
             return not self.hasInput
@@ -115,7 +120,7 @@ class Stream(StreamLife):
     @property
     def disconnected(self) -> bool:
         """
-        Whether C{connectionLost} has come.
+        Whether C{connectionLost} was called.
         """
         return self.life is LifeState.LOST
 
@@ -129,7 +134,7 @@ class Stream(StreamLife):
     @property
     def unread(self) -> int:
         """
-        How many bytes of input wait, because the application has paused it.
+        How many bytes of input wait, because the application has paused the stream.
         """
         if self.receiver is None or self.receiver.waiting is None:
             return 0
@@ -146,9 +151,9 @@ class Stream(StreamLife):
 
     def write(self, data: bytes) -> None:
         """
-        Send some data, when the peer has window for it and the carrier room.
+        Send some data, as soon as the send window and the carrier allow it.
 
-        After the end of the stream or of its writing half it is dropped.
+        Data is dropped once the stream or its writing half is closed.
 
         @raise TypeError: if C{data} is text.
         """
@@ -163,7 +168,7 @@ class Stream(StreamLife):
         """
         Send several pieces of data.
 
-        @raise TypeError: if one of them is text.
+        @raise TypeError: if a piece is text.
         """
         try:
             joined = b"".join(data)
@@ -173,10 +178,10 @@ class Stream(StreamLife):
 
     def loseConnection(self) -> None:
         """
-        Close the stream once all output is sent; input is dropped from now on.
+        Close the stream once all output is sent.  Input is dropped from now on.
 
-        A pull producer, or a push producer that is paused, gets the chance to
-        finish first.
+        A pull producer, or a push producer that is paused, may write until it is
+        unregistered.
         """
         self.closeWith(StreamClosed())
 
@@ -190,7 +195,7 @@ class Stream(StreamLife):
         """
         @return: the other end's address.
         """
-        return StreamAddress(self.streams.getCarrier().getPeer(), self.streamID)
+        return StreamAddress(self.streams.getPeer(), self.streamID)
 
     # ITCPTransport
 
@@ -203,21 +208,21 @@ class Stream(StreamLife):
 
     def abortConnection(self) -> None:
         """
-        Close the stream at once; output that waits is dropped, and the peer is
-        told that this is no orderly end.
+        Close the stream at once.  Waiting output is dropped, and the peer is told that
+        this is an abort.
         """
         self.abortWith(ConnectionAborted())
 
     def getTcpNoDelay(self) -> bool:
         """
-        @return: what L{setTcpNoDelay} was given; by default C{True}.
+        @return: the last argument of L{setTcpNoDelay}; by default C{True}.
         """
         return getattr(self, "_noDelay", True)
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """
-        Remembered, and without effect: a stream never holds data back in the
-        hope of more.
+        Set the result of L{getTcpNoDelay}.  There is no other effect: a stream never
+        delays data in order to send it together with later data.
         """
         self._noDelay = bool(enabled)
 
@@ -239,7 +244,7 @@ class Stream(StreamLife):
 
     def _tcpCarrier(self) -> ITCPTransport | None:
         """
-        @return: the carrier, if it is a TCP connection and still there.
+        @return: the carrier, if it is a TCP connection and still connected.
         """
         carrier = self.streams.getCarrier()
         if self.streams.hasCarrier and ITCPTransport.providedBy(carrier):
@@ -252,15 +257,14 @@ class Stream(StreamLife):
         self, contextFactory: IOpenSSLContextFactory, normal: bool = True
     ) -> None:
         """
-        Encrypt with TLS all that comes from now on, on top of the mux's own
-        encryption.
+        Encrypt all further data with TLS.  The mux then encrypts it a second time.
 
-        @param contextFactory: has the settings of TLS.
+        @param contextFactory: the settings of TLS.
         @param normal: whether the side that opened the stream is TLS's client.
         """
         self.streams.startTLS(self, contextFactory, normal)
 
-    # IHalfCloseableDescriptor, which otherwise is for the reactor
+    # IHalfCloseableDescriptor
 
     def writeConnectionLost(self, reason: Failure) -> None:
         """
@@ -276,8 +280,8 @@ class Stream(StreamLife):
 
     def loseReadConnection(self) -> None:
         """
-        Close the reading half: input that waits and that is still to come is
-        dropped, and the peer is told to send no more.
+        Close the reading half.  Waiting and later input is dropped, and the peer is
+        told to send no more.
         """
         if self.life is LifeState.LIVE:
             receiver = self.receiver or self.makeReceiver()
@@ -291,22 +295,21 @@ class Stream(StreamLife):
     @property
     def producer(self) -> tuple[Any, bool] | None:
         """
-        The producer that is registered, if any, and whether it is a push
-        producer.
+        The registered producer and whether it is a push producer; C{None} without one.
         """
         return None if self.sender is None else self.sender.producer
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """
-        Have a producer paused and resumed as output goes.
+        Register a producer, to be paused and resumed as output is sent.
 
-        @raise RuntimeError: if there is one already.
+        @raise RuntimeError: if a producer is registered already.
         """
         (self.sender or self.makeSender()).registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
         """
-        Forget the producer.  An end that has waited for it waits no longer.
+        Forget the producer.  If a close waited only for the producer, it happens now.
         """
         if self.sender is not None:
             self.sender.unregisterProducer()
@@ -321,7 +324,7 @@ class Stream(StreamLife):
 
     def resumeProducing(self) -> None:
         """
-        Deliver input again, from the reactor if some waits.
+        Deliver input again.  Input that waits is delivered in the next turn.
         """
         if self.paused:
             self.paused = False
@@ -334,7 +337,7 @@ class Stream(StreamLife):
         """
         self.loseConnection()
 
-    # What many protocols expect of a transport beside all this
+    # Other methods that many protocols expect of a transport
 
     def stopReading(self) -> None:
         """
@@ -350,7 +353,7 @@ class Stream(StreamLife):
 
     def stopConsuming(self) -> None:
         """
-        The producer has nothing more: close the stream.
+        Forget the producer, and close the stream.
         """
         self.unregisterProducer()
         self.loseConnection()
@@ -363,18 +366,18 @@ class Stream(StreamLife):
         """
         return logPrefixOf(self.protocol)
 
-    # For the mux
+    # Called by the mux
 
     def makeConnection(self, protocol: IProtocol) -> bool:
         """
         Start the stream's protocol.
 
-        @return: whether it started; if not, the stream is closed.
+        @return: whether the protocol started.  If it failed, the stream is aborted.
         """
         self.protocol = protocol
         try:
-            protocol.makeConnection(self)
-        except Exception:
+            callInContext(protocol, protocol.makeConnection, self)
+        except BaseException:
             self.applicationFailed()
             return False
         return True

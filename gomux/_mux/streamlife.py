@@ -5,32 +5,36 @@
 """
 The life of a stream, from its start to its C{connectionLost}.
 
-A stream has two halves: a L{Sender} for the output and a L{Receiver} for the input,
-each with states of its own.  A half is made when it is needed.  A stream without one
-is open in that direction: without a sender no output waits, and without a receiver
-no input has come.  What concerns both halves, or the protocol, is decided here.
+The life of a stream, from its start to its C{connectionLost}.
 
-The life of the whole stream only moves forward:
+A stream has two halves: a L{Sender} for the output and a L{Receiver} for the input.
+Each half has its own states, and is made when it is needed.  A stream without a sender
+is open for output, and no output waits.  A stream without a receiver is open for input,
+and no input has been received.  L{StreamLife} decides everything that concerns both
+halves or the protocol.
+
+The state of the whole stream only moves forward:
 
   - C{LIVE}: the stream is open, perhaps in one direction only.
-  - C{CLOSING}: the application, or the mux, has closed the stream.  There is no more
-    input.  CloseStream waits for output, or for a producer that may have some: there
-    is a sender, and it is C{FINISHING}.
-  - C{DONE}: nothing is sent or received any more, and the mux has forgotten the
-    stream.  Only C{connectionLost} is due: soon, or after the input that waits.
-  - C{LOST}: the protocol has had its C{connectionLost}.  The halves are gone.
+  - C{CLOSING}: the application or the mux has closed the stream.  No more input is
+    delivered.  CloseStream waits for output, or for a producer that may still write.
+    The sender is C{FINISHING}.
+  - C{DONE}: nothing is sent or received any more, and the mux has forgotten the stream.
+    Only C{connectionLost} is due: in the next turn of the reactor, or after the waiting
+    input is delivered.
+  - C{LOST}: C{connectionLost} was called.  The halves are gone.
 
-A half says when it has come to its end: the sender with C{outputFinished}, the
-receiver with C{inputEnded}.  What follows depends on the life of the stream.
+A half reports its end: the sender calls C{outputFinished}, the receiver C{inputEnded}.
+The state of the stream decides what happens then.
 
-The application is not called from inside a call that it makes: what follows from
-such a call is called from the reactor.
+The stream does not call the protocol from inside a call that the application makes, but
+in the next turn of the reactor.  It calls only a producer at once.
 
-On the wire there is one frame for the end of a stream, CloseStream, whether the end
-is orderly or not.  So the side that aborts a stream sends a WindowUpdate of 0 bytes
-before that.  No other implementation sends one, and it has no effect on a peer that
-does not know this rule.  CloseWrite would not do: a Go application that has read all
-of its input may well send that too, then the rest of its answer, and then
+On the wire CloseStream ends a stream, whether the end is orderly or an abort.  So the
+side that aborts a stream sends a WindowUpdate of 0 bytes ahead of CloseStream.  No
+other implementation sends such a frame, and it has no effect on a peer that does not
+know this rule.  CloseWrite cannot announce an abort: a Go application that has read all
+of its input may also send CloseWrite, then the rest of its output, and then
 CloseStream.
 """
 
@@ -44,6 +48,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gomux._mux.log import callInContext
 from gomux._mux.receiver import Receiver, ReceiverMux, ReceiveState, receiverFor
 from gomux._mux.sender import Sender, SenderMux, SendState
 from gomux._wire.frame import Flag
@@ -70,13 +75,13 @@ class LifeState(IntEnum):
     LOST = 3
 
 
-# Looking a member up in its Enum takes longer than the rest of a call.
+# A look-up in an Enum would take longer than the rest of a call.
 _LIVE, _CLOSING, _DONE, _LOST = LifeState
 
 
 class LifeMux(SenderMux, ReceiverMux, Protocol):
     """
-    What the life of a stream needs of the mux.
+    The part of the mux that L{StreamLife} uses.
     """
 
     def sendControl(self, streamID: int, flag: int) -> None:
@@ -91,27 +96,27 @@ class LifeMux(SenderMux, ReceiverMux, Protocol):
 
     def streamLost(self, stream: StreamLife) -> None:
         """
-        The stream's protocol has had its C{connectionLost}.
+        C{connectionLost} of the stream's protocol was called.
         """
 
 
 class StreamLife:
     """
-    A stream without what its application calls.
+    A stream without the methods that its application calls.
 
     @ivar streamID: the stream's ID on the wire.
-    @ivar streams: the streams of the mux, with what they call: a
+    @ivar streams: the mux, as its streams call it: a
         L{Streams<gomux._mux.streams.Streams>}.
-    @ivar protocol: what the stream is the transport of.
+    @ivar protocol: the protocol whose transport the stream is.
     @ivar sender: the writing half; C{None} while it has nothing to keep.
     @ivar receiver: the reading half; C{None} until it is needed.
-    @ivar sendWindow: how many bytes the peer lets the stream send.
+    @ivar sendWindow: how many bytes the peer still lets the stream send.
     @ivar life: the L{LifeState}.
-    @ivar paused: whether the application wants no input for now.
-    @ivar touched: whether anything was ever written to the stream.
-    @ivar peerAborts: whether the peer has said that the end to come is an abort; for
-        the mux to set.
-    @ivar _reason: what C{connectionLost} will say; C{None} while the stream is live.
+    @ivar paused: whether the application has paused the stream.
+    @ivar touched: whether output was ever written to the stream.
+    @ivar peerAborts: whether the peer has announced that its next CloseStream is an
+        abort.  The mux sets it.
+    @ivar _reason: the reason for C{connectionLost}; C{None} while the stream is live.
     """
 
     __slots__ = (
@@ -133,7 +138,7 @@ class StreamLife:
     def __init__(self, streams: LifeMux, streamID: int) -> None:
         self.streamID = streamID
         self.streams = streams
-        # Made when needed: a mux may have streams by the thousand.
+        # The halves are made when needed, because a mux may have thousands of streams.
         self.sender: Sender | None = None
         self.receiver: Receiver | None = None
         self.sendWindow = INITIAL_WINDOW
@@ -149,22 +154,22 @@ class StreamLife:
     @property
     def receiveWindow(self) -> GrowingWindow | None:
         """
-        What the peer may send; C{None} while that is what it may on any new stream.
+        The receive window; C{None} while it is the window of any new stream.
         """
         return None if self.receiver is None else self.receiver.window
 
     @property
     def hasInput(self) -> bool:
         """
-        Whether input waits, or the last of it is being delivered.
+        Whether input waits, or the last waiting input is being delivered.
         """
         return self.receiver is not None and self.receiver.waiting is not None
 
     def makeSender(self) -> Sender:
         """
-        Make the writing half, because there is none.
+        Make the missing writing half.
 
-        @return: the half; it is closed if the stream is.
+        @return: the writing half; closed, unless the stream is live.
         """
         self.sender = sender = self.streams.makeSender(self)
         if self.life is not _LIVE:
@@ -173,9 +178,9 @@ class StreamLife:
 
     def makeReceiver(self) -> Receiver:
         """
-        Make the reading half, because there is none.
+        Make the missing reading half.
 
-        @return: the half; it is closed if the stream is.
+        @return: the reading half; closed, unless the stream is live.
         """
         self.receiver = receiver = receiverFor(self)
         if self.life is not _LIVE:
@@ -184,10 +189,10 @@ class StreamLife:
 
     def checkInvariants(self) -> None:
         """
-        See whether the bookkeeping of the stream is consistent.  For tests, between two
-        events of its mux.
+        Check that the stream's state is consistent.  For tests, between two events of
+        its mux.
 
-        @raise AssertionError: if it is not.
+        @raise AssertionError: if the state is not consistent.
         """
         sender, receiver = self.sender, self.receiver
         assert 0 <= self.sendWindow < WINDOW_END, self.sendWindow
@@ -202,7 +207,7 @@ class StreamLife:
         elif self.life is not _LIVE and sender is not None:
             assert sender.state is SendState.CLOSED and sender.producer is None
 
-    # For the mux
+    # Called by the mux
 
     def closeWith(self, reason: BaseException) -> None:
         """
@@ -223,9 +228,9 @@ class StreamLife:
 
     def frameData(self, payload: bytes) -> None:
         """
-        The peer sent data.
+        The peer has sent data.
 
-        @raise ProtocolViolation: if that is more than its window.
+        @raise ProtocolViolation: if the data exceeds the receive window.
         """
         (self.receiver or self.makeReceiver()).received(payload)
 
@@ -233,7 +238,8 @@ class StreamLife:
         """
         The peer gives credit.
 
-        @raise ProtocolViolation: if it makes the window too large.
+        @param size: the credit, in bytes.
+        @raise ProtocolViolation: if the credit makes the send window too large.
         """
         self.sendWindow = credited(self.sendWindow, size)
         if self.sender is not None:
@@ -262,12 +268,21 @@ class StreamLife:
         """
         The peer has closed the stream, or aborted it.
         """
-        self.muxEnded(PeerAbortedStream() if self.peerAborts else PeerClosedStream())
+        if not self.peerAborts:
+            self.muxEnded(PeerClosedStream())
+        elif self.receiver is None:
+            self.muxEnded(
+                PeerAbortedStream("it may have refused the stream: see its log")
+            )
+        else:
+            self.muxEnded(PeerAbortedStream())
 
     def muxEnded(self, reason: BaseException) -> None:
         """
-        Nothing can be sent or received any more: deliver the input that waits, then
-        the end.
+        The peer has closed the stream, or the mux has ended: deliver the waiting input,
+        then call C{connectionLost}.
+
+        @param reason: the reason for C{connectionLost}.
         """
         if self.life >= _DONE:
             return
@@ -275,7 +290,7 @@ class StreamLife:
             # A stream that is still flushing reports the failure instead of its own
             # clean close.
             self._reason = reason
-        # First: a producer's stopProducing may well call loseConnection.
+        # Set before sender.close(): a producer's stopProducing may call loseConnection.
         self.life = _DONE
         if self.sender is not None:
             self.sender.close()
@@ -285,14 +300,14 @@ class StreamLife:
         else:
             self._lose()
 
-    # For the halves
+    # Called by the halves
 
     def outputFinished(self) -> None:
         """
-        All output is sent ahead of the end that was asked for: send that.
+        All output is sent: close the stream or its writing half on the wire.
 
-        If the mux is closing, and not because the application wants this stream
-        closed, an application that has a producer had more to send.
+        If the mux closes the stream although a producer is registered, the application
+        had more to send.  The peer must then see an abort.
         """
         if self.life is _CLOSING:
             hasProducer = self.sender is not None and self.sender.producer is not None
@@ -305,8 +320,8 @@ class StreamLife:
 
     def inputEnded(self) -> None:
         """
-        All input is delivered ahead of the peer's end, or of the stream's: deliver
-        that.
+        All input is delivered, and the peer has finished writing or the stream has
+        ended: tell the protocol.
         """
         if self.life is _DONE:
             self._lose()
@@ -317,7 +332,7 @@ class StreamLife:
 
     def applicationFailed(self) -> None:
         """
-        The application raised the exception that is being handled: log it, and
+        The application has raised an exception, which is being handled: log it, and
         abort the stream.
         """
         failure = Failure()
@@ -341,7 +356,7 @@ class StreamLife:
 
     def _writeHalfClosed(self) -> None:
         """
-        The writing half is closed.
+        The writing half is closed: tell the protocol.
         """
         if self.life is _LIVE:
             self._tellHalf("writeConnectionLost")
@@ -349,22 +364,23 @@ class StreamLife:
 
     def _tellHalf(self, method: str) -> bool:
         """
-        Call a method of the protocol if it is half-closeable.
+        Call a method of the protocol if the protocol is half-closeable.
 
-        @return: whether it is.
+        @return: whether the protocol is half-closeable, or has failed.
         """
         try:
             half = IHalfCloseableProtocol(self.protocol, None)
             if half is None:
                 return False
-            getattr(half, method)()
-        except Exception:
+            callInContext(self.protocol, getattr(half, method))
+        except BaseException:
             self.applicationFailed()
         return True
 
     def _closeIfBothHalvesAre(self) -> None:
         """
-        The reference forgets a stream only when it is closed as a whole.
+        Send CloseStream once both halves are closed: the reference implementation keeps
+        a stream until it gets that frame.
         """
         if (
             self.life is _LIVE
@@ -378,7 +394,8 @@ class StreamLife:
 
     def _dropInput(self) -> None:
         """
-        The application wants no more of the input that waits ahead of the end.
+        The application has closed a stream that is C{DONE}: drop the waiting input, and
+        call C{connectionLost} in the next turn of the reactor.
         """
         if self.receiver is not None and self.hasInput:
             self.receiver.close()
@@ -386,13 +403,13 @@ class StreamLife:
 
     def _sayAbort(self) -> None:
         """
-        Say that the end that follows is none in good order.
+        Announce to the peer that the next CloseStream is an abort.
         """
         self.streams.sendControl(self.streamID, Flag.WINDOW_UPDATE)
 
     def _end(self) -> None:
         """
-        Close the stream on the wire, and tell the protocol soon.
+        Send CloseStream, and call C{connectionLost} in the next turn of the reactor.
         """
         self.life = _DONE
         if self.sender is not None:
@@ -403,7 +420,7 @@ class StreamLife:
 
     def _lose(self) -> None:
         """
-        Tell the protocol that this was all.
+        Call the protocol's C{connectionLost}, unless it was called already.
         """
         if self.life is not _DONE:
             return
@@ -411,8 +428,9 @@ class StreamLife:
         self.sender = self.receiver = None
         assert self._reason is not None, "a stream ends for a reason"
         try:
-            self.protocol.connectionLost(Failure(self._reason))
-        except Exception:
+            reason = Failure(self._reason)
+            callInContext(self.protocol, self.protocol.connectionLost, reason)
+        except BaseException:
             _log.failure(
                 "connectionLost of the protocol of {stream} failed", stream=self
             )

@@ -3,10 +3,10 @@
 # See LICENSE for details.
 
 """
-The streams of a mux: which there are, and what they call.
+The open streams of a mux, by ID.
 
-The client opens streams with even IDs, the server with odd ones.  An ID is used
-once: a mux that has no IDs left opens no more streams.
+The client opens streams with even IDs, the server with odd IDs.  Each ID is used only
+once.  A mux that has no IDs left opens no more streams.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from gomux._fastpaths import fastPaths
 from gomux._mux.address import StreamAddress
+from gomux._mux.log import CountedLog
 from gomux._mux.nextturn import NextTurn
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.sender import senderMaker
@@ -48,7 +49,7 @@ _log = Logger()
 
 class CarriedMux(Protocol):
     """
-    What the streams need of their mux.
+    The part of the mux that L{Streams} uses.
     """
 
     def getCarrier(self) -> ITCPTransport:
@@ -59,40 +60,48 @@ class CarriedMux(Protocol):
     @property
     def hasCarrier(self) -> bool:
         """
-        Whether that is still there.
+        Whether the carrier is still connected.
         """
 
     def getHost(self) -> IAddress:
         """
-        @return: its own address, also once it is gone.
+        @return: the carrier's address at this end, even once the carrier is gone.
+        """
+
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
         """
 
 
 class Streams:
     """
-    The streams of a mux: which there are, and what they call, as
-    L{StreamMux<gomux._mux.stream.StreamMux>} has it.
+    The streams of a mux.  Each stream calls its mux through this object, which is its
+    L{StreamMux<gomux._mux.stream.StreamMux>}.
 
     @ivar mux: the mux.
     @ivar byID: the streams that are open on the wire.
     @ivar nextID: the ID of the next stream that this side opens.
-    @ivar peerNextID: the ID after the highest that the peer has opened a stream
-        with.
-    @ivar peerCount: how many streams of the peer have a protocol that has not had
-        its C{connectionLost} yet.
-    @ivar growth: what the streams' windows may grow by together.
-    @ivar consumerChanges: how often data was delivered to another stream than before.
-    @ivar callSoon: calls a function from the reactor, as soon as it can.
+    @ivar peerNextID: the peer's lowest ID above all IDs that it has used.
+    @ivar peerCount: how many of the peer's streams have a protocol whose
+        C{connectionLost} was not called yet.
+    @ivar growth: limits the growth of all receive windows together.
+    @ivar consumerChanges: how often input was consumed on another stream than the last.
+    @ivar callSoon: calls a function in the next turn of the reactor.
     @ivar makeSender: makes the sender of a stream.
-    @ivar activate: tells the scheduler that a sender may have become able to send.
+    @ivar activate: queues a sender in the scheduler, if it can send.
     @ivar sendControl: sends a control frame.
+    @ivar _scheduler: sends the streams' frames.
+    @ivar _clock: the reactor.
+    @ivar _maxStreams: how many streams the peer may have.
     @ivar _peersFactory: see L{__init__}.
     @ivar _ended: see L{__init__}.
-    @ivar _batch: how many consumed bytes are held back at most.
-    @ivar _lastConsumer: the ID of the stream to which data was delivered last.
-    @ivar _peerParity: what the peer's IDs are modulo 2.
-    @ivar _factories: the factories of this side's streams, by ID, each until its
-        protocol has had its C{connectionLost}.
+    @ivar _refusals: logs why streams are refused.
+    @ivar _batch: the largest credit that is held back to save frames, in bytes.
+    @ivar _lastConsumer: the ID of the stream whose input was consumed last; -1 before.
+    @ivar _peerParity: the remainder of the peer's IDs divided by 2: 0 or 1.
+    @ivar _factories: the factories of this side's streams, by ID.  Each stays until
+        C{connectionLost} of its stream's protocol was called.
     """
 
     def __init__(
@@ -109,9 +118,9 @@ class Streams:
         @param mux: the mux.
         @param owner: the mux's factory.
         @param scheduler: sends the streams' frames.
-        @param nextTurn: makes the streams' calls.
-        @param peersFactory: returns what makes the protocols of the peer's streams, or
-            C{None} to refuse them.
+        @param nextTurn: makes calls in the next turn of the reactor.
+        @param peersFactory: returns the factory of the protocols of the peer's streams,
+            or C{None} to refuse these streams.
         @param ended: called when a stream is no longer open on the wire.
         """
         self.mux = mux
@@ -135,6 +144,7 @@ class Streams:
         self._maxStreams = owner.limits.maxStreams
         self._peersFactory = peersFactory
         self._ended = ended
+        self._refusals = CountedLog(_log, owner.clock)
 
     def __repr__(self) -> str:
         return repr(self.mux)
@@ -145,15 +155,15 @@ class Streams:
     @property
     def protocolCount(self) -> int:
         """
-        How many protocols of streams have not had their C{connectionLost} yet.
+        How many protocols of streams, open or ended, have not had C{connectionLost}.
         """
         return self.peerCount + len(self._factories)
 
     def checkInvariants(self) -> None:
         """
-        See whether the streams and their windows are consistent.  For tests.
+        Check that the streams and their windows are consistent.  For tests.
 
-        @raise AssertionError: if they are not.
+        @raise AssertionError: if they are not consistent.
         """
         for streamID, stream in self.byID.items():
             assert stream.streamID == streamID, (streamID, stream)
@@ -176,13 +186,13 @@ class Streams:
 
     def isPeers(self, streamID: int) -> bool:
         """
-        @return: whether an ID is one of those for the peer's streams.
+        @return: whether an ID belongs to the peer's streams.
         """
         return streamID % 2 == self._peerParity
 
     def wasOpened(self, streamID: int) -> bool:
         """
-        @return: whether there may have been a stream with an ID.
+        @return: whether a stream with an ID may have been opened.
         """
         nextID = self.peerNextID if self.isPeers(streamID) else self.nextID
         return streamID < nextID
@@ -194,7 +204,7 @@ class Streams:
         """
         return self.peerCount >= self._maxStreams
 
-    # Streams that begin
+    # The start of streams
 
     def open(self, factory: IStreamFactory | IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -203,13 +213,13 @@ class Streams:
         @param factory: makes the stream's protocol.
         @return: as L{gomux.interfaces.IMux.openStream}.
         """
-        # Taken at once, for buildProtocol may open streams too.
+        # Set before buildProtocol, which may open streams too.
         streamID = self.nextID
         self.nextID += 2
         try:
             startFactory(factory)
             protocol = factory.buildProtocol(self._address(streamID))
-        except Exception:
+        except BaseException:
             failure = Failure()
             stopFactory(factory)
             return fail(failure)
@@ -226,11 +236,17 @@ class Streams:
         """
         The peer opens a stream: accept or refuse it.
 
-        @param isWelcome: whether there may be new streams.
+        @param isWelcome: whether the mux accepts streams now.
         @raise LimitExceeded: if the peer leaves too many refusals unread.
         """
         self.peerNextID = max(self.peerNextID, streamID + 2)
-        protocol = self._buildPeers(streamID) if isWelcome else None
+        protocol = None
+        if isWelcome:
+            protocol = self._buildPeers(streamID)
+        elif self.isFull:
+            self._refused("the peer has as many streams open as maxStreams allows")
+        else:
+            self._refused("the mux is draining, because it was told to stop")
         if protocol is None:
             self._scheduler.refuse(streamID)
             return
@@ -244,19 +260,31 @@ class Streams:
         """
         factory = self._peersFactory()
         if factory is None:
+            self._refused("nothing serves the peer's streams")
             return None
         try:
-            return factory.buildProtocol(self._address(streamID))
-        except Exception:
+            protocol = factory.buildProtocol(self._address(streamID))
+        except BaseException:
             _log.failure(
-                "buildProtocol failed for stream {id} of {mux}",
+                "{mux} refused stream {id} of the peer: buildProtocol failed",
                 id=streamID,
                 mux=self.mux,
             )
             return None
+        if protocol is None:
+            self._refused("the factory made no protocol")
+        return protocol
+
+    def _refused(self, why: str) -> None:
+        """
+        Log that a stream is refused.
+        """
+        self._refusals.warn(
+            f"{{mux}} refused {{count}} of the peer's streams: {why}", mux=self.mux
+        )
 
     def _address(self, streamID: int) -> StreamAddress:
-        return StreamAddress(self.getCarrier().getPeer(), streamID)
+        return StreamAddress(self.getPeer(), streamID)
 
     # StreamMux
 
@@ -269,15 +297,21 @@ class Streams:
     @property
     def hasCarrier(self) -> bool:
         """
-        Whether that is still there.
+        Whether the carrier is still connected.
         """
         return self.mux.hasCarrier
 
     def getHost(self) -> IAddress:
         """
-        @return: its own address, also once it is gone.
+        @return: the carrier's address at this end, even once the carrier is gone.
         """
         return self.mux.getHost()
+
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
+        """
+        return self.mux.getPeer()
 
     def startTLS(
         self, stream: Stream, contextFactory: IOpenSSLContextFactory, normal: bool
@@ -285,7 +319,7 @@ class Streams:
         """
         Put TLS between a stream and its protocol.
         """
-        # Needs OpenSSL, which nothing else here does.
+        # Imported here because only this method needs OpenSSL.
         from gomux._mux.starttls import startTLS
 
         isOwn = not self.isPeers(stream.streamID)
@@ -293,11 +327,11 @@ class Streams:
 
     def consumed(self, stream: ReceiverStream, size: int) -> None:
         """
-        The application has taken some of a stream's input: give credit for it once
-        that is worth a frame.
+        Input of a stream was delivered or dropped: give the peer credit for it, once
+        the credit is worth a frame.
 
         @param stream: the stream.
-        @param size: how many bytes.
+        @param size: the number of bytes.
         """
         assert stream.receiver is not None, "there was input"
         window = stream.receiver.window
@@ -324,7 +358,7 @@ class Streams:
 
     def streamLost(self, stream: StreamLife) -> None:
         """
-        A stream's protocol has had its C{connectionLost}.
+        C{connectionLost} of a stream's protocol was called.
         """
         if self.isPeers(stream.streamID):
             self.peerCount -= 1
@@ -334,7 +368,7 @@ class Streams:
 
 def startFactory(factory: object) -> None:
     """
-    Tell a factory, if it wants to know, that it is used from now on.
+    Call a factory's C{doStart}, if it has that method, before its first use.
     """
     doStart = getattr(factory, "doStart", None)
     if doStart is not None:
@@ -343,11 +377,11 @@ def startFactory(factory: object) -> None:
 
 def stopFactory(factory: object) -> None:
     """
-    Tell a factory that L{startFactory} was called with that it is not used any more.
+    Call a factory's C{doStop}, if it has that method, after its last use.
     """
     doStop = getattr(factory, "doStop", None)
     if doStop is not None:
         try:
             doStop()
-        except Exception:
+        except BaseException:
             _log.failure("doStop of {factory} failed", factory=factory)

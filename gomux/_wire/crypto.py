@@ -82,11 +82,12 @@ class Subkeys:
     without the addition.  So a block of ChaCha20's key stream minus the starting
     state has all eight words.
 
+    @ivar _key: the key.
     @ivar _useNonce: restarts the key stream with a nonce of 16 bytes.
     @ivar _encrypt: encrypts with the key stream.
     """
 
-    __slots__ = ("_useNonce", "_encrypt")
+    __slots__ = ("_key", "_useNonce", "_encrypt")
 
     def __init__(self, key: bytes) -> None:
         """
@@ -94,7 +95,16 @@ class Subkeys:
         """
         # Making a cipher takes three times as long as deriving a subkey with it.
         cipher = Cipher(ChaCha20(key, bytes(PREFIX_SIZE)), mode=None).encryptor()
-        self._useNonce = cipher.reset_nonce
+        self._key = key
+        # A cipher can be restarted since cryptography 43.
+        self._useNonce = getattr(cipher, "reset_nonce", self._renew)
+        self._encrypt = cipher.update
+
+    def _renew(self, nonce: bytes) -> None:
+        """
+        Start the key stream with a nonce in a new cipher.
+        """
+        cipher = Cipher(ChaCha20(self._key, nonce), mode=None).encryptor()
         self._encrypt = cipher.update
 
     def derive(self, nonce: bytes) -> bytes:
@@ -263,7 +273,10 @@ class Opener:
         try:
             return self._decrypt(_NONCE_START + header[-8:], sealed, header)
         except InvalidTag:
-            raise AuthenticationFailed() from None
+            pass
+        # Not above: there the error would keep the other one's frames, which hold
+        # memory views in cryptography 40 and 41.
+        raise AuthenticationFailed()
 
 
 class SequencedOpener:
@@ -318,9 +331,12 @@ class SequencedOpener:
             nonce = self._nextNonce()
             payload = self._decrypt(nonce, sealed, header)
         except (InvalidTag, StructError):
-            raise self._explain(header) from None
-        self._last = nonce
-        return payload
+            pass
+        else:
+            self._last = nonce
+            return payload
+        # Not above, for the reason that is in Opener.open.
+        raise self._explain(header)
 
     def _explain(self, header: bytes) -> AuthenticationFailed:
         """

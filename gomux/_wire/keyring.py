@@ -116,7 +116,7 @@ class Keyring:
         if source is None:
             raise KeyringError("the pre-shared keys are not from a file")
         old = self._keys
-        psks = source.read()
+        psks = source.read(again=True)
         if "" in psks and "" not in old:
             raise KeyringError(
                 f"{source.path}: has a single line, which would count as a key without"
@@ -188,23 +188,36 @@ class _Source(NamedTuple):
     path: str
     insecure: bool
 
-    def read(self) -> dict[str, bytes]:
+    def read(self, again: bool = False) -> dict[str, bytes]:
         """
+        @param again: whether the file was read before, so that it must not block: the
+            reactor waits.
         @return: the pre-shared keys by name.  They make a valid keyring.
         @raise KeyringError: if the file or a key in it cannot be used.
         """
         try:
-            psks = _parse(self._content())
+            psks = _parse(self._content(again))
             _derive(psks)
+        except PermissionError as error:
+            raise KeyringError(
+                f"{self.path}: {error.strerror}; this process runs as user"
+                f" {os.geteuid()}, who must be allowed to read it"
+            ) from None
         except OSError as error:
             raise KeyringError(f"{self.path}: {error.strerror or error}") from None
         except KeyringError as error:
             raise KeyringError(f"{self.path}: {error}") from None
         return psks
 
-    def _content(self) -> bytes:
-        with open(self.path, "rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    def _content(self, again: bool) -> bytes:
+        # A pipe, as a shell makes for <(command), can be read once.  Without O_NONBLOCK
+        # a second open would wait for somebody to write to it.
+        flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if again else 0)
+        with open(os.open(self.path, flags), "rb") as file:
+            status = os.fstat(file.fileno()).st_mode
+            if again and not stat.S_ISREG(status):
+                raise KeyringError("is not a regular file: it cannot be read again")
+            mode = stat.S_IMODE(status)
             if mode & _UNSAFE and not self.insecure:
                 raise KeyringError(
                     f"others can read or change it (its mode is {mode:04o});"

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._mux.dialler import Settings
@@ -58,6 +59,9 @@ class MuxClientEndpoint:
 
     A lost stream is not opened again: its protocol loses its connection, as it
     would over TCP.
+
+    @ivar _mux: dials the mux, and opens the streams.
+    @ivar _timeout: see L{__init__}.
     """
 
     def __init__(
@@ -130,6 +134,9 @@ class MuxClientEndpoint:
 class MuxServerEndpoint:
     """
     Listens for muxes, and serves the streams that peers open over them.
+
+    @ivar _carrier: listens for the carriers.
+    @ivar _makeFactory: makes the factory of the muxes from a stream factory.
     """
 
     def __init__(
@@ -206,7 +213,9 @@ class MuxPort:
         @return: fires when the carrier has stopped listening and the muxes
             that had no streams are gone.
         """
-        stopped: Deferred[Any] = maybeDeferred(self._port.stopListening)
+        # stdio: has no port, only the carrier itself.
+        stop = getattr(self._port, "stopListening", lambda: None)
+        stopped: Deferred[Any] = maybeDeferred(stop)
         idle = [mux for mux in self.factory.muxes if not mux.streamCount]
         for mux in list(self.factory.muxes):
             mux.drain()
@@ -250,6 +259,8 @@ class StreamClientEndpoint:
     """
     Connects by opening streams over a mux that already exists.  Both the client
     and the server of the mux may use it.
+
+    @ivar _mux: the mux.
     """
 
     def __init__(self, mux: StreamOpener) -> None:
@@ -273,6 +284,8 @@ class StreamServerEndpoint:
     """
     Serves the streams that the peer opens over a mux that already exists, or
     that all peers open over the muxes of a factory.
+
+    @ivar _mux: the mux or the factory.
     """
 
     def __init__(self, mux: MuxProtocol | MuxFactory) -> None:
@@ -297,7 +310,10 @@ class StreamServerEndpoint:
                 CannotListenError("gomux", self._mux, "its streams are served already")
             )
         port = StreamPort(self._mux, protocolFactory)
-        port.startListening()
+        try:
+            port.startListening()
+        except BaseException:
+            return fail(Failure())
         return succeed(port)
 
 
@@ -331,7 +347,7 @@ class StreamPort:
             raise ValueError("no mux is up")
         else:
             mux = self._mux.pool.muxes[0]
-        return mux.getCarrier().getHost()
+        return mux.getHost()
 
     def startListening(self) -> None:
         """
@@ -346,7 +362,7 @@ class StreamPort:
 
         @return: a Deferred that has fired.
         """
-        if self._mux.streamFactory is self._factory:
-            self._mux.streamFactory = None
-            self._factory.doStop()
-        return succeed(None)
+        if self._mux.streamFactory is not self._factory:
+            return succeed(None)
+        self._mux.streamFactory = None
+        return maybeDeferred(self._factory.doStop)

@@ -43,43 +43,12 @@ from gomux.error import (
     WriteClosed,
 )
 from gomux.session._deadline import Deadline
+from gomux.session._pending import PendingRead, PendingWrite
 
 #: The most that L{Conn.read} returns by default, in bytes.
 READ_SIZE = 65536
 #: The most that is written to the transport in one call, in bytes.
 WRITE_SIZE = 65536
-
-
-class _PendingRead:
-    """
-    A call of L{Conn.read} that waits.
-
-    @ivar size: the most that it reads, in bytes.
-    @ivar result: the Deferred that it returned.
-    """
-
-    __slots__ = ("size", "result")
-
-    def __init__(self, size: int, result: Deferred[bytes]) -> None:
-        self.size = size
-        self.result = result
-
-
-class _PendingWrite:
-    """
-    A call of L{Conn.write} that waits.
-
-    @ivar data: all of the data.
-    @ivar written: how many bytes of it were given to the transport.
-    @ivar result: the Deferred that the call returned.
-    """
-
-    __slots__ = ("data", "written", "result")
-
-    def __init__(self, data: bytes, result: Deferred[int]) -> None:
-        self.data = data
-        self.written = 0
-        self.result = result
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -93,6 +62,9 @@ class Conn(Protocol):
     Every Deferred can be cancelled.  That loses no received data, and the stream
     stays open.
 
+    @ivar _clock: the reactor.
+    @ivar _made: see L{__init__}.
+    @ivar _lost: see L{__init__}.
     @ivar _rest: the frame that is being read.
     @ivar _offset: how many bytes of C{_rest} were read.
     @ivar _inPlace: whether a partial read moves C{_offset} or cuts C{_rest}.
@@ -105,6 +77,8 @@ class Conn(Protocol):
     @ivar _closed: whether this side has closed the stream or its mux.
     @ivar _goneCall: the delayed call that ends the writes after the peer has ended
         the stream.
+    @ivar _readDeadline: the time after which reads fail.
+    @ivar _writeDeadline: the time after which writes fail.
     """
 
     transport: Stream
@@ -126,8 +100,8 @@ class Conn(Protocol):
         self._rest = b""
         self._offset = 0
         self._inPlace = fastPaths().restsInPlace
-        self._reads: deque[_PendingRead] = deque()
-        self._writes: deque[_PendingWrite] = deque()
+        self._reads: deque[PendingRead] = deque()
+        self._writes: deque[PendingWrite] = deque()
         self._readEnded = False
         self._readError: GomuxError | None = None
         self._writeError: GomuxError | None = None
@@ -174,7 +148,7 @@ class Conn(Protocol):
             return (
                 succeed(b"") if self._readError is None else fail(copy(self._readError))
             )
-        read = _PendingRead(size, Deferred(lambda _: self._cancelRead(read)))
+        read = PendingRead(size, Deferred(lambda _: self._cancelRead(read)))
         self._reads.append(read)
         self.transport.resumeProducing()
         return read.result
@@ -200,7 +174,7 @@ class Conn(Protocol):
             return fail(copy(self._writeError))
         if self._writeDeadline.passed:
             return fail(DeadlineExceeded())
-        write = _PendingWrite(
+        write = PendingWrite(
             bytes(data), Deferred(lambda _: self._writes.remove(write))
         )
         self._writes.append(write)
@@ -244,13 +218,13 @@ class Conn(Protocol):
         """
         @return: this end's L{StreamAddress<gomux.StreamAddress>}.
         """
-        return self._local
+        return self.transport.getHost()
 
     def remoteAddr(self) -> IAddress:
         """
         @return: the other end's L{StreamAddress<gomux.StreamAddress>}.
         """
-        return self._remote
+        return self.transport.getPeer()
 
     def setDeadline(self, time: float | None) -> None:
         """
@@ -301,7 +275,7 @@ class Conn(Protocol):
         if not self._reads and not self._readEnded:
             self.transport.pauseProducing()
 
-    def _cancelRead(self, read: _PendingRead) -> None:
+    def _cancelRead(self, read: PendingRead) -> None:
         self._reads.remove(read)
         self._pauseUnlessRead()
 
@@ -426,9 +400,6 @@ class Conn(Protocol):
         """
         The stream is open.  Pause it until the first read.
         """
-        # Ask now: a transport that is gone may have forgotten its addresses.
-        self._local = self.transport.getHost()
-        self._remote = self.transport.getPeer()
         self.transport.pauseProducing()
         self.transport.registerProducer(self, True)
         self._made(self)

@@ -17,6 +17,9 @@ class Deadline:
     """
     A time after which calls fail.
 
+    @ivar _reactor: the reactor; L{set} takes a time of its clock.
+    @ivar _clock: the clock that measures the time that is left.
+    @ivar _passed: see L{__init__}.
     @ivar _time: the deadline, in seconds of the clock; C{None} for never.
     @ivar _call: the delayed call that waits for the deadline.
     @ivar _stopped: whether L{stop} was called.

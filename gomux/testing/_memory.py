@@ -224,6 +224,13 @@ class Carrier:
         """
         return self._buffered
 
+    @property
+    def unsent(self) -> int:
+        """
+        How many bytes were written that have not reached the other end.
+        """
+        return self._buffered + self.outgoing.inFlight
+
     # ITransport and IConsumer
 
     def write(self, data: bytes) -> None:
@@ -417,7 +424,7 @@ class Carrier:
         """
         try:
             function(*args)
-        except Exception as error:
+        except BaseException as error:
             _log.failure("the protocol of a carrier in memory failed")
             self._lose(error)
 
@@ -440,24 +447,3 @@ class Carrier:
         # Closing with unread input resets the connection.
         self.incoming._schedule()
         self.protocol.connectionLost(Failure(reason))
-
-
-def connect(
-    clock: Clock,
-    protocols: tuple[IProtocol, IProtocol],
-    addresses: tuple[IPv4Address, IPv4Address],
-    latency: float,
-    chunkSize: int | None,
-    bufferSize: int,
-) -> tuple[Carrier, Carrier]:
-    """
-    Connect two protocols, the second one first.
-
-    @return: their carriers; each one's C{outgoing} is the other's C{incoming}.
-    """
-    near, far = (Pipe(clock, latency, chunkSize) for _ in protocols)
-    here = Carrier(clock, protocols[0], addresses, (near, far), bufferSize)
-    there = Carrier(clock, protocols[1], addresses[::-1], (far, near), bufferSize)
-    protocols[1].makeConnection(there)
-    protocols[0].makeConnection(here)
-    return here, there

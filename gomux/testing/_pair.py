@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-Two muxes connected in memory.
+Two protocols, and two muxes, connected in memory.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.task import Clock
 
 from gomux._mux.factory import MuxFactory
 from gomux._mux.protocol import MuxProtocol
-from gomux.testing._memory import connect
+from gomux.testing._memory import Carrier, Pipe
 
 if TYPE_CHECKING:
     from gomux.interfaces import IStreamFactory
@@ -25,6 +25,27 @@ if TYPE_CHECKING:
 
 #: The pre-shared key of a L{MuxPair} that makes its own factories.
 PSK: Final = "a pre-shared key for tests alone"
+
+
+def connect(
+    clock: Clock,
+    protocols: tuple[IProtocol, IProtocol],
+    addresses: tuple[IPv4Address, IPv4Address],
+    latency: float,
+    chunkSize: int | None,
+    bufferSize: int,
+) -> tuple[Carrier, Carrier]:
+    """
+    Connect two protocols, the second one first.
+
+    @return: their carriers; each one's C{outgoing} is the other's C{incoming}.
+    """
+    near, far = (Pipe(clock, latency, chunkSize) for _ in protocols)
+    here = Carrier(clock, protocols[0], addresses, (near, far), bufferSize)
+    there = Carrier(clock, protocols[1], addresses[::-1], (far, near), bufferSize)
+    protocols[1].makeConnection(there)
+    protocols[0].makeConnection(here)
+    return here, there
 
 
 class MuxPair:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService, Service
@@ -36,11 +35,12 @@ from gomux._mux.dialler import Dialler
 from gomux._mux.log import describeAddress
 from gomux._mux.protocol import MuxProtocol
 from gomux.error import OpenStreamError
+from gomux.tunnel._signals import ServiceSignals
 
 if TYPE_CHECKING:
     from gomux._mux.pool import MuxPool
     from gomux.limits import TunnelLimits
-    from gomux.tunnel._bridge import Tunnel
+    from gomux.tunnel._tunnel import Tunnel
 
 _log = Logger()
 
@@ -69,6 +69,8 @@ class ListeningService(Service):
 
     @ivar name: its name in log lines.
     @ivar port: the listening port, while it listens.
+    @ivar _endpoint: the endpoint.
+    @ivar _factory: the factory for accepted connections.
     @ivar _listening: fires once the endpoint listens.
     """
 
@@ -159,6 +161,8 @@ class ServiceDialler(Dialler):
     """
 
     name: str
+    # The service closes them, once their streams have had time to end.
+    closesAtShutdown = False
     _lastReason = ""
     _loggedAt = 0.0
 
@@ -198,6 +202,7 @@ class Connector(Service):
     Keeps one mux connected while it runs.
 
     @ivar name: its name in log lines.
+    @ivar _dialler: connects the mux.
     """
 
     def __init__(self, name: str, dialler: ServiceDialler) -> None:
@@ -230,12 +235,11 @@ class TunnelService(MultiService):
 
     @ivar pool: the muxes that are up.
     @ivar tunnels: the tunnels, whose connections it aborts after the drain timeout.
-    @ivar _hangup: the handler of SIGHUP before this service set its own.
-    @ivar _stopping: whether the service is being stopped.
+    @ivar reload: what SIGHUP calls.
+    @ivar _clock: the reactor, with times that never go back.
+    @ivar _limits: has the drain timeout.
+    @ivar _signals: handles the signals of the process.
     """
-
-    _hangup: Any = None
-    _stopping = False
 
     def __init__(
         self,
@@ -250,7 +254,7 @@ class TunnelService(MultiService):
         @param tunnels: the tunnels of the process.
         @param clock: the reactor.
         @param limits: has the drain timeout.
-        @param reload: called on SIGHUP, unless the service is being stopped.
+        @param reload: called on SIGHUP, while the service runs.
         """
         super().__init__()
         self.pool = pool
@@ -258,30 +262,27 @@ class TunnelService(MultiService):
         self._clock: Any = steady(clock)
         self._limits = limits
         self.reload = reload
+        self._signals = ServiceSignals(clock, reload)
+
+    def privilegedStartService(self) -> None:
+        """
+        Start listening.  A SIGHUP that comes this early must not end the process.
+        """
+        self._signals.start()
+        super().privilegedStartService()
 
     def startService(self) -> None:
         """
         Start all services, and handle SIGHUP.
         """
+        self._signals.start()
         super().startService()
-        self._stopping = False
-        self._hangup = signal.signal(signal.SIGHUP, self._hungUp)
-
-    def _hungUp(self, number: int, frame: FrameType | None) -> None:
-        self._clock.callFromThread(self._reloadUnlessStopping)
-
-    def _reloadUnlessStopping(self) -> None:
-        if self._stopping:
-            _log.info("SIGHUP: ignored, because the service is being stopped")
-        else:
-            self.reload()
 
     def stopService(self) -> Deferred[None]:
         """
         Accept and open nothing new.  Wait until the open streams have ended, for at
         most the drain timeout, and close the muxes.
         """
-        self._stopping = True
         stopped: Deferred[None] = super().stopService()
         self.pool.failWaiting(OpenStreamError("the service was told to stop"))
         muxes = self.pool.muxes
@@ -295,17 +296,22 @@ class TunnelService(MultiService):
                 streams=streams,
             )
 
+        def hurry() -> None:
+            if timeout.active():
+                timeout.reset(0)
+
+        self._signals.drain(hurry)
+
         def closed(ignored: object) -> Deferred[None]:
             if timeout.active():
                 timeout.cancel()
-            # Only now: the default handler of SIGHUP would end the process while
-            # streams are being drained.
-            if self._hangup is not None:
-                signal.signal(signal.SIGHUP, self._hangup)
-                self._hangup = None
             return stopped
 
-        return closing.addCallback(closed)
+        def finished(result: object) -> object:
+            self._signals.stop()
+            return result
+
+        return closing.addCallback(closed).addBoth(finished)
 
     def _close(self, muxes: list[MuxProtocol]) -> None:
         """

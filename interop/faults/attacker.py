@@ -1,8 +1,8 @@
 """
-A peer that sends whatever a test tells it to.
+A peer that sends any frames or bytes that a test asks for.
 
-It seals and opens frames with PyNaCl, from the description of the wire, and
-shares no code with the project.
+It was written from the description of the wire.  It seals and opens frames with PyNaCl,
+and shares no code with the project.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LONG = bool(os.environ.get("GOMUX_FAULTS_LONG"))
 """Whether the slow tests run at full length."""
 
 WAIT = 60.0 if LONG else 20.0
-"""Seconds to wait for anything."""
+"""Seconds after which a test gives up waiting for an event."""
 
 
 class Frame(NamedTuple):
@@ -54,12 +54,12 @@ class Frame(NamedTuple):
 
 class Attacker(Protocol):
     """
-    One end of a carrier.
+    The attacker's end of a carrier.
 
     @ivar name: Its address, as written in log lines.
     @ivar frames: The frames received that authenticated.
     @ivar bytesReceived: How many bytes were received.
-    @ivar lost: Fires with the reason when the carrier is gone.
+    @ivar lost: Fires with the reason when the carrier has ended.
     """
 
     transport: Any = None
@@ -121,8 +121,8 @@ class Attacker(Protocol):
 
     async def sync(self) -> None:
         """
-        Wait until the other side has processed everything sent so far, by an echo on
-        a separate stream.
+        Wait until the subject has processed everything sent so far.  An echo on a
+        separate stream shows it.
         """
         if self._syncID is None:
             self._syncID = self.open()
@@ -160,7 +160,7 @@ class Attacker(Protocol):
 
     def count(self, flag: int, streamID: int | None = None) -> int:
         """
-        Count the frames received.
+        Count the received frames with a flag, on one stream or in all.
         """
         return sum(
             f.flag == flag and (streamID is None or f.streamID == streamID)
@@ -169,13 +169,13 @@ class Attacker(Protocol):
 
     def data(self, streamID: int) -> bytes:
         """
-        The data received on a stream.
+        @return: The data received on a stream.
         """
         return b"".join(f.payload for f in self.frames if f[:2] == (DATA, streamID))
 
     def credit(self, streamID: int) -> int:
         """
-        The credit received for a stream.
+        @return: The credit received for a stream, in bytes.
         """
         return sum(f.length for f in self.frames if f[:2] == (UPDATE, streamID))
 
@@ -191,7 +191,7 @@ class Attacker(Protocol):
 
     def untilFrame(self, flag: int, streamID: int | None = None) -> Deferred[Any]:
         """
-        Wait for a frame.
+        Wait until a frame with this flag has arrived, on one stream or on any.
         """
         return self.until(lambda: self.count(flag, streamID))
 

@@ -1,6 +1,6 @@
 """
-The base of the tests of faults and abuse: the subject, in either role, over a real
-socket, and the checks that follow each test.
+Base classes for the tests of faults and abuse.  They run the subject in either role
+over a real socket, and check after each test that nothing is left behind.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 def row(*numbers: int, pairing: str | None = None) -> Callable[[_Function], _Function]:
     """
-    Declare which rows of the table of faults a test covers.
+    Declare which rows of the fault table a test covers.
 
-    @param pairing: The pairing, if it differs from that of the test's class.
+    @param numbers: The numbers of the rows.
+    @param pairing: The column of the matrix, if it differs from that of the test's
+        class.
     """
 
     def mark(function: _Function) -> _Function:
@@ -50,7 +52,8 @@ def row(*numbers: int, pairing: str | None = None) -> Callable[[_Function], _Fun
 
 def inBothRoles(cases: type[RowTestCase]) -> type[RowTestCase]:
     """
-    Make two test classes of one: the subject as server, and as client.
+    Make two test classes from one: in the first the subject is the server, in the
+    second the client.
 
     @return: The first class; the second is added to the same module.
     """
@@ -66,7 +69,7 @@ class App(Protocol):
     The application on one of the subject's streams.
 
     @ivar received: The data received.
-    @ivar reason: Why it ended.
+    @ivar reason: Why the stream ended.
     @ivar lost: Fires with the reason.
     """
 
@@ -91,7 +94,7 @@ class App(Protocol):
 
 class Quiet(App):
     """
-    An application that answers nothing.
+    An application that only records its input.
     """
 
     def dataReceived(self, data: bytes) -> None:
@@ -135,7 +138,7 @@ class Apps(Factory):
 
 class Subject(MuxFactory):
     """
-    The project's side.
+    The factory of the subject's muxes.
 
     @ivar made: All muxes made so far.
     """
@@ -178,10 +181,10 @@ def openFiles() -> list[str]:
 
 class FaultTestCase(TestCase):
     """
-    After each test no error is unhandled and no file is left open.
+    A test that fails if it leaves an unhandled error or an open file.
 
     @cvar pairing: The matrix column that the tests belong to.
-    @ivar events: What was logged.
+    @ivar events: The log events of the test.
     """
 
     timeout = 120
@@ -213,7 +216,7 @@ class FaultTestCase(TestCase):
 
     def loggedHere(self) -> list[str]:
         """
-        Find the project's log lines, except those of the debug level.
+        @return: The project's log lines above the debug level.
         """
         return [
             formatEvent(event)
@@ -257,11 +260,11 @@ class FaultTestCase(TestCase):
 
 class RowTestCase(FaultTestCase):
     """
-    A test of the project under attack, in one role.
+    A test in which an attacker is connected to the subject, in one role.
 
-    @ivar subject: The project's factory.
-    @ivar apps: Makes the applications on its streams.
-    @ivar mux: Its mux with the attacker.
+    @ivar subject: The factory of the subject's muxes.
+    @ivar apps: The factory of the applications on the subject's streams.
+    @ivar mux: The subject's mux with the attacker.
     @ivar attacker: The attacker at the other end of that mux.
     """
 
@@ -293,7 +296,9 @@ class RowTestCase(FaultTestCase):
 
     async def pair(self, psk: str = PSK) -> tuple[MuxProtocol, Attacker]:
         """
-        Connect the subject with one more attacker.
+        Connect the subject to another attacker.
+
+        @return: The subject's mux, and the attacker.
         """
         attacker = Attacker(not self.isClient, psk)
         factory = Factory.forProtocol(lambda: attacker)
@@ -321,7 +326,10 @@ class RowTestCase(FaultTestCase):
         **settings: Any,
     ) -> Attacker:
         """
-        Connect the subject with an attacker, and with a bystander.
+        Connect the subject to an attacker.  Also connect it to a bystander, whose mux
+        must not be affected.
+
+        @param psk: The attacker's key.
         """
         self.makeSubject(apps, limits, **settings)
         self._other, self._bystander = await self.pair()
@@ -332,7 +340,7 @@ class RowTestCase(FaultTestCase):
         """
         Have the attacker open a stream.
 
-        @return: Its ID, and the subject's protocol.
+        @return: The stream's ID, and the subject's protocol on it.
         """
         attacker = self.attacker if attacker is None else attacker
         streamID = attacker.open()
@@ -343,7 +351,7 @@ class RowTestCase(FaultTestCase):
 
     async def assertLives(self) -> None:
         """
-        Check that neither the mux nor a stream has ended.
+        Check that the mux has not ended.
         """
         await self.attacker.sync()
         self.assertIsNone(self.mux.reason)
@@ -352,10 +360,12 @@ class RowTestCase(FaultTestCase):
         self, error: type[GomuxError], words: str = "", isOneOfMany: bool = False
     ) -> None:
         """
-        Check that the mux is aborted with one log line, that each of its streams ends
-        once for the same reason, and that other muxes are unaffected.
+        Check that the mux is aborted with one log line, that it has no stream left, and
+        that the bystander's mux is unaffected.
 
-        @param isOneOfMany: Whether the log line may be left out.
+        @param words: What the mux's reason says.
+        @param isOneOfMany: Whether the log line may be missing, because the test causes
+            more of them than the log's rate limit lets through.
         """
         closed = self.mux.whenClosed()
         closed.addTimeout(WAIT, reactor)
@@ -373,7 +383,7 @@ class RowTestCase(FaultTestCase):
 
     async def assertStreamEnds(self, app: Any, streamID: int) -> BaseException | None:
         """
-        Check that one stream is closed and the mux is still up.
+        Check that a stream ends once, with CloseStream, and that the mux goes on.
 
         @return: The reason that the application got.
         """

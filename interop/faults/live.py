@@ -1,6 +1,6 @@
 """
-The subject in this process and a peer in another process, with a proxy between them
-that injects the faults.
+A base class for tests with the subject in this process, the peer in another process,
+and a proxy between them that injects faults.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MEBIBYTE = 1 << 20
 
 class Line(App):
     """
-    Sends a command of the line protocol, and answers C{idle}.
+    A stream that sends a command of the line protocol, or serves the peer's C{idle}.
     """
 
     def __init__(self, line: str = "") -> None:
@@ -49,7 +49,7 @@ class Line(App):
 
 class Raising(Line):
     """
-    Raises in C{dataReceived}.
+    A L{Line} that raises in C{dataReceived}.
     """
 
     def dataReceived(self, data: bytes) -> None:
@@ -76,7 +76,11 @@ class LiveTestCase(FaultTestCase, PeerTestCase):
         **settings: Any,
     ) -> MuxProtocol:
         """
-        Start the peer, and connect it with the subject.
+        Start the peer, and connect it and the subject through the proxy.
+
+        @param options: Further command line options of the peer.
+        @param psk: The peer's key.
+        @return: The subject's mux.
         """
         self.apps = Apps(Line)
         self.subject = Subject(
@@ -103,7 +107,7 @@ class LiveTestCase(FaultTestCase, PeerTestCase):
 
     def startProxy(self) -> None:
         """
-        Start the proxy until the end of the test.
+        Start the proxy, which runs until the end of the test.
         """
         self.proxy.start()
         self.addCleanup(self.proxy.stop)
@@ -122,13 +126,13 @@ class LiveTestCase(FaultTestCase, PeerTestCase):
 
     async def ask(self, mux: MuxProtocol, line: str, kind: type = Line) -> Any:
         """
-        Open a stream with a command.
+        Open a stream, and send a command on it.
         """
         return await mux.openStream(Apps(lambda: kind(line)))
 
     async def assertAnswers(self, mux: MuxProtocol) -> None:
         """
-        Check that the mux still works.
+        Check that the peer still answers on a new stream.
         """
         app = await self.ask(mux, "idle")
         await self.eventually(lambda: app.received == b"ok\n")
@@ -137,7 +141,7 @@ class LiveTestCase(FaultTestCase, PeerTestCase):
 
     async def assertEnds(self, mux: MuxProtocol, error: Any) -> GomuxError:
         """
-        Check how the mux ends, and that it is logged, once.
+        Check that the mux ends with this error, and that its end is logged once.
         """
         reason = await mux.whenClosed().addTimeout(30, reactor)
         self.assertIsInstance(reason, error)

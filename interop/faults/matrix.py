@@ -1,5 +1,6 @@
 """
-Run the tests of faults and abuse, and print and write the matrix of results::
+Run the tests of faults and abuse.  Print the matrix of their results, and write it to a
+file if one is named::
 
     python -m interop.faults.matrix [docs/faults.rst]
 
@@ -40,7 +41,7 @@ tests and writes this page: ``python -m interop.faults.matrix docs/faults.rst``.
 
 class Collector(TreeReporter):
     """
-    Notes which rows each test was for, and how it went.
+    A trial reporter that records the outcome of each test by row and pairing.
     """
 
     def _note(self, test: Any, outcome: str) -> None:
@@ -68,7 +69,7 @@ class Collector(TreeReporter):
 
 def cell(number: int, pairing: str) -> str:
     """
-    Sum up the tests of one row with one kind of peer.
+    Make the text of a cell: the outcome of the tests of one row in one pairing.
     """
     outcomes = results.get((number, pairing))
     if outcomes is None:
@@ -96,7 +97,7 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 def page() -> str:
     """
-    Write the matrix, and what there is to say about it.
+    Make the page with the matrix and its notes.
     """
     rows = [
         [str(number), text, *(cell(number, pairing) for pairing in PAIRINGS)]

@@ -1,10 +1,10 @@
 """
-Two network namespaces with a link between them that can be cut.  Packets then vanish,
-and neither end gets an error.
+Two network namespaces with a link between them that can be cut.  While it is cut,
+packets vanish and neither end gets an error.
 
-Root can make namespaces, and on most systems any user can, in a user namespace
-of their own.  It takes C{unshare} and C{nsenter} of util-linux, and C{ip} of
-iproute2.
+Root can make network namespaces.  On most systems any other user can too, inside a new
+user namespace.  The programs needed are C{unshare} and C{nsenter} of util-linux, and
+C{ip} of iproute2.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 
 HERE, THERE = "10.77.0.1", "10.77.0.2"
-"""The addresses at the two ends; they are in the namespaces only."""
+"""The addresses of the two ends; they exist only in the namespaces."""
 
 _WIRE = "wire"
 _HARDWARE = {HERE: "02:00:00:00:00:01", THERE: "02:00:00:00:00:02"}
@@ -27,12 +27,12 @@ _KINDS = (
         ("--preserve-credentials", "--user", "--net"),
     ),
 )
-"""How to make a namespace and how to enter it: as root, and as anyone else."""
+"""The options to make and to enter a namespace: as root, and as any other user."""
 
 
 class CannotMakeNetwork(Exception):
     """
-    Namespaces cannot be made on this machine.
+    This machine does not allow network namespaces.
     """
 
 
@@ -55,7 +55,7 @@ class _Holder:
     """
     A process that keeps a namespace alive.  It ends when this process ends.
 
-    @ivar pid: Its ID.
+    @ivar pid: The ID of the process.
     """
 
     def __init__(self, *command: str) -> None:
@@ -70,19 +70,19 @@ class _Holder:
         if self._process.stdout.readline() != b"up\n":
             errors = self._process.communicate()[1].decode().strip()
             raise CannotMakeNetwork(errors)
-        # Make sure that the next commands do not change this machine's own network.
+        # The next commands must not change this machine's own network.
         assert _namespaceOf(self.pid) != _namespaceOf("self")
 
     def close(self) -> None:
         """
-        End it.
+        End the process.
         """
         self._process.communicate()
 
 
 class Network:
     """
-    The two ends of the wire, named by their addresses.
+    Two namespaces and the link between them.  An end is named by its address.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class Network:
         self._enter = enter
         self._holders: dict[str, _Holder] = {}
         self._holders[HERE] = _Holder("unshare", *make)
-        # In the same user namespace, if there is one.
+        # Make the second one in the user namespace of the first, if there is one.
         self._holders[THERE] = _Holder(*self.at(HERE), "unshare", "--net")
         peer = ("type", "veth", "peer", "name", _WIRE, "address", _HARDWARE[THERE])
         self._ip(
@@ -121,9 +121,9 @@ class Network:
 
     def at(self, end: str) -> tuple[str, ...]:
         """
-        Tell how to run a command at an end.
+        Make a prefix for commands that are to run at an end.
 
-        @return: What to put before it.
+        @return: The words to put before the command.
         """
         return ("nsenter", f"--target={self._holders[end].pid}", *self._enter, "--")
 
@@ -139,7 +139,7 @@ class Network:
 
     def mend(self) -> None:
         """
-        Have them send to each other again.
+        Have both ends send to each other again.
         """
         self._direct(HERE, _HARDWARE[THERE])
         self._direct(THERE, _HARDWARE[HERE])
@@ -169,7 +169,8 @@ class Network:
 
     def close(self) -> None:
         """
-        End the holders: a namespace goes with its last process.
+        End the processes that hold the namespaces.  A namespace ends with its last
+        process.
         """
         while self._holders:
             self._holders.popitem()[1].close()

@@ -1,11 +1,11 @@
 """
-Run the tests of faults and abuse again and again, and count what fails::
+Run the tests of faults and abuse repeatedly, and count the failures::
 
     python -m interop.faults.repeat [--rounds N] [--all]
 
-By default, 20 rounds of the fast tests, which take about a minute in all.  C{--all}
-adds the tests that start a peer process for each test.  Each round is a process of
-its own.  The exit status is 0 if nothing failed.
+The default is 20 rounds of the fast tests, which take about a minute in all.  C{--all}
+adds the tests that start a peer process each.  Each round runs in a new process.  The
+exit status is 0 if nothing failed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TESTS = ROOT / "interop" / "test"
 
 IN_MEMORY = ("wire", "carrier", "mux", "session", "tunnel", "test_fuzz")
-"""The tests of the package that are about a row of the table, by room."""
+"""The modules of the package's own tests that cover rows of the fault table."""
 
 SLOW = ("cut_short", "go", "live", "network")
-"""The modules C{interop.test.test_faults_...} that are left out by default."""
+"""The modules C{interop.test.test_faults_...} that only C{--all} runs."""
 
 ROUNDS = 20
 

@@ -1,5 +1,5 @@
 """
-Faults that are tried with live peers of each kind.
+Fault tests that are run with each kind of live peer.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ MEBIBYTE = 1 << 20
 
 class LiveRows(LiveTestCase):
     """
-    Rows of the table of faults, each for any kind of peer, in both roles.
+    Tests of the fault table's rows, for any kind of peer and either role.
     """
 
     @row(1)
     async def test_slowReader(self) -> None:
         """
-        One stream that is not read does not slow the others down.
+        A stream that is not read does not slow down the others.
         """
         mux = await self.connect()
         best = 0.0
@@ -65,7 +65,7 @@ class LiveRows(LiveTestCase):
     @row(2)
     async def test_allPaused(self) -> None:
         """
-        The carrier is still read while no application reads its stream.
+        While all applications are paused, the mux still reads the carrier.
         """
         mux = await self.connect()
         apps = [await self.ask(mux, f"source {MEBIBYTE}") for _ in range(30)]
@@ -79,7 +79,7 @@ class LiveRows(LiveTestCase):
     @row(6)
     async def test_tooManyStreams(self) -> None:
         """
-        Streams past the limit are refused, and the mux goes on.
+        Streams beyond C{maxStreams} are refused, and the mux goes on.
         """
         mux = await self.connect(limits=Limits(maxStreams=5))
         seen: list[tuple[str, int]] = []
@@ -94,7 +94,7 @@ class LiveRows(LiveTestCase):
     @row(7, 24)
     async def test_churn(self) -> None:
         """
-        Ordinary churn is not taken for a rapid reset.
+        Opening and closing streams at an ordinary rate does not end the mux.
         """
         mux = await self.connect(limits=Limits(resetBurst=50, resetRate=10))
         app = await self.ask(mux, "open opens 400")
@@ -185,14 +185,14 @@ class LiveRows(LiveTestCase):
     @row(17, 30)
     async def test_truncated(self) -> None:
         """
-        A carrier that ends within a frame.
+        A carrier that ends within a frame ends the mux.
         """
         await self.assertHarmed(cut(100), Truncated)
 
     @row(31)
     async def test_reset(self) -> None:
         """
-        A carrier that is reset within a frame.
+        A carrier that is reset within a frame ends the mux.
         """
         await self.assertHarmed(cut(100, reset=True), Truncated)
 
@@ -206,7 +206,7 @@ class LiveRows(LiveTestCase):
     @row(18)
     async def test_flippedToPeer(self) -> None:
         """
-        A flipped bit in sent data has the peer end the mux.
+        A flipped bit in data to the peer makes the peer end the mux.
         """
         mux = await self.connect()
         self.toPeer.when(lambda frame: frame.flag == DATA, flip(8 * 40))
@@ -217,7 +217,7 @@ class LiveRows(LiveTestCase):
     @row(26)
     async def test_lateFrames(self) -> None:
         """
-        Frames in flight when a stream is closed are ignored.
+        Frames that were in flight when their stream was closed are ignored.
         """
         mux = await self.connect(limits=Limits(ignoredBurst=5, ignoredRate=0.001))
         for _ in range(20):
@@ -231,7 +231,7 @@ class LiveRows(LiveTestCase):
     @row(32)
     async def test_closeMux(self) -> None:
         """
-        A peer that closes the mux.
+        When the peer closes the mux, the subject's mux ends cleanly.
         """
         mux = await self.connect()
         idle = await self.ask(mux, "idle")
@@ -243,7 +243,7 @@ class LiveRows(LiveTestCase):
     @row(40)
     async def test_killed(self) -> None:
         """
-        A peer that is killed under load.
+        When the peer is killed under load, the mux and its streams end.
         """
         mux = await self.connect()
         apps = [await self.ask(mux, f"source {1024 * MEBIBYTE}") for _ in range(10)]
@@ -257,7 +257,7 @@ class LiveRows(LiveTestCase):
     @row(48)
     async def test_raises(self) -> None:
         """
-        An application that raises loses its stream only.
+        An application that raises loses its stream, and the mux goes on.
         """
         mux = await self.connect()
         app = await self.ask(mux, "source 10", Raising)
@@ -284,21 +284,21 @@ class LiveRows(LiveTestCase):
     @row(29)
     async def test_halfCloses(self) -> None:
         """
-        All orders of half-closes.
+        The halves of a stream can be closed in all orders, with either side driving.
         """
         await self.assertDriven("halfclose all")
 
     @row(49)
     async def test_manyStreams(self) -> None:
         """
-        200 streams, bulk both ways.
+        200 streams carry bulk data in both directions, with either side driving.
         """
         await self.assertDriven(f"echo-hash {16 * MEBIBYTE} 200")
 
     @row(50)
     async def test_longReads(self) -> None:
         """
-        A peer whose application reads into a large buffer.
+        Bulk data arrives at a peer whose application reads into a large buffer.
         """
         long = ("--read-size", str(MEBIBYTE), "--read-delay", "1")
         await self.assertDriven(f"sink {8 * MEBIBYTE} 1 65536", options=long)

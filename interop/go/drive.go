@@ -121,7 +121,7 @@ func (s *session) driveLine(line string) (result, error) {
 	return d.run(s, numbers)
 }
 
-// open opens a stream with its command line.
+// open opens a stream and sends a command on it.
 func (s *session) open(format string, args ...any) (*input, error) {
 	stream, err := s.mux.OpenStream()
 	if err != nil {
@@ -135,7 +135,7 @@ func (s *session) open(format string, args ...any) (*input, error) {
 	return in, nil
 }
 
-// ask opens a stream for a command that is answered by one line.
+// ask opens a stream, sends a command, and reads the one line of its answer.
 func (s *session) ask(command string) (string, error) {
 	in, err := s.open("%s", command)
 	if err != nil {
@@ -156,8 +156,8 @@ func (in *input) expect(want string) error {
 	return nil
 }
 
-// each runs one function for each of a number of streams, all at once. The
-// bytes are shared out evenly; the first streams get what does not divide.
+// each opens a number of streams and runs a function on all of them at the same
+// time. The bytes are distributed evenly; the first streams get the remainder.
 func each(total, streams int64, run func(i, size int64) error) (result, error) {
 	started := time.Now()
 	errs := make([]error, streams)
@@ -181,8 +181,7 @@ func each(total, streams int64, run func(i, size int64) error) (result, error) {
 	}, errors.Join(errs...)
 }
 
-// writeSized writes the pattern in writes of one size; what is written may be
-// stopped early by a flag.
+// writeSized writes the pattern in writes of one size. A flag can stop it early.
 func (in *input) writeSized(size, writeSize int64, stop *atomic.Bool, written *atomic.Int64) error {
 	b := make([]byte, min(size, writeSize))
 	for i := range b {
@@ -274,7 +273,8 @@ func patternOf(size int64) []byte {
 	return b
 }
 
-// percentile is of sorted values: the smallest that p percent do not exceed.
+// percentile returns the smallest of the sorted values that p percent of them do
+// not exceed.
 func percentile(sorted []float64, p int) float64 {
 	if len(sorted) == 0 {
 		return 0
@@ -385,8 +385,8 @@ func (s *session) openIdle(count int64) error {
 	return nil
 }
 
-// residentBytes returns what the process needs, without what the collector has
-// not given back yet.
+// residentBytes returns the resident memory of the process, after freed memory has
+// been returned to the system.
 func residentBytes() int64 {
 	debug.FreeOSMemory()
 	statm, err := os.ReadFile("/proc/self/statm")
@@ -514,8 +514,8 @@ func (s *session) driveOpen(command string) (result, error) {
 	return result{"peer": r}, nil
 }
 
-// driveCloseMux ends the mux, from this side or from the peer's, with idle
-// streams open; all of them must end.
+// driveCloseMux has this side or the peer close the mux while idle streams are
+// open. All of them must end.
 func (s *session) driveCloseMux(argument string) (result, error) {
 	side, number, _ := strings.Cut(argument, " ")
 	count, err := strconv.ParseInt(number, 10, 64)
@@ -542,8 +542,8 @@ func (s *session) driveCloseMux(argument string) (result, error) {
 		return nil, err
 	}
 	for i := int64(0); i < count; i++ {
-		// On this side's own close the peer's end of the connection may be seen
-		// before the close is done, and be the reason instead.
+		// While this side closes the mux, it may notice that the peer closed the
+		// connection, and report that as the reason instead.
 		if err := <-ends; side == "remote" && !errors.Is(err, gomux.ErrPeerClosedConn) {
 			return nil, fmt.Errorf("a stream ended with %v", err)
 		}

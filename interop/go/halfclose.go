@@ -5,12 +5,13 @@ import (
 	"strings"
 )
 
-// A direction of the stream under test gets this much while it is open: more
-// than a frame, less than a window.
+// How many bytes must pass to show that a direction is open: more than a frame,
+// less than a window.
 const halfCloseSize = 70000
 
-// halfCloseOrders returns every order of every choice of the four events: the
-// local or the remote side closes its writing or its reading.
+// halfCloseOrders returns all orders of the four events and of each subset of
+// them. The events: the local or the remote side closes its writing or its reading
+// half.
 func halfCloseOrders() [][]string {
 	var orders [][]string
 	var extend func(order []string)
@@ -41,8 +42,8 @@ func (s *session) driveHalfClose(argument string) (result, error) {
 	return result{"count": len(orders)}, nil
 }
 
-// A subject is the stream under test, and the control stream that tells the
-// peer what to do to its end.
+// A subject is a stream under test, and the control stream that tells the peer
+// which steps to do on its end of the stream.
 type subject struct {
 	*input
 	control *input
@@ -100,7 +101,8 @@ func (t *subject) remote(format string, args ...any) error {
 	return t.control.expect("ok")
 }
 
-// check tries both directions: each works until one of its ends is closed.
+// check checks that each direction carries data if both its ends are open, and fails
+// as it should if one is closed.
 func (t *subject) check() error {
 	if err := t.checkOut(); err != nil {
 		return fmt.Errorf("outwards: %w", err)

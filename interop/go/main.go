@@ -1,6 +1,6 @@
-// Command gomux-go-peer is the Go reference as a program: the other end of the
-// live tests, and the yardstick of the benchmarks. Its command line, its lines
-// of output and the line protocol that it speaks are in ../README.rst.
+// Command gomux-go-peer is the Go reference as a program. The live tests run this
+// project against it, and the benchmarks compare with it. ../README.rst describes
+// its command line, its output and the line protocol.
 package main
 
 import (
@@ -20,8 +20,8 @@ import (
 
 const (
 	bufferSize = 64 << 10
-	// The reference can deadlock when it is closed under load (its lock order
-	// is not the same everywhere), so no close may be waited for longer.
+	// The reference can deadlock when it is closed under load, because its lock
+	// order is inconsistent. Wait for a close no longer than this.
 	closeTimeout = 5 * time.Second
 )
 
@@ -88,8 +88,8 @@ func main() {
 	case <-terminate:
 	}
 	p.closeAll()
-	// The mux that a stream had closed is not among them any more, but its
-	// CloseMux may still have to be written.
+	// A mux that was closed by a command is no longer among them, but its CloseMux
+	// may still be unwritten.
 	p.closing.Wait()
 	os.Exit(code)
 }
@@ -144,7 +144,7 @@ func (p *peer) accept(l net.Listener) {
 	}
 }
 
-// quit ends the program with an exit code; the first one counts.
+// quit ends the program with an exit code. Only the first call has an effect.
 func (p *peer) quit(code int) {
 	select {
 	case p.exit <- code:
@@ -198,7 +198,7 @@ func (p *peer) closeAll() {
 	wg.Wait()
 }
 
-// A session is one mux and what its streams share.
+// A session is one mux and the state that its streams share.
 type session struct {
 	peer     *peer
 	mux      *gomux.Mux
@@ -240,13 +240,14 @@ func isGraceful(err error) bool {
 	return errors.Is(err, gomux.ErrPeerClosedConn) || errors.Is(err, gomux.ErrClosedConn)
 }
 
-// buffer returns a buffer of one application read, and what gives it back.
+// buffer returns a buffer for one application read, and a function that gives the
+// buffer back.
 func (p *peer) buffer() ([]byte, func()) {
 	b := p.buffers.Get().(*[]byte)
 	return *b, func() { p.buffers.Put(b) }
 }
 
-// An input reads a stream as the application that the options describe.
+// An input reads a stream with the read size and delay of the command line.
 type input struct {
 	*gomux.Stream
 	peer *peer
@@ -270,7 +271,7 @@ func (in *input) Read(p []byte) (int, error) {
 	return in.Stream.Read(p[:min(len(p), in.peer.readSize)])
 }
 
-// line reads up to the next newline, which is not part of what is returned.
+// line reads one line and returns it without its newline.
 func (in *input) line() (string, error) {
 	var line []byte
 	for {
@@ -289,7 +290,7 @@ func (in *input) line() (string, error) {
 	}
 }
 
-// drain reads to the end of the stream and returns how much came.
+// drain reads the stream until EOF and returns the number of bytes.
 func (in *input) drain() (int64, error) {
 	b, free := in.peer.buffer()
 	defer free()

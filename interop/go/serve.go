@@ -13,7 +13,7 @@ import (
 	"github.com/Acebond/gomux"
 )
 
-// serve answers one stream that the peer opened.
+// serve serves one stream that the peer opened.
 func (s *session) serve(stream *gomux.Stream) {
 	if s.peer.target != "" {
 		s.peer.connectTarget(stream)
@@ -101,7 +101,7 @@ func withSize(argument string, run func(size int64) error) error {
 	return run(size)
 }
 
-// answerAndWait sends one line, and leaves it to the opener to close the stream.
+// answerAndWait sends one line and waits until the opener closes the stream.
 func answerAndWait(in *input, line string) error {
 	if _, err := in.Write([]byte(line + "\n")); err != nil {
 		return err
@@ -112,15 +112,15 @@ func answerAndWait(in *input, line string) error {
 
 func hexDigest(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
 
-// digest reads to the end of the stream and hashes what comes.
+// digest reads the stream until EOF and hashes its data.
 func (in *input) digest() (string, error) {
 	h := sha256.New()
 	err := in.peer.move(h, in)
 	return hexDigest(h), err
 }
 
-// obey does to a stream what the lines of its control stream say, and answers
-// each of them once it is done.
+// obey does the steps that the lines of a control stream ask for, and answers each
+// line when its step is done.
 func (in *input) obey(control *input) error {
 	defer in.Close()
 	for {

@@ -9,7 +9,7 @@ import (
 	"github.com/Acebond/gomux"
 )
 
-// forward carries each connection to l as a stream; the muxes take turns.
+// forward carries each connection that l accepts as a stream. The muxes take turns.
 func (p *peer) forward(l net.Listener) {
 	for {
 		conn, err := l.Accept()
@@ -57,7 +57,7 @@ func (p *peer) connectTarget(stream *gomux.Stream) {
 	p.carry(stream, conn.(*net.TCPConn))
 }
 
-// carry joins a stream and a connection, each direction until its own end.
+// carry copies both directions between a stream and a connection, each until its EOF.
 func (p *peer) carry(stream *gomux.Stream, conn *net.TCPConn) {
 	var wg sync.WaitGroup
 	wg.Add(2)
@@ -79,7 +79,7 @@ type writeError struct{ error }
 
 func (e writeError) Unwrap() error { return e.error }
 
-// carryOut moves what the connection sends into the stream.
+// carryOut copies the connection's input to the stream.
 func (p *peer) carryOut(stream *gomux.Stream, conn *net.TCPConn) {
 	err := p.move(stream, conn)
 	switch {
@@ -93,7 +93,7 @@ func (p *peer) carryOut(stream *gomux.Stream, conn *net.TCPConn) {
 	}
 }
 
-// carryIn moves what the stream brings into the connection.
+// carryIn copies the stream's input to the connection.
 func (p *peer) carryIn(conn *net.TCPConn, stream *input) {
 	err := p.move(conn, stream)
 	switch {

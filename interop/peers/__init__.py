@@ -1,5 +1,6 @@
 """
-Programs that speak the gomux wire and take the same command line: see README.rst.
+Peer programs, which all speak the gomux wire and take the same command line: see
+README.rst.
 
-The C{blocking} ones share no code with L{gomux}.
+The modules C{blocking_*} and C{peerlib} share no code with L{gomux}.
 """

@@ -1,5 +1,5 @@
 """
-The drivers of the blocking peer: what it does on streams that it opens.
+The drivers of the blocking peer, which test or measure streams that this peer opens.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Result = dict[str, Any]
 
 def together(runs: list[Callable[[], None]]) -> None:
     """
-    Run functions in threads of their own, and raise the first error of any.
+    Run each function in a thread of its own, wait for all, and raise the first error.
     """
     errors: list[Exception] = []
 
@@ -65,7 +65,7 @@ class Drivers:
         Run one driver.
 
         @param line: Its name and arguments.
-        @return: What is to be printed.
+        @return: The result to print.
         """
         name, *arguments = line.split()
         started = time.monotonic()
@@ -86,10 +86,11 @@ class Drivers:
         run: Callable[[Input, int], None],
     ) -> Result:
         """
-        Run a function on each of a number of streams, all at once.
+        Open a number of streams, and run a function on all of them at the same time.
 
-        @param command: Their command; C{{size}} in it is the stream's share.
-        @param run: Takes the stream and its share of the bytes.
+        @param command: The command of the streams; C{{size}} in it stands for the
+            stream's share of the bytes.
+        @param run: The function; it takes the stream and the stream's share.
         """
 
         def one(size: int) -> None:
@@ -111,7 +112,7 @@ class Drivers:
 
     def _ask(self, command: str) -> str:
         """
-        Open a stream for a command that is answered by one line.
+        Open a stream, send a command, and read the one line of its answer.
         """
         stream = self._session.open(command)
         try:
@@ -234,7 +235,7 @@ class Drivers:
         """
         Write pseudo-random bytes and half-close.
 
-        @return: Their digest.
+        @return: The SHA-256 digest of the bytes, in hex.
         """
         source, hashed = random.Random(size), sha256()
         for offset in range(0, size, BUFFER_SIZE):
@@ -316,10 +317,10 @@ class Drivers:
 
 class HalfClose:
     """
-    One stream under test, and the control stream that tells the peer what to do
-    to its end.
+    A stream under test, and the control stream that tells the peer which steps to do on
+    its end of the stream.
 
-    @ivar _closed: The events that have been.
+    @ivar _closed: The events that have happened.
     """
 
     def __init__(self, session: Session) -> None:
@@ -329,7 +330,8 @@ class HalfClose:
 
     def run(self, events: tuple[str, ...]) -> None:
         """
-        Close in this order; after each step try both directions.
+        Close halves of the stream in this order, and check both directions before the
+        first event and after each.
         """
         try:
             self._check()
@@ -362,7 +364,8 @@ class HalfClose:
 
     def _check(self) -> None:
         """
-        Each direction works until one of its ends is closed.
+        Check that each direction carries data if both its ends are open, and fails as
+        it should if one is closed.
         """
         if {"lw", "rr"} <= self._closed:
             pass

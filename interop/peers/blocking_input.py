@@ -1,6 +1,6 @@
 """
-How the blocking peer's applications use a stream: reads of the size and pace
-that the command line asks for, and connections that are carried.
+Helpers of the blocking peer's applications: reads of the size and pace that the command
+line asks for, and the copying between a stream and a TCP connection.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def inThread(run: Callable[..., object], *args: object) -> threading.Thread:
 
 class Input:
     """
-    A stream as the application reads it that the options describe.
+    Reads a stream with the read size and delay of the command line.
 
     @ivar stream: The stream.
     """
@@ -41,10 +41,10 @@ class Input:
 
     def read(self, limit: int | None = None) -> bytes:
         """
-        Do one application read.
+        Read once.
 
-        @param limit: The most bytes that are wanted, or L{None}.
-        @return: What came; nothing at the end.
+        @param limit: The most bytes to return, or L{None} for the read size.
+        @return: The data; empty at EOF.
         """
         size = self._size if limit is None else min(limit, self._size)
         if self._rest:
@@ -56,13 +56,13 @@ class Input:
 
     def readExactly(self, size: int) -> bytes:
         """
-        Read as many bytes as asked for.
+        Read exactly this many bytes.
         """
         return b"".join(self.readChunks(size))
 
     def readChunks(self, size: int) -> Iterator[bytes]:
         """
-        Generate the reads that make up as many bytes as asked for.
+        Read exactly this many bytes, and generate the data of each read.
         """
         while size:
             data = self.read(size)
@@ -73,7 +73,7 @@ class Input:
 
     def readAll(self) -> Iterator[bytes]:
         """
-        Generate the reads up to the end.
+        Read until EOF, and generate the data of each read.
         """
         while data := self.read():
             yield data
@@ -90,7 +90,9 @@ class Input:
 
     def readLine(self) -> str:
         """
-        Read up to the next newline, which is not part of what is returned.
+        Read one line.
+
+        @return: The line without its newline.
         """
         line = b""
         while b"\n" not in line:
@@ -104,7 +106,9 @@ class Input:
 
     def digest(self) -> str:
         """
-        Hash what comes up to the end.
+        Read until EOF.
+
+        @return: The SHA-256 digest of the data, in hex.
         """
         hashed = sha256()
         for data in self.readAll():
@@ -113,7 +117,7 @@ class Input:
 
     def expectEnd(self) -> None:
         """
-        Check that nothing more comes.
+        Check that no data arrives before EOF.
         """
         rest = sum(map(len, self.readAll()))
         if rest:
@@ -145,7 +149,7 @@ class Input:
 
 def carry(stream: Input, connection: socket.socket) -> None:
     """
-    Join a stream and a connection, each direction until its own end.
+    Copy both directions between a stream and a connection, each until its EOF.
     """
     outward = inThread(_carryOut, stream.stream, connection)
     _carryIn(connection, stream)
@@ -177,7 +181,7 @@ def _carryIn(connection: socket.socket, stream: Input) -> None:
         except MuxError:
             pass  # nothing is left to close
     except MuxError:
-        # Cut short, not ended: a reset lets the other side see it.
+        # The data was cut short.  A reset tells the other side so.
         connection.setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
         )

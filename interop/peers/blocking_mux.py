@@ -1,12 +1,15 @@
 """
-A gomux v1.0.0 mux in blocking sockets and threads, on PyNaCl.
+A gomux v1.0.0 mux with blocking sockets and threads, on PyNaCl.
 
-It is independent: it was written from the description of the wire alone and shares no
-code with the project under test.  It behaves as the Go reference wherever a peer can
-see the difference. A sender waits until the window holds its whole next frame; each
-read of the application is credited at once, in one frame; nonces are random; an
-accept queue of 256 streams stops the reader when it is full; frames for unknown
-streams are ignored; nothing is answered to a bad frame.
+It was written from the description of the wire alone, and shares no code with the
+project under test.  To its peer it behaves like the Go reference:
+
+- A sender waits until the window holds its whole next frame.
+- Each read of the application is credited at once, in one frame.
+- Nonces are random.
+- When 256 opened streams wait to be accepted, the reader stops.
+- Frames for unknown streams are ignored.
+- A bad frame gets no answer.
 
 It differs from the reference in one way: the reader thread never waits for a writer
 thread, so two of these peers cannot deadlock each other.
@@ -90,11 +93,11 @@ class Stream:
     One stream. Any method may be called from any thread.
 
     @ivar number: The stream's ID.
-    @ivar _condition: Guards all that follows, and is notified of each change.
+    @ivar _condition: Guards the attributes below, and is notified of each change.
     @ivar _buffer: Data received and not yet read.
     @ivar _credit: How many bytes the peer's window has left.
-    @ivar _readClosed: The end of what is buffered is the end of the data.
-    @ivar _writeClosed: Either side closed this side's writing.
+    @ivar _readClosed: Whether EOF follows the buffered data.
+    @ivar _writeClosed: Whether either side has closed this side's writing half.
     @ivar _error: Why the stream ended, or L{None}.
     """
 
@@ -112,7 +115,7 @@ class Stream:
         """
         Wait for data.
 
-        @return: Up to C{size} bytes; none at the end of the data.
+        @return: Up to C{size} bytes; none at EOF.
         @raise MuxError: if the mux ended, or this side closed the stream.
         """
         with self._condition:
@@ -130,7 +133,7 @@ class Stream:
 
     def write(self, data: bytes) -> None:
         """
-        Send data, waiting for the window of each frame.
+        Send data in frames, and wait before each until the window has room for it.
 
         @raise MuxError: if not all of it could be sent.
         """
@@ -141,7 +144,7 @@ class Stream:
 
     def _takeCredit(self, size: int) -> None:
         """
-        Wait until the window holds a whole frame, and use it up.
+        Wait until the window has room for a whole frame, and take that much of it.
         """
         with self._condition:
             self._condition.wait_for(
@@ -155,7 +158,7 @@ class Stream:
 
     def closeWrite(self) -> None:
         """
-        Tell the peer that no more data will come.
+        Close the writing half.
         """
         with self._condition:
             self._writeClosed = True
@@ -164,7 +167,7 @@ class Stream:
 
     def closeRead(self) -> None:
         """
-        Tell the peer that no more data is wanted.
+        Close the reading half.
         """
         with self._condition:
             self._readClosed = True
@@ -173,7 +176,7 @@ class Stream:
 
     def close(self) -> None:
         """
-        End both directions. Nothing happens on a stream that has ended.
+        Close the stream.  A stream that has ended stays as it is.
         """
         if self._end(MuxError("stream was gracefully closed")):
             self._mux._forget(self.number)
@@ -197,7 +200,7 @@ class Stream:
 
     def _received(self, flag: int, length: int, payload: bytes) -> None:
         """
-        Take a frame; called by the mux's reader only.
+        Process a frame of this stream.  Only the mux's reader thread calls this.
         """
         if flag == Flag.CLOSE_STREAM:
             self._mux._forget(self.number)
@@ -219,7 +222,8 @@ class Mux:
     """
     One mux over a connected socket, which it owns.
 
-    @ivar _lock: Guards all that follows but the socket; notified of each change.
+    @ivar _lock: Guards all attributes below except the socket, and is notified of each
+        change.
     @ivar _error: Why the mux ended, or L{None}.
     @ivar _accepted: Streams that the peer opened and the application has not accepted.
     """
@@ -238,7 +242,7 @@ class Mux:
 
     def openStream(self) -> Stream:
         """
-        Open a stream; data may be written to it at once.
+        Open a stream.  The application can write to it at once.
         """
         with self._lock:
             stream = Stream(self, self._nextNumber)
@@ -262,8 +266,9 @@ class Mux:
 
     def close(self) -> None:
         """
-        Send CloseMux, end all streams, and let the peer read what was sent: closing a
-        socket with unread input would reset it and lose that data.
+        Send CloseMux, end all streams, and wait for the peer to close the connection.
+        Closing a socket with unread input would reset the connection, and the peer
+        would lose data.
         """
         try:
             self._send(0, Flag.CLOSE_MUX)
@@ -276,13 +281,14 @@ class Mux:
 
     def linger(self) -> None:
         """
-        Wait for the peer's end of the connection, for some time.
+        Wait until the peer closes the connection, but not for ever.
         """
         self._reader.join(LINGER)
 
     def _shutdown(self, how: int) -> None:
         """
-        Shut the connection down, which unlike closing it ends waiting calls.
+        Shut the connection down.  Unlike a close this wakes threads that are blocked on
+        the socket.
         """
         try:
             self._socket.shutdown(how)
@@ -295,7 +301,8 @@ class Mux:
 
     def _end(self, error: MuxError) -> None:
         """
-        End the mux and each of its streams; the first reason counts.
+        End the mux and all its streams.  If it has ended already, its first reason
+        stays.
         """
         with self._lock:
             if self._error is not None:
@@ -324,7 +331,7 @@ class Mux:
 
     def _readFrames(self) -> None:
         """
-        Read until the connection ends, the reader thread's whole life.
+        Read frames until the connection ends.  The reader thread runs this.
         """
         with self._socket, self._socket.makefile("rb", MAX_LENGTH) as source:
             try:
@@ -338,7 +345,9 @@ class Mux:
 
     def _readFrame(self, read: Callable[[int], bytes]) -> None:
         """
-        @param read: Reads exactly as many bytes as asked for, or to the end.
+        Read and process one frame.
+
+        @param read: Reads exactly as many bytes as asked for, or fewer before EOF.
         @raise MuxError: for whatever ends the mux.
         """
         header = read(HEADER.size)
@@ -364,7 +373,7 @@ class Mux:
 
     def _opened(self, stream: Stream) -> None:
         """
-        Queue a stream that the peer opened, waiting while the queue is full.
+        Queue a stream that the peer opened.  Wait while the queue is full.
         """
         with self._lock:
             self._streams[stream.number] = stream

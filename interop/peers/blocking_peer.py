@@ -1,9 +1,9 @@
 """
 The independent peer of the live tests: threads and blocking sockets.
 
-Its command line, its lines of output and the line protocol that it speaks are
-in README.rst. The mux is L{blocking_mux}, its use by an
-application L{blocking_input}; the drivers are in L{blocking_drivers}.
+README.rst describes its command line, its output and the line protocol.
+L{blocking_mux} has the mux, L{blocking_input} the reads of its applications, and
+L{blocking_drivers} the drivers.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ CLOSE_TIMEOUT = 5.0
 
 class Session:
     """
-    One mux, and what its streams share. C{command_x_y} serves the command
+    One mux, and the state that its streams share.  C{command_x_y} serves the command
     C{x-y} of the line protocol; the stream is closed when it returns.
 
     @ivar down: Set once the C{mux down} line has been printed.
-    @ivar _subjects: Streams that asked for steps, for a control stream to take.
-    @ivar _reports: Digests of what collect streams got.
+    @ivar _subjects: Streams with the command C{steps}, until a control stream takes
+        them.
+    @ivar _reports: Digests of the input of C{collect} streams.
     """
 
     def __init__(self, mux: Mux, options: Namespace) -> None:
@@ -72,7 +73,7 @@ class Session:
 
     def open(self, line: str) -> Input:
         """
-        Open a stream with its command line.
+        Open a stream, and send a command on it.
         """
         opened = self.openRaw()
         opened.writeLine(line)
@@ -95,7 +96,7 @@ class Session:
 
     def _serve(self, stream: Stream) -> None:
         """
-        Answer one stream that the peer opened.
+        Serve one stream that the peer opened.
         """
         source = Input(stream, self._options)
         try:
@@ -114,7 +115,7 @@ class Session:
 
     def _answer(self, source: Input, line: str) -> None:
         """
-        Send one line, and leave it to the opener to close the stream.
+        Send one line, and wait until the opener closes the stream.
         """
         source.writeLine(line)
         for _ in source.readAll():
@@ -170,7 +171,7 @@ class Session:
 
     def _step(self, subject: Input, line: str) -> str:
         """
-        Do one step to a stream.
+        Do one step on the stream of a control stream.
 
         @return: The answer to the control stream.
         """
@@ -193,9 +194,9 @@ class Session:
 
 class Peer:
     """
-    This program.
+    The program.
 
-    @ivar _exit: Gets the exit code, also from the signal handler.
+    @ivar _exit: A queue for the exit code; the signal handler uses it too.
     @ivar _sessions: The muxes that are up.
     """
 
@@ -208,7 +209,7 @@ class Peer:
 
     def run(self) -> int:
         """
-        Run until there is a reason to exit.
+        Run until something asks the program to exit.
 
         @return: The exit code.
         """
@@ -251,7 +252,7 @@ class Peer:
 
     def _serve(self, connection: socket.socket, isClient: bool) -> None:
         """
-        Run a mux on a new connection, and the drivers on the first of them.
+        Run a mux on a new connection.  The first mux also runs the drivers.
         """
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         session = Session(Mux(connection, self._options.psk, isClient), self._options)
@@ -299,4 +300,4 @@ class Peer:
 if __name__ == "__main__":
     code = Peer(parseOptions(sys.argv[1:])).run()
     sys.stdout.flush()
-    os._exit(code)  # threads that wait for nothing more must not hold it up
+    os._exit(code)  # do not wait for threads that are still blocked

@@ -1,6 +1,6 @@
 """
-What the Python peers of the live tests have in common: the command line, the
-lines of output, and the data that is carried. It knows nothing of the mux.
+Code that both Python peers of the live tests share: the command line, the output, and
+the pattern.  It does not depend on a mux.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ PATTERN_PERIOD = 251
 _PATTERN = bytes(range(PATTERN_PERIOD)) * (BUFFER_SIZE // PATTERN_PERIOD + 2)
 
 ENDLESS = 1 << 50
-"""How much a sink is promised that runs until it is closed."""
+"""The size that C{echo-beside} announces for its sinks, and never reaches."""
 
 WARM_UP = 1 << 20
-"""How many bytes each sink takes before an echo beside it is measured."""
+"""How many bytes each sink receives before the echo beside it is measured."""
 
 HALF_CLOSE_SIZE = 70000
 """
-What a direction carries to prove that it is open: more than a frame, less than
+How many bytes must pass to show that a direction is open: more than a frame, less than
 a window.
 """
 
@@ -40,14 +40,14 @@ HALF_CLOSE_ORDERS = [
     for order in itertools.permutations(("lw", "lr", "rw", "rr"), length)
 ]
 """
-Every order of every choice of the four events: the local or the remote side
-closes its writing or its reading.
+All orders of the four events and of each subset of them.  The events: the local or the
+remote side closes its writing or its reading half.
 """
 
 
 class DriverFailed(Exception):
     """
-    A driver did not see what it should have.
+    A driver saw something wrong.
     """
 
 
@@ -55,7 +55,7 @@ def parseOptions(arguments: Sequence[str]) -> argparse.Namespace:
     """
     Parse a peer's command line.
 
-    @param arguments: What follows the program's name.
+    @param arguments: The arguments after the program's name.
     @return: The options: C{psk}, C{listen}, C{connect}, C{forward}, C{target},
         C{readSize} (bytes), C{readDelay} (seconds) and C{drive} (a list).
         Addresses are C{(host, port)} or L{None}.
@@ -96,7 +96,7 @@ def say(line: str) -> None:
 
 def sayAddress(word: str, address: tuple[Any, ...]) -> None:
     """
-    Print where this peer listens.
+    Print an address on which this peer listens.
     """
     say(f"{word} {address[0]}:{address[1]}")
 
@@ -105,7 +105,7 @@ def patternAt(offset: int, size: int) -> bytes:
     """
     Return bytes of the pattern.
 
-    @param size: How many are wanted; at most L{BUFFER_SIZE} are returned.
+    @param size: How many bytes; at most L{BUFFER_SIZE} are returned.
     """
     start = offset % PATTERN_PERIOD
     return _PATTERN[start : start + min(size, BUFFER_SIZE)]
@@ -113,7 +113,7 @@ def patternAt(offset: int, size: int) -> bytes:
 
 def patternChunks(size: int, chunkSize: int = BUFFER_SIZE) -> Iterator[bytes]:
     """
-    Cut the first bytes of the pattern into writes.
+    Generate the first bytes of the pattern in chunks, one for each write.
 
     @param size: How many bytes in all.
     @param chunkSize: How many in one write, at most L{BUFFER_SIZE}.
@@ -124,7 +124,7 @@ def patternChunks(size: int, chunkSize: int = BUFFER_SIZE) -> Iterator[bytes]:
 
 def isPatternAt(offset: int, data: bytes) -> bool:
     """
-    Tell whether data is what the pattern has at this offset.
+    Tell whether the pattern has this data at this offset.
     """
     return all(
         data[i : i + BUFFER_SIZE] == patternAt(offset + i, len(data) - i)
@@ -134,7 +134,7 @@ def isPatternAt(offset: int, data: bytes) -> bool:
 
 def shares(total: int, streams: int) -> list[int]:
     """
-    Share bytes out evenly; the first streams get what does not divide.
+    Distribute bytes evenly over streams; the first streams get the remainder.
     """
     share, rest = divmod(total, streams)
     return [share + (i < rest) for i in range(streams)]
@@ -167,12 +167,13 @@ def driverResult(
     line: str, started: float, fields: dict[str, Any], error: str | None = None
 ) -> dict[str, Any]:
     """
-    Complete what one driver found to what is printed.
+    Make the result of a driver, as it is printed.
 
     @param line: The driver with its arguments.
-    @param started: When it started, by L{time.monotonic}.
-    @param fields: What it found; C{seconds} only if it measured for itself.
-    @param error: Why it failed, or L{None}.
+    @param started: When the driver started, by L{time.monotonic}.
+    @param fields: The driver's own fields; they have C{seconds} only if the driver
+        measured its time itself.
+    @param error: Why the driver failed, or L{None}.
     """
     result: dict[str, Any] = {
         "driver": line.partition(" ")[0],
@@ -189,14 +190,14 @@ def driverResult(
 
 def toLine(result: dict[str, Any]) -> str:
     """
-    Write a result as its line of JSON.
+    Format a result as a line of JSON.
     """
     return json.dumps(result, sort_keys=True)
 
 
 def residentBytes() -> int:
     """
-    Return how much memory this process has.
+    Return the resident memory of this process in bytes.
     """
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

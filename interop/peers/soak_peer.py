@@ -1,13 +1,13 @@
 """
-The two ends of the soak test, as processes of their own: see C{soak.py}.
+The program of the client and of the server in the soak test: see C{soak.py}.
 
-The client keeps a number of streams going.  On each stream it sends a random amount
-of known bytes, with pauses.  The server answers each piece with as many other known
-bytes, and EOF with the SHA-256 of everything that it received.  Both ends check every
-byte.
+The client keeps a number of streams open.  On each stream it sends a random amount of
+known bytes, with pauses.  The server answers each piece with as many other known bytes.
+After the last piece it sends the SHA-256 of all its input, and closes the stream.  Both
+ends check every byte.
 
-Each end prints a line of JSON a second.  The client prints another whenever the first
-correct bytes have arrived over a new mux.
+Each end prints a line of JSON a second.  The client prints one more when the first
+correct bytes arrive over a new mux.
 """
 
 from __future__ import annotations
@@ -35,24 +35,27 @@ from gomux import GomuxError, Limits, MuxFactory, MuxPool
 from gomux.error import PeerClosedStream
 from gomux.tunnel._service import Connector, ListeningService, ServiceDialler
 
-#: Short timeouts, so that each fault is detected and over within seconds.
+#: Short timeouts, so that the muxes recover from each fault within seconds.
 LIMITS = Limits(writeStall=6.0, handshakeTimeout=4.0, ping=1.0, deadPeer=6.0)
 
-#: The header of a stream: the offset of its bytes in the block, and their number.
+#: The header of a stream: the offset of its bytes in the block of known bytes, and how
+#: many there are.
 HEADER = Struct("<II")
 BLOCK_SIZE = 1 << 20
 _block = random.Random(1).randbytes(BLOCK_SIZE) * 2
 
 PIECE_SIZE = 8192
-#: How many bytes a stream carries in each direction, at most.
+#: The most bytes that a stream carries in each direction.
 SIZE = 131072
-#: How long the client waits at most before each piece, in seconds.
+#: The longest pause of the client before a piece, in seconds.
 PAUSE = 1.0
 
 
 def known(start: int, offset: int, size: int) -> bytes:
     """
-    @return: a part of the bytes of a stream.
+    @param start: the stream's offset in the block.
+    @param offset: the offset in the stream.
+    @return: known bytes of a stream.
     """
     begin = (start + offset) % BLOCK_SIZE
     return _block[begin : begin + size]
@@ -60,13 +63,13 @@ def known(start: int, offset: int, size: int) -> bytes:
 
 class Counts:
     """
-    What happened so far.
+    The counts that an end prints.
 
-    @ivar open: streams that are open.
-    @ivar done: streams on which all was well, to the hash at the end.
-    @ivar cut: streams that a fault cut short, after nothing but right bytes.
-    @ivar wrong: streams with a byte, or an end, that was not right.
-    @ivar bytes: how many bytes were compared.
+    @ivar open: how many streams are open.
+    @ivar done: how many streams were correct up to the hash.
+    @ivar cut: how many streams a fault has cut short, after correct bytes only.
+    @ivar wrong: how many streams had a wrong byte, or looked complete and were not.
+    @ivar bytes: how many received bytes were compared and correct.
     """
 
     def __init__(self) -> None:
@@ -123,7 +126,7 @@ class Client(Protocol):
     """
     The client's end of a stream.
 
-    @ivar over: fires at its end.
+    @ivar over: fires when the stream has ended.
     """
 
     def __init__(self, load: Load) -> None:
@@ -179,7 +182,8 @@ class Client(Protocol):
         if self._digest == self._hash.digest() and self._sent == self._size:
             self._counts.done += 1
         elif self._wrong or self._digest[32:] or reason.check(PeerClosedStream):
-            # An end that looks clean although the peer did not close.
+            # The stream ended as if the server had closed it, but the data is
+            # incomplete.
             self._counts.wrong += 1
         else:
             self._counts.cut += 1
@@ -188,7 +192,7 @@ class Client(Protocol):
 
 class _Once(Factory):
     """
-    Makes one protocol.
+    A factory that returns one existing protocol.
     """
 
     noisy = False
@@ -202,7 +206,7 @@ class _Once(Factory):
 
 class Load:
     """
-    Keeps streams going.
+    Keeps a number of streams open on the muxes of a pool.
     """
 
     def __init__(self, pool: MuxPool, counts: Counts) -> None:
@@ -234,7 +238,7 @@ class Load:
 
     def alive(self, transport: Any) -> None:
         """
-        Right bytes have come.
+        Report the first correct bytes over a mux.
         """
         mux = transport.getHost().carrier
         if mux != self._last:
@@ -244,7 +248,7 @@ class Load:
 
 def main(role: str, port: int, streams: int, strict: bool) -> None:
     """
-    Run one of the ends until a SIGTERM.
+    Run one of the ends until SIGTERM.
     """
     service = MultiService()
     counts = Counts()

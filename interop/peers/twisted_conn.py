@@ -1,5 +1,5 @@
 """
-Streams with awaitable calls, for drivers and servers written as coroutines.
+Streams for drivers and servers that are written as coroutines.
 
 L{Script} is a L{Conn<gomux.session.Conn>} with the reads of the line protocol.
 """
@@ -19,7 +19,7 @@ from interop.peers.peerlib import BUFFER_SIZE, DriverFailed, isPatternAt, patter
 
 class Script(Conn):
     """
-    One stream.
+    A stream whose reads can be awaited.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -28,9 +28,9 @@ class Script(Conn):
 
     async def next(self, limit: int = BUFFER_SIZE) -> bytes:
         """
-        Read something.
+        Read once.
 
-        @return: At most C{limit} bytes; nothing at the end.
+        @return: At most C{limit} bytes; none at EOF.
         """
         if self._ahead:
             data, self._ahead = self._ahead[:limit], self._ahead[limit:]
@@ -39,7 +39,7 @@ class Script(Conn):
 
     async def chunks(self, size: int) -> AsyncIterator[bytes]:
         """
-        Generate the reads that make up as many bytes as asked for.
+        Read exactly this many bytes, and generate the data of each read.
         """
         while size:
             data = await self.next(min(size, BUFFER_SIZE))
@@ -60,7 +60,9 @@ class Script(Conn):
 
     async def readLine(self) -> str:
         """
-        Read up to the next newline, which is not part of what is returned.
+        Read one line.
+
+        @return: The line without its newline.
         """
         line = b""
         while b"\n" not in line:
@@ -74,7 +76,7 @@ class Script(Conn):
 
     async def expectLine(self, expected: str) -> None:
         """
-        Check what the next line is.
+        Check that the next line is as expected.
         """
         line = await self.readLine()
         if line != expected:
@@ -82,7 +84,9 @@ class Script(Conn):
 
     async def digest(self) -> str:
         """
-        Hash what comes up to the end.
+        Read until EOF.
+
+        @return: The SHA-256 digest of the data, in hex.
         """
         hashed = sha256()
         while data := await self.next():
@@ -91,7 +95,7 @@ class Script(Conn):
 
     async def expectEnd(self) -> None:
         """
-        Check that nothing more comes.
+        Check that no data arrives before EOF.
         """
         rest = 0
         while data := await self.next():
@@ -126,7 +130,7 @@ class Script(Conn):
         """
         Write pseudo-random bytes and half-close.
 
-        @return: Their digest.
+        @return: The SHA-256 digest of the bytes, in hex.
         """
         source, hashed = random.Random(size), sha256()
         for offset in range(0, size, BUFFER_SIZE):
@@ -138,7 +142,7 @@ class Script(Conn):
 
     async def step(self, line: str) -> str:
         """
-        Do one step.
+        Do one step of the line protocol on this stream.
 
         @return: The answer to the control stream.
         """
@@ -167,5 +171,5 @@ class Script(Conn):
 
 def _nothing(ignored: Any) -> None:
     """
-    Do nothing: these streams are not counted.
+    Do nothing when a stream ends, because these streams are not counted.
     """

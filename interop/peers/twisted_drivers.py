@@ -1,5 +1,5 @@
 """
-The drivers of the Twisted peer: what it does on streams that it opens.
+The drivers of the Twisted peer, which test or measure streams that this peer opens.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class EndlessSink(Opener):
     """
     Writes to a C{sink} until it is stopped.
 
-    @ivar warm: fires when it is well under way.
-    @ivar written: how many bytes it has written since.
+    @ivar warm: fires when the warm-up bytes have been written.
+    @ivar written: how many bytes have been written since then.
     """
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class EndlessSink(Opener):
 
 class SourceDriver(Opener):
     """
-    Reads what a C{source} sends.
+    Reads the data of a C{source}.
     """
 
     def __init__(self, size: int) -> None:
@@ -129,7 +129,7 @@ class SourceDriver(Opener):
 
 class VerifyDriver(Opener):
     """
-    Reads what a C{source} sends, and compares it with the pattern.
+    Reads the data of a C{source}, and compares it with the pattern.
     """
 
     def __init__(self, size: int) -> None:
@@ -148,7 +148,7 @@ class VerifyDriver(Opener):
 
 class EchoDriver(Opener):
     """
-    Sends a message to an C{echo} again each time that it is back.
+    Sends a message to an C{echo}, and again each time that the whole message is back.
     """
 
     def __init__(self, size: int, count: int) -> None:
@@ -191,7 +191,7 @@ class IdleStreams:
 
     def __init__(self, session: Session, count: int, closes: bool) -> None:
         """
-        @param closes: whether to close each before the next.
+        @param closes: whether to close each stream before the next is opened.
         """
         self._session = session
         self._left = count
@@ -200,7 +200,7 @@ class IdleStreams:
 
     def start(self) -> Deferred[None]:
         """
-        Begin.
+        Open the first stream.
 
         @return: C{result}.
         """
@@ -212,7 +212,7 @@ class IdleStreams:
 
     def opened(self) -> None:
         """
-        Open the next one.
+        Open the next stream, or fire C{result} after the last one.
         """
         if self._left:
             self._left -= 1
@@ -222,7 +222,7 @@ class IdleStreams:
 
     def failed(self, reason: Failure) -> None:
         """
-        One was not answered.
+        Fail C{result}: a stream was not answered.
         """
         if not self.result.called:
             self.result.errback(reason)
@@ -263,7 +263,7 @@ class Drivers:
         Run one driver.
 
         @param line: its name and arguments.
-        @return: what is to be printed.
+        @return: the result to print.
         """
         name, *arguments = line.split()
         started = time.monotonic()
@@ -288,9 +288,10 @@ class Drivers:
         self, total: str, streams: str, make: Callable[[int], Opener]
     ) -> Result:
         """
-        Open a number of streams at once and wait for them all.
+        Open a number of streams at the same time, and wait for all of them.
 
-        @param make: takes a stream's share of the bytes.
+        @param make: makes the protocol of a stream from the stream's share of the
+            bytes.
         """
         openers = [make(size) for size in shares(int(total), int(streams))]
         started = time.monotonic()
@@ -303,7 +304,7 @@ class Drivers:
 
     async def _script(self, command: str) -> Script:
         """
-        Open a stream to be awaited.
+        Open a stream for a coroutine, and send a command on it.
         """
         stream = Script(self._session.clock)
         await self._session.open(stream)
@@ -318,9 +319,10 @@ class Drivers:
         run: Callable[[Script, int], Coroutine[Any, Any, None]],
     ) -> Result:
         """
-        Run a coroutine on each of a number of streams, all at once.
+        Open a number of streams, and run a coroutine on all of them at the same time.
 
-        @param run: takes the stream and its share of the bytes.
+        @param run: the coroutine function; it takes the stream and the stream's share
+            of the bytes.
         """
 
         async def one(size: int) -> None:
@@ -458,10 +460,10 @@ class Drivers:
 
 class HalfClose:
     """
-    One stream under test, and the control stream that tells the peer what to do
-    to its end.
+    A stream under test, and the control stream that tells the peer which steps to do on
+    its end of the stream.
 
-    @ivar _closed: The events that have been.
+    @ivar _closed: The events that have happened.
     """
 
     def __init__(self, subject: Script, control: Script) -> None:
@@ -471,7 +473,8 @@ class HalfClose:
 
     async def run(self, events: tuple[str, ...]) -> None:
         """
-        Close in this order; after each step try both directions.
+        Close halves of the stream in this order, and check both directions before the
+        first event and after each.
         """
         try:
             await self._check()
@@ -504,7 +507,8 @@ class HalfClose:
 
     async def _check(self) -> None:
         """
-        Each direction works until one of its ends is closed.
+        Check that each direction carries data if both its ends are open, and fails as
+        it should if one is closed.
         """
         if {"lw", "rr"} <= self._closed:
             pass

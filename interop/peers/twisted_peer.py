@@ -1,9 +1,9 @@
 """
 This project as a peer of the live tests and of the benchmarks.
 
-Its command line, its lines of output and the line protocol that it speaks are
-in README.rst.  What its streams do is in L{twisted_serve} and
-L{twisted_drivers}.
+README.rst describes its command line, its output and the line protocol.
+L{twisted_serve} serves the streams that the peer opens, and L{twisted_drivers} has the
+drivers.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ TUNNELS = TunnelLimits(waitTimeout=0.1)
 
 class Session:
     """
-    One mux, and what its streams share.
+    One mux, and the state that its streams share.
 
-    @ivar subjects: Streams that asked for steps, for a control stream to take.
-    @ivar reports: Digests of what collect streams got.
+    @ivar subjects: Streams with the command C{steps}, until a control stream takes
+        them.
+    @ivar reports: Digests of the input of C{collect} streams.
     """
 
     def __init__(self, mux: MuxProtocol, peer: Peer) -> None:
@@ -63,7 +64,7 @@ class Session:
 
 class PeerFactory(MuxFactory):
     """
-    Makes the muxes, and says what becomes of them.
+    Makes the muxes, and tells the program when one comes up or ends.
     """
 
     def __init__(self, peer: Peer, psk: str, isClient: bool) -> None:
@@ -83,7 +84,8 @@ class PeerFactory(MuxFactory):
 
 class PacedPool:
     """
-    The muxes, for a tunnel whose streams are read as slowly as the options say.
+    A pool of muxes for a tunnel.  It reads streams with the read size and delay of the
+    command line.
     """
 
     def __init__(self, peer: Peer, pool: MuxPool) -> None:
@@ -99,7 +101,7 @@ class PacedPool:
 
 class Peer:
     """
-    This program.
+    The program.
 
     @ivar sessions: The muxes that are up, by the address of their peer.
     """
@@ -112,7 +114,7 @@ class Peer:
 
     def run(self) -> int:
         """
-        Run until there is a reason to exit.
+        Run until something asks the program to exit.
 
         @return: The exit code.
         """
@@ -142,7 +144,7 @@ class Peer:
 
     def exit(self, code: int) -> None:
         """
-        Stop, unless that is under way.
+        Stop with this exit code, unless the program is already stopping.
         """
         if self._code is None:
             self._code = code
@@ -153,15 +155,15 @@ class Peer:
         self.exit(1)
 
     def _closeAll(self) -> Deferred[Any]:
-        if self._code is None:  # told by a signal
+        if self._code is None:  # a signal stops the reactor
             self._code = 0
         return DeferredList([s.mux.close() for s in self.sessions.values()])
 
-    # For the factory
+    # Called by the factory
 
     def up(self, mux: MuxProtocol) -> None:
         """
-        A mux is up.
+        Take note of a mux that has come up.
         """
         session = Session(mux, self)
         self.sessions[mux.getCarrier().getPeer()] = session
@@ -172,7 +174,7 @@ class Peer:
 
     def down(self, mux: MuxProtocol, reason: GomuxError) -> None:
         """
-        A mux has ended.
+        Take note of a mux that has ended.
         """
         self.sessions = {a: s for a, s in self.sessions.items() if s.mux is not mux}
         graceful = isinstance(reason, PeerClosedConnection)
@@ -196,7 +198,7 @@ class Peer:
         await session.mux.close()
         self.exit(code)
 
-    # For the streams
+    # Protocols of streams
 
     def buildProtocol(self, address: StreamAddress) -> IProtocol:
         """
@@ -206,13 +208,15 @@ class Peer:
 
     def _serve(self, address: StreamAddress) -> IProtocol:
         """
-        Make what serves a stream; another one takes its place in a tunnel.
+        Make a protocol that serves the line protocol.  With C{--target} a tunnel
+        replaces this method.
         """
         return Command(self, address)
 
     def paced(self, protocol: IProtocol) -> IProtocol:
         """
-        Have a protocol read as slowly as the options say.
+        Wrap a protocol so that it reads with the read size and delay of the command
+        line.
         """
         size, delay = self._options.readSize, self._options.readDelay
         if size >= BUFFER_SIZE and not delay:

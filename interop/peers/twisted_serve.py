@@ -1,8 +1,8 @@
 """
-The line protocol, as the Twisted peer serves it.
+The line protocol of the Twisted peer.
 
-Commands that are measured are served by plain protocols; the others by coroutines on
-a L{gomux.session.Conn}.
+Plain protocols serve the commands that benchmarks measure.  Coroutines on a
+L{gomux.session.Conn} serve the others.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class _Served(Script):
 
 async def _answer(stream: Script, line: str) -> None:
     """
-    Send one line, and leave it to the opener to close the stream.
+    Send one line, and wait until the opener closes the stream.
     """
     await stream.writeLine(line)
     await stream.expectEnd()
@@ -151,7 +151,7 @@ class Source(Protocol):
 
     def _written(self) -> None:
         """
-        It is left to the opener to close the stream.
+        Do nothing: the opener closes the stream.
         """
 
 
@@ -162,9 +162,9 @@ class CloseAfter(Source):
 
 class Echo(Protocol):
     """
-    Reads on only while what it writes is taken.  At the EOF the transport closes
-    the stream once all is sent, as it does for all protocols that know nothing
-    of half-closes.
+    Sends its input back.  It is paused while its output is not accepted.  Like any
+    protocol that does not implement half-close, its stream is closed after EOF, once
+    all output is sent.
     """
 
     def connectionMade(self) -> None:
@@ -174,7 +174,7 @@ class Echo(Protocol):
 
 class Answer(Protocol):
     """
-    Says one line and waits for the end.
+    Sends one line, and leaves the stream open.
     """
 
     def __init__(self, line: str) -> None:

@@ -2,7 +2,7 @@
 Helpers that the Twisted peer's servers and drivers share: bulk writers, protocols
 that open a stream for one command, and a slow reader.
 
-Everything here is as one would write it for TCP; nothing knows of the mux.
+Nothing here depends on the mux; all of it would work over TCP.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from interop.peers.peerlib import patternAt, residentBytes
 @implementer(IPushProducer)
 class Writer:
     """
-    Writes the same data over and over, as fast as it is taken.
+    Writes the same data again and again, as fast as the transport accepts it.
 
-    @ivar left: how many bytes there are still to write.
+    @ivar left: how many bytes are left to write.
     """
 
     def __init__(
         self, transport: Any, data: bytes, size: int, done: Callable[[], None]
     ) -> None:
         """
-        @param data: one write.
+        @param data: the data of one write.
         @param size: how many bytes to write in all.
-        @param done: called once all is written.
+        @param done: called when everything is written.
         """
         self._transport = transport
         self._data = data
@@ -52,7 +52,7 @@ class Writer:
 
     def start(self) -> None:
         """
-        Begin.
+        Start to write.
         """
         self._transport.registerProducer(self, True)
         if not self._paused:
@@ -104,7 +104,8 @@ class Opener(Protocol):
     """
     A stream that is opened for one command.
 
-    @ivar result: what to wait for; fails if the stream ends before.
+    @ivar result: fires with the result of the command, and fails if the stream ends
+        before.
     """
 
     def __init__(self, command: str) -> None:
@@ -116,14 +117,14 @@ class Opener(Protocol):
 
     def finish(self, result: Any) -> None:
         """
-        Close the stream: all is well.
+        Fire C{result} with the result of the command, and close the stream.
         """
         self.transport.loseConnection()
         self.result.callback(result)
 
     def fail(self, error: Exception) -> None:
         """
-        Close the stream: it is not.
+        Fail C{result}, and close the stream.
         """
         self.transport.loseConnection()
         self.result.errback(error)
@@ -135,7 +136,7 @@ class Opener(Protocol):
 
 class Ask(Opener):
     """
-    Gets one line.
+    Gets a one-line answer to its command.
     """
 
     _line = b""
@@ -160,7 +161,7 @@ class Once:
 
 def ownResidentBytes() -> int:
     """
-    Return how much memory this process needs.
+    Return the resident memory of this process in bytes, after a garbage collection.
     """
     gc.collect()
     return residentBytes()
@@ -168,9 +169,10 @@ def ownResidentBytes() -> int:
 
 def become(transport: Any, protocol: IProtocol, data: bytes) -> None:
     """
-    Have another protocol take a transport over.
+    Replace the protocol of a transport.
 
-    @param data: what has come for it.
+    @param protocol: the new protocol.
+    @param data: input that is already there for it.
     """
     transport.protocol = protocol
     protocol.makeConnection(transport)
@@ -181,8 +183,8 @@ def become(transport: Any, protocol: IProtocol, data: bytes) -> None:
 @implementer(IHalfCloseableProtocol, IHalfCloseableDescriptor, IPushProducer)
 class Paced(Protocol):
     """
-    Sits between a stream and its protocol and makes the protocol a slow reader: it
-    gets at most some bytes at a time, with a delay before each read.
+    Sits between a stream and its protocol, and makes the protocol a slow reader.  The
+    protocol gets a limited number of bytes at a time, after a delay.
 
     @ivar protocol: the stream's protocol.
     """
@@ -232,7 +234,8 @@ class Paced(Protocol):
 
     def _next(self) -> None:
         """
-        Do what is due next, now or in time.
+        Deliver what is due next: data after the delay, and an end at once.  If nothing
+        is due, resume the stream.
         """
         if self._waiting or self._paused:
             return
@@ -258,7 +261,7 @@ class Paced(Protocol):
         self._due = deque(due for due in self._due if callable(due))
         self._paused = False
 
-    # What the protocol sees as its transport
+    # The protocol's transport
 
     def pauseProducing(self) -> None:
         self._paused = True

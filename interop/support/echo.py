@@ -1,6 +1,6 @@
 """
-The C{echo} of the peers' line protocol, for C{twistd gomux --factory}, and the
-other side of it.
+The C{echo} command of the peers' line protocol: the server, for
+C{twistd gomux --factory}, and a client.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from interop.support.ending import Ending
 
 class Echoed(Ending):
     """
-    Talks to an echo.
+    The client of an L{Echo}.
 
-    @ivar received: What came back.
-    @ivar lost: Fires with the reason when the connection is gone.
+    @ivar received: The data that came back and was not cleared.
+    @ivar lost: Fires with the reason when the connection has ended.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Echoed(Ending):
 
 class Echo(Protocol):
     """
-    Sends back what comes after its first line.
+    Sends back all data after the first line.
     """
 
     transport: Any = None
@@ -62,7 +62,7 @@ class Echo(Protocol):
 
 class EchoFactory(Factory):
     """
-    For C{--factory}.
+    Makes L{Echo} protocols; a name for C{--factory}.
     """
 
     noisy = False

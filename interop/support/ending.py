@@ -1,5 +1,5 @@
 """
-How a connection ended, whatever Twisted makes of it.
+A base class for protocols that check whether their connection was reset.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from gomux._carrier.direct import DirectTransport
 @implementer(IHalfCloseableProtocol)
 class Ending(Protocol):
     """
-    Sees the end of its connection as it was: see L{DirectTransport.wasReset}.
+    A protocol whose C{connectionLost} tells a reset from a clean end.
+    L{DirectTransport.wasReset} says why Twisted may report a reset as a clean end.
     """
 
     transport: Any = None

@@ -26,14 +26,14 @@ TIMEOUT = 60.0
 """Seconds to wait for one line of a peer, or for its end."""
 
 GRACEFUL = "peer closed mux gracefully"
-"""How a mux goes down after the peer's CloseMux."""
+"""The reason that a peer prints for a mux that ended with CloseMux."""
 
 PEERS = {
     "go": [GO_PEER],
     "blocking": [sys.executable, "-m", "interop.peers.blocking_peer"],
     "this": [sys.executable, "-m", "interop.peers.twisted_peer"],
 }
-"""How each kind of peer is started."""
+"""The command that starts each kind of peer."""
 
 TWISTD = [
     sys.executable,
@@ -41,13 +41,16 @@ TWISTD = [
     "import gomux.test; from twisted.scripts.twistd import run; run()",
 ]
 """
-C{twistd}, without the fast paths that C{GOMUX_PLAIN} names.
+The command that starts C{twistd}.  C{gomux.test} switches off the fast paths that
+C{GOMUX_PLAIN} names.
 """
 
 
 def whyMissing(*kinds: str) -> str | None:
     """
-    Tell why tests with some kinds of peer cannot run here, for a test's C{skip}.
+    Find out whether tests with some kinds of peer can run here.
+
+    @return: The reason why not, for a test's C{skip}, or L{None}.
     """
     if "go" in kinds and shutil.which(GO_PEER) is None:
         return f"{GO_PEER} is not on PATH; interop/README.rst says how to build it"
@@ -56,7 +59,7 @@ def whyMissing(*kinds: str) -> str | None:
 
 def environment() -> dict[str, str]:
     """
-    Make the environment of a child process: its Python finds this checkout.
+    Make the environment of a child process, in which Python can import this checkout.
     """
     path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
@@ -64,19 +67,22 @@ def environment() -> dict[str, str]:
 
 def closes(kind: str) -> range:
     """
-    The attempts within which a kind of peer must deliver a CloseMux.  The Go
-    reference sometimes loses its CloseMux: see README.rst.
+    Tell how often a kind of peer may try to deliver a CloseMux.  The Go reference
+    sometimes loses its CloseMux: see README.rst.
+
+    @return: The numbers of the attempts.
     """
     return range(5 if kind == "go" else 1)
 
 
 class Peer(ProcessProtocol):
     """
-    One peer.
+    A child process that reports in lines of output.
 
-    @ivar ended: Fires with the exit code, or with minus the signal, at the end.
+    @ivar ended: Fires when the process ends, with the exit code, or with minus the
+        number of the signal that ended it.
     @ivar _lines: Lines of output that no test has taken.
-    @ivar _waiting: What tests wait for: the start of a line, and the Deferred.
+    @ivar _waiting: For each test that waits, the start of its line and its Deferred.
     """
 
     def __init__(self, name: str) -> None:
@@ -108,7 +114,7 @@ class Peer(ProcessProtocol):
 
     def line(self, start: str) -> Deferred[str]:
         """
-        Wait for a line of output. Each line is given out once.
+        Wait for a line of output.  Each line is taken only once.
 
         @param start: How the line begins.
         @return: Fires with the rest of the line.
@@ -135,7 +141,7 @@ class Peer(ProcessProtocol):
 
     def exitCode(self) -> Deferred[int]:
         """
-        Wait for the end of the process.
+        Wait until the process has ended.
         """
         waiting: Deferred[int] = Deferred()
 
@@ -158,7 +164,7 @@ class Peer(ProcessProtocol):
 
     def signal(self, name: str) -> None:
         """
-        Send the process a signal, if it is still there.
+        Send the process a signal, if it still runs.
         """
         try:
             self.transport.signalProcess(name)
@@ -168,7 +174,7 @@ class Peer(ProcessProtocol):
 
 class PeerTestCase(TestCase):
     """
-    A test that runs peers, none of which outlives it.
+    A test that runs peers.  Each peer is ended with the test.
     """
 
     timeout = 180
@@ -197,7 +203,7 @@ class PeerTestCase(TestCase):
         connectorOptions: tuple[str, ...] = (),
     ) -> tuple[Peer, Peer]:
         """
-        Start two peers with a mux between them.
+        Start two peers, one of which connects to the other.
 
         @return: The listening peer and the connecting peer.
         """

@@ -1,5 +1,5 @@
 """
-C{twistd gomux} as a process of a test, and servers whose connections it carries.
+C{twistd gomux} as a child process of a test, and web servers as targets.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ http {{
 
 class Service(Peer):
     """
-    A C{twistd} whose lines are those of its log, without time and origin.
+    A C{twistd} process.  Its lines are those of its log, without time and origin.
     """
 
     _rest = b""
@@ -75,7 +75,9 @@ class Service(Peer):
         """
         Wait until the service listens.
 
-        @return: the address.
+        @param option: C{listen} or C{forward}.
+        @param endpoint: The value of that option.
+        @return: the address that it listens on.
         """
         return self.line(f"--{option} {endpoint}: listening on ")
 
@@ -132,7 +134,7 @@ def sleep(seconds: float) -> Deferred[None]:
 
 class TunnelTestCase(PeerTestCase):
     """
-    Starts services, and web servers for them to carry.
+    A test that runs C{twistd gomux}, and web servers as targets.
     """
 
     timeout = 280
@@ -167,9 +169,10 @@ class TunnelTestCase(PeerTestCase):
 
     async def webServer(self, size: int) -> tuple[str, str]:
         """
-        Start a web server that has a file.
+        Start a web server with one file.
 
-        @return: its address, and the file's path.
+        @param size: The size of the file in bytes.
+        @return: The server's address, and the file's path.
         """
         directory = os.path.abspath(self.mktemp())
         os.mkdir(directory, 0o755)
@@ -193,7 +196,8 @@ class TunnelTestCase(PeerTestCase):
 
     async def connects(self, port: int) -> None:
         """
-        Wait until a server accepts connections, if it logs nothing at its start.
+        Wait until a port accepts connections, for a server that logs nothing when it is
+        ready.
         """
         while True:
             with socket.socket() as probe:
@@ -203,7 +207,10 @@ class TunnelTestCase(PeerTestCase):
 
     async def fetch(self, address: str, path: str) -> None:
         """
-        Fetch a file with curl, and see that each byte is right.
+        Fetch a file with curl, and check that it is identical to the original.
+
+        @param address: The address to fetch from.
+        @param path: The original.
         """
         url = f"http://{address}/{os.path.basename(path)}"
         command = f"curl -sSf {url} | cmp - {path}"
@@ -212,10 +219,10 @@ class TunnelTestCase(PeerTestCase):
 
     async def serveFiles(self, size: int) -> str:
         """
-        Start a web server that has a large file, and one of some size to be fetched
-        fifty times at once.
+        Start a web server with a large file of 256 MiB and a small one.
 
-        @return: its address.
+        @param size: The size of the small file in bytes.
+        @return: The server's address.
         """
         web, self.large = await self.webServer(256 * MIB)
         self.small = os.path.join(os.path.dirname(self.large), "small")
@@ -225,7 +232,7 @@ class TunnelTestCase(PeerTestCase):
 
     async def fetchFiles(self, address: str) -> None:
         """
-        Fetch the large file, then the small one fifty times at once.
+        Fetch the large file, then fifty concurrent copies of the small one.
         """
         await self.fetch(address, self.large)
         await gatherResults(
@@ -234,11 +241,10 @@ class TunnelTestCase(PeerTestCase):
 
     async def settled(self, *services: Service) -> tuple[int, ...]:
         """
-        Wait until no service opens or closes descriptors any more.  That a client
-        is connected does not say that the server has accepted it, so let
-        something pass between them first.
+        Wait until the services no longer open or close descriptors.  Fetch something
+        through them first: a connected client may not be accepted by the server yet.
 
-        @return: how many each has.
+        @return: The number of open descriptors of each service.
         """
         seen: list[tuple[int, ...]] = []
 
@@ -255,7 +261,8 @@ class TunnelTestCase(PeerTestCase):
         """
         Start a server with a target, and a client that forwards.
 
-        @return: server, client, and where that forwards from.
+        @param options: Further options of both.
+        @return: The server, the client, and the address that the client forwards from.
         """
         server = self.service("--listen", ANY, "--target", endpoint(target), *options)
         muxes = await server.address("listen")

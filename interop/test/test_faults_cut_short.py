@@ -1,6 +1,6 @@
 """
-Faults and abuse: answers cut short in a tunnel after the client has half-closed.
-They must not look complete.
+Faults and abuse: a tunnelled answer is cut short after the client has half-closed.
+The client must not take the answer for complete.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ REQUEST, HALF = b"request", b"half of the answer" * 1000
 
 class Client(Ending):
     """
-    Sends a request, closes its half, and reads the answer.
+    Sends a request, half-closes, and reads the answer.
 
-    @ivar got: fires when half of the answer is there.
+    @ivar got: fires when half of the answer has arrived.
     @ivar reason: fires with the reason when the connection has ended.
     """
 
@@ -52,7 +52,7 @@ class Client(Ending):
 @implementer(IHalfCloseableProtocol)
 class Target(Protocol):
     """
-    Reads a request to its end, and sends half of the answer.
+    Reads a request until EOF, and sends half of the answer.
     """
 
     transport: Any = None
@@ -66,7 +66,7 @@ class Target(Protocol):
 
 class CutShortTests(TunnelTestCase):
     """
-    How the end of a connection looks to the client.
+    The client sees a reset if its answer was cut short, and a clean end if not.
     """
 
     async def target(self) -> str:
@@ -106,6 +106,9 @@ class CutShortTests(TunnelTestCase):
         return client
 
     async def assertReset(self, client: Client) -> None:
+        """
+        Check that the client got half of the answer, and then a reset.
+        """
         reason = await client.reason.addTimeout(30, reactor)
         self.assertEqual(client.received, HALF)
         self.assertIn("non-clean", str(reason))
@@ -113,7 +116,7 @@ class CutShortTests(TunnelTestCase):
     @row(38, pairing=SERVER)
     async def test_targetResets(self) -> None:
         """
-        A target that resets.
+        When the target resets its connection, the client's connection is reset.
         """
         for options in ((), ("--strict",)):
             *_, address = await self.forwarding(await self.target(), *options)
@@ -123,7 +126,7 @@ class CutShortTests(TunnelTestCase):
 
     async def test_targetCloses(self) -> None:
         """
-        An answer whose target closes cleanly is complete.
+        When the target closes its connection cleanly, the client sees a clean end.
         """
         *_, address = await self.forwarding(await self.target())
         client = await self.ask(address)
@@ -133,8 +136,10 @@ class CutShortTests(TunnelTestCase):
 
     async def closesMux(self, kind: str) -> None:
         """
-        Have the side with the target close its mux in the middle of the answer,
-        and nothing else.
+        Have the side with the target close its mux in the middle of the answer, and
+        check that the client sees a reset.
+
+        @param kind: The kind of peer on the side with the target.
         """
         target = await self.target()
         options = ("--listen", "127.0.0.1:0", "--target", target)
@@ -151,14 +156,15 @@ class CutShortTests(TunnelTestCase):
     @row(32, pairing=CLIENT)
     async def test_muxClosed(self) -> None:
         """
-        A peer that closes the mux.
+        When the peer closes the mux in the middle of an answer, the client's connection
+        is reset.
         """
         await self.closesMux("this")
 
 
 class GoCutShortTests(CutShortTests):
     """
-    The same with the Go reference on one side.
+    The tests of L{CutShortTests}, with the Go reference on one side.
     """
 
     skip = whyMissing("go")
@@ -166,16 +172,18 @@ class GoCutShortTests(CutShortTests):
     @row(32, pairing=GO_SERVER)
     async def test_muxClosed(self) -> None:
         """
-        A peer that closes the mux.
+        When the peer closes the mux in the middle of an answer, the client's connection
+        is reset.
         """
         await self.closesMux("go")
 
     async def goForwards(self, isClient: bool) -> tuple[Service, Peer, str]:
         """
-        Start one side with a target, and the reference as the side that
-        forwards.
+        Start this project as the side with the target, and the reference as the side
+        that forwards.
 
-        @return: both, and where the reference forwards from.
+        @param isClient: Whether the reference is the client.
+        @return: The service, the reference, and the address that it forwards from.
         """
         target = ("--target", endpoint(await self.target()))
         forward = ("--forward", "127.0.0.1:0")
@@ -187,13 +195,16 @@ class GoCutShortTests(CutShortTests):
             go = self.spawn("go", "--listen", "127.0.0.1:0", *forward, psk=PSK)
             muxes = endpoint(await go.line("listening "))
             service = self.service("--connect", muxes, *target)
-        # Before that it closes connections.
+        # Until its mux is up the reference closes the connections that it accepts.
         await go.line("mux up")
         return service, go, await go.line("forwarding ")
 
     async def resets(self, isClient: bool) -> None:
         """
-        Have the target reset some connections.
+        Check that each stream whose target resets ends with the data before the reset,
+        that the service logs it, and that the mux goes on.
+
+        @param isClient: Whether the reference is the client.
         """
         service, go, address = await self.goForwards(isClient)
         for number in range(3):
@@ -209,21 +220,22 @@ class GoCutShortTests(CutShortTests):
     @row(38, pairing=GO_CLIENT)
     async def test_targetResets(self) -> None:
         """
-        After the target resets, the stream ends with all data before the reset, and
-        the mux goes on.
+        After the target resets, a stream of a reference client ends with all data
+        before the reset, and the mux goes on.
         """
         await self.resets(True)
 
     @row(38, pairing=GO_SERVER)
     async def test_targetResetsServer(self) -> None:
         """
-        Also where it is the server.
+        After the target resets, a stream of a reference server ends with all data
+        before the reset, and the mux goes on.
         """
         await self.resets(False)
 
     async def test_targetCloses(self) -> None:
         """
-        An answer whose target closes cleanly is complete.
+        When the target closes its connection cleanly, the client sees a clean end.
         """
         service, _, address = await self.goForwards(True)
         client = await self.ask(address)

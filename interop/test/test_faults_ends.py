@@ -54,8 +54,8 @@ class Ends(RowTestCase):
     @row(25)
     async def test_idsRunOut(self) -> None:
         """
-        The last ID is used, and the mux then drains: no ID is used twice, and
-        the streams that are open go on.
+        After the last stream ID is used, the mux opens no more streams and uses no ID
+        twice.  Open streams go on, and the mux closes when the last of them has ended.
         """
         await self.start()
         self.mux._nextID = last = 2**32 - (2 if self.isClient else 1)
@@ -71,7 +71,7 @@ class Ends(RowTestCase):
     @row(25)
     async def test_lastIDOfThePeer(self) -> None:
         """
-        The peer may open a stream with the last ID.
+        The peer may open a stream with the last ID of its range.
         """
         await self.start()
         self.attacker.nextID = 2**32 - (1 if self.isClient else 2)
@@ -98,8 +98,8 @@ class Ends(RowTestCase):
     @row(29)
     async def test_everyOrder(self) -> None:
         """
-        After every order of every choice of half-closes, with a close in the
-        end by one side, the other or both, no stream is left.
+        The two sides can close any of the four halves of a stream, in any order, and
+        then close the stream.  Each such stream ends exactly once and is forgotten.
         """
         await self.start(Apps(HalfApp))
         await self.attacker.sync()
@@ -131,8 +131,9 @@ class Ends(RowTestCase):
 
     async def twoStreams(self) -> tuple[Any, Any]:
         """
-        Open a stream whose reader is paused, and one whose reader is not, with
-        data for each.
+        Open two streams and send data on each.  The reader of the first is paused.
+
+        @return: The applications of the paused stream and of the other.
         """
         await self.start()
         streamID, paused = await self.stream()
@@ -146,8 +147,8 @@ class Ends(RowTestCase):
         self, paused: Any, reading: Any, error: type[Exception]
     ) -> None:
         """
-        Check that data comes before the end, once, and no end before it is
-        wanted.
+        Check that each stream delivers its data once, before its end, and that the
+        paused stream delivers neither until it is resumed.
         """
         self.assertIsInstance(await self.mux.whenClosed(), error)
         self.assertIsInstance(await reading.lost, error)
@@ -162,7 +163,8 @@ class Ends(RowTestCase):
     @row(30)
     async def test_carrierEnds(self) -> None:
         """
-        A carrier that ends without CloseMux has truncated what went over it.
+        If the carrier ends without CloseMux, the mux and its streams end with
+        C{Truncated}.
         """
         streams = await self.twoStreams()
         self.attacker.transport.loseConnection()
@@ -171,8 +173,8 @@ class Ends(RowTestCase):
     @row(31)
     async def test_reset(self) -> None:
         """
-        A reset in the middle of a frame takes no data back, and delivers none
-        twice.
+        If the carrier is reset in the middle of a frame, data that had already arrived
+        is still delivered, exactly once.
         """
         streams = await self.twoStreams()
         await self.attacker.sync()
@@ -186,7 +188,7 @@ class Ends(RowTestCase):
     @row(32)
     async def test_closeMux(self) -> None:
         """
-        CloseMux ends all streams in an orderly way, after what has come.
+        CloseMux ends each stream cleanly, after the data that arrived before it.
         """
         streams = await self.twoStreams()
         self.attacker.send(CLOSE_MUX)
@@ -211,7 +213,7 @@ class Ends(RowTestCase):
 
 class Reconnections(FaultTestCase):
     """
-    A client that reconnects, and its server.
+    A client endpoint reconnects to its server.
     """
 
     async def setUpEndpoint(self) -> MuxClientEndpoint:
@@ -230,9 +232,9 @@ class Reconnections(FaultTestCase):
 
     async def echo(self, endpoint: MuxClientEndpoint) -> tuple[Any, Any]:
         """
-        Have a new stream's data echoed.
+        Open a stream and wait until its data is echoed.
 
-        @return: Both ends.
+        @return: The protocols at the client's and at the server's end.
         """
         near: Any = await endpoint.connect(Apps(Quiet))
         near.transport.write(b"ECHO")
@@ -242,8 +244,8 @@ class Reconnections(FaultTestCase):
     @row(42, pairing=CLIENT)
     async def test_client(self) -> None:
         """
-        When a carrier is lost its streams are lost, too.  A new stream goes over a
-        new mux: nothing is resumed silently.
+        When a carrier is lost, its streams are lost too.  A new stream uses a new mux,
+        and data written to a lost stream does not reappear on it.
         """
         endpoint = await self.setUpEndpoint()
         for count in range(1, 4):
@@ -252,14 +254,14 @@ class Reconnections(FaultTestCase):
             self.assertEqual(near.transport.getPeer().streamID, 0)
             self.proxy.reset()
             self.assertIsInstance(await near.lost, Truncated)
-            # What is written to it goes nowhere, least of all to the next.
+            # Data written to the lost stream must not reach the next one.
             near.transport.write(b"stale")
             self.assertEqual(near.received, b"ECHO")
 
     @row(42, pairing=SERVER)
     async def test_server(self) -> None:
         """
-        The server ends the lost mux's streams and serves the client's new mux.
+        The server ends the streams of the lost mux, and serves the client's new mux.
         """
         endpoint = await self.setUpEndpoint()
         ends = []
@@ -277,8 +279,8 @@ class Reconnections(FaultTestCase):
     @row(25, pairing=CLIENT)
     async def test_idsRunOut(self) -> None:
         """
-        A client endpoint whose mux has run out of IDs connects another, while
-        the last stream of the first one goes on.
+        A client endpoint whose mux has run out of IDs connects a new mux for the next
+        stream.  The streams of the first mux go on.
         """
         endpoint = await self.setUpEndpoint()
         server = self.server

@@ -1,5 +1,5 @@
 """
-Faults and abuse: windows, credit and readers that are slow.
+Faults and abuse: windows, credit and slow readers.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ FRAME = 65536
 @inBothRoles
 class Flow(RowTestCase):
     """
-    Windows, credit and readers that are slow.
+    A peer or an application stretches or breaks the rules of flow control.
     """
 
     @row(2)
     async def test_allPaused(self) -> None:
         """
-        With all readers paused and all windows full the carrier is still read.
+        While all readers are paused and all receive windows are full, the mux still
+        reads the carrier: credit from the peer lets the subject send more.
         """
         await self.start()
         await self.attacker.sync()
@@ -57,7 +58,8 @@ class Flow(RowTestCase):
     @row(3)
     async def test_overWindow(self) -> None:
         """
-        Data one byte over the window ends the mux.  What was delivered stays.
+        Data one byte over the window ends the mux.  The application still receives the
+        data before it.
         """
         await self.start()
         streamID, app = await self.stream()
@@ -67,7 +69,7 @@ class Flow(RowTestCase):
         for _ in range(2):
             self.attacker.send(DATA, streamID, b"b" * (FRAME - 5))
         await self.assertLives()
-        # Credit for what was consumed may have come, or be held back.
+        # The subject may have sent the credit for the 10 bytes, or not yet.
         credit = self.attacker.credit(streamID)
         self.attacker.send(DATA, streamID, b"c" * (credit + 1))
         await self.assertMuxEnds(ProtocolViolation, "window")
@@ -80,7 +82,8 @@ class Flow(RowTestCase):
     @row(4)
     async def test_creditPastTheEnd(self) -> None:
         """
-        A send window of 2**31 bytes or more is refused, and one below is not.
+        Credit that makes the send window 2**31 bytes ends the mux; one byte less is
+        accepted.
         """
         await self.start()
         streamID, app = await self.stream()
@@ -97,8 +100,8 @@ class Flow(RowTestCase):
     @row(5)
     async def test_emptyCredit(self) -> None:
         """
-        A WindowUpdate of 0 changes nothing, and counts against the budget for frames
-        without effect.
+        A WindowUpdate of 0 bytes counts against the budget for frames without effect.
+        Beyond the budget it ends the mux.
         """
         await self.start(limits=Limits(ignoredBurst=50, ignoredRate=0.001))
         streamID, _ = await self.stream()
@@ -111,7 +114,7 @@ class Flow(RowTestCase):
     @row(5)
     async def test_moreCreditThanSent(self) -> None:
         """
-        Credit beyond what was sent makes the window larger.
+        Credit for more bytes than the subject has sent enlarges the send window.
         """
         await self.start()
         streamID, app = await self.stream()
@@ -126,7 +129,8 @@ class Flow(RowTestCase):
     @row(12)
     async def test_dribblingCredit(self) -> None:
         """
-        Credit of one byte at a time does not cause frames of one byte.
+        Credit that arrives one byte at a time is collected: the subject sends no Data
+        frame of less than 4096 bytes.
         """
         await self.start()
         streamID, app = await self.stream()
@@ -146,8 +150,8 @@ class Flow(RowTestCase):
     @row(13)
     async def test_neverReads(self) -> None:
         """
-        A peer that sends and does not read is dropped after a timeout; until then the
-        backlog is bounded.
+        A peer that grants credit but reads nothing is dropped after C{writeStall}.
+        Until then the backlog is bounded.
         """
         await self.start(limits=Limits(writeStall=0.6))
         streamID, app = await self.stream()
@@ -159,7 +163,7 @@ class Flow(RowTestCase):
 
         class Producer:
             """
-            Writes whenever it may.
+            Writes until it is paused.
             """
 
             written = 0
@@ -193,7 +197,7 @@ class Flow(RowTestCase):
     @row(28)
     async def test_dataAfterItsEnd(self) -> None:
         """
-        Data after CloseRead from the peer ends the stream, and only that.
+        Data after the peer's CloseRead ends the stream, and the mux goes on.
         """
         await self.start(Apps(HalfApp))
         streamID, app = await self.stream()
@@ -207,8 +211,8 @@ class Flow(RowTestCase):
     @row(50)
     async def test_longCredit(self) -> None:
         """
-        Credit of up to 131072 bytes in one frame is accepted, and no frame with
-        more than 65536 is sent.
+        The subject accepts up to 131072 bytes of credit in one frame, and itself sends
+        no frame with a length of more than 65536.
         """
         await self.start()
         streamID, app = await self.stream()

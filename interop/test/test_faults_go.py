@@ -20,7 +20,7 @@ from interop.support.harness import drive, whyMissing
 
 class GoClient(rows.LiveRows):
     """
-    The subject as server of the reference.
+    The subject is the server, and the reference the client.
     """
 
     pairing = GO_CLIENT
@@ -30,7 +30,8 @@ class GoClient(rows.LiveRows):
     @row(46)
     async def test_strict(self) -> None:
         """
-        The mux does not come up, with a clear error, and there is no fallback.
+        In strict mode no mux comes up with the reference.  The error names strict mode,
+        and the subject does not fall back to the reference's mode.
         """
         limits = Limits(handshakeTimeout=1.0)
         mux = await self.connect(*drive("opens 1"), strict=True, limits=limits)
@@ -42,7 +43,8 @@ class GoClient(rows.LiveRows):
     @row(35)
     async def test_silentClients(self) -> None:
         """
-        Clients that say nothing, as the reference's may: the oldest has to go.
+        A client of the reference sends nothing until it opens a stream.  When more such
+        clients connect than C{maxUnauthenticated} allows, the oldest is dropped.
         """
         mux = await self.connect(limits=Limits(maxUnauthenticated=1))
         connected = self.subject.next()
@@ -56,7 +58,7 @@ class GoClient(rows.LiveRows):
 
 class GoServer(rows.LiveRows):
     """
-    The subject as client of the reference.
+    The subject is the client, and the reference the server.
     """
 
     pairing = GO_SERVER
@@ -67,7 +69,8 @@ class GoServer(rows.LiveRows):
     @row(46)
     async def test_strict(self) -> None:
         """
-        The mux does not come up, with a clear error, and there is no fallback.
+        In strict mode no mux comes up with the reference.  The error names strict mode,
+        and the subject does not fall back to the reference's mode.
         """
         limits = Limits(handshakeTimeout=1.0)
         mux = await self.connect(*drive("opens 1"), strict=True, limits=limits)

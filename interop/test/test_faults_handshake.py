@@ -1,5 +1,6 @@
 """
-Faults and abuse: strict mode, with a peer that says nothing or too little.
+Faults and abuse: the strict handshake, with a peer that sends nothing, too little or an
+echo.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from interop.faults.cases import (
 
 class OwnSalt(FaultTestCase):
     """
-    A mux that gets its own frames back.
+    The peer does not take part in the handshake.
     """
 
     @row(45, pairing=CLIENT)
     async def test_echoed(self) -> None:
         """
-        A client that gets its own hello back reports it.
+        A client whose own hello is echoed back ends with an error that says so.
         """
 
         class Echo(Attacker):

@@ -1,5 +1,5 @@
 """
-Faults and abuse: this project with itself.
+Faults and abuse: the subject and its peer are both this project.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from interop.faults.cases import CLIENT, SERVER
 
 class LiveAsServer(rows.LiveRows):
     """
-    The subject as server.
+    The subject is the server.
     """
 
     pairing = SERVER
@@ -18,7 +18,7 @@ class LiveAsServer(rows.LiveRows):
 
 class LiveAsClient(rows.LiveRows):
     """
-    This project with itself, the subject as client.
+    The subject is the client.
     """
 
     pairing = CLIENT

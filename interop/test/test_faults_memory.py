@@ -1,5 +1,6 @@
 """
-Faults and abuse: their cost to the attacked process in memory and file descriptors.
+Faults and abuse: how much memory, and how many file descriptors, attacks cost the
+attacked process.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ STRANGER = 32 * 1024
 
 class Memory:
     """
-    The subject in a process of its own.
+    Attack a subject that runs in a process of its own, and check its memory.
+
+    @cvar listens: Whether the subject is the server.
+    @ivar peer: The subject's process.
     """
 
     pairing = SERVER
@@ -35,7 +39,9 @@ class Memory:
 
     async def attack(self, *options: str) -> Attacker:
         """
-        Start the subject, and connect it with an attacker.
+        Start the subject, connect an attacker to it, and note the subject's memory.
+
+        @param options: Further command line options of the subject.
         """
         attacker = Attacker(self.listens, PSK)
         factory = Factory.forProtocol(lambda: attacker)
@@ -66,7 +72,10 @@ class Memory:
 
     def memory(self, name: str) -> int:
         """
-        Look at a figure of the subject's.
+        Read how much memory the subject uses.
+
+        @param name: The name of the line in C{/proc/PID/status}.
+        @return: The memory in bytes.
         """
         with open(f"/proc/{self._pid}/status") as file:
             found = re.search(rf"{name}:\s+(\d+) kB", file.read())
@@ -75,13 +84,15 @@ class Memory:
 
     def descriptors(self) -> int:
         """
-        Count the subject's.
+        Count the open file descriptors of the subject.
         """
         return len(os.listdir(f"/proc/{self._pid}/fd"))
 
     def answered(self, attacker: Attacker) -> int:
         """
-        Ask for something that is answered.
+        Open a stream that the subject answers and keeps open.
+
+        @return: Its ID.
         """
         streamID = attacker.open()
         attacker.send(DATA, streamID, b"idle\n")
@@ -89,13 +100,16 @@ class Memory:
 
     async def alive(self, attacker: Attacker) -> None:
         """
-        Wait until all that was sent has been dealt with.
+        Wait until the subject has processed all that was sent.
         """
         await attacker.untilFrame(DATA, self.answered(attacker))
 
     def assertCost(self, streams: int, strangers: int = 0) -> None:
         """
-        Check how much memory the subject had at most.
+        Check that the subject's peak memory has not grown by more than is allowed.
+
+        @param streams: How many streams may each have a full window.
+        @param strangers: How many unauthenticated connections there were.
         """
         cost = self.memory("VmHWM") - self._before
         allowed = streams * WINDOW + strangers * STRANGER + ALLOWED
@@ -104,7 +118,8 @@ class Memory:
     @row(10)
     async def test_oneByteFrames(self) -> None:
         """
-        Windows full of frames of one byte, for a reader that waits.
+        Receive windows full of one-byte frames cost no more memory than the window size
+        and a constant.
         """
         attacker = await self.attack()
         streams = [attacker.open() for _ in range(2)]
@@ -119,7 +134,7 @@ class Memory:
 
     def drained(self, attacker: Attacker) -> bool:
         """
-        Whether all that was sent has left this process.
+        @return: Whether the kernel has taken all that was sent.
         """
         transport = attacker.transport
         return not transport.dataBuffer and not transport._tempDataLen
@@ -127,7 +142,7 @@ class Memory:
     @row(9, 11)
     async def test_noEffect(self) -> None:
         """
-        Frames without effect, just within their budget.
+        Frames without effect, within their budget, cost no memory per frame.
         """
         attacker = await self.attack()
         attacker.transport.write(attacker.frame(KEEPALIVE) * 4000)
@@ -138,7 +153,8 @@ class Memory:
     @row(7)
     async def test_rapidReset(self) -> None:
         """
-        Streams that are opened and closed again, just within the budget.
+        Streams that are opened and closed again, within the budget, cost no memory per
+        stream.
         """
         attacker = await self.attack()
         first = attacker.nextID
@@ -153,7 +169,8 @@ class Memory:
     @row(13)
     async def test_neverReads(self) -> None:
         """
-        A peer that grants credit for all output, and reads none of it.
+        Output that the peer has granted credit for, but does not read, costs no more
+        memory than a window for each stream.
         """
         attacker = await self.attack()
         streams = [attacker.open() for _ in range(16)]
@@ -171,7 +188,8 @@ class Memory:
     @row(6)
     async def test_refusals(self) -> None:
         """
-        Streams beyond the limit cost no memory.
+        Five rounds of 1000 streams, which the subject closes because of an unknown
+        command, cost less memory than 50 receive windows.
         """
         attacker = await self.attack()
         # The cost of the open streams themselves is not measured here.
@@ -187,13 +205,14 @@ class Memory:
 
 class MemoryAsServer(Memory, FaultTestCase, PeerTestCase):
     """
-    The subject as server.
+    The subject is the server.
     """
 
     @row(14, 16, 35)
     async def test_strangers(self) -> None:
         """
-        Hundreds of connections that never show the key leave nothing behind.
+        Hundreds of connections that never authenticate leave no descriptor open and
+        almost no memory in use.
         """
         attacker = await self.attack()
         files = self.descriptors()
@@ -217,7 +236,7 @@ class MemoryAsServer(Memory, FaultTestCase, PeerTestCase):
 
 class MemoryAsClient(Memory, FaultTestCase, PeerTestCase):
     """
-    The subject as client.
+    The subject is the client.
     """
 
     pairing = CLIENT

@@ -1,7 +1,8 @@
 """
-Faults and abuse: a peer that vanishes.  The subject is C{twistd gomux} in one
-network namespace and the peer a process in another, and the wire between them
-is cut, so that there is no FIN and no RST.
+Faults and abuse: a peer vanishes without FIN or RST.
+
+The subject, C{twistd gomux}, and the peer are processes in two network namespaces.  The
+tests cut the link between the namespaces.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ PORT = 7000
 MEBIBYTE = 1 << 20
 
 VANISHED = 2.0
-"""Seconds after which a peer that says nothing is given up in these tests."""
+"""Seconds of silence after which the subject gives up the peer."""
 
 SLACK = 5.0
-"""Seconds more that this may take: the kernel counts in steps."""
+"""Seconds that this may be late, because the kernel checks only now and then."""
 
 PATIENT = 6.0
-"""The same for a loss that is to be survived."""
+"""The same timeout for tests in which the mux must survive the outage."""
 
 LOSS = 1.0
-"""Seconds that this lasts."""
+"""Seconds that such an outage lasts."""
 
 SLOW, SLOW_SIZE, SLOW_TIME = "5mbit", 8 * MEBIBYTE, 60
 """The rate of a slow path, and what goes over it in how many seconds at most."""
@@ -51,11 +52,11 @@ SLOW_DEAD, SLOW_PING = "9", "1"
 
 class Vanishing(TunnelTestCase, FaultTestCase):
     """
-    The subject as server, with this project.
+    The subject is the server, and the peer is this project too.
 
-    @cvar listens: Whether the subject does.
-    @ivar subject: It.
-    @ivar peer: The other one.
+    @cvar listens: Whether the subject is the server.
+    @ivar subject: The subject's process.
+    @ivar peer: The peer's process.
     """
 
     timeout = 100
@@ -73,16 +74,18 @@ class Vanishing(TunnelTestCase, FaultTestCase):
                 " or a kernel that lets users have their own, and iproute2"
             ) from None
         self.addCleanup(self.network.close)
-        # The path of a Unix socket has to be short.
+        # The path of a Unix socket has to be short, and trial's temporary paths are
+        # long.
         self._directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self._directory)
         self._path = os.path.join(self._directory, "forward")
 
     async def connect(self, *options: str) -> None:
         """
-        Start both.
+        Start the subject and the peer.
 
-        @param options: Of the subject, and of a peer that is this project.
+        @param options: Options of the subject; the peer gets them too if it is this
+            project.
         """
         self._options = options
         carrier = f"tcp:{PORT}:interface={HERE}"
@@ -95,7 +98,10 @@ class Vanishing(TunnelTestCase, FaultTestCase):
 
     async def startSubject(self, *options: str) -> None:
         """
-        Start this side, and wait for what it does with its options.
+        Start the subject, and wait until it has acted on its first option and listens
+        at C{--forward}.
+
+        @param options: The option of the carrier, its value, and further options.
         """
         forward = f"unix:{self._path}"
         self.subject = subject = self.service(
@@ -107,7 +113,7 @@ class Vanishing(TunnelTestCase, FaultTestCase):
 
     async def startPeer(self) -> None:
         """
-        Start the other side.
+        Start the peer.
         """
         if self.listens:
             carrier = ("--connect", f"tcp:{HERE}:{PORT}:timeout=1")
@@ -126,7 +132,7 @@ class Vanishing(TunnelTestCase, FaultTestCase):
 
     async def stream(self) -> Echoed:
         """
-        Open a stream, and see that it works.
+        Open a stream, and check that the peer echoes its data.
         """
         endpoint = UNIXClientEndpoint(reactor, self._path)
         echoed: Echoed = await endpoint.connect(Factory.forProtocol(Echoed))
@@ -138,7 +144,9 @@ class Vanishing(TunnelTestCase, FaultTestCase):
 
     async def busyStream(self, data: bytes) -> Echoed:
         """
-        Open a stream, and have so much go both ways that more is on its way.
+        Open a stream that still has data in flight in both directions.
+
+        @param data: What the peer is to echo; less than half of it has come back.
         """
         echoed = await self.stream()
         echoed.transport.write(data)
@@ -148,10 +156,10 @@ class Vanishing(TunnelTestCase, FaultTestCase):
 
     async def assertEnds(self, echoed: Echoed, reason: str) -> None:
         """
-        Cut the wire, and check that the mux ends, that the stream learns it, and
-        that there is a new one when the wire is whole again.
+        Cut the link, and check that the mux and the stream end.  Then mend the link,
+        and check that streams work again.
 
-        @param reason: The mux's.
+        @param reason: How the logged reason of the mux begins.
         """
         self.network.cut()
         ended = self.subject.line("the mux ")
@@ -165,21 +173,21 @@ class Vanishing(TunnelTestCase, FaultTestCase):
 
     async def assertBack(self) -> None:
         """
-        Check that the client reconnects.
+        Check that a new stream works, over a new mux.
         """
         again = await self.stream()
         self.assertFalse(again.lost.called)
 
     async def assertGoesOn(self) -> None:
         """
-        Cut the wire for a while that is not too long: nothing ends, and nothing
-        gets lost.
+        Cut the link for less than the timeout, and check that no stream ends and no
+        data is lost.
         """
         idle = await self.stream()
         data = os.urandom(MEBIBYTE) * 16
         busy = await self.busyStream(data)
         self.network.cut()
-        # What had arrived may be on its way through a process.
+        # Data that had arrived before the cut may still pass through a process.
         await sleep(LOSS / 4)
         stuck = len(busy.received)
         await sleep(LOSS)
@@ -194,7 +202,8 @@ class Vanishing(TunnelTestCase, FaultTestCase):
     @row(34)
     async def test_idle(self) -> None:
         """
-        The kernel gives the carrier up, though there is nothing to send.
+        The kernel gives up the carrier, and the mux ends, even if there is nothing to
+        send.
         """
         await self.connect("--carrier-timeout", f"{VANISHED:g}")
         await self.assertEnds(await self.stream(), "The carrier ended without CloseMux")
@@ -202,7 +211,7 @@ class Vanishing(TunnelTestCase, FaultTestCase):
     @row(34)
     async def test_busy(self) -> None:
         """
-        The mux ends while data is in flight, too.
+        The mux also ends if data is in flight.
         """
         await self.connect("--carrier-timeout", f"{VANISHED:g}")
         echoed = await self.busyStream(bytes(16 * MEBIBYTE))
@@ -219,12 +228,14 @@ class Vanishing(TunnelTestCase, FaultTestCase):
 
 class Strict(Vanishing):
     """
-    The same in strict mode, which does not leave it to the kernel.
+    The tests of L{Vanishing} in strict mode, where the mux itself watches for silence.
     """
 
     async def startStrict(self, seconds: float) -> None:
         """
-        Start both.
+        Start the subject and the peer in strict mode.
+
+        @param seconds: The silence after which a peer is given up.
         """
         limits = ("--dead-peer", f"{seconds:g}", "--ping", "0.25")
         await self.connect("--strict", *limits)
@@ -232,7 +243,7 @@ class Strict(Vanishing):
     @row(34)
     async def test_idle(self) -> None:
         """
-        The mux ends, though there is nothing to send.
+        The mux ends, even if there is nothing to send.
         """
         await self.startStrict(VANISHED)
         await self.assertEnds(await self.stream(), "Nothing arrives from the peer")
@@ -240,7 +251,7 @@ class Strict(Vanishing):
     @row(34)
     async def test_busy(self) -> None:
         """
-        The mux ends while data is in flight, too.
+        The mux also ends if data is in flight.
         """
         await self.startStrict(VANISHED)
         echoed = await self.busyStream(bytes(16 * MEBIBYTE))
@@ -300,7 +311,7 @@ class PingedAsClient(Pinged):
 
 class VanishingAsClient(Vanishing):
     """
-    The same as client.
+    The tests of L{Vanishing}, with the subject as client.
     """
 
     pairing = CLIENT
@@ -309,7 +320,7 @@ class VanishingAsClient(Vanishing):
 
 class StrictAsClient(Strict):
     """
-    The same as client.
+    The tests of L{Strict}, with the subject as client.
     """
 
     pairing = CLIENT
@@ -318,7 +329,7 @@ class StrictAsClient(Strict):
 
 class GoVanishes(Vanishing):
     """
-    The Go reference, as client, vanishes.
+    The peer that vanishes is the Go reference, as client.
     """
 
     pairing = GO_CLIENT
@@ -326,7 +337,7 @@ class GoVanishes(Vanishing):
 
     async def startPeer(self) -> None:
         """
-        Start the other side.
+        Start the peer.
         """
         if self.listens:
             carrier = ("--connect", f"{HERE}:{PORT}")
@@ -338,7 +349,8 @@ class GoVanishes(Vanishing):
 
     async def assertBack(self) -> None:
         """
-        The reference does not connect again by itself.
+        Check that a new stream works.  A reference client is started again first,
+        because it does not reconnect by itself.
         """
         if self.listens:
             await self.startPeer()
@@ -347,7 +359,7 @@ class GoVanishes(Vanishing):
 
 class GoServerVanishes(GoVanishes):
     """
-    The Go reference, as server, vanishes.
+    The peer that vanishes is the Go reference, as server.
     """
 
     pairing = GO_SERVER

@@ -1,5 +1,5 @@
 """
-Faults and abuse: C{twistd gomux} under attack, and what it writes.
+Faults and abuse: C{twistd gomux} under attack, and the secrecy of its keys.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from interop.support.harness import TWISTD, Peer, PeerTestCase
 
 class Server(Protocol):
     """
-    Echoes; resets the connection when told to.
+    Echoes its input, and resets the connection after C{RESET}.
     """
 
     transport: Any
@@ -52,7 +52,7 @@ class Server(Protocol):
 
 class Service:
     """
-    Starts C{twistd gomux}, and attacks it.
+    Helpers that start C{twistd gomux} and attack it.
     """
 
     secret = "a pre-shared key that nobody may see"
@@ -71,13 +71,13 @@ class Service:
 
     def output(self, peer: Peer) -> str:
         """
-        All that a process has printed.
+        @return: All that a process has printed.
         """
         return "\n".join([*peer._seen, peer._errors.decode()])
 
     async def said(self, peer: Peer, pattern: str) -> re.Match[str]:
         """
-        Wait until a process has printed something.
+        Wait until the output of a process matches a pattern.
         """
         found: re.Match[str] = await self.eventually(
             lambda: re.search(pattern, self.output(peer))
@@ -86,7 +86,9 @@ class Service:
 
     async def attack(self, port: int, psk: str = "") -> Attacker:
         """
-        Connect an attacker.
+        Connect an attacker to a server.
+
+        @param psk: The attacker's key, by default that of the service.
         """
         attacker = Attacker(True, psk or self.secret)
         await self.connectTo(port, Factory.forProtocol(lambda: attacker))
@@ -94,7 +96,9 @@ class Service:
 
     async def startService(self, *options: str) -> tuple[Peer, int]:
         """
-        Start a server, and find its port.
+        Start a server.
+
+        @return: The process, and the port that it listens on.
         """
         peer = self.twistd("--listen", "tcp:0:interface=127.0.0.1", *options)
         found = await self.said(peer, r"listening on \S*?:(\d+)")
@@ -110,7 +114,7 @@ class Processes(Service, FaultTestCase, PeerTestCase):
 
     async def attackService(self, *options: str) -> tuple[Peer, Attacker]:
         """
-        Start a service, and connect it with an attacker.
+        Start a service in the role of C{pairing}, and connect an attacker to it.
         """
         if self.pairing == SERVER:
             peer, self.port = await self.startService(*options)
@@ -139,7 +143,7 @@ class Processes(Service, FaultTestCase, PeerTestCase):
                 stranger = await self.attack(self.port)
                 stranger.transport.write(data)
                 await stranger.lost
-        # A frame that breaks the rules.
+        # Have a protocol violation logged, too.
         attacker.send(OPEN, streamID ^ 1)
         await attacker.lost
         await self.said(peer, "an ID of ours")
@@ -153,7 +157,8 @@ class Processes(Service, FaultTestCase, PeerTestCase):
     @row(51)
     async def test_reprs(self) -> None:
         """
-        Neither key appears in tracebacks that show all variables.
+        Neither the pre-shared key nor the key derived from it appears in the repr of an
+        object or of its attributes, or in a verbose traceback.
         """
         from gomux import Limits, MuxFactory
 
@@ -175,8 +180,8 @@ class Processes(Service, FaultTestCase, PeerTestCase):
     @row(43)
     async def test_terminated(self) -> None:
         """
-        After SIGTERM no stream is accepted, those that are open go on up to a
-        limit, then the mux is closed and the process exits.
+        After SIGTERM the process refuses new streams.  Open streams go on until
+        C{--drain-timeout}, then the mux is closed and the process exits.
         """
         target_ = self.listen(Factory.forProtocol(Server))
         peer, attacker = await self.attackService(
@@ -186,7 +191,7 @@ class Processes(Service, FaultTestCase, PeerTestCase):
         attacker.send(DATA, first, b"before")
         await attacker.untilFrame(DATA, first)
         peer.signal("TERM")
-        # Only its effect shows that the signal has arrived.
+        # The process is known to have seen the signal when it refuses a stream.
         refused: list[int] = []
 
         def isRefused() -> bool:
@@ -205,7 +210,7 @@ class Processes(Service, FaultTestCase, PeerTestCase):
 
 class ProcessesAsClient(Processes):
     """
-    The same, as client.
+    The tests of L{Processes}, with the subject as client.
     """
 
     pairing = CLIENT
@@ -213,14 +218,14 @@ class ProcessesAsClient(Processes):
 
 class Accepting(Service, FaultTestCase, PeerTestCase):
     """
-    A listener under attack.
+    A server runs out of file descriptors.
     """
 
     @row(36)
     async def test_noDescriptorToAccept(self) -> None:
         """
-        A server that has no file descriptor left for a connection accepts
-        others again when it has some.
+        A server without free file descriptors keeps serving its streams, and accepts
+        connections again when descriptors are free.
         """
         peer, port = await self.startService()
         first = await self.attack(port)
@@ -240,7 +245,7 @@ class Accepting(Service, FaultTestCase, PeerTestCase):
         for attacker in many:
             attacker.transport.abortConnection()
             self.assertIsInstance(await attacker.lost, (ConnectionLost, Exception))
-        # The server may not have noticed yet, and would turn another one away.
+        # Until the server has closed the lost connections it would refuse another.
         await self.eventually(lambda: count() <= used)
         again = await self.attack(port)
         again.send(KEEPALIVE)

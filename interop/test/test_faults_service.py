@@ -1,5 +1,5 @@
 """
-Faults and abuse: targets, and clients that wait.
+Faults and abuse: targets of a tunnel that fail, and clients that wait for a server.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from interop.faults.cases import (
 
 class Server(Protocol):
     """
-    Echoes; resets the connection when told to.
+    Echoes its input, and resets the connection after C{RESET}.
     """
 
     transport: Any
@@ -69,12 +69,14 @@ class HalfServer(Server):
 @inBothRoles
 class Targets(RowTestCase):
     """
-    Streams that are continued at a target.
+    The subject connects each stream to a target.
     """
 
     async def startTunnel(self, endpoint: Any, limits: TunnelLimits) -> None:
         """
-        Connect an attacker with a subject whose streams go to a target.
+        Make a subject that connects its streams to a target, and attach an attacker.
+
+        @param endpoint: The endpoint of the target.
         """
         self.tunnel = target("the target", endpoint, reactor, limits)
         self.makeSubject(self.tunnel)
@@ -82,13 +84,15 @@ class Targets(RowTestCase):
 
     def port(self) -> int:
         """
-        Start a server for a target.
+        Start the target.
+
+        @return: Its port.
         """
         return self.listen(Factory.forProtocol(Server))
 
     def unused(self) -> int:
         """
-        Find a port that nobody listens on.
+        @return: A port that nobody listens on.
         """
         port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
@@ -98,8 +102,10 @@ class Targets(RowTestCase):
 
     async def assertClosed(self, words: str) -> None:
         """
-        Check that streams to the target are closed, the target is named, and
-        the mux lives.
+        Check that streams to the target are closed, that the log names the target, and
+        that the mux goes on.
+
+        @param words: What the log line says besides.
         """
         for _ in range(2):
             streamID = self.attacker.open()
@@ -113,7 +119,7 @@ class Targets(RowTestCase):
     @row(37)
     async def test_refuses(self) -> None:
         """
-        A target that refuses connections.
+        If the target refuses the connection, the stream is closed.
         """
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.unused())
         await self.startTunnel(endpoint, TunnelLimits())
@@ -122,7 +128,7 @@ class Targets(RowTestCase):
     @row(37)
     async def test_timesOut(self) -> None:
         """
-        A target that does not answer.
+        If the target does not answer within C{targetTimeout}, the stream is closed.
         """
 
         class Silent:
@@ -135,7 +141,7 @@ class Targets(RowTestCase):
     @row(37)
     async def test_noAddress(self) -> None:
         """
-        A target whose name has no address.
+        If the name of the target cannot be resolved, the stream is closed.
         """
         endpoint = HostnameEndpoint(reactor, "name.invalid", 80)
         await self.startTunnel(endpoint, TunnelLimits())
@@ -144,8 +150,7 @@ class Targets(RowTestCase):
     @row(38)
     async def test_resets(self) -> None:
         """
-        A target that resets the connection: the stream ends, and the log says
-        why.
+        When the target resets the connection, the stream ends and the reset is logged.
         """
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port())
         await self.startTunnel(endpoint, TunnelLimits())
@@ -159,8 +164,9 @@ class Targets(RowTestCase):
     @row(38)
     async def test_resetsAnswer(self) -> None:
         """
-        A reset after the end of the request ends the stream, too, and the peer learns
-        that the answer is incomplete.
+        When the target resets the connection after the peer's half-close, the subject
+        sends an empty WindowUpdate before CloseStream.  It tells a peer that the answer
+        is incomplete.
         """
         port = self.listen(Factory.forProtocol(HalfServer))
         await self.startTunnel(
@@ -178,8 +184,8 @@ class Targets(RowTestCase):
     @row(36)
     async def test_noDescriptor(self) -> None:
         """
-        With no file descriptor left for the target the stream is closed; when
-        there are some again the next one is not.
+        If there is no file descriptor for the connection to the target, the stream is
+        closed.  When descriptors are free again, a new stream works.
         """
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port())
         await self.startTunnel(endpoint, TunnelLimits())
@@ -209,7 +215,8 @@ class Targets(RowTestCase):
     @row(8)
     async def test_closedWhileConnecting(self) -> None:
         """
-        A stream that is closed while its target is connected to is given up.
+        If the peer closes a stream whose target is still being connected, the attempt
+        is cancelled.
         """
         cancelled: list[object] = []
 
@@ -227,7 +234,7 @@ class Targets(RowTestCase):
 
 class Retries(FaultTestCase):
     """
-    Clients that wait for a server.
+    Clients try again and again to reach a server.
     """
 
     pairing = CLIENT
@@ -235,8 +242,8 @@ class Retries(FaultTestCase):
     @row(41)
     def test_spread(self) -> None:
         """
-        After 1000 clients lose their server at once and a few attempts fail, their
-        further attempts are spread over time.
+        When 1000 clients try to reach a server that is down, their attempts soon spread
+        over time.
         """
 
         class Down:
@@ -255,7 +262,7 @@ class Retries(FaultTestCase):
             clock.advance(0.1)
         self.assertLess(len(times), 25 * 1000)
         late = Counter(int(when) for when in times if when >= 120)
-        # On average they try every 18 seconds.
+        # Each client tries every 18 seconds on average.
         self.assertLess(max(late.values()), 3 * 1000 / 18)
         self.assertGreater(len(late), 150)
         clock.advance(10)
@@ -266,7 +273,8 @@ class Retries(FaultTestCase):
     @row(41)
     def test_delays(self) -> None:
         """
-        Delays grow up to a limit, and differ.
+        The delays after the same number of failures vary at random, and never exceed 30
+        seconds.
         """
         for delay in (retryPolicy, lambda n: retryPolicy(n, 4.0)):
             for failures in range(1, 40):

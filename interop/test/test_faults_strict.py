@@ -1,5 +1,5 @@
 """
-Faults and abuse: strict mode, with somebody on the path.
+Faults and abuse: an attacker on the path of a mux in strict mode.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class GreetedAsServer(FaultTestCase):
         """
         Connect a client and a server through a proxy.
 
-        @return: The mux that this class looks at, and the other.
+        @return: The subject's mux, and the other.
         """
         self.server, self.client = (
             Subject(
@@ -107,7 +107,7 @@ class GreetedAsServer(FaultTestCase):
 
     def prepare(self) -> None:
         """
-        Set rules before anything is sent.
+        Set the rules of the proxy before anything is sent.
         """
 
     def order(self, client: MuxProtocol, server: MuxProtocol) -> Any:
@@ -123,14 +123,16 @@ class GreetedAsServer(FaultTestCase):
 
     async def established(self, mux: MuxProtocol, other: MuxProtocol) -> None:
         """
-        Wait until both are.
+        Wait until both muxes are authenticated.
         """
         await self.eventually(lambda: mux.authenticated and other.authenticated)
 
     async def assertStopsAt(self, k: int, action: Action) -> None:
         """
-        Check that the mux ends at exactly frame k of those after the handshake:
-        all before it have been delivered, and it and what follows have not.
+        Check that the mux ends at frame k after the handshake: the data of all earlier
+        frames was delivered, and that of frame k and later frames was not.
+
+        @param action: What the proxy does to frame k.
         """
         mux, other = await self.connect()
         await self.established(mux, other)
@@ -156,7 +158,7 @@ class GreetedAsServer(FaultTestCase):
 
     async def written(self, mux: MuxProtocol) -> None:
         """
-        Wait until all has been made frames, so that each write is one.
+        Wait until the scheduler is idle, so that the next write is a frame of its own.
         """
         if mux.reason is None:
             await self.eventually(lambda: mux._scheduler.idle)
@@ -164,7 +166,7 @@ class GreetedAsServer(FaultTestCase):
     @row(44)
     async def test_drop(self) -> None:
         """
-        A frame that is dropped ends the mux at the next one.
+        If a frame is dropped, the next frame ends the mux.
         """
         for k in range(COUNT - 1):
             await self.assertStopsAt(k, drop())
@@ -172,7 +174,7 @@ class GreetedAsServer(FaultTestCase):
     @row(44)
     async def test_swap(self) -> None:
         """
-        Frames that are swapped end the mux.
+        Two frames that change places end the mux.
         """
         for k in range(COUNT - 1):
             await self.assertStopsAt(k, swap())
@@ -180,7 +182,7 @@ class GreetedAsServer(FaultTestCase):
     @row(44)
     async def test_flip(self) -> None:
         """
-        Frames that are changed end the mux.
+        A frame with a flipped bit ends the mux.
         """
         for k in range(COUNT):
             await self.assertStopsAt(k, flip(8 * 40 + k))
@@ -188,7 +190,7 @@ class GreetedAsServer(FaultTestCase):
     @row(44)
     async def test_replay(self) -> None:
         """
-        A frame that comes a second time ends the mux.
+        A copy of the preceding frame, sent again before frame k, ends the mux.
         """
         for k in range(1, COUNT):
             await self.assertStopsAt(
@@ -198,7 +200,7 @@ class GreetedAsServer(FaultTestCase):
     @row(44)
     async def test_replayAtOnce(self) -> None:
         """
-        A frame that is repeated at once ends the mux, too.
+        A frame that arrives twice in a row ends the mux.
         """
         mux, other = await self.connect()
         await self.established(mux, other)
@@ -209,7 +211,7 @@ class GreetedAsServer(FaultTestCase):
     @row(44)
     async def test_reflect(self) -> None:
         """
-        One's own frame that comes back ends the mux.
+        A mux ends when one of its own frames is sent back to it.
         """
         mux, other = await self.connect()
         await self.established(mux, other)
@@ -227,8 +229,8 @@ class GreetedAsServer(FaultTestCase):
     @row(44)
     async def test_splice(self) -> None:
         """
-        Frame k of another mux with the same peer in place of frame k ends the
-        mux.
+        A frame recorded on an earlier mux with the same peer ends the mux, even at the
+        same position.
         """
         taken: list[bytes] = []
         mux, other = await self.connect()
@@ -326,7 +328,7 @@ class StrictAsServer(GreetedAsServer):
     @row(45)
     async def test_oldSalt(self) -> None:
         """
-        With hellos from another time nothing is established.
+        With a hello recorded on an earlier mux, no mux comes up.
         """
         old: list[bytes] = []
 
@@ -350,7 +352,8 @@ class StrictAsServer(GreetedAsServer):
     @row(45, 35)
     async def test_saltThenSilence(self) -> None:
         """
-        After a hello and nothing more the mux ends when its time is up.
+        If the peer sends its hello and then nothing, the mux ends after
+        C{handshakeTimeout}.
         """
         self.prepare = lambda: self.toSubject.when(1, blackHole())  # type: ignore[method-assign]
         mux, other = await self.connect(Limits(handshakeTimeout=0.3))
@@ -359,7 +362,10 @@ class StrictAsServer(GreetedAsServer):
 
     async def assertFrameEnds(self, fields: tuple[int, int, int], words: str) -> None:
         """
-        Check that a genuine frame in its turn ends the mux.
+        Check that a frame of the peer, sealed with the right nonce, ends the mux.
+
+        @param fields: The frame's stream ID, length and flag.
+        @param words: What the mux's reason says.
         """
         mux, other = await self.connect()
         await self.established(mux, other)
@@ -372,7 +378,7 @@ class StrictAsServer(GreetedAsServer):
     @row(20)
     async def test_length(self) -> None:
         """
-        A length in a frame that has none ends the mux.
+        A nonzero length in a frame without payload ends the mux.
         """
         for flag in (KEEPALIVE, CLOSE_READ):
             await self.assertFrameEnds((0, 7, flag), "length of 7")
@@ -380,7 +386,7 @@ class StrictAsServer(GreetedAsServer):
     @row(21)
     async def test_unknownFlags(self) -> None:
         """
-        Frames of no known kind end the mux.
+        A frame with an unknown flag ends the mux.
         """
         for flag in (8, 2**32 - 1):
             await self.assertFrameEnds((0, 0, flag), str(flag))

@@ -1,5 +1,5 @@
 """
-Faults and abuse: bytes that are no frames, or not the peer's.
+Faults and abuse: bytes that are not frames, invalid frames, and wrong keys.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ GARBAGE = {
 @inBothRoles
 class Wire(RowTestCase):
     """
-    Bytes that are no frames, or not the peer's.
+    The attacker sends bytes that are not frames, or invalid frames.
     """
 
     @row(16)
     async def test_garbage(self) -> None:
         """
-        Bytes that are not a frame end the mux, and get no answer.
+        Bytes that are not a frame end the mux, and the subject answers nothing.
         """
         await self.start(greet=False)
         for what, data in GARBAGE.items():
@@ -49,14 +49,14 @@ class Wire(RowTestCase):
             self.attacker.transport.write(data)
             await self.assertMuxEnds(GomuxError)
             self.assertEqual(self.attacker.bytesReceived, 0, what)
-            # Each must be found alone.
+            # assertMuxEnds expects one log line in all.
             self.events.clear()
 
     @row(17)
     async def test_truncation(self) -> None:
         """
-        A carrier that ends within a frame delivers nothing of that frame; the
-        mux ends as C{Truncated}.
+        If the carrier ends within a frame, nothing of that frame is delivered, and the
+        mux ends with C{Truncated}.
         """
         await self.start()
         payload = b"truncated"
@@ -80,8 +80,8 @@ class Wire(RowTestCase):
     @row(18)
     async def test_flippedBits(self) -> None:
         """
-        A bit that was flipped ends the mux; but a length that it makes larger
-        may have to wait for more, and then ends it.
+        A flipped bit in a frame ends the mux.  If the flip makes the length larger, the
+        mux ends when that many bytes have arrived.
         """
         await self.start()
         size = 36 + 3 + 16
@@ -102,8 +102,7 @@ class Wire(RowTestCase):
     @row(19)
     async def test_tooLong(self) -> None:
         """
-        A length that no frame may have ends the mux as soon as the header is
-        there.
+        A length above the maximum ends the mux as soon as the header has arrived.
         """
         await self.start()
         for flag in range(8):
@@ -119,7 +118,7 @@ class Wire(RowTestCase):
     @row(20)
     async def test_lengthWithoutPayload(self) -> None:
         """
-        A length in a frame that has none is ignored.
+        A nonzero length in a frame without payload is ignored.
         """
         await self.start()
         streamID = self.attacker.nextID
@@ -136,7 +135,7 @@ class Wire(RowTestCase):
     @row(21)
     async def test_unknownFlags(self) -> None:
         """
-        Frames of no known kind are ignored, as long as there are not too many.
+        Frames with unknown flags are ignored.  Beyond the budget they end the mux.
         """
         await self.start(limits=Limits(ignoredBurst=20, ignoredRate=0.001))
         for flag in (8, 9, 255, 256, 0x80000000, 2**32 - 1):
@@ -150,7 +149,7 @@ class Wire(RowTestCase):
     @row(22)
     async def test_openTwice(self) -> None:
         """
-        A stream that is open cannot be opened.
+        An OpenStream for an open stream ends the mux.
         """
         await self.start()
         streamID, app = await self.stream()
@@ -161,8 +160,8 @@ class Wire(RowTestCase):
     @row(23)
     async def test_openOurs(self) -> None:
         """
-        A peer cannot open a stream with an ID of this side's: it may be our
-        own frame that comes back.
+        An OpenStream with an ID from the subject's own range ends the mux.  It may be
+        the subject's own frame, sent back.
         """
         await self.start()
         await self.attacker.sync()
@@ -172,7 +171,7 @@ class Wire(RowTestCase):
     @row(24)
     async def test_anyOrder(self) -> None:
         """
-        Streams may be opened in any order of their IDs.
+        The peer may open streams in any order of their IDs.
         """
         await self.start()
         first = self.attacker.nextID + 2
@@ -187,7 +186,7 @@ class Wire(RowTestCase):
 
 class KeyAsServer(RowTestCase):
     """
-    Another key than the peer's, seen by the server.
+    The client's key differs from that of the subject, which is the server.
     """
 
     pairing = SERVER
@@ -195,8 +194,7 @@ class KeyAsServer(RowTestCase):
     @row(14)
     async def test_wrongKey(self) -> None:
         """
-        A client with another key is dropped at its first frame, and gets no
-        answer.
+        A client with a wrong key is dropped at its first frame, and gets no answer.
         """
         await self.start(psk="another secret")
         self.attacker.send(KEEPALIVE)
@@ -221,7 +219,7 @@ class KeyAsServer(RowTestCase):
 
 class KeyAsClient(RowTestCase):
     """
-    Another key than the peer's, seen by the client.
+    The server's key differs from that of the subject, which is the client.
     """
 
     pairing = CLIENT
@@ -229,8 +227,8 @@ class KeyAsClient(RowTestCase):
     @row(15)
     async def test_wrongKey(self) -> None:
         """
-        A client that the server drops without a word is told what that may
-        mean.
+        If the server closes or resets the connection without an answer, the client's
+        reason and log say that the key may be wrong.
         """
         await self.start()
         for reset in (False, True):
@@ -250,7 +248,7 @@ class KeyAsClient(RowTestCase):
     @row(14)
     async def test_serverHasAnother(self) -> None:
         """
-        A server that answers under another key is dropped.
+        The client drops a server whose first frame is sealed with another key.
         """
         await self.start(psk="another secret")
         self.attacker.send(KEEPALIVE)

@@ -1,9 +1,9 @@
 """
 This project with each of the other implementations, in both roles.
 
-One table: L{CASES} are run for each of L{PAIRS}, with the pair's first peer (the
-subject) as server and as client of the mux, and with either side driving, so
-that streams are opened by client and by server.
+Each of L{CASES} is run for each of L{PAIRS}.  The first peer of the pair, the subject,
+is once the server of the mux and once the client.  Either side drives, so that both
+client and server open streams.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from interop.support.harness import (
 
 MEBIBYTE = 1 << 20
 
-#: How much is moved in bulk, in bytes; the environment may make it less.
+#: How many bytes a bulk transfer moves; GOMUX_BULK_MEBIBYTES sets it.
 BULK = MEBIBYTE * int(os.environ.get("GOMUX_BULK_MEBIBYTES", "64"))
 
-#: On how many streams, so that each needs more than its first window.
+#: The number of streams of a bulk transfer on many streams.  It is so small that each
+#: stream carries more than its first window.
 MANY = 200 * BULK // (64 * MEBIBYTE)
 
 PAIRS = (
     ("this", "go"),
     ("this", "blocking"),
-    # Without this project: this pair checks the cases themselves.
+    # This pair is without this project, and checks the cases themselves.
     ("blocking", "go"),
 )
 
@@ -43,12 +44,12 @@ PAIRS = (
 @dataclass(frozen=True)
 class Case:
     """
-    What is driven.
+    A case: the drivers to run.
 
     @ivar drivers: The drivers, which must all succeed.
     @ivar subjectOptions: Further options of the subject.
     @ivar legOptions: Further options of the other side.
-    @ivar subjects: Which subjects this is asked of.
+    @ivar subjects: The subjects for which the case is run.
     """
 
     drivers: tuple[str, ...]
@@ -84,7 +85,8 @@ CASES = {
     ),
     "slowLeg": Case(SLOW_DRIVERS, legOptions=SLOW),
     "slowSubject": Case(SLOW_DRIVERS, subjectOptions=SLOW),
-    # Its credit comes in frames of up to 131072, which the reference refuses.
+    # The subject gives credit of up to 131072 in one frame, which the reference
+    # refuses.
     "longReads": Case(
         (
             f"sink {16 * MEBIBYTE} 1 65536",
@@ -99,7 +101,7 @@ CASES = {
 
 class Matrix(PeerTestCase):
     """
-    The cases that are no rows of the table. C{_x} is made into tests C{test_x}.
+    The tests of one pair.  Its methods C{_x} become the tests C{test_x}.
     """
 
     async def startRoles(
@@ -111,9 +113,9 @@ class Matrix(PeerTestCase):
         legOptions: tuple[str, ...] = (),
     ) -> tuple[Peer, Peer]:
         """
-        Start both, the subject in one role or the other.
+        Start both peers, the subject in the role that is asked for.
 
-        @return: The subject and the other.
+        @return: The subject and the other peer.
         """
         if subjectListens:
             return await self.startPair(subject, leg, subjectOptions, legOptions)
@@ -129,7 +131,7 @@ class Matrix(PeerTestCase):
         subjectDrives: bool,
     ) -> None:
         """
-        Run one cell of the table.
+        Run one case, and check that all its drivers succeed.
         """
         drives = drive(*case.drivers)
         peers = await self.startRoles(
@@ -145,7 +147,7 @@ class Matrix(PeerTestCase):
         self, subject: str, leg: str, subjectListens: bool, side: str
     ) -> None:
         """
-        The subject closes the mux with streams open, or sees it closed.
+        Check that all open streams end when one side closes the mux.
         """
         closer = subject if side == "local" else leg
         for _ in closes(closer):
@@ -167,7 +169,7 @@ class Matrix(PeerTestCase):
 
     async def _terminated(self, subject: str, leg: str, listens: bool) -> None:
         """
-        The subject closes the mux gracefully when it is told to exit.
+        After SIGTERM the subject closes the mux gracefully.
         """
         one, other = await self.startRoles(subject, leg, listens)
         one.signal("TERM")
@@ -176,7 +178,8 @@ class Matrix(PeerTestCase):
 
     async def _killed(self, subject: str, leg: str, listens: bool) -> None:
         """
-        The subject notices that the other side is gone in mid-transfer.
+        When the other side is killed in the middle of a transfer, the subject's mux
+        ends and its driver fails.
         """
         one, other = await self.startRoles(
             subject, leg, listens, drive("echo 64 1", f"sink {ENDLESS} 4 65536")
@@ -189,7 +192,8 @@ class Matrix(PeerTestCase):
 
     async def _wrongPSK(self, subject: str, leg: str, listens: bool) -> None:
         """
-        Nothing works with the wrong key, and a listener goes on with the right one.
+        A client with a wrong key cannot use a mux.  The server then still serves a
+        client with the right key.
         """
         kinds = (subject, leg) if listens else (leg, subject)
         server = self.spawn(kinds[0], "--listen", "127.0.0.1:0")
@@ -221,7 +225,7 @@ def _other(name: str, subject: str, leg: str, listens: bool) -> Test:
 
 def _tests(subject: str, leg: str) -> Iterator[tuple[str, Test]]:
     """
-    Make the tests of one pair, with their names.
+    Generate the tests of one pair, with their names.
     """
     roles = (("Server", True), ("Client", False))
     sides = (("Subject", True), ("Leg", False))
@@ -243,7 +247,7 @@ def _tests(subject: str, leg: str) -> Iterator[tuple[str, Test]]:
 
 def _pairs() -> Iterator[type[Matrix]]:
     """
-    Make a test case for each pair.
+    Generate a test case for each pair.
     """
     for subject, leg in PAIRS:
         name = f"{subject.title()}With{leg.title()}Tests"

@@ -49,7 +49,7 @@ DRIVERS = (
 @implementer(IHalfCloseableProtocol)
 class ReversingServer(Protocol):
     """
-    Answers all that came, reversed, once the client has closed its half.
+    Sends its input back in reverse order after the client's half-close.
     """
 
     def connectionMade(self) -> None:
@@ -69,7 +69,7 @@ class ReversingServer(Protocol):
 @implementer(IHalfCloseableProtocol)
 class HalfClosingClient(Protocol):
     """
-    Sends something, closes its half, and collects the answer.
+    Sends a message, half-closes, and collects the answer.
     """
 
     def __init__(self, message: bytes, answer: Deferred[bytes]) -> None:
@@ -94,7 +94,7 @@ class HalfClosingClient(Protocol):
 
 class PeerTests(PeerTestCase):
     """
-    Each kind of peer with each, in both roles; the tests are made below.
+    Tests of each kind of peer with each, in both roles.  The loop below makes them.
     """
 
     skip = whyMissing("go", "blocking")

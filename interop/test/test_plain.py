@@ -37,7 +37,7 @@ class Tap(Attacker):
 
     def prefixes(self) -> list[bytes]:
         """
-        @return: how the nonce of each frame that came begins.
+        @return: the nonce prefix of each received frame.
         """
         found = []
         rest = self._all
@@ -50,7 +50,8 @@ class Tap(Attacker):
 
 class PlainTests(TunnelTestCase):
     """
-    The wire shows which fast path is in use: whether frames share a nonce prefix.
+    C{GOMUX_PLAIN} takes effect in all test processes.  The wire shows it: only with the
+    fast path do frames share a nonce prefix.
     """
 
     def choose(self, names: str) -> None:
@@ -58,8 +59,10 @@ class PlainTests(TunnelTestCase):
 
     async def countPrefixes(self, address: str, said: bytes) -> tuple[int, int]:
         """
-        @param said: what to say on a stream, so that something comes back.
-        @return: how many prefixes and frames there were.
+        Connect to a server, and count the nonce prefixes and the frames that it sends.
+
+        @param said: what to send on a stream, so that the server answers.
+        @return: how many different prefixes and how many frames there were.
         """
         host, port = address.split(":")
         tap = Tap()
@@ -82,7 +85,7 @@ class PlainTests(TunnelTestCase):
 
     async def test_peer(self) -> None:
         """
-        This project's peer.
+        The Twisted peer obeys C{GOMUX_PLAIN}.
         """
         for names, plain in (("constantPrefix", True), ("lastSubkey", False)):
             self.choose(names)
@@ -91,7 +94,7 @@ class PlainTests(TunnelTestCase):
 
     async def test_twistd(self) -> None:
         """
-        C{twistd gomux}.
+        C{twistd gomux}, started by a live test, obeys C{GOMUX_PLAIN}.
         """
         for names, plain in (("constantPrefix", True), ("lastSubkey", False)):
             self.choose(names)
@@ -101,7 +104,7 @@ class PlainTests(TunnelTestCase):
 
     async def test_here(self) -> None:
         """
-        The process that runs tests of these.
+        A process that imports a package of tests obeys C{GOMUX_PLAIN}.
         """
         for module in (
             "interop.support.harness",

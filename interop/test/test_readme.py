@@ -35,7 +35,7 @@ UNWANTED = shutil.ignore_patterns(
 
 def blocks(start: str) -> list[str]:
     """
-    @return: the literal blocks of the README that begin like this.
+    @return: the literal blocks of the README that begin with this text.
     """
     found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", README, re.MULTILINE)
     texts = [re.sub("^    ", "", block, flags=re.MULTILINE).strip() for block in found]
@@ -54,7 +54,7 @@ def isFree(port: int) -> bool:
 
 class CommandTests(SynchronousTestCase):
     """
-    The two commands for a machine with nothing installed.
+    Run the two commands for a machine on which nothing of gomux is installed.
     """
 
     timeout = TIMEOUT + 60
@@ -65,7 +65,8 @@ class CommandTests(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         self.checkout = os.path.join(self.directory, "checkout")
         shutil.copytree(ROOT, self.checkout, ignore=UNWANTED)
-        # As python3 where these tests run; the rest as for anybody.
+        # python3 is the Python that runs these tests; other programs are found as
+        # usual.
         binaries = os.path.join(self.directory, "bin")
         os.mkdir(binaries)
         os.symlink(sys.executable, os.path.join(binaries, "python3"))
@@ -101,14 +102,14 @@ class CommandTests(SynchronousTestCase):
 
     def test_two(self) -> None:
         """
-        There are two, and each is one line.
+        The README has two such commands, and each is one line.
         """
         self.assertEqual([command.count("\n") for command in self.commands], [0, 0])
 
     def test_demonstration(self) -> None:
         """
-        The first one sets up and runs both ends of a mux, until it is ended, and
-        then the page comes through it.
+        The first command installs gomux and runs both ends of a mux.  While it runs,
+        the page can be fetched through the mux.
         """
         command = self.commands[0]
         ports = [int(port) for port in re.findall(r"tcp:(\d+):interface", command)]
@@ -124,7 +125,7 @@ class CommandTests(SynchronousTestCase):
             try:
                 page = urllib.request.urlopen(url.split()[1], timeout=10).read()
             except OSError:
-                # Only a connection shows that it is up.
+                # Whether the demonstration is up shows only when a connection succeeds.
                 time.sleep(0.2)
         self.assertIn(b"came to you through a <em>mux</em>", page)
         os.killpg(process.pid, signal.SIGTERM)
@@ -133,7 +134,8 @@ class CommandTests(SynchronousTestCase):
 
     def test_tests(self) -> None:
         """
-        The second one sets up and runs the tests: all pass, and none is skipped.
+        The second command installs gomux and runs its tests.  All pass, and none is
+        skipped.
         """
         process = self.start(self.commands[1])
         status = process.wait(TIMEOUT)
@@ -143,15 +145,15 @@ class CommandTests(SynchronousTestCase):
 
 class ExampleTests(SynchronousTestCase):
     """
-    The other examples, in this environment.
+    Check the other examples of the README in the environment of these tests.
     """
 
     timeout = 60
 
     def test_options(self) -> None:
         """
-        Each C{twistd} line has options that are as they should be, and an
-        endpoint for each.
+        C{twistd gomux} accepts the options of each example, and Twisted parses each
+        endpoint string in them.
         """
         from gomux.tap import Options
 
@@ -171,7 +173,7 @@ class ExampleTests(SynchronousTestCase):
 
     def test_python(self) -> None:
         """
-        The program serves what it says, and is ten lines at most.
+        The example program serves its greeting, and has at most ten lines.
         """
         program = blocks("from os import")[0]
         self.assertLessEqual(len([line for line in program.splitlines() if line]), 10)

@@ -1,6 +1,6 @@
 """
-Keys that are taken from the file of a C{twistd gomux} while their peers are
-connected.
+A key is removed from the key file of a C{twistd gomux}, or changed there, while its
+peer is connected.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ OTHER = "the next pre-shared key of bob"
 
 class RevokedTests(TunnelTestCase):
     """
-    A server with two clients.
+    A server with a key for each of two clients reads its changed key file again.
     """
 
     def write(self, path: str, **keys: str) -> None:
         """
-        Write a file of keys.
+        Write a key file.
+
+        @param keys: The pre-shared key of each name.
         """
         with open(path, "w", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
             lines = [f"{name}:{psk}\n" for name, psk in keys.items()]
@@ -46,7 +48,7 @@ class RevokedTests(TunnelTestCase):
 
     async def client(self, psk: str, *options: str) -> tuple[Service, Echoed]:
         """
-        Connect a client, and a stream of its.
+        Connect a client, and open a stream through it.
         """
         client = self.service(
             "--connect", self.muxes, "--forward", ANY, *options, psk=psk
@@ -69,7 +71,7 @@ class RevokedTests(TunnelTestCase):
 
     async def readAgain(self, **keys: str) -> None:
         """
-        Have the server read another file.
+        Change the key file, and have the server read it again.
         """
         self.write(self.path, **keys)
         self.server.signal("HUP")
@@ -77,7 +79,8 @@ class RevokedTests(TunnelTestCase):
 
     async def assertEnded(self, name: str, client: Service, echoed: Echoed) -> None:
         """
-        Check that one mux was ended, and that its client does not come back.
+        Check that only one client's mux was ended, and that the client cannot
+        reconnect.
         """
         line = await self.server.line(f"the mux from {name!r} at 127.0.0.1:")
         self.assertIn("ended: The pre-shared key of the peer was revoked", line)
@@ -90,7 +93,7 @@ class RevokedTests(TunnelTestCase):
         await self.startServer("--end-revoked", *options)
         alice, hers = await self.client(ALICE, *options)
         bob, his = await self.client(BOB, *options)
-        # So that there is a lot on its way.
+        # Have much data in flight when the key is revoked.
         hers.transport.write(bytes(1 << 24))
         await until(lambda: len(hers.received) > 1 << 20, "some of the echo")
         await self.readAgain(bob=BOB)
@@ -102,20 +105,21 @@ class RevokedTests(TunnelTestCase):
 
     async def test_endRevoked(self) -> None:
         """
-        The mux of a removed or changed key ends at once; other muxes are unaffected.
+        With C{--end-revoked} the mux of a removed or changed key ends at once, and
+        other muxes go on.
         """
         await self.revokes()
 
     async def test_endRevokedStrict(self) -> None:
         """
-        Also in strict mode.
+        C{--end-revoked} also ends muxes in strict mode.
         """
         await self.revokes("--strict")
 
     async def test_default(self) -> None:
         """
-        Without the option the mux goes on, but a new connection with the old key is
-        refused.
+        Without C{--end-revoked} the mux of a removed key goes on, but a new connection
+        with that key is refused.
         """
         await self.startServer()
         alice, hers = await self.client(ALICE)

@@ -1,8 +1,8 @@
 """
-The example of SECURITY.rst, a mux over TLS, run as it is written there.
+Run the example of SECURITY.rst, a mux over TLS, as it is written there.
 
-Only the ports and the name of the machine are other ones, and the certificate
-is made without C{openssl}, which need not be there.
+The tests change only the ports and the machine's name.  They make the certificate
+without the C{openssl} program, which may not be installed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NAME = "localhost"
 
 def makeCertificate(directory: Path) -> None:
     """
-    Do what the C{openssl} of the example does.
+    Make the key and the certificate that the example's C{openssl} command makes.
     """
     key, begin, certificate = makePEM(NAME).partition(b"-----BEGIN CERTIFICATE-----")
     (directory / "inside.key").write_bytes(key)
@@ -40,7 +40,7 @@ def makeCertificate(directory: Path) -> None:
 
 class ExampleTests(TunnelTestCase):
     """
-    The two commands, each in its own directory.
+    Run the example's two C{twistd} commands, each in its own directory.
     """
 
     async def setUp(self) -> None:
@@ -64,14 +64,14 @@ class ExampleTests(TunnelTestCase):
 
     def trust(self, directory: Path) -> None:
         """
-        Copy the certificate that is in a directory to where the client looks.
+        Make the client trust the certificate in a directory.
         """
         certificate = (directory / "inside.pem").read_bytes()
         (self.outside / "trusted" / "inside.pem").write_bytes(certificate)
 
     def command(self, option: str, directory: Path) -> Service:
         """
-        Start the command of the example that has some option.
+        Start the example's command that has this option.
         """
         [line] = re.findall(
             rf"^    twistd -n (gomux .*{option}.*)$", TEXT, re.MULTILINE
@@ -80,7 +80,7 @@ class ExampleTests(TunnelTestCase):
         line = re.sub(
             r"\b(7000|8080|80)\b", lambda match: str(self.ports[match[0]]), line
         )
-        # The server listens on all addresses, which is not for tests.
+        # The example's server listens on all addresses; a test must not do that.
         line = line.replace(":certKey=", ":interface=127.0.0.1:certKey=")
         return self.twistd(*shlex.split(line), prefix=("env", "-C", str(directory)))
 
@@ -95,7 +95,8 @@ class ExampleTests(TunnelTestCase):
 
     async def test_tunnel(self) -> None:
         """
-        Bytes come through, over TLS 1.3, whose keys are made for each connection.
+        Data passes through the mux.  The carrier uses TLS 1.3, which makes new keys for
+        each connection.
         """
         self.trust(self.inside)
         server = self.command("--listen", self.inside)
@@ -116,7 +117,7 @@ class ExampleTests(TunnelTestCase):
 
     async def test_otherCertificate(self) -> None:
         """
-        A server with an untrusted certificate gets no mux.
+        No mux comes up with a server whose certificate the client does not trust.
         """
         makeCertificate(other := self.directory("other"))
         self.trust(other)

@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-A tunnel that a real C{ssh} goes through: to TCP, to a stream, to
-L{twisted.conch}'s server, which is a factory like any other.
+The C{ssh} program connects through a tunnel: from TCP to a stream, which
+L{twisted.conch}'s server factory serves.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class User(ConchUser):
 @implementer(IRealm)
 class Realm:
     """
-    Admits every user who has the key.
+    Gives an avatar to each user whom conch has authenticated.
     """
 
     def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
@@ -81,7 +81,7 @@ class Realm:
 
 class Run(ProcessProtocol):
     """
-    Runs a command with some input.
+    Runs a command, and feeds it some input.
     """
 
     transport: Any
@@ -133,8 +133,8 @@ class SSHTests(TestCase):
 
     async def test_command(self) -> None:
         """
-        C{ssh} runs commands at once, each in a stream of its own: 4 MiB go to
-        each and come back.
+        Several C{ssh} processes run commands at the same time, each over a stream of
+        its own.  Each command echoes 4 MiB, and its exit status arrives.
         """
         userKey = makeKey()
         carrier: Any = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")

@@ -1,6 +1,6 @@
 """
-C{twistd gomux} as processes, between real clients and servers, and beside the
-Go reference as a tunnel.
+C{twistd gomux} runs as child processes, between real clients and servers.  In some
+tests the Go reference is one end of the tunnel.
 """
 
 from __future__ import annotations
@@ -46,12 +46,13 @@ from interop.support.tunnels import (
 
 class FetchTests(TunnelTestCase):
     """
-    Files through a tunnel.
+    Fetch files through a tunnel.
     """
 
     async def test_forward(self) -> None:
         """
-        A large file comes through as it is, and a smaller one fifty times at once.
+        One large file and fifty concurrent copies of a smaller file arrive unchanged.
+        Afterwards both processes have as many descriptors open as before.
         """
         web = await self.serveFiles(64 * MIB)
         server, client, address = await self.forwarding(web)
@@ -68,7 +69,7 @@ class FetchTests(TunnelTestCase):
 
     async def test_strict(self) -> None:
         """
-        The same in strict mode.
+        A large file arrives unchanged in strict mode.
         """
         web, path = await self.webServer(64 * MIB)
         _, _, address = await self.forwarding(web, "--strict")
@@ -76,8 +77,8 @@ class FetchTests(TunnelTestCase):
 
     async def test_reverse(self) -> None:
         """
-        The same where the side that forwards is the one that listens, with two
-        peers that take turns.
+        Files arrive unchanged when the listening side forwards, and two clients with a
+        target are connected to it.
         """
         web, path = await self.webServer(64 * MIB)
         server = self.service("--listen", ANY, "--forward", ANY)
@@ -94,13 +95,14 @@ class FetchTests(TunnelTestCase):
 
     async def test_unixSockets(self) -> None:
         """
-        The same with Unix sockets for mux, listener and target.
+        A file arrives unchanged when the mux, the forwarding listener and the target
+        all use Unix sockets.
         """
         directory = self.mktemp()
         os.mkdir(directory)
         relative = {name: f"{directory}/{name}" for name in ("mux", "here", "there")}
         web, path = await self.webServer(16 * MIB)
-        # What listens at the target's socket is another tunnel.
+        # A second tunnel listens on the target's Unix socket.
         outer = self.service("--listen", ANY, "--target", endpoint(web))
         inner = self.service(
             *("--connect", endpoint(await outer.address("listen"))),
@@ -125,7 +127,7 @@ class FetchTests(TunnelTestCase):
 
 class GoTests(TunnelTestCase):
     """
-    A Go tunnel at one of the ends.
+    The Go reference is one end of the tunnel.
     """
 
     skip = whyMissing("go")
@@ -140,7 +142,7 @@ class GoTests(TunnelTestCase):
 
     async def test_goServer(self) -> None:
         """
-        Files come through to this client from a Go server.
+        Files arrive through a tunnel of this client and a Go server.
         """
         web = await self.serveFiles(16 * MIB)
         server = self.go("--listen", "127.0.0.1:0", "--target", web)
@@ -150,7 +152,7 @@ class GoTests(TunnelTestCase):
 
     async def test_goClient(self) -> None:
         """
-        Files come through to a Go client from this server.
+        Files arrive through a tunnel of a Go client and this server.
         """
         web = await self.serveFiles(16 * MIB)
         server = self.service("--listen", ANY, "--target", endpoint(web))
@@ -160,7 +162,7 @@ class GoTests(TunnelTestCase):
 
     async def test_goReverse(self) -> None:
         """
-        Files come through from a Go client to this server, which forwards.
+        Files arrive when this server forwards and the Go client has the target.
         """
         web = await self.serveFiles(16 * MIB)
         server = self.service("--listen", ANY, "--forward", ANY)
@@ -171,9 +173,13 @@ class GoTests(TunnelTestCase):
 
 class Source(Ending):
     """
-    Offers data without an end, as fast as it is taken.
+    Writes zero bytes as fast as the transport accepts them.
 
-    @ivar limit: how much.
+    @param limit: How many bytes to write, a multiple of the size of C{CHUNK}.
+    @ivar left: How many of these bytes are not written yet.
+    @ivar received: How many bytes have arrived.
+    @ivar got: Fires when the first data arrives.
+    @ivar reason: Fires with the reason when the connection has ended.
     """
 
     CHUNK = bytes(65536)
@@ -209,18 +215,22 @@ class Source(Ending):
         self.left = 0
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        # Not the failure: nobody may be waiting.
+        # Pass the exception as a result: as an errback it would be logged as
+        # unhandled if no test waits for it.
         self.reason.callback(reason.value)
 
 
 class RawTests(TunnelTestCase):
     """
-    Connections that this process itself has, at both ends of a tunnel.
+    The test process itself is both the client and the target of the tunnel.
     """
 
     async def rig(self, *options: str) -> tuple[Service, Service, list[Source], str]:
         """
-        @return: server, client, what it connects to, and where it forwards from.
+        Start a target in this process, and a tunnel to it.
+
+        @return: The server, the client, the list of the target's protocols, and the
+            address that the client forwards from.
         """
         made: list[Source] = []
 
@@ -251,9 +261,9 @@ class RawTests(TunnelTestCase):
 
     async def test_backpressure(self) -> None:
         """
-        While a reader has stopped, a writer that has a gigabyte for it does not
-        fill the memory of either process, in either direction; then all of it
-        arrives.
+        While the reader is paused, the memory of both processes grows by less than
+        16 MiB, although the writer has a gigabyte to send.  After the reader resumes,
+        the whole gigabyte arrives.  This holds in both directions.
         """
         size = 1024 * MIB
         server, client, made, address = await self.rig()
@@ -287,8 +297,8 @@ class RawTests(TunnelTestCase):
 
     async def test_reset(self) -> None:
         """
-        A target that resets its connection in the middle has the client's reset
-        as well, and the log of the server says so.
+        When the target resets its connection in the middle of an answer, the client's
+        connection is reset too, and the server logs it.
         """
         server, client, made, address = await self.rig()
         ours = await self.connect(address)
@@ -305,8 +315,8 @@ class RawTests(TunnelTestCase):
 
     async def test_killed(self) -> None:
         """
-        When either process is killed, what was under way looks cut short at the
-        end that is left, where nothing but the end itself could tell.
+        When either process is killed, the surviving process resets its connections, so
+        that unfinished data does not look complete.
         """
         for which in (0, 1):
             *services, made, address = await self.rig()
@@ -321,7 +331,8 @@ class RawTests(TunnelTestCase):
 
     async def test_refused(self) -> None:
         """
-        A target that is not there ends the connection, and the log names it.
+        If nothing listens at the target, the connection is closed and the log names the
+        target.
         """
         server, client, made, address = await self.rig()
         target = self.port.getHost().port
@@ -333,7 +344,7 @@ class RawTests(TunnelTestCase):
 
     async def passes(self, address: str, made: list[Source]) -> None:
         """
-        See that a new connection works.
+        Check that a new connection carries data to the target.
         """
         made.clear()
         ours = await self.connect(address)
@@ -344,8 +355,8 @@ class RawTests(TunnelTestCase):
 
     async def test_descriptors(self) -> None:
         """
-        Where there are no descriptors left connections are refused, and others
-        work as soon as there are some again, at both ends.
+        A process that has run out of file descriptors refuses new connections.  Once
+        descriptors are free again, new connections work.  This is tested at both ends.
         """
         self.sources = None
         made: list[Source] = []
@@ -375,7 +386,7 @@ class RawTests(TunnelTestCase):
                 try:
                     ours.append(await self.connect(address))
                 except ConnectError:
-                    # Reset before it was known here that it had connected.
+                    # The connection was reset before connect() noticed its success.
                     refused += 1
             await until(
                 lambda: refused + sum(s.reason.called for s in ours) >= 30,  # noqa: B023
@@ -394,8 +405,8 @@ class RawTests(TunnelTestCase):
 
     async def test_terminated(self) -> None:
         """
-        Told to stop, a service takes no new connections, lets those that are
-        open come to their end, and then ends itself.
+        After SIGTERM a service refuses new connections, lets the open ones finish, and
+        then exits.
         """
         server, client, made, address = await self.rig()
         ours = await self.connect(address)
@@ -424,8 +435,9 @@ class RawTests(TunnelTestCase):
 
     async def test_terminatedTooLong(self) -> None:
         """
-        A service told to stop waits only up to its limit: connections still open then
-        are cut short, visibly at both ends.
+        After SIGTERM a service waits for open connections only until
+        C{--drain-timeout}.  It then resets them, and both ends see that they were cut
+        short.
         """
         server, client, made, address = await self.rig("--drain-timeout", "0.5")
         ours = await self.connect(address)
@@ -442,17 +454,18 @@ class RawTests(TunnelTestCase):
 
 class ReconnectTests(TunnelTestCase):
     """
-    Links that are lost.
+    The connection between the two services is lost or cannot be made.
     """
 
     async def test_restart(self) -> None:
         """
-        When the server is killed, connections fail; those that are made while
-        it is down wait, and work when it is back, as does the next one, all
-        within 5 seconds.
+        When the server is killed, open connections fail.  A connection made while the
+        server is down waits.  Within 5 seconds of the server's return, the waiting
+        connection and a new one both work.
         """
         web, path = await self.webServer(1 * MIB)
-        # More than all buffers on the way to curl hold: it cannot have all of it.
+        # The file is larger than all buffers on the way to curl together, so curl
+        # cannot have all of it when the server is killed.
         large = os.path.join(os.path.dirname(path), "large")
         with open(large, "wb") as file:
             file.truncate(256 * MIB)
@@ -482,8 +495,8 @@ class ReconnectTests(TunnelTestCase):
 
     async def test_notThere(self) -> None:
         """
-        An unreachable peer does not end the service.  The log reports it, and a
-        connection that waited too long is closed.
+        An unreachable peer does not end the service.  The service logs the failure, and
+        closes a connection that has waited longer than C{--wait-timeout}.
         """
         client = self.service(
             *("--connect", f"tcp:127.0.0.1:{freePort()}", "--forward", ANY),
@@ -500,10 +513,14 @@ class ReconnectTests(TunnelTestCase):
 
 class KeyTests(TunnelTestCase):
     """
-    Pre-shared keys that are wrong, or change.
+    The pre-shared keys of the two sides differ, or a key changes.
     """
 
     async def assertDiffer(self, *options: str) -> None:
+        """
+        Check that two services with different keys both report it, that the client
+        pauses between its attempts, and that no key appears in a log.
+        """
         wrong = "quite another pre-shared key"
         server = self.service("--listen", ANY, *options)
         muxes = endpoint(await server.address("listen"))
@@ -512,7 +529,7 @@ class KeyTests(TunnelTestCase):
         self.assertIn("wrong pre-shared key", line)
         line = await server.line("the mux from 127.0.0.1:")
         self.assertIn("ended: A frame did not authenticate", line)
-        # They go on, but not without a pause.
+        # The client tries again, with pauses.
         await sleep(3)
         self.assertLess(server.log.count("the mux from"), 15)
         for service in (server, client):
@@ -522,20 +539,21 @@ class KeyTests(TunnelTestCase):
 
     async def test_wrong(self) -> None:
         """
-        If the keys differ both sides say so, in their own words.
+        If the keys differ, the client reports a wrong key and the server a frame that
+        did not authenticate.
         """
         await self.assertDiffer()
 
     async def test_wrongStrict(self) -> None:
         """
-        Also in strict mode.
+        In strict mode, too, both sides report that the keys differ.
         """
         await self.assertDiffer("--strict")
 
     async def test_oneStrict(self) -> None:
         """
-        One side in strict mode and the other not do not come together, and the
-        strict one says so.
+        If only one side is in strict mode, no mux comes up, and the strict side says
+        why.
         """
         server = self.service("--listen", ANY, "--strict")
         muxes = endpoint(await server.address("listen"))
@@ -546,7 +564,8 @@ class KeyTests(TunnelTestCase):
 
     async def test_hangup(self) -> None:
         """
-        On SIGHUP the file is read again: peers with the new key can connect.
+        After SIGHUP the service reads its key file again, and peers with the new key
+        can connect.
         """
         path = self.mktemp()
         with open(path, "w", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
@@ -569,14 +588,14 @@ class KeyTests(TunnelTestCase):
 
 class CommandLineTests(TunnelTestCase):
     """
-    What cannot be run.
+    C{twistd gomux} fails at its start.
     """
 
     async def assertFails(
         self, *options: str, says: str, psk: str | None = PSK
     ) -> None:
         """
-        It ends with a message, no traceback, and an exit status that is not 0.
+        Check that the service exits with a message, a nonzero status and no traceback.
         """
         service = self.service(*options, psk=psk)
         self.assertNotEqual(await service.exitCode(), 0)
@@ -586,7 +605,7 @@ class CommandLineTests(TunnelTestCase):
 
     async def test_options(self) -> None:
         """
-        Options that make no sense.
+        Each wrong option or combination of options fails with a message that names it.
         """
         await self.assertFails(psk=None, says="--psk-file")
         await self.assertFails("--psk", PSK, says="only once")
@@ -604,7 +623,7 @@ class CommandLineTests(TunnelTestCase):
 
     async def test_usedPort(self) -> None:
         """
-        A port that another process has.
+        A port that is already in use fails with a message that names the option.
         """
         with taken() as port:
             used = f"tcp:{port}:interface=127.0.0.1"
@@ -616,8 +635,9 @@ class CommandLineTests(TunnelTestCase):
 
     async def test_usedPortDaemon(self) -> None:
         """
-        The same for a daemon: the process that started it fails with the reason, which
-        is in the log file too, and no pid file is left.
+        If the port of a daemon is in use, the process that started the daemon prints
+        the reason and exits with 1.  The log file has the reason too, and no pid file
+        is left.
         """
         directory = FilePath(self.mktemp())
         directory.makedirs()
@@ -648,7 +668,7 @@ class CommandLineTests(TunnelTestCase):
 @contextmanager
 def taken() -> Iterator[int]:
     """
-    Have a port.
+    Listen on a port, and give its number.
     """
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))

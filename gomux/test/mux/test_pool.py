@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._mux.pool}, and for who gets into a pool.
+Tests for L{gomux._mux.pool}, and for when a mux joins a pool.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from gomux.testing import PSK, MuxPair
 
 class Line:
     """
-    A server's muxes to some clients, all in one pool.
+    A server with several clients, whose muxes are in one pool.
     """
 
-    def __init__(self, maxWaiting: int = 3) -> None:
+    def __init__(self, maxWaiting: int | None = None) -> None:
         self.clock = Clock()
         self.pool = MuxPool(self.clock, timeout=10, maxWaiting=maxWaiting)
         self.pairs: list[MuxPair] = []
@@ -28,7 +28,7 @@ class Line:
 
     def connect(self, greet: bool = True) -> MuxPair:
         """
-        Connect a client, whose streams echo nothing.
+        Connect a client.
         """
         pair = MuxPair(
             clientFactory=MuxFactory(
@@ -58,7 +58,7 @@ class PoolTests(SynchronousTestCase):
         """
         Open a stream.
 
-        @return: what comes of it, once it does.
+        @return: a list that gets the protocol or the failure, once there is one.
         """
         results: list[object] = []
         self.pool.openStream(self.line.streams).addBoth(results.append)
@@ -66,7 +66,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_inTurn(self) -> None:
         """
-        The muxes that are up take turns.
+        New streams go to the connected muxes in turn.
         """
         pairs = [self.line.connect() for _ in range(3)]
         self.line.flush()
@@ -76,7 +76,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_waits(self) -> None:
         """
-        While none is up, streams wait for the first one to come.
+        While no mux is connected, C{openStream} waits for the first one.
         """
         results = self.open()
         self.assertEqual((results, self.pool.waiting), ([], 1))
@@ -87,7 +87,8 @@ class PoolTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """
-        They do not wait for ever, and are told why the last mux went away.
+        If no mux connects before the timeout, C{openStream} fails.  The error says how
+        long it waited and why the last mux ended.
         """
         self.line.connect()
         self.line.flush()
@@ -102,16 +103,29 @@ class PoolTests(SynchronousTestCase):
 
     def test_maxWaiting(self) -> None:
         """
-        Only so many wait; one more is told at once.
+        If C{maxWaiting} streams wait already, C{openStream} fails at once.
         """
+        self.line = Line(maxWaiting=3)
+        self.pool = self.line.pool
         waiting = [self.open() for _ in range(3)]
         results = self.open()
         self.assertIsInstance(results[0].value, OpenStreamError)  # type: ignore[attr-defined]
         self.assertEqual(waiting, [[], [], []])
 
+    def test_thousandsWait(self) -> None:
+        """
+        Without C{maxWaiting} thousands of streams can wait, and the first mux to
+        connect opens them all.
+        """
+        waiting = [self.open() for _ in range(5000)]
+        self.assertEqual((waiting, self.pool.waiting), ([[]] * 5000, 5000))
+        self.line.connect()
+        self.line.flush()
+        self.assertEqual({type(results[0]) for results in waiting}, {Protocol})
+
     def test_cancel(self) -> None:
         """
-        Who waits may think better of it.
+        A waiting C{openStream} can be cancelled.
         """
         waiting = self.pool.openStream(self.line.streams)
         waiting.cancel()
@@ -120,7 +134,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_failWaiting(self) -> None:
         """
-        All who wait can be told that it is of no use.
+        C{failWaiting} fails every C{openStream} that waits.
         """
         waiting = [self.open() for _ in range(3)]
         self.pool.failWaiting(OpenStreamError("closing time"))
@@ -130,8 +144,8 @@ class PoolTests(SynchronousTestCase):
 
     def test_stranger(self) -> None:
         """
-        Who has only connected gets no streams while it may still show that it
-        holds the key, nor later while there is one who has.
+        A peer that has not shown that it holds the key gets no streams while it may
+        still do so, nor later while another peer has shown it.
         """
         self.line.connect(greet=False)
         self.line.flush()
@@ -147,8 +161,8 @@ class PoolTests(SynchronousTestCase):
 
     def test_silentPeer(self) -> None:
         """
-        A peer that stays silent, as a client of the reference may, gets them
-        after a while if there is no other.
+        A peer that sends nothing, as a client of the reference may, gets streams after
+        a second if no other peer is connected.
         """
         pair = self.line.connect(greet=False)
         results = self.open()
@@ -160,7 +174,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_goneBeforeItSpoke(self) -> None:
         """
-        A silent peer that goes away leaves nothing behind.
+        A silent peer that disconnects leaves no mux in the pool and no delayed call.
         """
         pair = self.line.connect(greet=False)
         pair.loseCarrier()

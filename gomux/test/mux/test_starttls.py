@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport, ITLSTransport
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,6 +17,7 @@ from zope.interface.verify import verifyObject
 
 from gomux._mux.sender import HIGH_WATER
 from gomux._mux.stream import Stream
+from gomux.error import ConnectionClosed
 from gomux.test.support.certificates import CERTIFICATE, NAME
 from gomux.test.support.helpers import PushProducer, Recorder, Recorders
 from gomux.testing import MuxPair
@@ -42,13 +44,14 @@ class StartTLSTests(SynchronousTestCase):
         self.settle()
 
     def settle(self) -> None:
-        # Each side of a handshake takes some turns.
+        # Each side of a handshake takes several turns of the reactor.
         for _ in range(10):
             self.pair.flush()
 
     def test_interfaces(self) -> None:
         """
-        A stream can start TLS; one that has is secure, and says so.
+        A stream can start TLS.  It then provides C{ISSLTransport}, and shows the peer's
+        certificate.
         """
         transport = self.here.stream
         verifyObject(ITLSTransport, transport)
@@ -62,8 +65,8 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_data(self) -> None:
         """
-        What was written before goes as it is, what is written after encrypted,
-        in both directions.
+        Data written before C{startTLS} arrives, and so does data written after it, in
+        both directions.
         """
         self.here.stream.write(b"before, ")
         self.settle()
@@ -76,7 +79,7 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_otherWayRound(self) -> None:
         """
-        The side that opened the stream can be TLS's server.
+        With C{normal=False}, the side that opened the stream is the server of TLS.
         """
         self.here.stream.startTLS(self.serverOptions, normal=False)
         self.there.stream.startTLS(self.clientOptions, normal=False)
@@ -86,8 +89,8 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_loseConnection(self) -> None:
         """
-        TLS is finished, then the stream closed, and both sides see an orderly
-        end once.
+        C{loseConnection} sends all output, ends TLS, then closes the stream.  Each side
+        gets C{connectionLost} once.
         """
         self.startTLS()
         self.here.stream.write(bytes(100000))
@@ -104,20 +107,84 @@ class StartTLSTests(SynchronousTestCase):
         self.assertEqual(self.pair.client.streamCount, 0)
         self.assertEqual(self.pair.server.streamCount, 0)
 
-    def test_muxCloses(self) -> None:
+    def test_ordinaryEnd(self) -> None:
         """
-        Closing the mux ends such a stream, too.
+        Both sides see an orderly end, even if one side has answered the last data too
+        late.
         """
         self.startTLS()
+        self.there.hooks["data"] = lambda there: there.transport.write(b"too late")
+        self.here.stream.write(b"bye")
+        self.here.stream.loseConnection()
+        self.settle()
+        for side in (self.here, self.there):
+            self.assertIsInstance(side.reason, ConnectionDone)
+
+    def test_smallWrites(self) -> None:
+        """
+        Small writes share a TLS record, because each record adds about 22 bytes.
+        """
+        self.startTLS()
+        before = self.pair.client.bytesSent
+        for _ in range(1000):
+            self.here.stream.write(b"0123456789")
+        self.settle()
+        self.assertEqual(self.there.received, b"0123456789" * 1000)
+        self.assertLess(self.pair.client.bytesSent - before, 11000)
+
+    def test_nextTurn(self) -> None:
+        """
+        Written data is sent in the next turn of the reactor.
+        """
+        self.startTLS()
+        client = self.pair.client
+        sent = [client.bytesSent]
+        self.here.stream.write(b"hello")
+        self.pair.clock.callLater(0, lambda: sent.append(client.bytesSent))
+        self.settle()
+        self.assertGreater(sent[1], sent[0])
+
+    def test_abort(self) -> None:
+        """
+        A stream that is aborted in the turn of its last write sends nothing of that
+        write.
+        """
+        self.startTLS()
+        self.here.stream.write(b"hello")
+        self.here.stream.abortConnection()
+        self.settle()
+        self.assertEqual(self.there.received, b"")
+        self.assertEqual(self.here.events.count("lost"), 1)
+
+    def test_loseWriteConnection(self) -> None:
+        """
+        Data written before C{loseWriteConnection} arrives.
+        """
+        self.startTLS()
+        self.here.stream.write(b"all of it")
+        self.here.stream.loseWriteConnection()
+        self.settle()
+        self.assertEqual(self.there.received, b"all of it")
+        self.assertEqual(self.there.events.count("lost"), 1)
+
+    def test_muxCloses(self) -> None:
+        """
+        C{close} of the mux sends the output of a stream with TLS and then ends it.  The
+        peer's side sees an orderly end.
+        """
+        self.startTLS()
+        self.here.stream.write(b"the last")
         closed = self.pair.client.close()
         self.settle()
-        self.successResultOf(closed)
+        self.assertIsInstance(self.successResultOf(closed), ConnectionClosed)
+        self.assertEqual(self.there.received, b"the last")
         self.assertEqual(self.there.events.count("lost"), 1)
+        self.assertIsInstance(self.there.reason, ConnectionDone)
 
     def test_producer(self) -> None:
         """
-        A producer, whether it was registered before or after, is paused and
-        resumed.
+        A producer that was registered before C{startTLS} is still paused and resumed.
+        A producer can also be registered afterwards.
         """
         producer = PushProducer()
         self.here.stream.registerProducer(producer, True)
@@ -135,14 +202,14 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_twice(self) -> None:
         """
-        TLS is started once.
+        A second C{startTLS} raises L{RuntimeError}.
         """
         self.startTLS()
         self.assertRaises(RuntimeError, self.here.stream.startTLS, self.clientOptions)
 
     def test_untrusted(self) -> None:
         """
-        A certificate that is not trusted ends the stream, and not the mux.
+        An untrusted certificate ends the stream, but not the mux.
         """
         self.there.stream.startTLS(self.serverOptions)
         self.here.stream.startTLS(
@@ -157,7 +224,7 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_sameLayout(self) -> None:
         """
-        Streams that start TLS are no larger than others.
+        A stream that has started TLS is still a L{Stream} without a C{__dict__}.
         """
         self.assertFalse(hasattr(self.here.stream, "__dict__"))
         self.assertIsInstance(self.here.stream, Stream)

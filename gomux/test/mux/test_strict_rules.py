@@ -21,6 +21,7 @@ from gomux.error import (
     ProtocolViolation,
 )
 from gomux.test.support.helpers import (
+    ABORTS,
     CLOSE_STREAM,
     FramePeer,
     Recorders,
@@ -33,12 +34,12 @@ from gomux.testing import PSK, MuxPair
 
 class RuleTests(SynchronousTestCase):
     """
-    What a peer may not do, although it holds the key.
+    Frames that are not allowed in strict mode, although the peer holds the key.
     """
 
     def violated(self, *frame: int, message: str) -> None:
         """
-        A frame ends the mux; in compatible mode it does not.
+        Check that a frame is a violation in strict mode, and not in compatible mode.
         """
         for isClient in (True, False):
             rig = StrictRig(isClient=isClient)
@@ -51,6 +52,9 @@ class RuleTests(SynchronousTestCase):
             self.assertNotIsInstance(compatible.reason(), ProtocolViolation)
 
     def test_length(self) -> None:
+        """
+        In strict mode a length in a frame that should have none is a violation.
+        """
         for flag in (Flag.KEEPALIVE, Flag.CLOSE_MUX):
             self.violated(0, flag, 1, message="announces a length of 1")
         for flag in (Flag.CLOSE_READ, Flag.CLOSE_WRITE, Flag.CLOSE_STREAM):
@@ -61,15 +65,21 @@ class RuleTests(SynchronousTestCase):
         for length in (1, 2, 65536):
             rig = StrictRig()
             rig.send(0, Flag.OPEN_STREAM, length)
-            self.assertEqual(rig.sent(), [CLOSE_STREAM])
+            self.assertEqual(rig.sent(), [ABORTS, CLOSE_STREAM])
             self.assertIsNone(rig.reason())
             self.assertEqual(rig.streams.made, [])
 
     def test_flags(self) -> None:
+        """
+        In strict mode a frame with an unknown flag is a violation.
+        """
         for flag in (8, 2**32 - 1):
             self.violated(0, flag, message=f"unknown flags {flag}")
 
     def test_neverOpened(self) -> None:
+        """
+        In strict mode a frame for a stream that was never opened is a violation.
+        """
         for flag in (
             Flag.DATA,
             Flag.CLOSE_READ,
@@ -82,7 +92,8 @@ class RuleTests(SynchronousTestCase):
 
     def test_late(self) -> None:
         """
-        What comes late for a stream of either side is no violation.
+        In strict mode too, late frames for a stream that has ended are no violation,
+        whichever side opened the stream.
         """
         rig = StrictRig()
         rig.opened().stream.abortConnection()
@@ -99,7 +110,7 @@ class RuleTests(SynchronousTestCase):
 
     def test_keepaliveFlood(self) -> None:
         """
-        Keepalives are legal, but there can be too many.
+        Keepalives are allowed up to a limit, and too many end the mux.
         """
         limits = Limits(ignoredRate=1.0, ignoredBurst=20)
         rig = StrictRig(limits=limits)
@@ -112,14 +123,17 @@ class RuleTests(SynchronousTestCase):
 
     def test_sequence(self) -> None:
         """
-        After the handshake a frame under the right key, with a nonce of its
-        own, is not accepted.
+        After the handshake, a frame under the right key is not accepted if its nonce is
+        not the next in sequence.
         """
         rig = StrictRig()
         rig.sendRaw(FramePeer().seal(0, Flag.KEEPALIVE))
         self.assertIsInstance(rig.reason(), AuthenticationFailed)
 
     def test_closeMux(self) -> None:
+        """
+        CloseMux ends a mux in strict mode in good order.
+        """
         rig = StrictRig()
         rig.send(0, Flag.CLOSE_MUX)
         self.assertIsInstance(rig.reason(), PeerClosedConnection)
@@ -127,7 +141,7 @@ class RuleTests(SynchronousTestCase):
 
 class SilenceTests(SynchronousTestCase):
     """
-    A peer that is gone without a word.
+    A peer that vanishes without closing the mux.
     """
 
     def test_vanished(self) -> None:
@@ -150,8 +164,8 @@ class SilenceTests(SynchronousTestCase):
 
     def test_pair(self) -> None:
         """
-        Two idle muxes keep each other up, also across a time in which one
-        process or both stand still for 30 seconds.
+        Two idle muxes keep each other up, even if one process or both are blocked for
+        30 seconds.  Once nothing arrives any more, both end.
         """
         clock = Clock()
         client, server = (
@@ -177,7 +191,7 @@ class SilenceTests(SynchronousTestCase):
 
 class NonceTests(SynchronousTestCase):
     """
-    The end of the nonces.
+    A mux that runs out of nonces.
     """
 
     def pair(self, strict: bool, left: int) -> MuxPair:
@@ -199,8 +213,8 @@ class NonceTests(SynchronousTestCase):
 
     def test_exhausted(self) -> None:
         """
-        The last nonce is for CloseMux, wherever the others come to their end:
-        the peer sees an orderly one, with all that was sent before it.
+        The last nonce is kept for CloseMux.  The peer gets all data that was sent
+        before, and sees an orderly end.
         """
         for strict in (True, False):
             for left in range(1, 8):
@@ -226,7 +240,7 @@ class NonceTests(SynchronousTestCase):
 
     def test_closing(self) -> None:
         """
-        An orderly close needs no more nonces than are left.
+        C{close} needs only one nonce: it ends the mux in good order even with the last.
         """
         for strict in (True, False):
             for left in (1, 2, 3):
@@ -240,7 +254,8 @@ class NonceTests(SynchronousTestCase):
 
     def test_peerStays(self) -> None:
         """
-        A peer that does not end the carrier then loses it in a while.
+        If the nonces have run out and the peer does not end the carrier, this side
+        drops it after the close timeout.
         """
         pair = self.pair(True, 1)
         pair.clientToServer.stall()

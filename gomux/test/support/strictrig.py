@@ -13,7 +13,7 @@ from gomux._wire.frame import FrameParser
 from gomux._wire.strict import Handshake, Salts
 from gomux.test.support.helpers import FramePeer, Recorders, Rig
 from gomux.testing import PSK
-from gomux.testing._memory import connect
+from gomux.testing._pair import connect
 
 
 class HandshakeOpener:

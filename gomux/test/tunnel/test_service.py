@@ -31,6 +31,7 @@ from gomux.error import OpenStreamError
 from gomux.test.support.dialling import THERE, DiallerTestCase
 from gomux.test.support.helpers import Recorders
 from gomux.test.support.logs import Lines
+from gomux.test.support.process import ProcessClock
 from gomux.testing import PSK, MuxPair
 from gomux.tunnel import Tunnel, TunnelLimits, forward
 from gomux.tunnel._service import (
@@ -89,13 +90,13 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a service.
+        A L{ListeningService} provides L{IService}.
         """
         verifyObject(IService, self.listener(succeed(Port())))
 
     def test_listens(self) -> None:
         """
-        It listens once, until it is stopped.
+        The service listens once, until it is stopped.
         """
         port = Port()
         listener = self.listener(succeed(port))
@@ -110,7 +111,7 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_unprivileged(self) -> None:
         """
-        It listens even if C{privilegedStartService} was not called.
+        The service listens even if C{privilegedStartService} was not called.
         """
         listener = self.listener(succeed(Port()))
         listener.startService()
@@ -118,8 +119,8 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_cannotListen(self) -> None:
         """
-        If it cannot listen, the process does not start, and prints the reason without a
-        traceback.
+        If the service cannot listen, the process does not start, and prints the reason
+        without a traceback.
         """
         error = CannotListenError("any", 7000, OSError("in use"))
         listener = self.listener(fail(error))
@@ -134,7 +135,8 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_cannotListenUnprivileged(self) -> None:
         """
-        The process does not start either if C{privilegedStartService} was not called.
+        If the service cannot listen, the process does not start, even if
+        C{privilegedStartService} was not called.
         """
         listener = self.listener(fail(ValueError("no")))
         self.assertRaises(CannotListen, listener.startService)
@@ -155,7 +157,7 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_stoppedFirst(self) -> None:
         """
-        If it is stopped before it listens, it gives the attempt up.
+        If the service is stopped before it listens, it gives the attempt up.
         """
         listener = self.listener(Deferred())
         listener.startService()
@@ -164,7 +166,7 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_stoppedUnstarted(self) -> None:
         """
-        It can be stopped without having been started.
+        The service can be stopped without having been started.
         """
         self.successResultOf(self.listener(Deferred()).stopService())
 
@@ -184,14 +186,14 @@ class ConnectorTests(DiallerTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a service.
+        A L{Connector} provides L{IService}.
         """
         verifyObject(IService, self.connector)
 
     def test_connects(self) -> None:
         """
-        It keeps a mux connected until it is stopped.  Then it leaves the mux up and
-        dials no other.
+        The service keeps a mux connected until it is stopped.  Then it leaves the mux
+        up and dials no other.
         """
         self.endpoint.server = self.server
         self.connector.startService()
@@ -232,7 +234,8 @@ class ConnectorTests(DiallerTestCase):
 
     def test_stoppedMeanwhile(self) -> None:
         """
-        If it is stopped during an attempt, it gives the attempt up and logs nothing.
+        If the service is stopped during an attempt, it gives the attempt up and logs
+        nothing.
         """
         cancelled: list[object] = []
         self.endpoint.hold = Deferred(cancelled.append)
@@ -249,7 +252,7 @@ class TunnelServiceTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.clock = Clock()
+        self.clock = ProcessClock()
         self.pool = MuxPool(self.clock)
         self.limits = TunnelLimits(drainTimeout=20)
         self.pair = MuxPair(
@@ -274,7 +277,8 @@ class TunnelServiceTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        It stops its services at once, and closes muxes that have no streams.
+        C{stopService} stops the child services at once, and closes muxes that have no
+        streams.
         """
         child = Service()
         child.setServiceParent(self.service)
@@ -288,7 +292,8 @@ class TunnelServiceTests(SynchronousTestCase):
 
     def test_drains(self) -> None:
         """
-        Open streams may end by themselves, and no new streams are opened.
+        After C{stopService}, open streams may end by themselves, and no new streams are
+        opened.
         """
         stream = self.openStream()
         self.service.startService()
@@ -326,45 +331,57 @@ class TunnelServiceTests(SynchronousTestCase):
         self.service.stopService()
         self.failureResultOf(waiting, OpenStreamError)
 
-    def test_hangup(self) -> None:
+    def test_signals(self) -> None:
         """
-        Each SIGHUP calls the reload function.  A stopped service restores the old
-        handler.
+        Once the service has started, SIGHUP calls the reload function.  A stopped
+        service has put the old handler back.
         """
         before = signal.getsignal(signal.SIGHUP)
-        calls = self.hungUp()
-        self.assertEqual(calls, [1, 1])
-        self.service.stopService()
-        self.pair.flush()
-        self.assertIs(signal.getsignal(signal.SIGHUP), before)
-
-    def hungUp(self) -> list[int]:
-        """
-        Start the service, and send it SIGHUP twice.
-        """
         calls: list[int] = []
-        self.clock.callFromThread = lambda f: f()  # type: ignore[attr-defined]
         self.service = self.make(lambda: calls.append(1))
+        self.service.privilegedStartService()
+        os.kill(os.getpid(), signal.SIGHUP)
+        self.assertEqual(calls, [1])
         self.service.startService()
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGHUP)
-        return calls
-
-    def test_hangupWhileDraining(self) -> None:
-        """
-        While streams are being drained, SIGHUP neither ends the process nor reads the
-        keys again.
-        """
-        before = signal.getsignal(signal.SIGHUP)
-        self.addCleanup(signal.signal, signal.SIGHUP, before)
-        stream = self.openStream()
-        calls = self.hungUp()
-        self.service.stopService()
         os.kill(os.getpid(), signal.SIGHUP)
         self.assertEqual(calls, [1, 1])
-        stream.stream.loseConnection()
+        self.service.stopService()
         self.pair.flush()
         self.assertIs(signal.getsignal(signal.SIGHUP), before)
+
+    def test_terminateTwice(self) -> None:
+        """
+        A SIGTERM during the drain ends it at once, as the drain timeout does.
+        """
+        before = signal.getsignal(signal.SIGTERM)
+        self.openStream()
+        self.patch(Tunnel, "abort", lambda tunnel: self.aborted.append(tunnel.name))
+        self.service.startService()
+        stopped = self.service.stopService()
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.assertEqual(self.aborted, [])
+        self.pair.advance(0)
+        self.assertEqual(self.aborted, [""])
+        self.successResultOf(stopped)
+        self.assertIs(signal.getsignal(signal.SIGTERM), before)
+
+    def test_terminateAfterTimeout(self) -> None:
+        """
+        A SIGTERM after the drain timeout changes nothing: the muxes close already.
+        """
+        self.openStream()
+        self.patch(Tunnel, "abort", lambda tunnel: self.aborted.append(tunnel.name))
+        self.patch(MuxProtocol, "close", lambda mux: None)
+        self.service.startService()
+        stopped = self.service.stopService()
+        self.clock.advance(20.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.clock.advance(0)
+        self.assertEqual(self.aborted, [""])
+        self.assertNoResult(stopped)
+        self.pair.client.abort()
+        self.pair.flush()
+        self.successResultOf(stopped)
 
 
 class LossTests(SynchronousTestCase):

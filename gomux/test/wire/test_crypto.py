@@ -55,7 +55,7 @@ class KeyTests(SynchronousTestCase):
 
     def test_text(self) -> None:
         """
-        Text stands for its UTF-8 bytes.
+        Text is encoded as UTF-8.
         """
         self.assertEqual(deriveKey("grüße"), deriveKey("grüße".encode()))
         self.assertEqual(
@@ -95,8 +95,8 @@ class DraftTests(SynchronousTestCase):
 
     def test_subkeysShared(self) -> None:
         """
-        All users of a key share one L{Subkeys}, and those of other keys do not.  It is
-        kept for a limited number of keys.
+        All users of a key share one L{Subkeys}, and each key has its own.  Only a
+        limited number of them is kept.
         """
         other = bytes(32)
         self.assertIs(subkeysOf(KEY), subkeysOf(bytes(KEY)))
@@ -148,7 +148,8 @@ class SealerTests(SynchronousTestCase):
 
     def test_nacl(self) -> None:
         """
-        Another implementation opens frames that it sealed, of all sizes around a block.
+        Another implementation opens the frames of a sealer, for payload sizes around
+        the size of a block.
         """
         sealer = Sealer(KEY)
         for size in (0, 1, 15, 16, 17, 63, 64, 65, 1000, 65536):
@@ -189,8 +190,8 @@ class SealerTests(SynchronousTestCase):
 
     def test_exhausted(self) -> None:
         """
-        At the end of the counter only one last frame can be sealed, so no nonce is
-        used twice.
+        When the counter has run out, one last frame can be sealed, and no nonce is used
+        twice.
         """
         sealer = Sealer(KEY, counter=2**64 - 2)
         header, _ = sealer.seal(FIELDS, b"")
@@ -219,7 +220,7 @@ class OpenerTests(SynchronousTestCase):
 
     def test_nacl(self) -> None:
         """
-        It opens frames that another implementation sealed, whatever their nonces.
+        An opener opens the frames of another implementation, whatever their nonces.
         """
         opener = Opener(KEY)
         for start in (0, 0, 7, 1, 7, 0):
@@ -265,13 +266,13 @@ class OpenerTests(SynchronousTestCase):
 
     def test_quiet(self) -> None:
         """
-        The error has no reference to the error of the cipher.
+        The error does not show the cipher's own error.
         """
         header, sealed = Sealer(KEY).seal(FIELDS, b"payload")
         error = self.assertRaises(
             AuthenticationFailed, Opener(bytes(32)).open, header, sealed
         )
-        self.assertTrue(error.__suppress_context__)
+        self.assertIsNone(error.__context__)
 
 
 class SequencedOpenerTests(SynchronousTestCase):

@@ -1,0 +1,129 @@
+# -*- test-case-name: gomux.test.tunnel.test_signals -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+What the signals of the process do to the service that C{twistd gomux} runs.
+
+Before the service is stopped, SIGHUP reads files again.  SIGTERM and SIGINT belong to
+the reactor, which stops the service.  From then on all three belong to this module:
+SIGHUP is only logged, and SIGTERM and SIGINT end the drain at once.  The reactor itself
+would log a traceback for the second SIGTERM, because it is stopping already.
+
+Python calls a handler between any two steps of the program.  So a handler here only
+asks the reactor to call a function in its next turn.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from enum import Enum
+from types import FrameType
+from typing import Any
+
+from twisted.logger import Logger
+
+_log = Logger()
+
+
+class _State(Enum):
+    """
+    How far the service is.
+
+    @cvar RUNNING: it has not been told to stop.
+    @cvar DRAINING: it waits for open streams to end.
+    @cvar STOPPED: nothing is left but the end of the process.
+    """
+
+    RUNNING = 1
+    DRAINING = 2
+    STOPPED = 3
+
+
+class ServiceSignals:
+    """
+    The handlers of the signals, from the start of the service to its end.
+
+    @ivar _reactor: the reactor.
+    @ivar _reload: called on SIGHUP while the service runs.
+    @ivar _hurry: called on SIGTERM and SIGINT during the drain.
+    @ivar _state: how far the service is.
+    @ivar _before: the handlers from before this class set its own, by signal.
+    @ivar _trigger: what the reactor calls when it is stopped; C{None} if that has
+        happened.
+    """
+
+    def __init__(self, reactor: Any, reload: Callable[[], None]) -> None:
+        """
+        @param reactor: the reactor.
+        @param reload: called on SIGHUP while the service runs.
+        """
+        self._reactor = reactor
+        self._reload = reload
+        self._state = _State.RUNNING
+        self._before: dict[int, Any] = {}
+        self._trigger: Any = None
+
+    def start(self) -> None:
+        """
+        Handle SIGHUP.  A second call has no effect.
+        """
+        if self._before:
+            return
+        self._state = _State.RUNNING
+        self._handle(signal.SIGHUP, self._hangUp)
+        # The reactor calls triggers in the order in which they were added, and twistd
+        # adds the one that stops its services later.
+        self._trigger = self._reactor.addSystemEventTrigger(
+            "before", "shutdown", self._processEnds
+        )
+
+    def drain(self, hurry: Callable[[], None]) -> None:
+        """
+        The service was told to stop, and waits for open streams to end.
+
+        @param hurry: ends the wait at once.
+        """
+        self._state = _State.DRAINING
+        self._hurry = hurry
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._handle(number, self._terminate)
+
+    def stop(self) -> None:
+        """
+        The service has stopped.  The handlers from before come back, unless the process
+        is about to end: then they could kill it, or log a traceback.
+        """
+        self._state = _State.STOPPED
+        if self._trigger is not None:
+            self._reactor.removeSystemEventTrigger(self._trigger)
+            self._trigger = None
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            self._before.clear()
+
+    def _handle(self, number: int, handler: Callable[[str], None]) -> None:
+        name = signal.Signals(number).name
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            self._reactor.callFromThread(handler, name)
+
+        self._before.setdefault(number, signal.signal(number, handle))
+
+    def _processEnds(self) -> None:
+        self._trigger = None
+
+    def _hangUp(self, name: str) -> None:
+        if self._state is _State.RUNNING:
+            self._reload()
+        else:
+            _log.info(
+                "{name}: ignored, because the service is being stopped", name=name
+            )
+
+    def _terminate(self, name: str) -> None:
+        if self._state is _State.DRAINING:
+            self._state = _State.STOPPED
+            _log.info("{name} again: not waiting any longer", name=name)
+            self._hurry()
