@@ -117,8 +117,9 @@ class AuthenticationFailed(GomuxError, ConnectionLost):
 
 class OutOfSequence(AuthenticationFailed):
     """
-    In strict mode: a frame is not the next one of its sequence.  On the way frames were
-    dropped, replayed, swapped, reflected or taken from another mux.
+    A frame is not the next one of its sequence.  On the way frames were dropped,
+    replayed, swapped, reflected or taken from another mux.  This is noticed in strict
+    mode, and with a peer whose greeting has announced that its frames have a sequence.
     """
 
     MESSAGE = "A frame is not the one that was due"
@@ -170,8 +171,7 @@ class WriteStalled(GomuxError, ConnectionLost):
 
 class PeerVanished(GomuxError, ConnectionLost):
     """
-    In strict mode: nothing arrived from the peer for L{gomux.Limits.deadPeer} seconds,
-    not even a Keepalive.
+    The peer has echoed no ping that is younger than L{gomux.Limits.deadPeer} seconds.
     """
 
     MESSAGE = "Nothing arrives from the peer any more"

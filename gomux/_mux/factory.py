@@ -53,8 +53,9 @@ class MuxFactory(Factory):
     @ivar streamFactory: makes the protocols of streams that peers open; with
         C{None} the mux refuses those streams.
     @ivar limits: the limits of each mux.
-    @ivar greet: whether a client sends a Keepalive as soon as it is connected,
-        and a server answers with another.  A Keepalive has no effect, but it
+    @ivar greet: whether each side's first frame is a greeting: a Keepalive that
+        announces to a peer of the same software what this side does.  A client sends it
+        as soon as it is connected, a server after the client's first frame.  It also
         shows each side early that the other holds the key.
     @ivar retired: whether L{retire} was called.  Can be set to C{False} again.
     @ivar pool: the muxes that are up.
@@ -104,7 +105,8 @@ class MuxFactory(Factory):
         @param clock: the reactor, or for tests a
             L{Clock<twisted.internet.task.Clock>}.
         @param limits: the limits of each mux; by default L{Limits()<Limits>}.
-        @param greet: whether to send and answer a Keepalive at the start.
+        @param greet: whether to send a greeting as the first frame.  Other
+            implementations ignore it.
         @param pool: where to put the muxes that are up; by default a new pool.
         @param strict: whether the muxes are in strict mode; the peers must be in
             strict mode too.

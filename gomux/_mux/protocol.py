@@ -44,8 +44,8 @@ from gomux._mux.muxlife import CLOSING, ENDED, ENDING, GATED, OPEN, MuxLife
 from gomux._mux.nextturn import NextTurn
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.streams import Streams
-from gomux._wire.crypto import Sealer
-from gomux._wire.frame import Flag, Frame
+from gomux._wire.crypto import Sealer, SequencedOpener
+from gomux._wire.frame import Frame
 from gomux.error import (
     GomuxError,
     KeyRevoked,
@@ -79,9 +79,12 @@ class MuxProtocol(Protocol):
     @ivar _scheduler: sends frames.
     @ivar _incoming: keeps received bytes, and has their frames handled.
     @ivar _frames: handles the peer's frames.
-    @ivar _liveness: notices a dead carrier, and in strict mode a dead peer.
+    @ivar _carrierLiveness: notices a dead carrier.
+    @ivar _peerLiveness: pings the peer, and notices when it is gone.
     @ivar _carrier: the carrier, as the scheduler uses it.
     @ivar _host: the carrier's address at this end.
+    @ivar _isBound: whether this side has announced
+        L{BOUND<gomux._wire.frame.BOUND>}, or strict mode implies it.
     """
 
     factory: MuxOwner[MuxProtocol]
@@ -183,7 +186,16 @@ class MuxProtocol(Protocol):
 
         A new stream should rather go over another mux while this is C{False}.
         """
-        return all(liveness.answers for liveness in self._liveness)
+        return self._peerLiveness.answers
+
+    @property
+    def roundTrip(self) -> float | None:
+        """
+        How long the newest ping that the peer has echoed took until its echo came, in
+        seconds.  C{None} before the first echo, and with a peer that has not announced
+        that it echoes pings.
+        """
+        return self._peerLiveness.roundTrip
 
     @property
     def reason(self) -> GomuxError | None:
@@ -231,7 +243,8 @@ class MuxProtocol(Protocol):
         else:
             assert scheduler.stopped
         if self._life.state is ENDED:
-            assert not any(liveness.isRunning for liveness in self._liveness)
+            assert not self._carrierLiveness.isRunning
+            assert not self._peerLiveness.isRunning
 
     @property
     def _nextID(self) -> int:
@@ -334,6 +347,9 @@ class MuxProtocol(Protocol):
         self._host = addressFrom(lambda: carrier.getHost())
         self._peer = addressFrom(lambda: carrier.getPeer())
         self._carrier = MuxCarrier(carrier, self._limits.carrierTimeout)
+        needs = (factory, self._scheduler, self._fail)
+        self._carrierLiveness = CarrierLiveness(*needs)
+        self._peerLiveness = PeerLiveness(*needs, lambda: self._incoming.isBehind)
         self._frames = PeerFrames(
             self,
             factory,
@@ -341,6 +357,7 @@ class MuxProtocol(Protocol):
             self._scheduler,
             STRICT if factory.strict else COMPATIBLE,
             peerCloses=self._life.peerCloses,
+            heard=self._peerLiveness.heard,
         )
         self._incoming = Incoming(
             factory,
@@ -352,15 +369,11 @@ class MuxProtocol(Protocol):
             failed=self._fail,
             caughtUp=self._caughtUp,
         )
-        needs = (factory, self._scheduler, self._fail)
-        self._liveness: list[CarrierLiveness | PeerLiveness] = [CarrierLiveness(*needs)]
-        if factory.strict:
-            self._liveness.append(PeerLiveness(*needs, lambda: self.bytesReceived))
         self._sendOutputOf(gate)
         if gate.sealer is not None:
             self._startSending(gate.sealer)
-            if factory.greet and factory.isClient:
-                self._scheduler.control(0, Flag.KEEPALIVE)
+            if factory.isClient:
+                self._scheduler.greet()
         factory.muxConnected(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -404,6 +417,10 @@ class MuxProtocol(Protocol):
         if self.gated:
             assert gate.sealer is not None
             self._startSending(gate.sealer)
+        self._frames.isBound = isinstance(gate.opener, SequencedOpener)
+        if self._isBound and isinstance(gate.opener, SequencedOpener):
+            self._carrierLiveness.stopKeepalives()
+            self._peerLiveness.start(gate.opener)
         self._key = gate.name
         self.factory.muxAuthenticated(self)
         if self._proving:
@@ -424,10 +441,13 @@ class MuxProtocol(Protocol):
         The gate lets the mux send from now on.
         """
         self._life.open()
-        self._scheduler.start(sealer)
+        factory = self.factory
+        # The frames of strict mode are bound without a greeting.
+        self._isBound = sealer.isBound and (factory.strict or factory.greet)
+        greets = factory.greet and not factory.strict
+        self._scheduler.start(sealer, int(self._isBound) if greets else None)
         self._carrier.registerProducer(self._scheduler)
-        for liveness in self._liveness:
-            liveness.start()
+        self._carrierLiveness.start()
 
     # Called by the parts of the mux
 
@@ -505,8 +525,8 @@ class MuxProtocol(Protocol):
         """
         The carrier is gone, and all received frames are handled.
         """
-        for liveness in self._liveness:
-            liveness.stop()
+        self._carrierLiveness.stop()
+        self._peerLiveness.stop()
         gate = self._incoming.gate
         if gate is not None:
             gate.close()

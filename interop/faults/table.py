@@ -50,10 +50,10 @@ ROWS = {
     41: "1000 clients wait for a server",
     42: "reconnect with streams open",
     43: "SIGTERM under load",
-    44: "strict: replay, drop, swap, reflect, splice",
+    44: "replay, drop, swap, reflect, splice",
     45: "strict: old salt, own salt, silence",
     46: "strict against the reference",
-    47: "strict: the nonces run out",
+    47: "the nonces run out",
     48: "the application raises",
     49: "200 streams, bulk both ways",
     50: "credit of up to 131072",
@@ -73,6 +73,7 @@ ROWS = {
     70: "every signal twice",
     71: "applications and endpoints raise",
     72: "a mux comes up during the stop",
+    73: "liveness faked by held-back bytes",
     78: "Unix sockets that are made",
     81: "programs ask a stream for its addresses",
     82: "small writes over TLS in a stream",
@@ -84,7 +85,7 @@ ROWS = {
 
 UNSENDABLE = "the reference has no call that sends this"
 SAME = "nothing in these rows depends on the peer"
-STRICT = "the reference does not speak strict mode"
+STRICT = "the reference neither greets nor speaks strict mode"
 
 #: Rows in which nothing depends on the peer.
 NO_PEER = (
@@ -106,7 +107,7 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     },
     **{
         (number, pairing): STRICT
-        for number in (44, 45, 47)
+        for number in (44, 45, 47, 73)
         for pairing in (GO_CLIENT, GO_SERVER)
     },
     (35, CLIENT): "a client chooses the server that it connects to",
@@ -133,7 +134,7 @@ REFERENCE_FAILS = {
     22: "it does not check this",
     23: "it does not check this",
     30: "it looks like any other error",
-    44: "only strict mode detects this, and the reference does not have it",
+    44: "only peers that greet and strict mode detect this, and it has neither",
     49: "between two processes of it, two streams can wait for each other for ever",
     50: "between two processes of it the mux ends: it refuses credit that it sends",
 }

@@ -269,6 +269,16 @@ class OpenerTests(SynchronousTestCase):
                 bytes(changed[36:]),
             )
 
+    def test_own(self) -> None:
+        """
+        A frame with the prefix that no frame may have does not open, and others do.
+        """
+        own, other = Sealer(KEY), Sealer(KEY)
+        opener = Opener(KEY, own.prefix)
+        for _ in range(2):
+            self.assertEqual(opener.open(*other.seal(FIELDS, b"x")), b"x")
+            self.assertRaises(OutOfSequence, opener.open, *own.seal(FIELDS, b"x"))
+
     def test_otherKey(self) -> None:
         """
         A frame does not open with another key.
@@ -324,6 +334,28 @@ class SequencedOpenerTests(SynchronousTestCase):
         header, sealed = self.sealer.seal(FIELDS, b"payload")
         changed = bytes([sealed[0] ^ 1]) + bytes(sealed[1:])
         self.assertRaises(AuthenticationFailed, self.opener.open, header, changed)
+
+    def test_firstChanged(self) -> None:
+        """
+        The first frame of the sequence does not open if it was changed, and then does.
+        """
+        header, sealed = self.sealer.seal(FIELDS, b"payload")
+        error = self.assertRaises(
+            AuthenticationFailed, self.opener.open, header, bytes(len(sealed))
+        )
+        self.assertIs(type(error), AuthenticationFailed)
+        self.assertEqual(self.opener.open(header, sealed), b"payload")
+
+    def test_last(self) -> None:
+        """
+        The counter of the last frame is known.
+        """
+        opener = SequencedOpener(KEY, bytes(16), 7)
+        self.assertEqual(opener.last, 6)
+        sealer = Sealer(KEY, bytes(16), 7)
+        for counter in (7, 8):
+            opener.open(*sealer.seal(FIELDS, b""))
+            self.assertEqual(opener.last, counter)
 
     def test_end(self) -> None:
         """
