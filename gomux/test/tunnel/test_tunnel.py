@@ -9,7 +9,7 @@ import select
 import socket
 import struct
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
@@ -709,7 +709,8 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(describeAddress(six), "[::1]:80")
         self.assertEqual(describeAddress(UNIXAddress(b"/run/mux")), "/run/mux")
         self.assertEqual(describeAddress(UNIXAddress(None)), "a local peer")
-        raising: Any = Mock(spec=[], __str__=Mock(side_effect=ValueError))
+        raising: Any = MagicMock()
+        raising.__str__.side_effect = ValueError
         self.assertEqual(describeAddress(raising), "an unknown peer")
         self.assertEqual(
             describeAddress(StreamAddress(HERE, 4)), "stream 4 of 192.0.2.3:50000"
