@@ -709,7 +709,12 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(describeAddress(six), "[::1]:80")
         self.assertEqual(describeAddress(UNIXAddress(b"/run/mux")), "/run/mux")
         self.assertEqual(describeAddress(UNIXAddress(None)), "a local peer")
-        raising: Any = Mock(spec=[], __str__=Mock(side_effect=ValueError))
+
+        class Raising:
+            def __str__(self) -> str:
+                raise ValueError
+
+        raising: Any = Raising()
         self.assertEqual(describeAddress(raising), "an unknown peer")
         self.assertEqual(
             describeAddress(StreamAddress(HERE, 4)), "stream 4 of 192.0.2.3:50000"
