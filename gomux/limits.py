@@ -41,6 +41,13 @@ MAX_RETRY_DELAY = 30.0
 #: to be accepted.
 BACKLOG = 256
 
+#: Once either side of a mux has fewer stream IDs than this left, the mux is worn: a
+#: dialler connects another mux beside it.
+RESERVED_IDS = 65536
+#: How many worn muxes a dialler keeps for the streams that are still open on them.  If
+#: there is one more, the oldest is closed.
+MAX_WORN = 2
+
 #: How many log lines of one kind are written at once.
 LINES_BURST = 20
 #: How many log lines of one kind are written a second in the long run.

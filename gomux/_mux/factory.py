@@ -56,6 +56,7 @@ class MuxFactory(Factory):
     @ivar greet: whether a client sends a Keepalive as soon as it is connected,
         and a server answers with another.  A Keepalive has no effect, but it
         shows each side early that the other holds the key.
+    @ivar retired: whether L{retire} was called.  Can be set to C{False} again.
     @ivar pool: the muxes that are up.
     @ivar muxes: all muxes that have a carrier, whether they are up or not, the
         oldest first.
@@ -129,6 +130,7 @@ class MuxFactory(Factory):
         moment = self.limits.busyPoll if fastPaths().busyPoll else 0.0
         self.busyPoll = BusyPoll(clock, moment)
         self.pool = pool if pool is not None else MuxPool(clock)
+        self.retired = False
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
         self.acceptPace = AcceptPace()
@@ -194,7 +196,7 @@ class MuxFactory(Factory):
             self._trigger = atShutdown("before", "shutdown", self._reactorStops)
         if self.isClient:
             if not mux.gated:
-                self.pool.add(mux)
+                self._muxUp(mux)
             return
         unauthenticated = self._unauthenticated
         unauthenticated[mux] = self.clock.callLater(
@@ -215,8 +217,33 @@ class MuxFactory(Factory):
         the reference implementation sends nothing before it opens a stream, and may
         be waiting for this side to open one.
         """
-        if not mux.gated:
+        if self.retired:
+            mux.abort()
+        elif not mux.gated:
             self.pool.add(mux)
+
+    def _muxUp(self, mux: MuxProtocol) -> None:
+        """
+        Streams can be opened on a mux, unless the factory is retired.
+        """
+        if self.retired:
+            mux.drain()
+        else:
+            self.pool.add(mux)
+
+    def retire(self) -> None:
+        """
+        Open and accept no more streams.  Drain the muxes that are up, and each mux that
+        still comes up as soon as it does, so that its peer gets a CloseMux.  Drop a
+        server's mux whose peer does not show within C{silentGrace} seconds that it
+        holds the key: a stranger is sent nothing.
+        """
+        self.retired = True
+        for mux in list(self.muxes):
+            call = self._unauthenticated.get(mux)
+            isComing = mux.gated if call is None else call.active()
+            if not isComing:
+                mux.drain()
 
     def _forgetUnauthenticated(self, mux: MuxProtocol) -> None:
         call = self._unauthenticated.pop(mux, None)
@@ -229,7 +256,7 @@ class MuxFactory(Factory):
         """
         self.acceptPace.authenticated(mux.transport)
         self._forgetUnauthenticated(mux)
-        self.pool.add(mux)
+        self._muxUp(mux)
 
     def endRevoked(self, names: Collection[str]) -> None:
         """
@@ -246,6 +273,12 @@ class MuxFactory(Factory):
             for mux in list(self.muxes):
                 if mux.peerName in names or not mux.authenticated:
                     mux.revoke()
+
+    def muxWorn(self, mux: MuxProtocol) -> None:
+        """
+        A mux has few IDs left for new streams, or has begun to drain.  Called by the
+        mux.
+        """
 
     def muxIdle(self, mux: MuxProtocol) -> None:
         """

@@ -79,9 +79,9 @@ class FramesMux(Protocol):
         """
 
     @property
-    def canOpen(self) -> bool:
+    def takesStreams(self) -> bool:
         """
-        Whether new streams are allowed.
+        Whether the peer may open streams.
         """
 
 
@@ -202,7 +202,7 @@ class PeerFrames:
         self._opens.take(self._clock.seconds())
         if wait := self._opens.wait:
             self._leaveAlone(wait)
-        streams.peerOpens(streamID, self._mux.canOpen and not streams.isFull)
+        streams.peerOpens(streamID, self._mux.takesStreams and not streams.isFull)
 
     def _leaveAlone(self, wait: float) -> None:
         """

@@ -33,6 +33,7 @@ class CarrierLiveness:
     """
     Sends Keepalives on a quiet carrier, and notices when the carrier stays blocked.
 
+    @ivar answers: C{True}: this tells nothing about the peer.
     @ivar _scheduler: writes to the carrier.
     @ivar _clock: the reactor.
     @ivar _limits: the factory's limits.
@@ -41,6 +42,8 @@ class CarrierLiveness:
         before L{start}.
     @ivar _stall: watches whether the carrier takes data; C{None} before L{start}.
     """
+
+    answers = True
 
     _call: IDelayedCall | None = None
     _stall: Watch | None = None
@@ -115,6 +118,7 @@ class PeerLiveness:
     In strict mode, sends Keepalives, and notices when the handshake takes too long or
     the peer sends nothing.  The time for the handshake begins when this object is made.
 
+    @ivar answers: C{True}: the peer is not asked for anything.
     @ivar _scheduler: sends the Keepalives.
     @ivar _clock: the reactor.
     @ivar _limits: the factory's limits.
@@ -124,6 +128,8 @@ class PeerLiveness:
         the delayed call that sends the next Keepalive.
     @ivar _silence: watches whether the peer sends anything; C{None} before L{start}.
     """
+
+    answers = True
 
     _silence: Watch | None = None
 

@@ -74,6 +74,7 @@ class MuxProtocol(Protocol):
     @ivar _life: the mux's state.
     @ivar _streams: the mux's streams.
     @ivar _waiting: the calls of L{openStream} that wait for the gate.
+    @ivar _proving: the results of L{whenAuthenticated} that have not fired.
     @ivar _nextTurn: makes calls in the next turn of the reactor.
     @ivar _scheduler: sends frames.
     @ivar _incoming: keeps received bytes, and has their frames handled.
@@ -94,6 +95,7 @@ class MuxProtocol(Protocol):
         clock = factory.clock
         self._limits = limits = factory.limits
         self._waiting = WaitingStreams(limits.maxControl)
+        self._proving: list[Deferred[MuxProtocol]] = []
         self._nextTurn = nextTurn = NextTurn(self, clock)
         self._scheduler = scheduler = Scheduler(
             None,
@@ -111,6 +113,7 @@ class MuxProtocol(Protocol):
             nextTurn,
             peersFactory=self._peersFactory,
             ended=self._streamEnded,
+            worn=lambda: self.factory.muxWorn(self),
         )
         self._life = MuxLife(
             self,
@@ -154,7 +157,33 @@ class MuxProtocol(Protocol):
         """
         Whether the mux is neither draining, closing nor closed.
         """
+        return self._life.state <= OPEN and self._streams.hasIDs
+
+    @property
+    def takesStreams(self) -> bool:
+        """
+        Whether the peer may open streams.
+        """
         return self._life.state <= OPEN
+
+    @property
+    def isWorn(self) -> bool:
+        """
+        Whether either side has few stream IDs left.  A new stream should rather go
+        over another mux.
+        """
+        return self._streams.isWorn
+
+    @property
+    def answers(self) -> bool:
+        """
+        Whether the peer has echoed a recent ping.  C{False} if the newest ping of this
+        mux that the peer has echoed is older than two intervals between pings.  Always
+        C{True} with a peer that has not announced that it echoes pings.
+
+        A new stream should rather go over another mux while this is C{False}.
+        """
+        return all(liveness.answers for liveness in self._liveness)
 
     @property
     def reason(self) -> GomuxError | None:
@@ -219,15 +248,15 @@ class MuxProtocol(Protocol):
         self, factory: IStreamFactory | IProtocolFactory
     ) -> Deferred[IProtocol]:
         if not self.canOpen:
-            return fail(OpenStreamError("the mux is closing or closed"))
+            why = "has no IDs left" if self.takesStreams else "is closing or closed"
+            return fail(OpenStreamError(f"the mux {why}"))
         if self.gated:
             return self._waiting.add(factory)
         if self._scheduler.controlQueued >= self._limits.maxControl:
             return fail(OpenStreamError("too many frames wait for the carrier"))
         opened = self._streams.open(factory)
-        if not self._streams.hasIDs:
-            # This was the last ID.  For more streams an application needs a new mux.
-            self.drain()
+        if not (self._streams.hasIDs or self._streams.byID):
+            self.close()
         return opened
 
     def drain(self, timeout: float | None = None) -> Deferred[GomuxError]:
@@ -237,7 +266,10 @@ class MuxProtocol(Protocol):
         @param timeout: close after this many seconds even if streams are open.
         @return: as L{whenClosed}.
         """
+        wasOpen = self._life.state is OPEN
         self._life.drain(timeout)
+        if wasOpen:
+            self.factory.muxWorn(self)
         return self.whenClosed()
 
     def close(self) -> Deferred[GomuxError]:
@@ -261,6 +293,33 @@ class MuxProtocol(Protocol):
 
     def whenClosed(self) -> Deferred[GomuxError]:
         return self._life.whenClosed()
+
+    def whenAuthenticated(self) -> Deferred[MuxProtocol]:
+        """
+        Wait until the peer shows that it holds the key.  A Go server does so only when
+        it sends something, so it may take until this side has opened a stream.
+
+        A program that connects muxes by itself should pause after a failure.  Do not
+        use this as the C{prepareConnection} of a
+        L{ClientService<twisted.application.internet.ClientService>}, which cannot
+        handle the loss of a connection meanwhile.
+
+        @return: fires with this mux.  Fails with the reason if the mux ends before.
+        """
+        proved: Deferred[MuxProtocol] = Deferred(self._proving.remove)
+        self._proving.append(proved)
+        if self.authenticated or self._life.state is ENDED:
+            self._nextTurn.callSoon(self._fireProving)
+        return proved
+
+    def _fireProving(self) -> None:
+        proving, self._proving = self._proving, []
+        for proved in proving:
+            if self.authenticated:
+                proved.callback(self)
+            else:
+                assert self.reason is not None
+                proved.errback(self.reason)
 
     # IProtocol
 
@@ -347,6 +406,8 @@ class MuxProtocol(Protocol):
             self._startSending(gate.sealer)
         self._key = gate.name
         self.factory.muxAuthenticated(self)
+        if self._proving:
+            self._nextTurn.callSoon(self._fireProving)
         if not gate.ownsFrames:
             self._frames.greeted(frame)
         self._waiting.open(self.openStream)
@@ -408,8 +469,12 @@ class MuxProtocol(Protocol):
 
     def _streamEnded(self) -> None:
         self._life.streamEnded()
-        if not self._streams.byID and self._life.state < CLOSING:
+        if self._streams.byID or self._life.state >= CLOSING:
+            return
+        if self._streams.hasIDs:
             self.factory.muxIdle(self)
+        else:
+            self.close()
 
     def _fail(self, error: GomuxError) -> None:
         self._life.fail(error)
@@ -448,3 +513,5 @@ class MuxProtocol(Protocol):
         self._life.lost()
         assert self.reason is not None
         self._waiting.fail(self.reason)
+        if self._proving and not self.authenticated:
+            self._fireProving()

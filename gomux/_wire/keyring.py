@@ -33,7 +33,12 @@ from gomux._wire.crypto import (
     deriveKey,
 )
 from gomux._wire.frame import NotYet
-from gomux.error import AuthenticationFailed, GomuxError, KeyringError, Truncated
+from gomux.error import (
+    AuthenticationFailed,
+    GomuxError,
+    KeyringError,
+    NeverAuthenticated,
+)
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS, SHORT_PSK
 
 #: The first line of a file in which every line has a name, even a single one.
@@ -347,7 +352,7 @@ class FirstFrame:
         """
         @return: what it means that the carrier ends before a genuine frame has come.
         """
-        return Truncated(
+        return NeverAuthenticated(
             "before any authenticated frame came;"
             f" wrong pre-shared key, or no gomux peer?{detail}"
         )

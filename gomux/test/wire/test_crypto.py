@@ -5,13 +5,17 @@ Tests for L{gomux._wire.crypto}.
 from __future__ import annotations
 
 import hashlib
+from types import SimpleNamespace
+from typing import Any
 
+from cryptography.hazmat.primitives.ciphers import Cipher
 from nacl.bindings import (
     crypto_aead_xchacha20poly1305_ietf_decrypt,
     crypto_aead_xchacha20poly1305_ietf_encrypt,
 )
 from twisted.trial.unittest import SynchronousTestCase
 
+from gomux._wire import crypto
 from gomux._wire.crypto import (
     Opener,
     Sealer,
@@ -92,6 +96,25 @@ class DraftTests(SynchronousTestCase):
         subkeys = Subkeys(KEY)
         for nonce in (bytes(16), b"\xff" * 16, bytes(16), bytes(range(16))):
             self.assertEqual(subkeys.derive(nonce), Subkeys(KEY).derive(nonce))
+
+    def test_oldCryptography(self) -> None:
+        """
+        A cipher that cannot be restarted, as those before cryptography 43, gives the
+        same subkeys.
+        """
+
+        class Old:
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                self.cipher = Cipher(*args, **kwargs)
+
+            def encryptor(self) -> Any:
+                return SimpleNamespace(update=self.cipher.encryptor().update)
+
+        nonces = [bytes([n]) * 16 for n in (1, 2, 1)]
+        expected = [Subkeys(KEY).derive(nonce) for nonce in nonces]
+        self.patch(crypto, "Cipher", Old)
+        subkeys = Subkeys(KEY)
+        self.assertEqual([subkeys.derive(nonce) for nonce in nonces], expected)
 
     def test_subkeysShared(self) -> None:
         """
