@@ -24,15 +24,23 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from gomux._wire.crypto import (
+    NONCE_SIZE,
+    PREFIX_SIZE,
     TAG_SIZE,
     Opener,
     Sealer,
+    SequencedOpener,
     deriveKey,
     opens,
 )
-from gomux._wire.frame import NotYet
+from gomux._wire.frame import NotYet, isBound
 from gomux._wire.replay import FirstFrames
-from gomux.error import AuthenticationFailed, GomuxError, KeyringError, Truncated
+from gomux.error import (
+    AuthenticationFailed,
+    GomuxError,
+    KeyringError,
+    NeverAuthenticated,
+)
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS, SHORT_PSK
 
 #: The first line of a file in which every line has a name, even a single one.
@@ -327,6 +335,7 @@ class FirstFrame:
     passed = False
     name = ""
     _seen: FirstFrames | None = None
+    opener: Opener | SequencedOpener
 
     def takeOutput(self) -> bytes:
         """
@@ -334,15 +343,20 @@ class FirstFrame:
         """
         return b""
 
-    def _pass(self, header: bytes) -> None:
+    def _pass(self, key: bytes, header: bytes) -> None:
         """
         The first frame has been opened.
 
+        @param key: the key that opened it.
         @param header: its header.
         @raise OutOfSequence: if it was the first frame of an earlier mux.
         """
         if self._seen is not None:
             self._seen.add(header)
+        if isBound(header):
+            nonce = header[-NONCE_SIZE:]
+            counter = int.from_bytes(nonce[PREFIX_SIZE:], "little")
+            self.opener = SequencedOpener(key, nonce[:PREFIX_SIZE], counter + 1)
         self.passed = True
 
     def close(self) -> None:
@@ -354,7 +368,7 @@ class FirstFrame:
         """
         @return: what it means that the carrier ends before a genuine frame has come.
         """
-        return Truncated(
+        return NeverAuthenticated(
             "before any authenticated frame came;"
             f" wrong pre-shared key, or no gomux peer?{detail}"
         )
@@ -373,18 +387,20 @@ class KnownKey(FirstFrame):
         """
         self._seen = seen
         self.name = name
+        self._key = key
         self.sealer = Sealer(key)
-        self.opener = Opener(key)
+        self.opener = Opener(key, self.sealer.prefix)
 
     def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
         """
         Take the peer's first frame.
 
         @return: its payload.
-        @raise AuthenticationFailed: if the frame is not genuine, or a replay.
+        @raise AuthenticationFailed: if the frame is not genuine, is this side's own, or
+            is a replay.
         """
         payload = self.opener.open(header, sealed)
-        self._pass(header)
+        self._pass(self._key, header)
         return payload
 
 
@@ -394,7 +410,6 @@ class KeyFinder(FirstFrame):
     """
 
     sealer: Sealer | None = None
-    opener: Opener
 
     def __init__(
         self, keys: Mapping[str, bytes], seen: FirstFrames | None = None
@@ -418,6 +433,6 @@ class KeyFinder(FirstFrame):
         """
         self.name, key = self._search.open(header, sealed)
         self.sealer = Sealer(key)
-        self.opener = Opener(key)
-        self._pass(header)
+        self.opener = Opener(key, self.sealer.prefix)
+        self._pass(key, header)
         return b""

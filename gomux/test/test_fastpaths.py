@@ -280,16 +280,17 @@ class PathTests(PlainTestCase):
 
     def test_sparedContext(self) -> None:
         """
-        Without C{sparedContext}, every protocol's log lines have its prefix.
+        Without C{sparedContext}, each piece of data has a log context of its own.
         """
 
-        def look() -> str:
+        def look() -> bool:
             contexts: list[Any] = []
             rig = Rig(data=lambda _: contexts.append(getContext(ILogContext)))
             rig.opened(b"data")
-            return str(contexts[0]["system"])
+            rig.send(0, Flag.DATA, b"more")
+            return contexts[0] is contexts[1]
 
-        self.assertEqual(self.differ("sparedContext", look), ("-", "Recorder"))
+        self.assertEqual(self.differ("sparedContext", look), (True, False))
 
     def test_restsInPlace(self) -> None:
         """

@@ -143,7 +143,9 @@ class CloseTests(SynchronousTestCase):
         self.rig.mux.close()
         self.rig.sent()
         self.rig.send(2, Flag.OPEN_STREAM)
-        self.assertEqual(self.rig.sent(), [(2, Flag.CLOSE_STREAM, 0)])
+        self.assertEqual(
+            self.rig.sent(), [(2, Flag.WINDOW_UPDATE, 0), (2, Flag.CLOSE_STREAM, 0)]
+        )
         self.assertEqual(len(self.rig.streams.made), 1)
 
     def test_openedAfter(self) -> None:
@@ -306,7 +308,9 @@ class DrainTests(SynchronousTestCase):
         draining = rig.mux.drain()
         self.assertFalse(rig.mux.canOpen)
         rig.send(2, Flag.OPEN_STREAM)
-        self.assertEqual(rig.sent(), [(2, Flag.CLOSE_STREAM, 0)])
+        self.assertEqual(
+            rig.sent(), [(2, Flag.WINDOW_UPDATE, 0), (2, Flag.CLOSE_STREAM, 0)]
+        )
         rig.send(0, Flag.DATA, b"still here")
         self.assertEqual(recorder.received, b"still here")
         recorder.stream.loseConnection()

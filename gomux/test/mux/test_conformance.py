@@ -20,7 +20,6 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     UNIXServerEndpoint,
     wrapClientTLS,
-    wrapServerTLS,
 )
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
@@ -43,6 +42,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from gomux import MuxClientEndpoint, MuxServerEndpoint
 from gomux._mux import sender as _sender
 from gomux.test.support.certificates import CERTIFICATE, NAME
+from gomux.test.support.servertls import wrapServerTLS
 
 PSK = b"a key for the conformance tests"
 
@@ -79,6 +79,10 @@ NOT_APPLICABLE = {
     ),
     "PauseProducingTests.test_pauseProducingInConnectionMade": (
         "as test_resumeProducing"
+    ),
+    "StreamTransportTestsMixin.test_closePeerOnEMFILE": (
+        "expects the client to connect first: a stream whose carrier is closed in the"
+        " same turn fails to connect; interop has a test without free descriptors"
     ),
     "ListeningTests.test_serverRepr": "expects the text of a TCP transport's repr",
     "ListeningTests.test_directConnectionLostCall": (
@@ -339,11 +343,13 @@ def withoutGoodbye(case: Any) -> None:
     Skip a write that Twisted needs on macOS only.  It uses the server's transport,
     which may not be connected yet when the client has lost its connection.
     """
-    case.patch(
-        connectionmixins.ConnectableProtocol,
-        "writeToDetectPeerDisconnection",
-        lambda protocol: None,
-    )
+    # An old Twisted's tests have no such write.
+    if hasattr(connectionmixins.ConnectableProtocol, "writeToDetectPeerDisconnection"):
+        case.patch(
+            connectionmixins.ConnectableProtocol,
+            "writeToDetectPeerDisconnection",
+            lambda protocol: None,
+        )
 
 
 class WriteSequence(WithBuiltReactor):

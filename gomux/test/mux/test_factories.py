@@ -23,7 +23,6 @@ from twisted.internet.endpoints import (
     connectProtocol,
     quoteStringArgument,
     wrapClientTLS,
-    wrapServerTLS,
 )
 from twisted.internet.interfaces import IProtocolFactory, ISSLTransport
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
@@ -48,6 +47,7 @@ from zope.interface import implementer
 
 from gomux import MuxClientEndpoint, MuxServerEndpoint
 from gomux.test.support.certificates import CERTIFICATE, NAME
+from gomux.test.support.servertls import wrapServerTLS
 
 PSK = b"a key for the tests of factories"
 MEBIBYTE = 1024 * 1024

@@ -20,7 +20,13 @@ from gomux.error import (
     OpenStreamError,
 )
 from gomux.interfaces import IMux
-from gomux.test.support.helpers import Recorder, Recorders, Rig
+from gomux.test.support.helpers import (
+    ABORTS,
+    CLOSE_STREAM,
+    Recorder,
+    Recorders,
+    Rig,
+)
 from gomux.testing import PSK, MuxPair
 
 
@@ -274,6 +280,29 @@ class OpenTests(SynchronousTestCase):
         last.stream.loseConnection()
         self.assertEqual(self.rig.sent()[-1], (0, Flag.CLOSE_MUX, 0))
 
+    def test_peersIDsRemain(self) -> None:
+        """
+        A mux that has no IDs left takes the peer's streams while it has streams.
+        """
+        rig = Rig(isClient=True)
+        rig.mux._nextID = 2**32 - 2
+        rig.open()
+        self.assertFalse(rig.mux.canOpen)
+        rig.send(1, Flag.OPEN_STREAM)
+        self.assertEqual(rig.mux.streamCount, 2)
+
+    def test_lastIDUnused(self) -> None:
+        """
+        A mux that has no IDs left and no streams closes, also if the last stream got no
+        protocol.
+        """
+        rig = Rig(isClient=True)
+        rig.mux._nextID = 2**32 - 2
+        factory = Factory()
+        factory.protocol = lambda: None  # type: ignore[assignment]
+        self.failureResultOf(rig.mux.openStream(factory))
+        self.assertFalse(rig.mux.takesStreams)
+
 
 class AcceptTests(SynchronousTestCase):
     """
@@ -322,7 +351,7 @@ class AcceptTests(SynchronousTestCase):
         for _ in range(2):
             rig.send(0, Flag.OPEN_STREAM)
             rig.streams.made[-1].stream.loseConnection()
-            self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+            self.assertEqual(rig.sent(), [CLOSE_STREAM])
 
     def test_refused(self) -> None:
         """
@@ -332,7 +361,7 @@ class AcceptTests(SynchronousTestCase):
         rig = Rig()
         rig.streams.buildProtocol = lambda addr: None  # type: ignore[method-assign,assignment,return-value]
         rig.send(0, Flag.OPEN_STREAM)
-        self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+        self.assertEqual(rig.sent(), [ABORTS, CLOSE_STREAM])
         rig.send(0, Flag.DATA, b"late")
         self.assertEqual(rig.sent(), [])
         del rig.streams.buildProtocol
@@ -346,7 +375,7 @@ class AcceptTests(SynchronousTestCase):
         clock = Clock()
         rig = Rig(clock=clock, factory=MuxFactory(PSK, False, clock=clock))
         rig.send(0, Flag.OPEN_STREAM)
-        self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+        self.assertEqual(rig.sent(), [ABORTS, CLOSE_STREAM])
         self.assertIsNone(rig.reason())
 
     def test_buildProtocolFails(self) -> None:
@@ -360,7 +389,7 @@ class AcceptTests(SynchronousTestCase):
 
         rig.streams.buildProtocol = fail  # type: ignore[method-assign]
         rig.send(0, Flag.OPEN_STREAM)
-        self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+        self.assertEqual(rig.sent(), [ABORTS, CLOSE_STREAM])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertIsNone(rig.reason())
 

@@ -17,6 +17,14 @@ from gomux.error import GomuxError, LimitExceeded, NonceExhausted
 KEY = bytes(32)
 
 
+def refusal(streamID: int) -> list[tuple[int, int, int]]:
+    """
+    @return: the frames that refuse a stream: an abort, so that it does not look like a
+        stream with an empty answer.
+    """
+    return [(streamID, Flag.WINDOW_UPDATE, 0), (streamID, Flag.CLOSE_STREAM, 0)]
+
+
 class Output:
     """
     A stream with the attributes and methods that a scheduler uses.
@@ -107,7 +115,7 @@ class SchedulerTests(SynchronousTestCase):
             self.frames(),
             [
                 (0, Flag.KEEPALIVE, 0),
-                (1, Flag.CLOSE_STREAM, 0),
+                *refusal(1),
                 (2, Flag.WINDOW_UPDATE, 3),
                 (4, Flag.DATA, 5),
             ],
@@ -184,7 +192,7 @@ class SchedulerTests(SynchronousTestCase):
             self.scheduler.refuse(streamID)
         self.assertRaises(LimitExceeded, self.scheduler.refuse, 7)
         self.scheduler.resumeProducing()
-        self.assertEqual(self.frames(), [(i, Flag.CLOSE_STREAM, 0) for i in (1, 3, 5)])
+        self.assertEqual(self.frames(), [*refusal(1), *refusal(3), *refusal(5)])
         self.scheduler.refuse(7)
 
     def test_refusalsWritten(self) -> None:
@@ -195,7 +203,7 @@ class SchedulerTests(SynchronousTestCase):
             self.scheduler.refuse(streamID)
         self.scheduler.pump()
         self.assertEqual(
-            self.frames(), [(i, Flag.CLOSE_STREAM, 0) for i in range(1, 21, 2)]
+            self.frames(), [frame for i in range(1, 21, 2) for frame in refusal(i)]
         )
 
     def test_fair(self) -> None:

@@ -26,8 +26,8 @@ from gomux.error import (
     GomuxError,
     HandshakeFailed,
     OpenStreamError,
+    PeerAbortedStream,
     PeerClosedConnection,
-    PeerClosedStream,
     Truncated,
 )
 from gomux.interfaces import IStreamFactory
@@ -88,8 +88,8 @@ class StreamTests(SynchronousTestCase):
         both = SessionPair(backlog=2)
         opened = [self.successResultOf(both.client.openStream()) for _ in range(3)]
         both.pair.flush()
-        self.assertEqual(self.successResultOf(opened[2].read()), b"")
-        self.failureResultOf(opened[2].write(b"x"), PeerClosedStream)
+        self.failureResultOf(opened[2].read(), PeerAbortedStream)
+        self.failureResultOf(opened[2].write(b"x"), PeerAbortedStream)
         self.successResultOf(both.server.acceptStream())
         last = self.successResultOf(both.client.openStream())
         last.write(b"hello")
