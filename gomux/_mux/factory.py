@@ -66,6 +66,8 @@ class MuxFactory(Factory):
     @ivar busyPoll: keeps the reactor awake while an answer is due.
     @ivar turns: shares the reactor's time among the muxes.
     @ivar acceptPace: limits how fast new carriers are accepted.
+    @ivar notices: logs what peers and strangers do, with a limit on the number of lines
+        for all muxes together.
     @ivar keyring: the pre-shared keys.
     @ivar strict: whether the muxes are in strict mode.
     @ivar context: see L{__init__}.
@@ -74,8 +76,6 @@ class MuxFactory(Factory):
         the peers learn that this is an orderly end.  The reactor waits for that, for at
         most C{closeTimeout}.
     @ivar _trigger: closes them, while there are muxes.
-    @ivar _losses: logs the ends of muxes, with a limit on the number of lines.
-    @ivar _refusals: logs connections that are refused, with a limit likewise.
     @ivar _strangers: a server's muxes whose peers have not shown that they hold the
         key.
     @ivar _unauthenticated: for each of these, the call that lets the pool use it after
@@ -140,8 +140,7 @@ class MuxFactory(Factory):
         self.turns = Turns(clock)
         self.acceptPace = AcceptPace()
         self._trigger: object = None
-        self._losses = ThrottledLog(_log, clock)
-        self._refusals = ThrottledLog(_log, clock)
+        self.notices = ThrottledLog(_log, clock)
         self._strangers = Strangers(self.limits)
         self._unauthenticated: dict[MuxProtocol, IDelayedCall] = {}
 
@@ -156,7 +155,7 @@ class MuxFactory(Factory):
         if self.isClient:
             self.keyring.single()
         elif why := self._strangers.refusal(addr):
-            self._refusals.warn(
+            self.notices.warn(
                 "refused a connection from {peer}: {why}",
                 peer=describeAddress(addr),
                 why=why,
@@ -325,7 +324,7 @@ class MuxFactory(Factory):
             self.pool.lastReason = reason
         self._forgetUnauthenticated(mux)
         level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
-        losses = self._losses
+        losses = self.notices
         if isinstance(reason, KeyRevoked):
             # Peers cannot cause revocations, so all of them are logged.
             losses = ThrottledLog(_log, self.clock)

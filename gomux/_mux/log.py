@@ -113,7 +113,7 @@ class CountedLog:
         there have been since then.
     """
 
-    def __init__(self, log: Logger, clock: IReactorTime) -> None:
+    def __init__(self, log: Logger | ThrottledLog, clock: IReactorTime) -> None:
         """
         @param log: where the lines go.
         @param clock: tells the time.
