@@ -357,6 +357,8 @@ class Soak:
             for name, action in NETWORK.items()
             if not (self.options.compatible and name in UNNOTICED)
         }
+        if self.options.only:
+            others = {name: others[name] for name in self.options.only}
         while True:
             turn = [*others.items()]
             self.random.shuffle(turn)
@@ -716,6 +718,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--interval", type=float, default=5.0)
     parser.add_argument("--kills", type=int, default=1 << 30, help="at most")
+    parser.add_argument(
+        "--only", action="append", metavar="FAULT", help="besides kills; may be repeated"
+    )
     parser.add_argument("--compatible", action="store_true")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--csv", type=Path, help="write the samples to this file")
