@@ -59,7 +59,7 @@ from gomux.testing import (
     swap,
 )
 from interop.peers.peerlib import percentile
-from interop.peers.soak_peer import LIMITS, MAX_RETRY_DELAY
+from interop.peers.soak_peer import LIMITS, MAX_RETRY_DELAY, WEIGHTS, Kind
 from interop.support.harness import ROOT
 
 PSK, OTHER_PSK = "the pre-shared key of the soak test", "quite another pre-shared key"
@@ -79,8 +79,9 @@ MANY = 2000
 #: By how many bytes the memory of a process may grow, from the second to the last
 #: quarter of the time in which no process is killed.
 GROWTH = 16 << 20
-#: How many more descriptors a process may have than after its start.  A connection
-#: whose traffic is swallowed keeps its descriptor until a timeout.
+#: How many more descriptors a process may have than after its start, without those of
+#: streams to the target.  A connection whose traffic is swallowed keeps its descriptor
+#: until a timeout.
 DESCRIPTORS = 8
 WINDOW = 131072
 
@@ -144,7 +145,7 @@ class Process(ProcessProtocol):
         self.role = role
         self.clock = clock
         self.total = dict.fromkeys(
-            ("done", "cut", "wrong", "bytes", "tls", "tlsCut"), 0
+            ("done", "cut", "wrong", "bytes", "tls", "tlsCut", "targetCut"), 0
         )
         self.tracebacks = ""
         self.pid = 0
@@ -520,7 +521,7 @@ class Soak:
                 most = process.base + self.options.streams * WINDOW + (64 << 20)
                 if size > most:
                     self._problem(f"the {process.role} has {size >> 20} MiB")
-                if descriptors > process.descriptors + DESCRIPTORS:
+                if descriptors > process.descriptors + self._moreDescriptors():
                     self._problem(f"the {process.role} has {descriptors} descriptors")
         (serverBytes, serverDescriptors), (clientBytes, clientDescriptors) = usages
         self.samples.append(
@@ -534,6 +535,14 @@ class Soak:
                 self.faults,
             )
         )
+
+    def _moreDescriptors(self) -> float:
+        """
+        @return: how many more descriptors a process may have than after its start.
+            Each stream to the target takes two; three times their average are allowed.
+        """
+        share = WEIGHTS[Kind.TARGET_CUT] / sum(WEIGHTS.values())
+        return DESCRIPTORS + 2 * 3 * share * self.options.streams
 
     def _problem(self, text: str) -> None:
         if len(self.verdict.problems) < 20:
@@ -560,7 +569,7 @@ class Soak:
             if not process.total["done"]:
                 self._problem(f"{process.role}: no stream came to its end")
         if self.client.total["done"] >= MANY:
-            for name in ("tls", "tlsCut"):
+            for name in ("tls", "tlsCut", "targetCut"):
                 if not self.client.total[name]:
                     self._problem(f"no stream counts as {name}")
         for fault, limit in ((CHANGE, NETWORK_CHANGE), *((s, GOES_ON) for s in STEPS)):
@@ -657,8 +666,9 @@ def report(soak: Soak) -> Iterator[str]:
         f" {ends[1]['done']} streams came to their end, {ends[1]['cut']} were cut;"
         f" {sum(end['bytes'] for end in ends) >> 20} MiB compared,"
         f" {sum(end['wrong'] for end in ends)} streams wrong;"
-        f" with TLS {ends[1]['tls']} came to their end,"
-        f" {ends[1]['tlsCut']} had no close_notify and showed as cut;"
+        f" {ends[1]['tls']} with TLS and its end,"
+        f" {ends[1]['tlsCut']} with TLS without its end,"
+        f" {ends[1]['targetCut']} to a target that cut TLS;"
         f" p99 after a kill {percentile(kills, 99):.2f} s"
     )
 
@@ -719,7 +729,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--interval", type=float, default=5.0)
     parser.add_argument("--kills", type=int, default=1 << 30, help="at most")
     parser.add_argument(
-        "--only", action="append", metavar="FAULT", help="besides kills; may be repeated"
+        "--only",
+        action="append",
+        metavar="FAULT",
+        help="besides kills; may be repeated",
     )
     parser.add_argument("--compatible", action="store_true")
     parser.add_argument("--seed", type=int, default=None)

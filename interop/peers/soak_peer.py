@@ -33,11 +33,16 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    wrapClientTLS,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import PrivateCertificate, optionsForClientTLS
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.python.log import startLogging
 
@@ -45,7 +50,9 @@ import gomux.test  # noqa: F401  (for GOMUX_PLAIN)
 from gomux import GomuxError, Limits, MuxFactory, MuxPool
 from gomux._carrier.clock import steady
 from gomux.error import PeerClosedStream, StreamClosed
+from gomux.limits import TunnelLimits
 from gomux.test.support.certificates import NAME
+from gomux.tunnel._bridge import Tunnel, target
 from gomux.tunnel._service import Connector, ListeningService, ServiceDialler
 
 #: Short timeouts, so that the muxes recover from each fault within seconds.
@@ -66,10 +73,15 @@ class Kind(IntEnum):
     TLS = 1
     #: With TLS that has no close_notify: the server closes only the stream.
     TLS_CUT = 2
+    #: Continued by a tunnel to a server of TLS, which closes without a close_notify.
+    TARGET_CUT = 3
 
+
+#: The kinds of stream in which the client itself uses TLS.
+WITH_TLS = (Kind.TLS, Kind.TLS_CUT)
 
 #: How many in a hundred streams are of each kind.
-WEIGHTS = {Kind.PLAIN: 95.0, Kind.TLS: 2.0, Kind.TLS_CUT: 3.0}
+WEIGHTS = {Kind.PLAIN: 95, Kind.TLS: 1, Kind.TLS_CUT: 2, Kind.TARGET_CUT: 2}
 
 #: The header of a stream: its kind, the offset of its bytes in the block of known
 #: bytes, and how many there are.
@@ -113,11 +125,12 @@ class Counts:
     @ivar bytes: how many received bytes were compared and correct.
     @ivar tls: how many of the correct streams had TLS and a close_notify.
     @ivar tlsCut: how many of the correct streams had TLS and no close_notify.
+    @ivar targetCut: the same for TLS between the tunnel and its target.
     """
 
     def __init__(self) -> None:
         self.open = self.done = self.cut = self.wrong = self.bytes = 0
-        self.tls = self.tlsCut = 0
+        self.tls = self.tlsCut = self.targetCut = 0
 
     def ended(self, kind: Kind) -> None:
         """
@@ -126,6 +139,7 @@ class Counts:
         self.done += 1
         self.tls += kind is Kind.TLS
         self.tlsCut += kind is Kind.TLS_CUT
+        self.targetCut += kind is Kind.TARGET_CUT
 
     def say(self, **more: object) -> None:
         print(json.dumps({"t": time.monotonic(), **vars(self), **more}), flush=True)
@@ -133,15 +147,17 @@ class Counts:
 
 class Server(Protocol):
     """
-    The server's end of a stream.
+    The server's end of a stream, or of a connection to the target.
     """
 
-    def __init__(self, counts: Counts, tls: Any) -> None:
+    def __init__(self, counts: Counts, tls: Any, tunnel: Tunnel | None) -> None:
         """
         @param tls: the options of TLS.
+        @param tunnel: continues streams to the target; C{None} for the target.
         """
         self._counts = counts
         self._tls = tls
+        self._tunnel = tunnel
         self._header = b""
         self._got = 0
         self._hash = sha256()
@@ -160,7 +176,10 @@ class Server(Protocol):
             kind, self._start, self._size = HEADER.unpack_from(self._header)
             self._kind = Kind(kind)
             data = self._header[HEADER.size :]
-            if self._kind is not Kind.PLAIN:
+            if self._kind is Kind.TARGET_CUT and self._tunnel is not None:
+                self._continue(self._tunnel)
+                return
+            if self._kind in WITH_TLS:
                 self.transport.write(READY)
                 self.transport.startTLS(self._tls)
         if data != known(self._start, self._got, len(data)):
@@ -176,8 +195,23 @@ class Server(Protocol):
             if self._kind is Kind.TLS_CUT:
                 # This closes the half of the stream, without the end of TLS.
                 self.transport.loseWriteConnection()
+            elif self._kind is Kind.TARGET_CUT:
+                # This closes the half of the TCP connection.  Twisted's TLS sends small
+                # writes in the next turn.
+                clock.callLater(0.1, self.transport.loseWriteConnection)
             else:
                 self.transport.loseConnection()
+
+    def _continue(self, tunnel: Tunnel) -> None:
+        """
+        Leave the stream to a tunnel.
+        """
+        self._counts.open -= 1
+        end = tunnel.buildProtocol(self.transport.getPeer())
+        assert end is not None
+        self.transport.protocol = end
+        end.makeConnection(self.transport)
+        end.dataReceived(self._header)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._counts.open -= 1
@@ -199,7 +233,7 @@ class Client(Protocol):
         self._load = load
         self._counts = load.counts
         [self._kind] = random.choices(list(WEIGHTS), list(WEIGHTS.values()))
-        self._started = self._kind is Kind.PLAIN
+        self._started = self._kind not in WITH_TLS
         self._start = random.randrange(BLOCK_SIZE)
         self._size = random.randrange(1, SIZE)
         self._sent = 0
@@ -273,7 +307,7 @@ class Client(Protocol):
                 call.cancel()
         isComplete = self._digest == self._hash.digest() and self._sent == self._size
         looksComplete = bool(reason.check(PeerClosedStream, StreamClosed))
-        isCut = self._kind is Kind.TLS_CUT
+        isCut = self._kind in (Kind.TLS_CUT, Kind.TARGET_CUT)
         if self._wrong or self._digest[32:]:
             self._isWrong("had a wrong byte", reason)
         elif isComplete and isCut is not looksComplete:
@@ -396,7 +430,17 @@ def main(role: str, port: int, streams: int, strict: bool) -> None:
     certificate = PrivateCertificate.loadPEM(os.environ["SOAK_PEM"])
     if role == "server":
         tls = certificate.options()
-        factory = Factory.forProtocol(lambda: Server(counts, tls))
+        trusting = optionsForClientTLS(NAME, certificate)
+        end = Factory.forProtocol(lambda: Server(counts, tls, None))
+        end.noisy = False
+        wrapped = TLSMemoryBIOFactory(tls, False, end, clock)
+        here = reactor.listenTCP(0, wrapped, interface="127.0.0.1").getHost()
+        place = wrapClientTLS(
+            optionsForClientTLS(NAME, certificate),
+            TCP4ClientEndpoint(reactor, "127.0.0.1", here.port),
+        )
+        tunnel = target("target", place, reactor, TunnelLimits())
+        factory = Factory.forProtocol(lambda: Server(counts, tls, tunnel))
         factory.noisy = False
         server = MuxFactory(psk, False, factory, **settings)
         endpoint = TCP4ServerEndpoint(reactor, port, interface="127.0.0.1")
