@@ -430,7 +430,6 @@ def main(role: str, port: int, streams: int, strict: bool) -> None:
     certificate = PrivateCertificate.loadPEM(os.environ["SOAK_PEM"])
     if role == "server":
         tls = certificate.options()
-        trusting = optionsForClientTLS(NAME, certificate)
         end = Factory.forProtocol(lambda: Server(counts, tls, None))
         end.noisy = False
         wrapped = TLSMemoryBIOFactory(tls, False, end, clock)
