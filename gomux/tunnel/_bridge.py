@@ -16,8 +16,9 @@ When one end closes, the bridge does the same to the other end:
   - If one half is closed, the same half of the other end is closed.
   - If an end closes in an orderly way, the other end writes its output and closes.
   - If an end is cut short, the other end is aborted: truncated data must not look
-    complete.  A stream that the peer aborts ends with L{PeerAbortedStream}.  A peer
-    that runs the Go package cannot report an abort.
+    complete.  A stream first sends what the bridge has written to it, so that a slow
+    reader gets all of it.  A stream that the peer aborts ends with
+    L{PeerAbortedStream}.  A peer that runs the Go package cannot report an abort.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IProtocol,
     IProtocolFactory,
+    IPullProducer,
     IPushProducer,
     IReactorTime,
     ISSLTransport,
@@ -47,6 +49,7 @@ from gomux._carrier.clock import steady
 from gomux._carrier.direct import DirectTransport
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
+from gomux._mux.stream import Stream
 from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
 from gomux.limits import TunnelLimits
 
@@ -228,7 +231,10 @@ class _Bridge:
                     end="its own side" if end is self.near else "the other side",
                     reason=reason.getErrorMessage(),
                 )
-            other.abort()
+            if self._aborted:
+                other.abort()
+            else:
+                other.cut()
         if self.near.lost and (self._far.lost or not self.joined):
             self._tunnel.bridges.discard(self)
 
@@ -273,6 +279,17 @@ class _Source:
         """
         Do nothing: the consumer's protocol reports the reason next.
         """
+
+
+@implementer(IPullProducer)
+class _AbortWhenSent:
+    """
+    A producer that aborts a stream once all output is sent.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        # Both are no-ops for a stream that has ended.
+        self.resumeProducing = self.stopProducing = stream.abortConnection
 
 
 @implementer(IHalfCloseableProtocol)
@@ -458,6 +475,18 @@ class _End(Protocol):
         if not (self._inputEnded and self._outputEnding):
             # Otherwise the end closes itself once its writing half is closed.
             self.transport.loseConnection()
+
+    def cut(self) -> None:
+        """
+        The other end was cut short: abort this end.  A stream sends its output first.
+        The kernel would drop output of TCP in any case.
+        """
+        if self.lost or not isinstance(self.transport, Stream):
+            self.abort()
+            return
+        self.output.unregisterProducer()
+        self.discard()
+        self.transport.registerProducer(_AbortWhenSent(self.transport), False)
 
     def abort(self) -> None:
         """

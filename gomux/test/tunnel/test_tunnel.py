@@ -40,6 +40,7 @@ from zope.interface.verify import verifyObject
 from gomux import MuxFactory, StreamAddress
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
+from gomux.error import PeerAbortedStream
 from gomux.limits import LINES_BURST, TunnelLimits
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.logs import Lines
@@ -618,6 +619,62 @@ class TargetTests(SynchronousTestCase):
         self.rig.flush()
         self.assertEqual(client.events, ["made", "writeLost", "readLost"])
         self.assertEqual(self.rig.logged, [])
+
+    def openSlow(self, size: int) -> tuple[Recorder, Carrier]:
+        """
+        Open a stream whose reader is paused, and let the target send much.
+
+        @param size: how much.
+        @return: the reader and the target's transport.
+        """
+        opened = Recorders()
+        self.rig.pair.client.openStream(opened)
+        self.rig.flush()
+        opened.made[0].stream.pauseProducing()
+        side = self.target.carriers[0][1]
+        side.write(bytes(size))
+        self.rig.flush()
+        self.assertEqual(side.outgoing.bytesDelivered, size)
+        return opened.made[0], side
+
+    def test_cutBehindMuch(self) -> None:
+        """
+        When the target cuts its connection short, a slow reader gets all that the
+        target has sent, and then an abort.
+        """
+        # The window and then some.
+        size = 150000
+        reader, side = self.openSlow(size)
+        side.abortConnection()
+        self.rig.flush()
+        self.assertIsNone(reader.reason)
+        reader.stream.resumeProducing()
+        self.rig.flush()
+        self.assertEqual(len(reader.received), size)
+        self.assertIsInstance(reader.reason, PeerAbortedStream)
+        self.assertEqual(self.rig.there.bridges, set())
+        self.assertEqual(self.rig.pair.server.streamCount, 0)
+
+    def test_readerGoneAfterCut(self) -> None:
+        """
+        A stream that waits for its reader after the target's cut ends when the reader
+        does, or when the tunnel is aborted.
+        """
+        for end in ("the reader", "its half", "the tunnel"):
+            self.target.carriers.clear()
+            reader, side = self.openSlow(150000)
+            side.abortConnection()
+            self.rig.flush()
+            self.assertEqual(self.rig.pair.server.streamCount, 1)
+            if end == "the reader":
+                reader.stream.abortConnection()
+            elif end == "its half":
+                reader.stream.loseReadConnection()
+            else:
+                self.rig.there.abort()
+            self.rig.flush()
+            self.assertEqual(self.rig.there.bridges, set(), end)
+            self.assertEqual(self.rig.pair.server.streamCount, 0, end)
 
     def test_dataBeforeJoined(self) -> None:
         """
