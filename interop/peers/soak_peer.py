@@ -74,6 +74,8 @@ class Kind(IntEnum):
     #: With TLS that has no close_notify: the server closes only the stream.
     TLS_CUT = 2
     #: Continued by a tunnel to a server of TLS, which closes without a close_notify.
+    #: The reader waits until the client has sent everything, so that more waits for it
+    #: than the window allows.
     TARGET_CUT = 3
 
 
@@ -164,6 +166,7 @@ class Server(Protocol):
         self._size = -1
         self._start = 0
         self._kind = Kind.PLAIN
+        self._ending: Any = None
 
     def connectionMade(self) -> None:
         self._counts.open += 1
@@ -198,9 +201,13 @@ class Server(Protocol):
             elif self._kind is Kind.TARGET_CUT:
                 # This closes the half of the TCP connection.  Twisted's TLS sends small
                 # writes in the next turn.
-                clock.callLater(0.1, self.transport.loseWriteConnection)
+                self._ending = clock.callLater(0.1, self._cut)
             else:
                 self.transport.loseConnection()
+
+    def _cut(self) -> None:
+        self._ending = None
+        self.transport.loseWriteConnection()
 
     def _continue(self, tunnel: Tunnel) -> None:
         """
@@ -215,6 +222,8 @@ class Server(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._counts.open -= 1
+        if self._ending is not None:
+            self._ending.cancel()
         if self._got == self._size:
             self._counts.ended(self._kind)
         else:
@@ -236,6 +245,10 @@ class Client(Protocol):
         self._started = self._kind not in WITH_TLS
         self._start = random.randrange(BLOCK_SIZE)
         self._size = random.randrange(1, SIZE)
+        self._pause = PAUSE
+        if self._kind is Kind.TARGET_CUT:
+            self._size += SIZE
+            self._pause /= 10
         self._sent = 0
         self._got = 0
         self._hash = sha256()
@@ -261,7 +274,7 @@ class Client(Protocol):
         self.transport.write(piece)
         self._sent += size
         if self._sent < self._size:
-            self._call = clock.callLater(random.uniform(0, PAUSE), self._send)
+            self._call = clock.callLater(random.uniform(0, self._pause), self._send)
 
     def dataReceived(self, data: bytes) -> None:
         self.progress = time.monotonic()
@@ -270,7 +283,7 @@ class Client(Protocol):
             return
         if self._kind is not Kind.PLAIN and self._reading is None:
             self.transport.pauseProducing()
-            self._reading = clock.callLater(random.uniform(0, PAUSE), self._read)
+            self._readLater()
         rest = self._size - self._got
         part, digest = data[:rest], data[rest:]
         if part != known(self._start + 7, self._got, len(part)):
@@ -292,7 +305,13 @@ class Client(Protocol):
         self.transport.startTLS(self._load.tls)
         self._send()
 
+    def _readLater(self) -> None:
+        self._reading = clock.callLater(random.uniform(0, PAUSE), self._read)
+
     def _read(self) -> None:
+        if self._kind is Kind.TARGET_CUT and self._sent < self._size:
+            self._readLater()
+            return
         self._reading = None
         self.transport.resumeProducing()
 
