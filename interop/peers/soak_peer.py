@@ -57,8 +57,6 @@ from gomux.tunnel._service import Connector, ListeningService, ServiceDialler
 
 #: Short timeouts, so that the muxes recover from each fault within seconds.
 LIMITS = Limits(writeStall=6.0, handshakeTimeout=4.0, strictKeepalive=1.0, deadPeer=6.0)
-#: The longest pause of the client between two attempts to connect, in seconds.
-MAX_RETRY_DELAY = 2.0
 
 clock: Any = steady(reactor)
 
@@ -466,7 +464,7 @@ def main(role: str, port: int, streams: int, strict: bool) -> None:
     else:
         pool = MuxPool(reactor, 3600.0, streams + 1)
         carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
-        client = ServiceDialler(psk, carrier, MAX_RETRY_DELAY, pool=pool, **settings)
+        client = ServiceDialler(psk, carrier, 2.0, pool=pool, **settings)
         service.addService(Connector("soak", client))
         load = Load(pool, counts, optionsForClientTLS(NAME, certificate))
         say = load.say
