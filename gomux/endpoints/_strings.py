@@ -28,7 +28,6 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from twisted.internet.endpoints import (
     clientFromString,
     quoteStringArgument,
-    serverFromString,
 )
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 
@@ -36,6 +35,7 @@ from gomux._mux.dialler import Settings
 from gomux._wire.keyring import Keyring, readPSKFile
 from gomux.endpoints._clientmux import ClientMux
 from gomux.endpoints._endpoints import MuxClientEndpoint, MuxServerEndpoint
+from gomux.endpoints._listening import serverEndpoint
 from gomux.limits import IDLE_TIMEOUT, WAIT_TIMEOUT
 
 _T = TypeVar("_T")
@@ -72,7 +72,7 @@ def parseServer(
     words = _Words(args, kwargs)
     keyring = words.takeKeyring()
     settings = words.takeSettings()
-    carrier = words.carrier("server", serverFromString, reactor)
+    carrier = words.carrier("server", serverEndpoint, reactor)
     return MuxServerEndpoint(reactor, carrier, keyring, **settings)
 
 

@@ -52,11 +52,11 @@ from gomux._carrier.clock import steady
 from gomux.error import PeerClosedStream, StreamClosed
 from gomux.limits import TunnelLimits
 from gomux.test.support.certificates import NAME
-from gomux.tunnel._bridge import Tunnel, target
 from gomux.tunnel._service import Connector, ListeningService, ServiceDialler
+from gomux.tunnel._tunnel import Tunnel, target
 
 #: Short timeouts, so that the muxes recover from each fault within seconds.
-LIMITS = Limits(writeStall=6.0, handshakeTimeout=4.0, strictKeepalive=1.0, deadPeer=6.0)
+LIMITS = Limits(writeStall=6.0, handshakeTimeout=4.0, ping=1.0, deadPeer=6.0)
 
 clock: Any = steady(reactor)
 

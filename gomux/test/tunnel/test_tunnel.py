@@ -8,10 +8,11 @@ from __future__ import annotations
 import select
 import socket
 import struct
-from typing import Any
+from typing import Any, cast
+from unittest.mock import Mock
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.address import IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.error import (
     ConnectionDone,
     ConnectionLost,
@@ -19,120 +20,35 @@ from twisted.internet.error import (
 )
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
-    IProtocol,
     IProtocolFactory,
     IPushProducer,
     ISSLTransport,
-    IStreamClientEndpoint,
 )
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Port, Server
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import (
     Logger,
-    globalLogPublisher,
 )
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import directlyProvides, implementer, providedBy
+from zope.interface import directlyProvides, providedBy
 from zope.interface.verify import verifyObject
 
 from gomux import MuxFactory, StreamAddress
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
-from gomux.error import PeerAbortedStream
 from gomux.limits import LINES_BURST, TunnelLimits
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.logs import Lines
+from gomux.test.support.tunnelrig import HERE, THERE, Rig
 from gomux.testing import PSK, MuxPair
 from gomux.testing._memory import Carrier
 from gomux.testing._pair import connect
-from gomux.tunnel._bridge import _Bridge, _Source, forward, target
-
-HERE = IPv4Address("TCP", "192.0.2.3", 50000)
-THERE = IPv4Address("TCP", "192.0.2.4", 80)
-
-
-@implementer(IStreamClientEndpoint)
-class Target:
-    """
-    An endpoint that connects to recorders.
-
-    @ivar made: the recorders.
-    @ivar carriers: for each, the tunnel's transport and its own.
-    @ivar answer: what C{connect} returns, instead of connecting.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.made: list[HalfRecorder] = []
-        self.carriers: list[tuple[Carrier, Carrier]] = []
-        self.answer: Any = None
-        self.factory: IProtocolFactory | None = None
-
-    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        self.factory = factory
-        if self.answer is not None:
-            if isinstance(self.answer, Exception):
-                raise self.answer
-            answer: Deferred[IProtocol] = self.answer
-            return answer
-        return succeed(self.connected(factory))
-
-    def hold(self) -> Deferred[IProtocol]:
-        """
-        Let C{connect} wait until the test connects.
-        """
-        waiting: Deferred[IProtocol] = Deferred()
-        self.answer = waiting
-        return waiting
-
-    def connected(self, factory: IProtocolFactory) -> IProtocol:
-        protocol = factory.buildProtocol(THERE)
-        assert protocol is not None
-        recorder = HalfRecorder()
-        self.made.append(recorder)
-        self.carriers.append(
-            connect(self.clock, (protocol, recorder), (HERE, THERE), 0.0, None, 65536)
-        )
-        return protocol
-
-
-class Rig:
-    """
-    A forwarding listener, a mux, and a target behind it.
-
-    @ivar logged: the log lines.
-    """
-
-    def __init__(self, case: SynchronousTestCase, streams: Any = None) -> None:
-        self.clock = Clock()
-        self.limits = TunnelLimits(maxConnections=3)
-        self.target = Target(self.clock)
-        self.there = target("the target", self.target, self.clock, self.limits)
-        self.pair = MuxPair(streams or self.there, clock=self.clock)
-        self.pool = self.pair.clientFactory.pool
-        self.here = forward("the forward", self.pool, self.clock, self.limits)
-        lines = Lines("gomux.tunnel")
-        self.logged = lines.lines
-        globalLogPublisher.addObserver(lines)
-        case.addCleanup(globalLogPublisher.removeObserver, lines)
-
-    def flush(self) -> None:
-        self.pair.flush()
-
-    def open(self, kind: type[Recorder] = HalfRecorder) -> tuple[Recorder, Carrier]:
-        """
-        Connect to the listener.
-
-        @return: the client's protocol and its transport.
-        """
-        end = self.here.buildProtocol(HERE)
-        assert end is not None
-        recorder = kind()
-        carriers = connect(self.clock, (recorder, end), (HERE, THERE), 0.0, None, 65536)
-        self.flush()
-        return recorder, carriers[0]
+from gomux.tunnel._bridge import Bridge
+from gomux.tunnel._end import Source
+from gomux.tunnel._transport import EndTransport
+from gomux.tunnel._tunnel import forward
 
 
 class TransferTests(SynchronousTestCase):
@@ -620,62 +536,6 @@ class TargetTests(SynchronousTestCase):
         self.assertEqual(client.events, ["made", "writeLost", "readLost"])
         self.assertEqual(self.rig.logged, [])
 
-    def openSlow(self, size: int) -> tuple[Recorder, Carrier]:
-        """
-        Open a stream whose reader is paused, and let the target send much.
-
-        @param size: how much.
-        @return: the reader and the target's transport.
-        """
-        opened = Recorders()
-        self.rig.pair.client.openStream(opened)
-        self.rig.flush()
-        opened.made[0].stream.pauseProducing()
-        side = self.target.carriers[0][1]
-        side.write(bytes(size))
-        self.rig.flush()
-        self.assertEqual(side.outgoing.bytesDelivered, size)
-        return opened.made[0], side
-
-    def test_cutBehindMuch(self) -> None:
-        """
-        When the target cuts its connection short, a slow reader gets all that the
-        target has sent, and then an abort.
-        """
-        # The window and then some.
-        size = 150000
-        reader, side = self.openSlow(size)
-        side.abortConnection()
-        self.rig.flush()
-        self.assertIsNone(reader.reason)
-        reader.stream.resumeProducing()
-        self.rig.flush()
-        self.assertEqual(len(reader.received), size)
-        self.assertIsInstance(reader.reason, PeerAbortedStream)
-        self.assertEqual(self.rig.there.bridges, set())
-        self.assertEqual(self.rig.pair.server.streamCount, 0)
-
-    def test_readerGoneAfterCut(self) -> None:
-        """
-        A stream that waits for its reader after the target's cut ends when the reader
-        does, or when the tunnel is aborted.
-        """
-        for end in ("the reader", "its half", "the tunnel"):
-            self.target.carriers.clear()
-            reader, side = self.openSlow(150000)
-            side.abortConnection()
-            self.rig.flush()
-            self.assertEqual(self.rig.pair.server.streamCount, 1)
-            if end == "the reader":
-                reader.stream.abortConnection()
-            elif end == "its half":
-                reader.stream.loseReadConnection()
-            else:
-                self.rig.there.abort()
-            self.rig.flush()
-            self.assertEqual(self.rig.there.bridges, set(), end)
-            self.assertEqual(self.rig.pair.server.streamCount, 0, end)
-
     def test_dataBeforeJoined(self) -> None:
         """
         Data from a transport that delivers while paused is not lost.
@@ -752,14 +612,18 @@ class ForwardTests(SynchronousTestCase):
 
     def test_maxConnections(self) -> None:
         """
-        Connections over the limit are refused until another connection ends.
+        Connections over the limit are reset until another connection ends: without
+        that they would look like connections with an empty answer.
         """
         sides = [self.rig.open()[1] for _ in range(3)]
-        self.assertIs(self.rig.here.buildProtocol(HERE), None)
+        refused, _ = self.rig.open()
+        self.assertIsInstance(refused.reason, ConnectionLost)
         self.assertIn("refused 192.0.2.3:50000", self.rig.logged[0])
+        self.assertEqual(len(self.rig.here.bridges), 3)
         sides[0].abortConnection()
         self.rig.flush()
-        self.assertIsNot(self.rig.here.buildProtocol(HERE), None)
+        client, _ = self.rig.open()
+        self.assertEqual(client.events, ["made"])
 
     def test_maxTargetConnections(self) -> None:
         """
@@ -767,7 +631,7 @@ class ForwardTests(SynchronousTestCase):
         """
         for _ in range(3):
             self.rig.open()
-        self.assertIs(self.rig.there.buildProtocol(HERE), None)
+        self.assertIs(self.rig.there.buildProtocol(StreamAddress(HERE, 8)), None)
 
     def test_inTurn(self) -> None:
         """
@@ -794,6 +658,15 @@ class ForwardTests(SynchronousTestCase):
         self.assertEqual([pair.server.streamCount for pair in pairs], [2, 2])
 
 
+class Nameless:
+    """
+    An address that cannot be shown.
+    """
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
 class PartTests(SynchronousTestCase):
     """
     The helper classes of tunnels.
@@ -804,15 +677,15 @@ class PartTests(SynchronousTestCase):
         The classes provide the interfaces that they declare.
         """
         rig = Rig(self)
-        bridge = _Bridge(rig.here, "")
+        bridge = Bridge(rig.here, "")
         verifyObject(IHalfCloseableProtocol, bridge.near)
         _, side = rig.open()
-        verifyObject(IPushProducer, _Source(side))
+        verifyObject(IPushProducer, Source(EndTransport(side), Mock()))
         verifyObject(IProtocolFactory, rig.here)
 
     def test_limits(self) -> None:
         """
-        No limit may be 0.
+        A limit of 0 is refused.
         """
         self.assertRaises(ValueError, TunnelLimits, targetTimeout=0)
 
@@ -845,6 +718,7 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(describeAddress(six), "[::1]:80")
         self.assertEqual(describeAddress(UNIXAddress(b"/run/mux")), "/run/mux")
         self.assertEqual(describeAddress(UNIXAddress(None)), "a local peer")
+        self.assertEqual(describeAddress(cast(Any, Nameless())), "an unknown peer")
         self.assertEqual(
             describeAddress(StreamAddress(HERE, 4)), "stream 4 of 192.0.2.3:50000"
         )
