@@ -36,8 +36,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
-    wrapClientTLS,
 )
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import PrivateCertificate, optionsForClientTLS
 from twisted.internet.task import LoopingCall, deferLater
@@ -45,6 +45,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.python.log import startLogging
+from zope.interface import implementer
 
 import gomux.test  # noqa: F401  (for GOMUX_PLAIN)
 from gomux import GomuxError, Limits, MuxFactory, MuxPool
@@ -435,6 +436,23 @@ class Load:
         return not self._stopping and mux in [m.getHost() for m in self.pool.muxes]
 
 
+@implementer(IStreamClientEndpoint)
+class SteadyTLS:
+    """
+    TLS to the target.  C{wrapClientTLS} would send small writes late when the wall
+    clock is set back, because it uses the reactor's clock.
+    """
+
+    def __init__(self, tls: Any, endpoint: TCP4ClientEndpoint) -> None:
+        self._tls = tls
+        self._endpoint = endpoint
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        return self._endpoint.connect(
+            TLSMemoryBIOFactory(self._tls, True, factory, clock)
+        )
+
+
 def main(role: str, port: int, streams: int, strict: bool) -> None:
     """
     Run one of the ends until SIGTERM.
@@ -451,7 +469,7 @@ def main(role: str, port: int, streams: int, strict: bool) -> None:
         end.noisy = False
         wrapped = TLSMemoryBIOFactory(tls, False, end, clock)
         here = reactor.listenTCP(0, wrapped, interface="127.0.0.1").getHost()
-        place = wrapClientTLS(
+        place = SteadyTLS(
             optionsForClientTLS(NAME, certificate),
             TCP4ClientEndpoint(reactor, "127.0.0.1", here.port),
         )
