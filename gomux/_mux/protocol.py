@@ -25,6 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
@@ -114,6 +115,16 @@ class MuxProtocol(Protocol):
             explain=lambda loss: explainLoss(self._incoming.gate, loss),
             told=lambda reason: self.factory.muxLost(self, reason),
         )
+
+    @property
+    def leftSilently(self) -> bool:
+        """
+        Whether the peer has ended the carrier without having sent a byte.
+        """
+        loss = self._life.loss
+        if self.bytesReceived or loss is None:
+            return False
+        return loss.type in (ConnectionDone, ConnectionLost)
 
     def __repr__(self) -> str:
         peer = self.transport.getPeer() if self.transport is not None else "nobody yet"

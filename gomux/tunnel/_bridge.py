@@ -22,6 +22,7 @@ When one end closes, the bridge does the same to the other end:
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -315,6 +316,10 @@ class _End(Protocol):
         if isinstance(transport.getPeer(), (IPv4Address, IPv6Address)):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
+        handle = getattr(transport, "socket", None)
+        if handle is not None:
+            # Otherwise a byte that was sent as urgent data would be lost.
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self._bridge.connected(self)
 
     def dataReceived(self, data: bytes) -> None:

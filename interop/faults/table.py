@@ -64,6 +64,9 @@ ROWS = {
     69: "the start fails",
     70: "every signal twice",
     83: "thousands of connects before a mux is up",
+    87: "names with several addresses, bad names",
+    88: "TCP urgent data",
+    89: "connections without a byte",
 }
 
 UNSENDABLE = "the reference has no call that sends this"
@@ -78,7 +81,25 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     },
     **{
         (number, pairing): SAME
-        for number in (8, 25, 36, 37, 41, 42, 43, 51, 52, 67, 68, 69, 70, 83)
+        for number in (
+            8,
+            25,
+            36,
+            37,
+            41,
+            42,
+            43,
+            51,
+            52,
+            67,
+            68,
+            69,
+            70,
+            83,
+            87,
+            88,
+            89,
+        )
         for pairing in (GO_CLIENT, GO_SERVER)
     },
     **{
@@ -94,6 +115,7 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     (68, CLIENT): SAME,
     (69, CLIENT): SAME,
     (83, SERVER): "this row is about clients",
+    (89, CLIENT): "this row is about servers",
 }
 
 REFERENCE_FAILS = {

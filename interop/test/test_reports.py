@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -23,10 +24,13 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.protocols.basic import LineReceiver
+from twisted.trial.unittest import SkipTest
 from zope.interface import implementer
 
 from gomux import MuxClientEndpoint, MuxServerEndpoint
-from interop.support.harness import ROOT
+from interop.faults.cases import CLIENT, SERVER, row
+from interop.faults.reports import REPORTS
+from interop.support.harness import ROOT, TWISTD, Peer, environment
 from interop.support.tunnels import (
     ANY,
     MIB,
@@ -48,8 +52,9 @@ HOSTS = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"
 
 def report(name: str) -> Callable[[Any], Any]:
     """
-    Name the public report that a test tries.
+    Name the public report that a test tries.  It must be in the list.
     """
+    assert name in REPORTS, name
 
     def mark(method: Any) -> Any:
         method.report = name
@@ -59,7 +64,9 @@ def report(name: str) -> Callable[[Any], Any]:
 
 
 @contextmanager
-def target(handle: Callable[[socket.socket], None], host: str = "127.0.0.1") -> Iterator[str]:
+def target(
+    handle: Callable[[socket.socket], None], host: str = "127.0.0.1"
+) -> Iterator[str]:
     """
     Listen, and run a function in a thread of its own for each connection.
     """
@@ -111,6 +118,13 @@ def silent(connection: socket.socket) -> None:
     time.sleep(60)
 
 
+def at(port: int) -> str:
+    """
+    @return: the server endpoint string for a port of this machine.
+    """
+    return f"tcp:{port}:interface=127.0.0.1"
+
+
 def exactly(connection: socket.socket, size: int) -> bytes:
     data = bytearray()
     while len(data) < size:
@@ -138,7 +152,9 @@ class ReportCase(TunnelTestCase):
         self.addCleanup(context.__exit__, None, None, None)
         return value
 
-    async def tunnel(self, handle: Callable[[socket.socket], None], *options: str) -> tuple[Service, Service, str]:
+    async def tunnel(
+        self, handle: Callable[[socket.socket], None], *options: str
+    ) -> tuple[Service, Service, str]:
         return await self.forwarding(self.at(target(handle)), *options)
 
     async def assertEchoes(self, address: str, size: int = 1000) -> None:
@@ -192,7 +208,18 @@ class DataTests(ReportCase):
         """
         An answer is there in full while the connection stays open.
         """
-        sizes = [1, 65535, 65536, 65537, 131071, 131072, 131073, 170000, 262145, 3 * MIB]
+        sizes = [
+            1,
+            65535,
+            65536,
+            65537,
+            131071,
+            131072,
+            131073,
+            170000,
+            262145,
+            3 * MIB,
+        ]
 
         def answer(connection: socket.socket) -> None:
             for size in sizes:
@@ -218,7 +245,8 @@ class DataTests(ReportCase):
         Data that follows "101 Switching Protocols" at once arrives, and then both sides
         can send.
         """
-        head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n"
+        fields = b"\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n"
+        head = b"HTTP/1.1 101 Switching Protocols" + fields
 
         def upgrade(connection: socket.socket) -> None:
             while b"\r\n\r\n" not in connection.recv(4096):
@@ -230,7 +258,7 @@ class DataTests(ReportCase):
 
         def ask() -> bytes:
             with connect(address) as connection:
-                connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n")
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: x" + fields)
                 got = exactly(connection, len(head) + 5)
                 connection.sendall(b"later")
                 return got + exactly(connection, 5)
@@ -247,21 +275,33 @@ class DataTests(ReportCase):
         port = freePort()
         configuration = os.path.join(directory, "nginx.conf")
         with open(configuration) as file:
-            text = file.read().replace(web, f"127.0.0.1:{port} http2").replace("/pid", "/pid2")
+            text = (
+                file.read()
+                .replace(web, f"127.0.0.1:{port} http2")
+                .replace("/pid", "/pid2")
+            )
         with open(configuration + "2", "w") as file:
             file.write(text)
-        from interop.support.harness import Peer
-
-        self.start(Peer("nginx"), ["nginx", "-p", directory, "-c", configuration + "2"], dict(os.environ))
+        self.start(
+            Peer("nginx"),
+            ["nginx", "-p", directory, "-c", configuration + "2"],
+            dict(os.environ),
+        )
         await self.connects(port)
         _, _, address = await self.forwarding(f"127.0.0.1:{port}")
         url = f"http://{address}/file"
         outputs = [f"{directory}/got{n}" for n in range(4)]
-        options = [word for name in outputs for word in (url, "-o", name)]
-        out, errors, status = await run(
-            "curl", "-sSf", "-Z", "--http2-prior-knowledge", "-w", "%{http_version}\n", *options
+        ran = await gatherResults(
+            [
+                run(
+                    *("curl", "-sSf", "--http2-prior-knowledge"),
+                    *("-w", "%{http_version}"),
+                    *(url, "-o", name),
+                )
+                for name in outputs
+            ]
         )
-        self.assertEqual((out, errors, status), (b"2\n" * 4, b"", 0))
+        self.assertEqual(ran, [(b"2", b"", 0)] * 4)
         with open(path, "rb") as file:
             original = file.read()
         for name in outputs:
@@ -303,36 +343,59 @@ class DataTests(ReportCase):
             file.write(bytes(2 * MIB))
         began = time.monotonic()
         out, errors, status = await run(
-            *("curl", "-sSf", "--expect100-timeout", "20", "-H", "Expect: 100-continue"),
+            *(
+                "curl",
+                "-sSf",
+                "--expect100-timeout",
+                "20",
+                "-H",
+                "Expect: 100-continue",
+            ),
             *("--data-binary", f"@{path}", f"http://{address}/"),
         )
         self.assertEqual((out, errors, status), (b"ok", b"", 0))
         self.assertLess(time.monotonic() - began, 5)
 
+    @row(88, pairing=CLIENT)
     @report("Castaglia/proftpd-mod_proxy #78")
     async def test_urgent(self) -> None:
         """
-        TCP urgent data neither stops nor reorders the stream, no byte of it is lost, and
-        no process spins.
+        TCP urgent data from the client arrives in its place in the stream, and no
+        process spins.
         """
         server, client, address = await self.tunnel(echo)
 
         def ask() -> tuple[bytes, socket.socket]:
             connection = connect(address)
-            connection.sendall(b"abc")
-            connection.send(b"d", socket.MSG_OOB)
-            time.sleep(0.2)
-            connection.sendall(b"efg")
-            connection.settimeout(2)
-            try:
-                return exactly(connection, 7), connection
-            except TimeoutError:
-                return b"timeout", connection
+            self.sendUrgent(connection)
+            return exactly(connection, 7), connection
 
         got, connection = await deferToThread(ask)
         self.addCleanup(connection.close)
         await self.assertIdle(server, client)
         self.assertEqual(got, b"abcdefg")
+
+    @row(88, pairing=SERVER)
+    @report("tempesta-tech/tempesta #873")
+    async def test_urgentFromTarget(self) -> None:
+        """
+        TCP urgent data from the target arrives in its place in the stream.
+        """
+        _, _, address = await self.tunnel(self.sendUrgent)
+
+        def ask() -> bytes:
+            with connect(address) as connection:
+                return exactly(connection, 7)
+
+        self.assertEqual(await deferToThread(ask), b"abcdefg")
+
+    def sendUrgent(self, connection: socket.socket) -> None:
+        """
+        Send seven bytes, of which the fourth is urgent.
+        """
+        connection.sendall(b"abc")
+        connection.send(b"d", socket.MSG_OOB)
+        connection.sendall(b"efg")
 
     @report("pahaz/sshtunnel #246")
     async def test_smallRequests(self) -> None:
@@ -470,11 +533,15 @@ class EndTests(ReportCase):
                 filler.connect_ex(("127.0.0.1", port))
                 fill.append(filler)
             await sleep(0.2)
-            server, client, forward = await self.forwarding(address)
+            server, client, forward = await self.forwarding(
+                address, "--target-timeout", "2"
+            )
             await sleep(0.5)
             before = server.descriptors(), client.descriptors()
             ours = [connect(forward) for _ in range(10)]
-            await until(lambda: server.descriptors() >= before[0] + 10, "it is dialling")
+            await until(
+                lambda: server.descriptors() >= before[0] + 10, "it is dialling"
+            )
             for connection in ours:
                 connection.close()
             await until(
@@ -485,6 +552,7 @@ class EndTests(ReportCase):
             for filler in fill:
                 filler.close()
 
+    @row(89, pairing=SERVER)
     @report("warp-tech/warpgate #2379")
     async def test_healthChecks(self) -> None:
         """
@@ -493,6 +561,8 @@ class EndTests(ReportCase):
         """
         server, client, address = await self.tunnel(echo)
         muxes = re.search(r"--connect tcp:(\S+):", client.log)
+        await self.assertEchoes(address)
+        await sleep(0.5)
         for place in (address, muxes[1] if muxes else ""):
             lines = len(server.log.splitlines()) + len(client.log.splitlines())
             for _ in range(30):
@@ -511,7 +581,9 @@ class EndTests(ReportCase):
         server, client, address = await self.forwarding(f"127.0.0.1:{port}")
         for _ in range(20):
             connection = connect(address)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            connection.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+            )
             connection.close()
         await sleep(0.5)
         self.assertNotIn("Traceback", server.log + client.log)
@@ -523,38 +595,41 @@ class NameTests(ReportCase):
     Reports about names and addresses.
     """
 
-    async def _named(self, lines: list[str], host: str) -> None:
-        web = self.at(target(echo, host))
-        port = web.rsplit(":", 1)[1]
-        _, prefix = self.hosts(*lines)
-        server = self.service("--listen", ANY, "--target", f"tcp:service.test:{port}", prefix=prefix)
-        muxes = endpoint(await server.address("listen"))
-        client = self.service("--connect", muxes, "--forward", ANY)
-        await client.line(f"--connect {muxes}: connected")
-        address = await client.address("forward")
-        began = time.monotonic()
-        await self.assertEchoes(address)
-        self.assertLess(time.monotonic() - began, 3)
-
+    @row(87, pairing=SERVER)
     @report("localtunnel/localtunnel #474")
     async def test_localhost(self) -> None:
         """
         A target whose name has an IPv4 and an IPv6 address is reached whichever of the
         two it listens on.
         """
-        lines = ["::1 service.test", "127.0.0.1 service.test"]
-        await self._named(lines, "127.0.0.1")
-        await self._named(lines, "::1")
+        _, prefix = self.hosts("::1 service.test", "127.0.0.1 service.test")
+        for host in ("127.0.0.1", "::1"):
+            port = self.at(target(echo, host)).rsplit(":", 1)[1]
+            name = f"tcp:service.test:{port}"
+            server = self.service("--listen", ANY, "--target", name, prefix=prefix)
+            muxes = endpoint(await server.address("listen"))
+            client = self.service("--connect", muxes, "--forward", ANY)
+            await client.line(f"--connect {muxes}: connected")
+            await self.assertEchoes(await client.address("forward"))
 
     test_localhost.skip = ROOT_ONLY  # type: ignore[attr-defined]
 
+    @row(87, pairing=CLIENT)
     @report("twisted/twisted #9345")
     async def test_deadAddresses(self) -> None:
         """
-        A target whose name has several dead addresses before a live one is reached.
+        A server whose name has several dead addresses before a live one is reached.
         """
-        lines = [f"127.0.0.{n} service.test" for n in (9, 8, 7, 1)]
-        await self._named(lines, "127.0.0.1")
+        # The system's resolver puts 127.0.0.1 first.
+        _, prefix = self.hosts(*(f"127.0.0.{n} mux.test" for n in (1, 2, 3, 200)))
+        listen = "tcp:0:interface=127.0.0.200"
+        web = endpoint(self.at(target(echo)))
+        server = self.service("--listen", listen, "--target", web)
+        port = (await server.address("listen", listen)).rsplit(":", 1)[1]
+        name = f"tcp:mux.test:{port}"
+        client = self.service("--connect", name, "--forward", ANY, prefix=prefix)
+        await client.line(f"--connect {name}: connected")
+        await self.assertEchoes(await client.address("forward"))
 
     test_deadAddresses.skip = ROOT_ONLY  # type: ignore[attr-defined]
 
@@ -569,7 +644,9 @@ class NameTests(ReportCase):
         listen = f"tcp:{port}:interface=127.0.0."
         first = self.service("--listen", listen + "2", "--target", endpoint(web))
         await first.address("listen", listen + "2")
-        client = self.service("--connect", f"tcp:mux.test:{port}", "--forward", ANY, prefix=prefix)
+        client = self.service(
+            "--connect", f"tcp:mux.test:{port}", "--forward", ANY, prefix=prefix
+        )
         await client.line(f"--connect tcp:mux.test:{port}: connected")
         address = await client.address("forward")
         await self.assertEchoes(address)
@@ -611,8 +688,6 @@ class NameTests(ReportCase):
             if row[0].startswith("fe80")
         ]
         if not found:
-            from twisted.trial.unittest import SkipTest
-
             raise SkipTest("there is no link-local address")
         escaped = found[0].replace(":", r"\:")
         web = self.at(target(echo))
@@ -624,13 +699,14 @@ class NameTests(ReportCase):
         await client.line(f"--connect {connection}: connected")
         await self.assertEchoes(await client.address("forward"))
 
+    @row(87, pairing=SERVER)
     @report("openbikesensor/portal #301")
     async def test_badNames(self) -> None:
         """
         A target whose name cannot exist ends the stream with a log line and without a
         traceback; one to connect to does so too, and the process lives.
         """
-        for name in ("a..b", "a" * 64 + ".test", "x" * 300, "bücher..test"):
+        for name in ("a..b", "a" * 64 + ".test"):
             server = self.service("--listen", ANY, "--target", f"tcp:{name}:80")
             muxes = endpoint(await server.address("listen"))
             client = self.service("--connect", muxes, "--forward", ANY)
@@ -740,10 +816,10 @@ class LoadTests(ReportCase):
             self.addCleanup(connection.close)
             self.assertTrue(await deferToThread(exactly, connection, MIB) == data)
             before = other.resident()
-            stopped.signal("STOP")
+            os.kill(stopped.pid, signal.SIGSTOP)
             await sleep(3)
             self.assertLess(other.resident() - before, 16 * MIB)
-            stopped.signal("CONT")
+            os.kill(stopped.pid, signal.SIGCONT)
             connection.settimeout(20)
             rest = await deferToThread(exactly, connection, size)
             self.assertTrue(rest == data * (size // MIB - 1), len(rest))
@@ -758,16 +834,18 @@ class LoadTests(ReportCase):
         os.mkdir(directory)
         mux, forward = f"{directory}/mux", f"{directory}/forward"
         script = (
-            "ip link set lo up; echo 40000 40009 >/proc/sys/net/ipv4/ip_local_port_range;"
-            "echo 0 >/proc/sys/net/ipv4/tcp_tw_reuse;"
-            f"{sys.executable} -c '{SILENT}' & exec \"$@\""
+            "ip link set lo up; cd /proc/sys/net/ipv4;"
+            "echo 40000 40009 >ip_local_port_range; echo 0 >tcp_tw_reuse; cd /;"
+            f"{sys.executable} -c '{SILENT}' >/dev/null 2>&1 & exec \"$@\""
         )
         server = self.service(
             *("--listen", f"unix:{mux}", "--target", "tcp:127.0.0.1:8000"),
             prefix=["unshare", "-n", "sh", "-c", script, "sh"],
         )
         await server.address("listen", f"unix:{mux}")
-        client = self.service("--connect", f"unix:{mux}", "--forward", f"unix:{forward}")
+        client = self.service(
+            "--connect", f"unix:{mux}", "--forward", f"unix:{forward}"
+        )
         await client.line(f"--connect unix:{mux}: connected")
         await sleep(1)
 
@@ -810,14 +888,14 @@ class LoadTests(ReportCase):
 
 
 SILENT = (
-    'import socket,threading\n'
+    "import socket,threading\n"
     's=socket.create_server(("127.0.0.1",8000),backlog=100)\n'
-    'def h(c):\n'
+    "def h(c):\n"
     '  c.sendall(b"!")\n'
-    '  c.recv(1)\n'
+    "  c.recv(1)\n"
     '  c.setsockopt(socket.SOL_SOCKET,socket.SO_LINGER,b"\\1\\0\\0\\0\\0\\0\\0\\0")\n'
-    '  c.close()\n'
-    'while 1: threading.Thread(target=h,args=(s.accept()[0],)).start()\n'
+    "  c.close()\n"
+    "while 1: threading.Thread(target=h,args=(s.accept()[0],)).start()\n"
 )
 
 
@@ -826,30 +904,36 @@ class ProcessTests(ReportCase):
     Reports about how a service is run.
     """
 
-    async def _under(self, python: list[str], twistd: list[str], prefix: Any = (), log: str | None = None, **more: str) -> None:
+    async def _under(
+        self,
+        python: tuple[str, ...] = (),
+        twistd: tuple[str, ...] = (),
+        prefix: tuple[str, ...] = (),
+    ) -> None:
         """
         Run both sides in a special way, and check that data goes through.
+
+        @param python: Options of Python.
+        @param twistd: Options of C{twistd}.
+        @param prefix: The start of the command line.
         """
         web = self.at(target(echo))
-
-        def service(*options: str) -> Service:
-            from interop.support.harness import environment
-
-            variables = {**environment(), "GOMUX_PSK": PSK, **more}
-            command = [*prefix, sys.executable, *python, "-m", "twisted.scripts.twistd", "-n", "--pidfile=", *twistd, "gomux", *options]
-            command = [*prefix, sys.executable, *python, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", *twistd, "gomux", *options]
-            return self.start(Service(" ".join(options)), command, variables)  # type: ignore[no-any-return]
-
         port, forward = freePort(), freePort()
-        server = service("--listen", f"tcp:{port}:interface=127.0.0.1", "--target", endpoint(web))
-        client = service("--connect", f"tcp:127.0.0.1:{port}", "--forward", f"tcp:{forward}:interface=127.0.0.1")
+        services = []
+        for options in (
+            ("--listen", at(port), "--target", endpoint(web)),
+            ("--connect", f"tcp:127.0.0.1:{port}", "--forward", at(forward)),
+        ):
+            command = [*prefix, sys.executable, *python, *TWISTD[1:]]
+            command += ["-n", "--pidfile=", *twistd, "gomux", *options]
+            variables = {**environment(), "GOMUX_PSK": PSK}
+            service = Service(" ".join(options))
+            services.append(self.start(service, command, variables))
         await self.connects(forward)
         await self.assertEchoes(f"127.0.0.1:{forward}", 4 * MIB)
-        for one in (server, client):
-            self.assertNotIn("Traceback", one.log)
-            self.assertFalse(one.ended.called)
-        wrong = more | {"GOMUX_PSK": "another"}
-        self.assertTrue(wrong)
+        for service in services:
+            self.assertNotIn("Traceback", service.log)
+            self.assertFalse(service.ended.called)
 
     @report("twisted/twisted #8367")
     async def test_reactors(self) -> None:
@@ -857,22 +941,24 @@ class ProcessTests(ReportCase):
         The tunnel runs with the select, poll and asyncio reactors.
         """
         for name in ("select", "poll", "asyncio"):
-            await self._under([], [f"--reactor={name}"])
+            await self._under(twistd=(f"--reactor={name}",))
 
     @report("mitogen-hq/mitogen #157")
     async def test_optimized(self) -> None:
         """
         The tunnel runs without assertions and docstrings.
         """
-        await self._under(["-OO"], [])
+        await self._under(("-OO",))
 
     @report("OpenBazaar/OpenBazaar-Server #467")
     async def test_fullDisk(self) -> None:
         """
         The tunnel goes on when its log cannot be written: a full disk, a closed pipe.
         """
-        await self._under([], [], ["sh", "-c", 'exec "$@" >/dev/full 2>&1', "sh"])
-        await self._under([], [], ["bash", "-c", 'exec "$@" > >(exec true) 2>&1', "sh"])
+        full, closed = ">/dev/full 2>&1", "> >(exec true) 2>&1"
+        for where in (full, closed):
+            prefix = ("bash", "-c", f'exec "$@" {where}', "bash")
+            await self._under(prefix=prefix)
 
     @report("twisted/twisted #8825")
     async def test_closedDescriptors(self) -> None:
@@ -880,73 +966,78 @@ class ProcessTests(ReportCase):
         Data is intact when a service is started with its descriptors 0 to 2 closed.
         """
         log = os.path.abspath(self.mktemp())
-        close = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
-        await self._under([], [f"--logfile={log}"], close)
-        await self._under([], [], close)
+        close = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+        for options in ((f"--logfile={log}",), ()):
+            await self._under(twistd=options, prefix=close)
 
     @report("cowrie/cowrie #1847")
     async def test_bareEnvironment(self) -> None:
         """
-        C{twistd gomux} is found and runs for a user without a home directory, in another
-        directory, with an empty environment.
+        C{twistd gomux} is found and runs in another directory, with nothing in the
+        environment but the path of Python and the key.
         """
-        await self._under([], [], ["env", "-i", f"PYTHONPATH={ROOT}", f"GOMUX_PSK={PSK}", "sh", "-c", 'cd /; exec "$@"', "sh"])
+        bare = (f"PYTHONPATH={ROOT}", f"GOMUX_PSK={PSK}", "sh", "-c", 'cd /; exec "$@"')
+        await self._under(prefix=("env", "-i", *bare, "sh"))
 
     @report("twisted/twisted #3363")
     async def test_rotatedLog(self) -> None:
         """
-        After the log file was moved away, SIGUSR1 makes a new one, and the service goes
-        on.
+        SIGUSR1 makes a new log file and keeps the old one.  Streams do not notice.
         """
         log = os.path.abspath(self.mktemp())
-        web = self.at(target(echo))
         port = freePort()
-        server = self.twistd(f"--logfile={log}", "gomux", "--listen", f"tcp:{port}:interface=127.0.0.1", "--target", endpoint(web), psk=PSK)
+        server = self.twistd(
+            *(f"--logfile={log}", "gomux", "--listen", at(port)),
+            *("--target", endpoint(self.at(target(echo)))),
+            psk=PSK,
+        )
         await self.connects(port)
-        os.rename(log, log + ".1")
-        server.signal("USR1")
         client = self.service("--connect", f"tcp:127.0.0.1:{port}", "--forward", ANY)
-        await self.assertEchoes(await client.address("forward"))
-        server.signal("HUP")
-        await until(lambda: os.path.exists(log) and os.path.getsize(log), "a new log", 5)
-        self.assertFalse(server.ended.called)
+        address = await client.address("forward")
+        await self.assertEchoes(address)
+        os.kill(server.pid, signal.SIGUSR1)
+        await until(lambda: os.path.exists(log + ".1"), "the old log is kept", 5)
+        client.signal("KILL")
+        await until(lambda: os.path.getsize(log), "the new log has lines", 5)
 
     @report("twisted/twisted #5575")
     async def test_socketActivation(self) -> None:
         """
-        A service takes its listening sockets from systemd, and serves the connections
-        that came before it had started.
+        Services take their listening sockets from systemd, and serve a connection that
+        came before they had started.
         """
         web = self.at(target(echo))
-        with socket.create_server(("127.0.0.1", 0)) as muxes, socket.create_server(("127.0.0.1", 0)) as forward:
-            ports = [s.getsockname()[1] for s in (muxes, forward)]
-            command = [
-                *("sh", "-c", 'export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@"', "sh"),
-            ]
-            early = connect(f"127.0.0.1:{ports[1]}")
-            self.addCleanup(early.close)
-            early.sendall(b"early")
-            services = []
-            for one, options in (
-                (muxes, ("--listen", "systemd:domain=INET:index=0", "--target", endpoint(web))),
-                (forward, ("--connect", f"tcp:127.0.0.1:{ports[0]}", "--forward", "systemd:domain=INET:index=0")),
-            ):
-                from interop.support.harness import TWISTD, environment
-
-                peer = Service(" ".join(options))
-                reactor.spawnProcess(
-                    peer,
-                    "/bin/sh",
-                    [*command, *TWISTD, "-n", "--pidfile=", "gomux", *options],
-                    env={**environment(), "GOMUX_PSK": PSK},
-                    childFDs={0: "w", 1: "r", 2: "r", 3: one.fileno()},
-                )
-                self.addCleanup(self._reap, peer)
-                services.append(peer)
-            self.assertEqual(await deferToThread(exactly, early, 5), b"early")
-            await self.assertEchoes(f"127.0.0.1:{ports[1]}")
-            for service in services:
-                self.assertNotIn("Traceback", service.log)
+        muxes, forward = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+        self.addCleanup(muxes.close)
+        self.addCleanup(forward.close)
+        place = f"127.0.0.1:{muxes.getsockname()[1]}"
+        address = f"127.0.0.1:{forward.getsockname()[1]}"
+        early = connect(address)
+        self.addCleanup(early.close)
+        early.sendall(b"early")
+        given = "systemd:domain=INET:index=0"
+        for one, options in (
+            (muxes, ("--listen", given, "--target", endpoint(web))),
+            (forward, ("--connect", endpoint(place), "--forward", given)),
+        ):
+            service = Service(" ".join(options))
+            script = 'export LISTEN_PID=$$; exec "$@"'
+            command = [*TWISTD, "-n", "--pidfile=", "gomux", *options]
+            reactor.spawnProcess(
+                service,
+                "/bin/sh",
+                ["sh", "-c", script, "sh", *command],
+                {
+                    **environment(),
+                    "GOMUX_PSK": PSK,
+                    "LISTEN_FDS": "1",
+                    "LISTEN_FDNAMES": "it",
+                },
+                childFDs={0: "w", 1: "r", 2: "r", 3: one.fileno()},
+            )
+            self.addCleanup(self._reap, service)
+        self.assertEqual(await deferToThread(exactly, early, 5), b"early")
+        await self.assertEchoes(address)
 
 
 class Collect(Protocol):
@@ -973,7 +1064,9 @@ class ProgramTests(ReportCase):
     Reports about programs on Twisted's transports, tried on streams over real TCP.
     """
 
-    async def streams(self, made: Callable[[], Any] = Collect, ours: Callable[[], Any] = Collect) -> tuple[Any, Any]:
+    async def streams(
+        self, made: Callable[[], Any] = Collect, ours: Callable[[], Any] = Collect
+    ) -> tuple[Any, Any]:
         """
         @return: the protocols of a stream, of the side that opened it and of the other.
         """
@@ -989,7 +1082,9 @@ class ProgramTests(ReportCase):
                 reactor.callLater(0, come.callback, protocol)
                 return protocol
 
-        server = MuxServerEndpoint(reactor, TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), PSK)
+        server = MuxServerEndpoint(
+            reactor, TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), PSK
+        )
         port = await server.listen(Accept())
         self.addCleanup(port.stopListening)
         self.client = MuxClientEndpoint(
@@ -1079,33 +1174,6 @@ class ProgramTests(ReportCase):
         self.assertEqual(theirs.lines, expected)
         self.assertLess(theirs.deepest, 3)
 
-    @report("twisted/twisted #10833")
-    async def test_emptyProduction(self) -> None:
-        """
-        A pull producer that has nothing to write at some call is called again.
-        """
-        mine, theirs = await self.streams()
-
-        class Hesitant:
-            calls = 0
-
-            def resumeProducing(self) -> None:
-                self.calls += 1
-                if self.calls == 40:
-                    mine.transport.unregisterProducer()
-                    mine.transport.loseConnection()
-                elif self.calls % 4 == 0:
-                    mine.transport.write(b"x")
-                elif self.calls % 4 == 1:
-                    mine.transport.write(b"")
-
-            def stopProducing(self) -> None:
-                pass
-
-        mine.transport.registerProducer(Hesitant(), False)
-        await until(lambda: theirs.lost, "it ends", 10)
-        self.assertEqual(bytes(theirs.data), b"x" * 9)
-
     @report("twisted/twisted #5210")
     async def test_reentrant(self) -> None:
         """
@@ -1143,11 +1211,16 @@ class ProgramTests(ReportCase):
         C{connect()} can be cancelled at any moment.  No socket is left, no error is
         logged, and the endpoint still works.
         """
+        # The running reactor has descriptors of its own.
+        await sleep(0)
         before = len(os.listdir("/proc/self/fd"))
         silent = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(silent.close)
         dead = MuxClientEndpoint(
-            reactor, TCP4ClientEndpoint(reactor, "127.0.0.1", silent.getsockname()[1]), PSK, strict=True
+            reactor,
+            TCP4ClientEndpoint(reactor, "127.0.0.1", silent.getsockname()[1]),
+            PSK,
+            strict=True,
         )
         for delay in (0, 0.001, 0.05):
             connecting = dead.connect(Factory.forProtocol(Collect))
@@ -1157,7 +1230,9 @@ class ProgramTests(ReportCase):
             await self.assertFailure(connecting, CancelledError)
         await dead.close()
         silent.close()
-        await until(lambda: len(os.listdir("/proc/self/fd")) <= before, "no socket is left", 10)
+        await until(
+            lambda: len(os.listdir("/proc/self/fd")) <= before, "no socket is left", 10
+        )
         self.assertEqual(self.flushLoggedErrors(), [])
 
     @report("xtaci/smux #97")
@@ -1182,12 +1257,16 @@ class ProgramTests(ReportCase):
                 self.transport.loseConnection()
                 self.answered.callback(None)
 
-        server = MuxServerEndpoint(reactor, TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), PSK)
+        server = MuxServerEndpoint(
+            reactor, TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), PSK
+        )
         factory = Factory.forProtocol(Echo)
         factory.noisy = False
         port = await server.listen(factory)
         self.addCleanup(port.stopListening)
-        client = MuxClientEndpoint(reactor, TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port), PSK)
+        client = MuxClientEndpoint(
+            reactor, TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port), PSK
+        )
         self.addCleanup(client.close)
 
         async def one() -> None:
