@@ -446,6 +446,63 @@ def packages(gate: Gate) -> None:
     gate.single("packages", python, ".ci/check_packages.py", limit=500)
 
 
+def versions(gate: Gate, leg: str) -> None:
+    """
+    C{trial gomux} with other versions of the dependencies.
+    """
+    python = str(gate.venv / "bin" / "python")
+    ok, output = gate.execute(leg, python, ".ci/versions.py", leg, limit=400)
+    with gate.lock:
+        gate.count(leg, ok, output)
+        print("      ", (output.splitlines() or [""])[-1])
+
+
+def floors(gate: Gate) -> None:
+    """
+    All lower bounds of pyproject.toml at once, on the oldest Python that is there.
+    First the tests of how they are found.
+    """
+    heading = "test_versions"
+    ok, output = gate.execute(
+        heading,
+        *("env", f"PYTHONPATH={ROOT / '.ci'}", "trial"),
+        *("--temp-directory", str(gate.temporary / heading), heading),
+        limit=60,
+    )
+    gate.count(heading, ok, output)
+    versions(gate, "floors")
+
+
+def newest(gate: Gate) -> None:
+    """
+    The newest releases, on the newest Python that is there.
+    """
+    versions(gate, "newest")
+
+
+def programs(gate: Gate) -> None:
+    """
+    Programs from the package index over gomux, in an environment of their own.
+    """
+    heading, venv = "programs", gate.temporary / "programs"
+    if gate.single(
+        "programs' environment", sys.executable, "-m", "venv", str(venv)
+    ) and gate.single(
+        "install programs",
+        *(str(venv / "bin" / "pip"), "install", "--quiet", "--editable", ".[tls]"),
+        *("--requirement", "interop/programs/requirements.txt"),
+        limit=300,
+    ):
+        ok, output = gate.execute(
+            heading,
+            str(venv / "bin" / "trial"),
+            *("--temp-directory", str(gate.temporary / "programs-trial")),
+            "interop.programs",
+            limit=300,
+        )
+        gate.count(heading, ok, output)
+
+
 Step = Callable[[Gate], None]
 
 #: All steps, in order: rounds of lanes of steps.  The lanes of a round run at the same
@@ -453,7 +510,7 @@ Step = Callable[[Gate], None]
 ROUNDS: list[list[list[Step]]] = [
     [[format, lint, imports, types], [docs, news]],
     [[bench]],
-    [[tests], [packages, fuzz]],
+    [[tests, newest], [packages, programs, fuzz], [floors]],
     [[interop]],
     [[plain]],
     [[soak], [mutation]],

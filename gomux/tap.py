@@ -11,11 +11,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import Field, fields
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from twisted.application.service import IService
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.reflect import namedAny
@@ -27,9 +26,11 @@ from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring, readPSKFile
 from gomux._wire.strict import Salts
 from gomux.endpoints._connecting import clientEndpoint
+from gomux.endpoints._listening import serverEndpoint
 from gomux.error import KeyringError
-from gomux.limits import Limits, TunnelLimits, isAllowed, leastOf
+from gomux.limits import Limits, TunnelLimits
 from gomux.tunnel import Tunnel, forward, target
+from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
 from gomux.tunnel._service import (
     Connector,
     ListeningService,
@@ -39,7 +40,6 @@ from gomux.tunnel._service import (
 
 _log = Logger()
 
-_LIMITS = (TunnelLimits, Limits)
 _L = TypeVar("_L", Limits, TunnelLimits)
 
 #: The endpoint that accepts muxes if neither C{--listen} nor C{--connect} is given.
@@ -71,69 +71,6 @@ An ENDPOINT is any of Twisted's endpoint strings, such as
 tcp:8080:interface=127.0.0.1, unix:/run/app.sock or tls:example.org:443.
 Sizes are in bytes, times in seconds.
 """
-
-
-def _optionName(field: str) -> str:
-    """
-    @return: the name of a limit's option, such as C{max-streams} for C{maxStreams}.
-    """
-    return re.sub("[A-Z]", lambda match: "-" + match[0].lower(), field)
-
-
-def _dashed(match: re.Match[str]) -> str:
-    return "--" + _optionName(match[0])
-
-
-def _fieldDocs(limits: type) -> dict[str, str]:
-    """
-    @return: the C{@ivar} texts of a class's docstring, as plain text, by field.
-    """
-    names = [field.name for limits in _LIMITS for field in fields(limits)]
-    docs = {}
-    for part in re.split(r"@ivar ", limits.__doc__ or "")[1:]:
-        name, text = re.split(r":\s", part.split("\n\n")[0], maxsplit=1)
-        text = re.sub(r"[A-Z]\{(?:([^<{}]*)<[^<>{}]*>|([^{}]*))\}", r"\1\2", text)
-        text = re.sub(rf"\b({'|'.join(names)})\b", _dashed, text)
-        docs[name] = " ".join(text.split())
-    return docs
-
-
-def _limitOptions(limits: type) -> list[list[Any]]:
-    """
-    @return: an option for each field of a class of limits.
-    """
-    docs = _fieldDocs(limits)
-    return [
-        [
-            _optionName(field.name),
-            None,
-            field.default,
-            f"Limit: {docs.get(field.name, '')}",
-            _coerce(field),
-        ]
-        for field in fields(limits)
-    ]
-
-
-def _coerce(field: Field[Any]) -> Callable[[str], float]:
-    """
-    @return: the function that turns the text of an option into its value.
-    """
-    # With postponed annotations, the type of a field is text.
-    kind: type[int] | type[float] = int if field.type == "int" else float
-    what = "a whole number" if kind is int else "a number"
-
-    def coerce(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = -1
-        if not isAllowed(field, value):
-            name, least = _optionName(field.name), leastOf(field)
-            raise ValueError(f"--{name} needs {what} {least}, not {text!r}")
-        return value
-
-    return coerce
 
 
 class Options(_Options):
@@ -176,7 +113,7 @@ class Options(_Options):
         ],
     ]
 
-    optParameters = [option for limits in _LIMITS for option in _limitOptions(limits)]
+    optParameters = [option for limits in LIMITS for option in limitOptions(limits)]
 
     compData = Completions(optActions={"psk-file": CompleteFiles()})
 
@@ -282,9 +219,9 @@ class Options(_Options):
             raise UsageError("--target and --factory cannot be used together")
         if not (self._given["listen"] or self._given["connect"]):
             self._given["listen"].append(DEFAULT_LISTEN)
-        self.listenEndpoints += self._endpoints("listen", serverFromString)
+        self.listenEndpoints += self._endpoints("listen", serverEndpoint)
         self.connectEndpoints += self._endpoints("connect", clientEndpoint)
-        self.forwardEndpoints += self._endpoints("forward", serverFromString)
+        self.forwardEndpoints += self._endpoints("forward", serverEndpoint)
         for found in self._endpoints("target", clientEndpoint):
             self.targetEndpoint = found
         for name in self._given["factory"]:
@@ -360,7 +297,7 @@ class Options(_Options):
         """
         @return: the limits of one kind, with the values of the options.
         """
-        return kind(**{f.name: self[_optionName(f.name)] for f in fields(kind)})
+        return kind(**{f.name: self[optionName(f.name)] for f in fields(kind)})
 
 
 def _unindentHelp() -> None:
@@ -450,7 +387,7 @@ def makeService(options: Options) -> IService:
 
     factories: list[MuxFactory] = []
     service = TunnelService(
-        pool, tunnels, clock, limits, _makeReload(options, factories)
+        pool, tunnels, clock, limits, _makeReload(options, factories), factories
     )
     settings: dict[str, Any] = {
         "clock": clock,
@@ -464,6 +401,8 @@ def makeService(options: Options) -> IService:
         server = MuxFactory(
             options.keyring, False, streams, salts=serverSalts, **settings
         )
+        # The service closes them, once their streams have had time to end.
+        server.closesAtShutdown = False
         factories.append(server)
         service.addService(ListeningService(name, endpoint, server))
     for name, endpoint in options.forwardEndpoints:

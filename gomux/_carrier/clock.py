@@ -239,7 +239,7 @@ class SteadyClock:
             self._active -= 1
             try:
                 call.func(*call.args, **call.kw)
-            except Exception:
+            except BaseException:
                 _log.failure("while handling a timed call")
         if self._active and self._wake is None:
             self._wakeUp(self._calls[0][0])

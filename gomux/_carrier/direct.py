@@ -81,6 +81,9 @@ class DirectTransport:
         @param producer: the producer.
         """
         transport = cast(IConsumer, self.transport)
+        if not hasattr(transport, "registerProducer"):
+            # Such as conch's channels: the transport always takes more.
+            return
         if self._descriptor is None:
             self._producer = producer
             transport.registerProducer(self, True)

@@ -14,14 +14,17 @@ cannot send yet.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from twisted.internet.interfaces import (
+    IAddress,
     IPushProducer,
     ISystemHandle,
     ITCPTransport,
+    ITransport,
 )
+from zope.interface import implementer
 
 from gomux._carrier.direct import DirectTransport
 from gomux._fastpaths import fastPaths
@@ -45,7 +48,12 @@ class MuxCarrier(DirectTransport):
         """
         super().__init__(transport)
         if ITCPTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)
+            try:
+                transport.setTcpNoDelay(True)
+            except OSError:
+                # The UNIX sockets of an old Twisted have this method and no such
+                # option.
+                pass
             if ISystemHandle.providedBy(transport) and fastPaths().unsentLimit:
                 limitUnsent(transport.getHandle())
             if timeout is not None:
@@ -56,7 +64,10 @@ class MuxCarrier(DirectTransport):
         """
         Whether reading can be paused.
         """
-        return hasattr(self.transport, "pauseProducing")
+        transport = self.transport
+        return hasattr(transport, "pauseProducing") and hasattr(
+            transport, "resumeProducing"
+        )
 
     def pauseReading(self) -> None:
         """
@@ -67,9 +78,46 @@ class MuxCarrier(DirectTransport):
 
     def resumeReading(self) -> None:
         """
-        Read again.
+        Read again, if reading can be paused.
         """
-        cast(IPushProducer, self.transport).resumeProducing()
+        if self.canWait:
+            cast(IPushProducer, self.transport).resumeProducing()
+
+
+def dropTransport(transport: ITransport) -> None:
+    """
+    Abort a transport, or close it if it cannot be aborted.
+    """
+    abort = getattr(transport, "abortConnection", None)
+    (transport.loseConnection if abort is None else abort)()
+
+
+@implementer(IAddress)
+class NoAddress:
+    """
+    The address of a transport that does not tell its address, as a serial port.
+    """
+
+    def __repr__(self) -> str:
+        return "NoAddress()"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NoAddress)
+
+    def __hash__(self) -> int:
+        return hash(NoAddress)
+
+
+def addressFrom(ask: Callable[[], IAddress]) -> IAddress:
+    """
+    @param ask: C{getHost} or C{getPeer} of a transport.
+    @return: the address that it returns, or a L{NoAddress}.
+    """
+    try:
+        address = ask()
+    except (AttributeError, NotImplementedError):
+        return NoAddress()
+    return NoAddress() if address is None else address
 
 
 def layersOf(transport: Any) -> Iterator[Any]:

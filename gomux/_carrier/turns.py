@@ -123,7 +123,7 @@ class Turns:
     def _do(self, work: Work, until: float) -> float:
         try:
             return work(until)
-        except Exception:
+        except BaseException:
             # Other work must go on.
             _log.failure("work in a later turn of the reactor failed")
             return DONE

@@ -9,13 +9,15 @@ The factory that makes muxes, and keeps track of them.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IProtocolFactory,
+    IReactorCore,
     IReactorTime,
 )
 from twisted.internet.protocol import Factory
@@ -27,10 +29,9 @@ from gomux._carrier.clock import steady
 from gomux._carrier.turns import Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.gate import Gate
-from gomux._mux.log import ThrottledLog, describeAddress
+from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
-from gomux._mux.receiver import logPrefixOf
 from gomux._mux.streams import startFactory
 from gomux._wire.keyring import KeyFinder, Keyring, KnownKey
 from gomux._wire.strict import Handshake, Salts, processSalts
@@ -52,9 +53,11 @@ class MuxFactory(Factory):
     @ivar streamFactory: makes the protocols of streams that peers open; with
         C{None} the mux refuses those streams.
     @ivar limits: the limits of each mux.
-    @ivar greet: whether a client sends a Keepalive as soon as it is connected,
-        and a server answers with another.  A Keepalive has no effect, but it
+    @ivar greet: whether each side's first frame is a greeting: a Keepalive that
+        announces to a peer of the same software what this side does.  A client sends it
+        as soon as it is connected, a server after the client's first frame.  It also
         shows each side early that the other holds the key.
+    @ivar retired: whether L{retire} was called.  Can be set to C{False} again.
     @ivar pool: the muxes that are up.
     @ivar muxes: all muxes that have a carrier, whether they are up or not, the
         oldest first.
@@ -66,6 +69,10 @@ class MuxFactory(Factory):
     @ivar strict: whether the muxes are in strict mode.
     @ivar context: see L{__init__}.
     @ivar salts: see L{__init__}.
+    @ivar closesAtShutdown: whether the muxes are closed when the reactor stops, so that
+        the peers learn that this is an orderly end.  The reactor waits for that, for at
+        most C{closeTimeout}.
+    @ivar _trigger: closes them, while there are muxes.
     @ivar _losses: logs the ends of muxes, with a limit on the number of lines.
     @ivar _unauthenticated: a server's muxes whose peers have not shown that they
         hold the key, the oldest first.  After C{silentGrace} seconds the delayed
@@ -73,6 +80,7 @@ class MuxFactory(Factory):
     """
 
     noisy = False
+    closesAtShutdown = True
 
     def __init__(
         self,
@@ -97,7 +105,8 @@ class MuxFactory(Factory):
         @param clock: the reactor, or for tests a
             L{Clock<twisted.internet.task.Clock>}.
         @param limits: the limits of each mux; by default L{Limits()<Limits>}.
-        @param greet: whether to send and answer a Keepalive at the start.
+        @param greet: whether to send a greeting as the first frame.  Other
+            implementations ignore it.
         @param pool: where to put the muxes that are up; by default a new pool.
         @param strict: whether the muxes are in strict mode; the peers must be in
             strict mode too.
@@ -123,9 +132,11 @@ class MuxFactory(Factory):
         moment = self.limits.busyPoll if fastPaths().busyPoll else 0.0
         self.busyPoll = BusyPoll(clock, moment)
         self.pool = pool if pool is not None else MuxPool(clock)
+        self.retired = False
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
         self.acceptPace = AcceptPace()
+        self._trigger: object = None
         self._losses = ThrottledLog(_log, clock)
         self._unauthenticated: dict[MuxProtocol, IDelayedCall] = {}
 
@@ -182,9 +193,12 @@ class MuxFactory(Factory):
         A mux has its carrier.  Called by the mux.
         """
         self.muxes.append(mux)
+        atShutdown = getattr(self.clock, "addSystemEventTrigger", None)
+        if self.closesAtShutdown and self._trigger is None and atShutdown is not None:
+            self._trigger = atShutdown("before", "shutdown", self._reactorStops)
         if self.isClient:
             if not mux.gated:
-                self.pool.add(mux)
+                self._muxUp(mux)
             return
         unauthenticated = self._unauthenticated
         unauthenticated[mux] = self.clock.callLater(
@@ -195,14 +209,43 @@ class MuxFactory(Factory):
             self._forgetUnauthenticated(oldest)
             oldest.evict()
 
+    def _reactorStops(self) -> Deferred[list[GomuxError]]:
+        self._trigger = None
+        return gatherResults([mux.close() for mux in list(self.muxes)])
+
     def _muxSilent(self, mux: MuxProtocol) -> None:
         """
         A peer has sent nothing for a while: let the pool use its mux.  A client of
         the reference implementation sends nothing before it opens a stream, and may
         be waiting for this side to open one.
         """
-        if not mux.gated:
+        if self.retired:
+            mux.abort()
+        elif not mux.gated:
             self.pool.add(mux)
+
+    def _muxUp(self, mux: MuxProtocol) -> None:
+        """
+        Streams can be opened on a mux, unless the factory is retired.
+        """
+        if self.retired:
+            mux.drain()
+        else:
+            self.pool.add(mux)
+
+    def retire(self) -> None:
+        """
+        Open and accept no more streams.  Drain the muxes that are up, and each mux that
+        still comes up as soon as it does, so that its peer gets a CloseMux.  Drop a
+        server's mux whose peer does not show within C{silentGrace} seconds that it
+        holds the key: a stranger is sent nothing.
+        """
+        self.retired = True
+        for mux in list(self.muxes):
+            call = self._unauthenticated.get(mux)
+            isComing = mux.gated if call is None else call.active()
+            if not isComing:
+                mux.drain()
 
     def _forgetUnauthenticated(self, mux: MuxProtocol) -> None:
         call = self._unauthenticated.pop(mux, None)
@@ -215,7 +258,7 @@ class MuxFactory(Factory):
         """
         self.acceptPace.authenticated(mux.transport)
         self._forgetUnauthenticated(mux)
-        self.pool.add(mux)
+        self._muxUp(mux)
 
     def endRevoked(self, names: Collection[str]) -> None:
         """
@@ -233,6 +276,12 @@ class MuxFactory(Factory):
                 if mux.peerName in names or not mux.authenticated:
                     mux.revoke()
 
+    def muxWorn(self, mux: MuxProtocol) -> None:
+        """
+        A mux has few IDs left for new streams, or has begun to drain.  Called by the
+        mux.
+        """
+
     def muxIdle(self, mux: MuxProtocol) -> None:
         """
         The last stream of a mux has ended.  Called by the mux.
@@ -247,6 +296,9 @@ class MuxFactory(Factory):
         self.muxes.remove(mux)
         if not self.muxes:
             self.busyPoll.stop()
+            trigger, self._trigger = self._trigger, None
+            if trigger is not None:
+                cast(IReactorCore, self.clock).removeSystemEventTrigger(trigger)
         self.pool.remove(mux, reason)
         if self.isClient:
             # Also the reason of a mux that was never added to the pool.
@@ -263,6 +315,6 @@ class MuxFactory(Factory):
             "the mux {direction} {name}{peer} ended: {reason}",
             direction="to" if self.isClient else "from",
             name=f"{mux.peerName!r} at " if mux.peerName else "",
-            peer=describeAddress(mux.getCarrier().getPeer()),
+            peer=describeAddress(mux.getPeer()),
             reason=reason,
         )

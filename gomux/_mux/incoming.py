@@ -141,7 +141,7 @@ class Incoming:
             left = 0.0
         except GomuxError as error:
             self._failed(error)
-        except Exception:
+        except BaseException:
             self._gaveUp()
             raise
         finally:

@@ -9,11 +9,18 @@ of addresses in log lines.
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import IAddress, IReactorTime
+from collections.abc import Callable
+from functools import lru_cache
+from math import inf
+from typing import Any
+
+from twisted.internet.interfaces import IAddress, ILoggingContext, IReactorTime
 from twisted.logger import Logger, LogLevel
+from twisted.python.context import call
+from twisted.python.log import ILogContext
 
 from gomux._carrier.rate import TokenBucket
-from gomux.limits import LINES_BURST, LINES_RATE
+from gomux.limits import LINE_EVERY, LINES_BURST, LINES_RATE
 
 
 class ThrottledLog:
@@ -68,6 +75,78 @@ class ThrottledLog:
         self.emit(LogLevel.warn, line, **values)
 
 
+class CountedLog:
+    """
+    Logs lines that a peer can cause, each kind of line at most once in L{LINE_EVERY}
+    seconds.  A line's C{count} says for how many events it is.
+
+    @ivar _kinds: for each kind of line, when it was logged last, and how many events
+        there have been since then.
+    """
+
+    def __init__(self, log: Logger, clock: IReactorTime) -> None:
+        """
+        @param log: where the lines go.
+        @param clock: tells the time.
+        """
+        self._log = log
+        self._clock = clock
+        self._kinds: dict[str, tuple[float, int]] = {}
+
+    def warn(self, line: str, **values: object) -> None:
+        """
+        Log a line, or count it.
+
+        @param line: a format for C{values} and C{count}, one of a few constants.
+        """
+        now = self._clock.seconds()
+        loggedAt, count = self._kinds.get(line, (-inf, 0))
+        count += 1
+        if now - loggedAt >= LINE_EVERY:
+            loggedAt = now
+            self._log.warn(line, count=count, **values)
+            count = 0
+        self._kinds[line] = loggedAt, count
+
+
+def logPrefixOf(application: object) -> str:
+    """
+    @param application: a protocol or a factory.
+    @return: its name in the log.
+    """
+    if ILoggingContext.providedBy(application):
+        return application.logPrefix()
+    return type(application).__name__
+
+
+def logContextOf(protocol: object) -> dict[object, object]:
+    """
+    @param protocol: the protocol of a stream.
+    @return: the context for calls into it: its log lines have its own prefix, not that
+        of the carrier.
+    """
+    return _contextWith(logPrefixOf(protocol))
+
+
+@lru_cache(maxsize=64)
+def _contextWith(prefix: str) -> dict[object, object]:
+    return {ILogContext: {"isError": 0, "system": prefix}}
+
+
+def callInContext(
+    protocol: object, function: Callable[..., object], *args: Any
+) -> None:
+    """
+    Call a method of the protocol of a stream in the protocol's log context.
+    """
+    try:
+        context = logContextOf(protocol)
+    except BaseException:
+        # The stream fails for this when there is input.
+        context = {}
+    call(context, function, *args)
+
+
 def describeAddress(address: IAddress | None) -> str:
     """
     @return: an address as text for people, such as C{127.0.0.1:80}.
@@ -83,4 +162,8 @@ def describeAddress(address: IAddress | None) -> str:
     name = getattr(address, "name", address)
     if isinstance(name, bytes):
         name = name.decode("utf-8", "replace")
-    return str(name) if name else "a local peer"
+    try:
+        return str(name) if name else "a local peer"
+    except Exception:
+        # An address that others made.
+        return "an unknown peer"

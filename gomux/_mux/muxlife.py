@@ -38,9 +38,11 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IDelayedCall, ITCPTransport
 from twisted.python.failure import Failure
 
+from gomux._carrier.transport import dropTransport
 from gomux._carrier.turns import DONE
 from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
@@ -53,6 +55,9 @@ from gomux.error import (
     NonceExhausted,
     PeerClosedConnection,
 )
+
+#: How long a carrier may take to go after it was dropped, in seconds.
+DROP_TIMEOUT = 1.0
 
 
 class MuxState(IntEnum):
@@ -82,6 +87,11 @@ class LivingMux(Protocol):
         @return: the mux's own transport.
         """
 
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The carrier is gone.
+        """
+
 
 class MuxLife:
     """
@@ -103,6 +113,8 @@ class MuxLife:
         without a timeout.
     @ivar _closeCall: drops the carrier after C{_closeTimeout}; C{None} until the mux
         waits for the loss of the carrier.
+    @ivar _dropCall: ends the mux if a carrier that was dropped does not go; C{None}
+        until the carrier is dropped.
     @ivar _untold: the open streams that were not told the reason yet.
     @ivar _waiting: the results of L{whenClosed} that have not fired.
     """
@@ -143,6 +155,7 @@ class MuxLife:
         self._told = told
         self._drainCall: IDelayedCall | None = None
         self._closeCall: IDelayedCall | None = None
+        self._dropCall: IDelayedCall | None = None
         self._untold: deque[StreamLife] = deque()
         self._waiting: list[Deferred[GomuxError]] = []
 
@@ -156,7 +169,7 @@ class MuxLife:
         if self.state is ENDED:
             assert self.loss is not None
             assert not self._untold and not self._streams.byID
-            for call in (self._drainCall, self._closeCall):
+            for call in (self._drainCall, self._closeCall, self._dropCall):
                 assert call is None or not call.active(), call
 
     # Orderly transitions
@@ -213,8 +226,9 @@ class MuxLife:
         """
         isAnswer = self.state is CLOSING
         self._end(ConnectionClosed() if isAnswer else PeerClosedConnection())
-        self._mux.getCarrier().loseConnection()
+        # First, for the carrier may be lost before this returns.
         self._awaitLoss()
+        self._mux.getCarrier().loseConnection()
 
     def _awaitLoss(self) -> None:
         """
@@ -232,8 +246,20 @@ class MuxLife:
         """
         if self.state < ENDING:
             self._end(ConnectionClosed())
-        if self.loss is None:
-            self._mux.getCarrier().abortConnection()
+        self.dropCarrier()
+
+    def dropCarrier(self) -> None:
+        """
+        Drop the carrier, unless it is gone.  It counts as gone L{DROP_TIMEOUT} later:
+        a transport that has no C{abortConnection} may wait for a peer that reads
+        nothing.
+        """
+        if self.loss is not None or self._dropCall is not None:
+            return
+        self._dropCall = self._clock.callLater(
+            DROP_TIMEOUT, self._mux.connectionLost, Failure(ConnectionAborted())
+        )
+        dropTransport(self._mux.getCarrier())
 
     def fail(self, error: GomuxError) -> None:
         """
@@ -245,8 +271,8 @@ class MuxLife:
         if isinstance(error, NonceExhausted):
             # The scheduler has written CloseMux, so the peer drops the carrier.
             self._awaitLoss()
-        elif self.loss is None:
-            self._mux.getCarrier().abortConnection()
+        else:
+            self.dropCarrier()
 
     def _end(self, reason: GomuxError) -> None:
         self.state = ENDING
@@ -261,7 +287,7 @@ class MuxLife:
         the streams.
         """
         assert self.loss is not None
-        for call in (self._drainCall, self._closeCall):
+        for call in (self._drainCall, self._closeCall, self._dropCall):
             if call is not None and call.active():
                 call.cancel()
         if self.reason is None:
@@ -305,4 +331,5 @@ class MuxLife:
         assert self.reason is not None
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
-            deferred.callback(self.reason)
+            if not deferred.called:
+                deferred.callback(self.reason)

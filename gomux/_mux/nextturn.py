@@ -81,7 +81,7 @@ class NextTurn:
         for function in calls:
             try:
                 function()
-            except Exception:
+            except BaseException:
                 # The calls for the other streams must still be made.
                 _log.failure("a call for the next turn of {mux} failed", mux=self._mux)
         self._call = None

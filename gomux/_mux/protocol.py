@@ -36,7 +36,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gomux._carrier.transport import MuxCarrier
+from gomux._carrier.transport import MuxCarrier, addressFrom
 from gomux._mux.frames import COMPATIBLE, STRICT, PeerFrames
 from gomux._mux.gate import Gate, WaitingStreams, explainLoss
 from gomux._mux.incoming import Incoming
@@ -45,9 +45,15 @@ from gomux._mux.muxlife import CLOSING, ENDED, ENDING, GATED, OPEN, MuxLife
 from gomux._mux.nextturn import NextTurn
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.streams import Streams
-from gomux._wire.crypto import Sealer
-from gomux._wire.frame import Flag, Frame
-from gomux.error import GomuxError, KeyRevoked, LimitExceeded, OpenStreamError
+from gomux._wire.crypto import Sealer, SequencedOpener
+from gomux._wire.frame import Frame
+from gomux.error import (
+    GomuxError,
+    KeyRevoked,
+    LimitExceeded,
+    OpenStreamError,
+    Truncated,
+)
 from gomux.interfaces import IMux
 
 if TYPE_CHECKING:
@@ -69,25 +75,31 @@ class MuxProtocol(Protocol):
     @ivar _life: the mux's state.
     @ivar _streams: the mux's streams.
     @ivar _waiting: the calls of L{openStream} that wait for the gate.
+    @ivar _proving: the results of L{whenAuthenticated} that have not fired.
     @ivar _nextTurn: makes calls in the next turn of the reactor.
     @ivar _scheduler: sends frames.
     @ivar _incoming: keeps received bytes, and has their frames handled.
     @ivar _frames: handles the peer's frames.
-    @ivar _liveness: notices a dead carrier, and in strict mode a dead peer.
+    @ivar _carrierLiveness: notices a dead carrier.
+    @ivar _peerLiveness: pings the peer, and notices when it is gone.
     @ivar _carrier: the carrier, as the scheduler uses it.
     @ivar _host: the carrier's address at this end.
+    @ivar _isBound: whether this side has announced
+        L{BOUND<gomux._wire.frame.BOUND>}, or strict mode implies it.
     """
 
     factory: MuxOwner[MuxProtocol]
     streamFactory: IStreamFactory | IProtocolFactory | None = None
     bytesReceived = 0
     _key: str | None = None
+    _peer: IAddress | None = None
 
     def __init__(self, factory: MuxOwner[MuxProtocol]) -> None:
         self.factory = factory
         clock = factory.clock
         self._limits = limits = factory.limits
         self._waiting = WaitingStreams(limits.maxControl)
+        self._proving: list[Deferred[MuxProtocol]] = []
         self._nextTurn = nextTurn = NextTurn(self, clock)
         self._scheduler = scheduler = Scheduler(
             None,
@@ -105,6 +117,7 @@ class MuxProtocol(Protocol):
             nextTurn,
             peersFactory=self._peersFactory,
             ended=self._streamEnded,
+            worn=lambda: self.factory.muxWorn(self),
         )
         self._life = MuxLife(
             self,
@@ -127,7 +140,7 @@ class MuxProtocol(Protocol):
         return loss.type in (ConnectionDone, ConnectionLost)
 
     def __repr__(self) -> str:
-        peer = self.transport.getPeer() if self.transport is not None else "nobody yet"
+        peer = "nobody yet" if self._peer is None else self._peer
         name = f"{self.peerName!r} at " if self.peerName else ""
         direction = "to" if self.factory.isClient else "from"
         return f"<{type(self).__name__} {direction} {name}{peer}>"
@@ -158,7 +171,42 @@ class MuxProtocol(Protocol):
         """
         Whether the mux is neither draining, closing nor closed.
         """
+        return self._life.state <= OPEN and self._streams.hasIDs
+
+    @property
+    def takesStreams(self) -> bool:
+        """
+        Whether the peer may open streams.
+        """
         return self._life.state <= OPEN
+
+    @property
+    def isWorn(self) -> bool:
+        """
+        Whether either side has few stream IDs left.  A new stream should rather go
+        over another mux.
+        """
+        return self._streams.isWorn
+
+    @property
+    def answers(self) -> bool:
+        """
+        Whether the peer has echoed a recent ping.  C{False} if the newest ping of this
+        mux that the peer has echoed is older than two intervals between pings.  Always
+        C{True} with a peer that has not announced that it echoes pings.
+
+        A new stream should rather go over another mux while this is C{False}.
+        """
+        return self._peerLiveness.answers
+
+    @property
+    def roundTrip(self) -> float | None:
+        """
+        How long the newest ping that the peer has echoed took until its echo came, in
+        seconds.  C{None} before the first echo, and with a peer that has not announced
+        that it echoes pings.
+        """
+        return self._peerLiveness.roundTrip
 
     @property
     def reason(self) -> GomuxError | None:
@@ -206,7 +254,8 @@ class MuxProtocol(Protocol):
         else:
             assert scheduler.stopped
         if self._life.state is ENDED:
-            assert not any(liveness.isRunning for liveness in self._liveness)
+            assert not self._carrierLiveness.isRunning
+            assert not self._peerLiveness.isRunning
 
     @property
     def _nextID(self) -> int:
@@ -223,15 +272,15 @@ class MuxProtocol(Protocol):
         self, factory: IStreamFactory | IProtocolFactory
     ) -> Deferred[IProtocol]:
         if not self.canOpen:
-            return fail(OpenStreamError("the mux is closing or closed"))
+            why = "has no IDs left" if self.takesStreams else "is closing or closed"
+            return fail(OpenStreamError(f"the mux {why}"))
         if self.gated:
             return self._waiting.add(factory)
         if self._scheduler.controlQueued >= self._limits.maxControl:
             return fail(OpenStreamError("too many frames wait for the carrier"))
         opened = self._streams.open(factory)
-        if not self._streams.hasIDs:
-            # This was the last ID.  For more streams an application needs a new mux.
-            self.drain()
+        if not (self._streams.hasIDs or self._streams.byID):
+            self.close()
         return opened
 
     def drain(self, timeout: float | None = None) -> Deferred[GomuxError]:
@@ -241,7 +290,10 @@ class MuxProtocol(Protocol):
         @param timeout: close after this many seconds even if streams are open.
         @return: as L{whenClosed}.
         """
+        wasOpen = self._life.state is OPEN
         self._life.drain(timeout)
+        if wasOpen:
+            self.factory.muxWorn(self)
         return self.whenClosed()
 
     def close(self) -> Deferred[GomuxError]:
@@ -266,6 +318,33 @@ class MuxProtocol(Protocol):
     def whenClosed(self) -> Deferred[GomuxError]:
         return self._life.whenClosed()
 
+    def whenAuthenticated(self) -> Deferred[MuxProtocol]:
+        """
+        Wait until the peer shows that it holds the key.  A Go server does so only when
+        it sends something, so it may take until this side has opened a stream.
+
+        A program that connects muxes by itself should pause after a failure.  Do not
+        use this as the C{prepareConnection} of a
+        L{ClientService<twisted.application.internet.ClientService>}, which cannot
+        handle the loss of a connection meanwhile.
+
+        @return: fires with this mux.  Fails with the reason if the mux ends before.
+        """
+        proved: Deferred[MuxProtocol] = Deferred(self._proving.remove)
+        self._proving.append(proved)
+        if self.authenticated or self._life.state is ENDED:
+            self._nextTurn.callSoon(self._fireProving)
+        return proved
+
+    def _fireProving(self) -> None:
+        proving, self._proving = self._proving, []
+        for proved in proving:
+            if self.authenticated:
+                proved.callback(self)
+            else:
+                assert self.reason is not None
+                proved.errback(self.reason)
+
     # IProtocol
 
     def connectionMade(self) -> None:
@@ -275,8 +354,13 @@ class MuxProtocol(Protocol):
         factory = self.factory
         factory.acceptPace.accepted(self.transport)
         gate = factory.makeGate()
-        self._host = self.getCarrier().getHost()
-        self._carrier = MuxCarrier(self.getCarrier(), self._limits.carrierTimeout)
+        carrier = self.getCarrier()
+        self._host = addressFrom(lambda: carrier.getHost())
+        self._peer = addressFrom(lambda: carrier.getPeer())
+        self._carrier = MuxCarrier(carrier, self._limits.carrierTimeout)
+        needs = (factory, self._scheduler, self._fail)
+        self._carrierLiveness = CarrierLiveness(*needs)
+        self._peerLiveness = PeerLiveness(*needs, lambda: self._incoming.isBehind)
         self._frames = PeerFrames(
             self,
             factory,
@@ -284,6 +368,7 @@ class MuxProtocol(Protocol):
             self._scheduler,
             STRICT if factory.strict else COMPATIBLE,
             peerCloses=self._life.peerCloses,
+            heard=self._peerLiveness.heard,
         )
         self._incoming = Incoming(
             factory,
@@ -295,15 +380,11 @@ class MuxProtocol(Protocol):
             failed=self._fail,
             caughtUp=self._caughtUp,
         )
-        needs = (factory, self._scheduler, self._fail)
-        self._liveness: list[CarrierLiveness | PeerLiveness] = [CarrierLiveness(*needs)]
-        if factory.strict:
-            self._liveness.append(PeerLiveness(*needs, lambda: self.bytesReceived))
         self._sendOutputOf(gate)
         if gate.sealer is not None:
             self._startSending(gate.sealer)
-            if factory.greet and factory.isClient:
-                self._scheduler.control(0, Flag.KEEPALIVE)
+            if factory.isClient:
+                self._scheduler.greet()
         factory.muxConnected(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -322,7 +403,9 @@ class MuxProtocol(Protocol):
         """
         The carrier is gone.  End the streams once all received frames are handled.
         """
-        self._life.loss = reason
+        if not self.hasCarrier:
+            return
+        self._life.loss = reason or connectionDone  # Some transports give C{None}.
         self._scheduler.stop()
         if not self._incoming.isBehind:
             self._lost()
@@ -345,8 +428,14 @@ class MuxProtocol(Protocol):
         if self.gated:
             assert gate.sealer is not None
             self._startSending(gate.sealer)
+        self._frames.isBound = isinstance(gate.opener, SequencedOpener)
+        if self._isBound and isinstance(gate.opener, SequencedOpener):
+            self._carrierLiveness.stopKeepalives()
+            self._peerLiveness.start(gate.opener)
         self._key = gate.name
         self.factory.muxAuthenticated(self)
+        if self._proving:
+            self._nextTurn.callSoon(self._fireProving)
         if not gate.ownsFrames:
             self._frames.greeted(frame)
         self._waiting.open(self.openStream)
@@ -363,10 +452,13 @@ class MuxProtocol(Protocol):
         The gate lets the mux send from now on.
         """
         self._life.open()
-        self._scheduler.start(sealer)
+        factory = self.factory
+        # The frames of strict mode are bound without a greeting.
+        self._isBound = sealer.isBound and (factory.strict or factory.greet)
+        greets = factory.greet and not factory.strict
+        self._scheduler.start(sealer, int(self._isBound) if greets else None)
         self._carrier.registerProducer(self._scheduler)
-        for liveness in self._liveness:
-            liveness.start()
+        self._carrierLiveness.start()
 
     # Called by the parts of the mux
 
@@ -389,18 +481,31 @@ class MuxProtocol(Protocol):
         """
         return self._host
 
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
+        """
+        return cast(IAddress, self._peer)
+
     def _peersFactory(self) -> IStreamFactory | IProtocolFactory | None:
         own = self.streamFactory
         return self.factory.streamFactory if own is None else own
 
     def _write(self, parts: list[bytes]) -> None:
         if self._life.loss is None:
-            self._carrier.writeSequence(parts)
+            try:
+                self._carrier.writeSequence(parts)
+            except BaseException:
+                self._fail(Truncated(Failure().getErrorMessage()))
 
     def _streamEnded(self) -> None:
         self._life.streamEnded()
-        if not self._streams.byID and self._life.state < CLOSING:
+        if self._streams.byID or self._life.state >= CLOSING:
+            return
+        if self._streams.hasIDs:
             self.factory.muxIdle(self)
+        else:
+            self.close()
 
     def _fail(self, error: GomuxError) -> None:
         self._life.fail(error)
@@ -425,17 +530,19 @@ class MuxProtocol(Protocol):
         elif isWell:
             self._carrier.resumeReading()
         else:
-            self.getCarrier().abortConnection()
+            self._life.dropCarrier()
 
     def _lost(self) -> None:
         """
         The carrier is gone, and all received frames are handled.
         """
-        for liveness in self._liveness:
-            liveness.stop()
+        self._carrierLiveness.stop()
+        self._peerLiveness.stop()
         gate = self._incoming.gate
         if gate is not None:
             gate.close()
         self._life.lost()
         assert self.reason is not None
         self._waiting.fail(self.reason)
+        if self._proving and not self.authenticated:
+            self._fireProving()

@@ -31,11 +31,11 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
-from twisted.internet.interfaces import ILoggingContext
-from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.python.log import callWithContext
+from twisted.python.context import call
+from twisted.python.log import ILogContext
 
 from gomux._fastpaths import fastPaths
+from gomux._mux.log import logContextOf, logPrefixOf
 from gomux._wire.growth import GrowingWindow
 from gomux.error import ProtocolViolation
 
@@ -62,16 +62,6 @@ class ReceiveState(IntEnum):
 
 # A look-up in an Enum would take longer than the rest of a call.
 _OPEN, _REFUSED, _ENDING, _ENDED, _CLOSED = ReceiveState
-
-
-def logPrefixOf(application: object) -> str:
-    """
-    @param application: a protocol or a factory.
-    @return: its name in the log.
-    """
-    if ILoggingContext.providedBy(application):
-        return application.logPrefix()
-    return type(application).__name__
 
 
 class ReceiverMux(Protocol):
@@ -145,10 +135,11 @@ class Receiver:
     @ivar waiting: the waiting input, in order; C{None} if none waits.  An empty list
         while the last waiting input is being delivered.
     @ivar _stream: the stream.
+    @ivar _context: the context in which the protocol gets data.
     @ivar _delivering: whether L{_deliverWaiting} is due in the next turn, or running.
     """
 
-    __slots__ = ("state", "window", "waiting", "_stream", "_delivering")
+    __slots__ = ("state", "window", "waiting", "_stream", "_context", "_delivering")
 
     def __init__(self, stream: ReceiverStream) -> None:
         self.state = _OPEN
@@ -156,6 +147,11 @@ class Receiver:
         self.waiting: list[bytes] | None = None
         self._stream = stream
         self._delivering = False
+        try:
+            self._context = logContextOf(stream.protocol)
+        except BaseException:
+            self._context = {}
+            stream.applicationFailed()
 
     def received(self, payload: bytes) -> None:
         """
@@ -186,8 +182,8 @@ class Receiver:
     def _deliver(self, payload: bytes) -> None:
         stream = self._stream
         try:
-            stream.protocol.dataReceived(payload)
-        except Exception:
+            call(self._context, stream.protocol.dataReceived, payload)
+        except BaseException:
             stream.applicationFailed()
         else:
             stream.streams.consumed(stream, len(payload))
@@ -283,30 +279,21 @@ class Receiver:
             self._stream.streams.consumed(self._stream, sum(map(len, waiting)))
 
 
-class PrefixedReceiver(Receiver):
+class PlainReceiver(Receiver):
     """
-    A receiver that delivers data in a log context with the protocol's own prefix.
+    A receiver without its fast path: it makes the log context for each piece of data.
     """
 
     __slots__ = ()
 
     def _deliver(self, payload: bytes) -> None:
-        try:
-            context = {"system": logPrefixOf(self._stream.protocol)}
-        except Exception:
-            self._stream.applicationFailed()
-        else:
-            callWithContext(context, super()._deliver, payload)
+        context = {"isError": 0, "system": logPrefixOf(self._stream.protocol)}
+        self._context = {ILogContext: context}
+        super()._deliver(payload)
 
 
 def receiverFor(stream: ReceiverStream) -> Receiver:
     """
     Make the receiver of a stream.
-
-    Only a protocol with a C{logPrefix} of its own gets a log context, because that
-    takes a microsecond for each piece of data.  Most protocols inherit theirs from
-    L{Protocol<twisted.internet.protocol.Protocol>}.
     """
-    prefix = getattr(type(stream.protocol), "logPrefix", TwistedProtocol.logPrefix)
-    isPlain = prefix is TwistedProtocol.logPrefix and fastPaths().sparedContext
-    return Receiver(stream) if isPlain else PrefixedReceiver(stream)
+    return Receiver(stream) if fastPaths().sparedContext else PlainReceiver(stream)

@@ -60,6 +60,9 @@ _DATA = int(Flag.DATA)
 _CLOSE_STREAM = int(Flag.CLOSE_STREAM)
 _WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
 
+# A control frame that waits: the arguments of Scheduler.control.
+_Control = tuple[int, int, int, Callable[[int], None] | None]
+
 
 class SendingStream(Protocol):
     """
@@ -111,8 +114,10 @@ class Scheduler:
     @ivar _failed: see L{__init__}.
     @ivar _maxRefusals: how many refusals may wait.
     @ivar _seconds: returns the time, in seconds.
-    @ivar _control: the waiting control frames except refusals and credit, as stream ID
-        and flag.
+    @ivar _control: the waiting control frames except refusals and credit, as the
+        arguments of L{control}.
+    @ivar _greeting: the C{length} of the greeting, until it is queued; C{None} for no
+        greeting.
     @ivar _refusals: the IDs of the streams whose refusals wait.
     @ivar _credits: the waiting credit by stream ID, in bytes.
     @ivar _fresh: the streams in the fresh queue.
@@ -152,7 +157,8 @@ class Scheduler:
         self._failed = failed
         self._maxRefusals = maxRefusals
         self._seconds = seconds
-        self._control: deque[tuple[int, int]] = deque()
+        self._control: deque[_Control] = deque()
+        self._greeting: int | None = None
         self._refusals: deque[int] = deque()
         self._credits: dict[int, int] = {}
         self._fresh: deque[SendingStream] = deque()
@@ -192,29 +198,51 @@ class Scheduler:
             or self._credits
         )
 
-    def start(self, sealer: Sealer) -> None:
+    def start(self, sealer: Sealer, greeting: int | None = None) -> None:
         """
         Begin to write.
 
         @param sealer: seals all frames of the mux.
+        @param greeting: the C{length} of a Keepalive that goes ahead of all other
+            frames; C{None} for no such Keepalive.
         """
         self._sealer = sealer
+        self._greeting = greeting
         self.sentAt = self._seconds()
         self.paused = self.stopped
         if not self.idle:
             self._wakeUp()
 
-    def control(self, streamID: int, flag: int) -> None:
+    def greet(self) -> None:
+        """
+        Send the greeting, if it has not gone ahead of another frame already.
+        """
+        greeting, self._greeting = self._greeting, None
+        if greeting is not None:
+            self.control(0, Flag.KEEPALIVE, greeting)
+
+    def control(
+        self,
+        streamID: int,
+        flag: int,
+        length: int = 0,
+        sealed: Callable[[int], None] | None = None,
+    ) -> None:
         """
         Queue a control frame.  It is sent before all data that is not written yet.
+
+        @param sealed: called when the frame has been sealed, with its nonce's counter.
         """
         if not self.stopped:
-            self._control.append((streamID, flag))
+            if self._greeting is not None:
+                self.greet()
+            self._control.append((streamID, flag, length, sealed))
             self._wakeUp()
 
     def refuse(self, streamID: int) -> None:
         """
-        Queue a refusal: the CloseStream for a stream that this side does not accept.
+        Queue a refusal: the CloseStream for a stream that this side does not accept, as
+        an abort.  Else it would look like a stream with a complete and empty answer.
 
         @raise LimitExceeded: if the peer has left too many refusals unread.
         """
@@ -344,10 +372,14 @@ class Scheduler:
         sealer = self._sealer
         limit *= 2  # A sealed control frame has two parts.
         while self._control and len(parts) < limit:
-            streamID, flag = self._control.popleft()
-            parts += sealFrame(sealer, streamID, 0, flag)
+            streamID, flag, length, sealed = self._control.popleft()
+            parts += sealFrame(sealer, streamID, length, flag)
+            if sealed is not None:
+                sealed(sealer.last)
         while self._refusals and len(parts) < limit:
-            parts += sealFrame(sealer, self._refusals.popleft(), 0, _CLOSE_STREAM)
+            streamID = self._refusals.popleft()
+            parts += sealFrame(sealer, streamID, 0, _WINDOW_UPDATE)
+            parts += sealFrame(sealer, streamID, 0, _CLOSE_STREAM)
         while self._credits and len(parts) < limit:
             streamID, credit = self._credits.popitem()
             while credit > 0:

@@ -255,7 +255,7 @@ class Sender:
         if producer is not None:
             try:
                 producer.stopProducing()
-            except Exception:
+            except BaseException:
                 _log.failure("a producer's stopProducing failed")
 
     def windowGrew(self) -> None:
@@ -330,7 +330,7 @@ class Sender:
             self._flow = _PAUSED
             try:
                 self._producer.pauseProducing()
-            except Exception:
+            except BaseException:
                 self._stream.applicationFailed()
 
     def _resumeProducer(self) -> None:
@@ -347,7 +347,7 @@ class Sender:
             return
         try:
             self._producer.resumeProducing()
-        except Exception:
+        except BaseException:
             # The scheduler is writing: the exception must not end the mux.
             self._stream.applicationFailed()
         if self.state is _FINISHING:
@@ -359,7 +359,7 @@ class Sender:
         """
         @return: how many bytes of output may be sent now: all if they fit into the send
             window, else the size of the window, or 0 if that is less than
-            L{SMALLEST_FRAME}.
+            L{ENOUGH_WINDOW}.
         """
         size = self.unsent
         window = self._stream.sendWindow

@@ -28,7 +28,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._mux.address import StreamAddress
-from gomux._mux.receiver import ReceiveState, logPrefixOf
+from gomux._mux.log import callInContext, logPrefixOf
+from gomux._mux.receiver import ReceiveState
 from gomux._mux.streamlife import LifeMux, LifeState, StreamLife
 from gomux._wire.frame import Flag
 from gomux.error import StreamClosed
@@ -64,6 +65,11 @@ class StreamMux(LifeMux, Protocol):
     def getHost(self) -> IAddress:
         """
         @return: the carrier's address at this end, even once the carrier is gone.
+        """
+
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
         """
 
     def startTLS(
@@ -189,7 +195,7 @@ class Stream(StreamLife):
         """
         @return: the other end's address.
         """
-        return StreamAddress(self.streams.getCarrier().getPeer(), self.streamID)
+        return StreamAddress(self.streams.getPeer(), self.streamID)
 
     # ITCPTransport
 
@@ -370,8 +376,8 @@ class Stream(StreamLife):
         """
         self.protocol = protocol
         try:
-            protocol.makeConnection(self)
-        except Exception:
+            callInContext(protocol, protocol.makeConnection, self)
+        except BaseException:
             self.applicationFailed()
             return False
         return True

@@ -48,6 +48,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gomux._mux.log import callInContext
 from gomux._mux.receiver import Receiver, ReceiverMux, ReceiveState, receiverFor
 from gomux._mux.sender import Sender, SenderMux, SendState
 from gomux._wire.frame import Flag
@@ -267,7 +268,14 @@ class StreamLife:
         """
         The peer has closed the stream, or aborted it.
         """
-        self.muxEnded(PeerAbortedStream() if self.peerAborts else PeerClosedStream())
+        if not self.peerAborts:
+            self.muxEnded(PeerClosedStream())
+        elif self.receiver is None:
+            self.muxEnded(
+                PeerAbortedStream("it may have refused the stream: see its log")
+            )
+        else:
+            self.muxEnded(PeerAbortedStream())
 
     def muxEnded(self, reason: BaseException) -> None:
         """
@@ -364,8 +372,8 @@ class StreamLife:
             half = IHalfCloseableProtocol(self.protocol, None)
             if half is None:
                 return False
-            getattr(half, method)()
-        except Exception:
+            callInContext(self.protocol, getattr(half, method))
+        except BaseException:
             self.applicationFailed()
         return True
 
@@ -420,8 +428,9 @@ class StreamLife:
         self.sender = self.receiver = None
         assert self._reason is not None, "a stream ends for a reason"
         try:
-            self.protocol.connectionLost(Failure(self._reason))
-        except Exception:
+            reason = Failure(self._reason)
+            callInContext(self.protocol, self.protocol.connectionLost, reason)
+        except BaseException:
             _log.failure(
                 "connectionLost of the protocol of {stream} failed", stream=self
             )

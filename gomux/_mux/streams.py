@@ -5,8 +5,11 @@
 """
 The open streams of a mux, by ID.
 
-The client opens streams with even IDs, the server with odd IDs.  Each ID is used only
-once.  A mux that has no IDs left opens no more streams.
+The client opens streams with even IDs, the server with odd ones.  An ID is used
+once: a mux that has no IDs left opens no more streams.  Both sides see how many IDs
+either has left.  When few are, the mux is I{worn}: the client's dialler connects
+another one beside it, and both sides prefer that for new streams.  The worn mux ends
+with its last stream.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from twisted.python.failure import Failure
 
 from gomux._fastpaths import fastPaths
 from gomux._mux.address import StreamAddress
+from gomux._mux.log import CountedLog
 from gomux._mux.nextturn import NextTurn
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.sender import senderMaker
@@ -34,6 +38,7 @@ from gomux._mux.stream import Stream
 from gomux._wire.frame import ID_END, Flag
 from gomux._wire.growth import GrowthPolicy
 from gomux._wire.window import MAX_HELD
+from gomux.limits import RESERVED_IDS
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLContextFactory
@@ -42,6 +47,9 @@ if TYPE_CHECKING:
     from gomux._mux.receiver import ReceiverStream
     from gomux._mux.streamlife import StreamLife
     from gomux.interfaces import IStreamFactory
+
+# Each side has every other ID.
+_WORN_FROM = ID_END - 2 * RESERVED_IDS
 
 _log = Logger()
 
@@ -67,6 +75,11 @@ class CarriedMux(Protocol):
         @return: the carrier's address at this end, even once the carrier is gone.
         """
 
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
+        """
+
 
 class Streams:
     """
@@ -77,6 +90,7 @@ class Streams:
     @ivar byID: the streams that are open on the wire.
     @ivar nextID: the ID of the next stream that this side opens.
     @ivar peerNextID: the peer's lowest ID above all IDs that it has used.
+    @ivar isWorn: whether either side has fewer than L{RESERVED_IDS} IDs left.
     @ivar peerCount: how many of the peer's streams have a protocol whose
         C{connectionLost} was not called yet.
     @ivar growth: limits the growth of all receive windows together.
@@ -90,6 +104,8 @@ class Streams:
     @ivar _maxStreams: how many streams the peer may have.
     @ivar _peersFactory: see L{__init__}.
     @ivar _ended: see L{__init__}.
+    @ivar _worn: see L{__init__}.
+    @ivar _refusals: logs why streams are refused.
     @ivar _batch: the largest credit that is held back to save frames, in bytes.
     @ivar _lastConsumer: the ID of the stream whose input was consumed last; -1 before.
     @ivar _peerParity: the remainder of the peer's IDs divided by 2: 0 or 1.
@@ -106,6 +122,7 @@ class Streams:
         *,
         peersFactory: Callable[[], IStreamFactory | IProtocolFactory | None],
         ended: Callable[[], None],
+        worn: Callable[[], None],
     ) -> None:
         """
         @param mux: the mux.
@@ -115,11 +132,13 @@ class Streams:
         @param peersFactory: returns the factory of the protocols of the peer's streams,
             or C{None} to refuse these streams.
         @param ended: called when a stream is no longer open on the wire.
+        @param worn: called when C{isWorn} has become true.
         """
         self.mux = mux
         self.byID: dict[int, Stream] = {}
         self.nextID = 0 if owner.isClient else 1
         self._peerParity = self.peerNextID = 1 - self.nextID
+        self.isWorn = False
         self.peerCount = 0
         paths = fastPaths()
         maxGrowth = owner.limits.maxGrowth if paths.changingWindows else 0
@@ -137,6 +156,8 @@ class Streams:
         self._maxStreams = owner.limits.maxStreams
         self._peersFactory = peersFactory
         self._ended = ended
+        self._worn = worn
+        self._refusals = CountedLog(_log, owner.clock)
 
     def __repr__(self) -> str:
         return repr(self.mux)
@@ -176,6 +197,14 @@ class Streams:
         """
         return self.nextID < ID_END
 
+    def _wears(self) -> None:
+        """
+        One side has few IDs left.
+        """
+        if not self.isWorn:
+            self.isWorn = True
+            self._worn()
+
     def isPeers(self, streamID: int) -> bool:
         """
         @return: whether an ID belongs to the peer's streams.
@@ -208,10 +237,12 @@ class Streams:
         # Set before buildProtocol, which may open streams too.
         streamID = self.nextID
         self.nextID += 2
+        if streamID >= _WORN_FROM:
+            self._wears()
         try:
             startFactory(factory)
             protocol = factory.buildProtocol(self._address(streamID))
-        except Exception:
+        except BaseException:
             failure = Failure()
             stopFactory(factory)
             return fail(failure)
@@ -232,7 +263,15 @@ class Streams:
         @raise LimitExceeded: if the peer leaves too many refusals unread.
         """
         self.peerNextID = max(self.peerNextID, streamID + 2)
-        protocol = self._buildPeers(streamID) if isWelcome else None
+        if streamID >= _WORN_FROM:
+            self._wears()
+        protocol = None
+        if isWelcome:
+            protocol = self._buildPeers(streamID)
+        elif self.isFull:
+            self._refused("the peer has as many streams open as maxStreams allows")
+        else:
+            self._refused("the mux is draining, because it was told to stop")
         if protocol is None:
             self._scheduler.refuse(streamID)
             return
@@ -246,19 +285,31 @@ class Streams:
         """
         factory = self._peersFactory()
         if factory is None:
+            self._refused("nothing serves the peer's streams")
             return None
         try:
-            return factory.buildProtocol(self._address(streamID))
-        except Exception:
+            protocol = factory.buildProtocol(self._address(streamID))
+        except BaseException:
             _log.failure(
-                "buildProtocol failed for stream {id} of {mux}",
+                "{mux} refused stream {id} of the peer: buildProtocol failed",
                 id=streamID,
                 mux=self.mux,
             )
             return None
+        if protocol is None:
+            self._refused("the factory made no protocol")
+        return protocol
+
+    def _refused(self, why: str) -> None:
+        """
+        Log that a stream is refused.
+        """
+        self._refusals.warn(
+            f"{{mux}} refused {{count}} of the peer's streams: {why}", mux=self.mux
+        )
 
     def _address(self, streamID: int) -> StreamAddress:
-        return StreamAddress(self.getCarrier().getPeer(), streamID)
+        return StreamAddress(self.getPeer(), streamID)
 
     # StreamMux
 
@@ -280,6 +331,12 @@ class Streams:
         @return: the carrier's address at this end, even once the carrier is gone.
         """
         return self.mux.getHost()
+
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
+        """
+        return self.mux.getPeer()
 
     def startTLS(
         self, stream: Stream, contextFactory: IOpenSSLContextFactory, normal: bool
@@ -351,5 +408,5 @@ def stopFactory(factory: object) -> None:
     if doStop is not None:
         try:
             doStop()
-        except Exception:
+        except BaseException:
             _log.failure("doStop of {factory} failed", factory=factory)

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProtocol,
     IProtocolFactory,
-    IReactorCore,
     IStreamClientEndpoint,
 )
 from twisted.python.failure import Failure
@@ -39,9 +38,7 @@ class ClientMux(Dialler):
     Dials a client mux when a stream needs it.  There is at most one mux at a time.
 
     @ivar idleTimeout: how long a mux without streams is kept, in seconds.
-    @ivar _reactor: the reactor, for its shutdown trigger.
     @ivar _idle: the delayed call that closes a mux without streams.
-    @ivar _trigger: the reactor's shutdown trigger, which closes such a mux too.
     """
 
     def __init__(
@@ -61,10 +58,8 @@ class ClientMux(Dialler):
         @param settings: the other arguments of L{Dialler}.
         """
         super().__init__(psk, carrier, MAX_RETRY_DELAY, clock=reactor, **settings)
-        self._reactor = reactor
         self.idleTimeout = idleTimeout
         self._idle: IDelayedCall | None = None
-        self._trigger: object = None
 
     def openStream(
         self, factory: IProtocolFactory, timeout: float
@@ -77,7 +72,10 @@ class ClientMux(Dialler):
         @return: the protocol, connected.
         """
         # TCP starts the factory before it connects, so this does too.
-        factory.doStart()
+        try:
+            factory.doStart()
+        except BaseException:
+            return fail(Failure())
         opened = self.pool.openStream(factory, timeout)
         if self.pool.waiting:
             self.start()
@@ -111,10 +109,6 @@ class ClientMux(Dialler):
         """
         A mux is connected: open the streams that wait for it.
         """
-        if self._trigger is None and IReactorCore.providedBy(self._reactor):
-            self._trigger = self._reactor.addSystemEventTrigger(
-                "before", "shutdown", self._reactorStops
-            )
         super().muxConnected(mux)
         self.muxIdle(mux)
 
@@ -146,14 +140,7 @@ class ClientMux(Dialler):
             [mux.close() for mux in list(self.muxes) if not mux.streamCount]
         )
 
-    def _reactorStops(self) -> Deferred[list[GomuxError]]:
-        self._trigger = None
-        return self._closeIdle()
-
     def _forgetIdle(self) -> None:
         idle, self._idle = self._idle, None
         if idle is not None:
             idle.cancel()
-        trigger, self._trigger = self._trigger, None
-        if trigger is not None:
-            self._reactor.removeSystemEventTrigger(trigger)

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._mux.dialler import Settings
@@ -200,11 +201,13 @@ class MuxPort:
         """
         Listen again.
         """
+        self.factory.retired = False
         self._port.startListening()
 
     def stopListening(self) -> Deferred[None]:
         """
-        Accept no more muxes, and no more streams on the muxes that are up.
+        Accept no more muxes, and no more streams on the muxes that are up.  A mux that
+        was accepted before and comes up only now is closed.
 
         Open streams stay open, as TCP connections do.  A mux is closed when its
         last stream ends.  L{close} ends all streams and muxes.
@@ -212,10 +215,11 @@ class MuxPort:
         @return: fires when the carrier has stopped listening and the muxes
             that had no streams are gone.
         """
-        stopped: Deferred[Any] = maybeDeferred(self._port.stopListening)
+        # stdio: has no port, only the carrier itself.
+        stop = getattr(self._port, "stopListening", lambda: None)
+        stopped: Deferred[Any] = maybeDeferred(stop)
         idle = [mux for mux in self.factory.muxes if not mux.streamCount]
-        for mux in list(self.factory.muxes):
-            mux.drain()
+        self.factory.retire()
         return stopped.addCallback(_whenClosed, idle)
 
     def close(self) -> Deferred[None]:
@@ -225,10 +229,12 @@ class MuxPort:
 
         @return: fires when all muxes are gone.
         """
+        stopped = self.stopListening()
         muxes = list(self.factory.muxes)
         for mux in muxes:
-            mux.close()
-        return self.stopListening().addBoth(_whenClosed, muxes)
+            if mux.streamCount:
+                mux.close()
+        return stopped.addBoth(_whenClosed, muxes)
 
 
 def _whenClosed(result: Any, muxes: list[MuxProtocol]) -> Deferred[Any]:
@@ -307,7 +313,10 @@ class StreamServerEndpoint:
                 CannotListenError("gomux", self._mux, "its streams are served already")
             )
         port = StreamPort(self._mux, protocolFactory)
-        port.startListening()
+        try:
+            port.startListening()
+        except BaseException:
+            return fail(Failure())
         return succeed(port)
 
 
@@ -341,7 +350,7 @@ class StreamPort:
             raise ValueError("no mux is up")
         else:
             mux = self._mux.pool.muxes[0]
-        return mux.getCarrier().getHost()
+        return mux.getHost()
 
     def startListening(self) -> None:
         """
@@ -356,7 +365,7 @@ class StreamPort:
 
         @return: a Deferred that has fired.
         """
-        if self._mux.streamFactory is self._factory:
-            self._mux.streamFactory = None
-            self._factory.doStop()
-        return succeed(None)
+        if self._mux.streamFactory is not self._factory:
+            return succeed(None)
+        self._mux.streamFactory = None
+        return maybeDeferred(self._factory.doStop)

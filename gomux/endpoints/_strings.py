@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from warnings import warn
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 
 from gomux._mux.dialler import Settings
@@ -33,6 +33,7 @@ from gomux._wire.keyring import Keyring, readPSKFile
 from gomux.endpoints._clientmux import ClientMux
 from gomux.endpoints._connecting import clientEndpoint
 from gomux.endpoints._endpoints import MuxClientEndpoint, MuxServerEndpoint
+from gomux.endpoints._listening import serverEndpoint
 from gomux.limits import IDLE_TIMEOUT, WAIT_TIMEOUT
 
 _T = TypeVar("_T")
@@ -69,7 +70,7 @@ def parseServer(
     words = _Words(args, kwargs)
     keyring = words.takeKeyring()
     settings = words.takeSettings()
-    carrier = words.carrier("server", serverFromString, reactor)
+    carrier = words.carrier("server", serverEndpoint, reactor)
     return MuxServerEndpoint(reactor, carrier, keyring, **settings)
 
 

@@ -218,13 +218,13 @@ class Conn(Protocol):
         """
         @return: this end's L{StreamAddress<gomux.StreamAddress>}.
         """
-        return self._local
+        return self.transport.getHost()
 
     def remoteAddr(self) -> IAddress:
         """
         @return: the other end's L{StreamAddress<gomux.StreamAddress>}.
         """
-        return self._remote
+        return self.transport.getPeer()
 
     def setDeadline(self, time: float | None) -> None:
         """
@@ -400,9 +400,6 @@ class Conn(Protocol):
         """
         The stream is open.  Pause it until the first read.
         """
-        # Ask now: a transport that is gone may have forgotten its addresses.
-        self._local = self.transport.getHost()
-        self._remote = self.transport.getPeer()
         self.transport.pauseProducing()
         self.transport.registerProducer(self, True)
         self._made(self)

@@ -33,9 +33,11 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from gomux._mux.factory import MuxFactory
+from gomux._mux.log import CountedLog
 from gomux._mux.protocol import MuxProtocol
 from gomux._wire.keyring import Keyring
 from gomux.error import ConnectionClosed, GomuxError
@@ -43,6 +45,8 @@ from gomux.interfaces import IStreamFactory
 from gomux.limits import BACKLOG, Limits
 from gomux.session._backlog import Backlog
 from gomux.session._conn import Conn
+
+_log = Logger()
 
 
 class Session:
@@ -52,13 +56,12 @@ class Session:
     Made by L{Session.client}, and by a L{Listener}.
 
     @ivar _mux: the mux.
-    @ivar _local: the carrier's address at this end.
-    @ivar _remote: the carrier's address at the peer's end.
     @ivar _clock: the reactor.
     @ivar _backlog: the streams that the peer has opened and the application has not
         accepted.
     @ivar _conns: the streams that are open or have unread data, in order of arrival.
     @ivar _closed: whether this side has closed the session.
+    @ivar _refusals: logs that the backlog is full.
     """
 
     def __init__(self, mux: MuxProtocol, clock: IReactorTime, backlog: int) -> None:
@@ -69,14 +72,11 @@ class Session:
         """
         self._mux = mux
         mux.streamFactory = _Streams(self._incoming)
-        # Ask now: a transport that is gone may have forgotten its addresses.
-        carrier = mux.getCarrier()
-        self._local = carrier.getHost()
-        self._remote = carrier.getPeer()
         self._clock = clock
         self._backlog: Backlog[Conn] = Backlog(backlog)
         self._conns: dict[Conn, None] = {}
         self._closed = False
+        self._refusals = CountedLog(_log, clock)
 
     def __repr__(self) -> str:
         return f"<Session over {self._mux!r}>"
@@ -189,7 +189,7 @@ class Session:
         Accept the next stream that the peer opens.
 
         While the backlog is full, new streams are refused: the peer sees them
-        closed.  (The Go package stops reading instead, which stops every stream of
+        aborted.  (The Go package stops reading instead, which stops every stream of
         the mux.)
 
         @return: the stream.  The Deferred can be cancelled.  After the mux has
@@ -222,13 +222,13 @@ class Session:
         """
         @return: the address of this end of the carrier.
         """
-        return self._local
+        return self._mux.getHost()
 
     def remoteAddr(self) -> IAddress:
         """
         @return: the address of the other end of the carrier.
         """
-        return self._remote
+        return self._mux.getPeer()
 
     @property
     def connCount(self) -> int:
@@ -250,6 +250,11 @@ class Session:
 
     def _incoming(self) -> Conn | None:
         if self._backlog.full:
+            self._refusals.warn(
+                "{session} refused {count} of the peer's streams: as many as the"
+                " backlog allows wait to be accepted",
+                session=self,
+            )
             return None
         return Conn(self._clock, self._arrived, self._gone)
 
@@ -306,7 +311,9 @@ class Listener:
         self._backlog.end(ConnectionClosed())
         while self._backlog.items:
             self._backlog.items.popleft().close()
-        return maybeDeferred(self._port.stopListening).addCallback(_nothing)
+        # stdio: has no port, only the carrier itself.
+        stop = getattr(self._port, "stopListening", lambda: None)
+        return maybeDeferred(stop).addCallback(_nothing)
 
     def addr(self) -> IAddress:
         """

@@ -61,7 +61,7 @@ def status(mux: MuxProtocol) -> dict[str, str | int]:
     @return: the current values of a mux by their names, ready for JSON.
     """
     return {
-        "peer": describeAddress(mux.getCarrier().getPeer()),
+        "peer": describeAddress(mux.getPeer()),
         "role": "client" if mux.factory.isClient else "server",
         "streams": mux.streamCount,
         "bytesReceived": mux.bytesReceived,

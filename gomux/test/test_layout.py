@@ -55,8 +55,8 @@ class PluginTests(SynchronousTestCase):
 
     def test_noPackage(self) -> None:
         """
-        Trap 14: the plugin's directory is no package, because a package there would
-        hide Twisted itself.
+        The plugin's directory is no package, because a package there would hide Twisted
+        itself.  (Trap 14 in docs/design.rst.)
         """
         plugins = Path(gomux_plugins.__file__).resolve().parent
         self.assertEqual(plugins.parts[-2:], ("twisted", "plugins"))

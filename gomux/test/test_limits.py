@@ -95,12 +95,16 @@ class LimitTests(SynchronousTestCase):
         rig = Rig(limits=Limits(maxStreams=2))
         first, _ = rig.opened(), rig.opened()
         rig.send(4, Flag.OPEN_STREAM)
-        self.assertEqual(rig.sent(), [(4, Flag.CLOSE_STREAM, 0)])
+        self.assertEqual(
+            rig.sent(), [(4, Flag.WINDOW_UPDATE, 0), (4, Flag.CLOSE_STREAM, 0)]
+        )
         first.stream.pauseProducing()
         rig.send(0, Flag.DATA, b"unread")
         rig.send(0, Flag.CLOSE_STREAM)
         rig.send(6, Flag.OPEN_STREAM)
-        self.assertEqual(rig.sent(), [(6, Flag.CLOSE_STREAM, 0)])
+        self.assertEqual(
+            rig.sent(), [(6, Flag.WINDOW_UPDATE, 0), (6, Flag.CLOSE_STREAM, 0)]
+        )
         first.stream.resumeProducing()
         rig.run()
         rig.send(8, Flag.OPEN_STREAM)
@@ -202,7 +206,8 @@ class LimitTests(SynchronousTestCase):
 
     def test_busyPoll(self) -> None:
         """
-        L{Limits.busyPoll}: C{test_busypoll} has all of it.
+        The reactor polls only after two messages within C{busyPoll} seconds.
+        C{test_busypoll} has more tests of polling.
         """
         rig = Rig(limits=Limits(busyPoll=0.5))
         rig.send(0, Flag.KEEPALIVE)
@@ -603,7 +608,7 @@ class LimitTests(SynchronousTestCase):
 
     def strictPair(self, limits: Limits) -> MuxPair:
         """
-        @param limits: the client's.
+        @param limits: the limits of the client.
         """
         clock = Clock()
         client, server = (
@@ -632,19 +637,21 @@ class LimitTests(SynchronousTestCase):
         pair.advance(0.2)
         self.assertIsInstance(self.successResultOf(waiting), HandshakeFailed)
 
-    def test_strictKeepalive(self) -> None:
+    def test_ping(self) -> None:
         """
-        In strict mode a Keepalive is sent every C{strictKeepalive} seconds.
+        A ping is sent every C{ping} seconds, and each ping of the peer is echoed.
         """
-        pair = self.strictPair(Limits(strictKeepalive=5))
-        pair.flush()
-        before = pair.client.bytesSent
-        pair.advance(50)
-        self.assertEqual(pair.client.bytesSent - before, 10 * 52)
+        limits = Limits(ping=2.5)
+        for pair in (self.strictPair(limits), MuxPair(limits=limits)):
+            pair.flush()
+            before = pair.client.bytesSent
+            pair.advance(50)
+            theirs = 50 / pair.server.factory.limits.ping
+            self.assertEqual(pair.client.bytesSent - before, (20 + theirs) * 52)
 
     def test_deadPeer(self) -> None:
         """
-        In strict mode the mux is aborted if the peer sends nothing for C{deadPeer}
+        The mux is aborted if the peer has echoed no ping of the last C{deadPeer}
         seconds.
         """
         pair = self.strictPair(Limits(deadPeer=24))

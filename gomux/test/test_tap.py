@@ -332,7 +332,8 @@ class OptionsTests(TapTestCase):
 
     def test_badFactories(self) -> None:
         """
-        A C{--factory} that is neither is an error that names it.
+        A C{--factory} that is neither a factory nor a callable that returns one is an
+        error that names it.
         """
         for name, says in (
             ("nonsense", "cannot be imported"),

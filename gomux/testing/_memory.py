@@ -224,6 +224,13 @@ class Carrier:
         """
         return self._buffered
 
+    @property
+    def unsent(self) -> int:
+        """
+        How many bytes were written that have not reached the other end.
+        """
+        return self._buffered + self.outgoing.inFlight
+
     # ITransport and IConsumer
 
     def write(self, data: bytes) -> None:
@@ -417,7 +424,7 @@ class Carrier:
         """
         try:
             function(*args)
-        except Exception as error:
+        except BaseException as error:
             _log.failure("the protocol of a carrier in memory failed")
             self._lose(error)
 

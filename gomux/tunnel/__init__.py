@@ -9,6 +9,6 @@ This room may import L{gomux.endpoints}, L{gomux.session} and what lies below th
 """
 
 from gomux.limits import TunnelLimits
-from gomux.tunnel._bridge import Tunnel, forward, target
+from gomux.tunnel._tunnel import Tunnel, forward, target
 
 __all__ = ["Tunnel", "TunnelLimits", "forward", "target"]

@@ -36,7 +36,7 @@ from gomux.error import PeerClosedStream
 from gomux.tunnel._service import Connector, ListeningService, ServiceDialler
 
 #: Short timeouts, so that the muxes recover from each fault within seconds.
-LIMITS = Limits(writeStall=6.0, handshakeTimeout=4.0, strictKeepalive=1.0, deadPeer=6.0)
+LIMITS = Limits(writeStall=6.0, handshakeTimeout=4.0, ping=1.0, deadPeer=6.0)
 
 #: The header of a stream: the offset of its bytes in the block of known bytes, and how
 #: many there are.

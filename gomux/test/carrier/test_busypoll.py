@@ -51,7 +51,7 @@ class BusyPollTests(SynchronousTestCase):
 
     def isAwake(self) -> bool:
         """
-        Whether the reactor polls.
+        @return: whether the reactor polls.
         """
         self.clock.advance(0)
         return any(
@@ -61,7 +61,8 @@ class BusyPollTests(SynchronousTestCase):
 
     def test_late(self) -> None:
         """
-        If the reactor's clock is set back, the next message has it poll on time again.
+        After the reactor's clock was set back, the next message makes the reactor poll
+        on time again.
         """
         clock = SetBack()
         busyPoll = BusyPoll(clock, MOMENT)  # type: ignore[arg-type]
@@ -149,11 +150,11 @@ class BusyPollTests(SynchronousTestCase):
 
     def rests(self, count: int, passes: float) -> list[float]:
         """
-        Have messages arrive one soon after another.
+        Have messages arrive in quick succession.
 
-        @param count: how often the reactor is to begin to poll.
-        @param passes: how many seconds pass then without a message.
-        @return: how long the reactor rested before it began, each time.
+        @param count: how many times the reactor is to begin to poll.
+        @param passes: how many seconds then pass without a message.
+        @return: for each time, how long the reactor rested before it began to poll.
         """
         rests = []
         for _ in range(count):
@@ -179,7 +180,7 @@ class BusyPollTests(SynchronousTestCase):
     def test_hog(self) -> None:
         """
         If yielding the CPU takes long because another process computes, the reactor
-        rests from polling.  The rests get longer until that has not happened for a
+        rests from polling.  The rests get longer until yielding has been quick for a
         while.
         """
         took = LONG_TURN * 1.1
@@ -252,7 +253,7 @@ class BusyPollTests(SynchronousTestCase):
 
 class MuxTests(SynchronousTestCase):
     """
-    The muxes that poll.
+    Muxes that poll
     """
 
     def pair(self, busyPoll: float = 0.0004) -> tuple[MuxPair, Recorder]:

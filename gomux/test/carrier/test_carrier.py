@@ -42,7 +42,8 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_direct(self) -> None:
         """
-        Data that the kernel takes is written at once, and does not pause the producer.
+        Data that the kernel accepts is written at once, and does not pause the
+        producer.
         """
         self.register()
         self.descriptor.room = 100
@@ -52,8 +53,8 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """
-        If the kernel takes only a part, the producer is paused until it has taken the
-        rest.  Data that is written meanwhile follows the rest.
+        If the kernel accepts only a part, the producer is paused until the kernel has
+        accepted the rest.  Data that is written meanwhile follows the rest.
         """
         self.register()
         self.descriptor.room = 5
@@ -72,8 +73,8 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_earlyWrite(self) -> None:
         """
-        Data that is written before there is a producer stays in order, and a producer
-        that is registered while it waits is paused.
+        Data that is written before a producer is registered stays in order.  A producer
+        that is registered while data waits is paused.
         """
         self.carrier.write(b"hello, ")
         self.register()
@@ -125,7 +126,8 @@ class DescriptorTests(SynchronousTestCase):
 
     def test_readSize(self) -> None:
         """
-        The transport reads much at once while much arrives, and less while less does.
+        The transport's read size grows while much data arrives, and shrinks while
+        little arrives.
         """
         for size, expected in (
             (READ_SIZE - 1, FileDescriptor.bufferSize),
@@ -140,7 +142,7 @@ class DescriptorTests(SynchronousTestCase):
 
 class GatherTests(SynchronousTestCase):
     """
-    L{MuxCarrier.writeSequence}.
+    L{MuxCarrier.writeSequence}
     """
 
     def setUp(self) -> None:
@@ -165,8 +167,8 @@ class GatherTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """
-        The kernel gets the bytes that it did not take later, wherever they begin, and
-        then the data that was written after them.
+        If the kernel accepts only a part, it gets the rest later, wherever the rest
+        begins, and then the data written after it.
         """
         for room in range(len(b"hello, world")):
             self.setUp()
@@ -183,7 +185,7 @@ class GatherTests(SynchronousTestCase):
 
     def test_many(self) -> None:
         """
-        More than a few parts are joined.
+        More than C{GATHERED} parts are joined before they are sent.
         """
         self.kernel.room = 100
         for count in (GATHERED, GATHERED + 1):
@@ -193,8 +195,8 @@ class GatherTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Parts are joined if the transport does more than send, or if the socket cannot
-        send several parts.
+        Parts are joined if the transport's own C{writeSomeData} does more than send, or
+        if the socket cannot send several parts.
         """
 
         class Careful(Connection):
@@ -239,7 +241,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_canWait(self) -> None:
         """
-        Reading is paused and resumed if the transport can do that.
+        Reading can be paused and resumed if the transport allows it.
         """
         carrier = MuxCarrier(transport := StringTransport())  # type: ignore[arg-type]
         self.assertTrue(carrier.canWait)
@@ -248,6 +250,25 @@ class OtherTests(SynchronousTestCase):
         carrier.resumeReading()
         self.assertEqual(transport.producerState, "producing")
         self.assertFalse(MuxCarrier(object()).canWait)  # type: ignore[arg-type]
+
+    def test_unixSocket(self) -> None:
+        """
+        A carrier works that has the methods of TCP and not its options, as the UNIX
+        sockets of an old Twisted.
+        """
+        left, right = socket.socketpair()
+        self.addCleanup(left.close)
+        self.addCleanup(right.close)
+
+        class UNIXTransport(StringTransport):
+            def setTcpNoDelay(self, enabled: bool) -> None:
+                left.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
+
+        transport = UNIXTransport()
+        directlyProvides(transport, ITCPTransport)
+        self.assertRaises(OSError, transport.setTcpNoDelay, True)
+        MuxCarrier(transport).write(b"a")  # type: ignore[arg-type]
+        self.assertEqual(transport.value(), b"a")
 
     def test_limitUnsent(self) -> None:
         """
@@ -265,7 +286,8 @@ class OtherTests(SynchronousTestCase):
 
     def test_noLimit(self) -> None:
         """
-        A platform without a limit of unsent data works as well.
+        On a platform that cannot limit unsent data, nothing is limited and nothing
+        fails.
         """
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             option = socket.TCP_NOTSENT_LOWAT
@@ -276,8 +298,8 @@ class OtherTests(SynchronousTestCase):
 
     def test_watchPeer(self) -> None:
         """
-        The kernel is asked to probe the peer's machine so that it drops the connection
-        in time, also below TLS.
+        The kernel is asked to probe the peer's machine, and to drop the connection
+        within the timeout, also if the socket lies below TLS.
         """
 
         class Transport(StringTransport):
@@ -334,7 +356,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_watchRefused(self) -> None:
         """
-        A kernel that refuses the options works as well.
+        It is no error if the kernel refuses the options for probes.
         """
 
         class Transport(StringTransport):

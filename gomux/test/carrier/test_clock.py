@@ -24,9 +24,9 @@ reactor: Any = _reactor
 
 class SettableReactor(Clock):
     """
-    A reactor whose clock can be set, and the monotonic clock beside it.
+    A reactor whose clock can be set, together with a monotonic clock.
 
-    @ivar monotonic: the time that only goes forward.
+    @ivar monotonic: the time of the monotonic clock.
     """
 
     monotonic = 0.0
@@ -40,13 +40,13 @@ class SettableReactor(Clock):
 
     def set(self, seconds: float) -> None:
         """
-        Set the system's clock: no time passes.
+        Set the reactor's clock without letting time pass.
         """
         self.rightNow += seconds
 
     def addSystemEventTrigger(self, *args: object) -> None:
         """
-        The reactor of these tests is never stopped.
+        Do nothing, because the reactor of these tests is never stopped.
         """
 
     def callFromThread(self, function: Callable[[], None]) -> None:
@@ -55,13 +55,13 @@ class SettableReactor(Clock):
 
 class SteadyClockTests(SynchronousTestCase):
     """
-    L{SteadyClock} beside a clock that is set.
+    L{SteadyClock} over a reactor whose clock is set.
     """
 
     def setUp(self) -> None:
         self.reactor = SettableReactor()
         self.reactor.advance(1000)
-        # The tests compare the clocks themselves, so there is no thread that does.
+        # The tests compare the clocks themselves, so no thread is started for that.
         self.patch(SteadyClock, "_watch", threading.current_thread())
         self.comparison = OneComparison(self.reactor)
         self.clock = SteadyClock(
@@ -74,7 +74,8 @@ class SteadyClockTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It provides L{IReactorTime}, and hands on the rest of the reactor.
+        A steady clock provides L{IReactorTime}, and passes other attributes of the
+        reactor on.
         """
         self.assertTrue(verifyObject(IReactorTime, self.clock))
         self.assertEqual(
@@ -83,7 +84,8 @@ class SteadyClockTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        Calls are made when they are due, in that order; what was cancelled is not.
+        Calls are made in the order in which they are due.  A cancelled call is not
+        made.
         """
         for delay in (3, 1, 2, 2.5):
             self.later(delay, delay)
@@ -100,7 +102,7 @@ class SteadyClockTests(SynchronousTestCase):
 
     def test_resetAndDelay(self) -> None:
         """
-        A call may be put off and brought forward.
+        A call can be put off and brought forward.
         """
         later, sooner = self.later(1, "later"), self.later(10, "sooner")
         later.delay(4)
@@ -117,7 +119,7 @@ class SteadyClockTests(SynchronousTestCase):
 
     def test_failure(self) -> None:
         """
-        A call that fails is logged, and the others are made.
+        If a call raises, the error is logged, and the other calls are made.
         """
         self.clock.callLater(1, lambda: 1 / 0)
         self.later(1)
@@ -129,7 +131,7 @@ class SteadyClockTests(SynchronousTestCase):
 
     def test_cancelledAreDropped(self) -> None:
         """
-        Calls that were cancelled do not pile up.
+        Cancelled calls do not pile up.
         """
         self.patch(_clock, "CANCELLED_KEPT", 10)
         kept = self.later(1000)
@@ -140,7 +142,7 @@ class SteadyClockTests(SynchronousTestCase):
 
     def test_noneLeft(self) -> None:
         """
-        Where all calls were cancelled, the reactor has none either.
+        Once all calls are cancelled, the reactor has no delayed call left.
         """
         first, second = self.later(10), self.later(2)
         first.reset(1)
@@ -153,7 +155,7 @@ class SteadyClockTests(SynchronousTestCase):
 
     def test_setForward(self) -> None:
         """
-        A step forward makes no call early.
+        If the reactor's clock is set forward, no call is made early.
         """
         self.later(10)
         self.reactor.set(3600)
@@ -164,7 +166,8 @@ class SteadyClockTests(SynchronousTestCase):
 
     def test_setBack(self) -> None:
         """
-        After a step back, the calls of before are on time once another is made.
+        After the reactor's clock was set back, earlier calls are on time as soon as
+        another call is scheduled.
         """
         self.later(10, "before")
         self.reactor.set(-3600)
@@ -177,7 +180,8 @@ class SteadyClockTests(SynchronousTestCase):
 
     def test_setBackSoon(self) -> None:
         """
-        A call without a delay is made in the next turn too, once another call is made.
+        After the reactor's clock was set back, an earlier call without a delay is made
+        in the next turn as soon as another call is scheduled.
         """
         self.later(0, "before")
         self.reactor.set(-3600)
@@ -192,7 +196,7 @@ class SteadyClockTests(SynchronousTestCase):
 
     def test_soonDropped(self) -> None:
         """
-        Calls without a delay that were made do not pile up.
+        Finished calls without a delay do not pile up.
         """
         self.patch(SteadyClock, "_soonSize", 10)
         self.patch(_clock, "CANCELLED_KEPT", 10)
@@ -205,7 +209,8 @@ class SteadyClockTests(SynchronousTestCase):
 
     def test_setBackWhileIdle(self) -> None:
         """
-        Where no other call is made, the comparison of the clocks finds the step.
+        After the reactor's clock was set back, the comparison of the clocks puts calls
+        on time even if no other call is scheduled.
         """
         self.later(10)
         self.clock.compare()
@@ -228,7 +233,7 @@ class SteadyClockTests(SynchronousTestCase):
     def test_thereAndBack(self) -> None:
         """
         The comparison of the clocks also finds a step back that undoes a step forward,
-        where both have come since the last comparison.
+        if both were made since the last comparison.
         """
 
         def between() -> None:
@@ -243,7 +248,8 @@ class SteadyClockTests(SynchronousTestCase):
 
     def test_steady(self) -> None:
         """
-        A test's clock stays as it is; a reactor has one steady clock.
+        C{steady} returns a test's clock as it is, and always the same steady clock for
+        a reactor.
         """
         clock = Clock()
         self.assertIs(steady(clock), clock)
@@ -258,7 +264,7 @@ class OneComparison(threading.Event):
     """
     Lets the clocks be compared once.
 
-    @ivar between: called before that.
+    @ivar between: a function that is called before the comparison.
     """
 
     done = False
@@ -277,12 +283,12 @@ class OneComparison(threading.Event):
 
 class RealTests(TestCase):
     """
-    A L{SteadyClock} in the global reactor.
+    A L{SteadyClock} over the global reactor.
     """
 
     def test_setBack(self) -> None:
         """
-        The reactor's own time goes back by an hour, and the calls come on time.
+        Calls are made on time when the reactor's time goes back by an hour.
         """
         clock = SteadyClock(reactor, stopped=(stopped := threading.Event()))
         self.addCleanup(stopped.set)

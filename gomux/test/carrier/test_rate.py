@@ -16,14 +16,14 @@ class TokenBucketTests(SynchronousTestCase):
 
     def test_burst(self) -> None:
         """
-        The burst is allowed at once, and no more.
+        The burst is allowed at once, and no further event.
         """
         bucket = TokenBucket(1, 5)
         self.assertEqual([bucket.take(0) for _ in range(7)], [True] * 5 + [False] * 2)
 
     def test_rate(self) -> None:
         """
-        In the long run the rate is allowed.
+        In the long run as many events are allowed as the rate says.
         """
         bucket = TokenBucket(10, 5)
         taken = sum(bucket.take(step / 100) for step in range(10000))
@@ -31,7 +31,7 @@ class TokenBucketTests(SynchronousTestCase):
 
     def test_rest(self) -> None:
         """
-        A long rest allows another burst, and no more.
+        After a long rest another burst is allowed, and no further event.
         """
         bucket = TokenBucket(10, 5)
         for _ in range(5):
@@ -40,7 +40,7 @@ class TokenBucketTests(SynchronousTestCase):
 
     def test_wait(self) -> None:
         """
-        It tells when the next event is allowed.
+        C{wait} is the time until the next event is allowed.
         """
         bucket = TokenBucket(10, 2)
         bucket.take(5)
@@ -53,7 +53,7 @@ class TokenBucketTests(SynchronousTestCase):
 
     def test_largeTime(self) -> None:
         """
-        The time that it begins at makes no difference.
+        A bucket may start at any time of the clock.
         """
         bucket = TokenBucket(1000, 2)
         self.assertEqual([bucket.take(1e9) for _ in range(3)], [True, True, False])

@@ -146,7 +146,7 @@ class TurnsTests(SynchronousTestCase):
 
     def test_shutdown(self) -> None:
         """
-        All work is done before the reactor is gone, also work that rests.
+        All work is finished when the reactor shuts down, also work that rests.
         """
         self.turns.begin(self.work("a", 9))
         self.turns.later(self.work("b", 9))
@@ -183,7 +183,8 @@ class FrameTests(SynchronousTestCase):
 
     def test_turns(self) -> None:
         """
-        Slow frames are handled one a turn, in order, and nothing is read meanwhile.
+        Slow frames are handled one in each turn, in order, and nothing is read
+        meanwhile.
         """
         self.sendData(5)
         for count in range(1, 5):
@@ -206,7 +207,7 @@ class FrameTests(SynchronousTestCase):
 
     def test_few(self) -> None:
         """
-        A few small frames are handled before the clock is looked at.
+        The clock is looked at only after several small frames.
         """
         self.patch(incoming, "FRAMES_PER_LOOK", 3)
         self.sendData(7)
@@ -323,8 +324,8 @@ class EndTests(SynchronousTestCase):
 
     def test_turns(self) -> None:
         """
-        The streams of a mux end one a turn if that takes long, and the mux has ended
-        after the last one.  Meanwhile no stream can be opened.
+        If each end of a stream takes long, the streams of a mux end one in each turn,
+        and the mux has ended after the last one.  Meanwhile no stream can be opened.
         """
         closed = self.rig.mux.whenClosed()
         self.rig.carrier.abortConnection()
@@ -347,7 +348,8 @@ class EndTests(SynchronousTestCase):
 
     def test_meanwhile(self) -> None:
         """
-        A stream that ends in another way before its turn ends once, with that reason.
+        If a stream ends in another way while it waits for its turn to end, it ends
+        once, with that reason.
         """
         self.rig.carrier.abortConnection()
         while not self.lost():

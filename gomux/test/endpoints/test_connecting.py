@@ -26,6 +26,8 @@ class ClientEndpointTests(TestCase):
     Tests for L{clientEndpoint}.
     """
 
+    timeout = 5
+
     def test_name(self) -> None:
         """
         All addresses of a name are tried, with the timeout and the local address of the

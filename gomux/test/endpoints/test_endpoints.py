@@ -15,6 +15,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.error import (
     CannotListenError,
     ConnectError,
+    ConnectionDone,
     ConnectionRefusedError,
     NoProtocol,
 )
@@ -41,7 +42,12 @@ from gomux import (
     StreamServerEndpoint,
 )
 from gomux._wire.strict import Salts
-from gomux.error import ConnectionClosed, OpenStreamError, Truncated
+from gomux.error import (
+    ConnectionClosed,
+    OpenStreamError,
+    PeerClosedConnection,
+    Truncated,
+)
 from gomux.test.support.echo import Asking, Echo
 from gomux.test.support.helpers import Recorder, Recorders
 from gomux.testing import PSK, MuxPair
@@ -55,7 +61,7 @@ class MemoryCarrier:
     @ivar server: makes the muxes at the other end.
     @ivar attempts: the attempts that the test has not let succeed or fail yet.
     @ivar cancelled: how many attempts were cancelled.
-    @ivar pairs: the muxes that came of it.
+    @ivar pairs: the muxes of the attempts that succeeded.
     """
 
     def __init__(self, clock: Clock, server: MuxFactory) -> None:
@@ -90,7 +96,7 @@ class MemoryCarrier:
 
 class ClientTests(SynchronousTestCase):
     """
-    L{MuxClientEndpoint}, on carriers in memory
+    L{MuxClientEndpoint} over carriers in memory
     """
 
     def setUp(self) -> None:
@@ -117,7 +123,7 @@ class ClientTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a client endpoint.
+        A L{MuxClientEndpoint} provides L{IStreamClientEndpoint}.
         """
         verifyObject(IStreamClientEndpoint, self.endpoint)
 
@@ -369,8 +375,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_factory(self) -> None:
         """
-        A factory is started before there is a connection, and stopped after its last
-        one.
+        A factory is started before it has a connection, and stopped after its last
+        connection.
         """
         factory = Starting()
         connecting = self.endpoint.connect(factory)
@@ -419,31 +425,53 @@ class ClientTests(SynchronousTestCase):
 
     def test_reactorStops(self) -> None:
         """
-        When the reactor stops, a mux without streams is closed, and the reactor waits
-        for it.
+        When the reactor stops, the muxes are closed, with their streams, and the
+        reactor waits for that.
         """
         clock = StoppingClock()
         self.clock = clock
         self.server = MuxFactory(PSK, False, self.served, clock=clock)
         self.carrier = MemoryCarrier(clock, self.server)
         self.endpoint = MuxClientEndpoint(clock, self.carrier, PSK)
-        self.connected().stream.loseConnection()
-        clock.advance(0)
-        [trigger] = clock.triggers.values()
-        stopping = trigger()
+        here = self.connected()
+        here.stream.write(b"the last")
+        there = self.served.made[0]
+        self.assertEqual(len(clock.triggers), 2)
+        stopping = clock.triggers.pop(2)()
         self.assertNoResult(stopping)
-        clock.advance(0)
+        for _ in range(10):
+            clock.advance(0)
         self.successResultOf(stopping)
+        self.assertEqual(clock.triggers, {})
+        self.assertEqual(there.received, b"the last")
+        for recorder in (here, there):
+            self.assertIsInstance(recorder.reason, ConnectionDone)
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_noMuxes(self) -> None:
+        """
+        The reactor keeps nothing of muxes that are gone, nor of those that the owner
+        of their factory closes.
+        """
+        clock = StoppingClock()
+        self.clock = clock
+        self.server = MuxFactory(PSK, False, self.served, clock=clock)
+        self.server.closesAtShutdown = False
+        self.carrier = MemoryCarrier(clock, self.server)
+        self.endpoint = MuxClientEndpoint(clock, self.carrier, PSK)
         self.connected().stream.loseConnection()
         clock.advance(0)
-        clock.advance(60)
         self.assertEqual(len(clock.triggers), 1)
+        clock.advance(60)
+        for _ in range(10):
+            clock.advance(0)
+        self.assertEqual(self.server.muxes, [])
+        self.assertEqual(clock.triggers, {})
 
 
 class Starting(Factory):
     """
-    Notes when it is started and stopped.
+    Records when it is started and stopped.
     """
 
     protocol = Protocol
@@ -510,7 +538,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_listen(self) -> None:
         """
-        Each stream gets a protocol.
+        Each stream gets a protocol from the factory that listens.
         """
         pair = self.client()
         client = Recorders()
@@ -556,6 +584,24 @@ class ServerTests(SynchronousTestCase):
         busy.flush()
         self.successResultOf(closed)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_comesUpStopped(self) -> None:
+        """
+        A mux that comes up after the port has stopped is closed in good order, and one
+        that is accepted after the port has started again is not.
+        """
+        for stop in (self.port.stopListening, self.port.close):
+            before = self.client()
+            stopped = stop()
+            after = self.client()
+            for pair in (before, after):
+                pair.flush()
+                self.assertIsInstance(pair.client.reason, PeerClosedConnection)
+            self.successResultOf(stopped)
+            self.port.startListening()
+        pair = self.client()
+        pair.flush()
+        self.assertTrue(pair.client.canOpen)
 
     def test_close(self) -> None:
         """
@@ -717,7 +763,7 @@ class TCPTests(TestCase):
 
     async def test_refused(self) -> None:
         """
-        If nobody listens, the error says so in words.
+        If no server listens, C{connect} fails with an error that says so.
         """
         port: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
             Factory()

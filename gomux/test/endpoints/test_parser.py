@@ -28,6 +28,7 @@ from gomux.endpoints._strings import _muxes
 from gomux.test.support.certificates import NAME, PEM
 from gomux.test.support.echo import Asking, Echo
 from gomux.test.support.helpers import Recorders
+from gomux.test.support.servertls import offerTLSString
 
 PSK = "a key for the strings: it has colons"
 WARNING = "psk= in an endpoint string can be read by others; use pskFile="
@@ -97,16 +98,16 @@ class ClientTests(ParserTestCase):
         The carrier can be TCP, and the keywords of C{gomux:} can stand anywhere.
         """
         for string in (
-            "gomux:tcp:example.org:7000:{}",
-            "gomux:{}:tcp:example.org:7000",
-            "gomux:tcp:{}:example.org:7000",
-            "gomux:tcp:host=example.org:{}:port=7000",
-            "gomux:tcp:port=7000:timeout=7:{}:host=example.org",
-            "GOMUX:TCP:example.org:{}:port=7000",
+            "gomux:tcp:192.0.2.1:7000:{}",
+            "gomux:{}:tcp:192.0.2.1:7000",
+            "gomux:tcp:{}:192.0.2.1:7000",
+            "gomux:tcp:host=192.0.2.1:{}:port=7000",
+            "gomux:tcp:port=7000:timeout=7:{}:host=192.0.2.1",
+            "GOMUX:TCP:192.0.2.1:{}:port=7000",
         ):
             self.reactor = MemoryReactorClock()
             arguments = self.connected(string.format(self.psk))
-            self.assertEqual(arguments[:2], ("example.org", 7000), string)
+            self.assertEqual(arguments[:2], ("192.0.2.1", 7000), string)
 
     def test_bindAddress(self) -> None:
         """
@@ -117,7 +118,7 @@ class ClientTests(ParserTestCase):
 
     def test_ipv6(self) -> None:
         """
-        Colons that are quoted stay quoted.
+        A quoted colon, as in an IPv6 address, does not separate arguments.
         """
         arguments = self.connected(f"gomux:tcp:fe80\\:\\:1:7000:{self.psk}")
         self.assertEqual(arguments[:2], ("fe80::1", 7000))
@@ -285,6 +286,7 @@ class ServerTests(ParserTestCase):
         """
         The carrier can be TLS with a directory of certificates.
         """
+        offerTLSString(self)
         path = self.mktemp()
         os.mkdir(path)
         with open(os.path.join(path, f"{NAME}.pem"), "wb") as file:
@@ -480,6 +482,7 @@ class LiveTests(TestCase):
         """
         Strings work over TLS with a verified name.
         """
+        offerTLSString(self)
         path = self.mktemp()
         os.mkdir(path)
         with open(os.path.join(path, f"{NAME}.pem"), "wb") as file:

@@ -1,6 +1,6 @@
 """
-Strict mode against somebody in the middle, with real muxes: whatever is done to
-whichever frame of a session, the mux ends there.
+Tests of strict mode with real muxes and an attacker on the path: any change to any
+frame of a session ends the mux at that frame.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class AttackTests(SynchronousTestCase):
 
     def test_undisturbed(self) -> None:
         """
-        A session that nobody disturbs comes to its orderly end.
+        A session without an attack delivers all data and ends in good order.
         """
         self.assertEqual(self.recorded.delivered(), (200, 200))
         self.assertIsInstance(self.recorded.reason(SERVER), PeerClosedConnection)
@@ -52,6 +52,9 @@ class AttackTests(SynchronousTestCase):
         self.assertEqual(self.recorded.clock.getDelayedCalls(), [])
 
     def attackAll(self, kind: type[Attack]) -> Iterable[tuple[Attack, Middle]]:
+        """
+        Run one session for each frame of the recorded session, and attack that frame.
+        """
         for side in (CLIENT, SERVER):
             for number in range(len(self.recorded.sent[side])):
                 attack = kind(side, number)
@@ -61,11 +64,14 @@ class AttackTests(SynchronousTestCase):
                     middle.hopeless = number == 0
                 middle.session()
                 yield attack, middle
-                # Nothing stays, also where there was only silence.
+                # No delayed call is left, even if the mux had to time out.
                 middle.wait()
                 self.assertEqual(middle.clock.getDelayedCalls(), [])
 
     def assertStopped(self, kind: type[Attack]) -> None:
+        """
+        Check that the attacked frame ends the mux in every session.
+        """
         count = 0
         for attack, middle in self.attackAll(kind):
             self.assertTrue(middle.stopped, (attack.side, attack.number))
@@ -74,40 +80,45 @@ class AttackTests(SynchronousTestCase):
 
     def test_replay(self) -> None:
         """
-        A frame that comes twice.
+        A repeated frame ends the mux, except a repeated CloseMux: a mux reads no frames
+        after CloseMux.
         """
         for attack, middle in self.attackAll(Replay):
-            # Only of CloseMux is the repetition not looked at any more.
+            # A mux reads nothing after CloseMux, so a second CloseMux goes unnoticed.
             last = len(self.recorded.sent[CLIENT]) - 1
             isCloseMux = attack.side == CLIENT and attack.number == last
             self.assertEqual(middle.stopped, not isCloseMux)
 
     def test_reflect(self) -> None:
         """
-        A frame that comes back to where it came from.
+        A frame sent back to its sender ends the sender's mux.
         """
         self.assertStopped(Reflect)
 
     def test_change(self) -> None:
         """
-        A frame with another bit in its tag.
+        A frame with one changed bit in its tag ends the mux.
         """
         self.assertStopped(Change)
 
     def test_drop(self) -> None:
         """
-        A frame that is missing: the next one is not taken, and where none
-        comes, the silence is noticed.
+        If a frame is dropped, the next frame is not accepted.  If no frame follows, the
+        mux times out.
         """
         self.checkMissing(Drop)
 
     def test_swap(self) -> None:
         """
-        A frame that comes before the one that was sent before it.
+        A frame that arrives ahead of its predecessor is not accepted.
         """
         self.checkMissing(Swap)
 
     def checkMissing(self, kind: type[Attack]) -> None:
+        """
+        Check that an attack which withholds a frame ends the receiver's mux, and that
+        nothing is delivered afterwards.
+        """
         stopped = 0
         for attack, middle in self.attackAll(kind):
             before = middle.delivered()
@@ -115,7 +126,7 @@ class AttackTests(SynchronousTestCase):
             stopped += middle.stopped
             reason = middle.reason(1 - attack.side)
             if attack.number == len(self.recorded.sent[SERVER]) - 1 and attack.side:
-                # After its last frame the client had closed the mux itself.
+                # After the server's last frame the client had closed the mux itself.
                 self.assertIsInstance(reason, ConnectionClosed)
                 continue
             self.assertIsInstance(
@@ -126,7 +137,8 @@ class AttackTests(SynchronousTestCase):
 
     def test_splice(self) -> None:
         """
-        A frame from the same place of another session under the same key.
+        A frame from the same place of another session under the same key ends the mux.
+        A hello from another session makes the handshake fail.
         """
         for attack, middle in self.attackAll(Splice):
             if attack.number:
@@ -139,15 +151,16 @@ class AttackTests(SynchronousTestCase):
 
     def test_cut(self) -> None:
         """
-        A carrier that ends before some frame never passes for an orderly end.
+        A carrier that is cut before any of the frames is never taken for an orderly
+        end.
         """
         for _, middle in self.attackAll(Cut):
             self.assertIsInstance(middle.reason(SERVER), (Truncated, HandshakeFailed))
 
     def test_oldSession(self) -> None:
         """
-        All that a client sent once, sent again to the server: there never is a
-        mux, and nothing reaches an application.
+        If a server gets the frames of a recorded client, the handshake fails at the
+        second frame, and no application receives data.
         """
         middle = Middle(self, lambda side, number, frame: [])
         middle.hopeless = True
@@ -162,7 +175,8 @@ class AttackTests(SynchronousTestCase):
 
     def test_oldServer(self) -> None:
         """
-        The same for what a server sent.
+        If a client gets the frames of a recorded server, the handshake fails at the
+        second frame.
         """
         middle = Middle(self, lambda side, number, frame: [])
         middle.hopeless = True
@@ -176,8 +190,8 @@ class AttackTests(SynchronousTestCase):
 
     def test_silence(self) -> None:
         """
-        A hello, genuine or from a recording, and then silence: both sides give
-        up in time, and nothing was opened.
+        If the attacker delivers nothing, or only the hellos, both sides time out, and
+        no stream is opened.
         """
         for hellos in (0, 1):
             middle = Middle(

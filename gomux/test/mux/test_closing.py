@@ -40,8 +40,8 @@ class CloseTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        Every stream's output is sent and the stream closed, then the mux; the
-        carrier is left for the peer to end.
+        C{close} sends the output of every stream, closes the streams, then the mux, and
+        leaves it to the peer to end the carrier.
         """
         other = self.rig.opened()
         self.recorder.stream.write(b"one")
@@ -67,7 +67,7 @@ class CloseTests(SynchronousTestCase):
 
     def test_noStreams(self) -> None:
         """
-        Without streams the mux is closed at once.
+        C{close} closes a mux without streams at once.
         """
         rig = Rig()
         rig.mux.close()
@@ -75,7 +75,7 @@ class CloseTests(SynchronousTestCase):
 
     def test_waitsForWindow(self) -> None:
         """
-        Output that has to wait is waited for.
+        C{close} waits for output that waits for credit.
         """
         self.recorder.stream.write(bytes(140000))
         self.rig.mux.close()
@@ -87,8 +87,8 @@ class CloseTests(SynchronousTestCase):
 
     def test_producer(self) -> None:
         """
-        An application with a producer had more to say: its stream is aborted,
-        once the output is sent.
+        If a stream has a producer, C{close} sends its output and then aborts it,
+        because the application may have had more to write.
         """
         self.recorder.stream.registerProducer(PushProducer(), True)
         self.recorder.stream.write(b"half of")
@@ -109,7 +109,8 @@ class CloseTests(SynchronousTestCase):
 
     def test_producerPaused(self) -> None:
         """
-        Also one that is paused, and has the chance to write some more.
+        If a stream has a paused producer, C{close} resumes the producer, sends the
+        output and then aborts the stream.
         """
         self.recorder.stream.registerProducer(PushProducer(), True)
         self.recorder.stream.write(bytes(131072 + 65537))
@@ -121,7 +122,8 @@ class CloseTests(SynchronousTestCase):
 
     def test_producerClosed(self) -> None:
         """
-        An application that had closed its stream itself had not.
+        C{close} does not abort a stream with a producer if the application had closed
+        the stream itself.
         """
         self.recorder.stream.registerProducer(PushProducer(), True)
         self.recorder.stream.write(bytes(140000))
@@ -134,19 +136,21 @@ class CloseTests(SynchronousTestCase):
 
     def test_refuses(self) -> None:
         """
-        New streams are refused meanwhile.
+        A closing mux refuses new streams.
         """
         self.recorder.stream.write(bytes(140000))
         self.rig.mux.close()
         self.rig.sent()
         self.rig.send(2, Flag.OPEN_STREAM)
-        self.assertEqual(self.rig.sent(), [(2, Flag.CLOSE_STREAM, 0)])
+        self.assertEqual(
+            self.rig.sent(), [(2, Flag.WINDOW_UPDATE, 0), (2, Flag.CLOSE_STREAM, 0)]
+        )
         self.assertEqual(len(self.rig.streams.made), 1)
 
     def test_openedAfter(self) -> None:
         """
-        Streams that the peer opens before it has seen CloseMux have no effect,
-        however many there are.
+        After CloseMux was sent, new streams of the peer have no effect, however many
+        arrive.
         """
         self.rig.mux.close()
         self.rig.sent()
@@ -157,7 +161,7 @@ class CloseTests(SynchronousTestCase):
 
     def test_twice(self) -> None:
         """
-        Closing again waits for the same end.
+        Every call of C{close} waits for the same end.
         """
         waiting = [self.rig.mux.close(), self.rig.mux.close()]
         self.assertEqual(self.rig.sent(), [CLOSE_STREAM, CLOSE_MUX])
@@ -170,7 +174,7 @@ class CloseTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """
-        Output that cannot be sent delays the end by C{closeTimeout} only.
+        Output that cannot be sent delays the end by no more than C{closeTimeout}.
         """
         self.recorder.stream.write(bytes(140000))
         closing = self.rig.mux.close()
@@ -184,8 +188,8 @@ class CloseTests(SynchronousTestCase):
 
     def test_peerStays(self) -> None:
         """
-        A peer that does not end the carrier delays the end by C{closeTimeout}
-        only.
+        A peer that does not end the carrier delays the end by no more than
+        C{closeTimeout}.
         """
         closing = self.rig.mux.close()
         self.rig.clock.advance(10)
@@ -194,7 +198,7 @@ class CloseTests(SynchronousTestCase):
 
     def test_blocked(self) -> None:
         """
-        A carrier that takes nothing delays the end by C{closeTimeout} only.
+        A carrier that accepts no output delays the end by no more than C{closeTimeout}.
         """
         self.rig.carrier.outgoing.stall()
         self.recorder.stream.write(bytes(1000000))
@@ -205,7 +209,8 @@ class CloseTests(SynchronousTestCase):
 
     def test_peerClosesBlocked(self) -> None:
         """
-        So it does when the peer has closed the mux as well.
+        A carrier that accepts no output delays the end by no more than C{closeTimeout},
+        even if the peer has sent CloseMux too.
         """
         self.rig.carrier.outgoing.stall()
         self.recorder.stream.write(bytes(100000))
@@ -218,8 +223,8 @@ class CloseTests(SynchronousTestCase):
 
     def test_peerClosesAlone(self) -> None:
         """
-        A peer that closes the mux, and then neither reads nor goes, does not
-        keep the carrier for longer than C{closeTimeout}.
+        A peer that sends CloseMux, and then neither reads nor ends the carrier, loses
+        the carrier after C{closeTimeout}.
         """
         self.rig.carrier.outgoing.stall()
         self.recorder.stream.write(bytes(100000))
@@ -234,7 +239,7 @@ class CloseTests(SynchronousTestCase):
 
     def test_noTimersLeft(self) -> None:
         """
-        After the end nothing is left that the clock would call.
+        A mux that has ended leaves no delayed call.
         """
         for end in ("close", "abort"):
             for delay in (0, 10):
@@ -249,7 +254,7 @@ class CloseTests(SynchronousTestCase):
 
     def test_applicationWrites(self) -> None:
         """
-        What an application writes after the mux was closed is dropped.
+        Data that an application writes after C{close} of the mux is dropped.
         """
         self.rig.mux.close()
         self.recorder.stream.write(b"too late")
@@ -257,7 +262,7 @@ class CloseTests(SynchronousTestCase):
 
     def test_both(self) -> None:
         """
-        Two peers that close at once both end in an orderly way.
+        If both sides close at once, both muxes end in good order.
         """
         for latency in (0.0, 0.1):
             pair = MuxPair(Recorders(), latency=latency)
@@ -270,8 +275,8 @@ class CloseTests(SynchronousTestCase):
 
     def test_busyPeer(self) -> None:
         """
-        A mux that is closed while the peer is sending ends in an orderly way
-        on both sides, with everything that was written to it delivered.
+        C{close} while the peer is sending ends both muxes in good order, and delivers
+        all of this side's output.
         """
         served = Recorders()
         opened = Recorders()
@@ -295,14 +300,16 @@ class DrainTests(SynchronousTestCase):
 
     def test_drain(self) -> None:
         """
-        A mux that drains takes no new streams and closes after the last one.
+        A draining mux refuses new streams, and closes after its last stream.
         """
         rig = Rig()
         recorder = rig.opened()
         draining = rig.mux.drain()
         self.assertFalse(rig.mux.canOpen)
         rig.send(2, Flag.OPEN_STREAM)
-        self.assertEqual(rig.sent(), [(2, Flag.CLOSE_STREAM, 0)])
+        self.assertEqual(
+            rig.sent(), [(2, Flag.WINDOW_UPDATE, 0), (2, Flag.CLOSE_STREAM, 0)]
+        )
         rig.send(0, Flag.DATA, b"still here")
         self.assertEqual(recorder.received, b"still here")
         recorder.stream.loseConnection()
@@ -313,7 +320,7 @@ class DrainTests(SynchronousTestCase):
 
     def test_idle(self) -> None:
         """
-        Without streams a drain closes at once.
+        C{drain} closes a mux without streams at once.
         """
         rig = Rig()
         rig.mux.drain()
@@ -321,7 +328,8 @@ class DrainTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """
-        After its timeout, of which the first one counts, a drain closes anyway.
+        C{drain} with a timeout closes the mux after that time; the first timeout
+        counts.
         """
         rig = Rig()
         rig.opened()
@@ -334,7 +342,7 @@ class DrainTests(SynchronousTestCase):
 
     def test_afterClose(self) -> None:
         """
-        A drain after the close waits for the same end.
+        C{drain} after C{close} waits for the same end.
         """
         rig = Rig()
         rig.mux.close()
@@ -346,7 +354,7 @@ class DrainTests(SynchronousTestCase):
 
 class OtherEndTests(SynchronousTestCase):
     """
-    Other ends.
+    Ends of a mux by C{abort}, by CloseMux, and by lack of nonces.
     """
 
     def test_abort(self) -> None:
@@ -365,7 +373,7 @@ class OtherEndTests(SynchronousTestCase):
 
     def test_closeMux(self) -> None:
         """
-        CloseMux is answered by the carrier's end, after what is being written.
+        A mux that receives CloseMux ends the carrier in good order.
         """
         rig = Rig()
         rig.send(*CLOSE_MUX)
@@ -374,8 +382,8 @@ class OtherEndTests(SynchronousTestCase):
 
     def test_producerUnregistered(self) -> None:
         """
-        Trap 1: the scheduler is unregistered from the carrier before that is
-        closed, for some carriers wait for their producer.
+        The scheduler is unregistered from the carrier before the carrier is closed,
+        because some carriers wait for their producer.  (Trap 1 in docs/design.rst.)
         """
         rig = Rig()
         events: list[str] = []
@@ -397,8 +405,8 @@ class OtherEndTests(SynchronousTestCase):
 
     def test_whenClosed(self) -> None:
         """
-        Everybody who waits is told, once every stream has been, never before
-        the call returns, and also after the end.
+        C{whenClosed} fires for every caller after all streams have ended, not before
+        the call returns, and also if it is called after the end.
         """
         events: list[str] = []
 
@@ -419,8 +427,8 @@ class OtherEndTests(SynchronousTestCase):
 
     def test_stopProducing(self) -> None:
         """
-        Trap 9: the carrier stops its producer before it tells the mux of its
-        end, and what the streams are told is not spoiled by that.
+        The carrier's C{stopProducing}, which comes before C{connectionLost}, does not
+        change the reason that streams get.  (Trap 9 in docs/design.rst.)
         """
         rig = Rig()
         recorder = rig.opened(b"data")
@@ -433,7 +441,7 @@ class OtherEndTests(SynchronousTestCase):
 
     def test_noNonces(self) -> None:
         """
-        When the nonces have run out the mux says CloseMux under the last one.
+        A mux whose nonces run out sends CloseMux under the last one.
         """
         rig = Rig()
         recorder = rig.opened()
@@ -448,7 +456,7 @@ class OtherEndTests(SynchronousTestCase):
 
     def test_othersGoOn(self) -> None:
         """
-        The end of one mux is nothing to another of the same factory.
+        The end of one mux does not affect another mux of the same factory.
         """
         rig = Rig()
         other = Rig(clock=rig.clock, factory=rig.factory)

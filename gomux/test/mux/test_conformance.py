@@ -1,8 +1,8 @@
 """
 Twisted's own tests of transports, run over gomux endpoints.
 
-What they test of TCP they test here of streams, with every reactor that this
-platform has.  L{NOT_APPLICABLE} is what they test that streams do not have.
+The same assertions that Twisted makes about TCP run here about streams, with every
+reactor of this platform.  L{NOT_APPLICABLE} lists the exceptions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     UNIXServerEndpoint,
     wrapClientTLS,
-    wrapServerTLS,
 )
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
@@ -43,14 +42,15 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from gomux import MuxClientEndpoint, MuxServerEndpoint
 from gomux._mux import sender as _sender
 from gomux.test.support.certificates import CERTIFICATE, NAME
+from gomux.test.support.servertls import wrapServerTLS
 
 PSK = b"a key for the conformance tests"
 
 #: How long one test may take, in seconds.
 TIMEOUT = 30
 
-#: Twisted's tests that do not apply to streams, and why.  Everything else that
-#: is named below L{applicable} runs.
+#: Twisted's tests that do not apply to streams, and why.  Every other test of the
+#: classes that this module names is run.
 NOT_APPLICABLE = {
     "StreamClientTestsMixin.test_interface": (
         "is about what reactor.connectTCP returns; an endpoint returns a Deferred"
@@ -66,12 +66,12 @@ NOT_APPLICABLE = {
         "as test_resumeProducing"
     ),
     "TCPConnectionTestsBuilder.test_connectionLostAfterPausedTransport": (
-        "expects that who has paused the transport does not see the peer's end; a"
-        " stream's end waits for input that waits, but not for mere pausing, so that"
-        " a tunnel can give up a target that it has not reached yet"
+        "expects a paused transport not to report the peer's end; a stream's end waits"
+        " for unread input, but not for a pause alone, so that a tunnel can give up a"
+        " target that it has not reached yet"
     ),
     "WriteDataTests.test_writeAfterShutdownWithoutReading": (
-        "as test_connectionLostAfterPausedTransport: the end is no ConnectionLost,"
+        "as test_connectionLostAfterPausedTransport; the end is not a ConnectionLost,"
         " because it is seen before the write fails"
     ),
     "HalfCloseTests.testCloseWriteCloser": (
@@ -80,9 +80,9 @@ NOT_APPLICABLE = {
     "PauseProducingTests.test_pauseProducingInConnectionMade": (
         "as test_resumeProducing"
     ),
-    "ListeningTests.test_serverRepr": "expects the words of a TCP transport's repr",
+    "ListeningTests.test_serverRepr": "expects the text of a TCP transport's repr",
     "ListeningTests.test_directConnectionLostCall": (
-        "calls a port's connectionLost, as only the reactor does"
+        "calls a port's connectionLost, which only the reactor should call"
     ),
     "ListeningTests.test_exceptInConnectionLostCall": (
         "as test_directConnectionLostCall"
@@ -91,14 +91,14 @@ NOT_APPLICABLE = {
         "reads port.disconnected, an attribute of sockets"
     ),
     "LoopbackTests.test_tcpNoDelay": (
-        "expects the socket's default; streams never delay"
+        "expects the default of a socket; a stream never delays"
     ),
     "LoopbackTests.test_tcpKeepAlive": (
-        "turns keepalive off again; it is the carrier's, which other streams use too"
+        "turns keepalive off again; other streams share the carrier and may need it"
     ),
     "LoopbackTests.testFailing": (
-        "expects ConnectionRefusedError; an endpoint of a mux goes on trying until"
-        " its timeout and fails with OpenStreamError, which has the reason in it"
+        "expects ConnectionRefusedError; a mux endpoint tries again until its timeout,"
+        " and then fails with an OpenStreamError that includes the reason"
     ),
     "LoopbackTests.test_connectionRefusedErrorNumber": "as testFailing",
     "LoopbackTests.test_connectByServiceFail": "is about names of TCP ports",
@@ -108,7 +108,7 @@ NOT_APPLICABLE = {
 
 def applicable(tests: type) -> type:
     """
-    @return: a class like C{tests} without what is L{NOT_APPLICABLE}.
+    @return: a class like C{tests} without the tests in L{NOT_APPLICABLE}.
     """
     left = {
         name: value
@@ -181,13 +181,13 @@ class TLSInside(TCPCarrier):
         return wrapClientTLS(options, super().client(reactor, serverAddress))
 
 
-# The reactor's way to connect and listen
+# Reactors that connect and listen with streams
 
 
 class Connector:
     """
-    What L{StreamReactor.connectTCP} returns, and what tells a client's factory
-    all that it hears over TCP.
+    The result of L{StreamReactor.connectTCP}: it calls the client factory as a TCP
+    connector does.
     """
 
     protocol: Any = None
@@ -244,7 +244,7 @@ class StreamReactor:
         ports: list[Any] = []
         listening.addCallback(ports.append)
         self.closers.append(ports[0].close)
-        # Some of the tests wait for this.
+        # Some of the tests wait for this attribute.
         ports[0].connected = True
         return ports[0]  # type: ignore[no-any-return]
 
@@ -271,8 +271,7 @@ class StreamReactor:
 
 class WithBuiltReactor(ReactorBuilder):
     """
-    The ways in which Twisted's tests with a reactor of their own connect and
-    listen.
+    Connects and listens for those of Twisted's tests that build a reactor of their own.
     """
 
     timeout = TIMEOUT
@@ -302,13 +301,13 @@ class WithBuiltReactor(ReactorBuilder):
         return f"(TCP Port {port.getHost().port} Closed)"
 
 
-# What is run with every reactor
+# Tests that run with every reactor
 
 
 class Abort(WithBuiltReactor):
     """
-    On the wire there is one way to close a stream, so that the peer of who
-    aborts one sees L{ConnectionDone} where it sees L{ConnectionLost} over TCP.
+    Twisted's tests of C{abortConnection}.  They expect that the peer of an aborted
+    connection sees L{ConnectionLost}; here its end may also be a L{ConnectionDone}.
     """
 
     def setUp(self) -> None:
@@ -317,7 +316,7 @@ class Abort(WithBuiltReactor):
         doAbort = test_tcp.StreamingProducerClient.doAbort
 
         def abortConnected(client: Any) -> None:
-            # Lest the client be faster than the server.
+            # Wait for the server's end, which the client may have overtaken.
             if client.otherProtocol.transport is None:
                 client.reactor.callLater(0.01, client.doAbort)
             else:
@@ -337,14 +336,16 @@ class Abort(WithBuiltReactor):
 
 def withoutGoodbye(case: Any) -> None:
     """
-    Do without what is there for macOS alone, and wants the transport of a
-    server which may not have its connection yet when the client has lost it.
+    Skip a write that Twisted needs on macOS only.  It uses the server's transport,
+    which may not be connected yet when the client has lost its connection.
     """
-    case.patch(
-        connectionmixins.ConnectableProtocol,
-        "writeToDetectPeerDisconnection",
-        lambda protocol: None,
-    )
+    # An old Twisted's tests have no such write.
+    if hasattr(connectionmixins.ConnectableProtocol, "writeToDetectPeerDisconnection"):
+        case.patch(
+            connectionmixins.ConnectableProtocol,
+            "writeToDetectPeerDisconnection",
+            lambda protocol: None,
+        )
 
 
 class WriteSequence(WithBuiltReactor):
@@ -361,7 +362,7 @@ class WriteSequence(WithBuiltReactor):
 
 class OwnConnections(ReactorBuilder):
     """
-    These connect and listen by themselves.
+    For tests that connect and listen by themselves.
     """
 
     timeout = TIMEOUT
@@ -379,7 +380,7 @@ class OwnConnections(ReactorBuilder):
 
 class WrappedCarrier(TCPCarrier):
     """
-    Streams over TCP, of a L{StreamReactor}.
+    Streams over TCP, for a L{StreamReactor}.
     """
 
     def server(self, reactor: Any) -> IStreamServerEndpoint:
@@ -398,14 +399,14 @@ def withEveryReactor(
     name: str, base: type, tests: type, endpoints: EndpointCreator | None = None
 ) -> None:
     """
-    Add tests to this module, once for each reactor.
+    Add a group of tests to this module, once for each reactor.
     """
     body: dict[str, object] = {"__module__": __name__}
     if endpoints is not None:
         body["endpoints"] = endpoints
     builder: Any = type(name, (base, applicable(tests)), body)
     for caseName, case in builder.makeTestCaseClasses().items():
-        # One reactor needs GObject; that it is not there is no news.
+        # Do not list a reactor as skipped if its library, such as GObject, is missing.
         if not hasattr(case, "skip"):
             globals()[caseName] = case
 
@@ -430,7 +431,7 @@ withEveryReactor("WriteSequence", WriteSequence, test_tcp.WriteSequenceTestsMixi
 withEveryReactor("Connection", OwnConnections, test_tcp.TCPConnectionTestsBuilder)
 
 
-# What is run with the reactor that is there
+# Tests that run with the installed reactor
 
 
 class WithGlobalReactor(TestCase):
@@ -446,7 +447,7 @@ class WithGlobalReactor(TestCase):
         return super().setUp()
 
     def tearDown(self) -> Any:
-        # Not a cleanup: those come before this.
+        # Not a cleanup, because cleanups run before the parent's tearDown.
         torn = maybeDeferred(super().tearDown)
         return torn.addCallback(lambda _: self.adapted.close())
 
@@ -476,7 +477,7 @@ class NotApplicableTests(SynchronousTestCase):
 
     def test_exist(self) -> None:
         """
-        What does not apply is there in Twisted, or need not be listed.
+        Each test listed in L{NOT_APPLICABLE} exists in Twisted.
         """
         modules = (connectionmixins, test_tcp, old_tcp)
         for name in NOT_APPLICABLE:

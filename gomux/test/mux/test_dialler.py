@@ -7,14 +7,19 @@ Tests for L{gomux._mux.dialler}.
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux import MuxFactory
+from gomux import MuxFactory, MuxProtocol
 from gomux._mux.dialler import Dialler, State, retryPolicy
-from gomux.limits import MAX_RETRY_DELAY
+from gomux._wire.frame import ID_END
+from gomux.error import ConnectionClosed
+from gomux.limits import MAX_RETRY_DELAY, MAX_WORN
 from gomux.test.support.dialling import DiallerTestCase
+from gomux.test.support.helpers import Recorders
 from gomux.testing import PSK
 
 
@@ -32,7 +37,8 @@ class DiallerTests(DiallerTestCase):
 
     def test_states(self) -> None:
         """
-        It goes from state to state as its module says.
+        The dialler connects when started, waits after a failed attempt or a lost mux,
+        is up while it has a mux, and is idle after C{stop}.
         """
         self.assertState(State.IDLE)
         self.endpoint.hold = Deferred()
@@ -53,7 +59,7 @@ class DiallerTests(DiallerTestCase):
 
     def test_connects(self) -> None:
         """
-        It connects when it is started, once, however often that is said.
+        The first C{start} connects, and further calls of it have no effect.
         """
         self.endpoint.server = self.server
         self.dialler.start()
@@ -65,7 +71,7 @@ class DiallerTests(DiallerTestCase):
 
     def test_once(self) -> None:
         """
-        There is no second attempt during the first, nor during a pause.
+        C{start} makes no second attempt during an attempt or a pause.
         """
         self.endpoint.hold = Deferred()
         self.dialler.start()
@@ -76,7 +82,7 @@ class DiallerTests(DiallerTestCase):
 
     def test_reconnects(self) -> None:
         """
-        A mux that is lost is soon replaced.
+        A lost mux is soon replaced.
         """
         self.endpoint.server = self.server
         self.dialler.start()
@@ -88,7 +94,8 @@ class DiallerTests(DiallerTestCase):
 
     def test_unreachable(self) -> None:
         """
-        It goes on trying to reach a peer, never less often than it should.
+        The dialler goes on trying to reach a peer, and its pauses grow to the longest
+        pause.
         """
         self.dialler.start()
         self.advance(50)
@@ -101,7 +108,7 @@ class DiallerTests(DiallerTestCase):
 
     def test_raises(self) -> None:
         """
-        An endpoint that raises an exception has failed like any other.
+        An endpoint whose C{connect} raises counts as a failed attempt.
         """
         self.endpoint.connect = None  # type: ignore[assignment, method-assign]
         self.dialler.start()
@@ -110,8 +117,8 @@ class DiallerTests(DiallerTestCase):
 
     def test_wrongKey(self) -> None:
         """
-        A peer that accepts connections and drops them, for its key is another,
-        is not asked more often than one that refuses them.
+        A peer that accepts connections and drops them, because its key differs, is
+        dialled no more often than a peer that refuses them.
         """
         self.endpoint.server = MuxFactory("another key", False, clock=self.clock)
         self.dialler.start()
@@ -121,7 +128,8 @@ class DiallerTests(DiallerTestCase):
 
     def test_wrongKeyNotWanted(self) -> None:
         """
-        Nor if the mux is wanted anew each time, and not any more when it is lost.
+        Stopping the dialler whenever it is up, and starting it again, does not make it
+        dial a peer with another key more often.
         """
         self.endpoint.server = MuxFactory("another key", False, clock=self.clock)
         for _ in range(6000):
@@ -133,8 +141,8 @@ class DiallerTests(DiallerTestCase):
 
     def test_notWanted(self) -> None:
         """
-        A mux that was up and is lost while none is wanted is not replaced before one
-        is, and then at once.
+        A mux that is lost after C{stop} is not replaced until the next C{start}, which
+        connects at once.
         """
         self.endpoint.server = self.server
         self.dialler.start()
@@ -149,7 +157,7 @@ class DiallerTests(DiallerTestCase):
 
     def test_clockSetBack(self) -> None:
         """
-        A pause is not longer because the clock was set back.
+        A pause does not get longer when the clock is set back.
         """
         self.endpoint.server = MuxFactory("another key", False, clock=self.clock)
         self.clock.advance(7200)
@@ -164,7 +172,8 @@ class DiallerTests(DiallerTestCase):
 
     def test_closedUnheard(self) -> None:
         """
-        A mux that was closed before its peer said anything is no failure.
+        A mux that this side closed before its peer sent anything does not count as a
+        failed attempt.
         """
         self.endpoint.server = MuxFactory(PSK, False, clock=self.clock, greet=False)
         self.dialler.start()
@@ -178,8 +187,8 @@ class DiallerTests(DiallerTestCase):
 
     def test_whileClosing(self) -> None:
         """
-        The next mux is connected while the last one is still being closed, and stays
-        when the last one is gone.
+        C{start} connects another mux while the last one is still closing, and the new
+        mux stays when the old one is gone.
         """
         self.endpoint.server = self.server
         self.dialler.start()
@@ -194,14 +203,116 @@ class DiallerTests(DiallerTestCase):
         self.advance(0.02)
         self.assertEqual(len(self.endpoint.attempts), 2)
         [second] = self.dialler.muxes
-        # Nor does the end of the first count as a failure.
+        # The end of the first mux did not count as a failed attempt.
         second.close()
         self.dialler.start()
         self.assertEqual(len(self.endpoint.attempts), 3)
 
+    def wornMux(self) -> MuxProtocol:
+        """
+        Open a stream on the dialler's newest mux, with one of its last IDs.
+        """
+        mux = self.dialler.muxes[-1]
+        mux._nextID = ID_END - 4
+        mux.openStream(Recorders())
+        return mux
+
+    def test_worn(self) -> None:
+        """
+        When few IDs are left another mux is connected beside the old one, which goes on
+        and ends with its last stream.
+        """
+        self.endpoint.server = self.server
+        self.dialler.start()
+        self.advance(1)
+        old = self.wornMux()
+        self.advance(1)
+        _, new = self.dialler.muxes
+        stream = self.successResultOf(self.dialler.pool.openStream(Recorders()))
+        self.assertEqual((old.streamCount, new.streamCount), (1, 1))
+        self.assertTrue(old.canOpen)
+        last: Any = self.server.streamFactory
+        last.made[0].stream.loseConnection()
+        self.advance(0.1)
+        self.assertEqual(self.dialler.muxes, [new])
+        self.assertEqual(stream.events, ["made"])  # type: ignore[attr-defined]
+
+    def test_wornByPeer(self) -> None:
+        """
+        The same if it is the peer that has few IDs left.  The peer may go on with the
+        old mux until then, and prefers the new one.
+        """
+        self.dialler = Dialler(PSK, self.endpoint, 4.0, Recorders(), clock=self.clock)
+        self.endpoint.server = self.server
+        self.dialler.start()
+        self.advance(1)
+        [mux] = self.server.muxes
+        mux._nextID = ID_END - 3
+        self.server.pool.openStream(Recorders())
+        self.clock.advance(0)
+        self.assertTrue(self.dialler.muxes[0].isWorn)
+        self.advance(1)
+        for _ in range(3):
+            self.server.pool.openStream(Recorders())
+        self.assertEqual([mux.streamCount for mux in self.server.muxes], [1, 3])
+
+    def test_wornIdle(self) -> None:
+        """
+        A worn mux that has no streams stays until its peer has shown on the new one
+        that it holds the key.
+        """
+        served = Recorders()
+        server = MuxFactory(PSK, False, served, clock=self.clock, greet=False)
+        self.endpoint.server = server
+        self.dialler.start()
+        self.advance(1)
+        old = self.wornMux()
+        self.advance(0.5)
+        served.made[0].stream.loseConnection()
+        self.advance(0.5)
+        self.assertEqual(old.streamCount, 0)
+        old, new = self.dialler.muxes
+        server.muxes[1].openStream(Recorders())
+        self.advance(0.1)
+        self.assertEqual(self.dialler.muxes, [new])
+
+    def test_maxWorn(self) -> None:
+        """
+        Only so many worn muxes are kept for their streams, and they are replaced with
+        a pause between.
+        """
+        self.endpoint.server = self.server
+        self.dialler.start()
+        self.advance(1)
+        worn = []
+        for _ in range(MAX_WORN + 2):
+            worn.append(self.wornMux())
+            self.assertState(State.WAITING)
+            self.advance(0.5)
+        self.assertEqual(self.dialler.muxes[:-1], worn[-MAX_WORN:])
+        self.assertEqual(worn[0].reason.__class__, ConnectionClosed)
+
+    def test_draining(self) -> None:
+        """
+        A mux that begins to drain is replaced too, if one is wanted.
+        """
+        self.endpoint.server = self.server
+        self.dialler.start()
+        self.advance(1)
+        [old] = self.dialler.muxes
+        old.openStream(Recorders())
+        old.drain()
+        self.advance(0.5)
+        self.assertEqual(len(self.dialler.muxes), 2)
+        self.dialler.stop()
+        self.dialler.muxes[1].openStream(Recorders())
+        self.dialler.muxes[1].drain()
+        self.advance(0.5)
+        self.assertEqual(len(self.dialler.muxes), 2)
+
     def test_startsOver(self) -> None:
         """
-        Once a peer has been the right one the next attempt is quick again.
+        After a mux to the right peer the next retry is quick again.
         """
         self.dialler.start()
         self.advance(30)
@@ -213,7 +324,7 @@ class DiallerTests(DiallerTestCase):
 
     def test_stopped(self) -> None:
         """
-        Stopped, it leaves the mux alone, and makes no other.
+        C{stop} leaves the mux alone, and after it no other mux is made.
         """
         self.endpoint.server = self.server
         self.dialler.start()
@@ -227,8 +338,8 @@ class DiallerTests(DiallerTestCase):
 
     def test_stoppedBetween(self) -> None:
         """
-        Stopped between two attempts, it makes no other; started again, it makes one
-        at once, and the next is quick again.
+        C{stop} between two attempts prevents the next one.  C{start} then makes an
+        attempt at once, and the retry after it is quick again.
         """
         self.dialler.start()
         self.advance(30)
@@ -242,7 +353,7 @@ class DiallerTests(DiallerTestCase):
 
     def test_stoppedMeanwhile(self) -> None:
         """
-        Stopped during an attempt, it gives that up, which is no failure.
+        C{stop} during an attempt cancels the attempt, which does not count as failed.
         """
         cancelled: list[object] = []
         self.endpoint.hold = Deferred(cancelled.append)
@@ -261,7 +372,7 @@ class RetryPolicyTests(SynchronousTestCase):
 
     def test_grows(self) -> None:
         """
-        The delays grow to a limit, and have a lot of chance in them.
+        The delays grow up to a limit, and are spread at random.
         """
         for failures in [1, 2, 5, 10, 10**6]:
             longest = min(MAX_RETRY_DELAY, 0.25 * 2.0 ** min(failures - 1, 20))
@@ -272,8 +383,8 @@ class RetryPolicyTests(SynchronousTestCase):
 
     def test_spread(self) -> None:
         """
-        A thousand clients that lost their server together come back spread
-        out: in no tenth of a second do more than a tenth of them.
+        A thousand clients that lost their server together do not come back together: at
+        most a tenth of them come in any tenth of a second.
         """
         for failures in range(5, 11):
             times = sorted(retryPolicy(failures, 4.0) for _ in range(1000))

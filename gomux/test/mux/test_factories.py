@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-Factories and protocols that know nothing of gomux, live and unchanged over the
-streams of one mux.
+Tests that factories and protocols which know nothing of gomux run unchanged over
+streams.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from twisted.internet.endpoints import (
     connectProtocol,
     quoteStringArgument,
     wrapClientTLS,
-    wrapServerTLS,
 )
 from twisted.internet.interfaces import IProtocolFactory, ISSLTransport
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
@@ -48,6 +47,7 @@ from zope.interface import implementer
 
 from gomux import MuxClientEndpoint, MuxServerEndpoint
 from gomux.test.support.certificates import CERTIFICATE, NAME
+from gomux.test.support.servertls import wrapServerTLS
 
 PSK = b"a key for the tests of factories"
 MEBIBYTE = 1024 * 1024
@@ -55,7 +55,7 @@ MEBIBYTE = 1024 * 1024
 
 class Live(TestCase):
     """
-    Has a mux over TCP.
+    A test with muxes over TCP.
     """
 
     timeout = 120
@@ -74,7 +74,7 @@ class Live(TestCase):
         """
         Serve a factory.
 
-        @return: what to reach it through.
+        @return: an endpoint that connects to it.
         """
         server = MuxServerEndpoint(reactor, localServer(), PSK)
         port: Any = await server.listen(factory)
@@ -83,7 +83,7 @@ class Live(TestCase):
 
     def client(self, port: Any) -> MuxClientEndpoint:
         """
-        @return: what to reach a port through.
+        @return: an endpoint that connects to a port.
         """
         carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         client = MuxClientEndpoint(reactor, carrier, PSK)
@@ -119,7 +119,7 @@ class CountingSite(Site):
 
 class Hashing(Resource):
     """
-    Answers with the hash of what is posted.
+    Answers a POST request with the hash of its body.
     """
 
     isLeaf = True
@@ -135,7 +135,7 @@ class Hashing(Resource):
 @implementer(IAgentEndpointFactory)
 class Everything:
     """
-    Goes to the same endpoint for each URI.
+    Uses the same endpoint for each URI.
     """
 
     def __init__(self, endpoint: Any) -> None:
@@ -172,6 +172,8 @@ class WebTests(Live):
     async def agent(self, root: Resource, endpoint: Any = None) -> Agent:
         """
         Serve some resources.
+
+        @return: an agent whose requests go to them.
         """
         self.site = CountingSite(root)
         if endpoint is None:
@@ -184,8 +186,8 @@ class WebTests(Live):
 
     async def test_keepAlive(self) -> None:
         """
-        Requests one after the other share a stream, at the same time they do
-        not; and all share the mux.
+        Requests that follow each other share one stream, requests at the same time have
+        a stream each, and all streams share one mux.
         """
         root = Resource()
         root.putChild(b"page", Data(b"the page", "text/plain"))
@@ -206,7 +208,7 @@ class WebTests(Live):
 
     async def test_large(self) -> None:
         """
-        100 MiB go up and come down as they are.
+        A body of 100 MiB arrives unchanged, in a request and in a response.
         """
         path = self.mktemp()
         hashed = hashlib.blake2b()
@@ -232,7 +234,7 @@ class WebTests(Live):
 
     async def test_secure(self) -> None:
         """
-        The same with TLS between the streams and HTTP.
+        HTTP works over TLS over a stream.
         """
         self.site = CountingSite(Hashing())
         server = MuxServerEndpoint(reactor, localServer(), PSK)
@@ -251,7 +253,7 @@ class WebTests(Live):
 
     async def test_twistd(self) -> None:
         """
-        C{twistd web} serves over a mux, with nothing but a string that says so.
+        C{twistd web} serves over a mux if its C{--listen} string says so.
         """
         directory = self.mktemp()
         os.mkdir(directory)
@@ -319,7 +321,7 @@ class Add(amp.Command):
 
 class Adder(amp.AMP):
     """
-    Adds, and can start TLS.
+    Adds numbers, and can start TLS.
     """
 
     @Add.responder
@@ -341,7 +343,7 @@ class AMPTests(Live):
 
     async def test_calls(self) -> None:
         """
-        Calls are answered, many at a time, on many streams.
+        Many AMP calls at the same time, on many streams, are answered.
         """
         client = await self.serve(Factory.forProtocol(Adder))
         peers = [await connectProtocol(client, amp.AMP()) for _ in range(10)]
@@ -357,7 +359,7 @@ class AMPTests(Live):
 
     async def test_startTLS(self) -> None:
         """
-        TLS starts in the midst of a stream.
+        AMP can start TLS in the middle of a stream.
         """
         client = await self.serve(Factory.forProtocol(Adder))
         peer = await connectProtocol(client, amp.AMP())
@@ -380,7 +382,7 @@ class AMPTests(Live):
 @implementer(smtp.IMessageDelivery)
 class Delivery:
     """
-    Takes all mail.
+    Accepts all mail.
     """
 
     def __init__(self) -> None:
@@ -421,7 +423,7 @@ class Message:
 
 class SMTPServer(Factory):
     """
-    Makes servers that want TLS.
+    Makes servers that can start TLS.
     """
 
     noisy = False
@@ -443,7 +445,7 @@ class SMTPTests(Live):
 
     async def test_startTLS(self) -> None:
         """
-        A client that demands TLS hands a message over.
+        An SMTP client that requires TLS can deliver a message.
         """
         delivery = Delivery()
         client = await self.serve(SMTPServer(delivery))
@@ -517,7 +519,7 @@ class BasicTests(Live):
 
     async def check(self, client: Any) -> None:
         """
-        Talk with L{Shouting}.
+        Exchange lines and raw data with L{Shouting}.
         """
         raw = os.urandom(4 * MEBIBYTE)
         listening = await connectProtocol(client, Listening(1000, len(raw)))
@@ -533,13 +535,13 @@ class BasicTests(Live):
 
     async def test_lines(self) -> None:
         """
-        Lines, and raw data after them, go both ways.
+        Lines, and raw data after them, arrive in both directions.
         """
         await self.check(await self.serve(Factory.forProtocol(Shouting)))
 
     async def test_portForward(self) -> None:
         """
-        Streams can be forwarded to a TCP port.
+        A stream can be forwarded to a TCP port.
         """
         target: Any = await localServer().listen(Factory.forProtocol(Shouting))
         number = target.getHost().port

@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._mux.stream}: applications that fail.
+Tests for L{gomux._mux.stream}: applications that raise exceptions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gomux.test.support.helpers import (
 
 def fail(recorder: Recorder) -> None:
     """
-    What an application does when it fails.
+    Fail, as an application with a bug does.
     """
     raise ZeroDivisionError
 
@@ -40,7 +40,7 @@ class RaisingProducer(PushProducer):
 
 class Unadaptable(Recorder):
     """
-    A protocol that fails when it is adapted to an interface.
+    A protocol that raises an exception when it is adapted to C{IHalfCloseableProtocol}.
     """
 
     def __conform__(self, interface: object) -> object:
@@ -51,11 +51,15 @@ class Unadaptable(Recorder):
 
 class FailureTests(SynchronousTestCase):
     """
-    Applications that raise: their stream ends, the traceback is logged, and
-    the mux goes on.
+    When an application raises an exception, its stream ends, the traceback is logged,
+    and the mux goes on.
     """
 
     def check(self, rig: Rig, recorder: Recorder) -> None:
+        """
+        Check that the stream ended with the application's error, and that the mux goes
+        on.
+        """
         rig.run()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(recorder.events.count("lost"), 1)
@@ -65,6 +69,9 @@ class FailureTests(SynchronousTestCase):
         self.check_mux(rig)
 
     def check_mux(self, rig: Rig) -> None:
+        """
+        Check that the mux is up, and that another stream works.
+        """
         self.assertIsNone(rig.reason())
         self.assertEqual(rig.mux.streamCount, 0)
         streamID = 1000 + rig.isClient
@@ -75,7 +82,8 @@ class FailureTests(SynchronousTestCase):
 
     def test_dataReceived(self) -> None:
         """
-        In C{dataReceived}; what follows in the same piece is not delivered.
+        If C{dataReceived} raises, the stream ends.  Data that arrived together with the
+        delivered data is dropped.
         """
         rig = Rig(data=fail)
         recorder = rig.opened()
@@ -85,7 +93,8 @@ class FailureTests(SynchronousTestCase):
 
     def test_dataReceivedLater(self) -> None:
         """
-        In C{dataReceived} of data that had waited.
+        If C{dataReceived} raises while buffered input is delivered after a pause, the
+        stream ends.
         """
         rig = Rig(data=fail)
         recorder = rig.opened()
@@ -98,7 +107,7 @@ class FailureTests(SynchronousTestCase):
 
     def test_connectionMade(self) -> None:
         """
-        In C{connectionMade} of a stream of the peer's.
+        If C{connectionMade} of a stream that the peer opened raises, the stream ends.
         """
         rig = Rig(made=fail)
         recorder = rig.opened(b"data")
@@ -107,7 +116,7 @@ class FailureTests(SynchronousTestCase):
 
     def test_connectionMadeHere(self) -> None:
         """
-        In C{connectionMade} of a stream of ours.
+        If C{connectionMade} of a stream that this side opened raises, the stream ends.
         """
         rig = Rig(isClient=True)
         recorder = rig.open(made=fail)
@@ -115,7 +124,8 @@ class FailureTests(SynchronousTestCase):
 
     def test_halves(self) -> None:
         """
-        In C{readConnectionLost} and C{writeConnectionLost}.
+        If C{readConnectionLost} or C{writeConnectionLost} raises, the whole stream
+        ends.
         """
         for event, frame in (("readLost", CLOSE_READ), ("writeLost", CLOSE_WRITE)):
             rig = Rig(HalfRecorder)
@@ -130,7 +140,8 @@ class FailureTests(SynchronousTestCase):
 
     def test_connectionLost(self) -> None:
         """
-        In C{connectionLost}, which is the end already.
+        If C{connectionLost} raises, the error is logged and has no further effect: the
+        stream has ended already.
         """
         rig = Rig(lost=fail)
         recorder = rig.opened()
@@ -141,8 +152,8 @@ class FailureTests(SynchronousTestCase):
 
     def test_everyConnectionLost(self) -> None:
         """
-        In C{connectionLost} when the mux ends: the others are told all the
-        same.
+        If C{connectionLost} raises while the mux ends, the other streams still get
+        their C{connectionLost}.
         """
         rig = Rig(lost=fail)
         recorders = [rig.opened() for _ in range(3)]
@@ -155,8 +166,8 @@ class FailureTests(SynchronousTestCase):
 
     def test_pauseProducing(self) -> None:
         """
-        In a producer's C{pauseProducing}, called from C{write}: the call returns, and
-        only that stream ends.
+        If a producer's C{pauseProducing} raises during C{write}, the C{write} returns
+        normally and only that stream ends.
         """
         rig = Rig()
         recorder = rig.opened()
@@ -166,8 +177,8 @@ class FailureTests(SynchronousTestCase):
 
     def test_pauseProducingLater(self) -> None:
         """
-        In a producer's C{pauseProducing}, called for a producer that was registered
-        while output waited: the calls that wait behind it are made all the same.
+        If C{pauseProducing} raises in a later turn, because the producer was registered
+        while output waited, the other calls due in that turn are still made.
         """
         rig = Rig()
         failing, other = rig.opened(), rig.opened()
@@ -183,7 +194,8 @@ class FailureTests(SynchronousTestCase):
 
     def test_adapter(self) -> None:
         """
-        In being asked whether it is half-closeable.
+        If a protocol raises when it is adapted to C{IHalfCloseableProtocol}, the stream
+        ends.
         """
         rig = Rig(Unadaptable)
         recorder = rig.opened()
@@ -192,8 +204,8 @@ class FailureTests(SynchronousTestCase):
 
     def test_callSoon(self) -> None:
         """
-        A call that waits for the next turn and fails keeps no other from being made,
-        in that turn or in the next.
+        If a call for the next turn raises, the other calls of that turn and of later
+        turns are still made.
         """
         rig = Rig()
         recorder = rig.opened()

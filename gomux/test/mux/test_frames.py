@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._mux.frames}: the tables of what a peer may send.
+Tests for L{gomux._mux.frames}: the rules for the frames of a peer.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ NEVER_OPENED = 6
 
 class RulesTests(SynchronousTestCase):
     """
-    L{COMPATIBLE} and L{STRICT}, as a mux obeys them.
+    L{COMPATIBLE} and L{STRICT}, applied by a mux.
     """
 
     def rig(self, rules: Rules) -> Rig:
         """
-        @return: a rig whose mux has some rules, allows three frames without effect,
-            and has a stream.
+        @return: a rig whose mux has these rules, one stream, and a limit of three
+            frames without effect.
         """
         limits = Limits(ignoredRate=0.001, ignoredBurst=3)
         rig = StrictRig(limits=limits) if rules is STRICT else Rig(limits=limits)
@@ -34,15 +34,15 @@ class RulesTests(SynchronousTestCase):
 
     def test_complete(self) -> None:
         """
-        Both have a rule for each flag but Data.
+        Both tables have a rule for each flag except Data.
         """
         for rules in (COMPATIBLE, STRICT):
             self.assertEqual(set(rules.flags), set(Flag) - {Flag.DATA})
 
     def test_sameHandlers(self) -> None:
         """
-        A frame that both allow does the same in both.  Keepalives have no effect, but
-        the error when there are too many of them differs.
+        A flag has the same handler in both tables, except Keepalive: too many of them
+        give another error in strict mode.
         """
         for flag, rule in COMPATIBLE.flags.items():
             if flag != Flag.KEEPALIVE:
@@ -50,8 +50,8 @@ class RulesTests(SynchronousTestCase):
 
     def test_length(self) -> None:
         """
-        A length ends the mux where the rule says that there is none, before the frame
-        has an effect, and only there.
+        A frame with a length ends the mux, without any other effect, if the rule of its
+        flag allows no length.
         """
         for rules in (COMPATIBLE, STRICT):
             for flag, rule in rules.flags.items():
@@ -68,19 +68,21 @@ class RulesTests(SynchronousTestCase):
 
     def test_hasLength(self) -> None:
         """
-        In strict mode only credit has a length; in compatible mode any frame may.
+        In strict mode only credit and OpenStream may have a length.  In compatible mode
+        any frame may.
         """
         allowed = {flag for flag, rule in STRICT.flags.items() if rule.hasLength}
-        self.assertEqual(allowed, {Flag.WINDOW_UPDATE})
+        self.assertEqual(allowed, {Flag.OPEN_STREAM, Flag.WINDOW_UPDATE})
         self.assertTrue(all(rule.hasLength for rule in COMPATIBLE.flags.values()))
 
     def check_ignored(
         self, rig: Rig, frame: tuple[int, int, int], what: str = "frames without effect"
     ) -> None:
         """
-        A frame has no effect, but counts: three of them are allowed.
+        Check that a frame has no effect, but counts: three are allowed, and the fourth
+        ends the mux.
 
-        @param what: what there are too many of.
+        @param what: the frames that the error names.
         """
         rig.sendMany(*[frame] * 3)
         self.assertIsNone(rig.mux.reason)
@@ -90,7 +92,8 @@ class RulesTests(SynchronousTestCase):
 
     def test_ignored(self) -> None:
         """
-        What has no effect counts, where it is allowed.
+        Frames without effect are counted where they are allowed, and too many end the
+        mux.
         """
         for flag in UNKNOWN_FLAGS:
             self.check_ignored(self.rig(COMPATIBLE), (0, flag, 1))
@@ -98,8 +101,8 @@ class RulesTests(SynchronousTestCase):
         what = "frames for streams that were never opened"
         self.check_ignored(self.rig(COMPATIBLE), frame, what)
         keepalive = 0, int(Flag.KEEPALIVE), 0
-        self.check_ignored(self.rig(COMPATIBLE), keepalive)
-        self.check_ignored(self.rig(STRICT), keepalive, "keepalives")
+        for rules in (COMPATIBLE, STRICT):
+            self.check_ignored(self.rig(rules), keepalive, "keepalives")
 
     def test_refused(self) -> None:
         """
@@ -117,7 +120,7 @@ class RulesTests(SynchronousTestCase):
 
     def test_ended(self) -> None:
         """
-        A frame for a stream that has ended is free in both.
+        In both tables, frames for a stream that has ended are not counted.
         """
         for rules in (COMPATIBLE, STRICT):
             rig = self.rig(rules)

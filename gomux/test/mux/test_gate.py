@@ -30,12 +30,12 @@ from gomux.testing import PSK
 
 class SlowGate(FirstFrame):
     """
-    A gate that needs some turns of the reactor for the first frame.
+    A gate that needs several turns of the reactor to check the first frame.
 
-    @ivar turns: how many are left.
-    @ivar offered: how often the frame was offered.
+    @ivar turns: how many turns are left.
+    @ivar offered: how often the mux has offered the frame.
     @ivar closed: how often the gate was closed.
-    @ivar answer: what it has to say when it is passed.
+    @ivar answer: the bytes that the gate has the mux send once it is passed.
     """
 
     sealer: Sealer | None = None
@@ -63,7 +63,7 @@ class SlowGate(FirstFrame):
 
 class OwningGate(SlowGate):
     """
-    A gate that keeps the first frame to itself, and answers it.
+    A gate that keeps the first frame from the mux, and answers it.
     """
 
     ownsFrames = True
@@ -77,7 +77,7 @@ class OwningGate(SlowGate):
 
 class GateFactory(MuxFactory):
     """
-    Makes muxes with a gate that is given.
+    Makes muxes with the gate that the test sets.
     """
 
     gate: Gate
@@ -88,7 +88,7 @@ class GateFactory(MuxFactory):
 
 def gatedRig(gate: Gate) -> Rig:
     """
-    @return: a rig whose mux has a gate.
+    @return: a rig whose mux has this gate.
     """
     clock = SlowClock()
     factory = GateFactory(PSK, False, Recorders(), clock=clock)
@@ -101,7 +101,7 @@ def gatedRig(gate: Gate) -> Rig:
 
 class NotYetTests(SynchronousTestCase):
     """
-    A gate that needs more than one turn of the reactor for a frame.
+    A gate that needs several turns of the reactor to check a frame.
     """
 
     def setUp(self) -> None:
@@ -113,7 +113,7 @@ class NotYetTests(SynchronousTestCase):
 
     def deliver(self, *frames: tuple[int, int, int | bytes]) -> None:
         """
-        Have frames come in one read, and take only the turn in which they come.
+        Have frames arrive in one read, and run only the turn in which they arrive.
         """
         sealed = b"".join(self.rig.peer.seal(*frame) for frame in frames)
         self.rig.mux.dataReceived(sealed)
@@ -125,8 +125,8 @@ class NotYetTests(SynchronousTestCase):
 
     def test_turns(self) -> None:
         """
-        The frame is offered once a turn.  What came with it waits, nothing is read
-        meanwhile, and nothing is sent; then everything goes on.
+        The frame is offered to the gate once in each turn.  Until the gate is passed,
+        later frames wait, nothing is read and nothing is sent.
         """
         opened = self.rig.mux.openStream(Recorders())
         self.deliver((0, Flag.OPEN_STREAM, 0), (0, Flag.DATA, b"hello"))
@@ -153,8 +153,8 @@ class NotYetTests(SynchronousTestCase):
 
     def test_cut(self) -> None:
         """
-        A frame that comes in parts is offered when it is whole, and bytes that come
-        while it waits come after it.
+        A frame that arrives in parts is offered once it is complete.  Bytes that arrive
+        while it waits are handled after it.
         """
         data = self.rig.peer.seal(0, Flag.OPEN_STREAM)
         for part in (data[:7], data[7:-1]):
@@ -171,7 +171,7 @@ class NotYetTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Others in the reactor have their turn between any two.
+        Between two offers of the frame, other calls of the reactor get their turn.
         """
         offered: list[int] = []
 
@@ -187,8 +187,8 @@ class NotYetTests(SynchronousTestCase):
 
     def test_owned(self) -> None:
         """
-        A frame that is the gate's own means nothing to the mux.  The answer of the gate
-        is sent ahead of everything else.
+        A frame that the gate keeps has no effect on the mux.  The gate's answer is sent
+        ahead of all other frames.
         """
         self.start(OwningGate(1))
         self.rig.mux.openStream(Recorders())
@@ -201,8 +201,8 @@ class NotYetTests(SynchronousTestCase):
 
     def test_carrierLost(self) -> None:
         """
-        When the carrier is lost meanwhile, the frames that came are handled before the
-        streams learn of it.
+        If the carrier is lost while the gate is busy, the frames received before are
+        handled before the streams learn of the loss.
         """
         closed = self.rig.mux.whenClosed()
         self.deliver((0, Flag.OPEN_STREAM, 0), (0, Flag.DATA, b"hello"))
@@ -218,7 +218,7 @@ class NotYetTests(SynchronousTestCase):
 
     def test_ends(self) -> None:
         """
-        A mux that ends meanwhile does not offer the frame again.
+        A mux that ends while the gate is busy does not offer the frame again.
         """
         for end in ("abort", "close", "drain", "evict", "revoke"):
             self.start(SlowGate(3))
@@ -233,8 +233,8 @@ class NotYetTests(SynchronousTestCase):
 
     def test_abortedByOwner(self) -> None:
         """
-        When the mux is aborted as soon as it is open, the frame that opened it is not
-        handled.
+        If the mux is aborted as soon as its gate is passed, the frame that passed the
+        gate is not handled.
         """
         for flag in (Flag.OPEN_STREAM, Flag.CLOSE_MUX):
             self.start(SlowGate(3))
@@ -247,7 +247,7 @@ class NotYetTests(SynchronousTestCase):
 
     def test_unpausable(self) -> None:
         """
-        The frames wait as well where the carrier cannot be kept from reading.
+        Frames wait for the gate even if the carrier cannot be paused.
         """
         self.patch(type(Parts(self.rig.mux).carrier), "canWait", False)
         self.deliver((0, Flag.OPEN_STREAM, 0))
@@ -260,7 +260,8 @@ class NotYetTests(SynchronousTestCase):
 
     def test_stranger(self) -> None:
         """
-        A frame that turns out not to be genuine after some turns ends the mux.
+        A forged frame ends the mux even if the gate detects the forgery several turns
+        later.
         """
         data = bytearray(self.rig.peer.seal(0, Flag.OPEN_STREAM))
         data[-1] ^= 1
@@ -273,13 +274,13 @@ class NotYetTests(SynchronousTestCase):
 
 class KeyringTests(SynchronousTestCase):
     """
-    Servers with many keys, in both modes.
+    Gates of servers with many keys, in compatible and in strict mode.
     """
 
     def test_turns(self) -> None:
         """
-        The first frame of a stranger is tried with some of the keys a turn, so that
-        others in the reactor need not wait for all of them.
+        The first frame of a stranger is tried with only some of the keys in each turn,
+        so that it does not block the reactor.
         """
         keyring = Keyring({str(number): f"key {number}" for number in range(256)})
         for strict in (False, True):
@@ -294,8 +295,8 @@ class KeyringTests(SynchronousTestCase):
 
     def test_found(self) -> None:
         """
-        A peer whose key is the last one comes in, and what it sent at once with its
-        first frame is handled.
+        A peer with the last key of a long keyring is accepted, and the frames that it
+        sent behind its first frame are handled.
         """
         psks = {str(number): f"key {number}" for number in range(2 * KEYS_A_TURN)}
         clock, streams = SlowClock(), Recorders()
@@ -330,8 +331,8 @@ class WaitingStreamsTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        Streams are opened in order, without those that were cancelled; a call that was
-        cancelled leaves room for another.
+        Waiting streams are opened in order.  A cancelled stream is not opened, and
+        leaves room for another.
         """
         first, _ = self.add()
         _, cancelled = self.add()
@@ -346,7 +347,7 @@ class WaitingStreamsTests(SynchronousTestCase):
 
     def test_limit(self) -> None:
         """
-        More than may wait fail at once.
+        A stream beyond the limit fails at once.
         """
         results = [self.add()[1] for _ in range(3)]
         self.failureResultOf(results[2], OpenStreamError)
@@ -362,8 +363,8 @@ class LossTests(SynchronousTestCase):
 
     def test_explained(self) -> None:
         """
-        Before the gate is passed the gate tells what the end of the carrier means; an
-        error of the carrier is named, too.
+        Before the gate is passed, the gate chooses the error for the end of the
+        carrier.  The error includes the carrier's own error, if there is one.
         """
         gates = SlowGate(0), None
         strict = MuxFactory(PSK, True, clock=SlowClock(), strict=True).makeGate()

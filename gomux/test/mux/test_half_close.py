@@ -1,5 +1,6 @@
 """
-Tests for L{gomux._mux.stream}: half-closes, in every order, and the ends of muxes.
+Tests for L{gomux._mux.stream}: half-closes in every order, and the effect of the mux's
+end on streams.
 """
 
 from __future__ import annotations
@@ -31,15 +32,16 @@ from gomux.testing import MuxPair
 
 class HalfCloseTests(EndsTestCase):
     """
-    Trap 10: half-closes, told to a protocol that wants to know.
+    Half-closes of a stream whose protocol is half-closeable.  (Trap 10 in
+    docs/design.rst.)
     """
 
     kind = HalfRecorder
 
     def test_own(self) -> None:
         """
-        C{loseWriteConnection} is told as done from the reactor, once all
-        output is sent.
+        C{writeConnectionLost} is called once, after all output that
+        C{loseWriteConnection} waits for is sent.
         """
         self.block()
         self.stream.write(b"last words")
@@ -55,7 +57,8 @@ class HalfCloseTests(EndsTestCase):
 
     def test_ownAtOnce(self) -> None:
         """
-        It is never told from inside the application's call.
+        C{writeConnectionLost} is never called inside the application's
+        C{loseWriteConnection}.
         """
         self.stream.loseWriteConnection()
         self.assertEqual(self.recorder.events, ["made"])
@@ -64,7 +67,8 @@ class HalfCloseTests(EndsTestCase):
 
     def test_ownAndEnd(self) -> None:
         """
-        A stream that ends before the half-close could be told only ends.
+        If the stream ends before C{writeConnectionLost} is called, only
+        C{connectionLost} is called.
         """
         self.stream.loseWriteConnection()
         self.stream.abortConnection()
@@ -73,7 +77,8 @@ class HalfCloseTests(EndsTestCase):
 
     def test_peers(self) -> None:
         """
-        CloseRead is told after the data ahead of it; writing goes on.
+        CloseRead causes C{readConnectionLost}, once, after the data that precedes it.
+        Writing goes on.
         """
         self.rig.sendMany((0, Flag.DATA, b"bye"), CLOSE_READ, CLOSE_READ)
         self.assertEqual(self.recorder.events, ["made", "data", "readLost"])
@@ -88,7 +93,7 @@ class HalfCloseTests(EndsTestCase):
 
     def test_peersPaused(self) -> None:
         """
-        CloseRead waits for the data ahead of it, and then is told.
+        While the stream is paused, C{readConnectionLost} waits for the unread data.
         """
         self.stream.pauseProducing()
         self.rig.sendMany((0, Flag.DATA, b"bye"), CLOSE_READ)
@@ -99,7 +104,7 @@ class HalfCloseTests(EndsTestCase):
 
     def test_peersCloseWrite(self) -> None:
         """
-        CloseWrite is told at once; reading goes on.
+        CloseWrite causes C{writeConnectionLost} once and at once.  Reading goes on.
         """
         self.block()
         self.stream.write(b"last words")
@@ -109,7 +114,8 @@ class HalfCloseTests(EndsTestCase):
 
     def test_closeWriteTaken(self) -> None:
         """
-        CloseWrite while C{loseWriteConnection} waits is told once.
+        If CloseWrite arrives while C{loseWriteConnection} waits for output,
+        C{writeConnectionLost} is called once.
         """
         self.block()
         self.stream.write(b"last words")
@@ -120,7 +126,8 @@ class HalfCloseTests(EndsTestCase):
 
     def test_closeWriteCrosses(self) -> None:
         """
-        CloseWrite that crosses our CloseRead is told once.
+        If CloseWrite crosses this side's CloseRead, C{writeConnectionLost} is called
+        once.
         """
         self.stream.loseWriteConnection()
         self.rig.mux.dataReceived(self.rig.peer.seal(*CLOSE_WRITE))
@@ -129,7 +136,7 @@ class HalfCloseTests(EndsTestCase):
 
     def test_bothPeersHalves(self) -> None:
         """
-        When the peer has closed both halves the stream is closed.
+        If the peer closes both halves of a stream, the stream closes.
         """
         self.rig.sendMany(CLOSE_WRITE, CLOSE_READ)
         self.assertEqual(self.rig.sent(), [CLOSE_STREAM])
@@ -137,7 +144,7 @@ class HalfCloseTests(EndsTestCase):
 
     def test_answerInReadLost(self) -> None:
         """
-        An application may write and close inside C{readConnectionLost}.
+        An application may write and close the stream inside C{readConnectionLost}.
         """
 
         def answer(recorder: HalfRecorder) -> None:
@@ -151,8 +158,8 @@ class HalfCloseTests(EndsTestCase):
 
     def test_everyOrder(self) -> None:
         """
-        In whatever order the halves are closed by either side, the stream ends
-        on both, and each half is told once.
+        In whatever order the two sides close the halves, the stream ends once both
+        halves are closed, and each half is reported at most once.
         """
         steps = {
             "ourWrite": lambda: self.stream.loseWriteConnection(),
@@ -184,12 +191,12 @@ class HalfCloseTests(EndsTestCase):
 
 class PairTests(SynchronousTestCase):
     """
-    Two peers that close, at once or one after the other.
+    Two peers that close a stream, at once or one after the other.
     """
 
     def test_everyCrossing(self) -> None:
         """
-        Whatever two ends do, in any order and with the news crossing or not,
+        Whichever way each end closes a stream, and whether their frames cross or not,
         no stream is left on either side.
         """
         calls = ["loseConnection", "abortConnection", "loseWriteConnection"]
@@ -240,12 +247,13 @@ class PairTests(SynchronousTestCase):
 
 class MuxEndTests(EndsTestCase):
     """
-    What the end of the mux is to its streams.
+    The effect of the mux's end on its streams.
     """
 
     def test_closeMux(self) -> None:
         """
-        CloseMux: data, then L{PeerClosedConnection}.
+        CloseMux ends a stream with L{PeerClosedConnection}, after the data that
+        precedes it.
         """
         self.rig.sendMany((0, Flag.DATA, b"bye"), (0, Flag.CLOSE_MUX, 0))
         self.assertEqual(self.recorder.received, b"bye")
@@ -254,7 +262,8 @@ class MuxEndTests(EndsTestCase):
 
     def test_fin(self) -> None:
         """
-        The carrier's end without CloseMux: data, then L{Truncated}.
+        A carrier that ends without CloseMux ends a stream with L{Truncated}, after the
+        data received before.
         """
         self.rig.send(0, Flag.DATA, b"bye")
         self.rig.peerCarrier.loseConnection()
@@ -264,7 +273,8 @@ class MuxEndTests(EndsTestCase):
 
     def test_reset(self) -> None:
         """
-        A reset of the carrier in the middle of a frame: L{Truncated}.
+        A carrier that is reset in the middle of a frame ends a stream with
+        L{Truncated}.
         """
         self.rig.send(0, Flag.DATA, b"bye")
         self.rig.sendRaw(self.rig.peer.seal(0, Flag.DATA, b"cut off")[:-1])
@@ -274,14 +284,15 @@ class MuxEndTests(EndsTestCase):
 
     def test_violation(self) -> None:
         """
-        A violation: what was violated.
+        A violation of the protocol ends a stream with that L{ProtocolViolation}.
         """
         self.rig.send(0, Flag.OPEN_STREAM)
         self.check_lost(ProtocolViolation)
 
     def test_close(self) -> None:
         """
-        Our own C{close}: output is sent, then L{ConnectionClosed}.
+        C{close} of the mux sends a stream's output, then ends it with
+        L{ConnectionClosed}.
         """
         self.stream.write(b"last words")
         self.rig.mux.close()
@@ -292,7 +303,8 @@ class MuxEndTests(EndsTestCase):
 
     def test_abort(self) -> None:
         """
-        Our own C{abort}: L{ConnectionClosed}, at once.
+        C{abort} of the mux drops a stream's output, and ends it with
+        L{ConnectionClosed}.
         """
         self.block()
         self.stream.write(b"last words")
@@ -303,8 +315,8 @@ class MuxEndTests(EndsTestCase):
 
     def test_closingStreamCut(self) -> None:
         """
-        A stream that was waiting to send the rest of its output before its end
-        does not end as if it had.
+        A stream that is still sending its output after C{loseConnection} ends with
+        L{Truncated} if the carrier is lost.
         """
         self.block()
         self.stream.write(b"last words")
@@ -314,7 +326,8 @@ class MuxEndTests(EndsTestCase):
 
     def test_manyStreams(self) -> None:
         """
-        Trap 8: every stream is told, also if they end each other.
+        When the mux ends, every stream gets C{connectionLost} once, even if streams
+        abort each other.  (Trap 8 in docs/design.rst.)
         """
         others = [self.rig.opened() for _ in range(5)]
         for other in others:

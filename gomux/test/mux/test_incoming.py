@@ -1,6 +1,6 @@
 """
-Tests for L{gomux._mux.incoming}: what goes wrong in a later turn of the reactor.
-L{gomux.test.carrier.test_turns} has those of frames that take long.
+Tests for L{gomux._mux.incoming}: errors and ends while received frames wait for a later
+turn of the reactor.  L{gomux.test.carrier.test_turns} tests frames that take long.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gomux.test.support.slowclock import SlowClock
 
 class LaterTests(SynchronousTestCase):
     """
-    Frames of which one is handled a turn.
+    A mux that handles one frame in each turn of the reactor.
     """
 
     def setUp(self) -> None:
@@ -28,7 +28,8 @@ class LaterTests(SynchronousTestCase):
 
     def sendData(self, *more: tuple[int, int, int | bytes]) -> None:
         """
-        Have nine bytes come in a frame each, and take only the first turn.
+        Have nine bytes arrive, each in a frame of its own, and run only the turn in
+        which they arrive.
         """
         frames = [(0, int(Flag.DATA), bytes([i])) for i in range(9)]
         sealed = [self.rig.peer.seal(*frame) for frame in (*frames, *more)]
@@ -37,8 +38,8 @@ class LaterTests(SynchronousTestCase):
 
     def test_bugAfterLoss(self) -> None:
         """
-        After an error of our own the streams learn of the end of the carrier also if
-        that is gone already.
+        If an error inside gomux stops the handling of frames, the streams still learn
+        that the carrier was lost before.
         """
         self.sendData()
         self.rig.peerCarrier.abortConnection()
@@ -59,8 +60,7 @@ class LaterTests(SynchronousTestCase):
 
     def test_nothingAfterEnd(self) -> None:
         """
-        What has come after CloseMux is forgotten, and the end of the carrier is
-        noticed.
+        Frames behind CloseMux are dropped, and the end of the carrier is then noticed.
         """
         self.sendData((0, Flag.CLOSE_MUX, 0), (0, Flag.DATA, b"never"))
         while self.rig.mux.reason is None:

@@ -1,6 +1,6 @@
 """
-Tests for C{checkInvariants}, which other tests rely on: it accepts bookkeeping that is
-right and notices what is wrong.
+Tests for the C{checkInvariants} methods, on which other tests rely: they accept
+consistent bookkeeping, and raise an error for bookkeeping that is wrong.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class WindowTests(SynchronousTestCase):
 
     def test_right(self) -> None:
         """
-        All is accounted for, whether a window has grown or not.
+        The checks pass before a window has grown, and after each step of its growth.
         """
         self.window.checkInvariants(2000)
         self.growth.checkInvariants([self.window])
@@ -58,7 +58,8 @@ class WindowTests(SynchronousTestCase):
 
     def test_window(self) -> None:
         """
-        A byte too many or too few is noticed, wherever it is.
+        A window whose size, available bytes or held credit is off by one byte fails the
+        check, and so does a wrong count of unread bytes.
         """
         for name in ("size", "available", "held"):
             for change in (-1, 1):
@@ -70,7 +71,8 @@ class WindowTests(SynchronousTestCase):
 
     def test_bounds(self) -> None:
         """
-        So is what is out of bounds, also where the sum is right.
+        A window with a number out of its bounds fails the check, even if its numbers
+        add up.
         """
         for size, available, held, unread in (
             (INITIAL_WINDOW - 1, INITIAL_WINDOW - 1, 0, 0),
@@ -83,8 +85,8 @@ class WindowTests(SynchronousTestCase):
 
     def test_growth(self) -> None:
         """
-        Growth that was given twice, or is lost, is noticed; so is a window that has
-        grown too large, and credit for more than was consumed.
+        The check fails if growth is granted twice or lost, if a window holds negative
+        credit, and if a window or the sum of all growth is above its limit.
         """
         windows = [self.window]
         self.growth.budget -= 1
@@ -123,7 +125,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_right(self) -> None:
         """
-        What waits may be control frames, refusals, credit and streams.
+        A scheduler with control frames, refusals and credit to send passes the check,
+        and so does a stopped scheduler.
         """
         self.scheduler.control(0, Flag.CLOSE_READ)
         self.scheduler.refuse(2)
@@ -134,7 +137,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_refusals(self) -> None:
         """
-        More refusals than are allowed are noticed.
+        More queued refusals than the limit allows fail the check.
         """
         self.scheduler.refuse(2)
         self.scheduler.refuse(4)
@@ -144,7 +147,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_credit(self) -> None:
         """
-        So is credit for a stream that is not open, and credit of 0 bytes.
+        Credit for a stream that is not open fails the check, and so does credit of 0
+        bytes.
         """
         self.scheduler.credit(2, 100)
         self.assertNoticed()
@@ -155,7 +159,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_queued(self) -> None:
         """
-        So is a queued stream that does not know that it is, open or not.
+        A queued stream that is not marked as queued fails the check, whether the stream
+        is open or not.
         """
         self.stream.write(b"x")
         self.sender.queued = False
@@ -168,7 +173,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_stopped(self) -> None:
         """
-        So is what waits after the end.
+        A stopped scheduler that still has frames to send fails the check.
         """
         self.scheduler.control(0, Flag.CLOSE_READ)
         self.check()
@@ -190,7 +195,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_sendWindow(self) -> None:
         """
-        A send window out of its bounds is noticed.
+        A send window that is negative, or larger than the protocol allows, fails the
+        check.
         """
         for size in (-1, 2**31):
             self.stream.sendWindow = size
@@ -198,7 +204,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_receiveWindow(self) -> None:
         """
-        So is input that its window does not know of.
+        Unread input that is not counted in the receive window fails the check.
         """
         receiver = self.paused()
         with patch.object(receiver, "window", GrowingWindow()):
@@ -206,7 +212,9 @@ class StreamTests(SynchronousTestCase):
 
     def paused(self) -> Receiver:
         """
-        @return: the stream's receiver, with input that waits.
+        Pause the stream, and have the peer send input.
+
+        @return: the stream's receiver, which holds unread input.
         """
         self.stream.pauseProducing()
         self.rig.send(0, Flag.DATA, b"input")
@@ -216,8 +224,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_input(self) -> None:
         """
-        So is input that is kept when the application has closed the stream, that waits
-        though nothing is paused, or that does not wait ahead of an end that does.
+        The check fails if unread input is kept after reading was closed or while the
+        stream is not paused, and if EOF is delayed though there is no unread input.
         """
         receiver = self.paused()
         with patch.object(self.stream, "paused", False):
@@ -234,8 +242,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_output(self) -> None:
         """
-        So is output that was counted wrong, that is kept when nothing is sent any more,
-        and memory for output where there is none.
+        The check fails if unsent output is miscounted, if a closed sender keeps output,
+        and if a sender without output keeps a buffer.
         """
         self.stream.write(bytes(INITIAL_WINDOW + 1))
         self.rig.run()
@@ -256,8 +264,9 @@ class StreamTests(SynchronousTestCase):
 
     def test_ends(self) -> None:
         """
-        So are a sender and a whole stream that wait for nothing, and what goes on when
-        the stream is closing or closed.
+        The check fails if a sender without output is still finishing, or if a closing
+        stream has no finishing sender or still reads.  After the end of the stream, an
+        open sender fails the check.
         """
         sender = self.stream.makeSender()
         with patch.object(sender, "state", SendState.FINISHING):
@@ -280,8 +289,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_producer(self) -> None:
         """
-        So is the state of a producer that is gone, a producer without a state, and a
-        producer after the end.
+        The check fails if the sender's state says that there is a producer and there is
+        none, or the other way round, and if a producer is left after the end.
         """
         sender = self.stream.makeSender()
         with patch.object(sender, "_producer", PushProducer()):
@@ -302,7 +311,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_reason(self) -> None:
         """
-        So is the reason for an end that has not come.
+        A live stream that has a reason for its end fails the check.
         """
         with patch.object(self.stream, "_reason", ConnectionClosed()):
             self.assertNoticed()
@@ -329,7 +338,8 @@ class MuxTests(SynchronousTestCase):
 
     def test_streams(self) -> None:
         """
-        What a stream, its window or the scheduler has wrong is noticed.
+        The check of the mux fails if a stream has a wrong ID, a wrong send window, or a
+        sender that is wrongly marked as queued.
         """
         for stream in (self.mine, self.theirs):
             sender = stream.makeSender()
@@ -344,7 +354,8 @@ class MuxTests(SynchronousTestCase):
 
     def test_growth(self) -> None:
         """
-        So is growth that no mux has given.
+        A window that has grown without taking from the mux's growth budget fails the
+        check.
         """
         for stream in (self.mine, self.theirs):
             window = stream.receiveWindow
@@ -358,8 +369,8 @@ class MuxTests(SynchronousTestCase):
 
     def test_counts(self) -> None:
         """
-        So is a protocol that counts as gone while its stream is open, and so are more
-        protocols than the peer may have streams.
+        The check fails if more protocols are counted for the peer's streams than the
+        limit allows, and if the protocol of an open stream is no longer counted.
         """
         with patch.object(self.streams, "peerCount", 6):
             self.assertNoticed()
@@ -372,7 +383,7 @@ class MuxTests(SynchronousTestCase):
 
     def test_ids(self) -> None:
         """
-        So are open streams with an ID that was not used yet.
+        An open stream with an ID that was not used yet fails the check.
         """
         for name in ("nextID", "peerNextID"):
             with patch.object(self.streams, name, 0):
@@ -380,7 +391,7 @@ class MuxTests(SynchronousTestCase):
 
     def test_state(self) -> None:
         """
-        So are states that contradict each other.
+        A state of the mux that contradicts its reason or its loss fails the check.
         """
         for name, value in (
             ("state", ENDING),
@@ -394,8 +405,8 @@ class MuxTests(SynchronousTestCase):
 
     def test_queues(self) -> None:
         """
-        So is a stream that has something to send and is not queued for it, or is
-        queued twice.
+        A stream that has output to send and is not queued fails the check, and so does
+        a stream that is queued twice.
         """
         self.rig.carrier.producer.pauseProducing()
         with patch.object(self.streams, "activate"):
@@ -411,7 +422,8 @@ class MuxTests(SynchronousTestCase):
 
     def test_forgotten(self) -> None:
         """
-        So is what waits and nobody has made sure of.
+        A waiting call or frame fails the check if no turn of the reactor was scheduled
+        for it.
         """
         self.patch(NextTurn, "wake", lambda nextTurn: None)
         for isCall in (False, True):
@@ -425,7 +437,8 @@ class MuxTests(SynchronousTestCase):
 
     def test_pending(self) -> None:
         """
-        So is a frame that has come and that nobody handles.
+        A complete frame that was received and that no later turn will handle fails the
+        check.
         """
         with patch.object(Incoming, "take", return_value=DONE):
             self.rig.send(0, Flag.DATA, bytes(65536))
@@ -433,8 +446,8 @@ class MuxTests(SynchronousTestCase):
 
     def test_end(self) -> None:
         """
-        After the end there is nothing left, neither streams nor calls; protocols that
-        have paused input are yet to be told.
+        After its end a mux may have no streams and no delayed calls.  A paused protocol
+        may still wait for its C{connectionLost}.
         """
         self.theirs.pauseProducing()
         self.rig.send(0, Flag.DATA, b"unread")
@@ -443,9 +456,9 @@ class MuxTests(SynchronousTestCase):
         self.assertEqual((self.mux.streamCount, self.mux.protocolCount), (0, 1))
         self.mux.checkInvariants()
         call = self.rig.clock.callLater(1, id)
-        [liveness] = Parts(self.mux).liveness
         for holder, name in (
-            (liveness, "_call"),
+            (Parts(self.mux).carrierLiveness, "_call"),
+            (Parts(self.mux).peerLiveness, "_call"),
             (Parts(self.mux).life, "_drainCall"),
             (Parts(self.mux).life, "_closeCall"),
         ):

@@ -1,13 +1,13 @@
 """
-Two peers against a model of what they should do.
+Two muxes, checked against a model of what they should do.
 
-Hypothesis makes up what applications and network do: open streams on both
-sides, write, pause, close by halves or as a whole, abort; stall, and cut into
-pieces.  However that goes, bytes must arrive exact and in order, credit must be
-neither lost nor made, all must go on when nobody holds it up any more, and in
-the end no stream may be left on either side.
+Hypothesis chooses what the applications and the network do: open streams on both sides,
+write, pause, close one half or the whole stream, abort; stall, and cut the data into
+pieces.  Whatever it chooses, bytes must arrive unchanged and in order, no credit may be
+lost or invented, all data must arrive once nothing is paused or stalled, and in the end
+no stream may be left on either side.
 
-C{GOMUX_MODEL_STEPS=100000} in the environment makes it take as many steps, other
+C{GOMUX_MODEL_STEPS=100000} in the environment runs that many steps, and chooses new
 ones each time.
 """
 
@@ -41,8 +41,8 @@ from gomux.testing import MuxPair
 STEPS = int(os.environ.get("GOMUX_MODEL_STEPS", "0"))
 EXAMPLE_STEPS = 50
 
-#: What is written on each stream, over and over: no two pieces of it of the
-#: same length are the same.
+#: The data written on each stream, repeated without end.  It is so irregular that
+#: a long piece shows its offset.
 PATTERN = bytes(i * i // 7 % 256 for i in range(65521))
 SIZES = st.one_of(
     st.integers(1, 300), st.sampled_from([16383, 16384, 65536, 70000, 150000])
@@ -60,7 +60,8 @@ def pattern(start: int, size: int) -> bytes:
 
 class Checked(PushProducer):
     """
-    A producer that makes sure that it is only told what it does not know.
+    A producer that fails if it is paused while it is paused, resumed while it runs, or
+    stopped twice.
     """
 
     def pauseProducing(self) -> None:
@@ -78,13 +79,13 @@ class Checked(PushProducer):
 
 class End(Protocol):
     """
-    One end of a stream, which knows what it must receive.
+    One end of a stream, which knows the data that it must receive.
 
-    @ivar other: the other end, once there is one.
-    @ivar written: how many bytes of the pattern were written here.
-    @ivar received: how many bytes of it came.
-    @ivar exact: whether all that was written here must arrive.
-    @ivar lost: how often C{connectionLost} came.
+    @ivar other: the other end, once it exists.
+    @ivar written: how many bytes of the pattern this end has written.
+    @ivar received: how many bytes of the pattern this end has received.
+    @ivar exact: whether all data written here must arrive.
+    @ivar lost: how often C{connectionLost} was called.
     """
 
     transport: Stream
@@ -104,7 +105,7 @@ class End(Protocol):
         assert not self.lost and self.reading
         assert "read" not in self.halves
         assert self.other is not None
-        assert data == pattern(self.received, len(data)), "the bytes are others"
+        assert data == pattern(self.received, len(data)), "the bytes differ"
         self.received += len(data)
         assert self.received <= self.other.written
 
@@ -148,7 +149,7 @@ class End(Protocol):
 @implementer(IHalfCloseableProtocol)
 class HalfEnd(End):
     """
-    One that is half-closeable.
+    An end that is half-closeable.
     """
 
     def readConnectionLost(self) -> None:
@@ -163,7 +164,7 @@ class HalfEnd(End):
 
 class Ends(Factory):
     """
-    Makes the ends of one mux, and finds each one's other end.
+    Makes the ends of the streams of one mux, and connects each to its other end.
     """
 
     noisy = False
@@ -179,14 +180,14 @@ class Ends(Factory):
         other = self.peers.get(addr.streamID)
         if other is not None:
             end.other, other.other = other, end
-            # What it did before this end was there.
+            # The other end may have stopped reading before this end was made.
             end.exact = other.reading
         return end
 
 
 class Peers(RuleBasedStateMachine):
     """
-    The machine.
+    The state machine: two muxes, and the steps that may be taken.
     """
 
     def __init__(self) -> None:
@@ -279,7 +280,7 @@ class Peers(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         """
-        Nobody holds anything up: all that must arrive does.
+        Resume everything, and check that all data that must arrive has arrived.
         """
         for pipe in self.pipes:
             pipe.unstall()
@@ -303,7 +304,7 @@ class Peers(RuleBasedStateMachine):
 
     def check_windows(self) -> None:
         """
-        What one side may send, the other expects, no more and no less.
+        Check that each send window equals the receive window of the other end.
         """
         client, server = (
             {i: end.transport for i, end in ends.items() if not end.lost}
@@ -321,7 +322,7 @@ class Peers(RuleBasedStateMachine):
     @invariant()
     def conserved(self) -> None:
         """
-        What the muxes keep account of is consistent; no byte of a window is lost.
+        The bookkeeping of both muxes is consistent, and no byte of a window is lost.
         """
         for mux in self.muxes.values():
             mux.checkInvariants()
@@ -352,12 +353,12 @@ class Peers(RuleBasedStateMachine):
 
 class ModelTests(SynchronousTestCase):
     """
-    The machine, run.
+    Runs of the state machine.
     """
 
     def test_model(self) -> None:
         """
-        Two peers do as the model.
+        Two muxes behave as the model says.
         """
         chosen = settings(
             derandomize=not STEPS,
@@ -372,6 +373,6 @@ class ModelTests(SynchronousTestCase):
 
     def test_pattern(self) -> None:
         """
-        The pattern goes on where it stopped.
+        A piece of the pattern continues the piece before it.
         """
         self.assertEqual(pattern(0, 200000), pattern(0, 70000) + pattern(70000, 130000))

@@ -33,7 +33,7 @@ CLOSE_MUX = (0, Flag.CLOSE_MUX, 0)
 
 class StateTests(SynchronousTestCase):
     """
-    What moves a mux from one state to another.
+    The events that move a mux from one state to another.
     """
 
     def setUp(self) -> None:
@@ -41,7 +41,7 @@ class StateTests(SynchronousTestCase):
 
     def start(self, rig: Rig) -> None:
         """
-        Use a rig, and note the states of its mux.
+        Use a rig, and record the states of its mux.
         """
         self.rig = rig
         self.life = Parts(rig.mux).life
@@ -59,8 +59,7 @@ class StateTests(SynchronousTestCase):
 
     def check(self, *states: MuxState, reason: type[GomuxError] | None = None) -> None:
         """
-        The mux has had some states since its start, and has the reason that goes with
-        the last one.
+        Check which states the mux has had, and its reason.
         """
         self.rig.run()
         self.assertEqual(self.states, list(states))
@@ -72,7 +71,7 @@ class StateTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        States are in the order of the life of a mux.
+        The states are ordered as the life of a mux passes through them.
         """
         self.assertEqual(sorted(MuxState), list(MuxState))
         self.assertEqual(
@@ -81,8 +80,8 @@ class StateTests(SynchronousTestCase):
 
     def test_open(self) -> None:
         """
-        In compatible mode with one key a mux is open once it has its carrier, in
-        strict mode after the handshake.
+        In compatible mode with one key a mux is open once it has its carrier.  In
+        strict mode it is open after the handshake.
         """
         self.check(OPEN)
         self.start(StrictRig(up=False))
@@ -95,7 +94,7 @@ class StateTests(SynchronousTestCase):
 
     def test_gated(self) -> None:
         """
-        A mux that is not open yet has nothing to close in good order.
+        C{close}, C{drain} and C{abort} end a mux at once if it is not open yet.
         """
         for name in ("close", "drain", "abort"):
             self.start(StrictRig(up=False))
@@ -104,8 +103,8 @@ class StateTests(SynchronousTestCase):
 
     def test_drain(self) -> None:
         """
-        Draining ends with the last stream, then the mux is closed, which ends when the
-        peer ends the carrier.
+        A draining mux is closing after its last stream, and ends when the peer ends the
+        carrier.
         """
         recorder = self.rig.opened()
         self.rig.mux.drain()
@@ -122,7 +121,8 @@ class StateTests(SynchronousTestCase):
 
     def test_close(self) -> None:
         """
-        A mux that closes stays so while a stream has output, and is not closed again.
+        A closing mux waits for the output of its streams, and later calls of C{close}
+        and C{drain} change nothing.
         """
         recorder = self.rig.opened()
         recorder.stream.write(bytes(200000))
@@ -139,7 +139,7 @@ class StateTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """
-        A peer that does not end the carrier in time loses it.
+        If the peer does not end the carrier in time, the mux drops it and ends.
         """
         self.rig.mux.close()
         self.rig.clock.advance(4.9)
@@ -149,8 +149,8 @@ class StateTests(SynchronousTestCase):
 
     def test_peerCloses(self) -> None:
         """
-        CloseMux of the peer is a reason at once; the mux has ended when the carrier
-        is gone and the streams know.
+        CloseMux from the peer starts the end of a mux.  The mux has ended once the
+        carrier is gone.
         """
         self.rig.carrier.outgoing.stall()
         self.rig.opened().stream.write(bytes(200000))
@@ -166,7 +166,7 @@ class StateTests(SynchronousTestCase):
 
     def test_abort(self) -> None:
         """
-        An abort ends a mux from every state, and what comes later changes nothing.
+        C{abort} ends a draining or a closing mux, and later ends change nothing.
         """
         for name, before in (("drain", DRAINING), ("close", CLOSING)):
             self.start(Rig())
@@ -179,7 +179,7 @@ class StateTests(SynchronousTestCase):
 
     def test_error(self) -> None:
         """
-        The first error is the reason.
+        The first of several errors is the reason of a mux.
         """
         self.rig.mux.evict()
         self.rig.mux.revoke()
@@ -187,7 +187,7 @@ class StateTests(SynchronousTestCase):
 
     def test_loss(self) -> None:
         """
-        So is the loss of the carrier, unless the mux was being closed.
+        If the carrier is lost while the mux is open, the reason is L{Truncated}.
         """
         self.rig.peerCarrier.abortConnection()
         self.check(OPEN, ENDING, ENDED, reason=Truncated)

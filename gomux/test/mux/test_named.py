@@ -1,5 +1,6 @@
 """
-Tests for L{gomux._mux.factory}: servers with several keys, in both modes.
+Tests for L{gomux._mux.factory}: servers with several keys, in compatible and in strict
+mode.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ EVE = "a pre-shared key of nobody here"
 
 class ServerTests(SynchronousTestCase):
     """
-    A server with several keys.
+    A server with several keys, in compatible mode.
     """
 
     strict = False
 
     def pair(self, psk: str | Keyring, keyring: Keyring | None = None) -> MuxPair:
         """
-        Let a client that has some key come to the server.
+        Connect a client with this key to the server.
         """
         clock = Clock()
         self.keyring = keyring or Keyring({"alice": ALICE, "bob": BOB})
@@ -63,7 +64,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """
-        The server knows each of its peers by name, and shows it in its logs.
+        The server knows the name of each peer, and shows it in its logs.
         """
         for psk, name in ((ALICE, "alice"), (BOB, "bob")):
             pair = self.pair(psk)
@@ -76,7 +77,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_oneName(self) -> None:
         """
-        So does one that has a single key with a name.
+        A server with a single named key knows the name of its peer too.
         """
         pair = self.pair(ALICE, Keyring({"alice": ALICE}))
         self.assertEqual(pair.server.peerName, "")
@@ -85,7 +86,8 @@ class ServerTests(SynchronousTestCase):
 
     def test_streams(self) -> None:
         """
-        Streams go both ways; those of the server wait for the peer's key.
+        Both sides can open streams.  The server's streams wait until the peer's key is
+        known.
         """
         pair = self.pair(BOB)
         made = Recorders(made=lambda recorder: recorder.stream.write(b"hello"))
@@ -101,7 +103,8 @@ class ServerTests(SynchronousTestCase):
 
     def test_stranger(self) -> None:
         """
-        Who has none of the keys gets no answer, and what waited fails.
+        A peer that has none of the keys gets no answer, and the streams that wait for
+        it fail.
         """
         pair = self.pair(EVE)
         opened = pair.server.openStream(Recorders())
@@ -115,8 +118,8 @@ class ServerTests(SynchronousTestCase):
 
     def test_reload(self) -> None:
         """
-        Muxes that are up keep their key when the keyring changes; new ones have
-        what it has then.  Those of names that are gone can be closed.
+        A mux that is up keeps its key when the keyring is reloaded, and new muxes use
+        the new keys.  C{closeNamed} closes the muxes whose names are gone.
         """
         path = Path(self.mktemp())
         path.touch(0o600)
@@ -143,7 +146,7 @@ class ServerTests(SynchronousTestCase):
 
     def second(self, pair: MuxPair, psk: str) -> MuxPair:
         """
-        Let another client come to the server.
+        Connect another client to the server.
         """
         clock, server = pair.clock, pair.serverFactory
         client = MuxFactory(psk, True, clock=clock, strict=self.strict, salts=Salts())
@@ -151,8 +154,8 @@ class ServerTests(SynchronousTestCase):
 
     def test_endRevoked(self) -> None:
         """
-        Muxes of names that are gone can also be ended at once, each with a line
-        in the log; their streams learn why, and others do not notice.
+        C{endRevoked} ends the muxes of revoked names at once and logs each of them.
+        Their streams end with L{KeyRevoked}, and other muxes go on.
         """
         observer = Lines("gomux._mux.factory")
         globalLogPublisher.addObserver(observer)
@@ -177,7 +180,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_everyEndIsLogged(self) -> None:
         """
-        However many there are.
+        C{endRevoked} logs every mux that it ends, however many there are.
         """
         observer = Lines("gomux._mux.factory")
         globalLogPublisher.addObserver(observer)
@@ -215,10 +218,23 @@ class ServerTests(SynchronousTestCase):
         pair.clock.advance(0)
         self.assertEqual(len(observer.lines), 1)
 
+    def test_silentServer(self) -> None:
+        """
+        A client logs that its server has ended the connection without a byte.
+        """
+        observer = Lines("gomux._mux.factory")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        pair = self.pair(BOB)
+        pair.serverToClient.stall()
+        pair.client.connectionLost(Failure(ConnectionDone()))
+        pair.clock.advance(0)
+        self.assertEqual(len(observer.lines), 1)
+
     def test_revokedBeforeFirstFrame(self) -> None:
         """
-        A connection that was there before a key was revoked does not come up
-        with it afterwards.
+        A peer that connected before its key was revoked, and sends its first frame
+        afterwards, is turned away.
         """
         pair = self.pair(BOB)
         closed = pair.server.whenClosed()
@@ -228,7 +244,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_nothingRevoked(self) -> None:
         """
-        With no key revoked nothing ends.
+        C{endRevoked} without names ends no mux.
         """
         pair = self.pair(BOB)
         pair.serverFactory.endRevoked([])
@@ -237,7 +253,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_revokedWhileClosing(self) -> None:
         """
-        A mux that is being closed does not go on with that.
+        C{endRevoked} also ends a mux that is still closing.
         """
         pair = self.pair(BOB)
         pair.flush()
@@ -256,23 +272,27 @@ class ServerTests(SynchronousTestCase):
 
 class StrictServerTests(ServerTests):
     """
-    The same in strict mode.
+    A server with several keys, in strict mode.
     """
 
     strict = True
 
 
 class RoleTests(SynchronousTestCase):
+    """
+    Keys of clients and servers
+    """
+
     def test_client(self) -> None:
         """
-        A client has one key.
+        A client factory accepts only one key.
         """
         keyring = Keyring({"alice": ALICE, "bob": BOB})
         self.assertRaises(ValueError, MuxFactory, keyring, True, clock=Clock())
 
     def test_reloadedClient(self) -> None:
         """
-        It makes no mux when there are several later.
+        A client factory makes no mux if its keyring has several keys after a reload.
         """
         path = Path(self.mktemp())
         path.touch(0o600)
@@ -286,7 +306,7 @@ class RoleTests(SynchronousTestCase):
 
     def test_firstFrame(self) -> None:
         """
-        The first frame that finds the key also has its usual effect.
+        The first frame, which finds the key, also has its usual effect.
         """
         clock = Clock()
         streams = Recorders()

@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._mux.stream}: ends that the peer brings.
+Tests for L{gomux._mux.stream}: ends caused by the peer.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from gomux.test.support.helpers import (
 
 class PeersEndTests(EndsTestCase):
     """
-    Ends that the peer brings, to a protocol that is not half-closeable.
+    Ends caused by the peer, of streams whose protocol is not half-closeable.
     """
 
     def test_closeStream(self) -> None:
         """
-        CloseStream ends the stream, after the data ahead of it, unanswered.
+        CloseStream ends the stream after the data that precedes it, and is not
+        answered.
         """
         self.rig.sendMany((0, Flag.DATA, b"bye"), CLOSE_STREAM)
         self.assertEqual(self.recorder.received, b"bye")
@@ -45,7 +46,7 @@ class PeersEndTests(EndsTestCase):
 
     def test_closeStreamPending(self) -> None:
         """
-        CloseStream drops what waits to be sent.
+        CloseStream drops unsent output.
         """
         self.block()
         self.stream.write(b"last words")
@@ -56,8 +57,8 @@ class PeersEndTests(EndsTestCase):
 
     def test_abort(self) -> None:
         """
-        CloseStream after credit of nothing is an abort: after the data ahead of
-        it the stream ends as a TCP connection that was reset.
+        A WindowUpdate of 0 bytes followed by CloseStream is an abort: after the data
+        that precedes it, the stream ends as a reset TCP connection does.
         """
         self.rig.sendMany((0, Flag.DATA, b"half of"), ABORTS, CLOSE_STREAM)
         self.assertEqual(self.recorder.received, b"half of")
@@ -67,7 +68,8 @@ class PeersEndTests(EndsTestCase):
 
     def test_abortWhileClosing(self) -> None:
         """
-        Who waits for the rest of its output to be sent learns that it was not.
+        A stream that is still sending its output after C{loseConnection} reports the
+        peer's abort as the reason of its end.
         """
         self.block()
         self.stream.write(b"last words")
@@ -77,7 +79,7 @@ class PeersEndTests(EndsTestCase):
 
     def test_creditOfNothing(self) -> None:
         """
-        Credit of nothing by itself ends nothing.
+        A WindowUpdate of 0 bytes that no CloseStream follows has no effect.
         """
         self.rig.sendMany(ABORTS, (0, Flag.DATA, b"still here"))
         self.assertEqual(self.recorder.received, b"still here")
@@ -86,8 +88,8 @@ class PeersEndTests(EndsTestCase):
 
     def test_closeRead(self) -> None:
         """
-        CloseRead is as if the application had called C{loseConnection}: as
-        over TCP, what it has written is still sent.
+        CloseRead has the effect of a C{loseConnection} by the application: as over TCP,
+        the output written so far is still sent.
         """
         self.block()
         self.stream.write(b"last words")
@@ -100,7 +102,7 @@ class PeersEndTests(EndsTestCase):
 
     def test_closeWrite(self) -> None:
         """
-        CloseWrite drops what waits to be sent; reading goes on.
+        CloseWrite drops unsent output.  Reading goes on.
         """
         self.block()
         self.stream.write(b"last words")
@@ -115,7 +117,8 @@ class PeersEndTests(EndsTestCase):
 
     def test_closeWriteWhileClosing(self) -> None:
         """
-        CloseWrite ends the wait of C{loseConnection}.
+        If CloseWrite arrives while a stream is closing, the stream closes at once,
+        since the peer does not want the rest of its output.
         """
         self.block()
         self.stream.write(b"last words")
@@ -126,7 +129,8 @@ class PeersEndTests(EndsTestCase):
 
     def test_closeReadWhileClosing(self) -> None:
         """
-        CloseRead does not end the wait of C{loseConnection}.
+        A stream that is closing after C{loseConnection} still sends its output when
+        CloseRead arrives.
         """
         self.block()
         self.stream.write(b"last words")
@@ -139,8 +143,8 @@ class PeersEndTests(EndsTestCase):
 
     def test_closeStreamWhileClosing(self) -> None:
         """
-        CloseStream that crosses ours, or comes while ours waits, ends the
-        stream once.
+        A stream that has sent CloseStream, or is about to, ends only once when the
+        peer's CloseStream arrives.
         """
         self.stream.loseConnection()
         self.rig.mux.dataReceived(self.rig.peer.seal(*CLOSE_STREAM))
@@ -155,7 +159,7 @@ class PeersEndTests(EndsTestCase):
 
     def test_dataAfterCloseRead(self) -> None:
         """
-        Data after CloseRead ends the stream, and only the stream.
+        Data after CloseRead is a violation that ends the stream, but not the mux.
         """
         self.stream.pauseProducing()
         self.rig.send(0, Flag.DATA, b"bye")
@@ -167,7 +171,8 @@ class PeersEndTests(EndsTestCase):
 
     def test_dataAfterUnwantedCloseRead(self) -> None:
         """
-        So it does when this side had refused to read anyway.
+        Data after CloseRead ends the stream even if this side had stopped reading
+        before.
         """
         self.stream.loseReadConnection()
         self.rig.send(0, Flag.DATA, b"legal")
@@ -179,7 +184,7 @@ class PeersEndTests(EndsTestCase):
 
     def test_noLateCredit(self) -> None:
         """
-        No credit is given for a stream that the peer has closed.
+        No credit is sent for a stream that the peer has closed.
         """
         self.rig.sendMany((0, Flag.DATA, bytes(40000)), CLOSE_STREAM)
         self.assertEqual(self.rig.sent(), [])
@@ -187,8 +192,8 @@ class PeersEndTests(EndsTestCase):
 
     def test_lateFrames(self) -> None:
         """
-        Trap 12: all kinds of late frames for a stream that has ended are
-        ignored, without credit, however many there are.
+        Late frames of every kind for a stream that has ended are ignored and get no
+        credit, however many arrive.  (Trap 12 in docs/design.rst.)
         """
         self.stream.loseConnection()
         self.rig.sent()
@@ -207,8 +212,8 @@ class PeersEndTests(EndsTestCase):
 
     def test_afterLoss(self) -> None:
         """
-        A stream that is lost has let go of its halves, and what is asked of it then
-        has no effect, but that a producer is stopped.
+        A lost stream has freed its sender and receiver.  Method calls then have no
+        effect, except that a producer that is registered is stopped at once.
         """
         self.stream.write(bytes(200000))
         self.rig.send(0, Flag.DATA, b"x")
@@ -232,7 +237,8 @@ class PeersEndTests(EndsTestCase):
 
     def test_remembersNothing(self) -> None:
         """
-        Trap 12: streams that have ended leave nothing behind in the mux.
+        Streams that have ended leave no data behind in the mux.  (Trap 12 in
+        docs/design.rst.)
         """
         for _ in range(100):
             self.rig.opened(b"x").stream.loseConnection()
@@ -255,7 +261,8 @@ class PausedEndTests(EndsTestCase):
 
     def check_unread(self, kind: type[BaseException]) -> None:
         """
-        The application gets the rest, then the end, when it resumes.
+        Check that the application gets the unread input, and then the end, once it
+        resumes.
         """
         self.rig.run()
         self.assertEqual(self.recorder.events, ["made"])
@@ -268,7 +275,7 @@ class PausedEndTests(EndsTestCase):
 
     def test_closeStream(self) -> None:
         """
-        After CloseStream what has come can still be read.
+        Input received before CloseStream can still be read.
         """
         self.rig.send(*CLOSE_STREAM)
         self.check_unread(PeerClosedStream)
@@ -276,21 +283,21 @@ class PausedEndTests(EndsTestCase):
 
     def test_abort(self) -> None:
         """
-        Nor does an abort take anything back.
+        Input received before an abort can still be read.
         """
         self.rig.sendMany(ABORTS, CLOSE_STREAM)
         self.check_unread(PeerAbortedStream)
 
     def test_closeRead(self) -> None:
         """
-        CloseRead waits for what came before it.
+        CloseRead takes effect once the input received before it has been read.
         """
         self.rig.send(*CLOSE_READ)
         self.check_unread(StreamClosed)
 
     def test_closeReadAndStream(self) -> None:
         """
-        So do CloseRead and then CloseStream.
+        Input received before CloseRead and CloseStream can still be read.
         """
         self.rig.send(*CLOSE_READ)
         self.rig.send(*CLOSE_STREAM)
@@ -298,22 +305,22 @@ class PausedEndTests(EndsTestCase):
 
     def test_closeMux(self) -> None:
         """
-        After CloseMux what has come can still be read.
+        Input received before CloseMux can still be read.
         """
         self.rig.send(0, Flag.CLOSE_MUX)
         self.check_unread(PeerClosedConnection)
 
     def test_truncated(self) -> None:
         """
-        After the carrier's end what has come can still be read.
+        Input received before the carrier broke can still be read.
         """
         self.rig.peerCarrier.abortConnection()
         self.check_unread(Truncated)
 
     def test_notDisconnecting(self) -> None:
         """
-        Until then the stream is not disconnecting: a C{LineReceiver} would deliver
-        no more lines.
+        A stream with unread input that the peer has closed is not C{disconnecting}: if
+        it were, a C{LineReceiver} would deliver no more lines.
         """
         self.rig.send(*CLOSE_STREAM)
         self.assertFalse(self.stream.disconnecting)
@@ -322,8 +329,8 @@ class PausedEndTests(EndsTestCase):
 
     def test_producerCloses(self) -> None:
         """
-        A producer that closes the stream when it is stopped does not want what has
-        come: the end comes, and it comes once.
+        A producer that calls C{loseConnection} when it is stopped drops the unread
+        input, and the stream ends once.
         """
         producer = PushProducer()
         producer.stopProducing = (  # type: ignore[method-assign]
@@ -337,8 +344,8 @@ class PausedEndTests(EndsTestCase):
 
     def test_closedUnread(self) -> None:
         """
-        An application that does not want what has come can still close the
-        stream after the peer did.
+        An application that does not want the unread input may still close or abort the
+        stream after the peer has closed it.
         """
         closes: list[Callable[[Stream], None]] = [
             Stream.loseConnection,
@@ -354,7 +361,7 @@ class PausedEndTests(EndsTestCase):
 
     def test_pausedAgain(self) -> None:
         """
-        An application that pauses for each piece gets the end after the last.
+        An application that pauses after each piece gets the end after the last piece.
         """
         for _ in range(2):
             self.rig.send(0, Flag.DATA, bytes(20000))
@@ -369,8 +376,8 @@ class PausedEndTests(EndsTestCase):
 
     def test_closedWhileDelivered(self) -> None:
         """
-        An application that closes the stream while it gets what waited gets no
-        more of it.
+        An application that closes the stream while buffered input is delivered gets no
+        more input.
         """
         self.rig.send(0, Flag.DATA, bytes(20000))
         self.rig.send(*CLOSE_STREAM)
@@ -381,7 +388,7 @@ class PausedEndTests(EndsTestCase):
 
     def test_resumedAtEnd(self) -> None:
         """
-        Resuming after the end does nothing.
+        C{resumeProducing} after the end has no effect.
         """
         self.stream.abortConnection()
         self.check_lost(ConnectionAborted)
@@ -390,7 +397,7 @@ class PausedEndTests(EndsTestCase):
 
     def test_readingEnded(self) -> None:
         """
-        An application that gives up reading after CloseRead came is done with
+        C{loseReadConnection} after CloseRead sends nothing, and counts as the end of
         that half.
         """
         self.rig.send(*CLOSE_READ)

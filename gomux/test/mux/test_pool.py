@@ -1,23 +1,30 @@
 """
-Tests for L{gomux._mux.pool}, and for who gets into a pool.
+Tests for L{gomux._mux.pool}, and for when a mux joins a pool.
 """
 
 from __future__ import annotations
+
+from functools import partial
+from operator import is_not
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux import MuxFactory
+from gomux import MuxFactory, MuxProtocol
 from gomux._mux.pool import MuxPool
+from gomux._wire.frame import ID_END
+from gomux._wire.keyring import Keyring
 from gomux.error import OpenStreamError
 from gomux.testing import PSK, MuxPair
+
+NAMES = ("alice", "bob")
 
 
 class Line:
     """
-    A server's muxes to some clients, all in one pool.
+    A server with several clients, whose muxes are in one pool.
     """
 
     def __init__(self, maxWaiting: int | None = None) -> None:
@@ -26,15 +33,19 @@ class Line:
         self.pairs: list[MuxPair] = []
         self.streams = Factory.forProtocol(Protocol)
 
-    def connect(self, greet: bool = True) -> MuxPair:
+    def connect(self, greet: bool = True, name: str = "") -> MuxPair:
         """
-        Connect a client, whose streams echo nothing.
+        Connect a client.
+
+        @param name: the name of its key, or C{""} for a key without a name.
         """
+        psk = PSK if not name else Keyring({name: "the key of " + name})
+        keys = PSK if not name else Keyring({n: "the key of " + n for n in NAMES})
         pair = MuxPair(
             clientFactory=MuxFactory(
-                PSK, True, self.streams, clock=self.clock, greet=greet
+                psk, True, self.streams, clock=self.clock, greet=greet
             ),
-            serverFactory=MuxFactory(PSK, False, clock=self.clock, pool=self.pool),
+            serverFactory=MuxFactory(keys, False, clock=self.clock, pool=self.pool),
             clock=self.clock,
         )
         self.pairs.append(pair)
@@ -58,7 +69,7 @@ class PoolTests(SynchronousTestCase):
         """
         Open a stream.
 
-        @return: what comes of it, once it does.
+        @return: a list that gets the protocol or the failure, once there is one.
         """
         results: list[object] = []
         self.pool.openStream(self.line.streams).addBoth(results.append)
@@ -66,7 +77,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_inTurn(self) -> None:
         """
-        The muxes that are up take turns.
+        New streams go to the connected muxes in turn.
         """
         pairs = [self.line.connect() for _ in range(3)]
         self.line.flush()
@@ -74,9 +85,102 @@ class PoolTests(SynchronousTestCase):
             self.open()
         self.assertEqual([pair.server.streamCount for pair in pairs], [2, 2, 2])
 
+    def counts(self, pairs: list[MuxPair]) -> list[int]:
+        """
+        @return: how many streams the server's mux of each pair has.
+        """
+        return [pair.server.streamCount for pair in pairs]
+
+    def test_newestOfPeer(self) -> None:
+        """
+        Of several muxes of one peer the newest has all new streams.  Peers take turns,
+        however many muxes they have.
+        """
+        pairs = [self.line.connect(name=name) for name in ("alice", "bob", "alice")]
+        self.line.flush()
+        for _ in range(6):
+            self.open()
+        self.assertEqual(self.counts(pairs), [0, 3, 3])
+        pairs[2].server.drain()
+        self.open()
+        self.open()
+        self.assertEqual(self.counts(pairs), [1, 4, 3])
+
+    def test_newestAgain(self) -> None:
+        """
+        When the newest mux of a peer has ended, the one before is used.
+        """
+        pairs = [self.line.connect(name="alice") for _ in range(2)]
+        self.line.flush()
+        pairs[1].loseCarrier()
+        self.line.flush()
+        self.open()
+        self.assertEqual(pairs[0].server.streamCount, 1)
+        pairs[0].loseCarrier()
+        self.line.flush()
+        self.assertEqual((self.pool.muxes, self.pool._named), ([], {}))
+
+    def test_clientsPeers(self) -> None:
+        """
+        A client's muxes take turns also if its key has a name, because it has one mux
+        to each server.
+        """
+        key = Keyring({"alice": PSK})
+        pairs = [
+            MuxPair(
+                clientFactory=MuxFactory(
+                    key, True, clock=self.line.clock, pool=self.pool
+                ),
+                serverFactory=MuxFactory(
+                    PSK, False, self.line.streams, clock=self.line.clock
+                ),
+                clock=self.line.clock,
+            )
+            for _ in range(2)
+        ]
+        for pair in pairs:
+            pair.flush()
+        for _ in range(4):
+            self.open()
+        self.assertEqual([pair.client.streamCount for pair in pairs], [2, 2])
+
+    def test_answers(self) -> None:
+        """
+        A mux whose peer does not answer is passed over while there is another.
+        """
+        for name in ("", "alice"):
+            self.setUp()
+            pairs = [self.line.connect(name=name) for _ in range(2)]
+            self.line.flush()
+            silent = pairs[1].server
+            self.patch(MuxProtocol, "answers", property(partial(is_not, silent)))
+            for _ in range(4):
+                self.open()
+            self.assertEqual(self.counts(pairs), [4, 0], name)
+            pairs[0].server.close()
+            self.open()
+            self.assertEqual(silent.streamCount, 1)
+
+    def test_worn(self) -> None:
+        """
+        A mux with few IDs left is passed over while there is another.
+        """
+        pairs = [self.line.connect() for _ in range(2)]
+        self.line.flush()
+        pairs[0].server._nextID = ID_END - 3
+        self.open()
+        self.assertTrue(pairs[0].server.isWorn)
+        for _ in range(3):
+            self.open()
+        self.assertEqual(self.counts(pairs), [1, 3])
+        pairs[1].server.close()
+        self.open()
+        self.assertEqual(pairs[0].server.streamCount, 2)
+        self.assertEqual(self.open(), [])
+
     def test_waits(self) -> None:
         """
-        While none is up, streams wait for the first one to come.
+        While no mux is connected, C{openStream} waits for the first one.
         """
         results = self.open()
         self.assertEqual((results, self.pool.waiting), ([], 1))
@@ -87,7 +191,8 @@ class PoolTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """
-        They do not wait for ever, and are told why the last mux went away.
+        If no mux connects before the timeout, C{openStream} fails.  The error says how
+        long it waited and why the last mux ended.
         """
         self.line.connect()
         self.line.flush()
@@ -102,7 +207,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_maxWaiting(self) -> None:
         """
-        With C{maxWaiting} only so many wait; one more is told at once.
+        If C{maxWaiting} streams wait already, C{openStream} fails at once.
         """
         self.line = Line(maxWaiting=3)
         self.pool = self.line.pool
@@ -113,8 +218,8 @@ class PoolTests(SynchronousTestCase):
 
     def test_thousandsWait(self) -> None:
         """
-        Without C{maxWaiting} thousands of streams wait, and all are opened on the
-        first mux to come.
+        Without C{maxWaiting} thousands of streams can wait, and the first mux to
+        connect opens them all.
         """
         waiting = [self.open() for _ in range(5000)]
         self.assertEqual((waiting, self.pool.waiting), ([[]] * 5000, 5000))
@@ -124,7 +229,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_cancel(self) -> None:
         """
-        Who waits may think better of it.
+        A waiting C{openStream} can be cancelled.
         """
         waiting = self.pool.openStream(self.line.streams)
         waiting.cancel()
@@ -133,7 +238,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_failWaiting(self) -> None:
         """
-        All who wait can be told that it is of no use.
+        C{failWaiting} fails every C{openStream} that waits.
         """
         waiting = [self.open() for _ in range(3)]
         self.pool.failWaiting(OpenStreamError("closing time"))
@@ -143,8 +248,8 @@ class PoolTests(SynchronousTestCase):
 
     def test_stranger(self) -> None:
         """
-        Who has only connected gets no streams while it may still show that it
-        holds the key, nor later while there is one who has.
+        A peer that has not shown that it holds the key gets no streams while it may
+        still do so, nor later while another peer has shown it.
         """
         self.line.connect(greet=False)
         self.line.flush()
@@ -160,8 +265,8 @@ class PoolTests(SynchronousTestCase):
 
     def test_silentPeer(self) -> None:
         """
-        A peer that stays silent, as a client of the reference may, gets them
-        after a while if there is no other.
+        A peer that sends nothing, as a client of the reference may, gets streams after
+        a second if no other peer is connected.
         """
         pair = self.line.connect(greet=False)
         results = self.open()
@@ -173,7 +278,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_goneBeforeItSpoke(self) -> None:
         """
-        A silent peer that goes away leaves nothing behind.
+        A silent peer that disconnects leaves no mux in the pool and no delayed call.
         """
         pair = self.line.connect(greet=False)
         pair.loseCarrier()

@@ -32,14 +32,15 @@ class PushTests(EndsTestCase):
 
     def fill(self) -> None:
         """
-        Write so much that it cannot all be sent, and more than should wait.
+        Write more than the window and the high-water mark together allow.
         """
         self.stream.write(bytes(131072 + 65536 + 1))
         self.rig.sent()
 
     def test_paused(self) -> None:
         """
-        The producer is paused above the high-water mark and resumed well below.
+        A producer is paused above the high-water mark, and resumed once enough output
+        is sent.
         """
         self.stream.write(bytes(65536))
         self.assertEqual(self.producer.calls, [])
@@ -50,8 +51,8 @@ class PushTests(EndsTestCase):
 
     def test_duplicates(self) -> None:
         """
-        Trap 2: a producer that goes on writing is paused once, and resumed
-        once, however often the carrier changes its mind.
+        A producer that goes on writing is paused once and resumed once, however often
+        the carrier pauses and resumes.  (Trap 2 in docs/design.rst.)
         """
         self.fill()
         for _ in range(10):
@@ -68,7 +69,7 @@ class PushTests(EndsTestCase):
 
     def test_lowWater(self) -> None:
         """
-        The producer stays paused while more than the low-water mark waits.
+        A producer stays paused while more output waits than the low-water mark.
         """
         self.fill()
         self.rig.send(0, Flag.WINDOW_UPDATE, 32768)
@@ -78,8 +79,8 @@ class PushTests(EndsTestCase):
 
     def test_pausedByResume(self) -> None:
         """
-        Trap 3: a producer that writes too much while it is resumed is paused
-        again from inside, and resumed again when there is room.
+        A producer that writes too much inside C{resumeProducing} is paused again from
+        there, and resumed again when there is room.  (Trap 3 in docs/design.rst.)
         """
 
         class Eager(PushProducer):
@@ -101,9 +102,9 @@ class PushTests(EndsTestCase):
 
     def test_registeredBlocked(self) -> None:
         """
-        Trap 4: a producer that is registered while too much waits is paused, as
-        soon as whoever registers it is done with that: TLS makes its pull
-        producers ready for it only then.
+        A producer that is registered while too much output waits is paused in the next
+        turn of the reactor.  TLS makes its pull producers ready for a pause only after
+        registering them.  (Trap 4 in docs/design.rst.)
         """
         self.stream.unregisterProducer()
         self.fill()
@@ -117,7 +118,7 @@ class PushTests(EndsTestCase):
 
     def test_second(self) -> None:
         """
-        Trap 4: a second producer is refused.
+        A second producer is refused.  (Trap 4 in docs/design.rst.)
         """
         second = PushProducer()
         self.assertRaises(RuntimeError, self.stream.registerProducer, second, True)
@@ -126,8 +127,8 @@ class PushTests(EndsTestCase):
 
     def test_unregister(self) -> None:
         """
-        Trap 4: a producer that is unregistered, once or twice, hears nothing
-        more, and another may take its place.
+        An unregistered producer is not called any more, and another can be registered.
+        C{unregisterProducer} may be called twice.  (Trap 4 in docs/design.rst.)
         """
         self.stream.unregisterProducer()
         self.stream.unregisterProducer()
@@ -137,8 +138,8 @@ class PushTests(EndsTestCase):
 
     def test_afterEnd(self) -> None:
         """
-        Trap 4: a producer that is registered after the end, or after the end of
-        writing, is stopped at once.
+        A producer that is registered after the end of the stream or of writing is
+        stopped at once.  (Trap 4 in docs/design.rst.)
         """
         for end in ("loseConnection", "abortConnection", "loseWriteConnection"):
             for run in (False, True):
@@ -152,8 +153,8 @@ class PushTests(EndsTestCase):
 
     def test_carrierBlocked(self) -> None:
         """
-        A carrier that takes nothing pauses a stream's producer as soon as
-        enough waits, and one that is registered meanwhile.
+        A carrier that accepts no output causes a stream's producer to be paused once
+        enough output waits.
         """
         self.rig.carrier.outgoing.stall()
         self.stream.write(bytes(131072))
@@ -168,8 +169,7 @@ class PushTests(EndsTestCase):
 
     def test_stopped(self) -> None:
         """
-        Every end of the stream, and of the writing half, stops the producer,
-        once.
+        Each way to end the stream or its writing half stops the producer, once.
         """
         for end in (
             lambda: self.stream.loseConnection(),
@@ -188,7 +188,7 @@ class PushTests(EndsTestCase):
 
     def test_stopFails(self) -> None:
         """
-        A producer that cannot be stopped does not hold up the end.
+        A stream ends even if its producer's C{stopProducing} raises.
         """
 
         class Broken(PushProducer):
@@ -203,7 +203,7 @@ class PushTests(EndsTestCase):
 
     def test_stopCloses(self) -> None:
         """
-        A producer that closes the stream when stopped ends it once.
+        A producer that closes the stream inside C{stopProducing} ends it once.
         """
 
         class Closing(PushProducer):
@@ -218,7 +218,7 @@ class PushTests(EndsTestCase):
 
     def test_resumeFails(self) -> None:
         """
-        A producer that fails when resumed loses its stream; others go on.
+        If a producer's C{resumeProducing} raises, its stream ends, and others go on.
         """
 
         class Broken(PushProducer):
@@ -242,13 +242,13 @@ class PushTests(EndsTestCase):
 
 class ClosingTests(EndsTestCase):
     """
-    Trap 1: producers and C{loseConnection}.
+    Producers and C{loseConnection}
     """
 
     def test_unpaused(self) -> None:
         """
-        As over TCP, C{loseConnection} does not wait for a push producer that
-        could have written.
+        As over TCP, C{loseConnection} does not wait for a push producer that is not
+        paused.
         """
         producer = PushProducer()
         self.stream.registerProducer(producer, True)
@@ -258,7 +258,8 @@ class ClosingTests(EndsTestCase):
 
     def test_paused(self) -> None:
         """
-        As over TCP, a push producer that was paused may write the rest.
+        As over TCP, a push producer that was paused may write its rest after
+        C{loseConnection} or C{loseWriteConnection}.
         """
 
         class Rest(PushProducer):
@@ -286,8 +287,8 @@ class ClosingTests(EndsTestCase):
 
     def test_pausedIdle(self) -> None:
         """
-        One that has nothing more to write, and does not say so, does not hold
-        up the end.
+        After C{loseConnection}, a paused push producer that writes nothing once it is
+        resumed does not delay the end.
         """
         producer = PushProducer()
         self.stream.registerProducer(producer, True)
@@ -302,7 +303,7 @@ class ClosingTests(EndsTestCase):
 
     def test_slowPull(self) -> None:
         """
-        A pull producer that takes its time is waited for, too.
+        C{loseConnection} waits for a pull producer that does not write at once.
         """
         producer = PullProducer(self.stream, [])
         producer.resumeProducing = lambda: None  # type: ignore[method-assign]
@@ -316,7 +317,8 @@ class ClosingTests(EndsTestCase):
 
     def test_unregistered(self) -> None:
         """
-        C{unregisterProducer} ends the wait for a paused producer.
+        After C{loseConnection}, C{unregisterProducer} ends the wait for a paused
+        producer.
         """
         producer = PushProducer()
         self.stream.registerProducer(producer, True)
@@ -331,7 +333,7 @@ class ClosingTests(EndsTestCase):
 
     def test_pull(self) -> None:
         """
-        C{loseConnection} waits for a pull producer to finish.
+        C{loseConnection} waits until a pull producer has written everything.
         """
         producer = PullProducer(self.stream, [b"one", b"two", b"three"])
         self.stream.registerProducer(producer, False)
@@ -345,7 +347,7 @@ class ClosingTests(EndsTestCase):
 
     def test_pullHalf(self) -> None:
         """
-        So does C{loseWriteConnection}.
+        C{loseWriteConnection} waits until a pull producer has written everything.
         """
         producer = PullProducer(self.stream, [b"one", b"two", b"three"])
         self.stream.registerProducer(producer, False)
@@ -362,8 +364,8 @@ class PullTests(EndsTestCase):
 
     def test_pulled(self) -> None:
         """
-        A pull producer is asked for more whenever its output is sent, and not
-        while it waits.
+        A pull producer is asked for more each time its output is sent, and not while
+        output waits.
         """
         producer = PullProducer(self.stream, [bytes(100000) for _ in range(5)])
         self.stream.registerProducer(producer, False)
@@ -378,8 +380,8 @@ class PullTests(EndsTestCase):
 
     def test_registeredBlocked(self) -> None:
         """
-        A pull producer that is registered while output waits is asked when
-        that is sent.
+        A pull producer that is registered while output waits is asked for more once
+        that output is sent.
         """
         self.stream.write(bytes(131073))
         self.rig.run()
@@ -403,7 +405,7 @@ class PullTests(EndsTestCase):
 
     def test_fileSender(self) -> None:
         """
-        Twisted's own L{FileSender} sends a file over a stream.
+        Twisted's C{FileSender} can send a file over a stream.
         """
         from io import BytesIO
 
@@ -417,7 +419,8 @@ class PullTests(EndsTestCase):
 
     def test_resumeFails(self) -> None:
         """
-        A pull producer that fails later than at first loses its stream.
+        A pull producer whose C{resumeProducing} raises on a later call loses its
+        stream.
         """
 
         class Broken(PullProducer):

@@ -20,18 +20,24 @@ from gomux.error import (
     OpenStreamError,
 )
 from gomux.interfaces import IMux
-from gomux.test.support.helpers import Recorder, Recorders, Rig
+from gomux.test.support.helpers import (
+    ABORTS,
+    CLOSE_STREAM,
+    Recorder,
+    Recorders,
+    Rig,
+)
 from gomux.testing import PSK, MuxPair
 
 
 class InterfaceTests(SynchronousTestCase):
     """
-    What muxes and their factories are.
+    The interfaces, settings and counters of muxes and their factories.
     """
 
     def test_mux(self) -> None:
         """
-        A mux is a protocol and an L{IMux}.
+        A mux provides C{IProtocol} and L{IMux}.
         """
         mux = Rig().mux
         verifyObject(IProtocol, mux)
@@ -39,19 +45,19 @@ class InterfaceTests(SynchronousTestCase):
 
     def test_factory(self) -> None:
         """
-        A L{MuxFactory} is a protocol factory.
+        A L{MuxFactory} provides C{IProtocolFactory}.
         """
         verifyObject(IProtocolFactory, MuxFactory(PSK, True, clock=Clock()))
 
     def test_noKey(self) -> None:
         """
-        Without a pre-shared key there is no factory.
+        A factory without a pre-shared key raises L{ValueError}.
         """
         self.assertRaises(ValueError, MuxFactory, "", True, clock=Clock())
 
     def test_repr(self) -> None:
         """
-        A mux's repr names the peer, and nothing has the key in it.
+        The C{repr} of a mux names the peer.  No C{repr} contains the key.
         """
         rig = Rig()
         self.assertIn("192.0.2.2", repr(rig.mux))
@@ -62,7 +68,7 @@ class InterfaceTests(SynchronousTestCase):
 
     def test_plainTransport(self) -> None:
         """
-        A transport that is no TCP connection carries a mux as well.
+        A transport that is not a TCP connection can carry a mux.
         """
         clock = Clock()
         mux = MuxFactory(PSK, True, clock=clock, greet=False).buildProtocol(None)
@@ -77,7 +83,7 @@ class InterfaceTests(SynchronousTestCase):
 
     def test_counters(self) -> None:
         """
-        A mux counts what it reads and writes, and its streams.
+        A mux counts the bytes that it reads and writes, and its streams.
         """
         rig = Rig(data=lambda recorder: recorder.transport.write(b"12345"))
         rig.opened(b"x")
@@ -89,7 +95,7 @@ class InterfaceTests(SynchronousTestCase):
 
     def test_carrierSettings(self) -> None:
         """
-        The carrier sends small pieces without delay.
+        A mux has its carrier send small pieces without delay.
         """
         self.assertTrue(Rig().carrier.noDelay)
 
@@ -104,7 +110,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_client(self) -> None:
         """
-        A client's streams have even IDs.
+        A client opens streams with even IDs.
         """
         for _ in range(3):
             self.rig.open()
@@ -112,7 +118,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_server(self) -> None:
         """
-        A server's streams have odd IDs.
+        A server opens streams with odd IDs.
         """
         rig = Rig()
         for _ in range(3):
@@ -121,7 +127,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_result(self) -> None:
         """
-        The result is the protocol, connected.
+        C{openStream} gives the connected protocol.
         """
         factory = Recorders()
         protocol = self.successResultOf(self.rig.mux.openStream(factory))
@@ -130,7 +136,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_address(self) -> None:
         """
-        The factory gets the address of the peer's end.
+        C{buildProtocol} gets the address of the peer's end of the stream.
         """
         addresses: list[IAddress | None] = []
 
@@ -147,14 +153,15 @@ class OpenTests(SynchronousTestCase):
 
     def test_dataAtOnce(self) -> None:
         """
-        Data may follow in the same write: there is no accept message.
+        Data may follow OpenStream in the same write, because there is no accept message
+        to wait for.
         """
         self.rig.open(made=lambda recorder: recorder.transport.write(b"hello"))
         self.assertEqual(self.rig.sent(), [(0, Flag.OPEN_STREAM, 0), (0, Flag.DATA, 5)])
 
     def test_noProtocol(self) -> None:
         """
-        A factory that makes no protocol opens no stream.
+        If C{buildProtocol} returns C{None}, C{openStream} fails, and nothing is sent.
         """
 
         class NoneFactory(Factory):
@@ -170,7 +177,8 @@ class OpenTests(SynchronousTestCase):
 
     def test_buildProtocolFails(self) -> None:
         """
-        A factory that fails opens no stream; who called learns why.
+        If C{buildProtocol} raises, C{openStream} fails with that error, and nothing is
+        sent.
         """
 
         class Broken(Factory):
@@ -185,7 +193,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_nested(self) -> None:
         """
-        A factory may open another stream while it makes a protocol.
+        A factory may open another stream inside C{buildProtocol}.
         """
         inner = Recorders()
 
@@ -222,7 +230,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_stopFails(self) -> None:
         """
-        A factory that cannot be stopped does not hold up the end.
+        A stream ends even if the C{stopFactory} of its factory raises.
         """
         factory = Recorders()
 
@@ -237,7 +245,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_closed(self) -> None:
         """
-        On a mux that is closing or closed no stream can be opened.
+        C{openStream} fails on a mux that is closing or closed.
         """
         for end in (self.rig.mux.close, self.rig.mux.abort):
             end()
@@ -247,7 +255,7 @@ class OpenTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        A stream that the peer does not want ends as one that it closed.
+        A stream that the peer refuses ends like a stream that the peer closes.
         """
         recorder = self.rig.open()
         self.rig.send(0, Flag.CLOSE_STREAM)
@@ -255,8 +263,8 @@ class OpenTests(SynchronousTestCase):
 
     def test_idsRunOut(self) -> None:
         """
-        When the IDs have run out none is used again: the mux takes no new
-        streams and closes when the last one is done.
+        After the last ID no ID is used again: C{openStream} fails, and the mux closes
+        when its last stream ends.
         """
         mux = self.rig.mux
         mux._nextID = 2**32 - 4
@@ -272,6 +280,29 @@ class OpenTests(SynchronousTestCase):
         last.stream.loseConnection()
         self.assertEqual(self.rig.sent()[-1], (0, Flag.CLOSE_MUX, 0))
 
+    def test_peersIDsRemain(self) -> None:
+        """
+        A mux that has no IDs left takes the peer's streams while it has streams.
+        """
+        rig = Rig(isClient=True)
+        rig.mux._nextID = 2**32 - 2
+        rig.open()
+        self.assertFalse(rig.mux.canOpen)
+        rig.send(1, Flag.OPEN_STREAM)
+        self.assertEqual(rig.mux.streamCount, 2)
+
+    def test_lastIDUnused(self) -> None:
+        """
+        A mux that has no IDs left and no streams closes, also if the last stream got no
+        protocol.
+        """
+        rig = Rig(isClient=True)
+        rig.mux._nextID = 2**32 - 2
+        factory = Factory()
+        factory.protocol = lambda: None  # type: ignore[assignment]
+        self.failureResultOf(rig.mux.openStream(factory))
+        self.assertFalse(rig.mux.takesStreams)
+
 
 class AcceptTests(SynchronousTestCase):
     """
@@ -280,7 +311,7 @@ class AcceptTests(SynchronousTestCase):
 
     def test_bothSides(self) -> None:
         """
-        Both sides open streams, and they do not get mixed up.
+        Both sides can open streams at once, and each stream gets its own data.
         """
         served, called = Recorders(), Recorders()
         pair = MuxPair(served, called)
@@ -301,7 +332,7 @@ class AcceptTests(SynchronousTestCase):
 
     def test_outOfOrder(self) -> None:
         """
-        IDs may come in any order.
+        The peer may use IDs in any order.
         """
         rig = Rig()
         for streamID in (4, 0, 2**32 - 2, 2):
@@ -314,23 +345,23 @@ class AcceptTests(SynchronousTestCase):
 
     def test_again(self) -> None:
         """
-        The ID of a stream that has ended may be used again.
+        The peer may reuse the ID of a stream that has ended.
         """
         rig = Rig()
         for _ in range(2):
             rig.send(0, Flag.OPEN_STREAM)
             rig.streams.made[-1].stream.loseConnection()
-            self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+            self.assertEqual(rig.sent(), [CLOSE_STREAM])
 
     def test_refused(self) -> None:
         """
-        Trap 11: a factory that makes no protocol refuses the stream, and the
-        mux lives.
+        If C{buildProtocol} returns C{None}, the stream is refused, and the mux goes on.
+        (Trap 11 in docs/design.rst.)
         """
         rig = Rig()
         rig.streams.buildProtocol = lambda addr: None  # type: ignore[method-assign,assignment,return-value]
         rig.send(0, Flag.OPEN_STREAM)
-        self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+        self.assertEqual(rig.sent(), [ABORTS, CLOSE_STREAM])
         rig.send(0, Flag.DATA, b"late")
         self.assertEqual(rig.sent(), [])
         del rig.streams.buildProtocol
@@ -339,17 +370,17 @@ class AcceptTests(SynchronousTestCase):
 
     def test_noFactory(self) -> None:
         """
-        Without a factory for streams they are refused.
+        A mux without a factory for streams refuses the peer's streams.
         """
         clock = Clock()
         rig = Rig(clock=clock, factory=MuxFactory(PSK, False, clock=clock))
         rig.send(0, Flag.OPEN_STREAM)
-        self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+        self.assertEqual(rig.sent(), [ABORTS, CLOSE_STREAM])
         self.assertIsNone(rig.reason())
 
     def test_buildProtocolFails(self) -> None:
         """
-        A factory that fails refuses the stream; that is logged.
+        If C{buildProtocol} raises, the stream is refused and the error is logged.
         """
         rig = Rig()
 
@@ -358,13 +389,13 @@ class AcceptTests(SynchronousTestCase):
 
         rig.streams.buildProtocol = fail  # type: ignore[method-assign]
         rig.send(0, Flag.OPEN_STREAM)
-        self.assertEqual(rig.sent(), [(0, Flag.CLOSE_STREAM, 0)])
+        self.assertEqual(rig.sent(), [ABORTS, CLOSE_STREAM])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertIsNone(rig.reason())
 
     def test_ownFactory(self) -> None:
         """
-        A mux may have a factory for streams of its own.
+        A mux can have a C{streamFactory} of its own in place of that of its factory.
         """
         rig = Rig()
         rig.mux.streamFactory = own = Recorders()

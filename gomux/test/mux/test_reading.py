@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._mux.stream}: what a stream receives, and what streams cost.
+Tests for L{gomux._mux.stream}: received data, and the memory that streams need.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gomux.test.support.helpers import CLOSE_STREAM, Parts, Recorder, Recorders,
 
 class ReadTests(SynchronousTestCase):
     """
-    What a stream receives.
+    Data that a stream receives.
     """
 
     def setUp(self) -> None:
@@ -30,8 +30,10 @@ class ReadTests(SynchronousTestCase):
 
     def credit(self) -> int:
         """
-        @return: the credit that came since the last time; no frame holds more
-            than the reference accepts.
+        Check that only credit was sent, and no frame with more credit than the
+        reference accepts.
+
+        @return: the credit sent since the last call.
         """
         frames = self.rig.sent()
         self.assertEqual({frame[1] for frame in frames} - {Flag.WINDOW_UPDATE}, set())
@@ -42,7 +44,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_delivered(self) -> None:
         """
-        Data is delivered as it comes.
+        Data is delivered as it arrives.
         """
         self.rig.send(0, Flag.DATA, b"hello, ")
         self.rig.send(0, Flag.DATA, b"world")
@@ -51,7 +53,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_credit(self) -> None:
         """
-        What the application has had is given back, in batches.
+        Credit for delivered data is sent in batches.
         """
         self.rig.send(0, Flag.DATA, bytes(32768))
         self.assertEqual(self.credit(), 0)
@@ -60,8 +62,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Each time that another stream consumes something than before, that is noticed;
-        windows depend on it.
+        C{consumerChanges} grows by 1 each time a stream consumes data after another
+        stream did.  The growth of windows depends on it.
         """
         self.rig.opened()
         changes = []
@@ -72,7 +74,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_creditAfterEnd(self) -> None:
         """
-        Credit that waits to be sent is forgotten when the stream ends.
+        Unsent credit is dropped when its stream ends.
         """
         self.recorder.hooks["data"] = lambda recorder: (
             recorder.received.endswith(b"bye") and recorder.stream.loseConnection()
@@ -82,7 +84,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_creditHeld(self) -> None:
         """
-        In the long run never more than 65536 bytes are held back.
+        A stream never holds back credit for 65536 bytes or more.
         """
         received = given = 0
         for size in (1000, 65536, 40000, 1, 32768, 5, 65536, 9999) * 5:
@@ -94,8 +96,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_paused(self) -> None:
         """
-        While the application is not reading nothing is delivered and no credit
-        is given.
+        While the application has paused the stream, no data is delivered and no credit
+        is sent.
         """
         self.stream.pauseProducing()
         self.rig.send(0, Flag.DATA, bytes(65536))
@@ -110,7 +112,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_othersGoOn(self) -> None:
         """
-        A stream that is not read does not hold up others, or the carrier.
+        A paused stream with a full window does not block other streams or the carrier.
         """
         self.stream.pauseProducing()
         self.rig.send(0, Flag.DATA, bytes(65536))
@@ -122,8 +124,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_pausedInside(self) -> None:
         """
-        An application that pauses while it gets data gets no more of it, in
-        whatever pieces it came, until it resumes; and then in order.
+        An application that pauses inside C{dataReceived} gets no more data until it
+        resumes, and then gets the data in order.
         """
         pieces = [bytes([i]) * 20000 for i in range(6)]
         self.recorder.hooks["data"] = lambda recorder: recorder.stream.pauseProducing()
@@ -135,8 +137,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_resumedAtOnce(self) -> None:
         """
-        An application that resumes and pauses again in one turn of the reactor
-        gets nothing.
+        An application that resumes and pauses again in one turn of the reactor gets no
+        data.
         """
         self.stream.pauseProducing()
         self.rig.send(0, Flag.DATA, b"data")
@@ -151,20 +153,21 @@ class ReadTests(SynchronousTestCase):
 
     def test_resumedThenData(self) -> None:
         """
-        Data that comes between the resumption and the delivery of what waits
-        comes after that.
+        Data that arrives between a resume and the delivery of the buffered input is
+        delivered after that input.
         """
         self.stream.pauseProducing()
         self.rig.send(0, Flag.DATA, b"first ")
         self.stream.resumeProducing()
-        # By hand, since what waits would be delivered before it arrives.
+        # Not with send(), which would deliver the buffered input first.
         self.rig.mux.dataReceived(self.rig.peer.seal(0, Flag.DATA, b"second"))
         self.rig.run()
         self.assertEqual(self.recorder.received, b"first second")
 
     def test_neverNested(self) -> None:
         """
-        Resuming inside C{dataReceived} does not call it again from there.
+        C{resumeProducing} inside C{dataReceived} does not call C{dataReceived} again
+        from there.
         """
 
         def flicker(recorder: Recorder) -> None:
@@ -178,8 +181,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_smallPieces(self) -> None:
         """
-        Trap 5: data in small pieces that waits takes about as much memory as
-        data in large ones.
+        Unread data takes about as much memory in small pieces as in large ones.
+        (Trap 5 in docs/design.rst.)
         """
         self.stream.pauseProducing()
         frames = b"".join(self.rig.peer.seal(0, Flag.DATA, b"x") for _ in range(20000))
@@ -197,7 +200,8 @@ class ReadTests(SynchronousTestCase):
 
     def test_beyondWindow(self) -> None:
         """
-        A byte more than the window ends the mux; what was delivered stays.
+        One byte beyond the window ends the mux.  The data delivered before stays
+        delivered.
         """
         self.rig.send(0, Flag.DATA, b"delivered")
         self.stream.pauseProducing()
@@ -212,12 +216,12 @@ class ReadTests(SynchronousTestCase):
 
 class CostTests(SynchronousTestCase):
     """
-    What streams cost.
+    The memory that streams need.
     """
 
     def test_idle(self) -> None:
         """
-        An idle stream costs less than 2 KiB, its protocol aside.
+        An idle stream needs less than 2 KiB, not counting its protocol.
         """
         rig = Rig(isClient=True, limits=Limits())
 
@@ -247,7 +251,7 @@ class CostTests(SynchronousTestCase):
 
     def test_used(self) -> None:
         """
-        A stream that was used, and is idle again, costs hardly more.
+        A stream that was used and is idle again needs less than 3 KiB.
         """
         rig = Rig()
         gc.collect()
@@ -272,8 +276,8 @@ class CostTests(SynchronousTestCase):
 
     def test_highWater(self) -> None:
         """
-        More output than a stream's high-water mark is not dropped: it is
-        for the application to listen to.
+        Output above a stream's high-water mark is kept: limiting it is the task of the
+        application.
         """
         rig = Rig()
         stream = rig.opened().stream

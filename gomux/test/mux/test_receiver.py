@@ -16,7 +16,7 @@ from gomux.error import ProtocolViolation
 
 class Reader(Protocol):
     """
-    Notes what it receives, and calls C{hook} then.
+    Records the data that it receives, and then calls C{hook}.
     """
 
     def __init__(self, events: list[object]) -> None:
@@ -30,10 +30,10 @@ class Reader(Protocol):
 
 class ReceivingStream:
     """
-    A stream that has only a receiver, and the mux of that stream.
+    Stands in for a stream that has only a receiver, and for the mux of that stream.
 
-    @ivar events: what the receiver told the protocol, the stream and the mux, in
-        order; a number is what was consumed.
+    @ivar events: the calls of the receiver to the protocol, the stream and the mux, in
+        order.  A number is the size of consumed data.
     """
 
     streamID = 6
@@ -94,14 +94,14 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_delivers(self) -> None:
         """
-        Data is delivered, and then consumed.
+        Data is delivered, and then counts as consumed.
         """
         self.receiver.received(b"abc")
         self.assertEqual(self.events, [b"abc", 3])
 
     def test_window(self) -> None:
         """
-        Data beyond the window is a violation, in any state.
+        Data beyond the window is a violation, even after C{refuse}.
         """
         self.receiver.received(bytes(INITIAL_WINDOW))
         self.receiver.refuse()
@@ -109,7 +109,7 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_fails(self) -> None:
         """
-        An application that fails has not consumed the data.
+        Data does not count as consumed if the application raises while it is delivered.
         """
 
         def fail() -> None:
@@ -121,8 +121,8 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_paused(self) -> None:
         """
-        While the stream is paused, data waits, small pieces joined; then it is
-        delivered from the reactor, and new data behind it.
+        While the stream is paused, data is buffered and small pieces are joined.  After
+        a resume the reactor delivers the buffered data first, then new data.
         """
         self.pausedWith(b"ab", b"cd", bytes(16384))
         self.stream.resume()
@@ -135,7 +135,7 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_resumedTwice(self) -> None:
         """
-        To resume it again while that call is due makes no other one.
+        A second C{resume} before the delivery schedules no second delivery.
         """
         self.pausedWith(b"ab")
         self.stream.resume()
@@ -144,8 +144,8 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_pausedAgain(self) -> None:
         """
-        An application that pauses while input that waited is delivered gets no more,
-        nor the end.
+        An application that pauses while buffered data is delivered gets neither more
+        data nor the end until it resumes.
         """
         self.pausedWith(b"ab", bytes(16384))
         self.receiver.finish()
@@ -165,8 +165,8 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_finish(self) -> None:
         """
-        The end is told at once if no input waits, and once; data after it aborts the
-        stream.
+        The end is reported once, and at once if no data is buffered.  Data after it
+        aborts the stream.
         """
         self.receiver.finish()
         self.receiver.finish()
@@ -176,7 +176,8 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_dataWhileEnding(self) -> None:
         """
-        So does data that comes after the end while input waits ahead of that.
+        Data after the peer's end aborts the stream even while buffered data delays the
+        report of the end.
         """
         self.pausedWith(b"a")
         self.receiver.finish()
@@ -185,8 +186,8 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_refuse(self) -> None:
         """
-        Data that was refused is consumed, whether it came before or after; but after
-        the peer's end it aborts the stream, and that end is not told.
+        After C{refuse}, buffered and new data is consumed without delivery.  The peer's
+        end is not reported, but data after it still aborts the stream.
         """
         self.pausedWith(b"abc")
         self.receiver.refuse()
@@ -200,7 +201,7 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_refuseEnding(self) -> None:
         """
-        Once the peer has ended there is nothing left to refuse but what waits.
+        C{refuse} after the peer's end only drops the buffered data.
         """
         self.pausedWith(b"abc")
         self.receiver.finish()
@@ -212,8 +213,8 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_close(self) -> None:
         """
-        On a stream that is closing all data is consumed, whatever the peer has said,
-        and no end is told.
+        After C{close} all data is consumed without delivery, even behind the peer's
+        end, and no end is reported.
         """
         self.pausedWith(b"abc")
         self.stream.resume()
@@ -226,8 +227,8 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_closedWhileDelivering(self) -> None:
         """
-        An application that closes the stream while input that waited is delivered gets
-        no more of it.
+        An application that closes the stream while buffered data is delivered gets no
+        more data.
         """
         self.pausedWith(b"ab", bytes(16384))
         self.stream.protocol.hook = self.receiver.close

@@ -34,7 +34,7 @@ from gomux.test.support.recordings import (
 
 class FrameTests(SynchronousTestCase):
     """
-    C{frames.jsonl}
+    The single frames in C{frames.jsonl}
     """
 
     def frames(self) -> Iterator[dict[str, Any]]:
@@ -44,7 +44,7 @@ class FrameTests(SynchronousTestCase):
 
     def test_open(self) -> None:
         """
-        Every frame opens to what was sealed.
+        Every recorded frame decrypts to its recorded plaintext.
         """
         count = 0
         for frame in self.frames():
@@ -63,7 +63,7 @@ class FrameTests(SynchronousTestCase):
 
     def test_sealed(self) -> None:
         """
-        Sealing the same under the same nonce makes the same bytes.
+        Sealing a recorded plaintext under the recorded nonce gives the recorded bytes.
         """
         for frame in self.frames():
             data = b64decode(frame["frame"])
@@ -79,19 +79,19 @@ class FrameTests(SynchronousTestCase):
 
 class CutTests(SynchronousTestCase):
     """
-    Sessions, cut anywhere.
+    Recorded sessions whose bytes arrive in pieces.
     """
 
     def test_everyCut(self) -> None:
         """
-        Cut in two anywhere, each side's bytes open to the same frames.
+        Cut in two at any place, the bytes of each side give the same frames.
         """
         for recorded in sessions():
             for side in SIDES:
                 data = recorded.bytesOf(side)
                 expected = recorded.framesOf(side)
-                # All cuts of short ones; of long ones those around the frames'
-                # ends, and some others.
+                # A short recording is cut at every byte.  A long one is cut around
+                # the ends of its frames, and at some other places.
                 step = 1 if len(data) < 1300 else len(data) // 150
                 cuts = range(0, len(data) + 1, step)
                 for cut in cuts if len(data) < 20000 else self.edges(expected):
@@ -111,8 +111,8 @@ class CutTests(SynchronousTestCase):
 
     def test_bytewise(self) -> None:
         """
-        Fed byte by byte, or in other small pieces, each side's bytes open to
-        the same frames.
+        Received byte by byte, or in other small pieces, the bytes of each side give the
+        same frames.
         """
         for recorded in sessions():
             for side in SIDES:
@@ -126,12 +126,13 @@ class CutTests(SynchronousTestCase):
 
 class Replay:
     """
-    One side of a session, replayed to a live mux that does what the other side
-    was recorded to do.
+    Replays one side of a session to a live mux, which does what the other side did in
+    the recording.
 
-    @ivar frames: what the live mux sent.
-    @ivar streams: the live mux's streams' protocols by ID.
-    @ivar kept: the credit that was held back or due when a stream ended, by its ID.
+    @ivar frames: the frames that the live mux sent.
+    @ivar streams: the protocols of the live mux's streams, by stream ID.
+    @ivar kept: by stream ID, the credit that the mux had not sent when the stream
+        ended.
     """
 
     def __init__(self, recorded: Session, live: str) -> None:
@@ -162,7 +163,8 @@ class Replay:
         self, forget: Callable[[Scheduler, int], int]
     ) -> Callable[[Scheduler, int], None]:
         """
-        @return: what forgets the credit of a stream and notes how much that was.
+        @return: a replacement of C{forget} that also notes how much credit was
+            forgotten.
         """
 
         def noted(scheduler: Scheduler, streamID: int) -> None:
@@ -172,7 +174,7 @@ class Replay:
 
     def held(self, streamID: int) -> int:
         """
-        @return: how much credit a stream that has not ended holds back.
+        @return: how much credit a live stream holds back.
         """
         return (self.streams[streamID].stream.receiveWindow or ReceiveWindow()).held
 
@@ -181,7 +183,7 @@ class Replay:
 
     def act(self, streamID: int, length: int, flag: int, payload: bytes) -> None:
         """
-        Do what makes the live mux send such a frame.
+        Do what makes the live mux send a frame like this one.
         """
         if flag == Flag.OPEN_STREAM:
             self.rig.mux.openStream(self.factory)
@@ -199,8 +201,8 @@ class Replay:
 
 def summary(frames: list[Frame]) -> dict[int, list[tuple[int, bytes]]]:
     """
-    @return: per stream what was sent, credit aside, with data that was cut put
-        together; CloseMux as of stream -1.
+    @return: by stream ID, the flags and the data that were sent, without credit and
+        Keepalives.  Adjacent pieces of data are joined.  CloseMux has the stream ID -1.
     """
     found: dict[int, list[tuple[int, bytes]]] = {}
     for streamID, _, flag, payload in frames:
@@ -217,7 +219,7 @@ def summary(frames: list[Frame]) -> dict[int, list[tuple[int, bytes]]]:
 
 def credits(frames: list[Frame]) -> dict[int, int]:
     """
-    @return: per stream the credit that was given.
+    @return: by stream ID, the credit that was sent.
     """
     found: dict[int, int] = {}
     for streamID, length, flag, _ in frames:
@@ -229,14 +231,18 @@ def credits(frames: list[Frame]) -> dict[int, int]:
 
 class ReplayTests(SynchronousTestCase):
     """
-    Sessions, one side of which is replayed to a live mux.
+    Sessions of which one side is replayed to a live mux.
     """
 
-    #: We say CloseStream for each stream ahead of CloseMux, and when both of its
-    #: halves are closed; the reference only when told to.
+    #: The sessions in which this side sends more CloseStream frames than the reference:
+    #: one for each stream before CloseMux, and one once both halves are closed.
     MORE_CLOSES = ("bothhalves", "halfclose", "serverclose", "hello")
 
     def replay(self, side: str) -> None:
+        """
+        Replay one side of each session, and compare the frames, the credit and the
+        data.
+        """
         for recorded in sessions():
             if recorded.name == "wrongpsk":
                 continue
@@ -245,7 +251,7 @@ class ReplayTests(SynchronousTestCase):
             expected = recorded.framesOf(live)
             self.check_frames(recorded, replay.frames, expected)
             self.check_credit(recorded, replay, expected)
-            # What the live applications have had is what was sent to them.
+            # The live applications have received the data that was sent to them.
             for streamID, events in summary(recorded.framesOf(side)).items():
                 data = b"".join(what for flag, what in events if flag == Flag.DATA)
                 if streamID in replay.streams and recorded.name != "closeread":
@@ -256,7 +262,7 @@ class ReplayTests(SynchronousTestCase):
         self, recorded: Session, frames: list[Frame], expected: list[Frame]
     ) -> None:
         """
-        The frames are of the same kinds, streams and contents.
+        Check that each stream has the same frames with the same contents.
         """
         live, old = summary(frames), summary(expected)
         self.assertEqual(live.keys(), old.keys(), recorded.name)
@@ -270,8 +276,8 @@ class ReplayTests(SynchronousTestCase):
         self, recorded: Session, replay: Replay, expected: list[Frame]
     ) -> None:
         """
-        The credit given is the same, but for less than 65536 bytes of a stream
-        that may be held back, and for what was due when it ended.
+        Check that the same credit was sent.  Less than 65536 bytes may be held back on
+        a stream, and credit that was due at the end of a stream may be missing.
         """
         live, old = credits(replay.frames), credits(expected)
         for streamID in live.keys() | old.keys():
@@ -301,7 +307,7 @@ class ReplayTests(SynchronousTestCase):
 
     def test_wrongKey(self) -> None:
         """
-        A live server with another key answers nothing and ends the carrier.
+        A live server with another key sends nothing and ends the carrier.
         """
         recorded = session("wrongpsk")
         clock = Clock()
@@ -334,14 +340,14 @@ class ApplicationTests(SynchronousTestCase):
 
     def answers(self, rig: Rig, name: str) -> None:
         """
-        The answers were those recorded, credit aside.
+        Check that the server answered as in the recording, apart from credit.
         """
         frames = [(i, n, flag, what) for i, flag, n, what in rig.peer.take()]
         self.assertEqual(summary(frames), summary(session(name).framesOf("server")))
 
     def test_hello(self) -> None:
         """
-        A protocol that answers and closes the connection.
+        A protocol that answers and closes gives the recorded answer.
         """
 
         def greet(recorder: Recorder) -> None:
@@ -352,7 +358,7 @@ class ApplicationTests(SynchronousTestCase):
 
     def test_unread(self) -> None:
         """
-        What was written ahead of a close is read to the end.
+        Data that was written before a close is delivered completely.
         """
         rig = self.serve("unread")
         [recorder] = rig.streams.made
@@ -362,7 +368,7 @@ class ApplicationTests(SynchronousTestCase):
 
     def test_rapidClose(self) -> None:
         """
-        Twenty streams that were closed before they were seen.
+        Streams that were closed as soon as they were opened still deliver their data.
         """
         rig = self.serve("rapidclose")
         self.assertEqual(len(rig.streams.made), 20)
@@ -373,7 +379,7 @@ class ApplicationTests(SynchronousTestCase):
 
     def test_many(self) -> None:
         """
-        An echo on a hundred streams, which closes after the client has.
+        A half-closeable echo on a hundred streams gives the recorded answers.
         """
         rig = self.serve(
             "many",
@@ -386,7 +392,8 @@ class ApplicationTests(SynchronousTestCase):
 
     def test_manyPlain(self) -> None:
         """
-        The same with protocols that know nothing of half-closes.
+        An echo on a hundred streams gives the recorded answers even if its protocol is
+        not half-closeable.
         """
         rig = self.serve(
             "many",
@@ -396,7 +403,7 @@ class ApplicationTests(SynchronousTestCase):
 
     def test_closeRead(self) -> None:
         """
-        A protocol learns that the client does not read any more.
+        A protocol is told that the client no longer reads.
         """
         rig = self.serve("closeread", HalfRecorder)
         [recorder] = rig.streams.made
@@ -405,7 +412,7 @@ class ApplicationTests(SynchronousTestCase):
 
     def test_bulk(self) -> None:
         """
-        300000 bytes arrive as they were sent.
+        300000 bytes arrive unchanged.
         """
         [recorder] = self.serve("bulk").streams.made
         self.assertEqual(recorder.received, bytes(i * 7 % 256 for i in range(300000)))

@@ -17,9 +17,17 @@ from gomux.error import GomuxError, LimitExceeded, NonceExhausted
 KEY = bytes(32)
 
 
+def refusal(streamID: int) -> list[tuple[int, int, int]]:
+    """
+    @return: the frames that refuse a stream: an abort, so that it does not look like a
+        stream with an empty answer.
+    """
+    return [(streamID, Flag.WINDOW_UPDATE, 0), (streamID, Flag.CLOSE_STREAM, 0)]
+
+
 class Output:
     """
-    A stream, as far as the scheduler needs one.
+    A stream with the attributes and methods that a scheduler uses.
     """
 
     def __init__(self, streamID: int, size: int = 0) -> None:
@@ -52,9 +60,9 @@ class SchedulerTests(SynchronousTestCase):
         self.errors: list[GomuxError] = []
         self.parser = FrameParser(Opener(KEY))
         self.scheduler = self.make(Sealer(KEY))
-        # The carrier is paused after so many writes.
+        # How many writes the carrier accepts before it pauses the scheduler.
         self.room = 1000
-        # What the clock says, and how long each write takes.
+        # The time on the clock, and how long each write takes.
         self.now = self.duration = 0.0
 
     def make(self, sealer: Sealer | None) -> Scheduler:
@@ -74,7 +82,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def frames(self) -> list[tuple[int, int, int]]:
         """
-        @return: what was written since the last time.
+        @return: the frames written since the last call.
         """
         writes, self.writes = self.writes, []
         found = []
@@ -86,14 +94,14 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a push producer.
+        A scheduler is a push producer.
         """
         verifyObject(IPushProducer, self.scheduler)
 
     def test_wakes(self) -> None:
         """
-        Whatever there is to send, somebody is asked to pump, and nothing is
-        written before.
+        Each kind of output makes the scheduler ask for a pump, and is only written by
+        the pump.
         """
         self.scheduler.control(0, Flag.KEEPALIVE)
         self.scheduler.refuse(1)
@@ -107,7 +115,7 @@ class SchedulerTests(SynchronousTestCase):
             self.frames(),
             [
                 (0, Flag.KEEPALIVE, 0),
-                (1, Flag.CLOSE_STREAM, 0),
+                *refusal(1),
                 (2, Flag.WINDOW_UPDATE, 3),
                 (4, Flag.DATA, 5),
             ],
@@ -116,7 +124,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_oneWrite(self) -> None:
         """
-        What comes together leaves in one write.
+        Frames queued before a pump leave in one write.
         """
         for streamID in range(10):
             self.scheduler.control(streamID, Flag.OPEN_STREAM)
@@ -127,7 +135,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        Nothing to send is not written.
+        A pump without output writes nothing.
         """
         self.scheduler.pump()
         self.scheduler.activate(Output(0, 0))
@@ -136,7 +144,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_controlFirst(self) -> None:
         """
-        Control frames go ahead of data that came before them.
+        Control frames are written ahead of data that was queued before them.
         """
         self.scheduler.activate(Output(0, 10))
         self.scheduler.control(2, Flag.CLOSE_READ)
@@ -145,8 +153,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_creditAddsUp(self) -> None:
         """
-        Credit for one stream that is not sent yet is added up, and split so
-        that no frame has more than 65536 bytes of it.
+        Unsent credit of one stream is added up, and split into frames of at most 65536
+        bytes of credit.
         """
         self.scheduler.credit(0, 65536)
         self.scheduler.credit(2, 5)
@@ -176,32 +184,32 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_refusals(self) -> None:
         """
-        More refusals than allowed may not wait for a carrier that is full; once
-        they are written there is room for others.
+        While the carrier is blocked, more refusals than the limit raise
+        L{LimitExceeded}.  Written refusals no longer count.
         """
         self.scheduler.pauseProducing()
         for streamID in (1, 3, 5):
             self.scheduler.refuse(streamID)
         self.assertRaises(LimitExceeded, self.scheduler.refuse, 7)
         self.scheduler.resumeProducing()
-        self.assertEqual(self.frames(), [(i, Flag.CLOSE_STREAM, 0) for i in (1, 3, 5)])
+        self.assertEqual(self.frames(), [*refusal(1), *refusal(3), *refusal(5)])
         self.scheduler.refuse(7)
 
     def test_refusalsWritten(self) -> None:
         """
-        A carrier that has room gets them before there are too many.
+        If the carrier has room, refusals are written before they reach the limit.
         """
         for streamID in range(1, 21, 2):
             self.scheduler.refuse(streamID)
         self.scheduler.pump()
         self.assertEqual(
-            self.frames(), [(i, Flag.CLOSE_STREAM, 0) for i in range(1, 21, 2)]
+            self.frames(), [frame for i in range(1, 21, 2) for frame in refusal(i)]
         )
 
     def test_fair(self) -> None:
         """
-        Streams with much to send take turns of one frame, and no stream that
-        joins them waits for more than a turn of each.
+        Streams with much output take turns of one frame each, and a stream that joins
+        them waits for no more than one turn of each.
         """
         for streamID in (0, 2, 4):
             self.scheduler.activate(Output(streamID, 9 * 65536))
@@ -217,7 +225,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_smallWrite(self) -> None:
         """
-        A small write does not wait for the megabytes of others.
+        A small write goes ahead of streams with megabytes of output.
         """
         for streamID in (0, 2, 4):
             self.scheduler.activate(Output(streamID, 1 << 20))
@@ -231,8 +239,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_smallWriteAlone(self) -> None:
         """
-        Nor does it wait for a frame of theirs to be sealed; what else is new leaves
-        with it.
+        Small writes do not wait until a large frame is sealed, and leave together.
         """
         for streamID in (0, 2, 4):
             self.scheduler.activate(Output(streamID, 65536), fresh=False)
@@ -244,8 +251,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_smallWritersDoNotStarve(self) -> None:
         """
-        However many streams have small writes, one with much to send gets its
-        turn for every frame's worth of theirs.
+        However many streams have small writes, a stream with much output gets a turn
+        after each 65536 bytes of theirs.
         """
         bulk = Output(0, 1 << 20)
         self.scheduler.activate(bulk)
@@ -267,8 +274,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_batch(self) -> None:
         """
-        No write holds much more than a batch, so that not too much is beyond
-        the scheduler's reach, and when the carrier is full none follows.
+        A write holds little more than one batch, so that later urgent output can
+        overtake.  Once the carrier is full, no other write follows.
         """
         output = Output(0, 1 << 20)
         self.scheduler.activate(output)
@@ -280,8 +287,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_turn(self) -> None:
         """
-        Others in the reactor have their turn after L{TURN_TIME}, however much
-        the carrier takes.
+        A pump stops after L{TURN_TIME} and asks for another turn of the reactor,
+        however much the carrier accepts.
         """
         stream = Output(0, 3 * 4 * BATCH_SIZE)
         self.scheduler.activate(stream)
@@ -295,8 +302,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_controlTurn(self) -> None:
         """
-        Control frames are sealed a few at a time, so that many that have come
-        together keep nobody waiting; data stays behind all of them.
+        Only a few control frames are sealed at a time, so that a flood of them does not
+        block the reactor.  Data stays behind all of them.
         """
         for number in range(3 * CONTROL_FRAMES):
             self.scheduler.control(number, Flag.CLOSE_READ)
@@ -309,8 +316,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_paused(self) -> None:
         """
-        While the carrier is full nothing is written and nobody is woken; when
-        it has room what waited is written at once.
+        While the carrier is full, nothing is written and no pump is asked for.  When
+        the carrier has room, the waiting frames are written at once.
         """
         self.scheduler.pauseProducing()
         self.scheduler.pauseProducing()
@@ -323,8 +330,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_pausedInWrite(self) -> None:
         """
-        Trap 3: the carrier may pause the scheduler again from inside the write
-        that it was resumed for.
+        The carrier may pause the scheduler again inside the write that
+        C{resumeProducing} makes.  (Trap 3 in docs/design.rst.)
         """
         output = Output(0, 1 << 20)
         self.scheduler.activate(output)
@@ -338,8 +345,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_windowEmptied(self) -> None:
         """
-        A stream that lost its window or its data while it stood in a queue is
-        passed over, and comes back when it asks.
+        A queued stream that has lost its window is passed over, and is served again
+        after it is activated again.
         """
         first, second = Output(0, 10), Output(2, 10)
         self.scheduler.activate(first)
@@ -355,7 +362,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_queuedOnce(self) -> None:
         """
-        A stream that asks several times stands in a queue once.
+        A stream that is activated several times is queued once.
         """
         output = Output(0, 10)
         for _ in range(3):
@@ -366,8 +373,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_again(self) -> None:
         """
-        A stream that had its turn, and then has something to send again, stands in a
-        queue again.
+        A stream that has had its turn can be activated again.
         """
         output = Output(0, 10)
         for size in (10, 20):
@@ -378,8 +384,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_refilledOnce(self) -> None:
         """
-        What a stream is given when it has had its turn is sent by the pump that is
-        running, without the stream being activated.
+        Output that a stream writes after its turn is sent by the same pump, without
+        another activation.
         """
 
         class Refilled(Output):
@@ -394,7 +400,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_stoppedInTurn(self) -> None:
         """
-        Nothing is kept of a stream that stops it all when it has had its turn.
+        A stream that stops the scheduler after its turn is not queued again.
         """
 
         class Stopper(Output):
@@ -408,8 +414,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_nestedPump(self) -> None:
         """
-        A stream that writes when told that there is room is served by the pump
-        that is running, in order.
+        A call of C{pump} inside a pump leaves the work, in order, to the pump that is
+        running.
         """
         output = Output(0, 10)
 
@@ -428,8 +434,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_refilled(self) -> None:
         """
-        A stream that is filled again whenever it has had its turn goes behind
-        one that has something to send for the first time.
+        A stream that is filled again after each turn goes behind a stream with new
+        output.
         """
 
         class Refilled(Output):
@@ -450,7 +456,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_waitedForWindow(self) -> None:
         """
-        So does one that had something to send all along, and no window.
+        A stream with output that waited for its window goes behind a stream with new
+        output.
         """
         for streamID in (0, 2, 4):
             self.scheduler.activate(Output(streamID, 65536), fresh=False)
@@ -460,8 +467,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_noNonce(self) -> None:
         """
-        When the nonces have run out what is sealed already is written, then
-        CloseMux under the last nonce; that it is the end is reported.
+        When the nonces run out, the frames that are already sealed are written, then
+        CloseMux under the last nonce, and the error is reported.
         """
         self.scheduler = self.make(Sealer(KEY, counter=2**64 - 2))
         self.scheduler.control(0, Flag.OPEN_STREAM)
@@ -476,7 +483,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_noNonceAtTheEnd(self) -> None:
         """
-        When the nonces run out at the very end there is one for CloseMux.
+        If the nonces run out in C{finish}, the last one is still used for CloseMux.
         """
         self.scheduler = self.make(Sealer(KEY, counter=2**64 - 2))
         for flag in (Flag.CLOSE_STREAM, Flag.CLOSE_STREAM, Flag.CLOSE_MUX):
@@ -489,7 +496,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_start(self) -> None:
         """
-        Without a sealer nothing is written or woken until there is one.
+        Without a sealer nothing is written and no pump is asked for, until C{start}
+        gives one.
         """
         self.scheduler = self.make(None)
         self.scheduler.control(0, Flag.OPEN_STREAM)
@@ -502,7 +510,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_startIdle(self) -> None:
         """
-        With nothing to write nobody is woken at the start.
+        C{start} asks for no pump if there is nothing to write.
         """
         self.scheduler = self.make(None)
         self.scheduler.start(Sealer(KEY))
@@ -510,8 +518,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_finish(self) -> None:
         """
-        At the end the control frames that wait are written, room or no room,
-        and data is not; then nothing is written any more.
+        C{finish} writes the queued control frames even if the carrier is full, but no
+        data.  After it nothing is written.
         """
         self.scheduler.pauseProducing()
         self.scheduler.activate(Output(0, 10))
@@ -525,7 +533,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_finishNothing(self) -> None:
         """
-        With nothing that waits nothing is written at the end.
+        C{finish} writes nothing if no control frame is queued.
         """
         self.scheduler.finish()
         self.assertEqual(self.writes, [])
@@ -533,13 +541,16 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        After the stop nothing is written, whatever the carrier says.
+        After C{stop} nothing is written, even if the carrier resumes the scheduler.
         """
         self.scheduler.control(0, Flag.KEEPALIVE)
         self.scheduler.stop()
         self.check_stopped()
 
     def check_stopped(self) -> None:
+        """
+        Check that the scheduler neither queues nor writes anything.
+        """
         self.assertTrue(self.scheduler.stopped)
         self.assertTrue(self.scheduler.idle)
         woken = self.woken
@@ -557,8 +568,8 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_stopProducing(self) -> None:
         """
-        Trap 9: the carrier's C{stopProducing} comes before the protocol's
-        C{connectionLost}, and only pauses.
+        C{stopProducing} only pauses the scheduler, because the carrier calls it before
+        the mux gets C{connectionLost}.  (Trap 9 in docs/design.rst.)
         """
         self.scheduler.stopProducing()
         self.assertTrue(self.scheduler.paused)
@@ -569,7 +580,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_controlQueued(self) -> None:
         """
-        The control frames that wait are counted, refusals and credits aside.
+        C{controlQueued} counts the queued control frames, without refusals and credit.
         """
         self.scheduler.control(0, Flag.OPEN_STREAM)
         self.scheduler.control(0, Flag.CLOSE_READ)
@@ -581,7 +592,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_bytesSent(self) -> None:
         """
-        Every byte that is written is counted.
+        C{bytesSent} counts every byte that is written.
         """
         self.scheduler.activate(Output(0, 300000))
         self.scheduler.control(2, Flag.KEEPALIVE)

@@ -23,9 +23,9 @@ from gomux.test.support.helpers import PushProducer
 
 class SendingStream:
     """
-    A stream that has only a writing half, and the mux of that stream.
+    Stands in for a stream that has only a sender, and for the mux of that stream.
 
-    @ivar events: what the sender told the stream and the mux, in order.
+    @ivar events: the calls of the sender to the stream and the mux, in order.
     """
 
     streamID = 6
@@ -89,13 +89,13 @@ class SenderTestCase(SynchronousTestCase):
 
 class OutputTests(SenderTestCase):
     """
-    What is written and taken.
+    Output that is written and taken.
     """
 
     def test_everySize(self) -> None:
         """
-        Whatever the sizes that bytes are written and taken in, they come out
-        as they were, and are counted.
+        Whatever the sizes of the written and the taken pieces, the bytes come out
+        unchanged, and C{unsent} counts the rest.
         """
         data = bytes(range(60))
         for written in range(1, 61):
@@ -114,7 +114,7 @@ class OutputTests(SenderTestCase):
 
     def test_mixed(self) -> None:
         """
-        Bytes may be written between takes.
+        Output may be written between two takes.
         """
         sender = self.sender
         sender.write(b"abcdef")
@@ -127,7 +127,7 @@ class OutputTests(SenderTestCase):
 
     def test_notCopied(self) -> None:
         """
-        What lies within one piece is not copied.
+        Output that lies within one written piece is taken without a copy.
         """
         sender = self.sender
         data = bytes(100)
@@ -143,8 +143,7 @@ class OutputTests(SenderTestCase):
 
     def test_atRest(self) -> None:
         """
-        Once all output is sent, the stream has no sender any more, unless that has a
-        producer or was closed.
+        Once all output is sent, the stream drops its sender.
         """
         self.sender.write(b"abc")
         self.stream.send(2)
@@ -154,7 +153,7 @@ class OutputTests(SenderTestCase):
 
     def test_atRestWithProducer(self) -> None:
         """
-        With a producer it has, but that keeps no memory for output.
+        A sender with a producer stays when all output is sent, but frees its buffer.
         """
         self.sender.registerProducer(PushProducer(), True)
         self.sender.write(b"abc")
@@ -164,7 +163,7 @@ class OutputTests(SenderTestCase):
 
     def test_atRestClosed(self) -> None:
         """
-        A sender that was closed stays, and keeps no memory for output either.
+        A closed sender stays when all output is sent, but frees its buffer.
         """
         self.sender.write(b"abc")
         self.sender.finish()
@@ -174,8 +173,8 @@ class OutputTests(SenderTestCase):
 
     def test_activates(self) -> None:
         """
-        The scheduler learns of output while it has not queued the sender: as of fresh
-        output when there was none.
+        A write activates a sender that is not queued, as fresh if the sender had no
+        output before.
         """
         self.sender.write(b"a")
         self.sender.write(b"b")
@@ -191,7 +190,7 @@ class OutputTests(SenderTestCase):
 
     def test_touched(self) -> None:
         """
-        The stream learns that something was written.
+        A write marks the stream as touched.
         """
         self.sender.registerProducer(PushProducer(), True)
         self.assertFalse(self.stream.touched)
@@ -201,13 +200,13 @@ class OutputTests(SenderTestCase):
 
 class WindowTests(SenderTestCase):
     """
-    The send window.
+    The send window
     """
 
     def test_taken(self) -> None:
         """
-        What is taken is taken out of the window, and output that waits goes on when
-        there is credit.
+        Taken output is subtracted from the send window, and credit activates a sender
+        that has more output.
         """
         self.sender.write(bytes(INITIAL_WINDOW + 1))
         self.stream.send(INITIAL_WINDOW)
@@ -220,7 +219,8 @@ class WindowTests(SenderTestCase):
 
     def test_smallest(self) -> None:
         """
-        A window that does not take all of the output must take a full frame.
+        If the window does not take all of the output, nothing is sendable until the
+        window takes a full frame.
         """
         self.sender.write(bytes(2 * INITIAL_WINDOW))
         self.stream.send(INITIAL_WINDOW)
@@ -231,8 +231,8 @@ class WindowTests(SenderTestCase):
 
     def test_mostHeldBack(self) -> None:
         """
-        A peer that holds back as many consumed bytes as a peer may does not stop the
-        sender.
+        The sender can still send if the peer holds back as many consumed bytes as the
+        protocol allows.
         """
         self.sender.write(bytes(2 * INITIAL_WINDOW))
         self.stream.send(INITIAL_WINDOW)
@@ -241,8 +241,7 @@ class WindowTests(SenderTestCase):
 
     def test_nothingToSend(self) -> None:
         """
-        Credit is no news for the scheduler while there is no output, or while the
-        sender is queued.
+        Credit does not activate a sender that has no output, or that is queued.
         """
         self.stream.credit(1)
         self.sender.write(b"a")
@@ -253,12 +252,12 @@ class WindowTests(SenderTestCase):
 
 class StateTests(SenderTestCase):
     """
-    From C{OPEN} to C{CLOSED}.
+    The states of a sender, from C{OPEN} to C{CLOSED}
     """
 
     def test_finish(self) -> None:
         """
-        It finishes at once if there is nothing to wait for, and only once.
+        A sender with nothing to wait for finishes at once, and only once.
         """
         self.sender.finish()
         self.assertIs(self.sender.state, SendState.CLOSED)
@@ -267,7 +266,7 @@ class StateTests(SenderTestCase):
 
     def test_output(self) -> None:
         """
-        Output goes ahead of the end, and no more is accepted.
+        A finishing sender sends the output written so far, and accepts no more.
         """
         self.sender.write(b"abc")
         self.sender.finish()
@@ -282,7 +281,8 @@ class StateTests(SenderTestCase):
 
     def test_pausedProducer(self) -> None:
         """
-        A push producer that is paused may write ahead of the end once it is resumed.
+        A finishing sender resumes its paused push producer, and sends what the producer
+        then writes.
         """
         producer = PushProducer()
         self.sender.registerProducer(producer, True)
@@ -298,7 +298,7 @@ class StateTests(SenderTestCase):
 
     def test_pullProducer(self) -> None:
         """
-        A pull producer is ahead of the end until it is unregistered.
+        A finishing sender waits for its pull producer until that is unregistered.
         """
         producer = PushProducer()
         self.sender.registerProducer(producer, False)
@@ -314,7 +314,7 @@ class StateTests(SenderTestCase):
 
     def test_close(self) -> None:
         """
-        To close it drops output and stops the producer, and says nothing of it.
+        C{close} drops output, stops the producer and tells the stream nothing.
         """
         producer = PushProducer()
         self.sender.registerProducer(producer, True)
@@ -330,7 +330,7 @@ class StateTests(SenderTestCase):
 
     def test_stopFails(self) -> None:
         """
-        A producer whose stopProducing fails is stopped all the same.
+        A sender closes even if its producer's C{stopProducing} raises.
         """
 
         class Failing(PushProducer):
@@ -345,7 +345,7 @@ class StateTests(SenderTestCase):
 
 class ProducerTests(SenderTestCase):
     """
-    Producers.
+    Producers of a sender
     """
 
     def setUp(self) -> None:
@@ -354,7 +354,8 @@ class ProducerTests(SenderTestCase):
 
     def test_told(self) -> None:
         """
-        It tells which producer it has, and of which kind.
+        C{producer} tells the registered producer and its kind, and a second producer is
+        refused.
         """
         self.assertIsNone(self.sender.producer)
         for streaming in (True, False):
@@ -385,8 +386,8 @@ class ProducerTests(SenderTestCase):
 
     def test_late(self) -> None:
         """
-        A producer that is registered above L{HIGH_WATER} is paused soon, not at once;
-        and not at all if it is gone by then.
+        A producer that is registered above L{HIGH_WATER} is paused in the next turn of
+        the reactor, unless it was unregistered by then.
         """
         self.sender.write(bytes(HIGH_WATER + 1))
         self.sender.registerProducer(self.producer, True)
@@ -402,7 +403,8 @@ class ProducerTests(SenderTestCase):
 
     def test_lateAndSent(self) -> None:
         """
-        Nor is it if the output is sent by then.
+        A producer that is registered above L{HIGH_WATER} is not paused if enough output
+        was sent before the next turn of the reactor.
         """
         self.sender.write(bytes(HIGH_WATER + 1))
         self.sender.registerProducer(self.producer, True)
@@ -426,7 +428,7 @@ class ProducerTests(SenderTestCase):
 
     def test_afterClose(self) -> None:
         """
-        A producer that is registered after the end is stopped.
+        A producer that is registered after the end is stopped at once.
         """
         self.sender.close()
         self.sender.registerProducer(self.producer, True)
@@ -435,8 +437,8 @@ class ProducerTests(SenderTestCase):
 
     def test_fails(self) -> None:
         """
-        A producer that fails when it is paused or resumed is an application that
-        failed.
+        If a producer raises when it is paused or resumed, the stream is told that its
+        application has failed.
         """
 
         class Failing(PushProducer):

@@ -44,13 +44,14 @@ class StartTLSTests(SynchronousTestCase):
         self.settle()
 
     def settle(self) -> None:
-        # Each side of a handshake takes some turns.
+        # Each side of a handshake takes several turns of the reactor.
         for _ in range(10):
             self.pair.flush()
 
     def test_interfaces(self) -> None:
         """
-        A stream can start TLS; one that has is secure, and says so.
+        A stream can start TLS.  It then provides C{ISSLTransport}, and shows the peer's
+        certificate.
         """
         transport = self.here.stream
         verifyObject(ITLSTransport, transport)
@@ -64,8 +65,8 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_data(self) -> None:
         """
-        What was written before goes as it is, what is written after encrypted,
-        in both directions.
+        Data written before C{startTLS} arrives, and so does data written after it, in
+        both directions.
         """
         self.here.stream.write(b"before, ")
         self.settle()
@@ -78,7 +79,7 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_otherWayRound(self) -> None:
         """
-        The side that opened the stream can be TLS's server.
+        With C{normal=False}, the side that opened the stream is the server of TLS.
         """
         self.here.stream.startTLS(self.serverOptions, normal=False)
         self.there.stream.startTLS(self.clientOptions, normal=False)
@@ -88,8 +89,8 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_loseConnection(self) -> None:
         """
-        TLS is finished, then the stream closed, and both sides see an orderly
-        end once.
+        C{loseConnection} sends all output, ends TLS, then closes the stream.  Each side
+        gets C{connectionLost} once.
         """
         self.startTLS()
         self.here.stream.write(bytes(100000))
@@ -108,8 +109,8 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_ordinaryEnd(self) -> None:
         """
-        Both sides see an orderly end, also the side whose answer to the last data
-        comes too late.
+        Both sides see an orderly end, even if one side has answered the last data too
+        late.
         """
         self.startTLS()
         self.there.hooks["data"] = lambda there: there.transport.write(b"too late")
@@ -121,7 +122,7 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_smallWrites(self) -> None:
         """
-        Small writes are put together: each record of TLS has some 22 bytes of its own.
+        Small writes share a TLS record, because each record adds about 22 bytes.
         """
         self.startTLS()
         before = self.pair.client.bytesSent
@@ -133,8 +134,7 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_nextTurn(self) -> None:
         """
-        What is written is sent in the next turn of the reactor, not in the one after
-        that.
+        Written data is sent in the next turn of the reactor.
         """
         self.startTLS()
         client = self.pair.client
@@ -146,8 +146,8 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_abort(self) -> None:
         """
-        A stream that is aborted in the turn of its last write is gone, and sends no
-        part of that.
+        A stream that is aborted in the turn of its last write sends nothing of that
+        write.
         """
         self.startTLS()
         self.here.stream.write(b"hello")
@@ -158,7 +158,7 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_loseWriteConnection(self) -> None:
         """
-        What was written before the end of the writing half arrives.
+        Data written before C{loseWriteConnection} arrives.
         """
         self.startTLS()
         self.here.stream.write(b"all of it")
@@ -169,8 +169,8 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_muxCloses(self) -> None:
         """
-        Closing the mux ends such a stream, too.  What was written before arrives, and
-        for the peer's TLS the end is an orderly one.
+        C{close} of the mux sends the output of a stream with TLS and then ends it.  The
+        peer's side sees an orderly end.
         """
         self.startTLS()
         self.here.stream.write(b"the last")
@@ -183,8 +183,8 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_producer(self) -> None:
         """
-        A producer, whether it was registered before or after, is paused and
-        resumed.
+        A producer that was registered before C{startTLS} is still paused and resumed.
+        A producer can also be registered afterwards.
         """
         producer = PushProducer()
         self.here.stream.registerProducer(producer, True)
@@ -202,14 +202,14 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_twice(self) -> None:
         """
-        TLS is started once.
+        A second C{startTLS} raises L{RuntimeError}.
         """
         self.startTLS()
         self.assertRaises(RuntimeError, self.here.stream.startTLS, self.clientOptions)
 
     def test_untrusted(self) -> None:
         """
-        A certificate that is not trusted ends the stream, and not the mux.
+        An untrusted certificate ends the stream, but not the mux.
         """
         self.there.stream.startTLS(self.serverOptions)
         self.here.stream.startTLS(
@@ -224,7 +224,7 @@ class StartTLSTests(SynchronousTestCase):
 
     def test_sameLayout(self) -> None:
         """
-        Streams that start TLS are no larger than others.
+        A stream that has started TLS is still a L{Stream} without a C{__dict__}.
         """
         self.assertFalse(hasattr(self.here.stream, "__dict__"))
         self.assertIsInstance(self.here.stream, Stream)

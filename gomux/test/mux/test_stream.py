@@ -28,12 +28,12 @@ from gomux.test.support.helpers import PushProducer, Recorder, Rig
 
 class TransportTests(SynchronousTestCase):
     """
-    What L{gomux._mux.stream.Stream} has of a TCP transport.
+    L{gomux._mux.stream.Stream} compared with a TCP transport.
     """
 
     def test_interfaces(self) -> None:
         """
-        It provides what it declares.
+        A stream provides the interfaces that it declares.
         """
         stream = Rig().opened().stream
         for interface in (
@@ -47,9 +47,8 @@ class TransportTests(SynchronousTestCase):
 
     def test_unused(self) -> None:
         """
-        To Python's garbage collector, a stream that nothing was said on is one
-        object beside its protocol: who opens all that a mux may have, again and
-        again, makes it stop everybody no more often than that takes.
+        A new stream is a single object for Python's garbage collector, apart from its
+        protocol, so that opening many streams causes few long collections.
         """
         rig = Rig()
         rig.opened()
@@ -66,7 +65,7 @@ class TransportTests(SynchronousTestCase):
 
     def test_addresses(self) -> None:
         """
-        Its addresses are the carrier's, with the stream's ID.
+        The addresses of a stream are those of the carrier, with the stream ID.
         """
         rig = Rig()
         rig.opened()
@@ -76,7 +75,8 @@ class TransportTests(SynchronousTestCase):
 
     def test_state(self) -> None:
         """
-        It shows its state as Twisted's transports do.
+        C{connected}, C{disconnecting} and C{disconnected} tell the state as in
+        Twisted's transports.
         """
         rig = Rig()
         stream = rig.opened().stream
@@ -91,7 +91,7 @@ class TransportTests(SynchronousTestCase):
 
     def test_repr(self) -> None:
         """
-        Its repr tells the ID and the state.
+        The C{repr} of a stream has its ID and state.
         """
         rig = Rig()
         stream = rig.opened().stream
@@ -99,7 +99,8 @@ class TransportTests(SynchronousTestCase):
 
     def test_noDelay(self) -> None:
         """
-        C{TCP_NODELAY} is remembered: streams never hold data back.
+        C{setTcpNoDelay} is remembered, but has no effect: a stream never holds data
+        back.
         """
         stream = Rig().opened().stream
         self.assertTrue(stream.getTcpNoDelay())
@@ -108,8 +109,8 @@ class TransportTests(SynchronousTestCase):
 
     def test_keepAlive(self) -> None:
         """
-        A stream can have the carrier probed; none can stop it again, for the
-        others.
+        A stream can turn on TCP keepalive of the carrier, but cannot turn it off,
+        because other streams may need it.
         """
         rig = Rig()
         stream = rig.opened().stream
@@ -122,7 +123,7 @@ class TransportTests(SynchronousTestCase):
 
     def test_carrierWithoutKeepAlive(self) -> None:
         """
-        Over a carrier that is no TCP connection that does nothing.
+        C{setTcpKeepAlive} has no effect if the carrier is not a TCP connection.
         """
         rig = Rig()
         stream = rig.opened().stream
@@ -132,7 +133,8 @@ class TransportTests(SynchronousTestCase):
 
     def test_logPrefix(self) -> None:
         """
-        Its log prefix is the protocol's own, or the name of its class.
+        The log prefix of a stream is that of its protocol, or the name of the
+        protocol's class.
         """
 
         class Named(Recorder):
@@ -151,7 +153,7 @@ class TransportTests(SynchronousTestCase):
 
     def test_logContext(self) -> None:
         """
-        What a protocol with a log prefix of its own logs has that prefix.
+        Log lines of a protocol with a log prefix of its own carry that prefix.
         """
         systems: list[object] = []
 
@@ -165,7 +167,8 @@ class TransportTests(SynchronousTestCase):
 
     def test_reading(self) -> None:
         """
-        Its other names for pausing and closing do as much.
+        C{stopReading}, C{startReading} and C{stopConsuming} pause, resume and close a
+        stream.
         """
         rig = Rig()
         recorder = rig.opened()
@@ -183,7 +186,7 @@ class TransportTests(SynchronousTestCase):
 
     def test_echo(self) -> None:
         """
-        A plain protocol serves over it unchanged.
+        A plain protocol works over a stream unchanged.
         """
         rig = Rig(data=lambda recorder: recorder.transport.write(b"<>"))
         rig.opened(b"x")
@@ -201,14 +204,14 @@ class WriteTests(SynchronousTestCase):
 
     def test_write(self) -> None:
         """
-        What is written is sent.
+        Written data is sent.
         """
         self.stream.write(b"hello")
         self.assertEqual(self.rig.sent(), [(0, Flag.DATA, 5)])
 
     def test_types(self) -> None:
         """
-        Anything with bytes in it can be written, and is copied; text cannot.
+        Every bytes-like object can be written, and is copied.  Text cannot.
         """
         mutable = bytearray(b"one")
         self.stream.write(mutable)  # type: ignore[arg-type]
@@ -222,7 +225,7 @@ class WriteTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        Nothing sends nothing.
+        Empty writes send nothing.
         """
         self.stream.write(b"")
         self.stream.writeSequence([])
@@ -239,7 +242,7 @@ class WriteTests(SynchronousTestCase):
 
     def test_notDelayed(self) -> None:
         """
-        A lone write goes out in the next turn of the reactor.
+        A single small write is sent in the next turn of the reactor.
         """
         self.stream.write(b"x")
         self.rig.clock.advance(0)
@@ -247,7 +250,7 @@ class WriteTests(SynchronousTestCase):
 
     def test_largeWrite(self) -> None:
         """
-        A large write is cut into frames of 65536 bytes and stops at the end of
+        A large write is cut into frames of 65536 bytes, and sending stops at the end of
         the window.
         """
         self.stream.write(bytes(200000))
@@ -263,7 +266,7 @@ class WriteTests(SynchronousTestCase):
 
     def test_neverBeyondWindow(self) -> None:
         """
-        Whatever credit comes, no byte more than it is sent.
+        However the credit arrives, no more is sent than was granted.
         """
         self.stream.write(bytes(1000000))
         granted = 131072
@@ -277,7 +280,7 @@ class WriteTests(SynchronousTestCase):
 
     def test_dribblingCredit(self) -> None:
         """
-        Credit of single bytes does not make frames of single bytes.
+        Credit of single bytes does not cause frames of single bytes.
         """
         self.stream.write(bytes(200000))
         self.rig.sent()
@@ -300,7 +303,7 @@ class WriteTests(SynchronousTestCase):
 
     def test_smallRest(self) -> None:
         """
-        Output that fits into what little window there is is sent.
+        Output that fits into a small window is sent at once.
         """
         self.stream.write(bytes(131072))
         self.rig.sent()
@@ -312,7 +315,7 @@ class WriteTests(SynchronousTestCase):
 
     def test_growingWindow(self) -> None:
         """
-        More credit than was used is accepted, and used.
+        Credit beyond the initial window is accepted and used.
         """
         self.rig.send(0, Flag.WINDOW_UPDATE, 65536)
         self.stream.write(bytes(300000))
@@ -320,7 +323,7 @@ class WriteTests(SynchronousTestCase):
 
     def test_windowOverflow(self) -> None:
         """
-        Credit that lifts the window past 2**31 ends the mux.
+        Credit that raises the window above the largest allowed size ends the mux.
         """
         for _ in range((1 << 31) // 131072 - 2):
             self.rig.peerCarrier.write(

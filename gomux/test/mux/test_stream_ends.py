@@ -28,7 +28,7 @@ class OwnEndTests(EndsTestCase):
 
     def test_loseConnection(self) -> None:
         """
-        C{loseConnection} closes the stream at once if nothing waits.
+        C{loseConnection} closes the stream at once if no output waits.
         """
         self.stream.loseConnection()
         self.assertEqual(self.recorder.events, ["made"])
@@ -38,7 +38,7 @@ class OwnEndTests(EndsTestCase):
 
     def test_loseConnectionPending(self) -> None:
         """
-        C{loseConnection} closes the stream when all that waits is sent.
+        C{loseConnection} closes the stream once all output is sent.
         """
         self.block()
         self.stream.write(b"last words")
@@ -51,7 +51,7 @@ class OwnEndTests(EndsTestCase):
 
     def test_written(self) -> None:
         """
-        What is written in the same turn as C{loseConnection} is sent.
+        Data written in the same turn as C{loseConnection} is sent.
         """
         self.stream.write(b"bye")
         self.stream.loseConnection()
@@ -59,7 +59,8 @@ class OwnEndTests(EndsTestCase):
 
     def test_abort(self) -> None:
         """
-        C{abortConnection} drops what waits, and says that it is no good end.
+        C{abortConnection} drops unsent output, and tells the peer that the stream was
+        aborted.
         """
         self.block()
         self.stream.write(b"last words")
@@ -70,7 +71,8 @@ class OwnEndTests(EndsTestCase):
 
     def test_abortAfterLose(self) -> None:
         """
-        C{abortConnection} ends the wait of C{loseConnection}.
+        C{abortConnection} ends a stream at once, also one that is closing after
+        C{loseConnection}.
         """
         self.block()
         self.stream.write(b"last words")
@@ -82,7 +84,7 @@ class OwnEndTests(EndsTestCase):
 
     def test_writeAfter(self) -> None:
         """
-        Trap 13: what is written after the end is dropped.
+        Data written after C{loseConnection} is dropped.  (Trap 13 in docs/design.rst.)
         """
         self.block()
         self.stream.write(b"last words")
@@ -95,7 +97,8 @@ class OwnEndTests(EndsTestCase):
 
     def test_again(self) -> None:
         """
-        Trap 6: C{loseConnection} may be called again, also after the end.
+        Each method that ends a stream may be called again, also after the end, without
+        effect.  (Trap 6 in docs/design.rst.)
         """
         self.stream.loseConnection()
         self.stream.loseConnection()
@@ -110,8 +113,8 @@ class OwnEndTests(EndsTestCase):
 
     def test_insideDataReceived(self) -> None:
         """
-        Trap 6: C{loseConnection} inside C{dataReceived}; trap 7: the frames
-        behind it in the same piece are not delivered.
+        C{loseConnection} may be called inside C{dataReceived}.  Frames that arrived
+        together with the delivered data are then dropped.  (Trap 6 in docs/design.rst.)
         """
         self.recorder.hooks["data"] = lambda recorder: recorder.stream.loseConnection()
         self.rig.sendMany(
@@ -123,7 +126,8 @@ class OwnEndTests(EndsTestCase):
 
     def test_abortInsideDataReceived(self) -> None:
         """
-        Traps 6 and 7 for C{abortConnection}.
+        C{abortConnection} may be called inside C{dataReceived}.  Data that arrived
+        together with the delivered data is then dropped.
         """
         self.recorder.hooks["data"] = lambda recorder: recorder.stream.abortConnection()
         self.rig.sendMany((0, Flag.DATA, b"one"), (0, Flag.DATA, b"two"))
@@ -132,8 +136,9 @@ class OwnEndTests(EndsTestCase):
 
     def test_dataWhileClosing(self) -> None:
         """
-        Trap 7: data that comes after C{loseConnection} is not delivered, but
-        gets credit: the peer may have to write before it reads.
+        Data that arrives after C{loseConnection} is dropped, and the peer gets credit
+        for it: the peer may have to write before it reads.  (Trap 7 in
+        docs/design.rst.)
         """
         self.block()
         self.stream.write(b"last words")
@@ -144,8 +149,7 @@ class OwnEndTests(EndsTestCase):
 
     def test_unreadAtLose(self) -> None:
         """
-        Data that waits when C{loseConnection} is called is dropped, and gets
-        credit.
+        Unread data is dropped by C{loseConnection}, and the peer gets credit for it.
         """
         self.block()
         self.stream.write(b"last words")
@@ -159,7 +163,7 @@ class OwnEndTests(EndsTestCase):
 
     def test_loseWriteConnection(self) -> None:
         """
-        After C{loseWriteConnection} what waits is sent, then CloseRead; reading
+        After C{loseWriteConnection} the unsent output is sent, then CloseRead.  Reading
         goes on.
         """
         self.block()
@@ -177,7 +181,8 @@ class OwnEndTests(EndsTestCase):
 
     def test_loseAfterLoseWrite(self) -> None:
         """
-        Trap 6: C{loseConnection} after C{loseWriteConnection}.
+        C{loseConnection} may follow C{loseWriteConnection}, and closes the stream.
+        (Trap 6 in docs/design.rst.)
         """
         self.stream.loseWriteConnection()
         self.stream.loseConnection()
@@ -186,8 +191,8 @@ class OwnEndTests(EndsTestCase):
 
     def test_loseAfterPendingLoseWrite(self) -> None:
         """
-        Trap 6: C{loseConnection} takes over what C{loseWriteConnection} waits
-        for.
+        C{loseConnection} called while C{loseWriteConnection} waits for output closes
+        the whole stream once that output is sent.
         """
         self.block()
         self.stream.write(b"last words")
@@ -199,7 +204,7 @@ class OwnEndTests(EndsTestCase):
 
     def test_stopProducing(self) -> None:
         """
-        C{stopProducing} is C{loseConnection}.
+        C{stopProducing} does the same as C{loseConnection}.
         """
         self.stream.stopProducing()
         self.assertEqual(self.rig.sent(), [CLOSE_STREAM])
@@ -207,8 +212,8 @@ class OwnEndTests(EndsTestCase):
 
     def test_loseReadConnection(self) -> None:
         """
-        After C{loseReadConnection} the peer is told, and its data is dropped
-        with credit.
+        C{loseReadConnection} sends CloseWrite.  Unread and later data is dropped, and
+        the peer gets credit for it.
         """
         self.stream.pauseProducing()
         self.rig.send(0, Flag.DATA, bytes(40000))
@@ -223,7 +228,7 @@ class OwnEndTests(EndsTestCase):
 
     def test_bothOwnHalves(self) -> None:
         """
-        Closing both halves here closes the stream, whichever comes first.
+        If this side closes both halves of a stream, in either order, the stream closes.
         """
         for first, second in (
             ("loseReadConnection", "loseWriteConnection"),
@@ -239,7 +244,8 @@ class OwnEndTests(EndsTestCase):
 
     def test_descriptor(self) -> None:
         """
-        As a half-closeable descriptor it closes the halves it is told to.
+        The C{writeConnectionLost} and C{readConnectionLost} methods of
+        C{IHalfCloseableDescriptor} each close one half of the stream.
         """
         self.stream.writeConnectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.rig.sent(), [CLOSE_READ])
@@ -248,7 +254,8 @@ class OwnEndTests(EndsTestCase):
 
     def test_insideConnectionMade(self) -> None:
         """
-        Trap 6: each way to end a stream is legal inside C{connectionMade}.
+        Each method that ends a stream may be called inside C{connectionMade}.  (Trap 6
+        in docs/design.rst.)
         """
         for method, frames in (
             ("loseConnection", [CLOSE_STREAM]),
@@ -271,12 +278,15 @@ class OwnEndTests(EndsTestCase):
 
 class HalfClosedAbortTests(EndsTestCase):
     """
-    Aborts of streams of which one half is closed.
+    Aborts of streams with one half closed.
     """
 
     kind = HalfRecorder
 
     def check_abort(self) -> None:
+        """
+        Check that the peer is told of an abort.
+        """
         self.rig.sent()
         self.stream.abortConnection()
         self.assertEqual(self.rig.sent(), [ABORTS, CLOSE_STREAM])
@@ -284,28 +294,29 @@ class HalfClosedAbortTests(EndsTestCase):
 
     def test_peerFinished(self) -> None:
         """
-        The peer is told also when it has finished writing: it still reads.
+        The peer is told of an abort even if it has finished writing, since it still
+        reads.
         """
         self.rig.send(*CLOSE_READ)
         self.check_abort()
 
     def test_peerRefuses(self) -> None:
         """
-        And when it does not read any more.
+        The peer is told of an abort even if it has stopped reading.
         """
         self.rig.send(*CLOSE_WRITE)
         self.check_abort()
 
     def test_finished(self) -> None:
         """
-        And when this side has finished writing.
+        The peer is told of an abort even if this side has finished writing.
         """
         self.stream.loseWriteConnection()
         self.check_abort()
 
     def test_refused(self) -> None:
         """
-        And when this side does not read any more.
+        The peer is told of an abort even if this side has stopped reading.
         """
         self.stream.loseReadConnection()
         self.check_abort()

@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._mux.streams}: IDs and counts.
+Tests for L{gomux._mux.streams}: stream IDs and counts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class StreamsTests(SynchronousTestCase):
 
     def test_ids(self) -> None:
         """
-        The client has the even IDs, the server the odd ones.
+        A client opens streams with even IDs, a server with odd IDs.
         """
         for isClient in (True, False):
             streams = Parts(Rig(isClient=isClient).mux).streams
@@ -31,7 +31,7 @@ class StreamsTests(SynchronousTestCase):
 
     def test_wasOpened(self) -> None:
         """
-        A stream was opened if its ID is not above all that were used, by either side.
+        C{wasOpened} is true for each ID up to the highest ID that its side has used.
         """
         rig = Rig()
         streams = Parts(rig.mux).streams
@@ -46,7 +46,7 @@ class StreamsTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        An ID counts as used also if the stream was refused.
+        The ID of a refused stream counts as used.
         """
         rig = Rig()
         Parts(rig.mux).streams.peerOpens(0, isWelcome=False)
@@ -56,7 +56,7 @@ class StreamsTests(SynchronousTestCase):
 
     def test_lastID(self) -> None:
         """
-        After the last ID there is none.
+        C{hasIDs} is false once the last ID is used.
         """
         streams = Parts(Rig(isClient=True).mux).streams
         streams.nextID = ID_END - 4
@@ -67,7 +67,7 @@ class StreamsTests(SynchronousTestCase):
 
     def test_poked(self) -> None:
         """
-        The mux's own C{_nextID} is the same number.
+        C{_nextID} of the mux reads and sets the ID of its next stream.
         """
         rig = Rig(isClient=True)
         rig.mux._nextID = 100
@@ -76,7 +76,8 @@ class StreamsTests(SynchronousTestCase):
 
     def test_noProtocol(self) -> None:
         """
-        A stream that gets no protocol is not there, and its ID is not used again.
+        If C{buildProtocol} returns C{None}, opening fails, no stream is kept, and its
+        ID is not used again.
         """
 
         class Nothing(Recorders):

@@ -1,5 +1,6 @@
 """
-Tests over real TCP: trap 13, that doubles lie, for each way of ending.
+Tests over real TCP, for each way of ending: a test double may differ from a real
+connection.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _T = TypeVar("_T")
 
 class Waiting(Recorders):
     """
-    Makes recorders of which one can be waited for, and for an event of it.
+    Makes recorders, and lets a test wait for their events.
     """
 
     def __init__(self, kind: type[Recorder] = HalfRecorder, **hooks: Any) -> None:
@@ -71,7 +72,7 @@ class Waiting(Recorders):
 
     def until(self, condition: Callable[[], bool]) -> Deferred[None]:
         """
-        Wait until something holds after an event of any recorder.
+        Wait until a condition holds after an event of any recorder.
         """
         waiting: Deferred[None] = Deferred()
         self.waiting.append((condition, waiting))
@@ -175,7 +176,8 @@ class TCPTests(TestCase):
 
     def test_loseConnection(self) -> Deferred[None]:
         """
-        C{loseConnection}, with much to send, then the end on both sides.
+        All of a large output is sent before the end that C{loseConnection} asks for,
+        and both sides see an orderly end.
         """
 
         async def test(pair: Pair) -> None:
@@ -191,7 +193,7 @@ class TCPTests(TestCase):
 
     def test_abort(self) -> Deferred[None]:
         """
-        C{abortConnection}, with much to send.
+        C{abortConnection} drops unsent output, and the peer sees an abort.
         """
 
         async def test(pair: Pair) -> None:
@@ -206,7 +208,8 @@ class TCPTests(TestCase):
 
     def test_halfClose(self) -> Deferred[None]:
         """
-        Trap 10: a request until its end, and the answer after it.
+        A server that answers a request after its EOF gets the whole request, and its
+        answer arrives.  (Trap 10 in docs/design.rst.)
         """
 
         def answer(recorder: Recorder) -> None:
@@ -226,7 +229,8 @@ class TCPTests(TestCase):
 
     def test_loseRead(self) -> Deferred[None]:
         """
-        C{loseReadConnection}: the other end's producer stops.
+        C{loseReadConnection} stops the producer of the other end, and data in the other
+        direction still arrives.
         """
 
         async def test(pair: Pair) -> None:
@@ -244,7 +248,8 @@ class TCPTests(TestCase):
 
     def test_close(self) -> Deferred[None]:
         """
-        Traps 1 and 8: C{close} of a mux with output and producers.
+        C{close} of a mux sends the output of its streams first, even if the peer has a
+        producer that still writes.
         """
 
         async def test(pair: Pair) -> None:
@@ -261,7 +266,7 @@ class TCPTests(TestCase):
 
     def test_closeBoth(self) -> Deferred[None]:
         """
-        C{close} on both sides at once.
+        If both sides call C{close} at once, both muxes end in good order.
         """
 
         async def test(pair: Pair) -> None:
@@ -273,8 +278,8 @@ class TCPTests(TestCase):
 
     def test_closeWhileReceiving(self) -> Deferred[None]:
         """
-        C{close} while the peer sends as fast as it can: what was written here
-        arrives, and so does CloseMux.
+        If C{close} is called while the peer sends at full speed, this side's output and
+        CloseMux still arrive.
         """
 
         async def test(pair: Pair) -> None:
@@ -289,7 +294,7 @@ class TCPTests(TestCase):
 
     def test_muxAbort(self) -> Deferred[None]:
         """
-        C{abort} of a mux: the other side is cut short.
+        C{abort} of a mux ends the other side and its streams with L{Truncated}.
         """
 
         async def test(pair: Pair) -> None:
@@ -303,7 +308,7 @@ class TCPTests(TestCase):
 
     def test_reset(self) -> Deferred[None]:
         """
-        A reset of the carrier.
+        A reset of the carrier ends both muxes with L{Truncated}, and all streams.
         """
 
         async def test(pair: Pair) -> None:
@@ -316,8 +321,8 @@ class TCPTests(TestCase):
 
     def test_afterwards(self) -> Deferred[None]:
         """
-        Streams may be asked about their carrier when that is gone, which its
-        own transport may not.
+        A stream still tells its addresses and its keepalive setting after the carrier
+        is gone, although the carrier's own transport no longer does.
         """
 
         async def test(pair: Pair) -> None:
@@ -341,7 +346,8 @@ class TCPTests(TestCase):
 
     def test_fin(self) -> Deferred[None]:
         """
-        An end of the carrier without CloseMux, after data.
+        If the carrier ends without CloseMux, the data received before is delivered, and
+        the mux ends with L{Truncated}.
         """
 
         async def test(pair: Pair) -> None:
@@ -357,8 +363,9 @@ class TCPTests(TestCase):
 
     def test_paused(self) -> Deferred[None]:
         """
-        Trap 5: with both readers paused no more is sent than windows allow,
-        the producers are paused, and all goes on after the resumption.
+        While both readers are paused, no more is sent than the windows allow, the
+        producers are paused, and other streams work.  After a resume all data arrives.
+        (Trap 5 in docs/design.rst.)
         """
 
         async def test(pair: Pair) -> None:
@@ -385,7 +392,7 @@ class TCPTests(TestCase):
 
     def test_applicationFails(self) -> Deferred[None]:
         """
-        An application that raises loses its stream, and nobody else theirs.
+        An application that raises loses its stream.  Other streams go on.
         """
 
         def fail(recorder: Recorder) -> None:
@@ -405,7 +412,7 @@ class TCPTests(TestCase):
 
     def test_violation(self) -> Deferred[None]:
         """
-        Trap 7: a violation, in the middle of much else, ends the mux.
+        A violation ends the mux, and data sent after it is not delivered.
         """
 
         async def test(pair: Pair) -> None:
@@ -421,7 +428,7 @@ class TCPTests(TestCase):
 
     def test_refusalFlood(self) -> Deferred[None]:
         """
-        Traps 11 and 12: many refused streams are nothing special.
+        A mux goes on after a thousand refused streams.
         """
 
         async def test(pair: Pair) -> None:
@@ -436,8 +443,8 @@ class TCPTests(TestCase):
 
     def test_strict(self) -> Deferred[None]:
         """
-        In strict mode, a stream that waits for the handshake does not overtake
-        the end of it.
+        In strict mode, the frames of a stream that was opened early follow the
+        handshake.
         """
 
         async def test(pair: Pair) -> None:
@@ -451,7 +458,7 @@ class TCPTests(TestCase):
 
     def test_wrongKey(self) -> Deferred[None]:
         """
-        A peer without the key gets no byte.
+        Bytes that are not sealed with the key end the mux with L{AuthenticationFailed}.
         """
 
         async def test(pair: Pair) -> None:

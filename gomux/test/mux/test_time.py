@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._mux.protocol}: what happens by the clock.
+Tests for L{gomux._mux.protocol}: Keepalives, write stalls and idle time.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ class TimeTests(SynchronousTestCase):
     """
 
     def keepalives(self, rig: Rig) -> int:
+        """
+        @return: how many Keepalives the mux has sent since the last call.
+        """
         rig.run()
         frames, rig.peer.frames = rig.peer.frames, []
         return [frame[1] for frame in frames].count(Flag.KEEPALIVE)
 
     def test_keepalive(self) -> None:
         """
-        A mux that has nothing to say says a Keepalive every ten minutes.
+        An idle mux sends a Keepalive every ten minutes.
         """
         rig = Rig()
         rig.clock.advance(599)
@@ -39,9 +42,18 @@ class TimeTests(SynchronousTestCase):
             rig.clock.advance(599)
             self.assertEqual(self.keepalives(rig), 0)
 
+    def test_answersUnasked(self) -> None:
+        """
+        A peer that has not announced pings is never taken for one that does not answer.
+        """
+        rig = Rig()
+        for _ in range(100):
+            rig.clock.advance(10)
+            self.assertTrue(rig.mux.answers)
+
     def test_keepaliveAfterWrite(self) -> None:
         """
-        One that has said something says a Keepalive ten minutes after that.
+        A Keepalive is sent ten minutes after the last other frame.
         """
         rig = Rig()
         recorder = rig.opened()
@@ -56,7 +68,7 @@ class TimeTests(SynchronousTestCase):
 
     def test_keepaliveSetting(self) -> None:
         """
-        The time is one of the limits.
+        C{Limits.keepalive} sets the time between Keepalives.
         """
         rig = Rig(limits=Limits(keepalive=7))
         for _ in range(3):
@@ -65,7 +77,7 @@ class TimeTests(SynchronousTestCase):
 
     def test_keepaliveBlocked(self) -> None:
         """
-        No Keepalives pile up while the carrier takes nothing.
+        While the carrier accepts no output, Keepalives do not pile up.
         """
         rig = Rig(limits=Limits(keepalive=1, writeStall=1e6))
         recorder = rig.opened()
@@ -77,6 +89,10 @@ class TimeTests(SynchronousTestCase):
         self.assertLess(self.keepalives(rig), 2)
 
     def stalled(self) -> tuple[Rig, Recorder]:
+        """
+        @return: a rig whose carrier has stopped accepting output, and the protocol of a
+            stream with unsent output.
+        """
         rig = Rig(bufferSize=1000)
         recorder = rig.opened()
         rig.carrier.outgoing.stall()
@@ -86,7 +102,7 @@ class TimeTests(SynchronousTestCase):
 
     def test_stall(self) -> None:
         """
-        A carrier that has taken nothing for a minute is aborted.
+        A carrier that has accepted no output for a minute is aborted.
         """
         rig, recorder = self.stalled()
         for _ in range(54):
@@ -99,7 +115,7 @@ class TimeTests(SynchronousTestCase):
 
     def test_slow(self) -> None:
         """
-        A carrier that takes something now and then is not.
+        A slow carrier that accepts some output at least once a minute is not aborted.
         """
         rig, recorder = self.stalled()
         for _ in range(20):
@@ -115,7 +131,7 @@ class TimeTests(SynchronousTestCase):
 
     def test_idle(self) -> None:
         """
-        A carrier that has nothing to take is not.
+        A carrier is not aborted for a stall while there is no output for it.
         """
         rig = Rig()
         for _ in range(1000):
@@ -124,8 +140,8 @@ class TimeTests(SynchronousTestCase):
 
     def test_standstill(self) -> None:
         """
-        A reactor that stood still for half a minute, or more, does not take
-        that for a stall.
+        A reactor that was blocked for half a minute, or for an hour, does not take that
+        time for a write stall.
         """
         rig, recorder = self.stalled()
         for seconds in (30, 3600):

@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._mux.protocol}: what ends a mux, and what has no effect.
+Tests for L{gomux._mux.protocol}: frames that end a mux, and frames without effect.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from gomux.testing import MuxPair
 
 class ViolationTests(SynchronousTestCase):
     """
-    What ends the mux at once.
+    Frames that end a mux at once.
     """
 
     def check(self, rig: Rig, kind: type[GomuxError]) -> None:
         """
-        The mux ended for a reason of some kind; the carrier was reset.
+        Check that the mux ended with this kind of reason, and dropped the carrier.
         """
         self.assertIsInstance(rig.reason(), kind)
         self.assertTrue(rig.carrier.disconnected)
@@ -37,7 +37,7 @@ class ViolationTests(SynchronousTestCase):
 
     def test_openAfterwards(self) -> None:
         """
-        After that no stream can be opened, though the carrier is yet to go.
+        After a violation C{openStream} fails, even before the carrier is gone.
         """
         rig = Rig()
         rig.mux.dataReceived(bytes(52))
@@ -46,7 +46,7 @@ class ViolationTests(SynchronousTestCase):
 
     def test_openTwice(self) -> None:
         """
-        OpenStream for a stream that is open.
+        OpenStream for a stream that is already open ends the mux.
         """
         rig = Rig()
         recorder = rig.opened(b"data")
@@ -56,7 +56,8 @@ class ViolationTests(SynchronousTestCase):
 
     def test_openOurs(self) -> None:
         """
-        OpenStream for an ID of our parity, as in a reflected frame.
+        OpenStream with an ID that belongs to this side, as in a reflected frame, ends
+        the mux.
         """
         for isClient in (False, True):
             rig = Rig(isClient=isClient)
@@ -65,7 +66,7 @@ class ViolationTests(SynchronousTestCase):
 
     def test_tooLong(self) -> None:
         """
-        A length above 65536, and above 131072 for credit, in any frame.
+        A length above 131072 ends the mux, whatever the flag of the frame.
         """
         for flag in (*Flag, 8, 2**32 - 1):
             for length in (131073, 2**32 - 1):
@@ -86,7 +87,7 @@ class ViolationTests(SynchronousTestCase):
 
     def test_garbage(self) -> None:
         """
-        What is no frame ends the mux, and nothing is answered.
+        Bytes that are not a frame end the mux, and get no answer.
         """
         for data in (
             b"GET / HTTP/1.1\r\nHost: example.org\r\nUser-Agent: nobody\r\n\r\n",
@@ -101,7 +102,7 @@ class ViolationTests(SynchronousTestCase):
 
     def test_wrongKey(self) -> None:
         """
-        A peer with another key is answered nothing.
+        A peer with another key gets no answer.
         """
         rig = Rig(psk="another key", greet=True)
         rig.send(0, Flag.OPEN_STREAM)
@@ -111,8 +112,8 @@ class ViolationTests(SynchronousTestCase):
 
     def test_clientWrongKey(self) -> None:
         """
-        A client whose peer ends the carrier before it has shown that it holds
-        the key is told what may be wrong.
+        If the peer ends the carrier before it has shown that it holds the key, the
+        client's error names a wrong key as a possible cause.
         """
         rig = Rig(isClient=True)
         rig.open()
@@ -124,7 +125,8 @@ class ViolationTests(SynchronousTestCase):
 
     def test_carrierError(self) -> None:
         """
-        Where the carrier has an error of its own, as TLS may, that is told too.
+        If the carrier fails with an error of its own, as TLS can, the reason of the mux
+        includes that error.
         """
         for rig in (Rig(isClient=True), StrictRig(isClient=True, up=False)):
             rig.carrier.fail(ZeroDivisionError("certificate verify failed"))
@@ -132,7 +134,8 @@ class ViolationTests(SynchronousTestCase):
 
     def test_truncatedLater(self) -> None:
         """
-        One whose peer had shown it is not.
+        If the carrier ends after the peer has shown that it holds the key, the error
+        does not mention a wrong key.
         """
         rig = Rig(isClient=True)
         rig.send(0, Flag.KEEPALIVE)
@@ -141,8 +144,9 @@ class ViolationTests(SynchronousTestCase):
 
     def test_flippedBits(self) -> None:
         """
-        A change of any bit of a frame ends the mux, unless it makes it longer:
-        then the rest does not come. Nothing of it is delivered.
+        A frame with any bit flipped ends the mux, and nothing of it is delivered.  If
+        the flipped bit makes the frame longer, the mux waits for the rest, which never
+        arrives.
         """
         rig = Rig()
         frame = rig.peer.seal(0, Flag.DATA, b"payload")
@@ -159,7 +163,8 @@ class ViolationTests(SynchronousTestCase):
 
     def test_truncatedAnywhere(self) -> None:
         """
-        Wherever a frame of any kind is cut off, nothing of it is delivered.
+        A frame of any kind that is cut off at any byte has no effect, and the mux ends
+        with L{Truncated}.
         """
         for flag in Flag:
             what = b"payload" if flag == Flag.DATA else 0
@@ -173,7 +178,7 @@ class ViolationTests(SynchronousTestCase):
 
     def test_unauthenticatedAhead(self) -> None:
         """
-        Genuine frames ahead of one that is not take effect, once.
+        Genuine frames that precede a forged frame take effect, once.
         """
         rig = Rig()
         recorder = rig.opened()
@@ -183,8 +188,8 @@ class ViolationTests(SynchronousTestCase):
 
     def test_nothingAfterEnd(self) -> None:
         """
-        Trap 7: frames behind the one that ended the mux, in the same piece or
-        later, and bytes after C{connectionLost}, have no effect.
+        Frames behind CloseMux and bytes after C{connectionLost} have no effect.
+        (Trap 7 in docs/design.rst.)
         """
         rig = Rig()
         recorder = rig.opened()
@@ -198,8 +203,8 @@ class ViolationTests(SynchronousTestCase):
 
     def test_applicationAborts(self) -> None:
         """
-        Trap 7: an application that aborts the mux inside C{dataReceived} gets
-        no more data.
+        An application that aborts the mux inside C{dataReceived} gets no more data.
+        (Trap 7 in docs/design.rst.)
         """
         rig = Rig(data=lambda recorder: rig.mux.abort())
         recorder = rig.opened()
@@ -210,14 +215,14 @@ class ViolationTests(SynchronousTestCase):
 
 class IgnoredTests(SynchronousTestCase):
     """
-    What has no effect.
+    Frames without effect.
     """
 
     def test_ignored(self) -> None:
         """
-        Keepalives, unknown frames, frames for streams that were never opened,
-        empty data, empty credit, and lengths where there should be none are
-        ignored.
+        In compatible mode, Keepalives, unknown frames, frames for streams that were
+        never opened, empty data and empty credit are ignored, and so are lengths in
+        frames that should have none.
         """
         rig = Rig()
         recorder = rig.opened()
@@ -243,8 +248,8 @@ class IgnoredTests(SynchronousTestCase):
 
     def test_greeting(self) -> None:
         """
-        A client that greets says a Keepalive; a server that does answers it,
-        so that each knows at once that the other holds the key.
+        A client that greets sends its greeting at once; a server that does answers
+        with its own, so that each knows early that the other holds the key.
         """
         for greet in (True, False):
             pair = MuxPair(greet=greet)
@@ -254,7 +259,7 @@ class IgnoredTests(SynchronousTestCase):
 
     def test_strictPeer(self) -> None:
         """
-        A peer that is in strict mode, which this side is not, is logged once.
+        A hello from a peer in strict mode is logged once by a mux in compatible mode.
         """
         with capturedLogs() as logs:
             rig = Rig()
@@ -264,19 +269,3 @@ class IgnoredTests(SynchronousTestCase):
         self.assertEqual(len(warnings), 1)
         self.assertIn("strict mode", formatEvent(warnings[0]))
         self.assertIsNone(rig.reason())
-
-    def test_greetingOnce(self) -> None:
-        """
-        Other Keepalives are not answered.
-        """
-        rig = Rig(greet=True)
-        for _ in range(3):
-            rig.send(0, Flag.KEEPALIVE)
-        self.assertEqual(len(rig.peer.frames), 1)
-        rig = Rig(greet=True)
-        rig.send(0, Flag.OPEN_STREAM)
-        rig.send(0, Flag.KEEPALIVE)
-        self.assertEqual(rig.peer.frames, [])
-        rig = Rig(greet=True, isClient=True)
-        rig.send(0, Flag.KEEPALIVE)
-        self.assertEqual(len(rig.peer.frames), 1)

@@ -640,7 +640,8 @@ class MuxEndTests(ConnTestCase):
 
     def test_goClosesUnread(self) -> None:
         """
-        After such a CloseMux, writes fail even while there is unread data.
+        If CloseMux comes before the streams are closed, writes fail even while there is
+        unread data.
         """
         self.there.write(b"hello")
         self.flush()
@@ -653,8 +654,8 @@ class MuxEndTests(ConnTestCase):
 
     def test_truncated(self) -> None:
         """
-        If the carrier ends without a CloseMux, calls fail with another error, also
-        after data.
+        If the carrier ends without a CloseMux, the data before it can be read.  Then
+        calls fail with Truncated.
         """
         self.there.write(b"hello")
         self.flush()
@@ -681,7 +682,9 @@ class MuxEndTests(ConnTestCase):
         A frame that was changed in transit ends all calls with AuthenticationFailed.
         """
         reading = self.here.read()
-        self.both.pair.client.dataReceived(bytes(52))
+        server = Parts(self.both.pair.server).scheduler._sealer
+        header, tag = server.seal(bytes(12), b"")
+        self.both.pair.client.dataReceived(header + bytes(len(tag)))
         self.error(reading, AuthenticationFailed)
         self.error(self.here.write(b""), AuthenticationFailed)
         self.error(self.both.client.openStream(), AuthenticationFailed)

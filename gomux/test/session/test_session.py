@@ -26,8 +26,8 @@ from gomux.error import (
     GomuxError,
     HandshakeFailed,
     OpenStreamError,
+    PeerAbortedStream,
     PeerClosedConnection,
-    PeerClosedStream,
     Truncated,
 )
 from gomux.interfaces import IStreamFactory
@@ -88,8 +88,8 @@ class StreamTests(SynchronousTestCase):
         both = SessionPair(backlog=2)
         opened = [self.successResultOf(both.client.openStream()) for _ in range(3)]
         both.pair.flush()
-        self.assertEqual(self.successResultOf(opened[2].read()), b"")
-        self.failureResultOf(opened[2].write(b"x"), PeerClosedStream)
+        self.failureResultOf(opened[2].read(), PeerAbortedStream)
+        self.failureResultOf(opened[2].write(b"x"), PeerAbortedStream)
         self.successResultOf(both.server.acceptStream())
         last = self.successResultOf(both.client.openStream())
         last.write(b"hello")
@@ -137,8 +137,8 @@ class StreamTests(SynchronousTestCase):
 
     def test_strict(self) -> None:
         """
-        In strict mode a stream opens once the peer has answered.  The call can be
-        cancelled before.
+        In strict mode a stream opens once the peer has answered.  Before that, the call
+        can be cancelled.
         """
         both = SessionPair(strict=True)
         opening, other = both.client.openStream(), both.client.openStream()

@@ -86,7 +86,7 @@ class PageTests(SynchronousTestCase):
 
     def test_json(self) -> None:
         """
-        The same values are served as JSON.
+        C{/status.json} serves the values of the page as JSON.
         """
         for streams in (2, 3):
             self.pair.client.openStream(Recorders())

@@ -1,7 +1,7 @@
 """
 Helpers that the tests share.
 
-Recording protocols, a mux whose peer sends single frames, sessions in memory, doubles
-of sockets and of the log, the recordings of the Go reference, and the fuzzer's
-targets.  A test module imports from here and never from another test module.
+The helpers record calls, play the peer of a mux, connect sessions in memory, replace
+sockets and the log, read the recordings of the Go reference, and hold the targets of
+the fuzzer.  A test module imports helpers from here and never from another test module.
 """

@@ -29,12 +29,12 @@ THERE = IPv4Address("TCP", "192.0.2.2", 7000)
 @implementer(IStreamClientEndpoint)
 class ClientEndpoint:
     """
-    An endpoint in memory, which refuses connections while it has no server.
+    A client endpoint in memory.  It refuses connections while it has no server.
 
     @ivar server: makes the muxes at the other end.
-    @ivar attempts: the times at which it was asked to connect.
+    @ivar attempts: the times of the calls of C{connect}.
     @ivar carriers: the client's carrier of each connection made.
-    @ivar hold: what C{connect} returns, instead of connecting.
+    @ivar hold: if set, C{connect} returns this instead of connecting.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -60,7 +60,7 @@ class ClientEndpoint:
 
 class DiallerTestCase(SynchronousTestCase):
     """
-    A test with a server that can be made unreachable.
+    Base of tests with a server that the test can make unreachable.
     """
 
     def setUp(self) -> None:
@@ -69,5 +69,8 @@ class DiallerTestCase(SynchronousTestCase):
         self.server = MuxFactory(PSK, False, Recorders(), clock=self.clock)
 
     def advance(self, seconds: float) -> None:
+        """
+        Advance the clock in small steps.
+        """
         for _ in range(round(seconds * 100)):
             self.clock.advance(0.01)

@@ -10,7 +10,7 @@ from twisted.internet.protocol import Protocol
 
 class Echo(Protocol):
     """
-    Sends back what it receives.
+    Sends received data back.
     """
 
     def dataReceived(self, data: bytes) -> None:

@@ -1,10 +1,10 @@
 """
-The targets of the fuzzer in C{fuzz/}: each is a function of some bytes, which fails
-when an invariant does not hold.
+The targets of the fuzzer in C{fuzz/}.  A target is a function of some bytes that raises
+an exception when an invariant does not hold.
 
-L{parser} parses the bytes as they are.  L{mux} takes them as a script of what the
-peer, the applications, the network and the clock do.  The peer of the script holds
-the key, so its frames decrypt: see L{Script}.
+L{parser} parses the bytes.  L{mux} reads the bytes as a script of steps that the peer,
+the applications, the network and the clock take.  In a script the peer holds the key,
+so its frames decrypt: see L{Script}.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def corpus(name: str) -> list[bytes]:
 
 class NoCipher:
     """
-    Accepts every frame, so that the parser goes on to the next.
+    Accepts every frame, so that parsing goes on to the next frame.
     """
 
     def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
@@ -78,8 +78,8 @@ class NoCipher:
 
 def parser(data: bytes) -> None:
     """
-    Parse some bytes, once whole and once in pieces whose sizes come from the first
-    bytes.
+    Parse some bytes, once as a whole, and once in pieces whose sizes come from the
+    first bytes.
     """
     sizes, data = data[:8], data[8:]
     whole, error, size = _parse(FrameParser(NoCipher()), [data])
@@ -102,7 +102,7 @@ def parser(data: bytes) -> None:
             break
     cut, cutError, _ = _parse(FrameParser(NoCipher()), pieces)
     assert (cut, cutError) == (whole, error)
-    # A frame that opens under the recordings' key must come from the recordings.
+    # Frames of the recordings, with which the fuzzer starts, also decrypt.
     _parse(FrameParser(Opener(deriveKey(RECORDED))), pieces)
 
 
@@ -137,7 +137,8 @@ class ApplicationError(Exception):
 
 class Unique:
     """
-    Bytes in which no four in a row occur twice, so that any piece shows its offset.
+    A source of bytes in which any four successive bytes occur only once, so that a
+    piece shows its offset.
     """
 
     _block = b"".join(map(_long.pack, range(1 << 18)))
@@ -155,9 +156,9 @@ class Application(Recorder):
     """
     The protocol of one stream.
 
-    @ivar number: selects how it behaves.
-    @ivar written: what it wrote while the stream accepted output.
-    @ivar paused: whether it has paused its input.
+    @ivar number: selects the behaviour of the application.
+    @ivar written: the data that the application wrote while the stream accepted output.
+    @ivar paused: whether the application has paused the stream.
     """
 
     number = 0
@@ -213,7 +214,7 @@ class Application(Recorder):
 
 class HalfApplication(Application, HalfRecorder):
     """
-    An application that is half-closeable.
+    A half-closeable application.
     """
 
 
@@ -237,7 +238,7 @@ class Applications:
         return application
 
 
-#: Limits that a script of a few hundred steps can reach.
+#: Limits so low that a script of a few hundred steps can reach them.
 SMALL = Limits(
     maxStreams=6,
     maxWindow=200000,
@@ -258,7 +259,7 @@ _WAITS = (0.0, 0.001, 0.1, 1.0, 3.5, 10.0, 30.0, 601.0)
 @implementer(ILogObserver)
 class Failures:
     """
-    Keeps the logged failures, except those that the applications raised.
+    Keeps the logged failures, without those that the applications raised.
     """
 
     def __init__(self) -> None:
@@ -272,11 +273,11 @@ class Failures:
 
 class Script:
     """
-    A mux, and the steps that some bytes have it go through.
+    A mux, and a script of steps for it.
 
-    The first byte selects the kind of mux, the second how the applications behave.
-    Each step then begins with a byte.  Below 128, the peer sends a frame: see
-    L{sendFrame}.  From 128 on, the byte selects one of the C{actions}.
+    The first byte selects the kind of mux, the second how the applications behave. Each
+    step then begins with a byte.  Below 128, the peer sends a frame: see L{sendFrame}.
+    From 128 on, the byte selects one of the C{actions}.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -350,16 +351,16 @@ class Script:
     def byte(self) -> int:
         return self.take(1)[0]
 
-    # What the peer does
+    # Steps of the peer
 
     def sendFrame(self, code: int) -> None:
         """
         Have the peer send a frame.
 
-        @param code: bit flags.  The last three bits are the frame's type.  8: a
-            length follows.  16: that length has four bytes and need not be the
-            payload's.  32: send the frame together with the next.  64: the type has
-            four bytes.
+        @param code: bit flags.  The last three bits are the frame's type.  8: a length
+            follows.  16: another length of four bytes follows; it is sent in place of
+            the payload's length.  32: send the frame together with the next.  64: the
+            type has four bytes.
         """
         flag = _long.unpack(self.take(4))[0] if code & 64 else code & 7
         streamID = self.byte()
@@ -403,10 +404,16 @@ class Script:
             self.rig.answer()
 
     def replay(self, p: int) -> None:
+        """
+        Have the peer repeat its last frame.
+        """
         self._sendLast()
         self.flush()
 
     def garbage(self, p: int) -> None:
+        """
+        Have the peer send bytes of the script as they are.
+        """
         self.corked += self.take(p)
         self.flush()
 
@@ -429,12 +436,18 @@ class Script:
         self.flush()
 
     def reset(self, p: int) -> None:
+        """
+        Have the peer reset the carrier.
+        """
         self.rig.peerCarrier.abortConnection()
 
     def fin(self, p: int) -> None:
+        """
+        Have the peer end the carrier.
+        """
         self.rig.peerCarrier.loseConnection()
 
-    # What time and the network do
+    # Steps of time and the network
 
     def wait(self, p: int) -> None:
         self.rig.clock.advance(_WAITS[p % len(_WAITS)])
@@ -451,7 +464,7 @@ class Script:
         self.stalled = False
         self.rig.carrier.outgoing.unstall()
 
-    # What the applications do
+    # Steps of the applications
 
     def application(self, p: int) -> Application | None:
         made = [one for one in self.applications.made if "lost" not in one.events]
@@ -465,7 +478,7 @@ class Script:
 
     def doToStream(self, p: int) -> None:
         """
-        Call one of the transport's methods.
+        Call one of the methods of a stream.
         """
         application = self.application(p >> 3)
         if application is None:
@@ -553,8 +566,8 @@ class Script:
 
     def finish(self) -> None:
         """
-        End the carrier, if it is still up, and check that every stream and timer has
-        ended.
+        End the carrier, if it is still up, and check that every stream has ended and no
+        delayed call is left.
         """
         rig = self.rig
         mux = rig.mux
@@ -598,7 +611,8 @@ class Script:
 
     def checkProducer(self, producer: PushProducer) -> None:
         """
-        Check that a producer was paused and resumed in turn, and not after its end.
+        Check that a producer was paused and resumed in turn, and not called after its
+        end.
         """
         calls = producer.calls
         assert calls.count("stop") <= 1, calls
@@ -608,7 +622,7 @@ class Script:
 
     def check(self) -> None:
         """
-        Check what must hold between steps.
+        Check the invariants that hold between two steps.
         """
         assert not self.failures.events, self.failures.events
         mux = self.rig.mux
@@ -617,14 +631,14 @@ class Script:
         for application in made:
             if "lost" not in application.events:
                 self.checkStream(application)
-        # Each stream may still owe three control frames.
+        # Each stream may have three more control frames to send.
         allowed = self.limits.maxControl + 3 * len(made) + 1
         assert Parts(mux).scheduler.controlQueued <= allowed
         self.checkSent()
 
     def checkStream(self, application: Application) -> None:
         """
-        Check a stream whose protocol has not ended.
+        Check a stream whose protocol has not had C{connectionLost}.
         """
         stream = application.stream
         stream.checkInvariants()
@@ -639,7 +653,7 @@ class Script:
 
     def checkSent(self) -> None:
         """
-        Check that a peer accepts what the mux has sent.
+        Check that the frames the mux has sent are legal.
         """
         for streamID, flag, length, payload in self.rig.peer.take():
             assert not self.muxClosed, "a frame came after CloseMux"

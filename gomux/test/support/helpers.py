@@ -28,7 +28,7 @@ from gomux._wire.frame import Flag, FrameParser, sealFrame
 from gomux.testing import PSK
 from gomux.testing._pair import connect
 
-# The ID of the first stream that a client opens.
+# Frames for stream 0, the first stream that a client opens.
 CLOSE_READ = (0, Flag.CLOSE_READ, 0)
 CLOSE_WRITE = (0, Flag.CLOSE_WRITE, 0)
 CLOSE_STREAM = (0, Flag.CLOSE_STREAM, 0)
@@ -37,10 +37,14 @@ ABORTS = (0, Flag.WINDOW_UPDATE, 0)
 
 class Recorder(Protocol):
     """
-    Remembers what happens to it, in order.
+    Records what happens to a stream's protocol, in order.
 
     @ivar events: C{made}, C{data}, C{readLost}, C{writeLost}, C{lost}; data that
-        comes in several pieces counts once.
+        arrives in several pieces counts once, and C{nested!} is a call during another
+        call.
+    @ivar received: all data received.
+    @ivar pieces: the sizes of the pieces of data received.
+    @ivar reason: the reason of C{connectionLost}.
     @ivar hooks: by event name, functions that are called with the recorder at that
         event.
     """
@@ -121,10 +125,11 @@ class Recorders(Factory):
 
 class FramePeer(Protocol):
     """
-    Sends single frames to a mux, and records its frames without reacting to them.
+    The peer of a mux: sends single frames when the test says so, and records the mux's
+    frames without reacting to them.
 
     @ivar frames: the frames received since L{take}: stream ID, flag, length, payload.
-    @ivar lost: why the carrier ended, if it has.
+    @ivar lost: the reason for the carrier's end, if it has ended.
     """
 
     def __init__(self, psk: str = PSK) -> None:
@@ -147,6 +152,8 @@ class FramePeer(Protocol):
 
     def seal(self, streamID: int, flag: int, what: int | bytes = 0) -> bytes:
         """
+        Seal a frame.
+
         @param what: the length, or the payload.
         """
         if isinstance(what, bytes):
@@ -163,7 +170,7 @@ class FramePeer(Protocol):
 
 class Parts:
     """
-    The parts of a mux, for the tests of these parts.
+    The internal parts of a mux, for tests of these parts.
     """
 
     def __init__(self, mux: MuxProtocol) -> None:
@@ -171,7 +178,8 @@ class Parts:
         self.frames = mux._frames
         self.incoming = mux._incoming
         self.life = mux._life
-        self.liveness = mux._liveness
+        self.carrierLiveness = mux._carrierLiveness
+        self.peerLiveness = mux._peerLiveness
         self.nextTurn = mux._nextTurn
         self.scheduler = mux._scheduler
         self.streams = mux._streams
@@ -179,11 +187,11 @@ class Parts:
 
 class Rig:
     """
-    One live mux, and a L{FramePeer} at the other end of its carrier.
+    A live mux with a L{FramePeer} at the other end of its carrier.
 
-    @ivar mux: the mux; a server's by default.
+    @ivar mux: the mux; a server by default.
     @ivar peer: the peer.
-    @ivar streams: makes the protocols for streams that the peer opens.
+    @ivar streams: makes the protocols of the streams that the peer opens.
     """
 
     def __init__(
@@ -216,17 +224,20 @@ class Rig:
 
     def run(self) -> None:
         """
-        Run everything that is due now.
+        Make all calls that are due now.
         """
         self.clock.advance(0)
 
     def send(self, streamID: int, flag: int, what: int | bytes = 0) -> None:
         """
-        Have the peer send a frame, and let it arrive.
+        Have the peer send a frame, and let the frame arrive.
         """
         self.sendRaw(self.peer.seal(streamID, flag, what))
 
     def sendRaw(self, data: bytes) -> None:
+        """
+        Have the peer send some bytes, and let them arrive.
+        """
         assert self.peer.transport is not None
         self.peer.transport.write(data)
         self.run()
@@ -253,6 +264,8 @@ class Rig:
     def open(self, kind: type[Recorder] = Recorder, **hooks: Any) -> Recorder:
         """
         Have the mux open a stream.
+
+        @return: the stream's protocol.
         """
         factory = Recorders(kind, **hooks)
         self.mux.openStream(factory)
@@ -275,7 +288,7 @@ class Rig:
 
     def reason(self) -> BaseException | None:
         """
-        @return: why the mux ended, if it has.
+        @return: the reason for the mux's end, if it has ended.
         """
         reason: BaseException | None = resultOf(self.mux.whenClosed(), self.run)
         return reason
@@ -293,10 +306,10 @@ def resultOf(deferred: Deferred[Any], run: Callable[[], None]) -> Any:
 
 def useUpNonces(mux: MuxProtocol, left: int, peer: MuxProtocol | None = None) -> Sealer:
     """
-    Advance a mux to its last nonces.
+    Leave a mux only its last few nonces.
 
-    @param left: how many nonces it has left, at least 1.
-    @param peer: the peer, in strict mode, where it expects the next nonce.
+    @param left: how many nonces to leave, at least 1.
+    @param peer: in strict mode, the peer, which must expect the next nonce.
     @return: the mux's sealer.
     """
     sealer = Parts(mux).scheduler._sealer
@@ -349,7 +362,7 @@ class PullProducer:
 
 class EndsTestCase(SynchronousTestCase):
     """
-    A test of one stream, opened by the peer.
+    Base of tests of one stream that the peer has opened.
     """
 
     kind: type[Recorder] = Recorder
@@ -361,18 +374,21 @@ class EndsTestCase(SynchronousTestCase):
 
     def block(self) -> None:
         """
-        Use up the send window, so that output waits.
+        Use up the send window, so that output has to wait.
         """
         self.stream.write(bytes(131072))
         self.rig.sent()
 
     def unblock(self) -> None:
+        """
+        Give the stream new credit, so that output can be sent.
+        """
         self.rig.send(0, Flag.WINDOW_UPDATE, 65536)
 
     def check_lost(self, kind: type[BaseException]) -> None:
         """
-        Check that C{connectionLost} came once, as the last event, with this kind of
-        reason.
+        Check that C{connectionLost} was called once, as the last event, with this kind
+        of reason.
         """
         self.rig.run()
         self.assertEqual(self.recorder.events.count("lost"), 1)

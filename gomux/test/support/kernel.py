@@ -1,5 +1,5 @@
 """
-Sockets whose kernel is the test.
+Sockets in memory: the test decides how much the kernel accepts.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from twisted.internet.testing import MemoryReactorClock
 
 class Descriptor(FileDescriptor):
     """
-    A descriptor that the test drains, as a kernel would.
+    A file descriptor that accepts as many bytes as the test allows.
 
     @ivar room: how many more bytes it accepts.
     @ivar sent: all bytes that it has accepted.
+    @ivar error: if set, the error with which every write fails.
     """
 
     def __init__(self) -> None:
@@ -45,10 +46,10 @@ class Descriptor(FileDescriptor):
 
 class Kernel:
     """
-    A socket that accepts a write only in part.
+    A socket that accepts as many bytes as the test allows.
 
     @ivar room: how many more bytes it accepts.
-    @ivar taken: for each write, the list of its buffers.
+    @ivar taken: for each C{sendmsg}, the list of its buffers.
     @ivar sent: all bytes that it has accepted.
     """
 

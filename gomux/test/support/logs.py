@@ -11,7 +11,7 @@ from zope.interface import implementer
 @implementer(ILogObserver)
 class Lines:
     """
-    Keeps the logged events.
+    Keeps the formatted log events of a namespace.
     """
 
     def __init__(self, namespace: str = "") -> None:

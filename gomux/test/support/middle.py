@@ -28,14 +28,15 @@ from gomux.testing import PSK
 
 CLIENT, SERVER = 0, 1
 
-#: A frame that the attacker delivers: the receiver, the bytes, and whether it is the
-#: one that must end the mux.
+#: A frame that the attacker delivers: the receiver, the bytes, and whether this frame
+#: must end the receiver's mux.
 Delivery = tuple[int, bytes, bool]
 
 
 class Caller(Protocol):
     """
-    Sends a message several times, each time once the last echo has arrived, and closes.
+    Sends a message several times, waits for the echo of each, and then closes the
+    stream.
     """
 
     def __init__(self, rounds: int) -> None:
@@ -66,6 +67,10 @@ class Caller(Protocol):
 
 
 class CountingEcho(Echo):
+    """
+    Sends received data back, and counts the bytes that all instances receive.
+    """
+
     count = 0
 
     def dataReceived(self, data: bytes) -> None:
@@ -75,7 +80,9 @@ class CountingEcho(Echo):
 
 class StrangersCarrier(StringTransport):
     """
-    @ivar ended: whether the mux has let go of it.
+    A carrier that keeps what the mux writes for the attacker.
+
+    @ivar ended: whether the mux has closed or aborted the carrier.
     """
 
     ended = False
@@ -89,7 +96,10 @@ class StrangersCarrier(StringTransport):
 
 class Attack:
     """
-    The harmless attack: every frame is delivered unchanged.
+    Base of the attacks on one frame.  By itself it delivers every frame unchanged.
+
+    @ivar side: the side that sends the attacked frame.
+    @ivar number: the number of the attacked frame among the frames of that side.
     """
 
     def __init__(self, side: int, number: int) -> None:
@@ -103,24 +113,38 @@ class Attack:
 
     def act(self, since: int, frame: bytes) -> Iterable[Delivery]:
         """
+        Deliver the attacked frame, or a later frame of the same side.
+
         @param since: how many frames after the attacked frame this frame was sent.
         """
         return [(1 - self.side, frame, False)]
 
 
 class Replay(Attack):
+    """
+    Delivers the attacked frame twice.
+    """
+
     def act(self, since: int, frame: bytes) -> Iterable[Delivery]:
         yield 1 - self.side, frame, False
         yield 1 - self.side, frame, since == 0
 
 
 class Drop(Attack):
+    """
+    Drops the attacked frame.
+    """
+
     def act(self, since: int, frame: bytes) -> Iterable[Delivery]:
         if since:
             yield 1 - self.side, frame, since == 1
 
 
 class Swap(Attack):
+    """
+    Delivers the attacked frame only after the next frame.
+    """
+
     held = b""
 
     def act(self, since: int, frame: bytes) -> Iterable[Delivery]:
@@ -132,16 +156,30 @@ class Swap(Attack):
 
 
 class Reflect(Attack):
+    """
+    Sends the attacked frame and all later frames back to their sender.
+    """
+
     def act(self, since: int, frame: bytes) -> Iterable[Delivery]:
         yield self.side, frame, since == 0
 
 
 class Change(Attack):
+    """
+    Flips a bit in the tag of the attacked frame and of all later frames.
+    """
+
     def act(self, since: int, frame: bytes) -> Iterable[Delivery]:
         yield 1 - self.side, frame[:-1] + bytes([frame[-1] ^ 1]), since == 0
 
 
 class Splice(Attack):
+    """
+    Replaces the attacked frame by the same frame of another session.
+
+    @ivar other: the other session.
+    """
+
     other: Middle
 
     def act(self, since: int, frame: bytes) -> Iterable[Delivery]:
@@ -152,7 +190,7 @@ class Splice(Attack):
 
 class Cut(Attack):
     """
-    Ends the carrier; L{Middle} then delivers nothing more.
+    Ends the carrier at the attacked frame; L{Middle} then delivers nothing more.
     """
 
     cut = False
@@ -164,11 +202,11 @@ class Cut(Attack):
 
 class Middle:
     """
-    A client and a server in strict mode, and the attacker between them.
+    A client and a server in strict mode, and an attacker between them.
 
-    @ivar sent: the frames that each side has sent.
+    @ivar sent: for each side, the frames that it has sent.
     @ivar stopped: whether the frame that must end a mux has been delivered.
-    @ivar hopeless: whether the attack may also end a mux in another legitimate way.
+    @ivar hopeless: whether the attack may also end a mux for another legitimate reason.
     """
 
     hopeless = False
@@ -204,7 +242,8 @@ class Middle:
 
     def session(self) -> None:
         """
-        Run a few streams from each side; then the client closes the mux.
+        Open three streams from each side, and close the mux from the client once all
+        echoes have arrived.
         """
         for mux in self.muxes:
             for rounds in (3, 1, 2):
@@ -219,7 +258,7 @@ class Middle:
 
     def run(self) -> None:
         """
-        Deliver frames until neither side sends any more.
+        Deliver frames until neither side sends more.
         """
         moving = True
         while moving:
@@ -239,6 +278,9 @@ class Middle:
                     self.end()
 
     def newFrames(self, side: int) -> list[bytes]:
+        """
+        @return: the frames that one side has sent since the last call.
+        """
         data = self.buffers[side] + self.carriers[side].value()
         self.carriers[side].clear()
         frames = []
@@ -256,6 +298,9 @@ class Middle:
         return sum(len(c.received) for c in self.callers), CountingEcho.count
 
     def deliver(self, to: int, frame: bytes, mustStop: bool) -> None:
+        """
+        Deliver a frame, and check that it ends the mux if it must, and only then.
+        """
         mux = self.muxes[to]
         if self.lost[to] or mux.reason is not None:
             return
@@ -272,6 +317,9 @@ class Middle:
             self.case.assertIn(type(mux.reason), (type(None), PeerClosedConnection))
 
     def end(self) -> None:
+        """
+        End the carrier on both sides.
+        """
         for side in (CLIENT, SERVER):
             if not self.lost[side]:
                 self.lost[side] = True
@@ -279,7 +327,7 @@ class Middle:
 
     def wait(self) -> None:
         """
-        Let a minute go by.
+        Let a minute pass.
         """
         for _ in range(60):
             self.clock.advance(1)

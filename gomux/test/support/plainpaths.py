@@ -1,9 +1,9 @@
 """
-The environment variable C{GOMUX_PLAIN}: which fast paths are off in a test's process.
+The environment variable C{GOMUX_PLAIN}: switches fast paths off in a test's process.
 
 Its value is C{all}, or names of L{FastPaths<gomux._fastpaths.FastPaths>} joined by
 commas.  The tests, the programs in C{interop/} and the processes that they start obey
-it; the package itself does not read it::
+it.  The package itself does not read it::
 
     GOMUX_PLAIN=all trial gomux.test.mux.test_model interop.test.test_matrix
 """
@@ -25,7 +25,7 @@ def use(off: Iterable[str]) -> FastPaths:
     """
     Switch some fast paths off, and all others on.
 
-    @param off: the names of those to switch off.
+    @param off: the names of the fast paths to switch off.
     @return: the previous setting, for L{useFastPaths}.
     """
     return useFastPaths(FastPaths(**dict.fromkeys(off, False)))
@@ -35,7 +35,7 @@ def chosen(text: str) -> frozenset[str]:
     """
     @param text: the value of C{GOMUX_PLAIN}.
     @return: the names of the fast paths in it.
-    @raise ValueError: if a name in it is not that of a fast path.
+    @raise ValueError: if a name in it is not the name of a fast path.
     """
     if text == "all":
         return frozenset(NAMES)

@@ -18,9 +18,9 @@ SIDES = ("client", "server")
 
 class Session:
     """
-    One recorded session.
+    A recorded session.
 
-    @ivar writes: all writes in order, each as the side that wrote and the bytes.
+    @ivar writes: all writes in order: the side that wrote, and the bytes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,14 +52,15 @@ def session(name: str) -> Session:
 
 def keyOf(psk: str) -> bytes:
     """
-    @return: the key for a PSK.  The empty PSK is allowed, as in the reference.
+    @return: the key for a pre-shared key.  As in the reference, the latter may be
+        empty.
     """
     return deriveKey(psk) if psk else blake2b(digest_size=32).digest()
 
 
 def parse(psk: str, pieces: list[bytes]) -> list[Frame]:
     """
-    @return: the frames in some bytes, which may be cut anywhere.
+    @return: the frames in some bytes.  The pieces may end anywhere in a frame.
     """
     parser = FrameParser(Opener(keyOf(psk)))
     frames = []

@@ -15,7 +15,7 @@ from gomux.session._conn import Conn
 from gomux.session._session import _SessionFactory
 from gomux.testing import PSK, MuxPair
 
-#: More bytes than a stream accepts while the other end does not read.
+#: More bytes than a stream accepts while the other end does not read them.
 LARGE = bytes(range(256)) * 4096
 
 
@@ -44,7 +44,7 @@ class SessionPair:
             clientFactory=factories[0],
             serverFactory=factories[1],
             clock=clock,
-            # Less than a frame, so that the carrier's buffer hardly counts.
+            # Less than a frame, so that the carrier buffers next to nothing.
             bufferSize=1,
         )
         self.clock = clock

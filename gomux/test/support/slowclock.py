@@ -1,5 +1,5 @@
 """
-A clock that a test advances by single turns of the reactor.
+A clock that a test advances one turn of the reactor at a time.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from twisted.internet.task import Clock
 
 class SlowClock(Clock):
     """
-    A clock for simulating slow work: time passes and no call is made.
+    A clock that can simulate slow work.
     """
 
     def work(self, seconds: float) -> None:
+        """
+        Let time pass without making a call.
+        """
         self.rightNow += seconds
 
     def turn(self) -> None:

@@ -2,10 +2,10 @@
 # See LICENSE for details.
 
 """
-The test vectors of strict mode, computed from docs/strict.rst.
+Computes the test vectors of strict mode from C{docs/strict.rst}.
 
-This shares no code with the package.  Run as a program, it prints the contents of
-C{vectors/strict.json}.
+This module shares no code with the package.  Run as a program, it prints the contents
+of C{vectors/strict.json}.
 """
 
 import json

@@ -63,7 +63,7 @@ class End(Protocol):
 
 class FaultProxyTests(TestCase):
     """
-    Tests for L{testing.FaultProxy}.
+    L{testing.FaultProxy}
     """
 
     timeout = 20
@@ -229,7 +229,8 @@ class FaultProxyTests(TestCase):
         self, action: Callable[[], testing.Action]
     ) -> tuple[End, End]:
         """
-        Check that nothing is forwarded after the second frame, not even the end.
+        Check that nothing after the second frame is forwarded, and that the other
+        direction still works.
         """
         self.proxy.toServer.when(2, action())
         near, far = await self.connect()
@@ -242,7 +243,8 @@ class FaultProxyTests(TestCase):
 
     async def test_blackHole(self) -> None:
         """
-        After C{blackHole} bytes are read and dropped, and the end is not forwarded.
+        After C{blackHole} the proxy reads and drops the client's bytes, and does not
+        forward the end of its connection.
         """
         near, far = await self.assertVanishes(testing.blackHole)
         for _ in range(300):
@@ -254,7 +256,8 @@ class FaultProxyTests(TestCase):
 
     async def test_stall(self) -> None:
         """
-        After C{stall} nothing is read either.
+        After C{stall} the proxy reads nothing more from the client, and forwards
+        nothing to the server.
         """
         near, far = await self.assertVanishes(testing.stall)
         for _ in range(300):

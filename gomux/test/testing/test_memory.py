@@ -93,7 +93,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_interfaces(self) -> None:
         """
-        A carrier provides what it declares.
+        A carrier provides the interfaces that it declares.
         """
         for interface in (ITransport, ITCPTransport, IConsumer, IPushProducer):
             verifyObject(interface, self.here)
@@ -111,7 +111,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_reading(self) -> None:
         """
-        C{reading} tells whether the protocol gets what arrives.
+        C{reading} tells whether arriving data is delivered to the protocol.
         """
         self.assertTrue(self.here.reading)
         self.here.pauseProducing()
@@ -148,7 +148,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_due(self) -> None:
         """
-        C{due} tells when something may next reach a pipe's reader.
+        C{due} is the next time at which a pipe may deliver something.
         """
         self.connect(latency=0.5)
         pipe = self.here.outgoing
@@ -259,7 +259,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_pull(self) -> None:
         """
-        A pull producer is resumed at once, and whenever all output is sent.
+        A pull producer is asked for more at once, and whenever all output is sent.
         """
         producer = PullProducer(self.here, [b"one", b"two", b"three"])
         self.here.registerProducer(producer, False)
@@ -269,7 +269,7 @@ class CarrierTests(SynchronousTestCase):
 
     def test_producers(self) -> None:
         """
-        A second registration raises.  A producer is stopped if it is registered after
+        A second producer is refused.  A producer is stopped if it is registered after
         the end, or still registered at the end.
         """
         producer = PushProducer()
@@ -300,8 +300,8 @@ class CarrierTests(SynchronousTestCase):
 
     def test_doesNotWaitForPush(self) -> None:
         """
-        Trap 1: C{loseConnection} waits for a pull producer, but not for a push producer
-        that is not paused.
+        C{loseConnection} waits for a pull producer, but not for a push producer that is
+        not paused.  (Trap 1 in docs/design.rst.)
         """
         self.here.registerProducer(PushProducer(), True)
         self.here.loseConnection()
@@ -331,8 +331,8 @@ class CarrierTests(SynchronousTestCase):
 
     def test_readsNothingAfterLose(self) -> None:
         """
-        After C{loseConnection} nothing is read.  A peer that still sends is reset,
-        and loses what it has not read.
+        After C{loseConnection} nothing is read.  A peer that still sends is reset, and
+        loses its unread data.
         """
         self.connect(latency=1.0)
         self.there.write(b"unread")

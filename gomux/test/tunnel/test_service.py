@@ -27,7 +27,8 @@ from zope.interface.verify import verifyObject
 
 from gomux import MuxFactory, MuxProtocol
 from gomux._mux.pool import MuxPool
-from gomux.error import OpenStreamError
+from gomux._wire.strict import Salts
+from gomux.error import ConnectionClosed, OpenStreamError, PeerClosedConnection
 from gomux.test.support.dialling import THERE, DiallerTestCase
 from gomux.test.support.helpers import Recorders
 from gomux.test.support.logs import Lines
@@ -90,13 +91,13 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a service.
+        A L{ListeningService} provides L{IService}.
         """
         verifyObject(IService, self.listener(succeed(Port())))
 
     def test_listens(self) -> None:
         """
-        It listens once, until it is stopped.
+        The service listens once, until it is stopped.
         """
         port = Port()
         listener = self.listener(succeed(port))
@@ -111,7 +112,7 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_unprivileged(self) -> None:
         """
-        It listens even if C{privilegedStartService} was not called.
+        The service listens even if C{privilegedStartService} was not called.
         """
         listener = self.listener(succeed(Port()))
         listener.startService()
@@ -119,8 +120,8 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_cannotListen(self) -> None:
         """
-        If it cannot listen, the process does not start, and prints the reason without a
-        traceback.
+        If the service cannot listen, the process does not start, and prints the reason
+        without a traceback.
         """
         error = CannotListenError("any", 7000, OSError("in use"))
         listener = self.listener(fail(error))
@@ -135,7 +136,8 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_cannotListenUnprivileged(self) -> None:
         """
-        The process does not start either if C{privilegedStartService} was not called.
+        If the service cannot listen, the process does not start, even if
+        C{privilegedStartService} was not called.
         """
         listener = self.listener(fail(ValueError("no")))
         self.assertRaises(CannotListen, listener.startService)
@@ -156,7 +158,7 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_stoppedFirst(self) -> None:
         """
-        If it is stopped before it listens, it gives the attempt up.
+        If the service is stopped before it listens, it gives the attempt up.
         """
         listener = self.listener(Deferred())
         listener.startService()
@@ -165,7 +167,7 @@ class ListeningServiceTests(SynchronousTestCase):
 
     def test_stoppedUnstarted(self) -> None:
         """
-        It can be stopped without having been started.
+        The service can be stopped without having been started.
         """
         self.successResultOf(self.listener(Deferred()).stopService())
 
@@ -185,14 +187,14 @@ class ConnectorTests(DiallerTestCase):
 
     def test_interface(self) -> None:
         """
-        It is a service.
+        A L{Connector} provides L{IService}.
         """
         verifyObject(IService, self.connector)
 
     def test_connects(self) -> None:
         """
-        It keeps a mux connected until it is stopped.  Then it leaves the mux up and
-        dials no other.
+        The service keeps a mux connected until it is stopped.  Then it leaves the mux
+        up and dials no other.
         """
         self.endpoint.server = self.server
         self.connector.startService()
@@ -233,7 +235,8 @@ class ConnectorTests(DiallerTestCase):
 
     def test_stoppedMeanwhile(self) -> None:
         """
-        If it is stopped during an attempt, it gives the attempt up and logs nothing.
+        If the service is stopped during an attempt, it gives the attempt up and logs
+        nothing.
         """
         cancelled: list[object] = []
         self.endpoint.hold = Deferred(cancelled.append)
@@ -259,13 +262,17 @@ class TunnelServiceTests(SynchronousTestCase):
             clock=self.clock,
         )
         self.pair.flush()
+        self.server = MuxFactory(PSK, False, clock=self.clock, pool=self.pool)
         self.aborted: list[str] = []
         self.tunnel = forward("", self.pool, self.clock, self.limits)
         self.service = self.make()
 
     def make(self, reload: Callable[[], None] = lambda: None) -> TunnelService:
         clock: Any = self.clock
-        return TunnelService(self.pool, [self.tunnel], clock, self.limits, reload)
+        return TunnelService(
+            *(self.pool, [self.tunnel], clock, self.limits, reload),
+            [self.pair.clientFactory, self.server],
+        )
 
     def openStream(self) -> Any:
         recorders = Recorders()
@@ -275,7 +282,8 @@ class TunnelServiceTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """
-        It stops its services at once, and closes muxes that have no streams.
+        C{stopService} stops the child services at once, and closes muxes that have no
+        streams.
         """
         child = Service()
         child.setServiceParent(self.service)
@@ -289,7 +297,8 @@ class TunnelServiceTests(SynchronousTestCase):
 
     def test_drains(self) -> None:
         """
-        Open streams may end by themselves, and no new streams are opened.
+        After C{stopService}, open streams may end by themselves, and no new streams are
+        opened.
         """
         stream = self.openStream()
         self.service.startService()
@@ -316,6 +325,90 @@ class TunnelServiceTests(SynchronousTestCase):
         self.pair.advance(0.2)
         self.assertEqual(self.aborted, [""])
         self.successResultOf(stopped)
+
+    def comeUp(self, isServer: bool, **settings: Any) -> MuxPair:
+        """
+        Connect a mux, as the service's server or as its client, whose frames have not
+        arrived yet.
+        """
+        other = MuxFactory(PSK, isServer, Recorders(), clock=self.clock, **settings)
+        own = self.server if isServer else self.pair.clientFactory
+        client, server = (other, own) if isServer else (own, other)
+        return MuxPair(clientFactory=client, serverFactory=server, clock=self.clock)
+
+    def test_comesUp(self) -> None:
+        """
+        A mux that comes up during the stop, accepted or connected before it or after,
+        is closed in good order.  The stop waits for it.
+        """
+        for isServer in (True, False):
+            for isLate in (True, False):
+                self.setUp()
+                self.service.startService()
+                if isLate:
+                    held = self.openStream()
+                    stopped = self.service.stopService()
+                    pair = self.comeUp(isServer)
+                else:
+                    pair = self.comeUp(isServer)
+                    stopped = self.service.stopService()
+                self.assertNoResult(stopped)
+                if isLate:
+                    held.stream.loseConnection()
+                self.pair.flush()
+                pair.flush()
+                self.clock.advance(0)
+                other = pair.client if isServer else pair.server
+                self.assertIsInstance(other.reason, PeerClosedConnection)
+                self.successResultOf(stopped)
+                self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_strictComesUp(self) -> None:
+        """
+        The same in the middle of a strict mode handshake.
+        """
+        self.pair.clientFactory.retire()
+        self.pair.flush()
+        for isClient in (True, False):
+            own, other = (
+                MuxFactory(PSK, role, clock=self.clock, strict=True, salts=Salts())
+                for role in (isClient, not isClient)
+            )
+            client, server = (own, other) if isClient else (other, own)
+            pair = MuxPair(clientFactory=client, serverFactory=server, clock=self.clock)
+            own.retire()
+            pair.flush()
+            peer = pair.server if isClient else pair.client
+            self.assertIsInstance(peer.reason, PeerClosedConnection)
+
+    def test_strangerComesUp(self) -> None:
+        """
+        A stranger who is connected when the service stops is sent nothing, and holds up
+        the stop for no longer than C{silentGrace}.
+        """
+        self.service.startService()
+        pair = self.comeUp(True, greet=False)
+        stopped = self.service.stopService()
+        pair.advance(0.9)
+        self.assertNoResult(stopped)
+        pair.advance(0.2)
+        self.successResultOf(stopped)
+        self.assertEqual(pair.server.bytesSent, 0)
+        self.assertIsInstance(pair.server.reason, ConnectionClosed)
+
+    def test_startsAgain(self) -> None:
+        """
+        Muxes stay up when the service is started again.
+        """
+        self.service.startService()
+        self.service.stopService()
+        self.pair.flush()
+        self.service.startService()
+        pair = self.comeUp(True)
+        pair.flush()
+        self.assertTrue(pair.client.canOpen)
+        self.service.stopService()
+        pair.flush()
 
     def test_waiting(self) -> None:
         """

@@ -53,7 +53,7 @@ class ServiceSignalsTests(SynchronousTestCase):
 
     def test_nextTurn(self) -> None:
         """
-        A handler calls nothing by itself: it asks the reactor to.
+        A signal handler makes no call itself, but asks the reactor to make it.
         """
         later: list[object] = []
         self.clock.callFromThread = (  # type: ignore[method-assign]

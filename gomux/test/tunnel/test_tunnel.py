@@ -9,9 +9,10 @@ import select
 import socket
 import struct
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.address import IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.error import (
     ConnectionDone,
     ConnectionLost,
@@ -19,22 +20,19 @@ from twisted.internet.error import (
 )
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
-    IProtocol,
     IProtocolFactory,
     IPushProducer,
     ISSLTransport,
-    IStreamClientEndpoint,
 )
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Port, Server
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import (
     Logger,
-    globalLogPublisher,
 )
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import directlyProvides, implementer, providedBy
+from zope.interface import directlyProvides, providedBy
 from zope.interface.verify import verifyObject
 
 from gomux import MuxFactory, StreamAddress
@@ -43,95 +41,14 @@ from gomux._mux.pool import MuxPool
 from gomux.limits import LINES_BURST, TunnelLimits
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.logs import Lines
+from gomux.test.support.tunnelrig import HERE, THERE, Rig
 from gomux.testing import PSK, MuxPair
 from gomux.testing._memory import Carrier
 from gomux.testing._pair import connect
-from gomux.tunnel._bridge import _Bridge, _Source, forward, target
-
-HERE = IPv4Address("TCP", "192.0.2.3", 50000)
-THERE = IPv4Address("TCP", "192.0.2.4", 80)
-
-
-@implementer(IStreamClientEndpoint)
-class Target:
-    """
-    An endpoint that connects to recorders.
-
-    @ivar made: the recorders.
-    @ivar carriers: for each, the tunnel's transport and its own.
-    @ivar answer: what C{connect} returns, instead of connecting.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.made: list[HalfRecorder] = []
-        self.carriers: list[tuple[Carrier, Carrier]] = []
-        self.answer: Any = None
-        self.factory: IProtocolFactory | None = None
-
-    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        self.factory = factory
-        if self.answer is not None:
-            if isinstance(self.answer, Exception):
-                raise self.answer
-            answer: Deferred[IProtocol] = self.answer
-            return answer
-        return succeed(self.connected(factory))
-
-    def hold(self) -> Deferred[IProtocol]:
-        """
-        Let C{connect} wait until the test connects.
-        """
-        waiting: Deferred[IProtocol] = Deferred()
-        self.answer = waiting
-        return waiting
-
-    def connected(self, factory: IProtocolFactory) -> IProtocol:
-        protocol = factory.buildProtocol(THERE)
-        assert protocol is not None
-        recorder = HalfRecorder()
-        self.made.append(recorder)
-        self.carriers.append(
-            connect(self.clock, (protocol, recorder), (HERE, THERE), 0.0, None, 65536)
-        )
-        return protocol
-
-
-class Rig:
-    """
-    A forwarding listener, a mux, and a target behind it.
-
-    @ivar logged: the log lines.
-    """
-
-    def __init__(self, case: SynchronousTestCase, streams: Any = None) -> None:
-        self.clock = Clock()
-        self.limits = TunnelLimits(maxConnections=3)
-        self.target = Target(self.clock)
-        self.there = target("the target", self.target, self.clock, self.limits)
-        self.pair = MuxPair(streams or self.there, clock=self.clock)
-        self.pool = self.pair.clientFactory.pool
-        self.here = forward("the forward", self.pool, self.clock, self.limits)
-        lines = Lines("gomux.tunnel")
-        self.logged = lines.lines
-        globalLogPublisher.addObserver(lines)
-        case.addCleanup(globalLogPublisher.removeObserver, lines)
-
-    def flush(self) -> None:
-        self.pair.flush()
-
-    def open(self, kind: type[Recorder] = HalfRecorder) -> tuple[Recorder, Carrier]:
-        """
-        Connect to the listener.
-
-        @return: the client's protocol and its transport.
-        """
-        end = self.here.buildProtocol(HERE)
-        assert end is not None
-        recorder = kind()
-        carriers = connect(self.clock, (recorder, end), (HERE, THERE), 0.0, None, 65536)
-        self.flush()
-        return recorder, carriers[0]
+from gomux.tunnel._bridge import Bridge
+from gomux.tunnel._end import Source
+from gomux.tunnel._transport import EndTransport
+from gomux.tunnel._tunnel import forward
 
 
 class TransferTests(SynchronousTestCase):
@@ -695,14 +612,18 @@ class ForwardTests(SynchronousTestCase):
 
     def test_maxConnections(self) -> None:
         """
-        Connections over the limit are refused until another connection ends.
+        Connections over the limit are reset until another connection ends: without
+        that they would look like connections with an empty answer.
         """
         sides = [self.rig.open()[1] for _ in range(3)]
-        self.assertIs(self.rig.here.buildProtocol(HERE), None)
+        refused, _ = self.rig.open()
+        self.assertIsInstance(refused.reason, ConnectionLost)
         self.assertIn("refused 192.0.2.3:50000", self.rig.logged[0])
+        self.assertEqual(len(self.rig.here.bridges), 3)
         sides[0].abortConnection()
         self.rig.flush()
-        self.assertIsNot(self.rig.here.buildProtocol(HERE), None)
+        client, _ = self.rig.open()
+        self.assertEqual(client.events, ["made"])
 
     def test_maxTargetConnections(self) -> None:
         """
@@ -710,7 +631,7 @@ class ForwardTests(SynchronousTestCase):
         """
         for _ in range(3):
             self.rig.open()
-        self.assertIs(self.rig.there.buildProtocol(HERE), None)
+        self.assertIs(self.rig.there.buildProtocol(StreamAddress(HERE, 8)), None)
 
     def test_inTurn(self) -> None:
         """
@@ -747,15 +668,15 @@ class PartTests(SynchronousTestCase):
         The classes provide the interfaces that they declare.
         """
         rig = Rig(self)
-        bridge = _Bridge(rig.here, "")
+        bridge = Bridge(rig.here, "")
         verifyObject(IHalfCloseableProtocol, bridge.near)
         _, side = rig.open()
-        verifyObject(IPushProducer, _Source(side))
+        verifyObject(IPushProducer, Source(EndTransport(side), Mock()))
         verifyObject(IProtocolFactory, rig.here)
 
     def test_limits(self) -> None:
         """
-        No limit may be 0.
+        A limit of 0 is refused.
         """
         self.assertRaises(ValueError, TunnelLimits, targetTimeout=0)
 
@@ -788,6 +709,9 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(describeAddress(six), "[::1]:80")
         self.assertEqual(describeAddress(UNIXAddress(b"/run/mux")), "/run/mux")
         self.assertEqual(describeAddress(UNIXAddress(None)), "a local peer")
+        raising: Any = MagicMock()
+        raising.__str__.side_effect = ValueError
+        self.assertEqual(describeAddress(raising), "an unknown peer")
         self.assertEqual(
             describeAddress(StreamAddress(HERE, 4)), "stream 4 of 192.0.2.3:50000"
         )

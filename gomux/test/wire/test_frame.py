@@ -60,7 +60,7 @@ class LayoutTests(SynchronousTestCase):
 
     def test_flags(self) -> None:
         """
-        Each kind of frame has its number in the protocol.
+        Each flag has its number in the protocol.
         """
         self.assertEqual(
             [(flag.value, flag.name) for flag in Flag],
@@ -88,7 +88,7 @@ class LayoutTests(SynchronousTestCase):
 
     def test_last(self) -> None:
         """
-        After the nonces have run out one CloseMux can be made, and nothing else.
+        After the nonces have run out, one CloseMux can be sealed, and nothing else.
         """
         sealer = Sealer(KEY, counter=2**64 - 1)
         self.assertRaises(NonceExhausted, sealFrame, sealer, 0, 0, Flag.DATA)
@@ -108,7 +108,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_everyCut(self) -> None:
         """
-        The same frames come out wherever the bytes are cut.
+        The parser returns the same frames wherever the bytes are cut.
         """
         expected: list[Frame] = [
             (0, 0, Flag.OPEN_STREAM, b""),
@@ -128,7 +128,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_pending(self) -> None:
         """
-        The bytes that wait for the rest of their frame are counted.
+        C{pending} counts the bytes that wait for the rest of their frame.
         """
         data = seal(self.sealer, 0, 5, Flag.DATA, b"hello")
         for size in range(len(data)):
@@ -146,8 +146,8 @@ class ParserTests(SynchronousTestCase):
 
     def test_tooLong(self) -> None:
         """
-        A header that announces more than a frame may have is refused as soon as it has
-        arrived, in one piece or cut, before memory is allocated for it.
+        A header with a length above the limit is refused as soon as the header has
+        arrived, in one piece or cut, before memory is allocated for the frame.
         """
         for flag in [*range(9), 2**32 - 1]:
             limit = MAX_CREDIT if flag == Flag.WINDOW_UPDATE else MAX_LENGTH
@@ -185,14 +185,15 @@ class ParserTests(SynchronousTestCase):
 
     def test_unknownFlag(self) -> None:
         """
-        A frame of an unknown kind comes out like any other.
+        A frame with an unknown flag is returned like any other.
         """
         data = seal(self.sealer, 7, 0, 2**32 - 1)
         self.assertEqual(feed(self.parser, data, 10), [(7, 0, 2**32 - 1, b"")])
 
     def test_notGenuine(self) -> None:
         """
-        Frames ahead of a frame that is not genuine come out, and that frame does not.
+        Frames ahead of a forged frame are returned.  The forged frame raises
+        L{AuthenticationFailed}.
         """
         good = seal(self.sealer, 0, 5, Flag.DATA, b"hello")
         bad = bytearray(seal(self.sealer, 0, 5, Flag.DATA, b"hello"))
@@ -209,7 +210,7 @@ class ParserTests(SynchronousTestCase):
 
     def test_useOpener(self) -> None:
         """
-        The opener can be replaced between two frames of one piece.
+        The opener can be replaced between two frames that arrived together.
         """
         sealer = Sealer(bytes(32), bytes(16))
         data = seal(self.sealer, 1, 0, 1) + seal(sealer, 2, 0, 1)
@@ -220,8 +221,8 @@ class ParserTests(SynchronousTestCase):
 
     def test_notYet(self) -> None:
         """
-        A frame for which the opener needs more time stays the next one, whole or
-        cut, also when more bytes come before it is offered again.
+        A frame for which the opener needs more time stays the next frame, even if more
+        bytes arrive before it is offered again.
         """
 
         class Slow(Opener):
@@ -253,8 +254,8 @@ class ParserTests(SynchronousTestCase):
 
     def test_clear(self) -> None:
         """
-        Bytes that were forgotten make no frame, whether they are a frame, several or
-        the start of one.
+        C{clear} drops all pending bytes, whether they are one frame, several or a part
+        of one.
         """
         frame = seal(self.sealer, 0, 5, Flag.DATA, b"hello")
         for size in (1, len(frame), 2 * len(frame)):
@@ -267,7 +268,8 @@ class ParserTests(SynchronousTestCase):
 
     def test_views(self) -> None:
         """
-        Trap 15: the parser's buffer can grow while an opener keeps a memoryview of it.
+        The parser's buffer can grow while an opener keeps a memoryview of it.  (Trap 15
+        in docs/design.rst.)
         """
         kept: list[bytes | memoryview] = []
 

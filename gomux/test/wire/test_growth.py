@@ -25,7 +25,7 @@ class PathTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """
-        Before a windowful has passed the path counts as neither short nor long.
+        Before a windowful has passed, the path counts as neither short nor long.
         """
         self.assertFalse(self.path.isShort(1, 1000.0))
         self.assertFalse(self.path.isLong(0.0))
@@ -41,7 +41,8 @@ class PathTests(SynchronousTestCase):
 
     def test_noProof(self) -> None:
         """
-        A slower windowful is no proof, nor is one that took no time at all.
+        A windowful that took longer than 2 ms does not prove that the path is short,
+        nor does a windowful that took no time at all.
         """
         for elapsed in (0.0021, 0.0):
             self.path.timed(1, elapsed, 1000.0)
@@ -58,7 +59,7 @@ class PathTests(SynchronousTestCase):
 
     def test_bestRateDecays(self) -> None:
         """
-        Each windowful that does not reach the best rate takes a tenth from it.
+        Each windowful below the best rate lowers the best rate by a tenth.
         """
         self.path.timed(10**7, 0.01, 1000.0)
         self.path.timed(1, 0.01, 1000.0)
@@ -74,7 +75,7 @@ class PathTests(SynchronousTestCase):
 
     def test_longInTheEnd(self) -> None:
         """
-        After four windowfuls a shorter one does, too.
+        After four windowfuls, a shorter time than 20 ms shows a long round trip too.
         """
         known = []
         for _ in range(5):
@@ -90,7 +91,7 @@ class GrowthTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.now = 1000.0
-        # How often the mux has delivered data to another stream than before.
+        # How often the mux has delivered data to another stream than the last time.
         self.changes = 0
         self.window = GrowingWindow()
         self.policy = GrowthPolicy(PLENTY, PLENTY)
@@ -126,7 +127,7 @@ class GrowthTests(SynchronousTestCase):
 
     def test_faster(self) -> None:
         """
-        The window doubles for as long as that makes the stream faster.
+        The window doubles as long as each doubling makes the stream faster.
         """
         self.stream(1e6)
         before = self.window.size
@@ -147,8 +148,9 @@ class GrowthTests(SynchronousTestCase):
 
     def test_shortPath(self) -> None:
         """
-        On a short path a window gets as large as it takes to keep both ends busy, and
-        no larger when a busy machine slows the stream down for a while.
+        On a short path a window grows to twice its initial size, which keeps both ends
+        busy.  It grows no further when a busy machine slows the stream down for a
+        while.
         """
         self.stream(1e9)
         self.assertEqual(self.window.size, 2 * INITIAL_WINDOW)
@@ -157,8 +159,8 @@ class GrowthTests(SynchronousTestCase):
 
     def test_shortPathBudget(self) -> None:
         """
-        On a short path a window that the budget has kept small grows no further than
-        others, once there is budget.
+        On a short path a window that had too little budget grows to twice its initial
+        size once there is budget, and no further.
         """
         self.policy.budget = 40000
         self.stream(1e8)
@@ -169,8 +171,8 @@ class GrowthTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        The rate of all streams tells that a path is short, also for a stream that is
-        slow itself.
+        The rate of all streams together shows that a path is short, even to a stream
+        that is slow itself.
         """
         self.policy.credited(self.window, 1, self.now, self.changes)
         for _ in range(10):
@@ -191,8 +193,8 @@ class GrowthTests(SynchronousTestCase):
 
     def test_shortPathSlowAtFirst(self) -> None:
         """
-        A short path is not taken for a long one because both ends start slowly and
-        get ever faster, as on a busy machine.
+        A short path whose ends start slowly and get ever faster, as on a busy machine,
+        is not taken for a long path.
         """
         for rate in (1e8, 1.29e8, 2.59e8, 5.23e8, 7.69e8, 7.69e8):
             self.stream(rate)
@@ -200,7 +202,7 @@ class GrowthTests(SynchronousTestCase):
 
     def test_shortPathSlowForAWhile(self) -> None:
         """
-        A short path is not taken for a long one because its ends are slow for a while.
+        A short path whose ends are slow for a while is not taken for a long path.
         """
         for rate in [1e9] * 5 + [1e8] * 100 + [1.25e8, 1.75e8, 2.85e8, 4.96e8, 1e9]:
             self.stream(rate)
@@ -208,8 +210,8 @@ class GrowthTests(SynchronousTestCase):
 
     def test_longPath(self) -> None:
         """
-        A window grows past that after 5 windowfuls where the round trip takes some
-        milliseconds, and after 2 where it is long.
+        A window grows beyond twice its initial size after 5 windowfuls if the round
+        trip takes some milliseconds, and after 2 if it is long.
         """
         for roundTrip, windowfuls in ((0.005, 5), (0.05, 2)):
             self.setUp()
@@ -280,8 +282,8 @@ class GrowthTests(SynchronousTestCase):
 
     def test_aloneAgain(self) -> None:
         """
-        The window grows back by that frame once no other stream has consumed
-        anything for a while.
+        A window that shrank by a frame because of other streams grows back once no
+        other stream has consumed anything for a while.
         """
         for before in (0, INITIAL_WINDOW):
             sizes = self.beside([False, True] + 5000 * [False], before)
@@ -314,7 +316,7 @@ class GrowthTests(SynchronousTestCase):
 
     def test_kept(self) -> None:
         """
-        Where several streams keep a short path busy each keeps half of its window
+        If several streams keep a short path busy, each window keeps half of its bytes
         back.  The other half is enough for a sender that waits for a whole frame.
         """
         for window in self.share(1e9):
@@ -322,15 +324,15 @@ class GrowthTests(SynchronousTestCase):
 
     def test_notKept(self) -> None:
         """
-        On a long path nothing is kept back.
+        On a long path no window keeps bytes back.
         """
         for window in self.share(1e7):
             self.assertEqual(window.held, 0)
 
     def test_keptNoLonger(self) -> None:
         """
-        Bytes that were kept back are given once the other streams have ended, with
-        those that are consumed next.
+        Once the other streams have ended, the bytes kept back are given as credit
+        together with the bytes consumed next.
         """
         self.share(1e9)
         for _ in range(16):
@@ -340,8 +342,8 @@ class GrowthTests(SynchronousTestCase):
 
     def test_shrinks(self) -> None:
         """
-        A window that has grown while it was alone on a short path shrinks when others
-        join it, and no byte of credit is lost or made up.
+        A window that grew while its stream was alone on a short path shrinks when other
+        streams join, and no byte of credit is lost or made up.
         """
         first = self.window
         windows = [first, *(GrowingWindow() for _ in range(3))]
@@ -369,7 +371,7 @@ class GrowthTests(SynchronousTestCase):
 
     def test_maxWindowShortPath(self) -> None:
         """
-        A window grows no further than C{maxWindow} on a short path, too.
+        On a short path, too, a window grows no further than C{maxWindow}.
         """
         most = INITIAL_WINDOW + 1000
         self.policy = GrowthPolicy(most, PLENTY)
@@ -392,8 +394,8 @@ class GrowthTests(SynchronousTestCase):
 
     def test_release(self) -> None:
         """
-        When a stream ends, other windows may grow by what its window had grown; a
-        second end adds nothing.
+        When a stream ends, other windows may grow by the growth of its window.  A
+        second release adds nothing.
         """
         self.policy = GrowthPolicy(PLENTY, 400000)
         for step in range(9):
@@ -412,7 +414,7 @@ class GrowthTests(SynchronousTestCase):
 
     def test_added(self) -> None:
         """
-        The peer may use at once what a window grows by.
+        The peer may use the growth of a window at once.
         """
         self.window.received(131072)
         grown = self.stream(1e6)

@@ -50,8 +50,8 @@ class KeyringTests(SynchronousTestCase):
 
     def test_bytes(self) -> None:
         """
-        Text from the system stands for the bytes that it was made of, and text that
-        stands for none is refused without showing any of it.
+        Text with surrogate escapes stands for the bytes that it was decoded from.  Text
+        that cannot be encoded is refused, and the error shows none of it.
         """
         raw = "clé".encode("latin-1")
         self.assertEqual(
@@ -64,6 +64,9 @@ class KeyringTests(SynchronousTestCase):
         )
 
     def test_several(self) -> None:
+        """
+        A keyring with several keys holds them by name, and C{single} raises an error.
+        """
         keyring = Keyring({"alice": ALICE, "bob": BOB})
         self.assertEqual(
             dict(keyring.keys), {"alice": deriveKey(ALICE), "bob": deriveKey(BOB)}
@@ -164,7 +167,7 @@ class FileTests(SynchronousTestCase):
 
     def test_heading(self) -> None:
         """
-        After a heading a single line has a name, too.
+        After the line C{[keyring]} even a single line has a name.
         """
         self.assertEqual(self.read("# x\n[keyring]\na:key\n"), {"a": deriveKey("key")})
         self.assertEqual(
@@ -174,7 +177,8 @@ class FileTests(SynchronousTestCase):
 
     def test_unusable(self) -> None:
         """
-        An error names the line, and has nothing of the line's content.
+        A file that cannot be used is refused with an error that names the line, and
+        shows no key.
         """
         nothing = "has no pre-shared key"
         self.refused("", nothing)
@@ -192,7 +196,7 @@ class FileTests(SynchronousTestCase):
 
     def test_missing(self) -> None:
         """
-        A file that cannot be read is an error with the reason.
+        The error for a file that cannot be read says why.
         """
         error = self.assertRaises(KeyringError, readPSKFile, str(self.path))
         self.assertEqual(str(error), f"{self.path}: No such file or directory")
@@ -214,8 +218,8 @@ class FileTests(SynchronousTestCase):
 
     def test_halfWritten(self) -> None:
         """
-        A file with names that ends in the middle of a line is refused, for a part of a
-        key is easier to guess than the key.  A single key needs no newline.
+        A file with names that ends in the middle of a line is refused, because a part
+        of a key is easier to guess than the key.  A single key needs no newline.
         """
         whole = b"alice:" + ALICE.encode() + b"\nbob:" + BOB.encode()
         for content in (whole, b"[keyring]\n" + whole[:-7], b"[keyring]\nbob:x"):
@@ -276,8 +280,8 @@ class FileTests(SynchronousTestCase):
 
     def test_reloadPipe(self) -> None:
         """
-        Keys can be read from a pipe once.  A reload refuses the pipe at once, and does
-        not wait for somebody to write to it.
+        If the file has become a pipe, a reload fails at once, and does not wait for a
+        process that writes to the pipe.
         """
         keyring = readPSKFile(self.write("a:1\nb:2"))
         self.path.unlink()
@@ -302,12 +306,15 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(len(keyring), 2)
 
     def test_reloadNoFile(self) -> None:
+        """
+        A keyring that was not read from a file cannot be reloaded.
+        """
         self.assertRaises(KeyringError, Keyring.of("a key").reload)
 
 
 def keysFor(count: int) -> dict[str, bytes]:
     """
-    @return: so many keys by name, the first one of which is named C{0}.
+    @return: C{count} keys by name.  The names are the numbers from 0.
     """
     return {str(number): deriveKey(str(number)) for number in range(count)}
 
@@ -319,9 +326,10 @@ class KeySearchTests(SynchronousTestCase):
 
     def turns(self, count: int, psk: str) -> tuple[int, str | None]:
         """
-        Search some keys for the one of a peer.
+        Search some keys for the key of a peer.
 
-        @return: after how many more turns the search ends, and the name it finds.
+        @return: in which turn the search ends, counted from 0, and the name that it
+            finds.
         """
         search = KeySearch(keysFor(count))
         frame = Sealer(deriveKey(psk), counter=77).seal(bytes(12), b"")
@@ -338,7 +346,7 @@ class KeySearchTests(SynchronousTestCase):
 
     def test_oneTurn(self) -> None:
         """
-        As many keys as fit in a turn of the reactor are all tried at once.
+        Up to L{KEYS_A_TURN} keys are all tried in the first turn.
         """
         for count in (1, 2, KEYS_A_TURN):
             self.assertEqual(self.turns(count, str(count - 1)), (0, str(count - 1)))
@@ -346,7 +354,7 @@ class KeySearchTests(SynchronousTestCase):
 
     def test_manyKeys(self) -> None:
         """
-        More keys take a turn for every L{KEYS_A_TURN} of them.
+        If there are more keys, L{KEYS_A_TURN} of them are tried in each turn.
         """
         for turns in (1, 2, 15):
             last = str(turns * KEYS_A_TURN)
@@ -372,7 +380,7 @@ class KnownKeyTests(SynchronousTestCase):
 
     def test_passed(self) -> None:
         """
-        The first genuine frame passes the gate, but this side may send before.
+        The first genuine frame passes the gate.  This side may send before that.
         """
         gate = KnownKey("alice", deriveKey(ALICE))
         self.assertIsNotNone(gate.sealer)
@@ -383,6 +391,9 @@ class KnownKeyTests(SynchronousTestCase):
         self.assertFalse(gate.ownsFrames)
 
     def test_stranger(self) -> None:
+        """
+        A frame under another key does not pass the gate.
+        """
         gate = KnownKey("alice", deriveKey(ALICE))
         header, body = sealFrame(Sealer(deriveKey(EVE)), 0, 0, Flag.KEEPALIVE)
         self.assertRaises(AuthenticationFailed, gate.open, header, body)
@@ -396,6 +407,9 @@ class KeyFinderTests(SynchronousTestCase):
     """
 
     def test_found(self) -> None:
+        """
+        The first frame shows the peer's key and passes the gate.
+        """
         keys = Keyring({"alice": ALICE, "bob": BOB}).keys
         for psk, name in ((ALICE, "alice"), (BOB, "bob")):
             finder = KeyFinder(keys)
@@ -406,6 +420,9 @@ class KeyFinderTests(SynchronousTestCase):
             self.assertEqual((finder.name, finder.takeOutput()), (name, b""))
 
     def test_notFound(self) -> None:
+        """
+        A first frame under none of the keys does not pass the gate.
+        """
         finder = KeyFinder(Keyring({"alice": ALICE, "bob": BOB}).keys)
         header, body = sealFrame(Sealer(deriveKey(EVE)), 0, 0, Flag.OPEN_STREAM)
         self.assertRaises(AuthenticationFailed, finder.open, header, body)
@@ -422,7 +439,8 @@ class KeyFinderTests(SynchronousTestCase):
 
     def test_manyKeys(self) -> None:
         """
-        The frame has to be offered again until all keys were tried.
+        If there are more keys than are tried in one turn, the frame has to be offered
+        again.
         """
         finder = KeyFinder(keysFor(2 * KEYS_A_TURN))
         last = str(2 * KEYS_A_TURN - 1)

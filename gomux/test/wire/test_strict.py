@@ -27,7 +27,7 @@ FRAME_SIZE = 52
 
 class FixedSalts(Salts):
     """
-    Issues a given salt.
+    Issues the salt that it was made with.
     """
 
     def __init__(self, salt: bytes) -> None:
@@ -66,7 +66,7 @@ def hello(role: int, streamID: int = HELLO_ID, counter: int = 0) -> bytes:
 
 class VectorTests(SynchronousTestCase):
     """
-    The bytes on the wire are those of the specification.
+    The bytes on the wire, compared with those of the specification.
     """
 
     def setUp(self) -> None:
@@ -134,7 +134,8 @@ class HandshakeTests(SynchronousTestCase):
         self, handshake: Handshake, frame: bytes, message: str, error: Any = None
     ) -> None:
         """
-        Give a frame to a handshake, which must fail without an answer.
+        Give a frame to a handshake, and check that the handshake fails without an
+        answer.
         """
         found = self.assertRaises(error or HandshakeFailed, take, handshake, frame)
         self.assertIn(message, str(found))
@@ -164,7 +165,8 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_compatiblePeer(self) -> None:
         """
-        A peer in compatible mode is recognized, whatever its first frame is.
+        A peer in compatible mode is recognized by its first frame, whatever the flag of
+        that frame.
         """
         for flag in Flag:
             for handshake in (self.make(True), self.make(False)):
@@ -201,6 +203,9 @@ class HandshakeTests(SynchronousTestCase):
         self.refused(self.client, own, "the peer is a client, as this side is")
 
     def test_unknownRole(self) -> None:
+        """
+        A hello with an unknown role is refused.
+        """
         self.refused(self.server, hello(3), "unknown role 3")
 
     def test_counter(self) -> None:
@@ -211,7 +216,7 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_wrongKey(self) -> None:
         """
-        A hello that was changed, or sealed with another key, is refused.
+        A hello that is sealed with another key is refused.
         """
         [frame] = frames(self.make(True, OTHER_KEY).takeOutput())
         self.refused(self.server, frame, "another pre-shared key", AuthenticationFailed)
@@ -237,7 +242,7 @@ class HandshakeTests(SynchronousTestCase):
             other = client if receiver is server else server
             sent += [(other, answer) for answer in take(receiver, frame)]
             number += 1
-        self.fail("there are fewer frames than that")
+        self.fail(f"the handshake has no frame {which}")
 
     def test_context(self) -> None:
         """
@@ -281,7 +286,7 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_keyring(self) -> None:
         """
-        A server finds the client's key by its hello, and answers with it.
+        A server finds the client's key from the hello, and answers with that key.
         """
         keys = {"alice": OTHER_KEY, "bob": KEY}
         server = Handshake(keys, False, salts=self.serverSalts)
@@ -294,8 +299,8 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_manyKeys(self) -> None:
         """
-        With more keys than are tried in one turn of the reactor, the hello has to be
-        offered again, and is answered once.
+        If a server has more keys than it tries in one turn of the reactor, the hello
+        has to be offered again, and is answered once.
         """
         keys = {str(number): bytes([number] * 32) for number in range(KEYS_A_TURN)}
         server = Handshake({**keys, "bob": KEY}, False, salts=self.serverSalts)
@@ -313,7 +318,8 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_pinned(self) -> None:
         """
-        A frame after the hello is refused if it has another key.
+        A frame after the hello is refused if it is sealed with another key than the
+        hello.
         """
         server = Handshake({"a": OTHER_KEY, "b": KEY}, False, salts=self.serverSalts)
         serverHello, confirmation = take(server, self.client.takeOutput())

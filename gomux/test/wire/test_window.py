@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._wire.window}.
+Tests for L{gomux._wire.window}, whose rules the tests name by their numbers.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ReceiveWindowTests(SynchronousTestCase):
 
     def test_received(self) -> None:
         """
-        Rule 2: data takes from the window when it arrives, up to all of it.
+        Rule 2: arriving data takes from the window, down to 0.
         """
         self.window.received(131071)
         self.assertEqual(self.window.available, 1)
@@ -153,7 +153,7 @@ class ReceiveWindowTests(SynchronousTestCase):
     def test_shrink(self) -> None:
         """
         Rule 8: a shrunk window gives no credit for consumed data until it has its new
-        size, and what the peer may send already stays.
+        size. Bytes that the peer may already send are not taken back.
         """
         self.window.enlarge(131072)
         self.window.shrink(131072)
@@ -164,7 +164,8 @@ class ReceiveWindowTests(SynchronousTestCase):
 
     def test_kept(self) -> None:
         """
-        Rule 9: a window keeps some bytes back, and gives all beyond them at once.
+        Rule 9: a window keeps up to C{kept} consumed bytes back, and gives credit for
+        all further bytes at once.
         """
         self.window.kept = 65536
         self.window.received(131072)
@@ -175,7 +176,7 @@ class ReceiveWindowTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """
-        No data takes nothing, and gives no credit.
+        Data of 0 bytes takes nothing from the window, and gives no credit.
         """
         self.window.received(0)
         self.assertEqual(self.window.consumed(0), 0)

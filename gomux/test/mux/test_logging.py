@@ -1,0 +1,111 @@
+"""
+Tests for what a mux logs, and for whose the log lines of its streams are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import ILoggingContext
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.python.context import call
+from twisted.python.context import get as getContext
+from twisted.python.log import ILogContext
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
+from gomux.testing import MuxPair
+
+EVENTS = ("made", "data", "readLost", "writeLost", "lost")
+
+
+@implementer(ILoggingContext)
+class Prefixed(HalfRecorder):
+    """
+    A protocol with a prefix of its own.
+    """
+
+    def logPrefix(self) -> str:
+        return "chat"
+
+
+class PrefixTests(SynchronousTestCase):
+    """
+    The log lines of a protocol have its prefix, as over TCP.
+    """
+
+    def prefixes(self, kind: type[Recorder]) -> dict[str, str]:
+        """
+        @return: the prefix of log lines in each method of a protocol.
+        """
+        found: dict[str, str] = {}
+
+        def note(event: str) -> Any:
+            def look(recorder: Recorder) -> None:
+                found[event] = getContext(ILogContext)["system"]
+
+            return look
+
+        served = Recorders(kind, **{event: note(event) for event in EVENTS})
+        opened = Recorders(HalfRecorder)
+        pair = MuxPair(served)
+
+        def live() -> None:
+            pair.client.openStream(opened)
+            pair.flush()
+            stream = opened.made[0].stream
+            stream.write(b"hello")
+            pair.flush()
+            stream.loseReadConnection()
+            stream.loseWriteConnection()
+            pair.flush()
+            served.made[0].stream.loseConnection()
+            pair.flush()
+
+        # As in the reactor, where this is the prefix of the carrier.
+        call({ILogContext: {"isError": 0, "system": "MuxProtocol,1"}}, live)
+        return found
+
+    def test_plain(self) -> None:
+        """
+        The prefix is the name of the protocol's class by default.
+        """
+        expected = dict.fromkeys(EVENTS, "HalfRecorder")
+        self.assertEqual(self.prefixes(HalfRecorder), expected)
+
+    def test_own(self) -> None:
+        """
+        A protocol may have a prefix of its own.
+        """
+        self.assertEqual(self.prefixes(Prefixed), dict.fromkeys(EVENTS, "chat"))
+
+
+class LineTests(SynchronousTestCase):
+    """
+    What is logged in an ordinary life.
+    """
+
+    def test_lines(self) -> None:
+        """
+        A mux that comes, carries streams and is closed logs a single line at each side,
+        and none for those who debug it: twistd's log has lines of all levels.
+        """
+        events: list[LogEvent] = []
+        observer: Any = events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        for greet in (False, True):
+            opened, served = Recorders(), Recorders()
+            pair = MuxPair(served, greet=greet)
+            for _ in range(3):
+                pair.client.openStream(opened)
+            pair.flush()
+            for recorder in opened.made:
+                recorder.stream.write(b"hello")
+                recorder.stream.loseConnection()
+            pair.flush()
+            pair.client.close()
+            pair.flush()
+        lines = [e for e in events if e["log_namespace"].startswith("gomux")]
+        self.assertEqual([e["log_level"] for e in lines], [LogLevel.info] * 4)

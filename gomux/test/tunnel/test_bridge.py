@@ -1,0 +1,538 @@
+"""
+Tests for L{gomux.tunnel._bridge}: how a bridge comes to its end when one of its ends
+was cut short, reads nothing or says nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import ISSLTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides, providedBy
+
+from gomux.test.support.helpers import HalfRecorder, Recorder
+from gomux.test.support.tunnelrig import HERE, THERE, Rig
+from gomux.testing._pair import connect
+from gomux.tunnel._bridge import Bridge, State
+
+#: More than the windows and the buffers between the two ends of a tunnel take.
+MUCH = 1000000
+
+
+class EndingTestCase(SynchronousTestCase):
+    """
+    A connection through a tunnel.
+    """
+
+    limits: dict[str, Any] = {}
+
+    def setUp(self) -> None:
+        self.rig = Rig(self, **self.limits)
+        self.client, self.clientSide = self.rig.open()
+        self.server = self.rig.target.made[0]
+        self.serverSide = self.rig.target.carriers[0][1]
+
+    def pass_(self, seconds: float, step: float = 0.1) -> None:
+        """
+        Let some time pass.
+        """
+        for _ in range(round(seconds / step)):
+            self.rig.pair.advance(step)
+        self.rig.flush()
+
+    def assertOver(self) -> None:
+        """
+        Assert that nothing is left, no timer either.
+        """
+        for tunnel in (self.rig.here, self.rig.there):
+            self.assertEqual(tunnel.bridges, set())
+            self.assertFalse(any(tunnel._byMux.values()))
+        calls = map(str, self.rig.clock.getDelayedCalls())
+        self.assertEqual([call for call in calls if "Bridge" in call], [])
+
+
+class CutTests(EndingTestCase):
+    """
+    An end that is cut short, while what came before waits for a slow reader.
+    """
+
+    def fill(self, reads: Any, writes: Any) -> int:
+        """
+        Have one side write, while the other reads nothing.
+
+        @return: how many bytes the tunnel has taken.
+        """
+        reads.incoming.stall()
+        writes.write(bytes(MUCH))
+        self.rig.flush()
+        taken: int = writes.outgoing.bytesDelivered
+        self.assertGreater(taken, 200000)
+        return taken
+
+    def test_target(self) -> None:
+        """
+        What the target sent before it was cut reaches the client, who then sees that
+        it was cut.
+        """
+        taken = self.fill(self.clientSide, self.serverSide)
+        self.serverSide.abortConnection()
+        self.pass_(3)
+        self.assertEqual(self.client.events, ["made"])
+        self.clientSide.incoming.unstall()
+        self.pass_(2)
+        self.assertEqual(len(self.client.received), taken)
+        self.assertEqual(self.client.events, ["made", "data", "lost"])
+        self.assertIsInstance(self.client.reason, ConnectionLost)
+        self.assertOver()
+
+    def test_client(self) -> None:
+        """
+        So does what the client sent reach the target.
+        """
+        taken = self.fill(self.serverSide, self.clientSide)
+        self.clientSide.abortConnection()
+        self.pass_(3)
+        self.assertEqual(self.server.events, ["made"])
+        self.serverSide.incoming.unstall()
+        self.pass_(2)
+        self.assertEqual(len(self.server.received), taken)
+        self.assertEqual(self.server.events, ["made", "data", "lost"])
+        self.assertIsInstance(self.server.reason, ConnectionLost)
+        self.assertOver()
+
+    def test_error(self) -> None:
+        """
+        An end that an error of its own ends, as TLS without a C{close_notify} does, was
+        cut short too.
+        """
+        taken = self.fill(self.clientSide, self.serverSide)
+        self.rig.target.carriers[0][0].fail(ConnectionLost())
+        self.clientSide.incoming.unstall()
+        self.pass_(2)
+        self.assertEqual(len(self.client.received), taken)
+        self.assertIsInstance(self.client.reason, ConnectionLost)
+        self.assertOver()
+
+    def test_slowReader(self) -> None:
+        """
+        A reader may take longer than any limit, as long as it reads something.
+        """
+        self.rig = Rig(self, halfOpenTimeout=1.0)
+        self.client, self.clientSide = self.rig.open()
+        self.serverSide = self.rig.target.carriers[0][1]
+        self.clientSide.pauseProducing()
+        self.serverSide.write(bytes(MUCH))
+        self.rig.flush()
+        self.serverSide.abortConnection()
+        self.rig.flush()
+        while self.client.reason is None:
+            self.clientSide.resumeProducing()
+            self.clientSide.incoming._deliver()
+            self.clientSide.pauseProducing()
+            self.pass_(0.5)
+            self.assertLess(self.rig.clock.seconds(), 100)
+        self.assertGreater(self.rig.clock.seconds(), 5)
+        self.assertEqual(len(self.client.received), MUCH)
+        self.assertOver()
+
+    def test_readsNothing(self) -> None:
+        """
+        A reader that reads nothing for as long as the limit is cut without the rest.
+        """
+        self.rig = Rig(self, halfOpenTimeout=10.0)
+        self.client, self.clientSide = self.rig.open()
+        self.serverSide = self.rig.target.carriers[0][1]
+        self.fill(self.clientSide, self.serverSide)
+        self.serverSide.abortConnection()
+        self.pass_(9)
+        self.assertEqual(len(self.rig.there.bridges), 1)
+        self.pass_(3)
+        self.assertEqual(self.rig.there.bridges, set())
+        self.assertEqual(len(self.rig.here.bridges), 1)
+        self.pass_(12)
+        self.clientSide.incoming.unstall()
+        self.rig.flush()
+        self.assertOver()
+
+    def test_inputMeanwhile(self) -> None:
+        """
+        Nobody gets what the reader sends meanwhile, so no more of it is read than the
+        window of a stream and the buffers take.
+        """
+        self.fill(self.clientSide, self.serverSide)
+        self.serverSide.abortConnection()
+        self.pass_(1)
+        before = self.clientSide.outgoing.bytesDelivered
+        self.clientSide.write(bytes(MUCH))
+        self.pass_(1)
+        self.assertLess(self.clientSide.outgoing.bytesDelivered - before, 300000)
+        self.clientSide.incoming.unstall()
+        self.pass_(2)
+        self.assertOver()
+
+    def test_abortedMeanwhile(self) -> None:
+        """
+        A tunnel that is aborted meanwhile ends at once.
+        """
+        self.fill(self.clientSide, self.serverSide)
+        self.serverSide.abortConnection()
+        self.rig.flush()
+        self.rig.here.abort()
+        self.rig.there.abort()
+        self.clientSide.incoming.unstall()
+        self.rig.flush()
+        self.assertOver()
+
+
+class MuxEndTests(EndingTestCase):
+    """
+    A mux that ends while an end of a bridge reads nothing.
+    """
+
+    def stuck(self, reads: Any, writes: Any) -> None:
+        reads.incoming.stall()
+        writes.write(bytes(MUCH))
+        self.rig.flush()
+
+    def assertEnds(self, reads: Any) -> None:
+        """
+        Assert that the bridges end in a few seconds, but not at once.
+        """
+        self.assertEqual(len(self.rig.here.bridges | self.rig.there.bridges), 1)
+        self.pass_(self.rig.limits.lingerTimeout - 0.5)
+        self.assertEqual(len(self.rig.here.bridges | self.rig.there.bridges), 1)
+        self.pass_(1.5)
+        reads.incoming.unstall()
+        self.rig.flush()
+        self.assertOver()
+
+    def test_targetReadsNothing(self) -> None:
+        """
+        A target that reads nothing loses its connection seconds after the mux is cut.
+        """
+        self.stuck(self.serverSide, self.clientSide)
+        self.rig.pair.loseCarrier()
+        self.rig.flush()
+        self.assertEqual(self.server.reason, None)
+        self.assertEnds(self.serverSide)
+        self.assertIsInstance(self.server.reason, ConnectionLost)
+
+    def test_clientReadsNothing(self) -> None:
+        """
+        So does a client that reads nothing.
+        """
+        self.stuck(self.clientSide, self.serverSide)
+        self.rig.pair.loseCarrier()
+        self.rig.flush()
+        self.assertEnds(self.clientSide)
+        self.assertIsInstance(self.client.reason, ConnectionLost)
+
+    def test_closed(self) -> None:
+        """
+        A mux that is closed in good order leaves nothing behind either.
+        """
+        self.stuck(self.serverSide, self.clientSide)
+        self.rig.pair.client.close()
+        self.pass_(30)
+        self.serverSide.incoming.unstall()
+        self.rig.flush()
+        self.assertOver()
+
+    def test_afterEOF(self) -> None:
+        """
+        It is the same where the data that waits was followed by EOF.
+        """
+        self.serverSide.incoming.stall()
+        self.clientSide.write(bytes(200000))
+        self.clientSide.loseConnection()
+        self.rig.flush()
+        self.rig.pair.loseCarrier()
+        self.rig.flush()
+        self.assertEnds(self.serverSide)
+
+    def test_readsLater(self) -> None:
+        """
+        An end that reads again in time gets all that had come over the mux.
+        """
+        self.stuck(self.serverSide, self.clientSide)
+        self.rig.pair.loseCarrier()
+        self.pass_(self.rig.limits.lingerTimeout - 1)
+        self.serverSide.incoming.unstall()
+        self.pass_(1)
+        self.assertGreaterEqual(len(self.server.received), 131072)
+        self.assertIsInstance(self.server.reason, ConnectionLost)
+        self.assertOver()
+
+    def test_share(self) -> None:
+        """
+        There is room for other connections then.
+        """
+        for _ in range(2):
+            self.rig.open()
+        for pair in self.rig.target.carriers:
+            pair[1].incoming.stall()
+        for end in list(self.rig.here.bridges):
+            end.near.dataReceived(bytes(MUCH))
+        self.rig.flush()
+        self.rig.pair.loseCarrier()
+        self.pass_(self.rig.limits.lingerTimeout + 1)
+        self.assertEqual(self.rig.there.bridges, set())
+
+
+class HalfOpenTests(EndingTestCase):
+    """
+    A connection of which one half is closed, while nothing comes on the other.
+    """
+
+    limits = {"halfOpenTimeout": 100.0}
+
+    def test_serverCloses(self) -> None:
+        """
+        A client that keeps its half open after the server has closed is cut after the
+        limit; the log says why.
+        """
+        self.serverSide.write(b"bye")
+        self.serverSide.loseWriteConnection()
+        self.rig.flush()
+        self.pass_(95, 1)
+        self.assertEqual(self.client.events, ["made", "data", "readLost"])
+        self.pass_(30, 1)
+        self.assertIsInstance(self.client.reason, ConnectionLost)
+        self.assertIsInstance(self.server.reason, ConnectionLost)
+        self.assertOver()
+        self.assertIn("nothing was sent or read for 100 seconds", self.rig.logged[0])
+
+    def test_clientCloses(self) -> None:
+        """
+        It is the same for a server that does not answer a client that has closed its
+        half.
+        """
+        self.clientSide.loseWriteConnection()
+        self.pass_(130, 1)
+        self.assertIsInstance(self.client.reason, ConnectionLost)
+        self.assertOver()
+
+    def test_data(self) -> None:
+        """
+        Data on the other half lets the connection go on.
+        """
+        self.clientSide.loseWriteConnection()
+        for _ in range(5):
+            self.pass_(90, 1)
+            self.serverSide.write(b"still here")
+        self.rig.flush()
+        self.assertEqual(len(self.client.received), 50)
+        self.assertEqual(self.client.reason, None)
+
+    def test_slowReader(self) -> None:
+        """
+        So does a reader that takes what was sent before the end, however slowly.
+        """
+        self.clientSide.pauseProducing()
+        self.serverSide.write(bytes(MUCH))
+        self.serverSide.loseWriteConnection()
+        self.rig.flush()
+        while self.client.events[-1] != "readLost":
+            self.clientSide.resumeProducing()
+            self.clientSide.incoming._deliver()
+            self.clientSide.pauseProducing()
+            self.pass_(60, 1)
+            self.assertLess(self.rig.clock.seconds(), 10000)
+        self.assertGreater(self.rig.clock.seconds(), 500)
+        self.assertEqual(len(self.client.received), MUCH)
+
+    def test_open(self) -> None:
+        """
+        A connection whose halves are open may be silent.
+        """
+        self.pass_(500, 10)
+        self.assertEqual(self.client.events, ["made"])
+        self.assertEqual(len(self.rig.here.bridges), 1)
+
+    def test_off(self) -> None:
+        """
+        The limit can be turned off.
+        """
+        self.rig = Rig(self, halfOpenTimeout=0)
+        client, clientSide = self.rig.open()
+        clientSide.loseWriteConnection()
+        self.pass_(100000, 1000)
+        self.assertEqual(client.events, ["made", "writeLost"])
+
+    def test_bothClosed(self) -> None:
+        """
+        What both sides have closed is gone at once.
+        """
+        self.clientSide.loseWriteConnection()
+        self.serverSide.loseWriteConnection()
+        self.rig.flush()
+        self.assertOver()
+
+    def test_closedUnread(self) -> None:
+        """
+        An end that was closed in good order, and that never reads its last data, is
+        bounded too.
+        """
+        self.clientSide.incoming.stall()
+        self.serverSide.write(bytes(100000))
+        self.serverSide.loseConnection()
+        self.clientSide.loseWriteConnection()
+        self.pass_(150, 1)
+        self.clientSide.incoming.unstall()
+        self.rig.flush()
+        self.assertOver()
+
+
+class EarlyEndTests(SynchronousTestCase):
+    """
+    A near end that is gone before the far end is connected.
+    """
+
+    def setUp(self) -> None:
+        self.rig = Rig(self)
+        self.cancelled: list[object] = []
+        self.waiting: Deferred[Any] = Deferred(self.cancelled.append)
+        self.rig.target.answer = self.waiting
+        near = self.rig.there.buildProtocol(HERE)
+        assert near is not None
+        recorder = Recorder()
+        self.side, _ = connect(
+            self.rig.clock, (recorder, near), (HERE, THERE), 0.0, None, 65536
+        )
+        self.near = near
+
+    def connectFar(self) -> HalfRecorder:
+        factory = self.rig.target.factory
+        assert factory is not None
+        self.waiting.callback(self.rig.target.connected(factory))
+        self.rig.flush()
+        return self.rig.target.made[0]
+
+    def test_orderly(self) -> None:
+        """
+        What it had delivered reaches the far end, followed by an orderly end.
+        """
+        self.near.dataReceived(b"early")
+        self.near.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(len(self.rig.there.bridges), 1)
+        far = self.connectFar()
+        self.assertEqual(far.received, b"early")
+        self.assertEqual(far.events, ["made", "data", "readLost"])
+
+    def test_cut(self) -> None:
+        """
+        If it was cut, the attempt to connect is given up.
+        """
+        self.near.dataReceived(b"early")
+        self.near.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual(len(self.cancelled), 1)
+        self.assertEqual(self.rig.there.bridges, set())
+
+    def test_fails(self) -> None:
+        """
+        If the far end cannot be connected, nothing is left.
+        """
+        self.near.dataReceived(b"early")
+        self.near.connectionLost(Failure(ConnectionDone()))
+        self.waiting.errback(ValueError("no target"))
+        self.assertEqual(self.rig.there.bridges, set())
+        self.assertIn("no target", self.rig.logged[0])
+
+    def test_noReason(self) -> None:
+        """
+        A transport that gives no reason has ended in good order.
+        """
+        self.near.dataReceived(b"early")
+        self.near.connectionLost(None)  # type: ignore[arg-type]
+        self.assertEqual(self.connectFar().received, b"early")
+
+
+class RaisingTests(EndingTestCase):
+    """
+    A transport that raises harms its own bridge only.
+    """
+
+    def raises(self, *arguments: object) -> None:
+        raise ZeroDivisionError
+
+    def test_abort(self) -> None:
+        """
+        One that cannot be aborted does not keep the others from that.
+        """
+        other, _ = self.rig.open()
+        for bridge in self.rig.here.bridges:
+            transport: Any = bridge.near.transport
+            if bridge.near.transport.protocol is bridge.near:
+                transport.abortConnection = self.raises
+                break
+        self.rig.here.abort()
+        self.rig.flush()
+        self.assertEqual(self.rig.here.bridges, set())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_write(self) -> None:
+        """
+        A write that raises ends both ends of its bridge, and no other.
+        """
+        other, otherSide = self.rig.open()
+        tunnelSide: Any = self.rig.target.carriers[0][0]
+        for bridge in self.rig.there.bridges:
+            if bridge._far.transport is tunnelSide:
+                near: Any = bridge.near
+                near.dataReceived = self.raises
+        self.clientSide.write(b"x")
+        self.pass_(1)
+        self.assertIsInstance(self.client.reason, ConnectionLost)
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
+        otherSide.write(b"ping")
+        self.rig.flush()
+        self.assertEqual(self.rig.target.made[1].received, b"ping")
+
+    def test_connect(self) -> None:
+        """
+        What connects the far end may raise: the near end is aborted.
+        """
+        self.rig.here.connect = self.raises  # type: ignore[assignment]
+        client, _ = self.rig.open()
+        self.assertIsInstance(client.reason, ConnectionLost)
+        self.assertEqual(len(self.rig.here.bridges), 1)
+
+    def test_state(self) -> None:
+        """
+        A bridge that is over stays so.
+        """
+        bridge = Bridge(self.rig.here, "")
+        bridge.state = State.OVER
+        bridge.abort()
+        bridge.muxEnded()
+        self.assertIs(bridge.state, State.OVER)
+
+
+class TLSFinishTests(SynchronousTestCase):
+    """
+    An end over TLS.
+    """
+
+    def test_cutWhileFinishing(self) -> None:
+        """
+        An end that is being closed, and reads nothing, is bounded as all others.
+        """
+        rig = Rig(self, halfOpenTimeout=10.0)
+        waiting: Deferred[Any] = rig.target.hold()
+        _, clientSide = rig.open()
+        assert rig.target.factory is not None
+        end = rig.target.connected(rig.target.factory)
+        tunnelSide = rig.target.carriers[0][0]
+        directlyProvides(tunnelSide, providedBy(tunnelSide), ISSLTransport)
+        waiting.callback(end)
+        rig.target.carriers[0][1].incoming.stall()
+        clientSide.write(bytes(100000))
+        clientSide.loseWriteConnection()
+        rig.flush()
+        for _ in range(150):
+            rig.pair.advance(0.1)
+        self.assertEqual(rig.there.bridges, set())

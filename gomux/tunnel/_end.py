@@ -1,0 +1,389 @@
+# -*- test-case-name: gomux.test.tunnel.test_tunnel -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+One end of a bridge: a connection whose input is the other end's output.
+
+An end has two halves, and each half's state only moves forward.  The input is
+
+  - C{HELD}: the other end is not connected yet.  The transport is paused; what it
+    delivers nevertheless is kept.
+  - C{PASSED}: it is written to the other end.
+  - C{DROPPED}: it is thrown away, because the reader at the other end wants no more of
+    it, or because this end is being cut.
+  - C{ENDED}: EOF has come.  It may come in each of the states above.
+
+The output is
+
+  - C{OPEN}: the other end writes to it.
+  - C{FINISHING}: the other end has no more to write.  What was written is being sent.
+  - C{CLOSED}: all of that is sent, and the half is closed.
+  - C{REFUSED}: the reader has closed this half before the bridge did.
+
+When both halves have ended, the end closes its connection.  The whole end is
+
+  - C{LIVE}: the halves say how far it is.
+  - C{CUT}: the other end was cut short.  This end is aborted as soon as the output
+    that came before the cut is sent, so that the reader gets that, and then sees a
+    reset and not an orderly end.
+  - C{LOST}: the connection is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any
+from typing import Protocol as Interface
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
+from gomux.tunnel._transport import EndTransport
+
+_log = Logger()
+
+
+class Input(IntEnum):
+    """
+    The state of an end's input.
+    """
+
+    HELD = 0
+    PASSED = 1
+    DROPPED = 2
+    ENDED = 3
+
+
+class Output(IntEnum):
+    """
+    The state of an end's output.
+    """
+
+    OPEN = 0
+    FINISHING = 1
+    CLOSED = 2
+    REFUSED = 3
+
+
+class Life(IntEnum):
+    """
+    The state of a whole end.
+    """
+
+    LIVE = 0
+    CUT = 1
+    LOST = 2
+
+
+class EndBridge(Interface):
+    """
+    What an end needs of its bridge.
+    """
+
+    def connected(self, end: End) -> None:
+        """
+        The end is connected.
+        """
+
+    def halfClosed(self) -> None:
+        """
+        A half of an end was closed.
+        """
+
+    def lost(self, end: End, reason: Failure) -> None:
+        """
+        The end is gone.
+        """
+
+
+@implementer(IPushProducer)
+class Source:
+    """
+    The transport of an end, as the producer of the other end.
+
+    On C{stopProducing} the transport itself would call C{loseConnection}.  That would
+    be wrong: a consumer stops its producer also when only its writing half is closed,
+    and before it reports how it was closed.
+    """
+
+    def __init__(self, output: EndTransport, stopped: Callable[[], None]) -> None:
+        """
+        @param output: the transport.
+        @param stopped: called when the consumer takes no more.
+        """
+        self.pauseProducing = output.pauseReading
+        self.resumeProducing = output.resumeReading
+        self._stopped = stopped
+
+    def stopProducing(self) -> None:
+        """
+        Tell the bridge.  The consumer's protocol reports the reason next, or later: a
+        stream that has ended reports it when all of its input was read.
+        """
+        self._stopped()
+
+
+@implementer(IHalfCloseableProtocol)
+class End(Protocol):
+    """
+    One end of a bridge.
+
+    @ivar output: its transport, to which the other end writes.
+    @ivar life: the L{Life}.
+    @ivar moved: how many bytes of input have passed since L{countInput}.
+    @ivar _input: the L{Input}.
+    @ivar _written: the L{Output}.
+    @ivar _other: the other end, once that is connected.
+    @ivar _early: input that arrived before the other end was connected.
+    """
+
+    output: EndTransport
+    # Any transport will do.
+    transport: Any = None
+    life = Life.LIVE
+    moved = 0
+    _input = Input.HELD
+    _written = Output.OPEN
+    _other: End | None = None
+
+    def __init__(self, bridge: EndBridge) -> None:
+        self._bridge = bridge
+        self._early: list[bytes] = []
+
+    @property
+    def hasEarlyInput(self) -> bool:
+        """
+        Whether input waits for the other end to be connected.
+        """
+        return bool(self._early)
+
+    @property
+    def waiting(self) -> int:
+        """
+        How many bytes of input and output wait in this end.
+        """
+        if self.transport is None or self.life is Life.LOST:
+            return 0
+        return self.output.unsent + self.output.unread
+
+    # What its transport calls
+
+    def connectionMade(self) -> None:
+        """
+        This end is connected.  Pause it until the other end is connected too.
+        """
+        self.output = EndTransport(self.transport)
+        self.output.pauseReading()
+        self._bridge.connected(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Keep input that a transport delivers although it is paused.
+        """
+        self._early.append(data)
+
+    def readConnectionLost(self) -> None:
+        """
+        This end has read EOF: close the writing half of the other end.
+        """
+        if self.output.wasReset():
+            # The transport would report our abort, not the reset, and later.
+            self.output.abort()
+            self.connectionLost(Failure(ConnectionLost()))
+            return
+        self._input = Input.ENDED
+        if self._other is not None:
+            self._other.finish()
+        self._halfClosed()
+
+    def writeConnectionLost(self) -> None:
+        """
+        The writing half is closed.  If the bridge did not close it, the reader did:
+        discard the input of the other end.
+        """
+        if self._written is Output.FINISHING:
+            self._written = Output.CLOSED
+        elif self._written is Output.OPEN:
+            self._written = Output.REFUSED
+            if self._other is not None:
+                self._other.discard()
+        self._halfClosed()
+
+    def connectionLost(self, reason: Failure | None = connectionDone) -> None:
+        """
+        This end is gone: tell the bridge.
+
+        @param reason: why; some transports have no reason.
+        """
+        if self.life is not Life.LOST:
+            self.life = Life.LOST
+            self.dataReceived = _discard  # type: ignore[method-assign]
+            self._bridge.lost(self, reason or Failure(ConnectionDone()))
+
+    # What the bridge calls
+
+    def join(self, other: End) -> None:
+        """
+        The other end is connected: pass input on to it.
+        """
+        self._other = other
+        write = other.output.write
+        for data in self._early:
+            write(data)
+        self._early.clear()
+        if self.life is Life.LIVE and self._input is Input.HELD:
+            self._input = Input.PASSED
+            self.dataReceived = self._passer(write)  # type: ignore[assignment,method-assign]
+            self.output.resumeReading()
+            source = Source(self.output, self._bridge.halfClosed)
+            other.output.registerProducer(source)
+
+    def _passer(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """
+        @return: the C{dataReceived} that passes input on to the other end.
+        """
+        received = self.output.received
+
+        def passOn(data: bytes) -> None:
+            received(len(data))
+            write(data)
+
+        return passOn if self.output.isDirect else write
+
+    def follow(self) -> None:
+        """
+        Do to the other end what happened to this one before they were joined.
+        """
+        assert self._other is not None
+        if self._input is Input.ENDED:
+            self._other.finish()
+        if self._written is Output.REFUSED:
+            self._other.discard()
+
+    def countInput(self) -> None:
+        """
+        Count the input that passes from now on.
+        """
+        if self._input is not Input.PASSED or self.life is not Life.LIVE:
+            return
+        passOn = self.dataReceived
+
+        def count(data: bytes) -> None:
+            self.moved += len(data)
+            passOn(data)
+
+        self.dataReceived = count  # type: ignore[method-assign]
+
+    def finish(self) -> None:
+        """
+        There is no more to write: close the writing half, or the whole connection
+        if the transport has no half-close.
+        """
+        if self.life is Life.LIVE and self._written is Output.OPEN:
+            self._written = Output.FINISHING
+            self.output.finish()
+
+    def discard(self) -> None:
+        """
+        Nobody reads the input of this end any more.  Read and drop it, to get to
+        its EOF or its loss.
+        """
+        self.dataReceived = _discard  # type: ignore[method-assign]
+        if self.life is Life.LIVE and self._input is not Input.ENDED:
+            self._input = Input.DROPPED
+            self.output.resumeReading()
+
+    def close(self) -> None:
+        """
+        Close this end when its output is written.
+        """
+        # With both halves ended the end closes itself, once its output is written.
+        if self.life is Life.LIVE and (
+            self._input is not Input.ENDED or self._written is Output.OPEN
+        ):
+            self.output.close()
+            self._loseIfSilent()
+
+    def cut(self) -> None:
+        """
+        The other end was cut short: abort this one when its output is sent.
+        """
+        if self.life is Life.LIVE and self.transport is not None:
+            self.life = Life.CUT
+            self.output.unregisterProducer()
+            self.dataReceived = _discard  # type: ignore[method-assign]
+            self.output.pauseReading()
+            self.abortIfSent()
+
+    def abortIfSent(self) -> None:
+        """
+        Go on with L{cut}.
+        """
+        # Transports that cannot be aborted are closed, and send their output by that.
+        if self.life is Life.CUT and not (
+            self.output.reportsAborts and self.output.unsent
+        ):
+            self.abort()
+
+    def abort(self) -> None:
+        """
+        Abort the connection, so that the peer sees a reset and not an orderly end.
+        """
+        if self.life is Life.LOST or self.transport is None:
+            return
+        try:
+            self.output.abort()
+        except Exception:
+            _log.failure("{transport} cannot be aborted", transport=self.transport)
+            self.connectionLost(Failure())
+        if not self.output.reportsAborts:
+            self.connectionLost(Failure(ConnectionLost()))
+
+    def isOrderly(self, reason: Failure) -> bool:
+        """
+        @return: whether this end closed without losing data.
+        """
+        isEnded = self._input is Input.ENDED
+        if reason.check(PeerAbortedStream):
+            # After the peer's EOF all its data is here: the abort can only refuse
+            # more data from this side.
+            return isEnded
+        if not reason.check(ConnectionDone):
+            return False
+        if reason.check(ConnectionClosed, PeerClosedConnection):
+            # The end of the mux may have cut this stream short.
+            return isEnded and self._written >= Output.CLOSED
+        return True
+
+    # Both halves
+
+    def _halfClosed(self) -> None:
+        """
+        Close the connection if both halves are closed: TCP does not do so itself.
+        """
+        if self._input is Input.ENDED and self._written >= Output.CLOSED:
+            self.output.close()
+            self._loseIfSilent()
+        if self.life is not Life.LOST:
+            self._bridge.halfClosed()
+
+    def _loseIfSilent(self) -> None:
+        """
+        Take a connection for gone that was closed, and whose transport may have
+        nothing left to report that with.
+        """
+        if not self.output.reportsAborts and self._written >= Output.CLOSED:
+            self.connectionLost(connectionDone)
+
+
+def _discard(data: bytes) -> None:
+    """
+    Drop input.
+    """

@@ -1,0 +1,185 @@
+# -*- test-case-name: gomux.test.tunnel.test_transport -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+The transport of a bridge's end, of any kind.
+
+TCP can be paused, half-closed and aborted, and it says how its end came.  Standard
+input and output, SSH channels, WebSockets, processes and serial lines lack some of
+that.  Each is used as far as it goes: what a transport cannot do is left out, or done
+with the next best thing that it can do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import termios
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IPushProducer, ISSLTransport
+from twisted.protocols.policies import ProtocolWrapper
+
+from gomux._carrier.direct import DirectTransport
+from gomux._carrier.transport import layersOf
+
+#: The state of a TCP connection, in the first byte of C{TCP_INFO}, in which the kernel
+#: has nothing left to send.
+_TCP_CLOSE = 7
+
+
+class EndTransport(DirectTransport):
+    """
+    The transport of a bridge's end.
+
+    @ivar reportsAborts: whether L{abort} is an abort, after which the transport calls
+        C{connectionLost}.  Other transports are told to close, and may never call it.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        super().__init__(transport)
+        self.reportsAborts = hasattr(transport, "abortConnection")
+        if _hasTCPAddress(transport):
+            for name in ("setTcpNoDelay", "setTcpKeepAlive"):
+                if hasattr(transport, name):
+                    getattr(transport, name)(True)
+        for layer in layersOf(transport):
+            _keepUrgent(getattr(layer, "socket", None))
+
+    # Input
+
+    def pauseReading(self) -> None:
+        """
+        Read nothing for now, if the transport can be paused.
+        """
+        if hasattr(self.transport, "pauseProducing"):
+            self.transport.pauseProducing()
+
+    def resumeReading(self) -> None:
+        """
+        Read again.
+        """
+        if hasattr(self.transport, "resumeProducing"):
+            self.transport.resumeProducing()
+
+    @property
+    def unread(self) -> int:
+        """
+        How many bytes of input a stream keeps while it is paused.
+        """
+        return int(getattr(self.transport, "unread", 0))
+
+    # Output
+
+    def registerProducer(self, producer: IPushProducer) -> None:
+        """
+        Pause and resume a producer, if the transport does that.
+        """
+        if hasattr(self.transport, "registerProducer"):
+            super().registerProducer(producer)
+
+    @property
+    def unsent(self) -> int:
+        """
+        How many bytes were written that the other machine may not have yet, as far as
+        this can be known.
+        """
+        return sum(map(_unsent, layersOf(self.transport)))
+
+    # Ends
+
+    def finish(self) -> None:
+        """
+        Close the writing half once all output is written, or the whole connection if
+        the transport has no half-close.
+        """
+        self.unregisterProducer()
+        close = self.transport.loseConnection
+        # A TLS transport also has a half-close, but it half-closes the TCP connection
+        # below, which breaks TLS.
+        if not ISSLTransport.providedBy(self.transport):
+            for name in ("closeStdin", "loseWriteConnection"):
+                close = getattr(self.transport, name, close)
+        close()
+
+    def close(self) -> None:
+        """
+        Close the connection once all output is written.
+        """
+        self.unregisterProducer()
+        self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """
+        Drop the connection at once, so that the other machine sees a reset.
+        """
+        self.unregisterProducer()
+        if self.reportsAborts:
+            self.transport.abortConnection()
+        else:
+            self.transport.loseConnection()
+
+
+def _hasTCPAddress(transport: Any) -> bool:
+    """
+    @return: whether a transport has the address of a TCP connection.
+    """
+    try:
+        return isinstance(transport.getPeer(), (IPv4Address, IPv6Address))
+    except Exception:
+        # Not all transports have addresses: those of processes raise
+        # NotImplementedError.
+        return False
+
+
+def _keepUrgent(handle: Any) -> None:
+    """
+    Have the kernel keep a byte that was sent as urgent data in its place among the
+    others.  Otherwise the byte would be lost.
+    """
+    if isinstance(handle, socket.socket):
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+
+
+def _unsent(layer: Any) -> int:
+    """
+    @return: how many bytes of output wait in one layer of a transport.
+    """
+    size = 0
+    if hasattr(type(layer), "unsent"):
+        # A stream, or a carrier in memory.
+        size += layer.unsent
+    elif isinstance(layer, FileDescriptor):
+        size += len(layer.dataBuffer) - layer.offset + layer._tempDataLen
+        size += _unsentByKernel(getattr(layer, "socket", None))
+    elif isinstance(layer, ProtocolWrapper):
+        # TLS keeps output until the handshake is done, and small writes for one turn
+        # of the reactor.
+        aggregator = vars(layer).get("_aggregator")
+        for held in (vars(layer).get("_appSendBuffer"), vars(aggregator or layer)):
+            held = held.get("_buffer") if isinstance(held, dict) else held
+            size += sum(map(len, held or ()))
+    return size
+
+
+def _unsentByKernel(handle: Any) -> int:
+    """
+    @return: how many bytes of a TCP socket's output the peer's machine has not
+        acknowledged; 0 where the system does not tell.
+    """
+    if not isinstance(handle, socket.socket) or handle.family not in (
+        socket.AF_INET,
+        socket.AF_INET6,
+    ):
+        return 0
+    try:
+        if handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+            return 0
+        answer = fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, bytes(4))
+    except (AttributeError, OSError):
+        return 0
+    return int(struct.unpack("i", answer)[0])

@@ -1,0 +1,191 @@
+# -*- test-case-name: gomux.test.tunnel.test_tunnel -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Forwarding.  Local connections continue as streams, and streams that the peer opens
+continue as connections to a target.  The bridges between them are in
+L{gomux.tunnel._bridge}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import Logger
+
+from gomux._carrier.clock import steady
+from gomux._mux.log import ThrottledLog, describeAddress
+from gomux._mux.pool import MuxPool
+from gomux.limits import TunnelLimits
+from gomux.tunnel._bridge import Bridge
+from gomux.tunnel._transport import EndTransport
+
+_log = Logger()
+
+#: Connects the far end of a bridge.  Its protocol comes from the factory.
+Connect = Callable[[IProtocolFactory], "Deferred[IProtocol]"]
+
+
+class Tunnel(Factory):
+    """
+    The factory of bridges: it continues each connection that it accepts on another
+    connection.
+
+    @ivar name: its name in log lines.
+    @ivar bridges: the bridges whose near end is connected.
+    @ivar connect: connects the far end of a bridge.
+    @ivar clock: tells the time.
+    @ivar limits: its limits.
+    @ivar log: where the bridges log.
+    @ivar _maxConnections: how many bridges there may be; C{None} for no limit.
+    @ivar _byMux: the bridges that are told when a mux has ended, by mux.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        name: str,
+        connect: Connect,
+        clock: IReactorTime,
+        maxConnections: int | None = None,
+        limits: TunnelLimits | None = None,
+    ) -> None:
+        """
+        @param name: its name in log lines.
+        @param connect: connects the far end of a bridge.
+        @param clock: the reactor.
+        @param maxConnections: how many connections may be open at a time.
+        @param limits: the limits on how long a bridge takes to end.
+        """
+        self.name = name
+        self.bridges: set[Bridge] = set()
+        self.connect = connect
+        self.clock: Any = steady(clock)
+        self.limits = TunnelLimits() if limits is None else limits
+        self.log = ThrottledLog(_log, self.clock)
+        self._maxConnections = maxConnections
+        self._byMux: dict[Any, set[Bridge]] = {}
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        """
+        @return: the near end of a new bridge.  If there are too many, C{None} for a
+            stream, which its mux then refuses, and for other connections a protocol
+            that resets them.
+        """
+        if (
+            self._maxConnections is not None
+            and len(self.bridges) >= self._maxConnections
+        ):
+            self.log.warn(
+                "{name}: refused {addr}: {count} connections are open already",
+                name=self.name,
+                addr=describeAddress(addr),
+                count=len(self.bridges),
+            )
+            return None if hasattr(addr, "streamID") else _Refusal()
+        return Bridge(self, describeAddress(addr)).near
+
+    def abort(self) -> None:
+        """
+        Abort all connections.
+        """
+        for bridge in list(self.bridges):
+            bridge.abort()
+
+    # For the bridges
+
+    def began(self, bridge: Bridge) -> None:
+        """
+        The near end of a bridge is connected.
+        """
+        self.bridges.add(bridge)
+
+    def follows(self, bridge: Bridge, mux: Any) -> None:
+        """
+        Tell a bridge when a mux has ended.
+        """
+        if mux not in self._byMux:
+            self._byMux[mux] = set()
+            mux.whenClosed().addCallback(lambda reason: self._muxEnded(mux))
+        self._byMux[mux].add(bridge)
+
+    def _muxEnded(self, mux: Any) -> None:
+        for bridge in self._byMux.pop(mux):
+            bridge.muxEnded()
+
+    def over(self, bridge: Bridge) -> None:
+        """
+        Both ends of a bridge are gone.
+        """
+        self.bridges.discard(bridge)
+        for bridges in self._byMux.values():
+            bridges.discard(bridge)
+
+
+class _Refusal(Protocol):
+    """
+    Resets its connection, which without that would look like one with a complete and
+    empty answer.
+    """
+
+    transport: Any = None
+
+    def connectionMade(self) -> None:
+        """
+        Reset the connection.
+        """
+        EndTransport(self.transport).abort()
+
+
+def forward(
+    name: str, pool: MuxPool, clock: IReactorTime, limits: TunnelLimits
+) -> Tunnel:
+    """
+    Make the factory for a listener whose connections continue as streams.
+
+    @param name: its name in log lines.
+    @param pool: the muxes that streams are opened on.
+    @param clock: the reactor.
+    @param limits: the limits of the tunnel.
+    """
+    return Tunnel(
+        name,
+        lambda factory: pool.openStream(factory, limits.waitTimeout),
+        clock,
+        limits.maxConnections,
+        limits,
+    )
+
+
+def target(
+    name: str,
+    endpoint: IStreamClientEndpoint,
+    clock: IReactorTime,
+    limits: TunnelLimits,
+) -> Tunnel:
+    """
+    Make the factory for streams that continue as connections to a target.
+
+    @param name: its name in log lines.
+    @param endpoint: the endpoint of the target.
+    @param clock: the reactor.
+    @param limits: the limits of the tunnel.
+    """
+
+    def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
+        connecting = maybeDeferred(endpoint.connect, factory)
+        return connecting.addTimeout(limits.targetTimeout, steady(clock))
+
+    return Tunnel(name, connect, clock, limits.maxConnections, limits)
