@@ -26,7 +26,7 @@ from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring, readPSKFile
 from gomux._wire.strict import Salts
 from gomux.endpoints._connecting import clientEndpoint
-from gomux.endpoints._listening import serverEndpoint
+from gomux.endpoints._listening import forwardingEndpoint, serverEndpoint
 from gomux.error import KeyringError
 from gomux.limits import Limits, TunnelLimits
 from gomux.tunnel import Tunnel, forward, target
@@ -221,7 +221,7 @@ class Options(_Options):
             self._given["listen"].append(DEFAULT_LISTEN)
         self.listenEndpoints += self._endpoints("listen", serverEndpoint)
         self.connectEndpoints += self._endpoints("connect", clientEndpoint)
-        self.forwardEndpoints += self._endpoints("forward", serverEndpoint)
+        self.forwardEndpoints += self._endpoints("forward", forwardingEndpoint)
         for found in self._endpoints("target", clientEndpoint):
             self.targetEndpoint = found
         for name in self._given["factory"]:

@@ -89,6 +89,9 @@ REPORTS = {
     "sshuttle/sshuttle #733": Report(
         "of several hundred connections at once, some are reset"
     ),
+    "HigherOrderCO/Bend #977": Report(
+        "of several hundred connections at once, some wait for a second", MENDED
+    ),
     "fatedier/frp #885": Report("a thousand open connections stop the service"),
     "EpicEric/sandhole #95": Report("memory grows with each connection"),
     "Autossh/autossh #8": Report("transfers are lost after one process was suspended"),

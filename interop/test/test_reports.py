@@ -753,6 +753,28 @@ class LoadTests(ReportCase):
 
         self.assertEqual(await deferToThread(ask), 300)
 
+    @row(90, pairing=CLIENT)
+    @report("HigherOrderCO/Bend #977")
+    async def test_burstWaits(self) -> None:
+        """
+        When 300 connections come at once, none waits for its kernel's next attempt,
+        which would come after a second.
+        """
+        _, _, address = await self.tunnel(echo)
+
+        def longest() -> float:
+            waits = []
+            ours = []
+            for _ in range(300):
+                began = time.monotonic()
+                ours.append(connect(address))
+                waits.append(time.monotonic() - began)
+            for connection in ours:
+                connection.close()
+            return max(waits)
+
+        self.assertLess(await deferToThread(longest), 0.9)
+
     @report("fatedier/frp #885")
     async def test_thousand(self) -> None:
         """
