@@ -49,6 +49,7 @@ from gomux._wire.crypto import Sealer, SequencedOpener
 from gomux._wire.frame import Frame
 from gomux.error import (
     GomuxError,
+    HandshakeFailed,
     KeyRevoked,
     LimitExceeded,
     OpenStreamError,
@@ -132,12 +133,15 @@ class MuxProtocol(Protocol):
     @property
     def leftSilently(self) -> bool:
         """
-        Whether the peer has ended the carrier without having sent a byte.
+        Whether the mux ended because the peer has ended the carrier without having sent
+        a byte.
         """
         loss = self._life.loss
         if self.bytesReceived or loss is None:
             return False
-        return loss.type in (ConnectionDone, ConnectionLost)
+        # For a mux that this side had closed the reason is another.
+        isCut = isinstance(self.reason, (Truncated, HandshakeFailed))
+        return isCut and loss.type in (ConnectionDone, ConnectionLost)
 
     def __repr__(self) -> str:
         peer = "nobody yet" if self._peer is None else self._peer

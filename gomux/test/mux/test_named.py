@@ -218,6 +218,22 @@ class ServerTests(SynchronousTestCase):
         pair.clock.advance(0)
         self.assertEqual(len(observer.lines), 1)
 
+    def test_silentEndOfClose(self) -> None:
+        """
+        A server logs the end of a mux that it had closed, although nothing came from
+        the peer.
+        """
+        observer = Lines("gomux._mux.factory")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        pair = self.pair(BOB)
+        pair.clientToServer.stall()
+        pair.server.close()
+        pair.server.connectionLost(Failure(ConnectionDone()))
+        pair.clock.advance(0)
+        lines = [line for line in observer.lines if "the mux from" in line]
+        self.assertEqual(len(lines), 1)
+
     def test_silentServer(self) -> None:
         """
         A client logs that its server has ended the connection without a byte.
