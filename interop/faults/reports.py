@@ -111,6 +111,11 @@ REPORTS = {
     "cowrie/cowrie #1847": Report(
         "``twistd`` does not find the plugin in a bare environment"
     ),
+    "twisted/twisted #3985": Report(
+        "run from a zip file, ``twistd`` writes a traceback",
+        "failed, as every ``twistd`` does: the traceback is Twisted's own, and the"
+        " service runs",
+    ),
     "twisted/twisted #3363": Report(
         "after logrotate has moved the log file, SIGUSR1 makes no new one",
         "failed, as every ``twistd`` does: SIGUSR1 itself moves the file",

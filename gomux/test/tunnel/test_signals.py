@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -93,6 +94,27 @@ class ServiceSignalsTests(SynchronousTestCase):
         handlers = [signal.getsignal(number) for number in SIGNALS]
         self.assertEqual(handlers, self.before)
         self.assertEqual(self.clock.triggers, [])
+
+    def test_twoServices(self) -> None:
+        """
+        A signal is for all services of the process.  After one has stopped, the other
+        still gets it.  It does not matter which of them has started first.
+        """
+        for first in (0, 1):
+            self.calls.clear()
+            both = [
+                ServiceSignals(ProcessClock(), partial(self.calls.append, name))
+                for name in ("a", "b")
+            ]
+            for signals in both:
+                signals.start()
+            self.send(signal.SIGHUP)
+            self.assertEqual(self.calls, ["a", "b"])
+            both[first].stop()
+            self.send(signal.SIGHUP)
+            self.assertEqual(self.calls[2:], ["ab"[1 - first]])
+            both[1 - first].stop()
+            self.assertEqual(signal.getsignal(signal.SIGHUP), self.before[0])
 
     def test_processEnds(self) -> None:
         """
