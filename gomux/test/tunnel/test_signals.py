@@ -27,9 +27,11 @@ class ServiceSignalsTests(SynchronousTestCase):
         self.observer = Lines("gomux.tunnel._signals")
         globalLogPublisher.addObserver(self.observer)
         self.addCleanup(globalLogPublisher.removeObserver, self.observer)
+        # Services of other tests may have left their handlers behind.
+        for number in SIGNALS:
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+            signal.signal(number, signal.SIG_IGN)
         self.before = [signal.getsignal(number) for number in SIGNALS]
-        for number, handler in zip(SIGNALS, self.before, strict=True):
-            self.addCleanup(signal.signal, number, handler)
         self.calls: list[str] = []
         self.clock = ProcessClock()
         self.signals = ServiceSignals(self.clock, lambda: self.calls.append("reload"))
