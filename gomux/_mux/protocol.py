@@ -7,6 +7,7 @@ The mux itself: a protocol that turns the carrier's bytes into streams.
 
 L{MuxProtocol} connects the parts of a mux.  Each part has a module in this package:
 
+  - L{gomux._mux.muxfacts}: what the mux tells about itself.
   - L{gomux._mux.muxlife}: the states of a mux, how it closes and ends.
   - L{gomux._mux.gate}: how the peer shows that it holds the key.
   - L{gomux._mux.incoming}: when received frames are handled.
@@ -25,8 +26,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
-    IAddress,
     IProtocol,
     IProtocolFactory,
     ITCPTransport,
@@ -40,7 +41,8 @@ from gomux._mux.frames import COMPATIBLE, STRICT, PeerFrames
 from gomux._mux.gate import Gate, WaitingStreams, explainLoss
 from gomux._mux.incoming import Incoming
 from gomux._mux.liveness import CarrierLiveness, PeerLiveness
-from gomux._mux.muxlife import CLOSING, ENDED, ENDING, GATED, OPEN, MuxLife
+from gomux._mux.muxfacts import MuxFacts
+from gomux._mux.muxlife import CLOSING, ENDED, ENDING, OPEN, MuxLife
 from gomux._mux.nextturn import NextTurn
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.streams import Streams
@@ -48,6 +50,7 @@ from gomux._wire.crypto import Sealer, SequencedOpener
 from gomux._wire.frame import Frame
 from gomux.error import (
     GomuxError,
+    HandshakeFailed,
     KeyRevoked,
     LimitExceeded,
     OpenStreamError,
@@ -61,7 +64,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IMux)
-class MuxProtocol(Protocol):
+class MuxProtocol(MuxFacts, Protocol):
     """
     One mux over one carrier, made by a L{MuxFactory<gomux.MuxFactory>}.
 
@@ -69,20 +72,11 @@ class MuxProtocol(Protocol):
     @ivar bytesReceived: how many bytes were received from the carrier.
     @ivar streamFactory: makes the protocols of the peer's streams; C{None} to use the
         C{streamFactory} of the factory.
-    @ivar _key: the name of the peer's key; C{None} until the peer has shown its key.
     @ivar _limits: the factory's limits.
-    @ivar _life: the mux's state.
-    @ivar _streams: the mux's streams.
     @ivar _waiting: the calls of L{openStream} that wait for the gate.
     @ivar _proving: the results of L{whenAuthenticated} that have not fired.
-    @ivar _nextTurn: makes calls in the next turn of the reactor.
-    @ivar _scheduler: sends frames.
-    @ivar _incoming: keeps received bytes, and has their frames handled.
     @ivar _frames: handles the peer's frames.
-    @ivar _carrierLiveness: notices a dead carrier.
-    @ivar _peerLiveness: pings the peer, and notices when it is gone.
     @ivar _carrier: the carrier, as the scheduler uses it.
-    @ivar _host: the carrier's address at this end.
     @ivar _isBound: whether this side has announced
         L{BOUND<gomux._wire.frame.BOUND>}, or strict mode implies it.
     """
@@ -90,8 +84,6 @@ class MuxProtocol(Protocol):
     factory: MuxOwner[MuxProtocol]
     streamFactory: IStreamFactory | IProtocolFactory | None = None
     bytesReceived = 0
-    _key: str | None = None
-    _peer: IAddress | None = None
 
     def __init__(self, factory: MuxOwner[MuxProtocol]) -> None:
         self.factory = factory
@@ -129,132 +121,24 @@ class MuxProtocol(Protocol):
             told=lambda reason: self.factory.muxLost(self, reason),
         )
 
+    @property
+    def leftSilently(self) -> bool:
+        """
+        Whether the mux ended because the peer has ended the carrier without having sent
+        a byte.
+        """
+        loss = self._life.loss
+        if self.bytesReceived or loss is None:
+            return False
+        # For a mux that this side had closed the reason is another.
+        isCut = isinstance(self.reason, (Truncated, HandshakeFailed))
+        return isCut and loss.type in (ConnectionDone, ConnectionLost)
+
     def __repr__(self) -> str:
         peer = "nobody yet" if self._peer is None else self._peer
         name = f"{self.peerName!r} at " if self.peerName else ""
         direction = "to" if self.factory.isClient else "from"
         return f"<{type(self).__name__} {direction} {name}{peer}>"
-
-    @property
-    def authenticated(self) -> bool:
-        """
-        Whether the peer has shown that it holds the key.
-        """
-        return self._key is not None
-
-    @property
-    def peerName(self) -> str:
-        """
-        The name of the peer's key in the L{Keyring}; C{""} if unnamed or not yet shown.
-        """
-        return self._key or ""
-
-    @property
-    def gated(self) -> bool:
-        """
-        Whether the gate still keeps the mux from sending.
-        """
-        return self._life.state is GATED
-
-    @property
-    def canOpen(self) -> bool:
-        """
-        Whether the mux is neither draining, closing nor closed.
-        """
-        return self._life.state <= OPEN and self._streams.hasIDs
-
-    @property
-    def takesStreams(self) -> bool:
-        """
-        Whether the peer may open streams.
-        """
-        return self._life.state <= OPEN
-
-    @property
-    def isWorn(self) -> bool:
-        """
-        Whether either side has few stream IDs left.  A new stream should rather go
-        over another mux.
-        """
-        return self._streams.isWorn
-
-    @property
-    def answers(self) -> bool:
-        """
-        Whether the peer has echoed a recent ping.  C{False} if the newest ping of this
-        mux that the peer has echoed is older than two intervals between pings.  Always
-        C{True} with a peer that has not announced that it echoes pings.
-
-        A new stream should rather go over another mux while this is C{False}.
-        """
-        return self._peerLiveness.answers
-
-    @property
-    def roundTrip(self) -> float | None:
-        """
-        How long the newest ping that the peer has echoed took until its echo came, in
-        seconds.  C{None} before the first echo, and with a peer that has not announced
-        that it echoes pings.
-        """
-        return self._peerLiveness.roundTrip
-
-    @property
-    def reason(self) -> GomuxError | None:
-        """
-        Why the mux has ended; C{None} before that.  The carrier may still be connected.
-        """
-        return self._life.reason
-
-    @property
-    def bytesSent(self) -> int:
-        """
-        How many bytes were written to the carrier.
-        """
-        return self._scheduler.bytesSent
-
-    @property
-    def streamCount(self) -> int:
-        """
-        How many streams are open.
-        """
-        return len(self._streams)
-
-    @property
-    def protocolCount(self) -> int:
-        """
-        How many protocols of streams, open or ended, have not had C{connectionLost}.
-        """
-        return self._streams.protocolCount
-
-    def checkInvariants(self) -> None:
-        """
-        Check the mux and its parts.  For tests, once the mux has had its carrier, and
-        not from inside a call of the mux or the carrier.
-
-        @raise AssertionError: if their state is not consistent.
-        """
-        scheduler = self._scheduler
-        self._streams.checkInvariants()
-        senders = [stream.sender for stream in self._streams.byID.values()]
-        scheduler.checkInvariants(self._streams.byID, filter(None, senders))
-        self._nextTurn.checkInvariants(scheduler.idle or scheduler.paused)
-        self._life.checkInvariants()
-        if self.reason is None and self.hasCarrier:
-            self._incoming.checkInvariants()
-        else:
-            assert scheduler.stopped
-        if self._life.state is ENDED:
-            assert not self._carrierLiveness.isRunning
-            assert not self._peerLiveness.isRunning
-
-    @property
-    def _nextID(self) -> int:
-        # The ID of the next stream that this side opens.  Tests set it.
-        return self._streams.nextID
-
-    @_nextID.setter
-    def _nextID(self, streamID: int) -> None:
-        self._streams.nextID = streamID
 
     # IMux
 
@@ -461,25 +345,6 @@ class MuxProtocol(Protocol):
         @return: the mux's own transport.
         """
         return cast(ITCPTransport, self.transport)
-
-    @property
-    def hasCarrier(self) -> bool:
-        """
-        Whether the carrier is still connected.
-        """
-        return self._life.loss is None
-
-    def getHost(self) -> IAddress:
-        """
-        @return: the carrier's address at this end, even once the carrier is gone.
-        """
-        return self._host
-
-    def getPeer(self) -> IAddress:
-        """
-        @return: the carrier's address at the other end, even once the carrier is gone.
-        """
-        return cast(IAddress, self._peer)
 
     def _peersFactory(self) -> IStreamFactory | IProtocolFactory | None:
         own = self.streamFactory

@@ -44,6 +44,7 @@ from zope.interface import implementer
 
 from gomux._carrier.turns import TURN_TIME
 from gomux._fastpaths import fastPaths
+from gomux._mux.controlqueue import ControlQueue
 from gomux._wire.crypto import Sealer
 from gomux._wire.frame import MAX_LENGTH, OVERHEAD, Flag, sealFrame, sealLastFrame
 from gomux.error import GomuxError, LimitExceeded, NonceExhausted
@@ -57,11 +58,6 @@ BATCH_SIZE = 65536
 CONTROL_FRAMES = 32
 
 _DATA = int(Flag.DATA)
-_CLOSE_STREAM = int(Flag.CLOSE_STREAM)
-_WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
-
-# A control frame that waits: the arguments of Scheduler.control.
-_Control = tuple[int, int, int, Callable[[int], None] | None]
 
 
 class SendingStream(Protocol):
@@ -107,8 +103,7 @@ class Scheduler:
         of the call of L{start}.
     @ivar paused: whether nothing may be written now: before L{start}, while the carrier
         is blocked, and once C{stopped}.
-    @ivar isMute: whether the mux must send nothing of its own accord, because the peer
-        may be a stranger.
+    @ivar isMute: whether the peer may be a stranger, who is sent nothing.
     @ivar stopped: whether nothing may be written any more.
     @ivar _sealer: seals the frames; set by L{start} at the latest.
     @ivar _write: see L{__init__}.
@@ -116,12 +111,9 @@ class Scheduler:
     @ivar _failed: see L{__init__}.
     @ivar _maxRefusals: how many refusals may wait.
     @ivar _seconds: returns the time, in seconds.
-    @ivar _control: the waiting control frames except refusals and credit, as the
-        arguments of L{control}.
+    @ivar _control: the waiting control frames.
     @ivar _greeting: the C{length} of the greeting, until it is queued; C{None} for no
         greeting.
-    @ivar _refusals: the IDs of the streams whose refusals wait.
-    @ivar _credits: the waiting credit by stream ID, in bytes.
     @ivar _fresh: the streams in the fresh queue.
     @ivar _bulk: the streams in the bulk queue.
     @ivar _freshBytes: how many bytes of fresh data were sent since the last bulk frame.
@@ -159,10 +151,8 @@ class Scheduler:
         self._failed = failed
         self._maxRefusals = maxRefusals
         self._seconds = seconds
-        self._control: deque[_Control] = deque()
+        self._control = ControlQueue()
         self._greeting: int | None = None
-        self._refusals: deque[int] = deque()
-        self._credits: dict[int, int] = {}
         self._fresh: deque[SendingStream] = deque()
         self._bulk: deque[SendingStream] = deque()
         self._freshBytes = 0
@@ -173,8 +163,7 @@ class Scheduler:
         self._freshFirst = paths.freshFirst
         self._batchSize = BATCH_SIZE if paths.batches else 1
         self._turnTime = TURN_TIME if paths.longTurns else 0.0
-        self.isMute = False
-        self.stopped = False
+        self.isMute = self.stopped = False
         self.paused = sealer is None
         self.bytesSent = 0
         self.sentAt = 0.0
@@ -186,20 +175,14 @@ class Scheduler:
         """
         How many control frames wait, without refusals and credit.
         """
-        return len(self._control)
+        return len(self._control.frames)
 
     @property
     def idle(self) -> bool:
         """
         Whether no frames and no streams are queued.
         """
-        return not (
-            self._bulk
-            or self._fresh
-            or self._control
-            or self._refusals
-            or self._credits
-        )
+        return not (self._bulk or self._fresh or self._control)
 
     def start(self, sealer: Sealer, greeting: int | None = None) -> None:
         """
@@ -239,7 +222,7 @@ class Scheduler:
         if not self.stopped:
             if self._greeting is not None:
                 self.greet()
-            self._control.append((streamID, flag, length, sealed))
+            self._control.frames.append((streamID, flag, length, sealed))
             self._wakeUp()
 
     def refuse(self, streamID: int) -> None:
@@ -251,14 +234,15 @@ class Scheduler:
         """
         if self.stopped:
             return
-        if len(self._refusals) >= self._maxRefusals:
+        refusals = self._control.refusals
+        if len(refusals) >= self._maxRefusals:
             # Perhaps only hold() keeps the refusals from being written.
             self.pump()
-        if len(self._refusals) >= self._maxRefusals:
+        if len(refusals) >= self._maxRefusals:
             raise LimitExceeded(
                 "the peer goes on opening streams, but does not read the refusals"
             )
-        self._refusals.append(streamID)
+        refusals.append(streamID)
         self._wakeUp()
 
     def credit(self, streamID: int, size: int) -> None:
@@ -268,7 +252,8 @@ class Scheduler:
         @param size: the credit, in bytes.
         """
         if not self.stopped:
-            self._credits[streamID] = self._credits.get(streamID, 0) + size
+            credits = self._control.credits
+            credits[streamID] = credits.get(streamID, 0) + size
             self._wakeUp()
 
     def activate(self, stream: SendingStream, fresh: bool = True) -> None:
@@ -291,7 +276,7 @@ class Scheduler:
 
         @return: the dropped credit, in bytes.
         """
-        return self._credits.pop(streamID, 0)
+        return self._control.credits.pop(streamID, 0)
 
     def hold(self) -> None:
         """
@@ -345,7 +330,7 @@ class Scheduler:
         parts: list[bytes] = []
         served: list[SendingStream] = []
         try:
-            if self._addControl(parts, CONTROL_FRAMES):
+            if self._control.seal(self._sealer, parts, CONTROL_FRAMES):
                 self._addData(parts, served)
         except NonceExhausted:
             parts += sealLastFrame(self._sealer)
@@ -363,33 +348,6 @@ class Scheduler:
                 self._bulk.append(stream)
             else:
                 stream.queued = False
-
-    def _addControl(self, parts: list[bytes], limit: float) -> bool:
-        """
-        Seal waiting control frames.
-
-        @param parts: the batch; the frames are added to it.
-        @param limit: about how many frames to add.
-        @return: whether no control frames are left.
-        """
-        sealer = self._sealer
-        limit *= 2  # A sealed control frame has two parts.
-        while self._control and len(parts) < limit:
-            streamID, flag, length, sealed = self._control.popleft()
-            parts += sealFrame(sealer, streamID, length, flag)
-            if sealed is not None:
-                sealed(sealer.last)
-        while self._refusals and len(parts) < limit:
-            streamID = self._refusals.popleft()
-            parts += sealFrame(sealer, streamID, 0, _WINDOW_UPDATE)
-            parts += sealFrame(sealer, streamID, 0, _CLOSE_STREAM)
-        while self._credits and len(parts) < limit:
-            streamID, credit = self._credits.popitem()
-            while credit > 0:
-                size = min(credit, MAX_LENGTH)
-                parts += sealFrame(sealer, streamID, size, _WINDOW_UPDATE)
-                credit -= size
-        return not (self._control or self._refusals or self._credits)
 
     def _addData(self, parts: list[bytes], served: list[SendingStream]) -> None:
         """
@@ -425,7 +383,7 @@ class Scheduler:
         """
         parts: list[bytes] = []
         try:
-            self._addControl(parts, float("inf"))
+            self._control.seal(self._sealer, parts, float("inf"))
         except NonceExhausted:
             parts += sealLastFrame(self._sealer)
         self._writeLast(parts)
@@ -443,8 +401,6 @@ class Scheduler:
         """
         self.stopped = self.paused = True
         self._control.clear()
-        self._refusals.clear()
-        self._credits.clear()
         self._fresh.clear()
         self._bulk.clear()
 
@@ -458,9 +414,8 @@ class Scheduler:
         @param senders: the senders of those open streams that have a sender.
         @raise AssertionError: if the queues are not consistent.
         """
-        assert len(self._refusals) <= self._maxRefusals, len(self._refusals)
-        assert self._credits.keys() <= set(streamIDs), "credit for no open stream"
-        assert all(size > 0 for size in self._credits.values()), self._credits
+        assert len(self._control.refusals) <= self._maxRefusals
+        self._control.checkInvariants(streamIDs)
         if self.stopped:
             assert self.idle and self.paused
             return
