@@ -24,6 +24,7 @@ from gomux import Limits, MuxFactory
 from gomux._carrier.accept import AcceptPace
 from gomux._mux.strangers import Refused, Strangers, sourceOf
 from gomux._wire.frame import Flag
+from gomux.endpoints._haproxy import ProxiedFactory
 from gomux.error import ConnectionClosed, LimitExceeded, OutOfSequence
 from gomux.test.support.helpers import FramePeer, Recorders, Rig
 from gomux.test.support.strictrig import StrictRig
@@ -229,6 +230,24 @@ class RefusedTests(SynchronousTestCase):
             made: Protocol = client.buildProtocol(here)
             made.makeConnection(StringTransport(peerAddress=here))
         self.assertEqual(len(client.muxes), 3)
+
+    def test_proxied(self) -> None:
+        """
+        Behind C{haproxy:} each client has a quota, not the load balancer.
+        """
+        limits = Limits(addressQuota=1)
+        server = MuxFactory(PSK, False, clock=Clock(), limits=limits)
+        proxied = ProxiedFactory(server, Clock())
+        ends = []
+        for host in ("198.51.100.7", "198.51.100.8", "198.51.100.7"):
+            protocol = proxied.buildProtocol(at("192.0.2.1"))
+            transport = StringTransport(peerAddress=at("192.0.2.1"))
+            protocol.makeConnection(transport)
+            header = f"PROXY TCP4 {host} 192.0.2.9 1111 2222\r\n"
+            protocol.dataReceived(header.encode())
+            ends.append(transport.disconnected)
+        self.assertEqual(ends, [False, False, True])
+        self.assertEqual(len(server.muxes), 2)
 
 
 class StrictTests(SynchronousTestCase):
