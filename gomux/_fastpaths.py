@@ -31,7 +31,7 @@ class FastPaths:
     @ivar constantPrefix: sealing with the same prefix, and so with the same subkey
     @ivar outputInPlace: sealing output where the application left it
     @ivar shortSenders: keeping a sender only while it has something to keep
-    @ivar sparedContext: making the log context of a protocol once, not for each piece
+    @ivar sparedContext: making the log context of a protocol once, not for all data
     @ivar restsInPlace: not copying unread data when a session reads a part of it
     @ivar batchedCredit: holding credit back until it is worth a frame
     @ivar changingWindows: windows that grow and shrink
