@@ -83,6 +83,29 @@ class Truncated(GomuxError, ConnectionLost):
     MESSAGE = "The carrier ended without CloseMux"
 
 
+class NotAuthenticated(GomuxError, ConnectionLost):
+    """
+    The carrier ended before the peer had shown that it holds the pre-shared key.  The
+    peer has another key, is no gomux peer, or did not let the carrier come up: a TLS
+    certificate may be wrong.  To connect again at once will not help, so a program that
+    connects again by itself should do so with growing pauses.
+
+    @ivar carrierError: the carrier's own error; C{None} if the carrier ended in good
+        order.
+    """
+
+    MESSAGE = "The peer has not shown that it holds the pre-shared key"
+    carrierError: BaseException | None = None
+
+
+class NeverAuthenticated(NotAuthenticated, Truncated):
+    """
+    In compatible mode: L{NotAuthenticated}.
+    """
+
+    MESSAGE = Truncated.MESSAGE
+
+
 class AuthenticationFailed(GomuxError, ConnectionLost):
     """
     A frame could not be opened with the pre-shared key.  The peer has another key or
@@ -94,8 +117,9 @@ class AuthenticationFailed(GomuxError, ConnectionLost):
 
 class OutOfSequence(AuthenticationFailed):
     """
-    In strict mode: a frame is not the next one of its sequence.  On the way frames were
-    dropped, replayed, swapped, reflected or taken from another mux.
+    A frame is not the next one of its sequence.  On the way frames were dropped,
+    replayed, swapped, reflected or taken from another mux.  This is noticed in strict
+    mode, and with a peer whose greeting has announced that its frames have a sequence.
     """
 
     MESSAGE = "A frame is not the one that was due"
@@ -110,7 +134,7 @@ class KeyRevoked(GomuxError, ConnectionLost):
     MESSAGE = "The pre-shared key of the peer was revoked"
 
 
-class HandshakeFailed(GomuxError, ConnectionLost):
+class HandshakeFailed(NotAuthenticated):
     """
     In strict mode: the mux did not come up.  The peer is not in strict mode, has the
     wrong role or context, or did not answer in time, or an attacker interfered.
@@ -147,8 +171,7 @@ class WriteStalled(GomuxError, ConnectionLost):
 
 class PeerVanished(GomuxError, ConnectionLost):
     """
-    In strict mode: nothing arrived from the peer for L{gomux.Limits.deadPeer} seconds,
-    not even a Keepalive.
+    The peer has echoed no ping that is younger than L{gomux.Limits.deadPeer} seconds.
     """
 
     MESSAGE = "Nothing arrives from the peer any more"
@@ -167,9 +190,13 @@ class OpenStreamError(GomuxError, ConnectError):
     """
     A stream could not be opened.  No mux came up in time, or the mux is closing or
     closed, has no stream IDs left, or has too many frames that wait to be sent.
+
+    @ivar reason: if no mux came up in time, why the last one ended, or why the last
+        attempt to connect one failed, such as L{NotAuthenticated}; else C{None}.
     """
 
     MESSAGE = "The stream could not be opened"
+    reason: BaseException | None = None
 
 
 class KeyringError(GomuxError, ValueError):

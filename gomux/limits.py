@@ -41,6 +41,13 @@ MAX_RETRY_DELAY = 30.0
 #: to be accepted.
 BACKLOG = 256
 
+#: Once either side of a mux has fewer stream IDs than this left, the mux is worn: a
+#: dialler connects another mux beside it.
+RESERVED_IDS = 65536
+#: How many worn muxes a dialler keeps for the streams that are still open on them.  If
+#: there is one more, the oldest is closed.
+MAX_WORN = 2
+
 #: How many log lines of one kind are written at once.
 LINES_BURST = 20
 #: How many log lines of one kind are written a second in the long run.
@@ -97,6 +104,7 @@ class Limits:
         C{ignoredRate} applies.
 
     @ivar keepalive: a Keepalive frame is sent when nothing else was sent for this long.
+        This is for peers that do not echo pings, such as those of the Go package.
 
     @ivar writeStall: how long the carrier may accept no data while there is data to
         send.  Then the mux is aborted.
@@ -119,12 +127,13 @@ class Limits:
 
     @ivar handshakeTimeout: in strict mode, how long the handshake may take.
 
-    @ivar strictKeepalive: in strict mode, how often a Keepalive frame is sent, even if
-        other frames are.
+    @ivar ping: how often a peer is pinged that echoes pings.  New streams pass over a
+        mux, while there is another, if the newest of its pings that were echoed is
+        older than two of these.
 
-    @ivar deadPeer: in strict mode, the mux is aborted if nothing arrives from the peer
-        for this long.  The peer should send at least every C{strictKeepalive} seconds.
-        The rest allows for a peer that pauses and for packets that are lost.
+    @ivar deadPeer: the mux is aborted if the newest of its pings that were echoed is
+        older than this.  This is for peers that echo pings, which includes all peers in
+        strict mode.  It allows for a peer that pauses and for packets that are lost.
     """
 
     maxStreams: int = 16384
@@ -146,7 +155,7 @@ class Limits:
     silentGrace: float = 1.0
     busyPoll: float = field(default=0.0004, metadata=_MAY_BE_OFF)
     handshakeTimeout: float = 10.0
-    strictKeepalive: float = 10.0
+    ping: float = 5.0
     deadPeer: float = 45.0
 
     def __post_init__(self) -> None:

@@ -387,7 +387,7 @@ def makeService(options: Options) -> IService:
 
     factories: list[MuxFactory] = []
     service = TunnelService(
-        pool, tunnels, clock, limits, _makeReload(options, factories)
+        pool, tunnels, clock, limits, _makeReload(options, factories), factories
     )
     settings: dict[str, Any] = {
         "clock": clock,

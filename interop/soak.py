@@ -7,11 +7,16 @@ another::
 A client process keeps its streams going through a L{FaultProxy} to a server process.
 When the streams have recovered from one fault, the next follows after a few seconds: a
 process is killed, the server restarts with another key, or the proxy resets, cuts,
-stalls or swallows the traffic, or delays, flips, drops, repeats or swaps frames.  Both
-ends compare every byte.  The memory and descriptors of both are sampled each second.
+stalls or swallows the traffic, or delays, flips, drops, repeats or swaps frames.  The
+network changes: the connection that is up is dead from then on, in both directions and
+without an end, and a new one works.  The wall clock of one or both processes is set
+back or forward; that must not end the mux.  Some streams have TLS, and some of these
+end without its close_notify.  Both ends compare every byte.  The memory and descriptors
+of both are sampled each second.
 
-The test fails on a wrong byte, a traceback, a recovery that takes too long (99 in 100
-kills must recover within L{RECOVERY} seconds), or growth of memory or descriptors.
+The test fails on a wrong byte, a cut that looks complete, a mux that ends although no
+fault ends it, a traceback, a recovery that takes too long (99 in 100 kills must recover
+within L{RECOVERY} seconds), or growth of memory or descriptors.
 """
 
 from __future__ import annotations
@@ -22,7 +27,9 @@ import json
 import os
 import random
 import socket
+import struct
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -36,6 +43,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import LoopingCall, deferLater, react
 from twisted.python.failure import Failure
 
+from gomux.test.support.certificates import PEM
 from gomux.testing import (
     Action,
     Direction,
@@ -51,6 +59,7 @@ from gomux.testing import (
     swap,
 )
 from interop.peers.peerlib import percentile
+from interop.peers.soak_peer import LIMITS, WEIGHTS, Kind
 from interop.support.harness import ROOT
 
 PSK, OTHER_PSK = "the pre-shared key of the soak test", "quite another pre-shared key"
@@ -60,29 +69,84 @@ RECOVERY = 5.0
 #: Seconds within which every fault must have recovered.  This is longer because some
 #: faults are noticed only by silence.
 PATIENCE = 30.0
+#: Seconds within which each stream must go on after a step of the clock.
+GOES_ON = 10.0
+#: Seconds within which a change of the network must have recovered: to notice it, and
+#: to recover from it.
+NETWORK_CHANGE = LIMITS.deadPeer + RECOVERY
+#: From this many streams on, some must have had TLS.
+MANY = 2000
 #: By how many bytes the memory of a process may grow, from the second to the last
 #: quarter of the time in which no process is killed.
 GROWTH = 16 << 20
-#: How many more descriptors a process may have than after its start.  A connection
-#: whose traffic is swallowed keeps its descriptor until a timeout.
+#: How many more descriptors a process may have than after its start, without those of
+#: streams to the target.  A connection whose traffic is swallowed keeps its descriptor
+#: until a timeout.
 DESCRIPTORS = 8
 WINDOW = 131072
 
 KILLS = ("kill the server", "kill the client")
 OTHER_KEY = "another key"
+CHANGE = "change the network"
+STEPS = ("clock back", "clock forward", "clock there and back")
+#: By how many seconds the wall clock is set.
+STEP_SIZES = (1, 5, 60, 3600, 86400)
+
+#: Loaded at the start of a process: its wall clock is off by what a file says.
+CLOCK = """
+import mmap, struct, time
+with open({path!r}, "rb") as file:
+    offset = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)
+real, read = time.time, struct.Struct("d").unpack_from
+time.time = lambda: real() + read(offset)[0]
+"""
+
+
+class WallClock:
+    """
+    Sets the wall clock of a process, without the machine's own.
+
+    @ivar path: a directory whose modules the process must find first.
+    @ivar offset: by how many seconds the process's clock is off.
+    """
+
+    offset = 0
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir()
+        self._file = path / "offset"
+        self._file.write_bytes(bytes(8))
+        (path / "sitecustomize.py").write_text(CLOCK.format(path=str(self._file)))
+
+    def set(self, offset: int) -> None:
+        """
+        Set the clock.
+
+        @param offset: by how many seconds it is off from now on.
+        """
+        self.offset = offset
+        with self._file.open("r+b") as file:
+            file.write(struct.pack("d", offset))
 
 
 class Process(ProcessProtocol):
     """
     The process of one end.  It is started again after it was killed.
 
+    @ivar clock: the wall clock of the process.
     @ivar last: the counts that the current process printed last.
     @ivar total: the sum of the counts over all processes of this role.
     """
 
-    def __init__(self, role: str, soak: Soak, arguments: list[str]) -> None:
+    def __init__(
+        self, role: str, soak: Soak, clock: WallClock, arguments: list[str]
+    ) -> None:
         self.role = role
-        self.total: dict[str, int] = {"done": 0, "cut": 0, "wrong": 0, "bytes": 0}
+        self.clock = clock
+        self.total = dict.fromkeys(
+            ("done", "cut", "wrong", "bytes", "tls", "tlsCut", "targetCut"), 0
+        )
         self.tracebacks = ""
         self.pid = 0
         self.base = 0
@@ -102,8 +166,8 @@ class Process(ProcessProtocol):
         self.base = self.descriptors = 0
         self.ended = Deferred()
         self.ready = Deferred()
-        path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "GOMUX_PSK": psk}
+        path = [str(self.clock.path), str(ROOT), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "GOMUX_PSK": psk, "SOAK_PEM": PEM.decode()}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         command = [sys.executable, "-m", "interop.peers.soak_peer", self.role]
         process = reactor.spawnProcess(
@@ -135,6 +199,8 @@ class Process(ProcessProtocol):
                 self.ready.callback(None)
             if "up" in said:
                 self._soak.isUp(said["t"])
+            elif "oldest" in said:
+                self._soak.goesOn(said["t"], said["oldest"])
 
     def errReceived(self, data: bytes) -> None:
         self._errors = (self._errors + data)[-20000:]
@@ -180,7 +246,8 @@ class Recovery:
     """
     A fault from which the streams have recovered.
 
-    @ivar seconds: how long it took until correct bytes arrived over a new mux.
+    @ivar seconds: how long it took until correct bytes arrived over a new mux.  After a
+        fault that does not end the mux: on each stream.
     """
 
     fault: str
@@ -204,8 +271,9 @@ class Soak:
     One run of the soak test.
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, directory: Path) -> None:
         self.options = options
+        self._directory = directory
         self.random = random.Random(options.seed)
         self.verdict = Verdict()
         self.samples: list[Sample] = []
@@ -226,8 +294,11 @@ class Soak:
         self.proxy = FaultProxy(reactor, "127.0.0.1", port)
         self.proxy.start()
         streams = str(options.streams)
-        self.server = Process("server", self, [str(port), streams, mode])
-        self.client = Process("client", self, [str(self.proxy.port), streams, mode])
+        clocks = [WallClock(self._directory / role) for role in ("server", "client")]
+        self.server = Process("server", self, clocks[0], [str(port), streams, mode])
+        self.client = Process(
+            "client", self, clocks[1], [str(self.proxy.port), streams, mode]
+        )
         self.processes = (self.server, self.client)
         self._await("start")
         self._started = self._since
@@ -265,10 +336,7 @@ class Soak:
                 self._lastKill = time.monotonic()
             self._await(name)
             await fault()
-            if name in HARMLESS:
-                self._recovered = None
-            else:
-                await self._recovery()
+            await self._recovery()
 
     def _schedule(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         """
@@ -279,12 +347,19 @@ class Soak:
         others: dict[str, Callable[[], Any]] = {
             "reset": self._reset,
             OTHER_KEY: self._otherKey,
+            STEPS[0]: lambda: self._stepClocks(-1),
+            STEPS[1]: lambda: self._stepClocks(1),
+            STEPS[2]: self._thereAndBack,
         }
+        if not self.options.compatible:
+            others[CHANGE] = self._changeNetwork
         others |= {
             name: self._onNextFrame(action)
             for name, action in NETWORK.items()
             if not (self.options.compatible and name in UNNOTICED)
         }
+        if self.options.only:
+            others = {name: others[name] for name in self.options.only}
         while True:
             turn = [*others.items()]
             self.random.shuffle(turn)
@@ -309,8 +384,23 @@ class Soak:
 
     def isUp(self, when: float) -> None:
         """
-        Note that correct bytes have arrived over a new mux, which ends the recovery.
+        Note that correct bytes have arrived over a new mux, which ends the recovery,
+        unless the fault must not end a mux.
         """
+        if self._fault in HARMLESS:
+            self._problem(f"{self._fault}: a mux has ended")
+        self._isOver(when)
+
+    def goesOn(self, when: float, oldest: float) -> None:
+        """
+        Note that each stream goes on, which ends a fault that does not end the mux.
+
+        @param oldest: each stream has got correct bytes, or was opened, since then.
+        """
+        if self._fault in HARMLESS and oldest > self._since:
+            self._isOver(when)
+
+    def _isOver(self, when: float) -> None:
         waiting = self._recovered
         if waiting is not None and not waiting.called and when > self._since:
             seconds = when - self._since
@@ -355,22 +445,69 @@ class Soak:
     async def _reset(self) -> None:
         self.proxy.reset()
 
+    async def _changeNetwork(self) -> None:
+        """
+        Let nothing more pass on the connection that is up, in both directions, not even
+        its end.  The next connection works.
+        """
+        action = self.random.choice([blackHole(), stall()])
+        for direction in (self.proxy.toServer, self.proxy.toClient):
+            self._onNext(direction, action)
+
+    async def _stepClocks(self, sign: int) -> None:
+        """
+        Set the wall clock of one or both processes.  A step that would take a clock off
+        by more than a day goes to the next such limit instead.
+
+        @param sign: 1 for forward, -1 for back.
+        """
+        day = STEP_SIZES[-1]
+        step = sign * self.random.choice(STEP_SIZES)
+        for clock in self._someClocks():
+            clock.set(max(-day, min(day, clock.offset + step)))
+        self._await(self._fault)
+
+    async def _thereAndBack(self) -> None:
+        """
+        Set the wall clock of one or both processes, and set it back within a second.
+        """
+        step = self.random.choice((-1, 1)) * self.random.choice(STEP_SIZES)
+        clocks = self._someClocks()
+        before = [clock.offset for clock in clocks]
+        self._recovered = None
+        for clock in clocks:
+            clock.set(clock.offset + step)
+        await deferLater(reactor, self.random.uniform(0.05, 0.95))
+        for clock, offset in zip(clocks, before, strict=True):
+            clock.set(offset)
+        self._await(self._fault)
+
+    def _someClocks(self) -> list[WallClock]:
+        clocks = [process.clock for process in self.processes]
+        return self.random.choice([clocks[:1], clocks[1:], clocks])
+
     def _onNextFrame(self, action: Action) -> Callable[[], Any]:
         async def fault() -> None:
             direction: Direction = self.random.choice(
                 [self.proxy.toServer, self.proxy.toClient]
             )
-            met = False
-
-            def isNext(frame: WireFrame) -> bool:
-                nonlocal met
-                before, met = met, True
-                return not before
-
-            direction.clear()
-            direction.when(isNext, action)
+            self._onNext(direction, action)
 
         return fault
+
+    def _onNext(self, direction: Direction, action: Action) -> None:
+        """
+        Apply an action to the next frame in one direction.
+        """
+        met = False
+
+        def isNext(frame: WireFrame) -> bool:
+            nonlocal met
+            before, met = met, True
+            return not before
+
+        direction.clear()
+        direction.when(isNext, action)
 
     # Checks
 
@@ -384,7 +521,7 @@ class Soak:
                 most = process.base + self.options.streams * WINDOW + (64 << 20)
                 if size > most:
                     self._problem(f"the {process.role} has {size >> 20} MiB")
-                if descriptors > process.descriptors + DESCRIPTORS:
+                if descriptors > process.descriptors + self._moreDescriptors():
                     self._problem(f"the {process.role} has {descriptors} descriptors")
         (serverBytes, serverDescriptors), (clientBytes, clientDescriptors) = usages
         self.samples.append(
@@ -398,6 +535,14 @@ class Soak:
                 self.faults,
             )
         )
+
+    def _moreDescriptors(self) -> float:
+        """
+        @return: how many more descriptors a process may have than after its start.
+            Each stream to the target takes two; three times their average are allowed.
+        """
+        share = WEIGHTS[Kind.TARGET_CUT] / sum(WEIGHTS.values())
+        return DESCRIPTORS + 2 * 3 * share * self.options.streams
 
     def _problem(self, text: str) -> None:
         if len(self.verdict.problems) < 20:
@@ -423,6 +568,14 @@ class Soak:
                 self._problem(f"{process.role}: {process.tracebacks}")
             if not process.total["done"]:
                 self._problem(f"{process.role}: no stream came to its end")
+        if self.client.total["done"] >= MANY:
+            for name in ("tls", "tlsCut", "targetCut"):
+                if not self.client.total[name]:
+                    self._problem(f"no stream counts as {name}")
+        for fault, limit in ((CHANGE, NETWORK_CHANGE), *((s, GOES_ON) for s in STEPS)):
+            slowest = max(self.times(fault), default=0.0)
+            if slowest > limit:
+                self._problem(f"{fault}: {slowest:.1f} s until all is well")
         times = self.times(*KILLS)
         if percentile(times, 99) > RECOVERY:
             self._problem(
@@ -466,7 +619,7 @@ NETWORK: dict[str, Action] = {
 #: The faults that only strict mode notices.
 UNNOTICED = ("black hole", "drop a frame", "repeat a frame", "swap two frames")
 #: The faults that do not end the mux.
-HARMLESS = ("delay",)
+HARMLESS = ("delay", *STEPS)
 
 _BARS = " ▁▂▃▄▅▆▇█"
 
@@ -513,6 +666,9 @@ def report(soak: Soak) -> Iterator[str]:
         f" {ends[1]['done']} streams came to their end, {ends[1]['cut']} were cut;"
         f" {sum(end['bytes'] for end in ends) >> 20} MiB compared,"
         f" {sum(end['wrong'] for end in ends)} streams wrong;"
+        f" {ends[1]['tls']} with TLS and its end,"
+        f" {ends[1]['tlsCut']} with TLS without its end,"
+        f" {ends[1]['targetCut']} to a target that cut TLS;"
         f" p99 after a kill {percentile(kills, 99):.2f} s"
     )
 
@@ -551,8 +707,9 @@ async def main(reactor: Any, options: argparse.Namespace) -> None:
     """
     Run the soak test, and exit with 1 if there was a problem.
     """
-    soak = Soak(options)
-    await soak.run()
+    with tempfile.TemporaryDirectory() as directory:
+        soak = Soak(options, Path(directory).resolve())
+        await soak.run()
     if options.csv is not None:
         save(soak.samples, options.csv)
     if options.plot is not None:
@@ -571,6 +728,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--interval", type=float, default=5.0)
     parser.add_argument("--kills", type=int, default=1 << 30, help="at most")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="FAULT",
+        help="besides kills; may be repeated",
+    )
     parser.add_argument("--compatible", action="store_true")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--csv", type=Path, help="write the samples to this file")

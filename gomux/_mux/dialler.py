@@ -11,9 +11,9 @@ Theory of operation
 L{Dialler.start} tells the dialler that a mux is wanted, L{Dialler.stop} that no mux
 is wanted.  The dialler is in one of four states:
 
-    - C{IDLE}: no mux can open streams, and no carrier is being connected.
+    - C{IDLE}: no mux is good for new streams, and no carrier is being connected.
     - C{CONNECTING}: the carrier is being connected.
-    - C{UP}: a mux has its carrier, and can open streams.
+    - C{UP}: a mux has its carrier, can open streams, and is not worn.
     - C{WAITING}: the next attempt waits for the end of a pause.
 
 Its transitions are:
@@ -23,14 +23,18 @@ Its transitions are:
     - C{WAITING} to C{CONNECTING} when the pause is over.
     - C{CONNECTING} to C{UP} when the carrier is connected.
     - C{CONNECTING} to C{IDLE} when the attempt fails.  This begins a pause.
-    - C{UP} to C{IDLE} when the mux starts to close.  The next C{start} connects another
-      carrier beside the closing one.
+    - C{UP} to C{IDLE} when the mux starts to drain or close, or is worn: either side
+      has few stream IDs left.
     - C{UP} to C{IDLE} when the mux is lost.
     - C{CONNECTING} or C{WAITING} to C{IDLE} on C{stop}, which also resets the number of
-      failures.
+      failures, unless the last one was that a peer did not show that it holds the key.
 
 The loss of a mux begins a pause if the dialler is then C{IDLE}, and if a mux is wanted
-or the mux failed before its peer had shown that it holds the key.
+or the mux failed before its peer had shown that it holds the key.  A mux that is worn
+or drains while a mux is wanted begins a pause too, after which another is connected
+beside it: a peer that uses up its IDs on purpose is not dialled without pause.  The
+worn mux is closed when it has no streams and the peer has shown on the other that it
+holds the key.  After C{close} the next C{start} connects another.
 
 The state is not stored.  L{Dialler.state} derives it from the attempt, the delayed call
 and the existing muxes.
@@ -63,7 +67,7 @@ from twisted.python.failure import Failure
 from gomux._mux.factory import MuxFactory
 from gomux._mux.protocol import MuxProtocol
 from gomux._wire.keyring import Keyring
-from gomux.limits import MAX_RETRY_DELAY
+from gomux.limits import MAX_RETRY_DELAY, MAX_WORN
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -120,9 +124,14 @@ class Dialler(MuxFactory):
     Makes a client's muxes and connects them, one at a time, while a mux is wanted.
 
     @ivar carrier: the endpoint that connects the carriers.
-    @ivar _maxRetryDelay: the longest pause, in seconds.
+    @ivar _maxRetryDelay: the longest pause, in seconds, except after a mux whose peer
+        did not show that it holds the key.
     @ivar _wanted: whether a mux is wanted.
     @ivar _failures: how many attempts and muxes have failed in a row.
+    @ivar _rejected: whether the last failure was a mux whose peer had not shown that it
+        holds the key.  An application may want a mux anew each time that its stream is
+        lost, and no more meanwhile: that must not end the pause.
+    @ivar _delay: the length of the last pause, in seconds.
     @ivar _notBefore: the end of the last pause, by the clock, or 0.  The pause is over
         once that time has passed.
     @ivar _attempt: fires when the carrier is connected; C{None} when no carrier is
@@ -155,7 +164,9 @@ class Dialler(MuxFactory):
         self._maxRetryDelay = maxRetryDelay
         self._wanted = False
         self._failures = 0
+        self._rejected = False
         self._notBefore = 0.0
+        self._delay = 0.0
         self._attempt: Deferred[IProtocol] | None = None
         self._retry: IDelayedCall | None = None
 
@@ -168,7 +179,7 @@ class Dialler(MuxFactory):
             return State.CONNECTING
         if self._retry is not None:
             return State.WAITING
-        if any(mux.canOpen for mux in self.muxes):
+        if any(mux.canOpen and not mux.isWorn for mux in self.muxes):
             return State.UP
         return State.IDLE
 
@@ -187,8 +198,9 @@ class Dialler(MuxFactory):
         pending = self._attempt or self._retry
         if pending is not None:
             self._attempt = self._retry = None
-            self._failures = 0
-            self._notBefore = 0.0
+            if not self._rejected:
+                self._failures = 0
+                self._notBefore = 0.0
             pending.cancel()
 
     def _dial(self) -> None:
@@ -199,7 +211,7 @@ class Dialler(MuxFactory):
         if not self._wanted or self.state is not State.IDLE:
             return
         # If the clock was set back, the pause must not grow by as much.
-        pause = min(self._notBefore - self.clock.seconds(), self._maxRetryDelay)
+        pause = min(self._notBefore - self.clock.seconds(), self._delay)
         if pause > 0.0:
             self._retry = self.clock.callLater(pause, self._pauseOver)
             return
@@ -225,8 +237,12 @@ class Dialler(MuxFactory):
         Count a failure, and begin the pause before the next attempt.
         """
         self._failures += 1
-        delay = retryPolicy(self._failures, self._maxRetryDelay)
-        self._notBefore = self.clock.seconds() + delay
+        # A peer that does not show that it holds the key will not do so soon.
+        longest = self._maxRetryDelay
+        if self._rejected:
+            longest = max(longest, MAX_RETRY_DELAY)
+        self._delay = retryPolicy(self._failures, longest)
+        self._notBefore = self.clock.seconds() + self._delay
         self._dial()
 
     # Events of attempts and muxes
@@ -236,6 +252,7 @@ class Dialler(MuxFactory):
         An attempt has failed.
         """
         self.pool.lastReason = failure.value
+        self._rejected = False
         self._pause()
 
     def muxConnected(self, mux: MuxProtocol) -> None:
@@ -252,7 +269,39 @@ class Dialler(MuxFactory):
         The peer holds the key: reset the number of failures.
         """
         self._failures = 0
+        self._rejected = False
         super().muxAuthenticated(mux)
+        for old in list(self.muxes):
+            if not old.streamCount:
+                self._closeReplaced(old)
+
+    def muxWorn(self, mux: MuxProtocol) -> None:
+        """
+        A mux should get no more streams: connect another beside it if one is wanted.
+        """
+        super().muxWorn(mux)
+        worn = [mux for mux in self.muxes if mux.takesStreams and mux.isWorn]
+        if len(worn) > MAX_WORN:
+            worn[0].close()
+        if self._wanted and self.state is State.IDLE:
+            self._pause()
+
+    def muxIdle(self, mux: MuxProtocol) -> None:
+        """
+        The last stream of a mux has ended: close the mux if another has replaced it.
+        """
+        super().muxIdle(mux)
+        self._closeReplaced(mux)
+
+    def _closeReplaced(self, old: MuxProtocol) -> None:
+        """
+        Close a worn mux without streams, once its peer holds another mux for certain,
+        and opens its streams there.
+        """
+        if old.isWorn and any(
+            mux.authenticated and mux.canOpen and not mux.isWorn for mux in self.muxes
+        ):
+            old.close()
 
     def muxLost(self, mux: MuxProtocol, reason: GomuxError) -> None:
         """
@@ -260,5 +309,6 @@ class Dialler(MuxFactory):
         """
         super().muxLost(mux, reason)
         failed = not (mux.authenticated or isinstance(reason, ConnectionDone))
+        self._rejected = failed
         if (self._wanted or failed) and self.state is State.IDLE:
             self._pause()

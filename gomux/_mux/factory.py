@@ -53,9 +53,11 @@ class MuxFactory(Factory):
     @ivar streamFactory: makes the protocols of streams that peers open; with
         C{None} the mux refuses those streams.
     @ivar limits: the limits of each mux.
-    @ivar greet: whether a client sends a Keepalive as soon as it is connected,
-        and a server answers with another.  A Keepalive has no effect, but it
+    @ivar greet: whether each side's first frame is a greeting: a Keepalive that
+        announces to a peer of the same software what this side does.  A client sends it
+        as soon as it is connected, a server after the client's first frame.  It also
         shows each side early that the other holds the key.
+    @ivar retired: whether L{retire} was called.  Can be set to C{False} again.
     @ivar pool: the muxes that are up.
     @ivar muxes: all muxes that have a carrier, whether they are up or not, the
         oldest first.
@@ -103,7 +105,8 @@ class MuxFactory(Factory):
         @param clock: the reactor, or for tests a
             L{Clock<twisted.internet.task.Clock>}.
         @param limits: the limits of each mux; by default L{Limits()<Limits>}.
-        @param greet: whether to send and answer a Keepalive at the start.
+        @param greet: whether to send a greeting as the first frame.  Other
+            implementations ignore it.
         @param pool: where to put the muxes that are up; by default a new pool.
         @param strict: whether the muxes are in strict mode; the peers must be in
             strict mode too.
@@ -129,6 +132,7 @@ class MuxFactory(Factory):
         moment = self.limits.busyPoll if fastPaths().busyPoll else 0.0
         self.busyPoll = BusyPoll(clock, moment)
         self.pool = pool if pool is not None else MuxPool(clock)
+        self.retired = False
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
         self.acceptPace = AcceptPace()
@@ -194,7 +198,7 @@ class MuxFactory(Factory):
             self._trigger = atShutdown("before", "shutdown", self._reactorStops)
         if self.isClient:
             if not mux.gated:
-                self.pool.add(mux)
+                self._muxUp(mux)
             return
         unauthenticated = self._unauthenticated
         unauthenticated[mux] = self.clock.callLater(
@@ -215,8 +219,33 @@ class MuxFactory(Factory):
         the reference implementation sends nothing before it opens a stream, and may
         be waiting for this side to open one.
         """
-        if not mux.gated:
+        if self.retired:
+            mux.abort()
+        elif not mux.gated:
             self.pool.add(mux)
+
+    def _muxUp(self, mux: MuxProtocol) -> None:
+        """
+        Streams can be opened on a mux, unless the factory is retired.
+        """
+        if self.retired:
+            mux.drain()
+        else:
+            self.pool.add(mux)
+
+    def retire(self) -> None:
+        """
+        Open and accept no more streams.  Drain the muxes that are up, and each mux that
+        still comes up as soon as it does, so that its peer gets a CloseMux.  Drop a
+        server's mux whose peer does not show within C{silentGrace} seconds that it
+        holds the key: a stranger is sent nothing.
+        """
+        self.retired = True
+        for mux in list(self.muxes):
+            call = self._unauthenticated.get(mux)
+            isComing = mux.gated if call is None else call.active()
+            if not isComing:
+                mux.drain()
 
     def _forgetUnauthenticated(self, mux: MuxProtocol) -> None:
         call = self._unauthenticated.pop(mux, None)
@@ -229,7 +258,7 @@ class MuxFactory(Factory):
         """
         self.acceptPace.authenticated(mux.transport)
         self._forgetUnauthenticated(mux)
-        self.pool.add(mux)
+        self._muxUp(mux)
 
     def endRevoked(self, names: Collection[str]) -> None:
         """
@@ -246,6 +275,12 @@ class MuxFactory(Factory):
             for mux in list(self.muxes):
                 if mux.peerName in names or not mux.authenticated:
                     mux.revoke()
+
+    def muxWorn(self, mux: MuxProtocol) -> None:
+        """
+        A mux has few IDs left for new streams, or has begun to drain.  Called by the
+        mux.
+        """
 
     def muxIdle(self, mux: MuxProtocol) -> None:
         """

@@ -28,7 +28,7 @@ from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.stream import Stream
 from gomux._mux.streams import Streams
-from gomux._wire.frame import HELLO_ID, Flag, Frame
+from gomux._wire.frame import HELLO_ID, REQUEST, Flag, Frame
 from gomux.error import LimitExceeded, ProtocolViolation
 
 #: The minimum pause for a peer over its C{openRate}, in seconds; a longer pause lets
@@ -79,9 +79,9 @@ class FramesMux(Protocol):
         """
 
     @property
-    def canOpen(self) -> bool:
+    def takesStreams(self) -> bool:
         """
-        Whether new streams are allowed.
+        Whether the peer may open streams.
         """
 
 
@@ -91,8 +91,9 @@ class PeerFrames:
 
     @ivar rest: the minimum pause before the peer's next frame is handled, in seconds;
         0 unless the peer opens streams faster than its C{openRate}.
+    @ivar isBound: whether the peer has announced L{BOUND<gomux._wire.frame.BOUND>}, or
+        strict mode implies it.
     @ivar _mux: the mux.
-    @ivar _owner: the mux's factory.
     @ivar _limits: the factory's limits.
     @ivar _clock: the factory's clock.
     @ivar _streams: the mux's streams.
@@ -101,6 +102,7 @@ class PeerFrames:
     @ivar _rules: what the peer may send.
     @ivar _flags: the rules by flag.
     @ivar _peerCloses: called when the peer closes the mux.
+    @ivar _heard: called with the stream ID of a Keepalive of the peer.
     @ivar _opens: limits how fast the peer may open streams.
     @ivar _resets: limits how fast the peer may close streams to which this side has
         written nothing.
@@ -117,6 +119,7 @@ class PeerFrames:
         rules: Rules,
         *,
         peerCloses: Callable[[], None],
+        heard: Callable[[int], bool],
     ) -> None:
         """
         @param mux: the mux.
@@ -125,18 +128,21 @@ class PeerFrames:
         @param scheduler: sends frames, and counts the control frames that wait.
         @param rules: what the peer may send.
         @param peerCloses: called when the peer closes the mux.
+        @param heard: called with the stream ID of each Keepalive but a greeting.
+            Returns whether the Keepalive echoes a ping.
         """
         self.rest = 0.0
+        self.isBound = False
         self._mux = mux
         self._streams = streams
         self._byID = streams.byID
         self._scheduler = scheduler
         self._rules = rules
         self._flags = rules.flags
-        self._owner = owner
         self._limits = limits = owner.limits
         self._clock = owner.clock
         self._peerCloses = peerCloses
+        self._heard = heard
         self._opens = TokenBucket(limits.openRate, limits.openBurst)
         self._resets = TokenBucket(limits.resetRate, limits.resetBurst)
         self._ignored = TokenBucket(limits.ignoredRate, limits.ignoredBurst)
@@ -145,15 +151,14 @@ class PeerFrames:
     def greeted(self, frame: Frame) -> None:
         """
         Note the first frame of a peer in compatible mode, before it is handled.
-        Answer the Keepalive of a client that greets: the answer shows the client that
-        this side holds the key.
+        Answer it with this side's greeting, which shows the peer that this side holds
+        the key.  A client has sent its greeting before.
         """
         streamID, _, flag, _ = frame
-        mux, owner = self._mux, self._owner
+        mux = self._mux
         if streamID == HELLO_ID and flag == Flag.KEEPALIVE:
             _log.warn("{mux}: the peer is in strict mode, which is off here", mux=mux)
-        if flag == Flag.KEEPALIVE and owner.greet and not owner.isClient:
-            self._scheduler.control(0, Flag.KEEPALIVE)
+        self._scheduler.greet()
 
     def received(self, frame: Frame) -> None:
         """
@@ -187,6 +192,10 @@ class PeerFrames:
     def openStream(self, streamID: int, length: int) -> None:
         """
         OpenStream: the peer opens a stream.
+
+        A length of 1 announces a request, which this version does not understand.  A
+        peer that is bound means something else by a greater length.  Such streams are
+        refused.  A length greater than 1 of any other peer means nothing.
         """
         streams = self._streams
         if not streams.isPeers(streamID):
@@ -202,7 +211,9 @@ class PeerFrames:
         self._opens.take(self._clock.seconds())
         if wait := self._opens.wait:
             self._leaveAlone(wait)
-        streams.peerOpens(streamID, self._mux.canOpen and not streams.isFull)
+        isPlain = length == 0 or (length > REQUEST and not self.isBound)
+        isWelcome = isPlain and self._mux.takesStreams and not streams.isFull
+        streams.peerOpens(streamID, isWelcome)
 
     def _leaveAlone(self, wait: float) -> None:
         """
@@ -284,15 +295,11 @@ class PeerFrames:
 
     def keepalive(self, streamID: int, length: int) -> None:
         """
-        Keepalive in strict mode: the only frame without effect there.
+        Keepalive: the peer pings or echoes a ping, if it has announced that.  An echo
+        does not count, because there are no more of them than pings.
         """
-        self._ignore("keepalives")
-
-    def withoutEffect(self, streamID: int, length: int) -> None:
-        """
-        Keepalive in compatible mode.
-        """
-        self._ignore("frames without effect")
+        if length or not self._heard(streamID):
+            self._ignore("keepalives")
 
     def closeMux(self, streamID: int, length: int) -> None:
         """
@@ -343,7 +350,7 @@ class PeerFrames:
 #: meaning, so any frame may have a length.
 COMPATIBLE = Rules(
     flags={
-        Flag.KEEPALIVE: Rule(PeerFrames.withoutEffect, hasLength=True),
+        Flag.KEEPALIVE: Rule(PeerFrames.keepalive, hasLength=True),
         Flag.OPEN_STREAM: Rule(PeerFrames.openStream, hasLength=True),
         Flag.CLOSE_READ: Rule(PeerFrames.closeRead, hasLength=True),
         Flag.CLOSE_WRITE: Rule(PeerFrames.closeWrite, hasLength=True),
@@ -359,7 +366,7 @@ COMPATIBLE = Rules(
 STRICT = Rules(
     flags={
         Flag.KEEPALIVE: Rule(PeerFrames.keepalive, hasLength=False),
-        Flag.OPEN_STREAM: Rule(PeerFrames.openStream, hasLength=False),
+        Flag.OPEN_STREAM: Rule(PeerFrames.openStream, hasLength=True),
         Flag.CLOSE_READ: Rule(PeerFrames.closeRead, hasLength=False),
         Flag.CLOSE_WRITE: Rule(PeerFrames.closeWrite, hasLength=False),
         Flag.CLOSE_STREAM: Rule(PeerFrames.closeStream, hasLength=False),

@@ -33,7 +33,7 @@ from twisted.python.failure import Failure
 
 from gomux._wire.crypto import Sealer
 from gomux._wire.frame import FrameOpener
-from gomux.error import GomuxError, OpenStreamError, Truncated
+from gomux.error import GomuxError, NotAuthenticated, OpenStreamError, Truncated
 
 if TYPE_CHECKING:
     from gomux.interfaces import IStreamFactory
@@ -113,8 +113,11 @@ def explainLoss(gate: Gate | None, loss: Failure) -> GomuxError:
         return Truncated(loss.getErrorMessage())
     if loss.check(ConnectionDone):
         return gate.interrupted("")
-    # For example, TLS did not accept a certificate.
-    return gate.interrupted(f" The carrier's own error: {loss.getErrorMessage()}")
+    # Such as a certificate that TLS did not accept.
+    error = gate.interrupted(f" The carrier's own error: {loss.getErrorMessage()}")
+    if isinstance(error, NotAuthenticated):
+        error.carrierError = loss.value
+    return error
 
 
 class WaitingStreams:

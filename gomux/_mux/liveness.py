@@ -10,13 +10,13 @@ L{CarrierLiveness} is for every mux.  It sends a Keepalive when nothing was sent
 long time, because TCP finds out only by sending that a path is dead.  It fails the mux
 when the carrier stays blocked for too long.
 
-L{PeerLiveness} is for strict mode, in which both sides must send Keepalives.  It fails
-the mux when the handshake takes too long, or when nothing is received from the peer for
-too long.
+L{PeerLiveness} is for peers that are known to echo pings.  It fails the mux when the
+peer echoes no recent one.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -25,8 +25,12 @@ from twisted.internet.interfaces import IDelayedCall
 from gomux._carrier.watch import Watch
 from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
+from gomux._wire.crypto import SequencedOpener
 from gomux._wire.frame import Flag
 from gomux.error import GomuxError, HandshakeFailed, PeerVanished, WriteStalled
+
+# A ping has this many counters, one after another.
+_COUNTERS = 1 << 32
 
 
 class CarrierLiveness:
@@ -78,6 +82,12 @@ class CarrierLiveness:
             self._clock, self._limits.writeStall, self._progress, self._stalled
         )
 
+    def stopKeepalives(self) -> None:
+        """
+        The peer is pinged from now on, which keeps the carrier in use.
+        """
+        _cancel(self._call)
+
     def stop(self) -> None:
         """
         The carrier is gone: cancel the delayed calls.
@@ -112,79 +122,170 @@ class CarrierLiveness:
 
 class PeerLiveness:
     """
-    In strict mode, sends Keepalives, and notices when the handshake takes too long or
-    the peer sends nothing.  The time for the handshake begins when this object is made.
+    Pings the peer, and notices when it echoes nothing any more.
 
-    @ivar _scheduler: sends the Keepalives.
-    @ivar _clock: the reactor.
-    @ivar _limits: the factory's limits.
-    @ivar _bytesReceived: see L{__init__}.
-    @ivar _failed: see L{__init__}.
-    @ivar _call: the delayed call that ends the time for the handshake; after L{start}
-        the delayed call that sends the next Keepalive.
-    @ivar _silence: watches whether the peer sends anything; C{None} before L{start}.
+    A ping is a Keepalive.  Its stream ID is the low 32 bits of the counter of the last
+    frame that has come from the peer.  So each ping of the peer tells which frames of
+    this side have reached it, its pings among them.  A ping that tells of no further
+    ping of this side is answered with another Keepalive at once, so that the peer need
+    not wait for this side's next ping.
+
+    This is for peers that have announced L{BOUND<gomux._wire.frame.BOUND>}, and for
+    strict mode.  There frames open in sequence only, so the counter tells how far the
+    peer has come, and an attacker can fake no sign of life.
+
+    In strict mode this also expects the handshake to be done in time.  The time runs
+    from the creation of this object.
+
+    The time in which the process could not run does not count: what the peer has sent
+    meanwhile is yet to be read.
+
+    @ivar roundTrip: how long the newest ping that the peer has echoed took until its
+        echo came, in seconds; C{None} before the first one.
+    @ivar _opener: opens the peer's frames; C{None} as long as the peer is not pinged.
+    @ivar _unechoed: the pings that were sent and not echoed yet: the counter of each,
+        and when it was sent.
+    @ivar _echoedAt: when the newest ping that was echoed was sent.
+    @ivar _late: how long the process could not run, all in all.
+    @ivar _pingAt: when the next ping is due.
+    @ivar _dueAt: when C{_call} is due.
+    @ivar _pingWaits: whether a ping waits to be sent.
+    @ivar _call: the end of the time for the handshake; after that the next look.
     """
 
-    _silence: Watch | None = None
+    roundTrip: float | None = None
+    _opener: SequencedOpener | None = None
+    _call: IDelayedCall | None = None
+    _late = 0.0
+    _pingWaits = False
 
     def __init__(
         self,
         owner: MuxOwner[Any],
         scheduler: Scheduler,
         failed: Callable[[GomuxError], None],
-        bytesReceived: Callable[[], int],
+        isBehind: Callable[[], bool],
     ) -> None:
         """
-        @param owner: the mux's factory, with the limits C{handshakeTimeout},
-            C{strictKeepalive} and C{deadPeer}.
-        @param scheduler: sends the Keepalives.
-        @param failed: called with L{HandshakeFailed} or L{PeerVanished}.
-        @param bytesReceived: returns how many bytes were received from the peer.
+        @param owner: the mux's factory; of its limits C{handshakeTimeout}, C{ping} and
+            C{deadPeer} count.
+        @param scheduler: sends the pings.
+        @param failed: called when the handshake or an echo does not come in time.
+        @param isBehind: tells whether frames that have come wait to be handled.
         """
         self._scheduler = scheduler
         self._clock = owner.clock
-        self._limits = owner.limits
-        self._bytesReceived = bytesReceived
+        self._limits = limits = owner.limits
+        self._isBehind = isBehind
         self._failed = failed
-        self._call = self._clock.callLater(
-            self._limits.handshakeTimeout, self._handshakeTimedOut
-        )
+        self._unechoed: deque[tuple[int, float]] = deque()
+        if owner.strict:
+            self._call = self._clock.callLater(
+                limits.handshakeTimeout, self._handshakeTimedOut
+            )
 
     @property
     def isRunning(self) -> bool:
         """
         Whether a delayed call is pending.
         """
-        return bool(self._call.active())
+        return self._call is not None and self._call.active()
 
-    def start(self) -> None:
+    @property
+    def answers(self) -> bool:
         """
-        The handshake is done.
+        See L{MuxProtocol.answers<gomux.MuxProtocol.answers>}.
         """
-        self._call.cancel()
-        self._callLater()
-        self._silence = Watch(
-            self._clock, self._limits.deadPeer, self._bytesReceived, self._vanished
+        return (
+            self._opener is None
+            or self._now() - self._echoedAt <= 2 * self._limits.ping
+            or self._isBehind()
         )
+
+    def start(self, opener: SequencedOpener) -> None:
+        """
+        Ping the peer from now on.
+
+        @param opener: opens the peer's frames.
+        """
+        self._opener = opener
+        _cancel(self._call)
+        # The peer's first frame came just now, which is as good as an echo.
+        self._echoedAt = now = self._now()
+        self._pingAt = now + self._limits.ping
+        self._callLater(now)
 
     def stop(self) -> None:
         """
         The carrier is gone: cancel the delayed calls.
         """
         _cancel(self._call)
-        if self._silence is not None:
-            self._silence.stop()
 
-    def _callLater(self) -> None:
-        self._call = self._clock.callLater(self._limits.strictKeepalive, self._sayAlive)
+    def heard(self, counter: int) -> bool:
+        """
+        A Keepalive has come.
 
-    def _sayAlive(self) -> None:
+        @param counter: its stream ID: the low 32 bits of the counter of the last frame
+            that the peer had received when it sent this.
+        @return: whether the peer echoes a ping.
         """
-        Send a Keepalive, unless the carrier is blocked: it still has bytes to send.
+        if self._opener is None:
+            return False
+        sentAt = None
+        unechoed = self._unechoed
+        while unechoed and (counter - unechoed[0][0]) % _COUNTERS < _COUNTERS // 2:
+            _, sentAt = unechoed.popleft()
+        if sentAt is None:
+            self._keepalive()
+            return False
+        self._echoedAt = sentAt
+        self.roundTrip = self._now() - sentAt
+        return True
+
+    def _now(self) -> float:
         """
-        if not self._scheduler.paused:
-            self._scheduler.control(0, Flag.KEEPALIVE)
-        self._callLater()
+        @return: the time without that in which the process could not run.
+        """
+        now: float = self._clock.seconds()
+        return now - self._late
+
+    def _callLater(self, now: float) -> None:
+        self._dueAt = min(self._pingAt, self._echoedAt + self._limits.deadPeer)
+        # After an echo is overdue, but could not be read yet, there is the next ping.
+        if self._dueAt <= now:
+            self._dueAt = self._pingAt
+        self._call = self._clock.callLater(self._dueAt - now, self._look)
+
+    def _look(self) -> None:
+        """
+        Ping the peer, if it is time to.  Fail the mux if the peer echoes nothing.
+        """
+        now = self._dueAt
+        self._late += max(0.0, self._now() - now)
+        isOverdue = now >= self._echoedAt + self._limits.deadPeer
+        if isOverdue and not self._isBehind():
+            self._failed(PeerVanished())
+            return
+        if now >= self._pingAt:
+            self._pingAt = now + self._limits.ping
+            if not self._pingWaits:
+                self._pingWaits = True
+                self._keepalive(self._sent)
+        self._callLater(now)
+
+    def _keepalive(self, sealed: Callable[[int], None] | None = None) -> None:
+        assert self._opener is not None
+        counter = self._opener.last % _COUNTERS
+        self._scheduler.control(counter, Flag.KEEPALIVE, sealed=sealed)
+
+    def _sent(self, counter: int) -> None:
+        """
+        A ping was sent.
+
+        @param counter: its counter.
+        """
+        self._pingWaits = False
+        self._unechoed.append((counter, self._now()))
 
     def _handshakeTimedOut(self) -> None:
         self._failed(
@@ -193,9 +294,6 @@ class PeerLiveness:
                 " a peer that is not in strict mode?"
             )
         )
-
-    def _vanished(self) -> None:
-        self._failed(PeerVanished())
 
 
 def _cancel(call: IDelayedCall | None) -> None:

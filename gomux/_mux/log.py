@@ -162,4 +162,8 @@ def describeAddress(address: IAddress | None) -> str:
     name = getattr(address, "name", address)
     if isinstance(name, bytes):
         name = name.decode("utf-8", "replace")
-    return str(name) if name else "a local peer"
+    try:
+        return str(name) if name else "a local peer"
+    except Exception:
+        # An address that others made.
+        return "an unknown peer"

@@ -56,6 +56,12 @@ class MuxOwner(Protocol[_Mux]):
         The peer has shown that it holds the key.
         """
 
+    def muxWorn(self, mux: _Mux) -> None:
+        """
+        New streams should rather go over another mux: this one has few IDs left for
+        them, or takes none any more.
+        """
+
     def muxIdle(self, mux: _Mux) -> None:
         """
         The last stream of the mux has ended.

@@ -32,17 +32,28 @@ if TYPE_CHECKING:
 
 class MuxPool:
     """
-    Opens streams on the muxes that are up, in turn.  While no mux is up, streams wait.
+    Opens streams on whichever muxes are up, and makes them wait while none is.
 
-    The pool prefers muxes whose peers have shown that they hold the key.  A peer that
-    merely connects must not get streams that are meant for others.
+    Of the muxes that are up, these go first, the most important first:
+
+     1. A mux whose peer has shown that it holds the key: a stranger who merely connects
+        must not get what is meant for others.
+     2. A mux whose peer answers pings.
+     3. A mux that has many stream IDs left.
+
+    Peers whose muxes are alike in this take turns.  Of several such muxes of one peer
+    the newest is used: the peer may have come back by another path while the end of its
+    old mux has not been noticed.  To a server, all who hold a key that has a name are
+    one peer.  A key without a name may be that of several peers, and a Go peer cannot
+    show which it is, so there each mux counts as a peer.
 
     @ivar lastReason: why the last mux was lost, or why the last attempt to connect one
         failed; C{None} before that.
     @ivar _clock: the reactor.
     @ivar _timeout: how long a stream waits for a mux, in seconds.
-    @ivar _maxWaiting: how many streams may wait.
-    @ivar _muxes: the muxes that are up, the least recently used one first.
+    @ivar _maxWaiting: how many streams may wait; C{None} if any number may.
+    @ivar _muxes: the muxes that are up, the next one to have a turn first.
+    @ivar _named: a server's muxes of the peers with a name, by that, the oldest first.
     @ivar _waiting: the streams that wait, in order, as the keys of a dictionary.
     """
 
@@ -63,6 +74,7 @@ class MuxPool:
         self._timeout = timeout
         self._maxWaiting = maxWaiting
         self._muxes: deque[MuxProtocol] = deque()
+        self._named: dict[str, list[MuxProtocol]] = {}
         self._waiting: dict[_Waiting, None] = {}
         self.lastReason: BaseException | None = None
 
@@ -86,6 +98,10 @@ class MuxPool:
         """
         if mux not in self._muxes:
             self._muxes.append(mux)
+        if mux.peerName and not mux.factory.isClient:
+            named = self._named.setdefault(mux.peerName, [])
+            if mux not in named:
+                named.append(mux)
         while self._waiting and mux.canOpen:
             waiting = next(iter(self._waiting))
             self._forget(waiting)
@@ -100,6 +116,11 @@ class MuxPool:
         if mux in self._muxes:
             self._muxes.remove(mux)
             self.lastReason = reason
+        named = self._named.get(mux.peerName, [])
+        if mux in named:
+            named.remove(mux)
+            if not named:
+                del self._named[mux.peerName]
 
     def closeNamed(self, names: Collection[str]) -> None:
         """
@@ -156,13 +177,23 @@ class MuxPool:
         """
         @return: the mux for the next stream; C{None} if no mux can open streams.
         """
-        usable = [mux for mux in self._muxes if mux.canOpen]
-        if not usable:
+        best = None
+        rank = (-1, False, False)
+        for mux in self._muxes:
+            if mux.canOpen and (own := _rank(mux)) > rank:
+                best, rank = mux, own
+                if rank == _FIRST:
+                    break
+        if best is None:
             return None
-        mux = next((mux for mux in usable if mux.authenticated), usable[0])
-        self._muxes.remove(mux)
-        self._muxes.append(mux)
-        return mux
+        ofPeer = self._named.get(best.peerName)
+        for mux in ofPeer or (best,):
+            self._muxes.remove(mux)
+            self._muxes.append(mux)
+        if ofPeer:
+            alike = [mux for mux in ofPeer if mux.canOpen and _rank(mux) == rank]
+            return alike[-1]
+        return best
 
     def _forget(self, waiting: _Waiting) -> None:
         del self._waiting[waiting]
@@ -174,9 +205,20 @@ class MuxPool:
         reason = (
             "" if self.lastReason is None else f"; the last reason: {self.lastReason}"
         )
-        waiting.result.errback(
-            OpenStreamError(f"no mux was up within {timeout:g} seconds{reason}")
-        )
+        error = OpenStreamError(f"no mux was up within {timeout:g} seconds{reason}")
+        error.reason = error.__cause__ = self.lastReason
+        waiting.result.errback(error)
+
+
+# The rank of a mux that no other goes ahead of.
+_FIRST = (True, True, True)
+
+
+def _rank(mux: MuxProtocol) -> tuple[bool, bool, bool]:
+    """
+    @return: what is greater for a mux that goes first.
+    """
+    return mux.authenticated, mux.answers, not mux.isWorn
 
 
 class _Waiting:

@@ -7,6 +7,7 @@ The mux itself: a protocol that turns the carrier's bytes into streams.
 
 L{MuxProtocol} connects the parts of a mux.  Each part has a module in this package:
 
+  - L{gomux._mux.muxfacts}: what the mux tells about itself.
   - L{gomux._mux.muxlife}: the states of a mux, how it closes and ends.
   - L{gomux._mux.gate}: how the peer shows that it holds the key.
   - L{gomux._mux.incoming}: when received frames are handled.
@@ -26,7 +27,6 @@ from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
-    IAddress,
     IProtocol,
     IProtocolFactory,
     ITCPTransport,
@@ -40,12 +40,13 @@ from gomux._mux.frames import COMPATIBLE, STRICT, PeerFrames
 from gomux._mux.gate import Gate, WaitingStreams, explainLoss
 from gomux._mux.incoming import Incoming
 from gomux._mux.liveness import CarrierLiveness, PeerLiveness
-from gomux._mux.muxlife import CLOSING, ENDED, ENDING, GATED, OPEN, MuxLife
+from gomux._mux.muxfacts import MuxFacts
+from gomux._mux.muxlife import CLOSING, ENDED, ENDING, OPEN, MuxLife
 from gomux._mux.nextturn import NextTurn
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.streams import Streams
-from gomux._wire.crypto import Sealer
-from gomux._wire.frame import Flag, Frame
+from gomux._wire.crypto import Sealer, SequencedOpener
+from gomux._wire.frame import Frame
 from gomux.error import (
     GomuxError,
     KeyRevoked,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IMux)
-class MuxProtocol(Protocol):
+class MuxProtocol(MuxFacts, Protocol):
     """
     One mux over one carrier, made by a L{MuxFactory<gomux.MuxFactory>}.
 
@@ -69,31 +70,25 @@ class MuxProtocol(Protocol):
     @ivar bytesReceived: how many bytes were received from the carrier.
     @ivar streamFactory: makes the protocols of the peer's streams; C{None} to use the
         C{streamFactory} of the factory.
-    @ivar _key: the name of the peer's key; C{None} until the peer has shown its key.
     @ivar _limits: the factory's limits.
-    @ivar _life: the mux's state.
-    @ivar _streams: the mux's streams.
     @ivar _waiting: the calls of L{openStream} that wait for the gate.
-    @ivar _nextTurn: makes calls in the next turn of the reactor.
-    @ivar _scheduler: sends frames.
-    @ivar _incoming: keeps received bytes, and has their frames handled.
+    @ivar _proving: the results of L{whenAuthenticated} that have not fired.
     @ivar _frames: handles the peer's frames.
-    @ivar _liveness: notices a dead carrier, and in strict mode a dead peer.
     @ivar _carrier: the carrier, as the scheduler uses it.
-    @ivar _host: the carrier's address at this end.
+    @ivar _isBound: whether this side has announced
+        L{BOUND<gomux._wire.frame.BOUND>}, or strict mode implies it.
     """
 
     factory: MuxOwner[MuxProtocol]
     streamFactory: IStreamFactory | IProtocolFactory | None = None
     bytesReceived = 0
-    _key: str | None = None
-    _peer: IAddress | None = None
 
     def __init__(self, factory: MuxOwner[MuxProtocol]) -> None:
         self.factory = factory
         clock = factory.clock
         self._limits = limits = factory.limits
         self._waiting = WaitingStreams(limits.maxControl)
+        self._proving: list[Deferred[MuxProtocol]] = []
         self._nextTurn = nextTurn = NextTurn(self, clock)
         self._scheduler = scheduler = Scheduler(
             None,
@@ -111,6 +106,7 @@ class MuxProtocol(Protocol):
             nextTurn,
             peersFactory=self._peersFactory,
             ended=self._streamEnded,
+            worn=lambda: self.factory.muxWorn(self),
         )
         self._life = MuxLife(
             self,
@@ -128,106 +124,21 @@ class MuxProtocol(Protocol):
         direction = "to" if self.factory.isClient else "from"
         return f"<{type(self).__name__} {direction} {name}{peer}>"
 
-    @property
-    def authenticated(self) -> bool:
-        """
-        Whether the peer has shown that it holds the key.
-        """
-        return self._key is not None
-
-    @property
-    def peerName(self) -> str:
-        """
-        The name of the peer's key in the L{Keyring}; C{""} if unnamed or not yet shown.
-        """
-        return self._key or ""
-
-    @property
-    def gated(self) -> bool:
-        """
-        Whether the gate still keeps the mux from sending.
-        """
-        return self._life.state is GATED
-
-    @property
-    def canOpen(self) -> bool:
-        """
-        Whether the mux is neither draining, closing nor closed.
-        """
-        return self._life.state <= OPEN
-
-    @property
-    def reason(self) -> GomuxError | None:
-        """
-        Why the mux has ended; C{None} before that.  The carrier may still be connected.
-        """
-        return self._life.reason
-
-    @property
-    def bytesSent(self) -> int:
-        """
-        How many bytes were written to the carrier.
-        """
-        return self._scheduler.bytesSent
-
-    @property
-    def streamCount(self) -> int:
-        """
-        How many streams are open.
-        """
-        return len(self._streams)
-
-    @property
-    def protocolCount(self) -> int:
-        """
-        How many protocols of streams, open or ended, have not had C{connectionLost}.
-        """
-        return self._streams.protocolCount
-
-    def checkInvariants(self) -> None:
-        """
-        Check the mux and its parts.  For tests, once the mux has had its carrier, and
-        not from inside a call of the mux or the carrier.
-
-        @raise AssertionError: if their state is not consistent.
-        """
-        scheduler = self._scheduler
-        self._streams.checkInvariants()
-        senders = [stream.sender for stream in self._streams.byID.values()]
-        scheduler.checkInvariants(self._streams.byID, filter(None, senders))
-        self._nextTurn.checkInvariants(scheduler.idle or scheduler.paused)
-        self._life.checkInvariants()
-        if self.reason is None and self.hasCarrier:
-            self._incoming.checkInvariants()
-        else:
-            assert scheduler.stopped
-        if self._life.state is ENDED:
-            assert not any(liveness.isRunning for liveness in self._liveness)
-
-    @property
-    def _nextID(self) -> int:
-        # The ID of the next stream that this side opens.  Tests set it.
-        return self._streams.nextID
-
-    @_nextID.setter
-    def _nextID(self, streamID: int) -> None:
-        self._streams.nextID = streamID
-
     # IMux
 
     def openStream(
         self, factory: IStreamFactory | IProtocolFactory
     ) -> Deferred[IProtocol]:
         if not self.canOpen:
-            return fail(OpenStreamError("the mux is closing or closed"))
+            why = "has no IDs left" if self.takesStreams else "is closing or closed"
+            return fail(OpenStreamError(f"the mux {why}"))
         if self.gated:
             return self._waiting.add(factory)
         if self._scheduler.controlQueued >= self._limits.maxControl:
             return fail(OpenStreamError("too many frames wait for the carrier"))
         opened = self._streams.open(factory)
-        if not self._streams.hasIDs:
-            # This was the last ID.  For more streams an application needs a new mux.
-            self.drain()
+        if not (self._streams.hasIDs or self._streams.byID):
+            self.close()
         return opened
 
     def drain(self, timeout: float | None = None) -> Deferred[GomuxError]:
@@ -237,7 +148,10 @@ class MuxProtocol(Protocol):
         @param timeout: close after this many seconds even if streams are open.
         @return: as L{whenClosed}.
         """
+        wasOpen = self._life.state is OPEN
         self._life.drain(timeout)
+        if wasOpen:
+            self.factory.muxWorn(self)
         return self.whenClosed()
 
     def close(self) -> Deferred[GomuxError]:
@@ -262,6 +176,33 @@ class MuxProtocol(Protocol):
     def whenClosed(self) -> Deferred[GomuxError]:
         return self._life.whenClosed()
 
+    def whenAuthenticated(self) -> Deferred[MuxProtocol]:
+        """
+        Wait until the peer shows that it holds the key.  A Go server does so only when
+        it sends something, so it may take until this side has opened a stream.
+
+        A program that connects muxes by itself should pause after a failure.  Do not
+        use this as the C{prepareConnection} of a
+        L{ClientService<twisted.application.internet.ClientService>}, which cannot
+        handle the loss of a connection meanwhile.
+
+        @return: fires with this mux.  Fails with the reason if the mux ends before.
+        """
+        proved: Deferred[MuxProtocol] = Deferred(self._proving.remove)
+        self._proving.append(proved)
+        if self.authenticated or self._life.state is ENDED:
+            self._nextTurn.callSoon(self._fireProving)
+        return proved
+
+    def _fireProving(self) -> None:
+        proving, self._proving = self._proving, []
+        for proved in proving:
+            if self.authenticated:
+                proved.callback(self)
+            else:
+                assert self.reason is not None
+                proved.errback(self.reason)
+
     # IProtocol
 
     def connectionMade(self) -> None:
@@ -275,6 +216,9 @@ class MuxProtocol(Protocol):
         self._host = addressFrom(lambda: carrier.getHost())
         self._peer = addressFrom(lambda: carrier.getPeer())
         self._carrier = MuxCarrier(carrier, self._limits.carrierTimeout)
+        needs = (factory, self._scheduler, self._fail)
+        self._carrierLiveness = CarrierLiveness(*needs)
+        self._peerLiveness = PeerLiveness(*needs, lambda: self._incoming.isBehind)
         self._frames = PeerFrames(
             self,
             factory,
@@ -282,6 +226,7 @@ class MuxProtocol(Protocol):
             self._scheduler,
             STRICT if factory.strict else COMPATIBLE,
             peerCloses=self._life.peerCloses,
+            heard=self._peerLiveness.heard,
         )
         self._incoming = Incoming(
             factory,
@@ -293,15 +238,11 @@ class MuxProtocol(Protocol):
             failed=self._fail,
             caughtUp=self._caughtUp,
         )
-        needs = (factory, self._scheduler, self._fail)
-        self._liveness: list[CarrierLiveness | PeerLiveness] = [CarrierLiveness(*needs)]
-        if factory.strict:
-            self._liveness.append(PeerLiveness(*needs, lambda: self.bytesReceived))
         self._sendOutputOf(gate)
         if gate.sealer is not None:
             self._startSending(gate.sealer)
-            if factory.greet and factory.isClient:
-                self._scheduler.control(0, Flag.KEEPALIVE)
+            if factory.isClient:
+                self._scheduler.greet()
         factory.muxConnected(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -345,8 +286,14 @@ class MuxProtocol(Protocol):
         if self.gated:
             assert gate.sealer is not None
             self._startSending(gate.sealer)
+        self._frames.isBound = isinstance(gate.opener, SequencedOpener)
+        if self._isBound and isinstance(gate.opener, SequencedOpener):
+            self._carrierLiveness.stopKeepalives()
+            self._peerLiveness.start(gate.opener)
         self._key = gate.name
         self.factory.muxAuthenticated(self)
+        if self._proving:
+            self._nextTurn.callSoon(self._fireProving)
         if not gate.ownsFrames:
             self._frames.greeted(frame)
         self._waiting.open(self.openStream)
@@ -363,10 +310,13 @@ class MuxProtocol(Protocol):
         The gate lets the mux send from now on.
         """
         self._life.open()
-        self._scheduler.start(sealer)
+        factory = self.factory
+        # The frames of strict mode are bound without a greeting.
+        self._isBound = sealer.isBound and (factory.strict or factory.greet)
+        greets = factory.greet and not factory.strict
+        self._scheduler.start(sealer, int(self._isBound) if greets else None)
         self._carrier.registerProducer(self._scheduler)
-        for liveness in self._liveness:
-            liveness.start()
+        self._carrierLiveness.start()
 
     # Called by the parts of the mux
 
@@ -375,25 +325,6 @@ class MuxProtocol(Protocol):
         @return: the mux's own transport.
         """
         return cast(ITCPTransport, self.transport)
-
-    @property
-    def hasCarrier(self) -> bool:
-        """
-        Whether the carrier is still connected.
-        """
-        return self._life.loss is None
-
-    def getHost(self) -> IAddress:
-        """
-        @return: the carrier's address at this end, even once the carrier is gone.
-        """
-        return self._host
-
-    def getPeer(self) -> IAddress:
-        """
-        @return: the carrier's address at the other end, even once the carrier is gone.
-        """
-        return cast(IAddress, self._peer)
 
     def _peersFactory(self) -> IStreamFactory | IProtocolFactory | None:
         own = self.streamFactory
@@ -408,8 +339,12 @@ class MuxProtocol(Protocol):
 
     def _streamEnded(self) -> None:
         self._life.streamEnded()
-        if not self._streams.byID and self._life.state < CLOSING:
+        if self._streams.byID or self._life.state >= CLOSING:
+            return
+        if self._streams.hasIDs:
             self.factory.muxIdle(self)
+        else:
+            self.close()
 
     def _fail(self, error: GomuxError) -> None:
         self._life.fail(error)
@@ -440,11 +375,13 @@ class MuxProtocol(Protocol):
         """
         The carrier is gone, and all received frames are handled.
         """
-        for liveness in self._liveness:
-            liveness.stop()
+        self._carrierLiveness.stop()
+        self._peerLiveness.stop()
         gate = self._incoming.gate
         if gate is not None:
             gate.close()
         self._life.lost()
         assert self.reason is not None
         self._waiting.fail(self.reason)
+        if self._proving and not self.authenticated:
+            self._fireProving()

@@ -44,6 +44,7 @@ from zope.interface import implementer
 
 from gomux._carrier.turns import TURN_TIME
 from gomux._fastpaths import fastPaths
+from gomux._mux.controlqueue import ControlQueue
 from gomux._wire.crypto import Sealer
 from gomux._wire.frame import MAX_LENGTH, OVERHEAD, Flag, sealFrame, sealLastFrame
 from gomux.error import GomuxError, LimitExceeded, NonceExhausted
@@ -57,8 +58,6 @@ BATCH_SIZE = 65536
 CONTROL_FRAMES = 32
 
 _DATA = int(Flag.DATA)
-_CLOSE_STREAM = int(Flag.CLOSE_STREAM)
-_WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
 
 
 class SendingStream(Protocol):
@@ -111,10 +110,9 @@ class Scheduler:
     @ivar _failed: see L{__init__}.
     @ivar _maxRefusals: how many refusals may wait.
     @ivar _seconds: returns the time, in seconds.
-    @ivar _control: the waiting control frames except refusals and credit, as stream ID
-        and flag.
-    @ivar _refusals: the IDs of the streams whose refusals wait.
-    @ivar _credits: the waiting credit by stream ID, in bytes.
+    @ivar _control: the waiting control frames.
+    @ivar _greeting: the C{length} of the greeting, until it is queued; C{None} for no
+        greeting.
     @ivar _fresh: the streams in the fresh queue.
     @ivar _bulk: the streams in the bulk queue.
     @ivar _freshBytes: how many bytes of fresh data were sent since the last bulk frame.
@@ -152,9 +150,8 @@ class Scheduler:
         self._failed = failed
         self._maxRefusals = maxRefusals
         self._seconds = seconds
-        self._control: deque[tuple[int, int]] = deque()
-        self._refusals: deque[int] = deque()
-        self._credits: dict[int, int] = {}
+        self._control = ControlQueue()
+        self._greeting: int | None = None
         self._fresh: deque[SendingStream] = deque()
         self._bulk: deque[SendingStream] = deque()
         self._freshBytes = 0
@@ -177,39 +174,54 @@ class Scheduler:
         """
         How many control frames wait, without refusals and credit.
         """
-        return len(self._control)
+        return len(self._control.frames)
 
     @property
     def idle(self) -> bool:
         """
         Whether no frames and no streams are queued.
         """
-        return not (
-            self._bulk
-            or self._fresh
-            or self._control
-            or self._refusals
-            or self._credits
-        )
+        return not (self._bulk or self._fresh or self._control)
 
-    def start(self, sealer: Sealer) -> None:
+    def start(self, sealer: Sealer, greeting: int | None = None) -> None:
         """
         Begin to write.
 
         @param sealer: seals all frames of the mux.
+        @param greeting: the C{length} of a Keepalive that goes ahead of all other
+            frames; C{None} for no such Keepalive.
         """
         self._sealer = sealer
+        self._greeting = greeting
         self.sentAt = self._seconds()
         self.paused = self.stopped
         if not self.idle:
             self._wakeUp()
 
-    def control(self, streamID: int, flag: int) -> None:
+    def greet(self) -> None:
+        """
+        Send the greeting, if it has not gone ahead of another frame already.
+        """
+        greeting, self._greeting = self._greeting, None
+        if greeting is not None:
+            self.control(0, Flag.KEEPALIVE, greeting)
+
+    def control(
+        self,
+        streamID: int,
+        flag: int,
+        length: int = 0,
+        sealed: Callable[[int], None] | None = None,
+    ) -> None:
         """
         Queue a control frame.  It is sent before all data that is not written yet.
+
+        @param sealed: called when the frame has been sealed, with its nonce's counter.
         """
         if not self.stopped:
-            self._control.append((streamID, flag))
+            if self._greeting is not None:
+                self.greet()
+            self._control.frames.append((streamID, flag, length, sealed))
             self._wakeUp()
 
     def refuse(self, streamID: int) -> None:
@@ -221,14 +233,15 @@ class Scheduler:
         """
         if self.stopped:
             return
-        if len(self._refusals) >= self._maxRefusals:
+        refusals = self._control.refusals
+        if len(refusals) >= self._maxRefusals:
             # Perhaps only hold() keeps the refusals from being written.
             self.pump()
-        if len(self._refusals) >= self._maxRefusals:
+        if len(refusals) >= self._maxRefusals:
             raise LimitExceeded(
                 "the peer goes on opening streams, but does not read the refusals"
             )
-        self._refusals.append(streamID)
+        refusals.append(streamID)
         self._wakeUp()
 
     def credit(self, streamID: int, size: int) -> None:
@@ -238,7 +251,8 @@ class Scheduler:
         @param size: the credit, in bytes.
         """
         if not self.stopped:
-            self._credits[streamID] = self._credits.get(streamID, 0) + size
+            credits = self._control.credits
+            credits[streamID] = credits.get(streamID, 0) + size
             self._wakeUp()
 
     def activate(self, stream: SendingStream, fresh: bool = True) -> None:
@@ -261,7 +275,7 @@ class Scheduler:
 
         @return: the dropped credit, in bytes.
         """
-        return self._credits.pop(streamID, 0)
+        return self._control.credits.pop(streamID, 0)
 
     def hold(self) -> None:
         """
@@ -315,7 +329,7 @@ class Scheduler:
         parts: list[bytes] = []
         served: list[SendingStream] = []
         try:
-            if self._addControl(parts, CONTROL_FRAMES):
+            if self._control.seal(self._sealer, parts, CONTROL_FRAMES):
                 self._addData(parts, served)
         except NonceExhausted:
             parts += sealLastFrame(self._sealer)
@@ -333,31 +347,6 @@ class Scheduler:
                 self._bulk.append(stream)
             else:
                 stream.queued = False
-
-    def _addControl(self, parts: list[bytes], limit: float) -> bool:
-        """
-        Seal waiting control frames.
-
-        @param parts: the batch; the frames are added to it.
-        @param limit: about how many frames to add.
-        @return: whether no control frames are left.
-        """
-        sealer = self._sealer
-        limit *= 2  # A sealed control frame has two parts.
-        while self._control and len(parts) < limit:
-            streamID, flag = self._control.popleft()
-            parts += sealFrame(sealer, streamID, 0, flag)
-        while self._refusals and len(parts) < limit:
-            streamID = self._refusals.popleft()
-            parts += sealFrame(sealer, streamID, 0, _WINDOW_UPDATE)
-            parts += sealFrame(sealer, streamID, 0, _CLOSE_STREAM)
-        while self._credits and len(parts) < limit:
-            streamID, credit = self._credits.popitem()
-            while credit > 0:
-                size = min(credit, MAX_LENGTH)
-                parts += sealFrame(sealer, streamID, size, _WINDOW_UPDATE)
-                credit -= size
-        return not (self._control or self._refusals or self._credits)
 
     def _addData(self, parts: list[bytes], served: list[SendingStream]) -> None:
         """
@@ -393,7 +382,7 @@ class Scheduler:
         """
         parts: list[bytes] = []
         try:
-            self._addControl(parts, float("inf"))
+            self._control.seal(self._sealer, parts, float("inf"))
         except NonceExhausted:
             parts += sealLastFrame(self._sealer)
         self._writeLast(parts)
@@ -411,8 +400,6 @@ class Scheduler:
         """
         self.stopped = self.paused = True
         self._control.clear()
-        self._refusals.clear()
-        self._credits.clear()
         self._fresh.clear()
         self._bulk.clear()
 
@@ -426,9 +413,8 @@ class Scheduler:
         @param senders: the senders of those open streams that have a sender.
         @raise AssertionError: if the queues are not consistent.
         """
-        assert len(self._refusals) <= self._maxRefusals, len(self._refusals)
-        assert self._credits.keys() <= set(streamIDs), "credit for no open stream"
-        assert all(size > 0 for size in self._credits.values()), self._credits
+        assert len(self._control.refusals) <= self._maxRefusals
+        self._control.checkInvariants(streamIDs)
         if self.stopped:
             assert self.idle and self.paused
             return

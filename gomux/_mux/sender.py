@@ -57,11 +57,9 @@ if TYPE_CHECKING:
 HIGH_WATER = 65536
 #: The producer is resumed when this many bytes of output or fewer wait.
 LOW_WATER = 32768
-#: With less window than this the sender waits for more credit, unless the window
-#: has room for all of its output.  A Go peer gives credit for each read of its
-#: application; without the wait such a reader would get two frames where one would do.
-#: The wait ends: a window is twice as large, and no peer may hold back more than
-#: C{MAX_LENGTH} consumed bytes, because a Go sender waits for as much.
+#: With a smaller send window, in bytes, the sender waits for more credit, unless all
+#: output fits into the window.  Otherwise a peer that gives credit for each read would
+#: get two frames where one would do.  The credit comes: a Go sender waits for as much.
 ENOUGH_WINDOW = MAX_LENGTH
 
 _log = Logger()
@@ -418,8 +416,7 @@ class Sender:
 
 class PlainSender(Sender):
     """
-    A sender with some of its fast paths switched off, for tests: it copies its output,
-    or stays on the stream when it has nothing to keep.
+    A sender for tests.  It copies its output, or stays on the stream when it is empty.
 
     @ivar _paths: the fast paths that are on.
     """

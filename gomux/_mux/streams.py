@@ -5,8 +5,11 @@
 """
 The open streams of a mux, by ID.
 
-The client opens streams with even IDs, the server with odd IDs.  Each ID is used only
-once.  A mux that has no IDs left opens no more streams.
+The client opens streams with even IDs, the server with odd ones.  An ID is used
+once: a mux that has no IDs left opens no more streams.  Both sides see how many IDs
+either has left.  When few are, the mux is I{worn}: the client's dialler connects
+another one beside it, and both sides prefer that for new streams.  The worn mux ends
+with its last stream.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from gomux._mux.stream import Stream
 from gomux._wire.frame import ID_END, Flag
 from gomux._wire.growth import GrowthPolicy
 from gomux._wire.window import MAX_HELD
+from gomux.limits import RESERVED_IDS
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLContextFactory
@@ -43,6 +47,9 @@ if TYPE_CHECKING:
     from gomux._mux.receiver import ReceiverStream
     from gomux._mux.streamlife import StreamLife
     from gomux.interfaces import IStreamFactory
+
+# Each side has every other ID.
+_WORN_FROM = ID_END - 2 * RESERVED_IDS
 
 _log = Logger()
 
@@ -83,6 +90,7 @@ class Streams:
     @ivar byID: the streams that are open on the wire.
     @ivar nextID: the ID of the next stream that this side opens.
     @ivar peerNextID: the peer's lowest ID above all IDs that it has used.
+    @ivar isWorn: whether either side has fewer than L{RESERVED_IDS} IDs left.
     @ivar peerCount: how many of the peer's streams have a protocol whose
         C{connectionLost} was not called yet.
     @ivar growth: limits the growth of all receive windows together.
@@ -96,6 +104,7 @@ class Streams:
     @ivar _maxStreams: how many streams the peer may have.
     @ivar _peersFactory: see L{__init__}.
     @ivar _ended: see L{__init__}.
+    @ivar _worn: see L{__init__}.
     @ivar _refusals: logs why streams are refused.
     @ivar _batch: the largest credit that is held back to save frames, in bytes.
     @ivar _lastConsumer: the ID of the stream whose input was consumed last; -1 before.
@@ -113,6 +122,7 @@ class Streams:
         *,
         peersFactory: Callable[[], IStreamFactory | IProtocolFactory | None],
         ended: Callable[[], None],
+        worn: Callable[[], None],
     ) -> None:
         """
         @param mux: the mux.
@@ -122,11 +132,13 @@ class Streams:
         @param peersFactory: returns the factory of the protocols of the peer's streams,
             or C{None} to refuse these streams.
         @param ended: called when a stream is no longer open on the wire.
+        @param worn: called when C{isWorn} has become true.
         """
         self.mux = mux
         self.byID: dict[int, Stream] = {}
         self.nextID = 0 if owner.isClient else 1
         self._peerParity = self.peerNextID = 1 - self.nextID
+        self.isWorn = False
         self.peerCount = 0
         paths = fastPaths()
         maxGrowth = owner.limits.maxGrowth if paths.changingWindows else 0
@@ -144,6 +156,7 @@ class Streams:
         self._maxStreams = owner.limits.maxStreams
         self._peersFactory = peersFactory
         self._ended = ended
+        self._worn = worn
         self._refusals = CountedLog(_log, owner.clock)
 
     def __repr__(self) -> str:
@@ -184,6 +197,14 @@ class Streams:
         """
         return self.nextID < ID_END
 
+    def _wears(self) -> None:
+        """
+        One side has few IDs left.
+        """
+        if not self.isWorn:
+            self.isWorn = True
+            self._worn()
+
     def isPeers(self, streamID: int) -> bool:
         """
         @return: whether an ID belongs to the peer's streams.
@@ -216,6 +237,8 @@ class Streams:
         # Set before buildProtocol, which may open streams too.
         streamID = self.nextID
         self.nextID += 2
+        if streamID >= _WORN_FROM:
+            self._wears()
         try:
             startFactory(factory)
             protocol = factory.buildProtocol(self._address(streamID))
@@ -240,6 +263,8 @@ class Streams:
         @raise LimitExceeded: if the peer leaves too many refusals unread.
         """
         self.peerNextID = max(self.peerNextID, streamID + 2)
+        if streamID >= _WORN_FROM:
+            self._wears()
         protocol = None
         if isWelcome:
             protocol = self._buildPeers(streamID)

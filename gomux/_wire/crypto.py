@@ -20,7 +20,9 @@ from __future__ import annotations
 import hashlib
 import os
 from functools import lru_cache
+from itertools import count
 from struct import Struct
+from struct import error as StructError
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -48,6 +50,8 @@ _eightWords = Struct("<8I")
 _outerWords = Struct("<4I32x4I")
 _ZEROS = bytes(_outerWords.size)
 _counter = Struct("<Q")
+# A nonce of ChaCha20-Poly1305: 4 zero bytes, and a counter.
+_nonce = Struct("<4xQ").pack
 # "expand 32-byte k", the constant that ChaCha20's state starts with.
 _SIGMA = _fourWords.unpack(b"expand 32-byte k")
 
@@ -146,13 +150,14 @@ class Sealer:
     a sequence: a 16-byte prefix, then a 64-bit little-endian counter.
 
     @ivar prefix: the first 16 bytes of every nonce.
+    @ivar isBound: whether all frames have the same prefix.
     @ivar _next: the counter of the next nonce.
     @ivar _end: the first counter that C{prefix} is not for.
     @ivar _subkeys: derives the subkey of a prefix.
     @ivar _encrypt: encrypts and authenticates with the subkey of C{prefix}.
     """
 
-    __slots__ = ("prefix", "_next", "_end", "_subkeys", "_encrypt")
+    __slots__ = ("prefix", "isBound", "_next", "_end", "_subkeys", "_encrypt")
 
     def __init__(
         self, key: bytes, prefix: bytes | None = None, counter: int = 0
@@ -166,11 +171,19 @@ class Sealer:
         self._next = counter
         self._end = _LAST_COUNTER
         self._subkeys = subkeysOf(key)
+        self.isBound = prefix is not None or fastPaths().constantPrefix
         if prefix is None:
             prefix = os.urandom(PREFIX_SIZE)
-            if not fastPaths().constantPrefix:
+            if not self.isBound:
                 self._end = counter
         self._usePrefix(prefix)
+
+    @property
+    def last(self) -> int:
+        """
+        The counter of the last frame that was sealed.
+        """
+        return self._next - 1
 
     def _usePrefix(self, prefix: bytes) -> None:
         self.prefix = prefix
@@ -186,14 +199,14 @@ class Sealer:
         @raise NonceExhausted: if of all 2**64 nonces only the last one is left,
             which is reserved for L{sealLast}.
         """
-        count = self._next
-        if count >= self._end:
-            if count >= _LAST_COUNTER:
+        counter = self._next
+        if counter >= self._end:
+            if counter >= _LAST_COUNTER:
                 raise NonceExhausted()
-            self._end = count + 1
+            self._end = counter + 1
             self._usePrefix(os.urandom(PREFIX_SIZE))
-        self._next = count + 1
-        tail = _counter.pack(count)
+        self._next = counter + 1
+        tail = _counter.pack(counter)
         header = fields + self.prefix + tail
         return header, self._encrypt(_NONCE_START + tail, payload, header)
 
@@ -216,24 +229,30 @@ class Opener:
     """
     Opens the frames of one direction of one mux, whatever their nonces.
 
+    @ivar _own: the prefix that no frame may have.
     @ivar _subkeys: derives a subkey for each prefix of a nonce.
     @ivar _prefix: the first 16 bytes of the last frame's nonce.
     @ivar _remembers: whether the next frame may use the same subkey.
     @ivar _decrypt: decrypts with the subkey of C{_prefix}.
     """
 
-    __slots__ = ("_subkeys", "_prefix", "_remembers", "_decrypt")
+    __slots__ = ("_own", "_subkeys", "_prefix", "_remembers", "_decrypt")
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, own: bytes = b"") -> None:
         """
         @param key: 32 bytes.
+        @param own: the first 16 bytes of this side's own nonces.  A frame with them was
+            sent by this side, and an attacker sends it back.
         """
+        self._own = own
         self._subkeys = subkeysOf(key)
         # No frame has this prefix, so the first frame derives a subkey.
         self._prefix = b""
         self._remembers = fastPaths().lastSubkey
 
     def _useSubkeyOf(self, prefix: bytes) -> None:
+        if prefix == self._own:
+            raise OutOfSequence("a frame that this side has sent came back")
         if self._remembers:
             self._prefix = prefix
         self._decrypt = ChaCha20Poly1305(self._subkeys.derive(prefix)).decrypt
@@ -245,6 +264,7 @@ class Opener:
         @param header: the whole header.  Its last 24 bytes are the nonce.
         @param sealed: the ciphertext with its tag.
         @return: the payload.
+        @raise OutOfSequence: if this side has sent the frame itself.
         @raise AuthenticationFailed: if the frame was not sealed with this key
             or was changed since.
         """
@@ -264,22 +284,37 @@ class SequencedOpener:
     Opens the frames of one direction of one mux in order: each frame must have the
     next nonce of the peer's L{Sealer}.
 
+    A frame is opened with the nonce that is due, and not with the one in its header.
+    So a frame that was sealed with another nonce does not open, and there is nothing to
+    compare.
+
     @ivar _prefix: the first 16 bytes of every nonce.
-    @ivar _next: the counter of the next nonce.
+    @ivar _last: the last 12 bytes of the nonce before the one that is due; C{b""} if
+        there is none before.
+    @ivar _nextNonce: returns the last 12 bytes of the nonce that is due.
     @ivar _decrypt: decrypts with the subkey of C{_prefix}.
     """
 
-    __slots__ = ("_prefix", "_next", "_decrypt")
+    __slots__ = ("_prefix", "_last", "_nextNonce", "_decrypt")
 
     def __init__(self, key: bytes, prefix: bytes, counter: int = 0) -> None:
         """
         @param key: 32 bytes.
         @param prefix: the first 16 bytes of all nonces.
-        @param counter: the next nonce's counter, from 0 to 2**64 - 1.
+        @param counter: the next nonce's counter, from 0 to 2**64, where no frame can
+            follow.
         """
         self._prefix = prefix
-        self._next = counter
+        self._last = _nonce(counter - 1) if counter else b""
+        self._nextNonce = map(_nonce, count(counter)).__next__
         self._decrypt = ChaCha20Poly1305(subkeysOf(key).derive(prefix)).decrypt
+
+    @property
+    def last(self) -> int:
+        """
+        The counter before the one that is due, which is that of the last frame.
+        """
+        return int.from_bytes(self._last[len(_NONCE_START) :], "little")
 
     def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
         """
@@ -292,19 +327,25 @@ class SequencedOpener:
         @raise AuthenticationFailed: if the frame was not sealed with this key
             or was changed since.
         """
-        count = self._next
-        if count >= _COUNTER_END:
-            raise OutOfSequence("a frame came after the last one of the sequence")
-        # Nonces are not secret, so the comparison need not take constant time.
-        tail = _counter.pack(count)
-        if header[-8:] != tail or header[-24:-8] != self._prefix:
-            raise OutOfSequence(f"frame {count} was due, and another one came")
         try:
-            payload = self._decrypt(_NONCE_START + tail, sealed, header)
-        except InvalidTag:
+            nonce = self._nextNonce()
+            payload = self._decrypt(nonce, sealed, header)
+        except (InvalidTag, StructError):
             pass
         else:
-            self._next = count + 1
+            self._last = nonce
             return payload
         # Not above, for the reason that is in Opener.open.
-        raise AuthenticationFailed()
+        raise self._explain(header)
+
+    def _explain(self, header: bytes) -> AuthenticationFailed:
+        """
+        @return: why a frame does not open.  The frame that was due is still due.
+        """
+        due = self.last + 1 if self._last else 0
+        self._nextNonce = map(_nonce, count(due)).__next__
+        if due >= _COUNTER_END:
+            return OutOfSequence("a frame came after the last one of the sequence")
+        if header[-24:] != self._prefix + _counter.pack(due):
+            return OutOfSequence(f"frame {due} was due, and another one came")
+        return AuthenticationFailed()

@@ -60,11 +60,17 @@ MAX_CREDIT = 131072
 #: The stream ID of the Keepalive that is the hello of strict mode: C{GMX}, then the
 #: version in the fourth byte.
 HELLO_ID = int.from_bytes(b"GMX\x01", "little")
+#: The bit in the C{length} of a greeting: all frames of this direction have the nonce
+#: prefix of the greeting, and consecutive counters.
+BOUND = 1
+#: The C{length} of an OpenStream whose stream begins with a request.
+REQUEST = 1
 #: One past the largest stream ID.
 ID_END = 1 << 32
 
 # Plain integers: comparing with a member of an IntEnum costs a call.
 _DATA = int(Flag.DATA)
+_KEEPALIVE = int(Flag.KEEPALIVE)
 _WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
 _CLOSE_MUX = int(Flag.CLOSE_MUX)
 
@@ -94,6 +100,15 @@ def sealFrame(
     @raise NonceExhausted: if the mux has no nonce left.
     """
     return sealer.seal(_fields.pack(streamID, length, flag), payload)
+
+
+def isBound(header: bytes) -> bool:
+    """
+    @param header: the header of the first frame of a direction.
+    @return: whether the frame is a greeting that announces L{BOUND}.
+    """
+    streamID, length, flag = unpackFields(header)
+    return flag == _KEEPALIVE and streamID == 0 and bool(length & BOUND)
 
 
 def sealLastFrame(sealer: Sealer) -> tuple[bytes, bytes]:

@@ -32,8 +32,13 @@ from gomux._wire.crypto import (
     SequencedOpener,
     deriveKey,
 )
-from gomux._wire.frame import NotYet
-from gomux.error import AuthenticationFailed, GomuxError, KeyringError, Truncated
+from gomux._wire.frame import NotYet, isBound
+from gomux.error import (
+    AuthenticationFailed,
+    GomuxError,
+    KeyringError,
+    NeverAuthenticated,
+)
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS, SHORT_PSK
 
 #: The first line of a file in which every line has a name, even a single one.
@@ -303,13 +308,10 @@ class KeySearch:
         """
         if len(sealed) != TAG_SIZE:
             raise AuthenticationFailed("the first frame carries data")
-        nonce = header[-NONCE_SIZE:]
-        prefix, counter = nonce[:PREFIX_SIZE], nonce[PREFIX_SIZE:]
         for name, key in islice(self._untried, KEYS_A_TURN):
             self._left -= 1
-            opener = SequencedOpener(key, prefix, int.from_bytes(counter, "little"))
             try:
-                opener.open(header, sealed)
+                Opener(key).open(header, sealed)
             except AuthenticationFailed:
                 continue
             return name, key
@@ -331,12 +333,26 @@ class FirstFrame:
     ownsFrames = False
     passed = False
     name = ""
+    opener: Opener | SequencedOpener
 
     def takeOutput(self) -> bytes:
         """
         @return: nothing: this gate only listens.
         """
         return b""
+
+    def _pass(self, key: bytes, header: bytes) -> None:
+        """
+        The first frame has been opened.
+
+        @param key: the key that opened it.
+        @param header: its header.
+        """
+        if isBound(header):
+            nonce = header[-NONCE_SIZE:]
+            counter = int.from_bytes(nonce[PREFIX_SIZE:], "little")
+            self.opener = SequencedOpener(key, nonce[:PREFIX_SIZE], counter + 1)
+        self.passed = True
 
     def close(self) -> None:
         """
@@ -347,7 +363,7 @@ class FirstFrame:
         """
         @return: what it means that the carrier ends before a genuine frame has come.
         """
-        return Truncated(
+        return NeverAuthenticated(
             "before any authenticated frame came;"
             f" wrong pre-shared key, or no gomux peer?{detail}"
         )
@@ -364,18 +380,19 @@ class KnownKey(FirstFrame):
         @param key: the key, 32 bytes.
         """
         self.name = name
+        self._key = key
         self.sealer = Sealer(key)
-        self.opener = Opener(key)
+        self.opener = Opener(key, self.sealer.prefix)
 
     def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
         """
         Take the peer's first frame.
 
         @return: its payload.
-        @raise AuthenticationFailed: if the frame is not genuine.
+        @raise AuthenticationFailed: if the frame is not genuine, or is this side's own.
         """
         payload = self.opener.open(header, sealed)
-        self.passed = True
+        self._pass(self._key, header)
         return payload
 
 
@@ -385,7 +402,6 @@ class KeyFinder(FirstFrame):
     """
 
     sealer: Sealer | None = None
-    opener: Opener
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         """
@@ -405,6 +421,6 @@ class KeyFinder(FirstFrame):
         """
         self.name, key = self._search.open(header, sealed)
         self.sealer = Sealer(key)
-        self.opener = Opener(key)
-        self.passed = True
+        self.opener = Opener(key, self.sealer.prefix)
+        self._pass(key, header)
         return b""

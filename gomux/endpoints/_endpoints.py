@@ -201,11 +201,13 @@ class MuxPort:
         """
         Listen again.
         """
+        self.factory.retired = False
         self._port.startListening()
 
     def stopListening(self) -> Deferred[None]:
         """
-        Accept no more muxes, and no more streams on the muxes that are up.
+        Accept no more muxes, and no more streams on the muxes that are up.  A mux that
+        was accepted before and comes up only now is closed.
 
         Open streams stay open, as TCP connections do.  A mux is closed when its
         last stream ends.  L{close} ends all streams and muxes.
@@ -217,8 +219,7 @@ class MuxPort:
         stop = getattr(self._port, "stopListening", lambda: None)
         stopped: Deferred[Any] = maybeDeferred(stop)
         idle = [mux for mux in self.factory.muxes if not mux.streamCount]
-        for mux in list(self.factory.muxes):
-            mux.drain()
+        self.factory.retire()
         return stopped.addCallback(_whenClosed, idle)
 
     def close(self) -> Deferred[None]:
@@ -228,10 +229,12 @@ class MuxPort:
 
         @return: fires when all muxes are gone.
         """
+        stopped = self.stopListening()
         muxes = list(self.factory.muxes)
         for mux in muxes:
-            mux.close()
-        return self.stopListening().addBoth(_whenClosed, muxes)
+            if mux.streamCount:
+                mux.close()
+        return stopped.addBoth(_whenClosed, muxes)
 
 
 def _whenClosed(result: Any, muxes: list[MuxProtocol]) -> Deferred[Any]:

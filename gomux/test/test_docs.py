@@ -290,7 +290,7 @@ class ProgramTests(DocsTestCase):
             while len(received) < 52 + 52 + 9:
                 received += peer.recv(1000)
         output, _ = server.communicate(timeout=PATIENCE)
-        self.assertIn("Truncated", output)
+        self.assertIn("NeverAuthenticated", output)
 
     def test_testing(self) -> None:
         """

@@ -17,6 +17,11 @@ import gomux
 
 PACKAGE = Path(gomux.__file__).resolve().parent
 
+#: No module is longer, tests aside, so that a reader can keep it in mind.
+MOST_LINES = 450
+#: No class but the facade of a stream, which is a transport, has more public methods.
+MOST_METHODS = 30
+
 NAMED = re.compile(r"^# -\*- test-case-name: (.*) -\*-$", re.MULTILINE)
 
 
@@ -63,6 +68,42 @@ class PluginTests(SynchronousTestCase):
         if plugins.parent != Path(twisted.__file__).resolve().parent:
             for directory in (plugins, plugins.parent):
                 self.assertFalse((directory / "__init__.py").exists())
+
+
+class SizeTests(SynchronousTestCase):
+    """
+    The sizes of modules and classes
+    """
+
+    def modules(self) -> Iterator[tuple[Path, str]]:
+        for path in PACKAGE.rglob("*.py"):
+            if PACKAGE / "test" not in path.parents:
+                yield path, path.read_text()
+
+    def test_modules(self) -> None:
+        """
+        No module has more than L{MOST_LINES} lines.
+        """
+        long = {str(p): text.count("\n") for p, text in self.modules()}
+        self.assertGreater(len(long), 60)
+        self.assertEqual({p: n for p, n in long.items() if n > MOST_LINES}, {})
+
+    def test_classes(self) -> None:
+        """
+        No class but L{gomux.Stream} has more than L{MOST_METHODS} public methods.
+        """
+        large = {
+            node.name
+            for _, text in self.modules()
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.ClassDef)
+            if MOST_METHODS
+            < sum(
+                isinstance(part, ast.FunctionDef) and not part.name.startswith("_")
+                for part in node.body
+            )
+        }
+        self.assertEqual(large, {"Stream"})
 
 
 class TestModuleTests(SynchronousTestCase):

@@ -637,19 +637,21 @@ class LimitTests(SynchronousTestCase):
         pair.advance(0.2)
         self.assertIsInstance(self.successResultOf(waiting), HandshakeFailed)
 
-    def test_strictKeepalive(self) -> None:
+    def test_ping(self) -> None:
         """
-        In strict mode a Keepalive is sent every C{strictKeepalive} seconds.
+        A ping is sent every C{ping} seconds, and each ping of the peer is echoed.
         """
-        pair = self.strictPair(Limits(strictKeepalive=5))
-        pair.flush()
-        before = pair.client.bytesSent
-        pair.advance(50)
-        self.assertEqual(pair.client.bytesSent - before, 10 * 52)
+        limits = Limits(ping=2.5)
+        for pair in (self.strictPair(limits), MuxPair(limits=limits)):
+            pair.flush()
+            before = pair.client.bytesSent
+            pair.advance(50)
+            theirs = 50 / pair.server.factory.limits.ping
+            self.assertEqual(pair.client.bytesSent - before, (20 + theirs) * 52)
 
     def test_deadPeer(self) -> None:
         """
-        In strict mode the mux is aborted if the peer sends nothing for C{deadPeer}
+        The mux is aborted if the peer has echoed no ping of the last C{deadPeer}
         seconds.
         """
         pair = self.strictPair(Limits(deadPeer=24))

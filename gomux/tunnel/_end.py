@@ -108,19 +108,26 @@ class Source:
     """
     The transport of an end, as the producer of the other end.
 
-    It ignores C{stopProducing}, on which the transport itself would call
-    C{loseConnection}.  That would be wrong: a consumer stops its producer also when
-    only its writing half is closed, and before it reports how it was closed.
+    On C{stopProducing} the transport itself would call C{loseConnection}.  That would
+    be wrong: a consumer stops its producer also when only its writing half is closed,
+    and before it reports how it was closed.
     """
 
-    def __init__(self, output: EndTransport) -> None:
+    def __init__(self, output: EndTransport, stopped: Callable[[], None]) -> None:
+        """
+        @param output: the transport.
+        @param stopped: called when the consumer takes no more.
+        """
         self.pauseProducing = output.pauseReading
         self.resumeProducing = output.resumeReading
+        self._stopped = stopped
 
     def stopProducing(self) -> None:
         """
-        Do nothing: the consumer's protocol reports the reason next.
+        Tell the bridge.  The consumer's protocol reports the reason next, or later: a
+        stream that has ended reports it when all of its input was read.
         """
+        self._stopped()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -235,7 +242,8 @@ class End(Protocol):
             self._input = Input.PASSED
             self.dataReceived = self._passer(write)  # type: ignore[assignment,method-assign]
             self.output.resumeReading()
-            other.output.registerProducer(Source(self.output))
+            source = Source(self.output, self._bridge.halfClosed)
+            other.output.registerProducer(source)
 
     def _passer(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
         """

@@ -38,6 +38,7 @@ from gomux.error import OpenStreamError
 from gomux.tunnel._signals import ServiceSignals
 
 if TYPE_CHECKING:
+    from gomux._mux.factory import MuxFactory
     from gomux._mux.pool import MuxPool
     from gomux.limits import TunnelLimits
     from gomux.tunnel._tunnel import Tunnel
@@ -248,6 +249,7 @@ class TunnelService(MultiService):
         clock: IReactorTime,
         limits: TunnelLimits,
         reload: Callable[[], None],
+        factories: list[MuxFactory],
     ) -> None:
         """
         @param pool: the muxes that are up.
@@ -255,6 +257,7 @@ class TunnelService(MultiService):
         @param clock: the reactor.
         @param limits: has the drain timeout.
         @param reload: called on SIGHUP, while the service runs.
+        @param factories: the factories of all muxes.
         """
         super().__init__()
         self.pool = pool
@@ -262,6 +265,7 @@ class TunnelService(MultiService):
         self._clock: Any = steady(clock)
         self._limits = limits
         self.reload = reload
+        self._factories = factories
         self._signals = ServiceSignals(clock, reload)
 
     def privilegedStartService(self) -> None:
@@ -277,18 +281,20 @@ class TunnelService(MultiService):
         """
         self._signals.start()
         super().startService()
+        for factory in self._factories:
+            factory.retired = False
 
     def stopService(self) -> Deferred[None]:
         """
         Accept and open nothing new.  Wait until the open streams have ended, for at
-        most the drain timeout, and close the muxes.
+        most the drain timeout, and close the muxes, also those that come up only now.
         """
         stopped: Deferred[None] = super().stopService()
         self.pool.failWaiting(OpenStreamError("the service was told to stop"))
-        muxes = self.pool.muxes
-        closing = gatherResults([mux.drain() for mux in muxes])
-        timeout = self._clock.callLater(self._limits.drainTimeout, self._close, muxes)
-        streams = sum(mux.streamCount for mux in muxes)
+        for factory in self._factories:
+            factory.retire()
+        timeout = self._clock.callLater(self._limits.drainTimeout, self._close)
+        streams = sum(mux.streamCount for mux in self._muxes)
         if streams:
             _log.info(
                 "waiting up to {seconds:g} seconds for {streams} streams to end",
@@ -302,23 +308,36 @@ class TunnelService(MultiService):
 
         self._signals.drain(hurry)
 
-        def closed(ignored: object) -> Deferred[None]:
+        def finished(result: Any) -> Any:
             if timeout.active():
                 timeout.cancel()
-            return stopped
-
-        def finished(result: object) -> object:
             self._signals.stop()
             return result
 
-        return closing.addCallback(closed).addBoth(finished)
+        gone = self._whenGone().addCallback(lambda _: stopped)
+        # A port may have accepted a connection before it stopped.
+        return gone.addCallback(lambda _: self._whenGone()).addBoth(finished)
 
-    def _close(self, muxes: list[MuxProtocol]) -> None:
+    @property
+    def _muxes(self) -> list[MuxProtocol]:
+        return [mux for factory in self._factories for mux in factory.muxes]
+
+    def _whenGone(self) -> Deferred[None]:
+        """
+        @return: fires when there is no mux.
+        """
+        muxes = self._muxes
+        if not muxes:
+            return succeed(None)
+        gone = gatherResults([mux.whenClosed() for mux in muxes])
+        return gone.addCallback(lambda _: self._whenGone())
+
+    def _close(self) -> None:
         """
         The drain timeout is over: abort the connections and close the muxes.
         """
         _log.warn("closing the streams that have not ended")
         for tunnel in self.tunnels:
             tunnel.abort()
-        for mux in muxes:
+        for mux in self._muxes:
             mux.close()

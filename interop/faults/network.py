@@ -144,6 +144,22 @@ class Network:
         self._direct(HERE, _HARDWARE[THERE])
         self._direct(THERE, _HARDWARE[HERE])
 
+    def slow(self, rate: str) -> None:
+        """
+        Have both ends send slowly, into a queue as long as that of a home router.
+
+        @param rate: such as C{1mbit}, in the words of C{tc}.
+        @raise CannotMakeNetwork: If the kernel cannot do that.
+        """
+        if shutil.which("tc") is None:
+            raise CannotMakeNetwork("there is no program tc")
+        for end in (HERE, THERE):
+            _run(
+                *self.at(end),
+                *("tc", "qdisc", "add", "dev", _WIRE, "root"),
+                *("tbf", "rate", rate, "burst", "16kb", "limit", "1500kb"),
+            )
+
     def _direct(self, end: str, hardware: str) -> None:
         other = THERE if end == HERE else HERE
         self._ip(

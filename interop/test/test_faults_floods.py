@@ -200,7 +200,7 @@ class Floods(RowTestCase):
         logged.
         """
         await self.start(limits=SOON_SPENT)
-        await self.assertBudget(self.attacker.frame(KEEPALIVE), "without effect")
+        await self.assertBudget(self.attacker.frame(KEEPALIVE), "keepalives")
 
     @row(11, 21)
     async def test_unknown(self) -> None:

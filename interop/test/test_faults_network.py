@@ -43,6 +43,12 @@ PATIENT = 6.0
 LOSS = 1.0
 """Seconds that such an outage lasts."""
 
+SLOW, SLOW_SIZE, SLOW_TIME = "5mbit", 8 * MEBIBYTE, 60
+"""The rate of a slow path, and what goes over it in how many seconds at most."""
+
+SLOW_DEAD, SLOW_PING = "9", "1"
+"""A fifth of the usual limits, as the rate is five times that of a slow uplink."""
+
 
 class Vanishing(TunnelTestCase, FaultTestCase):
     """
@@ -231,7 +237,7 @@ class Strict(Vanishing):
 
         @param seconds: The silence after which a peer is given up.
         """
-        limits = ("--dead-peer", f"{seconds:g}", "--strict-keepalive", "0.25")
+        limits = ("--dead-peer", f"{seconds:g}", "--ping", "0.25")
         await self.connect("--strict", *limits)
 
     @row(34)
@@ -258,6 +264,49 @@ class Strict(Vanishing):
         """
         await self.startStrict(PATIENT)
         await self.assertGoesOn()
+
+
+class Pinged(Strict):
+    """
+    The same in compatible mode, where the two sides greet and so ping each other.
+    """
+
+    async def startStrict(self, seconds: float) -> None:
+        """
+        Start both.
+        """
+        await self.connect("--dead-peer", f"{seconds:g}", "--ping", "0.25")
+
+    @row(39)
+    async def test_slow(self) -> None:
+        """
+        Bulk on a slow path, both ways, does not end the mux, though the pings wait
+        behind the data in the kernel and in the queues of the path.
+        """
+        try:
+            self.network.slow(SLOW)
+        except CannotMakeNetwork as error:
+            raise SkipTest(str(error)) from None
+        await self.connect("--dead-peer", SLOW_DEAD, "--ping", SLOW_PING)
+        echoed = await self.stream()
+        data = os.urandom(SLOW_SIZE)
+        echoed.transport.write(data)
+        for _ in range(SLOW_TIME):
+            await sleep(1)
+            if len(echoed.received) >= len(data):
+                break
+        self.assertTrue(echoed.received == data, "what came back differs")
+        for service in (self.subject, self.peer):
+            self.assertNotIn("ended", service.log)
+
+
+class PingedAsClient(Pinged):
+    """
+    The same as client.
+    """
+
+    pairing = CLIENT
+    listens = False
 
 
 class VanishingAsClient(Vanishing):

@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from gomux import GomuxError, Limits, MuxProtocol
-from gomux._wire.crypto import Sealer
+from gomux._wire.crypto import Sealer, SequencedOpener, deriveKey
 from gomux._wire.frame import sealFrame
 from gomux._wire.strict import Salts
 from gomux.error import (
@@ -36,7 +36,6 @@ from interop.faults.attacker import (
     CLOSE_READ,
     DATA,
     KEEPALIVE,
-    OPEN,
     PSK,
 )
 from interop.faults.cases import (
@@ -49,19 +48,21 @@ from interop.faults.cases import (
     row,
 )
 
-#: The first frame after the handshake in each direction: frame 0 is the hello, and
-#: frame 1 the confirmation.
-FIRST = 2
 COUNT = 8
 
 
-class StrictAsServer(FaultTestCase):
+class GreetedAsServer(FaultTestCase):
     """
-    A proxy disturbs the frames between two muxes in strict mode.  The subject is the
-    server.
+    Compatible mode, between two muxes that greet each other, with somebody on the path;
+    seen by the server.
+
+    @cvar strict: Whether they are in strict mode.
+    @cvar first: The first frame of a direction that can be an application's.
     """
 
     pairing = SERVER
+    strict = False
+    first = 1
 
     def setUp(self) -> None:
         super().setUp()
@@ -76,11 +77,17 @@ class StrictAsServer(FaultTestCase):
 
         @return: The subject's mux, and the other.
         """
-        self.server = Subject(
-            PSK, False, self.apps, limits=limits, strict=True, salts=Salts(), **settings
-        )
-        self.client = Subject(
-            PSK, True, self.apps, limits=limits, strict=True, salts=Salts(), **settings
+        self.server, self.client = (
+            Subject(
+                PSK,
+                isClient,
+                self.apps,
+                limits=limits,
+                strict=self.strict,
+                salts=Salts(),
+                **settings,
+            )
+            for isClient in (False, True)
         )
         self.proxy = FaultProxy(reactor, "127.0.0.1", self.listen(self.server))
         self.proxy.start()
@@ -130,7 +137,7 @@ class StrictAsServer(FaultTestCase):
         mux, other = await self.connect()
         await self.established(mux, other)
         self.toSubject.when(
-            lambda frame: self.seen.append(frame.data) or frame.index == FIRST + k,
+            lambda frame: self.seen.append(frame.data) or frame.index == self.first + k,
             action,
         )
         app: Any = await other.openStream(Apps(Quiet))
@@ -197,7 +204,7 @@ class StrictAsServer(FaultTestCase):
         """
         mux, other = await self.connect()
         await self.established(mux, other)
-        self.toSubject.when(FIRST, duplicate())
+        self.toSubject.when(self.first, duplicate())
         await other.openStream(Apps(Quiet))
         self.assertIsInstance(await mux.whenClosed(), AuthenticationFailed)
 
@@ -210,11 +217,12 @@ class StrictAsServer(FaultTestCase):
         await self.established(mux, other)
         own: list[bytes] = []
         self.fromSubject.when(
-            FIRST, lambda way, frame: (own.append(frame.data), way.send(frame.data))
+            self.first,
+            lambda way, frame: (own.append(frame.data), way.send(frame.data)),
         )
         await mux.openStream(Apps(Quiet))
         await self.eventually(lambda: own)
-        self.toSubject.when(FIRST, lambda way, frame: way.send(own[0]))
+        self.toSubject.when(self.first, lambda way, frame: way.send(own[0]))
         await other.openStream(Apps(Quiet))
         self.assertIsInstance(await mux.whenClosed(), AuthenticationFailed)
 
@@ -227,14 +235,95 @@ class StrictAsServer(FaultTestCase):
         taken: list[bytes] = []
         mux, other = await self.connect()
         await self.established(mux, other)
-        self.toSubject.when(FIRST, lambda way, frame: taken.append(frame.data))
+        self.toSubject.when(self.first, lambda way, frame: taken.append(frame.data))
         await other.openStream(Apps(Quiet))
         await self.eventually(lambda: taken)
         mux, other = await self.connect()
         await self.established(mux, other)
-        self.toSubject.when(FIRST, lambda way, frame: way.send(taken[0]))
+        self.toSubject.when(self.first, lambda way, frame: way.send(taken[0]))
         await other.openStream(Apps(Quiet))
         self.assertIsInstance(await mux.whenClosed(), AuthenticationFailed)
+
+    @row(34)
+    async def test_vanished(self) -> None:
+        """
+        Both sides give up a peer that sends nothing.
+        """
+        mux, other = await self.connect(Limits(deadPeer=0.8, ping=0.1))
+        await self.established(mux, other)
+        app: Any = await mux.openStream(Apps(Quiet))
+        self.toSubject.when(lambda frame: True, blackHole())
+        self.fromSubject.when(lambda frame: True, blackHole())
+        self.assertIsInstance(await mux.whenClosed(), PeerVanished)
+        self.assertIsInstance(await other.whenClosed(), PeerVanished)
+        self.assertIsInstance(await app.lost, PeerVanished)
+
+    @row(73)
+    async def test_heldBack(self) -> None:
+        """
+        Genuine frames of a peer that is gone, held back and let through one by one, do
+        not keep the mux up.
+        """
+        mux, other = await self.connect(Limits(deadPeer=1.5, ping=0.1))
+        await self.established(mux, other)
+        held: list[bytes] = []
+        began = mux.factory.clock.seconds()
+
+        def drip(way: Any, frame: WireFrame) -> None:
+            held.append(frame.data)
+            way.wait(0.4)
+            way.send(frame.data)
+
+        self.toSubject.when(lambda frame: frame.index > self.first + 5, drip)
+        self.assertIsInstance(await mux.whenClosed(), PeerVanished)
+        self.assertGreater(len(held), 2)
+        self.assertLess(mux.factory.clock.seconds() - began, 5.0)
+
+    @row(39)
+    async def test_late(self) -> None:
+        """
+        A peer that is silent for less than the timeout is kept.
+        """
+        mux, other = await self.connect(Limits(deadPeer=1.5, ping=0.1))
+        await self.established(mux, other)
+        self.toSubject.when(lambda frame: frame.index % 8 == 7, delay(0.5))
+        app: Any = await other.openStream(Apps(Quiet))
+        for _ in range(20):
+            app.transport.write(b"x")
+            await self.written(other)
+        await self.eventually(
+            lambda: any(len(a.received) == 20 for a in self.apps.streams.values())
+        )
+        self.assertIsNone(mux.reason)
+
+    @row(47)
+    async def test_lastNonce(self) -> None:
+        """
+        When the nonces run out the mux is closed, and none is used twice.
+        """
+        mux, other = await self.connect()
+        await self.established(mux, other)
+        sealer = mux._scheduler._sealer
+        sealer._next = counter = 2**64 - 3
+        opener = SequencedOpener(deriveKey(PSK), sealer.prefix, counter)
+        other._incoming.parser.useOpener(opener)
+        app: Any = await mux.openStream(Apps(Quiet))
+        app.transport.write(b"last")
+        await self.written(mux)
+        if mux.reason is None:
+            app.transport.write(b"too much")
+        self.assertIsInstance(await mux.whenClosed(), NonceExhausted)
+        self.assertIsInstance(await other.whenClosed(), PeerClosedConnection)
+        self.assertIsInstance(await app.lost, NonceExhausted)
+
+
+class StrictAsServer(GreetedAsServer):
+    """
+    The same in strict mode, after the hello and the confirmation.
+    """
+
+    strict = True
+    first = 2
 
     @row(45)
     async def test_oldSalt(self) -> None:
@@ -271,56 +360,6 @@ class StrictAsServer(FaultTestCase):
         self.assertIsInstance(await mux.whenClosed(), HandshakeFailed)
         self.assertFalse(mux.authenticated)
 
-    @row(34)
-    async def test_vanished(self) -> None:
-        """
-        When nothing arrives any more, both sides end the mux after C{deadPeer}.
-        """
-        mux, other = await self.connect(Limits(deadPeer=0.8, strictKeepalive=0.1))
-        await self.established(mux, other)
-        app: Any = await mux.openStream(Apps(Quiet))
-        self.toSubject.when(lambda frame: True, blackHole())
-        self.fromSubject.when(lambda frame: True, blackHole())
-        self.assertIsInstance(await mux.whenClosed(), PeerVanished)
-        self.assertIsInstance(await other.whenClosed(), PeerVanished)
-        self.assertIsInstance(await app.lost, PeerVanished)
-
-    @row(39)
-    async def test_late(self) -> None:
-        """
-        Delays shorter than C{deadPeer} do not end the mux.
-        """
-        mux, other = await self.connect(Limits(deadPeer=1.5, strictKeepalive=0.1))
-        await self.established(mux, other)
-        self.toSubject.when(lambda frame: frame.index % 8 == 7, delay(0.5))
-        app: Any = await other.openStream(Apps(Quiet))
-        for _ in range(20):
-            app.transport.write(b"x")
-            await self.written(other)
-        await self.eventually(
-            lambda: any(len(a.received) == 20 for a in self.apps.streams.values())
-        )
-        self.assertIsNone(mux.reason)
-
-    @row(47)
-    async def test_lastNonce(self) -> None:
-        """
-        When its nonces run out, a mux closes; it uses no nonce twice.
-        """
-        mux, other = await self.connect()
-        await self.established(mux, other)
-        sealer = mux._scheduler._sealer
-        opener = other._incoming.parser._open.__self__
-        sealer._next = opener._next = 2**64 - 3
-        app: Any = await mux.openStream(Apps(Quiet))
-        app.transport.write(b"last")
-        await self.written(mux)
-        if mux.reason is None:
-            app.transport.write(b"too much")
-        self.assertIsInstance(await mux.whenClosed(), NonceExhausted)
-        self.assertIsInstance(await other.whenClosed(), PeerClosedConnection)
-        self.assertIsInstance(await app.lost, NonceExhausted)
-
     async def assertFrameEnds(self, fields: tuple[int, int, int], words: str) -> None:
         """
         Check that a frame of the peer, sealed with the right nonce, ends the mux.
@@ -341,7 +380,7 @@ class StrictAsServer(FaultTestCase):
         """
         A nonzero length in a frame without payload ends the mux.
         """
-        for flag in (KEEPALIVE, OPEN, CLOSE_READ):
+        for flag in (KEEPALIVE, CLOSE_READ):
             await self.assertFrameEnds((0, 7, flag), "length of 7")
 
     @row(21)
@@ -361,9 +400,9 @@ class StrictAsServer(FaultTestCase):
         await self.assertFrameEnds((1001, 0, DATA), "never opened")
 
 
-class StrictAsClient(StrictAsServer):
+class Swapped:
     """
-    The tests of L{StrictAsServer}, with the subject as client.
+    Looks at the client's mux.
     """
 
     pairing = CLIENT
@@ -378,3 +417,15 @@ class StrictAsClient(StrictAsServer):
     @property
     def fromSubject(self) -> Any:
         return self.proxy.toServer
+
+
+class GreetedAsClient(Swapped, GreetedAsServer):
+    """
+    Compatible mode, seen by the client.
+    """
+
+
+class StrictAsClient(Swapped, StrictAsServer):
+    """
+    Strict mode, seen by the client.
+    """

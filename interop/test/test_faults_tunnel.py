@@ -17,14 +17,19 @@ from twisted.internet.endpoints import (
     ProcessEndpoint,
     TCP4ClientEndpoint,
     UNIXClientEndpoint,
+    wrapClientTLS,
 )
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.task import deferLater
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from gomux import Limits
 from gomux.endpoints._listening import serverEndpoint
+from gomux.test.support.certificates import CERTIFICATE, NAME
 from gomux.tunnel import TunnelLimits, forward, target
 from interop.faults.attacker import (
     CLOSE,
@@ -71,6 +76,22 @@ class Stuck(Answers):
 
     def connectionMade(self) -> None:
         self.transport.pauseProducing()
+
+
+class Rude(Answers):
+    """
+    A TLS server that ends without a C{close_notify}.
+    """
+
+    def connectionMade(self) -> None:
+        self.transport.write(bytes(10 * SIZE))
+        reactor.callLater(0.05, self._end)
+
+    def _end(self) -> None:
+        if self.transport._handshakeDone:
+            self.transport.transport.loseConnection()
+        else:
+            reactor.callLater(0.05, self._end)
 
 
 class Servers(Factory):
@@ -125,12 +146,18 @@ class TunnelEnds(RowTestCase):
         self.assertEqual(self.frames(streamID)[-2:], aborted)
         self.assertIsNone(self.mux.reason)
 
-    async def assertAnswers(self) -> None:
+    async def pour(self, streamID: int) -> None:
         """
-        Check that the mux takes new streams.
+        Send data until no more credit comes.
         """
-        await self.attacker.sync()
-        self.assertIsNone(self.mux.reason)
+        sent = still = 0
+        while still < 20:
+            still += 1
+            while sent + 65536 <= WINDOW + self.attacker.credit(streamID):
+                self.attacker.send(DATA, streamID, bytes(65536))
+                sent += 65536
+                still = 0
+            await deferLater(reactor, 0.01)
 
     @row(53)
     async def test_cutBeforeSent(self) -> None:
@@ -145,11 +172,39 @@ class TunnelEnds(RowTestCase):
         )
         self.assertTrue(stream.unsent)
         self.servers.made[0].transport.abortConnection()
-        await self.eventually(lambda: self.logged("the target", "cut short"))
+        await self.eventually(lambda: self.servers.made[0].lost)
         self.assertEqual(self.attacker.count(CLOSE, streamID), 0)
         self.attacker.send(UPDATE, streamID, length=65536)
         await self.assertAborted(streamID)
         self.assertEqual(len(self.attacker.data(streamID)), SIZE)
+        self.assertEqual(len(self.logged("the target", "cut short")), 1)
+        await self.eventually(lambda: not self.tunnel.bridges)
+
+    @row(53)
+    async def test_tls(self) -> None:
+        """
+        A TLS target that ends without a C{close_notify}, and a peer that is slow.
+        """
+        self.servers = Servers(Rude)
+        factory = TLSMemoryBIOFactory(CERTIFICATE.options(), False, self.servers)
+        port = self.listen(factory)
+        plain = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+        options = optionsForClientTLS(NAME, CERTIFICATE)
+        await self.startTarget(wrapClientTLS(options, plain))
+        streamID = self.attacker.open()
+        while len(self.attacker.data(streamID)) < 10 * SIZE:
+            size = len(self.attacker.data(streamID))
+            self.attacker.send(UPDATE, streamID, length=65536)
+            await self.attacker.until(
+                lambda size=size: (
+                    len(self.attacker.data(streamID)) > size
+                    or self.attacker.count(CLOSE, streamID)
+                )
+            )
+            if self.attacker.count(CLOSE, streamID):
+                break
+        self.assertEqual(len(self.attacker.data(streamID)), 10 * SIZE)
+        await self.assertAborted(streamID)
         await self.eventually(lambda: not self.tunnel.bridges)
 
     @row(54)
@@ -198,7 +253,7 @@ class TunnelEnds(RowTestCase):
         self.attacker.send(UPDATE, other, length=0)
         self.attacker.send(CLOSE, other)
         await self.eventually(lambda: not self.tunnel.bridges)
-        await self.assertAnswers()
+        self.assertIsNone(self.mux.reason)
 
     @row(59)
     async def test_stuck(self) -> None:
@@ -206,12 +261,9 @@ class TunnelEnds(RowTestCase):
         A mux that is cut while its targets read nothing.
         """
         await self.startTarget(Stuck, lingerTimeout=0.5)
-        for _ in range(5):
-            streamID = self.attacker.open()
-            for _ in range(2):
-                self.attacker.send(DATA, streamID, bytes(65536))
-        await self.eventually(lambda: len(self.servers.made) == 5)
-        await self.attacker.sync()
+        for _ in range(2):
+            await self.pour(self.attacker.open())
+        self.assertEqual(len(self.tunnel.bridges), 2)
         self.attacker.transport.abortConnection()
         await self.mux.whenClosed()
         await self.eventually(lambda: not self.tunnel.bridges)

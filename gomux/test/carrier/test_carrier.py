@@ -251,6 +251,25 @@ class OtherTests(SynchronousTestCase):
         self.assertEqual(transport.producerState, "producing")
         self.assertFalse(MuxCarrier(object()).canWait)  # type: ignore[arg-type]
 
+    def test_unixSocket(self) -> None:
+        """
+        A carrier works that has the methods of TCP and not its options, as the UNIX
+        sockets of an old Twisted.
+        """
+        left, right = socket.socketpair()
+        self.addCleanup(left.close)
+        self.addCleanup(right.close)
+
+        class UNIXTransport(StringTransport):
+            def setTcpNoDelay(self, enabled: bool) -> None:
+                left.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
+
+        transport = UNIXTransport()
+        directlyProvides(transport, ITCPTransport)
+        self.assertRaises(OSError, transport.setTcpNoDelay, True)
+        MuxCarrier(transport).write(b"a")  # type: ignore[arg-type]
+        self.assertEqual(transport.value(), b"a")
+
     def test_limitUnsent(self) -> None:
         """
         The kernel is asked to keep little unsent data if the handle is a TCP socket.

@@ -42,7 +42,12 @@ from gomux import (
     StreamServerEndpoint,
 )
 from gomux._wire.strict import Salts
-from gomux.error import ConnectionClosed, OpenStreamError, Truncated
+from gomux.error import (
+    ConnectionClosed,
+    OpenStreamError,
+    PeerClosedConnection,
+    Truncated,
+)
 from gomux.test.support.echo import Asking, Echo
 from gomux.test.support.helpers import Recorder, Recorders
 from gomux.testing import PSK, MuxPair
@@ -579,6 +584,24 @@ class ServerTests(SynchronousTestCase):
         busy.flush()
         self.successResultOf(closed)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_comesUpStopped(self) -> None:
+        """
+        A mux that comes up after the port has stopped is closed in good order, and one
+        that is accepted after the port has started again is not.
+        """
+        for stop in (self.port.stopListening, self.port.close):
+            before = self.client()
+            stopped = stop()
+            after = self.client()
+            for pair in (before, after):
+                pair.flush()
+                self.assertIsInstance(pair.client.reason, PeerClosedConnection)
+            self.successResultOf(stopped)
+            self.port.startListening()
+        pair = self.client()
+        pair.flush()
+        self.assertTrue(pair.client.canOpen)
 
     def test_close(self) -> None:
         """

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from twisted.internet import reactor
@@ -83,10 +84,16 @@ class UnixTests(TestCase):
 
     def test_wrapped(self) -> None:
         """
-        So it is below C{haproxy:}.
+        So it is below C{haproxy:} and C{gomux:}.
         """
         self.listen("haproxy:unix:proxied")
         self.assertEqual(self.mode("proxied"), 0o600)
+        Path("psk").write_text("a pre-shared key for this test\n")
+        os.chmod("psk", 0o600)
+        self.listen("gomux:unix:carrier:pskFile=psk")
+        self.assertEqual(self.mode("carrier"), 0o600)
+        self.listen("gomux:haproxy:unix:both:mode=660:pskFile=psk")
+        self.assertEqual(self.mode("both"), 0o660)
 
     def stale(self, path: str = "socket") -> None:
         """
@@ -242,6 +249,10 @@ class StandardTests(SynchronousTestCase):
             self.addCleanup(stream.close)
         self.addCleanup(program.wait)
         self.addCleanup(program.kill)
+        # No test waits longer.
+        timer = Timer(20, program.kill)
+        timer.start()
+        self.addCleanup(timer.cancel)
         assert program.stdin is not None and program.stdout is not None
         program.stdin.write(b"ping")
         program.stdin.flush()

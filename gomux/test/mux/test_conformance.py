@@ -80,6 +80,10 @@ NOT_APPLICABLE = {
     "PauseProducingTests.test_pauseProducingInConnectionMade": (
         "as test_resumeProducing"
     ),
+    "StreamTransportTestsMixin.test_closePeerOnEMFILE": (
+        "expects the client to connect first: a stream whose carrier is closed in the"
+        " same turn fails to connect; interop has a test without free descriptors"
+    ),
     "ListeningTests.test_serverRepr": "expects the text of a TCP transport's repr",
     "ListeningTests.test_directConnectionLostCall": (
         "calls a port's connectionLost, which only the reactor should call"

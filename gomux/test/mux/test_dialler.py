@@ -7,14 +7,19 @@ Tests for L{gomux._mux.dialler}.
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux import MuxFactory
+from gomux import MuxFactory, MuxProtocol
 from gomux._mux.dialler import Dialler, State, retryPolicy
-from gomux.limits import MAX_RETRY_DELAY
+from gomux._wire.frame import ID_END
+from gomux.error import ConnectionClosed
+from gomux.limits import MAX_RETRY_DELAY, MAX_WORN
 from gomux.test.support.dialling import DiallerTestCase
+from gomux.test.support.helpers import Recorders
 from gomux.testing import PSK
 
 
@@ -202,6 +207,108 @@ class DiallerTests(DiallerTestCase):
         second.close()
         self.dialler.start()
         self.assertEqual(len(self.endpoint.attempts), 3)
+
+    def wornMux(self) -> MuxProtocol:
+        """
+        Open a stream on the dialler's newest mux, with one of its last IDs.
+        """
+        mux = self.dialler.muxes[-1]
+        mux._nextID = ID_END - 4
+        mux.openStream(Recorders())
+        return mux
+
+    def test_worn(self) -> None:
+        """
+        When few IDs are left another mux is connected beside the old one, which goes on
+        and ends with its last stream.
+        """
+        self.endpoint.server = self.server
+        self.dialler.start()
+        self.advance(1)
+        old = self.wornMux()
+        self.advance(1)
+        _, new = self.dialler.muxes
+        stream = self.successResultOf(self.dialler.pool.openStream(Recorders()))
+        self.assertEqual((old.streamCount, new.streamCount), (1, 1))
+        self.assertTrue(old.canOpen)
+        last: Any = self.server.streamFactory
+        last.made[0].stream.loseConnection()
+        self.advance(0.1)
+        self.assertEqual(self.dialler.muxes, [new])
+        self.assertEqual(stream.events, ["made"])  # type: ignore[attr-defined]
+
+    def test_wornByPeer(self) -> None:
+        """
+        The same if it is the peer that has few IDs left.  The peer may go on with the
+        old mux until then, and prefers the new one.
+        """
+        self.dialler = Dialler(PSK, self.endpoint, 4.0, Recorders(), clock=self.clock)
+        self.endpoint.server = self.server
+        self.dialler.start()
+        self.advance(1)
+        [mux] = self.server.muxes
+        mux._nextID = ID_END - 3
+        self.server.pool.openStream(Recorders())
+        self.clock.advance(0)
+        self.assertTrue(self.dialler.muxes[0].isWorn)
+        self.advance(1)
+        for _ in range(3):
+            self.server.pool.openStream(Recorders())
+        self.assertEqual([mux.streamCount for mux in self.server.muxes], [1, 3])
+
+    def test_wornIdle(self) -> None:
+        """
+        A worn mux that has no streams stays until its peer has shown on the new one
+        that it holds the key.
+        """
+        served = Recorders()
+        server = MuxFactory(PSK, False, served, clock=self.clock, greet=False)
+        self.endpoint.server = server
+        self.dialler.start()
+        self.advance(1)
+        old = self.wornMux()
+        self.advance(0.5)
+        served.made[0].stream.loseConnection()
+        self.advance(0.5)
+        self.assertEqual(old.streamCount, 0)
+        old, new = self.dialler.muxes
+        server.muxes[1].openStream(Recorders())
+        self.advance(0.1)
+        self.assertEqual(self.dialler.muxes, [new])
+
+    def test_maxWorn(self) -> None:
+        """
+        Only so many worn muxes are kept for their streams, and they are replaced with
+        a pause between.
+        """
+        self.endpoint.server = self.server
+        self.dialler.start()
+        self.advance(1)
+        worn = []
+        for _ in range(MAX_WORN + 2):
+            worn.append(self.wornMux())
+            self.assertState(State.WAITING)
+            self.advance(0.5)
+        self.assertEqual(self.dialler.muxes[:-1], worn[-MAX_WORN:])
+        self.assertEqual(worn[0].reason.__class__, ConnectionClosed)
+
+    def test_draining(self) -> None:
+        """
+        A mux that begins to drain is replaced too, if one is wanted.
+        """
+        self.endpoint.server = self.server
+        self.dialler.start()
+        self.advance(1)
+        [old] = self.dialler.muxes
+        old.openStream(Recorders())
+        old.drain()
+        self.advance(0.5)
+        self.assertEqual(len(self.dialler.muxes), 2)
+        self.dialler.stop()
+        self.dialler.muxes[1].openStream(Recorders())
+        self.dialler.muxes[1].drain()
+        self.advance(0.5)
+        self.assertEqual(len(self.dialler.muxes), 2)
 
     def test_startsOver(self) -> None:
         """

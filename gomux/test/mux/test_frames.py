@@ -68,10 +68,11 @@ class RulesTests(SynchronousTestCase):
 
     def test_hasLength(self) -> None:
         """
-        In strict mode only credit may have a length.  In compatible mode any frame may.
+        In strict mode only credit and OpenStream may have a length.  In compatible mode
+        any frame may.
         """
         allowed = {flag for flag, rule in STRICT.flags.items() if rule.hasLength}
-        self.assertEqual(allowed, {Flag.WINDOW_UPDATE})
+        self.assertEqual(allowed, {Flag.OPEN_STREAM, Flag.WINDOW_UPDATE})
         self.assertTrue(all(rule.hasLength for rule in COMPATIBLE.flags.values()))
 
     def check_ignored(
@@ -100,8 +101,8 @@ class RulesTests(SynchronousTestCase):
         what = "frames for streams that were never opened"
         self.check_ignored(self.rig(COMPATIBLE), frame, what)
         keepalive = 0, int(Flag.KEEPALIVE), 0
-        self.check_ignored(self.rig(COMPATIBLE), keepalive)
-        self.check_ignored(self.rig(STRICT), keepalive, "keepalives")
+        for rules in (COMPATIBLE, STRICT):
+            self.check_ignored(self.rig(rules), keepalive, "keepalives")
 
     def test_refused(self) -> None:
         """

@@ -456,9 +456,9 @@ class MuxTests(SynchronousTestCase):
         self.assertEqual((self.mux.streamCount, self.mux.protocolCount), (0, 1))
         self.mux.checkInvariants()
         call = self.rig.clock.callLater(1, id)
-        [liveness] = Parts(self.mux).liveness
         for holder, name in (
-            (liveness, "_call"),
+            (Parts(self.mux).carrierLiveness, "_call"),
+            (Parts(self.mux).peerLiveness, "_call"),
             (Parts(self.mux).life, "_drainCall"),
             (Parts(self.mux).life, "_closeCall"),
         ):

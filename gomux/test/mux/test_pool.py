@@ -4,15 +4,22 @@ Tests for L{gomux._mux.pool}, and for when a mux joins a pool.
 
 from __future__ import annotations
 
+from functools import partial
+from operator import is_not
+
 from twisted.internet.defer import CancelledError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux import MuxFactory
+from gomux import MuxFactory, MuxProtocol
 from gomux._mux.pool import MuxPool
+from gomux._wire.frame import ID_END
+from gomux._wire.keyring import Keyring
 from gomux.error import OpenStreamError
 from gomux.testing import PSK, MuxPair
+
+NAMES = ("alice", "bob")
 
 
 class Line:
@@ -26,15 +33,19 @@ class Line:
         self.pairs: list[MuxPair] = []
         self.streams = Factory.forProtocol(Protocol)
 
-    def connect(self, greet: bool = True) -> MuxPair:
+    def connect(self, greet: bool = True, name: str = "") -> MuxPair:
         """
         Connect a client.
+
+        @param name: the name of its key, or C{""} for a key without a name.
         """
+        psk = PSK if not name else Keyring({name: "the key of " + name})
+        keys = PSK if not name else Keyring({n: "the key of " + n for n in NAMES})
         pair = MuxPair(
             clientFactory=MuxFactory(
-                PSK, True, self.streams, clock=self.clock, greet=greet
+                psk, True, self.streams, clock=self.clock, greet=greet
             ),
-            serverFactory=MuxFactory(PSK, False, clock=self.clock, pool=self.pool),
+            serverFactory=MuxFactory(keys, False, clock=self.clock, pool=self.pool),
             clock=self.clock,
         )
         self.pairs.append(pair)
@@ -73,6 +84,99 @@ class PoolTests(SynchronousTestCase):
         for _ in range(6):
             self.open()
         self.assertEqual([pair.server.streamCount for pair in pairs], [2, 2, 2])
+
+    def counts(self, pairs: list[MuxPair]) -> list[int]:
+        """
+        @return: how many streams the server's mux of each pair has.
+        """
+        return [pair.server.streamCount for pair in pairs]
+
+    def test_newestOfPeer(self) -> None:
+        """
+        Of several muxes of one peer the newest has all new streams.  Peers take turns,
+        however many muxes they have.
+        """
+        pairs = [self.line.connect(name=name) for name in ("alice", "bob", "alice")]
+        self.line.flush()
+        for _ in range(6):
+            self.open()
+        self.assertEqual(self.counts(pairs), [0, 3, 3])
+        pairs[2].server.drain()
+        self.open()
+        self.open()
+        self.assertEqual(self.counts(pairs), [1, 4, 3])
+
+    def test_newestAgain(self) -> None:
+        """
+        When the newest mux of a peer has ended, the one before is used.
+        """
+        pairs = [self.line.connect(name="alice") for _ in range(2)]
+        self.line.flush()
+        pairs[1].loseCarrier()
+        self.line.flush()
+        self.open()
+        self.assertEqual(pairs[0].server.streamCount, 1)
+        pairs[0].loseCarrier()
+        self.line.flush()
+        self.assertEqual((self.pool.muxes, self.pool._named), ([], {}))
+
+    def test_clientsPeers(self) -> None:
+        """
+        A client's muxes take turns also if its key has a name, because it has one mux
+        to each server.
+        """
+        key = Keyring({"alice": PSK})
+        pairs = [
+            MuxPair(
+                clientFactory=MuxFactory(
+                    key, True, clock=self.line.clock, pool=self.pool
+                ),
+                serverFactory=MuxFactory(
+                    PSK, False, self.line.streams, clock=self.line.clock
+                ),
+                clock=self.line.clock,
+            )
+            for _ in range(2)
+        ]
+        for pair in pairs:
+            pair.flush()
+        for _ in range(4):
+            self.open()
+        self.assertEqual([pair.client.streamCount for pair in pairs], [2, 2])
+
+    def test_answers(self) -> None:
+        """
+        A mux whose peer does not answer is passed over while there is another.
+        """
+        for name in ("", "alice"):
+            self.setUp()
+            pairs = [self.line.connect(name=name) for _ in range(2)]
+            self.line.flush()
+            silent = pairs[1].server
+            self.patch(MuxProtocol, "answers", property(partial(is_not, silent)))
+            for _ in range(4):
+                self.open()
+            self.assertEqual(self.counts(pairs), [4, 0], name)
+            pairs[0].server.close()
+            self.open()
+            self.assertEqual(silent.streamCount, 1)
+
+    def test_worn(self) -> None:
+        """
+        A mux with few IDs left is passed over while there is another.
+        """
+        pairs = [self.line.connect() for _ in range(2)]
+        self.line.flush()
+        pairs[0].server._nextID = ID_END - 3
+        self.open()
+        self.assertTrue(pairs[0].server.isWorn)
+        for _ in range(3):
+            self.open()
+        self.assertEqual(self.counts(pairs), [1, 3])
+        pairs[1].server.close()
+        self.open()
+        self.assertEqual(pairs[0].server.streamCount, 2)
+        self.assertEqual(self.open(), [])
 
     def test_waits(self) -> None:
         """

@@ -280,6 +280,29 @@ class OpenTests(SynchronousTestCase):
         last.stream.loseConnection()
         self.assertEqual(self.rig.sent()[-1], (0, Flag.CLOSE_MUX, 0))
 
+    def test_peersIDsRemain(self) -> None:
+        """
+        A mux that has no IDs left takes the peer's streams while it has streams.
+        """
+        rig = Rig(isClient=True)
+        rig.mux._nextID = 2**32 - 2
+        rig.open()
+        self.assertFalse(rig.mux.canOpen)
+        rig.send(1, Flag.OPEN_STREAM)
+        self.assertEqual(rig.mux.streamCount, 2)
+
+    def test_lastIDUnused(self) -> None:
+        """
+        A mux that has no IDs left and no streams closes, also if the last stream got no
+        protocol.
+        """
+        rig = Rig(isClient=True)
+        rig.mux._nextID = 2**32 - 2
+        factory = Factory()
+        factory.protocol = lambda: None  # type: ignore[assignment]
+        self.failureResultOf(rig.mux.openStream(factory))
+        self.assertFalse(rig.mux.takesStreams)
+
 
 class AcceptTests(SynchronousTestCase):
     """

@@ -42,6 +42,15 @@ class TimeTests(SynchronousTestCase):
             rig.clock.advance(599)
             self.assertEqual(self.keepalives(rig), 0)
 
+    def test_answersUnasked(self) -> None:
+        """
+        A peer that has not announced pings is never taken for one that does not answer.
+        """
+        rig = Rig()
+        for _ in range(100):
+            rig.clock.advance(10)
+            self.assertTrue(rig.mux.answers)
+
     def test_keepaliveAfterWrite(self) -> None:
         """
         A Keepalive is sent ten minutes after the last other frame.

@@ -682,7 +682,9 @@ class MuxEndTests(ConnTestCase):
         A frame that was changed in transit ends all calls with AuthenticationFailed.
         """
         reading = self.here.read()
-        self.both.pair.client.dataReceived(bytes(52))
+        server = Parts(self.both.pair.server).scheduler._sealer
+        header, tag = server.seal(bytes(12), b"")
+        self.both.pair.client.dataReceived(header + bytes(len(tag)))
         self.error(reading, AuthenticationFailed)
         self.error(self.here.write(b""), AuthenticationFailed)
         self.error(self.both.client.openStream(), AuthenticationFailed)

@@ -178,7 +178,8 @@ class Parts:
         self.frames = mux._frames
         self.incoming = mux._incoming
         self.life = mux._life
-        self.liveness = mux._liveness
+        self.carrierLiveness = mux._carrierLiveness
+        self.peerLiveness = mux._peerLiveness
         self.nextTurn = mux._nextTurn
         self.scheduler = mux._scheduler
         self.streams = mux._streams

@@ -139,6 +139,25 @@ class CutTests(EndingTestCase):
         self.assertEqual(len(self.client.received), MUCH)
         self.assertOver()
 
+    def test_readsNothing(self) -> None:
+        """
+        A reader that reads nothing for as long as the limit is cut without the rest.
+        """
+        self.rig = Rig(self, halfOpenTimeout=10.0)
+        self.client, self.clientSide = self.rig.open()
+        self.serverSide = self.rig.target.carriers[0][1]
+        self.fill(self.clientSide, self.serverSide)
+        self.serverSide.abortConnection()
+        self.pass_(9)
+        self.assertEqual(len(self.rig.there.bridges), 1)
+        self.pass_(3)
+        self.assertEqual(self.rig.there.bridges, set())
+        self.assertEqual(len(self.rig.here.bridges), 1)
+        self.pass_(12)
+        self.clientSide.incoming.unstall()
+        self.rig.flush()
+        self.assertOver()
+
     def test_inputMeanwhile(self) -> None:
         """
         Nobody gets what the reader sends meanwhile, so no more of it is read than the

@@ -27,7 +27,8 @@ from zope.interface.verify import verifyObject
 
 from gomux import MuxFactory, MuxProtocol
 from gomux._mux.pool import MuxPool
-from gomux.error import OpenStreamError
+from gomux._wire.strict import Salts
+from gomux.error import ConnectionClosed, OpenStreamError, PeerClosedConnection
 from gomux.test.support.dialling import THERE, DiallerTestCase
 from gomux.test.support.helpers import Recorders
 from gomux.test.support.logs import Lines
@@ -261,13 +262,17 @@ class TunnelServiceTests(SynchronousTestCase):
             clock=self.clock,
         )
         self.pair.flush()
+        self.server = MuxFactory(PSK, False, clock=self.clock, pool=self.pool)
         self.aborted: list[str] = []
         self.tunnel = forward("", self.pool, self.clock, self.limits)
         self.service = self.make()
 
     def make(self, reload: Callable[[], None] = lambda: None) -> TunnelService:
         clock: Any = self.clock
-        return TunnelService(self.pool, [self.tunnel], clock, self.limits, reload)
+        return TunnelService(
+            *(self.pool, [self.tunnel], clock, self.limits, reload),
+            [self.pair.clientFactory, self.server],
+        )
 
     def openStream(self) -> Any:
         recorders = Recorders()
@@ -320,6 +325,90 @@ class TunnelServiceTests(SynchronousTestCase):
         self.pair.advance(0.2)
         self.assertEqual(self.aborted, [""])
         self.successResultOf(stopped)
+
+    def comeUp(self, isServer: bool, **settings: Any) -> MuxPair:
+        """
+        Connect a mux, as the service's server or as its client, whose frames have not
+        arrived yet.
+        """
+        other = MuxFactory(PSK, isServer, Recorders(), clock=self.clock, **settings)
+        own = self.server if isServer else self.pair.clientFactory
+        client, server = (other, own) if isServer else (own, other)
+        return MuxPair(clientFactory=client, serverFactory=server, clock=self.clock)
+
+    def test_comesUp(self) -> None:
+        """
+        A mux that comes up during the stop, accepted or connected before it or after,
+        is closed in good order.  The stop waits for it.
+        """
+        for isServer in (True, False):
+            for isLate in (True, False):
+                self.setUp()
+                self.service.startService()
+                if isLate:
+                    held = self.openStream()
+                    stopped = self.service.stopService()
+                    pair = self.comeUp(isServer)
+                else:
+                    pair = self.comeUp(isServer)
+                    stopped = self.service.stopService()
+                self.assertNoResult(stopped)
+                if isLate:
+                    held.stream.loseConnection()
+                self.pair.flush()
+                pair.flush()
+                self.clock.advance(0)
+                other = pair.client if isServer else pair.server
+                self.assertIsInstance(other.reason, PeerClosedConnection)
+                self.successResultOf(stopped)
+                self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_strictComesUp(self) -> None:
+        """
+        The same in the middle of a strict mode handshake.
+        """
+        self.pair.clientFactory.retire()
+        self.pair.flush()
+        for isClient in (True, False):
+            own, other = (
+                MuxFactory(PSK, role, clock=self.clock, strict=True, salts=Salts())
+                for role in (isClient, not isClient)
+            )
+            client, server = (own, other) if isClient else (other, own)
+            pair = MuxPair(clientFactory=client, serverFactory=server, clock=self.clock)
+            own.retire()
+            pair.flush()
+            peer = pair.server if isClient else pair.client
+            self.assertIsInstance(peer.reason, PeerClosedConnection)
+
+    def test_strangerComesUp(self) -> None:
+        """
+        A stranger who is connected when the service stops is sent nothing, and holds up
+        the stop for no longer than C{silentGrace}.
+        """
+        self.service.startService()
+        pair = self.comeUp(True, greet=False)
+        stopped = self.service.stopService()
+        pair.advance(0.9)
+        self.assertNoResult(stopped)
+        pair.advance(0.2)
+        self.successResultOf(stopped)
+        self.assertEqual(pair.server.bytesSent, 0)
+        self.assertIsInstance(pair.server.reason, ConnectionClosed)
+
+    def test_startsAgain(self) -> None:
+        """
+        Muxes stay up when the service is started again.
+        """
+        self.service.startService()
+        self.service.stopService()
+        self.pair.flush()
+        self.service.startService()
+        pair = self.comeUp(True)
+        pair.flush()
+        self.assertTrue(pair.client.canOpen)
+        self.service.stopService()
+        pair.flush()
 
     def test_waiting(self) -> None:
         """

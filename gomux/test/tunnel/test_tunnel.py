@@ -8,7 +8,8 @@ from __future__ import annotations
 import select
 import socket
 import struct
-from typing import Any
+from typing import Any, cast
+from unittest.mock import Mock
 
 from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
@@ -657,6 +658,15 @@ class ForwardTests(SynchronousTestCase):
         self.assertEqual([pair.server.streamCount for pair in pairs], [2, 2])
 
 
+class Nameless:
+    """
+    An address that cannot be shown.
+    """
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
 class PartTests(SynchronousTestCase):
     """
     The helper classes of tunnels.
@@ -670,7 +680,7 @@ class PartTests(SynchronousTestCase):
         bridge = Bridge(rig.here, "")
         verifyObject(IHalfCloseableProtocol, bridge.near)
         _, side = rig.open()
-        verifyObject(IPushProducer, Source(EndTransport(side)))
+        verifyObject(IPushProducer, Source(EndTransport(side), Mock()))
         verifyObject(IProtocolFactory, rig.here)
 
     def test_limits(self) -> None:
@@ -708,6 +718,7 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(describeAddress(six), "[::1]:80")
         self.assertEqual(describeAddress(UNIXAddress(b"/run/mux")), "/run/mux")
         self.assertEqual(describeAddress(UNIXAddress(None)), "a local peer")
+        self.assertEqual(describeAddress(cast(Any, Nameless())), "an unknown peer")
         self.assertEqual(
             describeAddress(StreamAddress(HERE, 4)), "stream 4 of 192.0.2.3:50000"
         )

@@ -5,13 +5,17 @@ Tests for L{gomux._wire.crypto}.
 from __future__ import annotations
 
 import hashlib
+from types import SimpleNamespace
+from typing import Any
 
+from cryptography.hazmat.primitives.ciphers import Cipher
 from nacl.bindings import (
     crypto_aead_xchacha20poly1305_ietf_decrypt,
     crypto_aead_xchacha20poly1305_ietf_encrypt,
 )
 from twisted.trial.unittest import SynchronousTestCase
 
+from gomux._wire import crypto
 from gomux._wire.crypto import (
     Opener,
     Sealer,
@@ -92,6 +96,25 @@ class DraftTests(SynchronousTestCase):
         subkeys = Subkeys(KEY)
         for nonce in (bytes(16), b"\xff" * 16, bytes(16), bytes(range(16))):
             self.assertEqual(subkeys.derive(nonce), Subkeys(KEY).derive(nonce))
+
+    def test_oldCryptography(self) -> None:
+        """
+        A cipher that cannot be restarted, as those before cryptography 43, gives the
+        same subkeys.
+        """
+
+        class Old:
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                self.cipher = Cipher(*args, **kwargs)
+
+            def encryptor(self) -> Any:
+                return SimpleNamespace(update=self.cipher.encryptor().update)
+
+        nonces = [bytes([n]) * 16 for n in (1, 2, 1)]
+        expected = [Subkeys(KEY).derive(nonce) for nonce in nonces]
+        self.patch(crypto, "Cipher", Old)
+        subkeys = Subkeys(KEY)
+        self.assertEqual([subkeys.derive(nonce) for nonce in nonces], expected)
 
     def test_subkeysShared(self) -> None:
         """
@@ -246,6 +269,16 @@ class OpenerTests(SynchronousTestCase):
                 bytes(changed[36:]),
             )
 
+    def test_own(self) -> None:
+        """
+        A frame with the prefix that no frame may have does not open, and others do.
+        """
+        own, other = Sealer(KEY), Sealer(KEY)
+        opener = Opener(KEY, own.prefix)
+        for _ in range(2):
+            self.assertEqual(opener.open(*other.seal(FIELDS, b"x")), b"x")
+            self.assertRaises(OutOfSequence, opener.open, *own.seal(FIELDS, b"x"))
+
     def test_otherKey(self) -> None:
         """
         A frame does not open with another key.
@@ -301,6 +334,28 @@ class SequencedOpenerTests(SynchronousTestCase):
         header, sealed = self.sealer.seal(FIELDS, b"payload")
         changed = bytes([sealed[0] ^ 1]) + bytes(sealed[1:])
         self.assertRaises(AuthenticationFailed, self.opener.open, header, changed)
+
+    def test_firstChanged(self) -> None:
+        """
+        The first frame of the sequence does not open if it was changed, and then does.
+        """
+        header, sealed = self.sealer.seal(FIELDS, b"payload")
+        error = self.assertRaises(
+            AuthenticationFailed, self.opener.open, header, bytes(len(sealed))
+        )
+        self.assertIs(type(error), AuthenticationFailed)
+        self.assertEqual(self.opener.open(header, sealed), b"payload")
+
+    def test_last(self) -> None:
+        """
+        The counter of the last frame is known.
+        """
+        opener = SequencedOpener(KEY, bytes(16), 7)
+        self.assertEqual(opener.last, 6)
+        sealer = Sealer(KEY, bytes(16), 7)
+        for counter in (7, 8):
+            opener.open(*sealer.seal(FIELDS, b""))
+            self.assertEqual(opener.last, counter)
 
     def test_end(self) -> None:
         """

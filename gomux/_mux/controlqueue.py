@@ -1,0 +1,87 @@
+# -*- test-case-name: gomux.test.mux.test_scheduler -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+The control frames that wait to be sent: all frames but Data.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+
+from gomux._wire.crypto import Sealer
+from gomux._wire.frame import MAX_LENGTH, Flag, sealFrame
+
+_CLOSE_STREAM = int(Flag.CLOSE_STREAM)
+_WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
+
+
+class ControlQueue:
+    """
+    The control frames of one mux that wait.  The L{Scheduler
+    <gomux._mux.scheduler.Scheduler>} adds to it, and bounds its size.
+
+    @ivar frames: stream ID, flag and C{length} of each frame but refusals and credit,
+        and what to call with the counter of the frame's nonce once it is sealed.
+    @ivar refusals: the IDs of the streams whose refusals wait.
+    @ivar credits: the waiting credit by stream ID, in bytes.
+    """
+
+    def __init__(self) -> None:
+        self.frames: deque[tuple[int, int, int, Callable[[int], None] | None]] = deque()
+        self.refusals: deque[int] = deque()
+        self.credits: dict[int, int] = {}
+
+    def __bool__(self) -> bool:
+        """
+        Whether any frames wait.
+        """
+        return bool(self.frames or self.refusals or self.credits)
+
+    def clear(self) -> None:
+        """
+        Drop all frames.
+        """
+        self.frames.clear()
+        self.refusals.clear()
+        self.credits.clear()
+
+    def seal(self, sealer: Sealer, parts: list[bytes], limit: float) -> bool:
+        """
+        Seal waiting frames: first those in C{frames}, then refusals, then credit.
+
+        @param sealer: seals them.
+        @param parts: the batch; the frames are added to it.
+        @param limit: about how many frames to add.
+        @return: whether no frames are left.
+        @raise NonceExhausted: if no nonces are left.
+        """
+        limit *= 2  # A sealed control frame has two parts.
+        while self.frames and len(parts) < limit:
+            streamID, flag, length, sealed = self.frames.popleft()
+            parts += sealFrame(sealer, streamID, length, flag)
+            if sealed is not None:
+                sealed(sealer.last)
+        while self.refusals and len(parts) < limit:
+            streamID = self.refusals.popleft()
+            parts += sealFrame(sealer, streamID, 0, _WINDOW_UPDATE)
+            parts += sealFrame(sealer, streamID, 0, _CLOSE_STREAM)
+        while self.credits and len(parts) < limit:
+            streamID, credit = self.credits.popitem()
+            while credit > 0:
+                size = min(credit, MAX_LENGTH)
+                parts += sealFrame(sealer, streamID, size, _WINDOW_UPDATE)
+                credit -= size
+        return not self
+
+    def checkInvariants(self, streamIDs: Collection[int]) -> None:
+        """
+        Check that the waiting credit is consistent.  For tests.
+
+        @param streamIDs: the IDs of the open streams.
+        @raise AssertionError: if it is not.
+        """
+        assert self.credits.keys() <= set(streamIDs), "credit for no open stream"
+        assert all(size > 0 for size in self.credits.values()), self.credits

@@ -1,0 +1,193 @@
+# -*- test-case-name: gomux.test.mux.test_protocol -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+What a mux tells about itself: facts for its owner, for pools, and for status pages.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from twisted.internet.interfaces import IAddress
+
+from gomux._mux.muxlife import ENDED, GATED, OPEN
+
+if TYPE_CHECKING:
+    from gomux._mux.incoming import Incoming
+    from gomux._mux.liveness import CarrierLiveness, PeerLiveness
+    from gomux._mux.muxlife import MuxLife
+    from gomux._mux.nextturn import NextTurn
+    from gomux._mux.scheduler import Scheduler
+    from gomux._mux.streams import Streams
+    from gomux.error import GomuxError
+
+
+class MuxFacts:
+    """
+    The facts about a L{MuxProtocol<gomux.MuxProtocol>}, which sets all attributes.
+
+    @ivar _key: the name of the peer's key; C{None} until the peer has shown its key.
+    @ivar _host: the carrier's address at this end.
+    @ivar _peer: the carrier's address at the other end; C{None} before the mux has its
+        carrier.
+    @ivar _life: the mux's state.
+    @ivar _streams: the mux's streams.
+    @ivar _nextTurn: makes calls in the next turn of the reactor.
+    @ivar _scheduler: sends frames.
+    @ivar _incoming: keeps received bytes, and has their frames handled.
+    @ivar _carrierLiveness: notices a dead carrier.
+    @ivar _peerLiveness: pings the peer, and notices when it is gone.
+    """
+
+    _key: str | None = None
+    _peer: IAddress | None = None
+    _host: IAddress
+    _life: MuxLife
+    _streams: Streams
+    _nextTurn: NextTurn
+    _scheduler: Scheduler
+    _incoming: Incoming
+    _carrierLiveness: CarrierLiveness
+    _peerLiveness: PeerLiveness
+
+    @property
+    def authenticated(self) -> bool:
+        """
+        Whether the peer has shown that it holds the key.
+        """
+        return self._key is not None
+
+    @property
+    def peerName(self) -> str:
+        """
+        The name of the peer's key in the L{Keyring}; C{""} if unnamed or not yet shown.
+        """
+        return self._key or ""
+
+    @property
+    def gated(self) -> bool:
+        """
+        Whether the gate still keeps the mux from sending.
+        """
+        return self._life.state is GATED
+
+    @property
+    def canOpen(self) -> bool:
+        """
+        Whether the mux is neither draining, closing nor closed.
+        """
+        return self._life.state <= OPEN and self._streams.hasIDs
+
+    @property
+    def takesStreams(self) -> bool:
+        """
+        Whether the peer may open streams.
+        """
+        return self._life.state <= OPEN
+
+    @property
+    def isWorn(self) -> bool:
+        """
+        Whether either side has few stream IDs left.  A new stream should rather go
+        over another mux.
+        """
+        return self._streams.isWorn
+
+    @property
+    def answers(self) -> bool:
+        """
+        Whether the peer has echoed a recent ping.  C{False} if the newest ping of this
+        mux that the peer has echoed is older than two intervals between pings.  Always
+        C{True} with a peer that has not announced that it echoes pings.
+
+        A new stream should rather go over another mux while this is C{False}.
+        """
+        return self._peerLiveness.answers
+
+    @property
+    def roundTrip(self) -> float | None:
+        """
+        How long the newest ping that the peer has echoed took until its echo came, in
+        seconds.  C{None} before the first echo, and with a peer that has not announced
+        that it echoes pings.
+        """
+        return self._peerLiveness.roundTrip
+
+    @property
+    def reason(self) -> GomuxError | None:
+        """
+        Why the mux has ended; C{None} before that.  The carrier may still be connected.
+        """
+        return self._life.reason
+
+    @property
+    def bytesSent(self) -> int:
+        """
+        How many bytes were written to the carrier.
+        """
+        return self._scheduler.bytesSent
+
+    @property
+    def streamCount(self) -> int:
+        """
+        How many streams are open.
+        """
+        return len(self._streams)
+
+    @property
+    def protocolCount(self) -> int:
+        """
+        How many protocols of streams, open or ended, have not had C{connectionLost}.
+        """
+        return self._streams.protocolCount
+
+    @property
+    def hasCarrier(self) -> bool:
+        """
+        Whether the carrier is still connected.
+        """
+        return self._life.loss is None
+
+    def getHost(self) -> IAddress:
+        """
+        @return: the carrier's address at this end, even once the carrier is gone.
+        """
+        return self._host
+
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
+        """
+        return cast(IAddress, self._peer)
+
+    def checkInvariants(self) -> None:
+        """
+        Check the mux and its parts.  For tests, once the mux has had its carrier, and
+        not from inside a call of the mux or the carrier.
+
+        @raise AssertionError: if their state is not consistent.
+        """
+        scheduler = self._scheduler
+        self._streams.checkInvariants()
+        senders = [stream.sender for stream in self._streams.byID.values()]
+        scheduler.checkInvariants(self._streams.byID, filter(None, senders))
+        self._nextTurn.checkInvariants(scheduler.idle or scheduler.paused)
+        self._life.checkInvariants()
+        if self.reason is None and self.hasCarrier:
+            self._incoming.checkInvariants()
+        else:
+            assert scheduler.stopped
+        if self._life.state is ENDED:
+            assert not self._carrierLiveness.isRunning
+            assert not self._peerLiveness.isRunning
+
+    @property
+    def _nextID(self) -> int:
+        # The ID of the next stream that this side opens.  Tests set it.
+        return self._streams.nextID
+
+    @_nextID.setter
+    def _nextID(self, streamID: int) -> None:
+        self._streams.nextID = streamID
