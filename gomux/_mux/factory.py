@@ -304,6 +304,9 @@ class MuxFactory(Factory):
             # Also the reason of a mux that was never added to the pool.
             self.pool.lastReason = reason
         self._forgetUnauthenticated(mux)
+        if mux.leftSilently and not self.isClient:
+            # Health checks do so every few seconds.
+            return
         level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
         # Peers cannot cause revocations, so these lines need no throttling.
         log = _log if isinstance(reason, KeyRevoked) else self._losses

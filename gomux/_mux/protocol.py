@@ -26,6 +26,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
@@ -49,6 +50,7 @@ from gomux._wire.crypto import Sealer, SequencedOpener
 from gomux._wire.frame import Frame
 from gomux.error import (
     GomuxError,
+    HandshakeFailed,
     KeyRevoked,
     LimitExceeded,
     OpenStreamError,
@@ -117,6 +119,19 @@ class MuxProtocol(MuxFacts, Protocol):
             explain=lambda loss: explainLoss(self._incoming.gate, loss),
             told=lambda reason: self.factory.muxLost(self, reason),
         )
+
+    @property
+    def leftSilently(self) -> bool:
+        """
+        Whether the mux ended because the peer has ended the carrier without having sent
+        a byte.
+        """
+        loss = self._life.loss
+        if self.bytesReceived or loss is None:
+            return False
+        # For a mux that this side had closed the reason is another.
+        isCut = isinstance(self.reason, (Truncated, HandshakeFailed))
+        return isCut and loss.type in (ConnectionDone, ConnectionLost)
 
     def __repr__(self) -> str:
         peer = "nobody yet" if self._peer is None else self._peer

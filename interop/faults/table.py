@@ -81,6 +81,10 @@ ROWS = {
     84: "the reactor stops",
     85: "wrong key, seen by a program that retries",
     86: "whose log lines they are",
+    87: "names with several addresses, bad names",
+    88: "TCP urgent data",
+    89: "connections without a byte",
+    90: "bursts of connections to be forwarded",
 }
 
 UNSENDABLE = "the reference has no call that sends this"
@@ -91,7 +95,7 @@ STRICT = "the reference neither greets nor speaks strict mode"
 NO_PEER = (
     *(8, 25, 36, 37, 41, 42, 43, 51),
     *(52, 53, 54, 55, 56, 57, 59, 60, 67, 68, 69, 70, 71, 72, 78),
-    *(81, 82, 83, 84, 85, 86),
+    *(81, 82, 83, 84, 85, 86, 87, 88, 89, 90),
 )
 
 NOT_APPLICABLE: dict[tuple[int, str], str] = {
@@ -122,6 +126,8 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     (69, CLIENT): SAME,
     (83, SERVER): "this row is about clients",
     (85, SERVER): "this row is about clients",
+    (89, CLIENT): "this row is about servers",
+    (90, SERVER): "this row is about clients",
 }
 
 REFERENCE_FAILS = {

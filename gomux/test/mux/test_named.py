@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import MuxFactory
@@ -191,6 +193,59 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual(pair.serverFactory.muxes, [])
         lines = [line for line in observer.lines if "'bob'" in line]
         self.assertEqual(len(lines), 1 + len(pairs))
+
+    def test_silentEnd(self) -> None:
+        """
+        A server logs no line about a connection that ended without a byte, as those
+        of health checks do.  One byte is enough for a line.
+        """
+        observer = Lines("gomux._mux.factory")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        for reset in (False, True):
+            pair = self.pair(BOB)
+            pair.clientToServer.stall()
+            pair.server.connectionLost(
+                Failure(ConnectionLost() if reset else ConnectionDone())
+            )
+            pair.clock.advance(0)
+            self.assertEqual(pair.serverFactory.muxes, [])
+            self.assertEqual(observer.lines, [])
+        pair = self.pair(BOB)
+        pair.clientToServer.stall()
+        pair.server.dataReceived(b"x")
+        pair.server.connectionLost(Failure(ConnectionDone()))
+        pair.clock.advance(0)
+        self.assertEqual(len(observer.lines), 1)
+
+    def test_silentEndOfClose(self) -> None:
+        """
+        A server logs the end of a mux that it had closed, although nothing came from
+        the peer.
+        """
+        observer = Lines("gomux._mux.factory")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        pair = self.pair(BOB)
+        pair.clientToServer.stall()
+        pair.server.close()
+        pair.server.connectionLost(Failure(ConnectionDone()))
+        pair.clock.advance(0)
+        lines = [line for line in observer.lines if "the mux from" in line]
+        self.assertEqual(len(lines), 1)
+
+    def test_silentServer(self) -> None:
+        """
+        A client logs that its server has ended the connection without a byte.
+        """
+        observer = Lines("gomux._mux.factory")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        pair = self.pair(BOB)
+        pair.serverToClient.stall()
+        pair.client.connectionLost(Failure(ConnectionDone()))
+        pair.clock.advance(0)
+        self.assertEqual(len(observer.lines), 1)
 
     def test_revokedBeforeFirstFrame(self) -> None:
         """
