@@ -6,9 +6,8 @@
 The limits, with their names and defaults.
 
 L{Limits} and L{TunnelLimits} are for users to set.  The constants are limits without an
-option that concern several modules.  A limit that concerns one module only, such as
-the size of a PROXY protocol header, stands in that module.  So does a number that
-limits nothing, such as the size of a read.
+option.  A few limits of a single module stand in that module, such as the size of a
+PROXY protocol header.  So do numbers that limit nothing, such as the size of a read.
 """
 
 from __future__ import annotations
@@ -27,8 +26,9 @@ MAX_KEYS = 256
 MAX_KEY_FILE = 262144
 #: A pre-shared key with fewer bytes than this is too easy to guess.
 SHORT_PSK = 16
-#: The ciphers that derive subkeys are kept for this many keys.
-KEYS_KEPT = 64
+#: The first frames of this many recent muxes are remembered, so that they cannot be
+#: replayed.
+FIRST_FRAMES = 65536
 #: How many salts of finished strict mode handshakes are remembered.
 SALTS_REMEMBERED = 1024
 
@@ -49,12 +49,20 @@ RESERVED_IDS = 65536
 #: there is one more, the oldest is closed.
 MAX_WORN = 2
 
+#: How many connections of strangers a server accepts a second in the long run.
+ACCEPT_RATE = 2000
+#: How many connections of strangers a server accepts at once, before L{ACCEPT_RATE}
+#: applies.
+ACCEPT_BURST = 100
+#: How many connections may wait in the kernel until a server accepts them.
+ACCEPT_QUEUE = 512
+
 #: How many log lines of one kind are written at once.
-LINES_BURST = 20
-#: How many log lines of one kind are written a second in the long run.
-LINES_RATE = 0.5
-#: How often a log line that a peer can cause on one mux is written at most, in seconds.
+LINES_BURST = 10
+#: How often a log line of one kind is written in the long run, in seconds.
 LINE_EVERY = 60.0
+#: How many characters of a text from outside are shown in a log line.
+TEXT_LENGTH = 500
 
 # Marks a limit that may be 0, which turns something off.
 _MAY_BE_OFF = {"mayBeOff": True}
@@ -117,10 +125,18 @@ class Limits:
         the carrier.  Then the carrier is aborted.
 
     @ivar maxUnauthenticated: how many connections of one factory may wait for their
-        first authenticated frame.  If there is one more, the oldest is aborted.
+        first authenticated frame.  If there is one more, one of them is aborted, if
+        possible one whose peer has sent no genuine frame at all.  Above half of this,
+        new ones are refused at random from addresses that have others.
+
+    @ivar addressQuota: how many of these connections may come from one address.  Of
+        IPv6 each /64 counts as one address.  More are refused at once.  This does not
+        apply to Unix sockets.
 
     @ivar silentGrace: how long a server waits for the first frame of a peer.  Then it
         opens streams to the peer although the peer has not shown that it holds the key.
+        A silent client of the Go package needs that.  0 turns it off: then the server
+        opens streams only to peers that have shown that they hold the key.
 
     @ivar busyPoll: how long to poll for the next message before sleeping, if the
         previous one arrived equally fast.  Polling costs CPU time and halves the time
@@ -153,7 +169,8 @@ class Limits:
     carrierTimeout: float = 120.0
     closeTimeout: float = 10.0
     maxUnauthenticated: int = 256
-    silentGrace: float = 1.0
+    addressQuota: int = 64
+    silentGrace: float = field(default=1.0, metadata=_MAY_BE_OFF)
     busyPoll: float = field(default=0.0004, metadata=_MAY_BE_OFF)
     handshakeTimeout: float = 10.0
     ping: float = 5.0

@@ -108,9 +108,9 @@ class Options(_Options):
         [
             "strict",
             None,
-            "End the mux also if a whole recorded connection is replayed. Without"
-            " this option, peers of this software detect frames that were replayed,"
-            " dropped or reordered. Both sides must use this option and this software.",
+            "Detect all frames that were replayed, dropped or reordered on the way,"
+            " and end the mux. Without this option, peers of this software detect most"
+            " of them. Both sides must use this option and this software.",
         ],
     ]
 

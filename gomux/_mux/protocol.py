@@ -101,6 +101,7 @@ class MuxProtocol(MuxFacts, Protocol):
             clock.seconds,
         )
         nextTurn.pump = scheduler.pump
+        scheduler.isMute = not factory.isClient
         self._streams = Streams(
             self,
             factory,
@@ -151,6 +152,8 @@ class MuxProtocol(MuxFacts, Protocol):
             return self._waiting.add(factory)
         if self._scheduler.controlQueued >= self._limits.maxControl:
             return fail(OpenStreamError("too many frames wait for the carrier"))
+        # The application has decided to send, even if the peer is a stranger.
+        self._scheduler.isMute = False
         opened = self._streams.open(factory)
         if not (self._streams.hasIDs or self._streams.byID):
             self.close()
@@ -295,7 +298,9 @@ class MuxProtocol(MuxFacts, Protocol):
         assert gate is not None
         self._sendOutputOf(gate)
         if not gate.passed:
+            self.factory.muxHeard(self)
             return None
+        self._scheduler.isMute = False
         gate.close()
         self._incoming.parser.useOpener(gate.opener)
         if self.gated:

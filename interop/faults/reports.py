@@ -113,8 +113,7 @@ REPORTS = {
     ),
     "twisted/twisted #3985": Report(
         "run from a zip file, ``twistd`` writes a traceback",
-        "failed, as every ``twistd`` does: the traceback is Twisted's own, and the"
-        " service runs",
+        "failed, as every ``twistd`` does: the traceback is Twisted's own",
     ),
     "twisted/twisted #3363": Report(
         "after logrotate has moved the log file, SIGUSR1 makes no new one",
@@ -156,8 +155,10 @@ def section() -> list[str]:
         *("", "Reports about other software", "-" * 28, ""),
         "These faults of other multiplexers and tunnels, and of Twisted, were reported",
         "in public on GitHub. Nobody had tried them on this software before. At the",
-        f"first try {passed} of {len(REPORTS)} passed, {share} %. The tests are in",
-        "``interop/test/test_reports.py``.",
+        f"first try {passed} of {len(REPORTS)} passed, {share} %. Five of these passed",
+        "only after a mistake in their own test was mended, which had not shown a",
+        "fault. Without any mending, 29 of the 41 tests of the first run passed, 71 %.",
+        "The tests are in ``interop/test/test_reports.py``.",
         "",
     ]
     lines += [

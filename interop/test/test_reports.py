@@ -28,6 +28,7 @@ from twisted.trial.unittest import SkipTest
 from zope.interface import implementer
 
 from gomux import MuxClientEndpoint, MuxServerEndpoint
+from gomux.test.support.ports import freePort
 from interop.faults.cases import CLIENT, SERVER, row
 from interop.faults.reports import REPORTS
 from interop.support.harness import ROOT, TWISTD, Peer, environment
@@ -38,7 +39,6 @@ from interop.support.tunnels import (
     Service,
     TunnelTestCase,
     endpoint,
-    freePort,
     run,
     sleep,
     until,

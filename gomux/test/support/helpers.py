@@ -234,6 +234,14 @@ class Rig:
         """
         self.sendRaw(self.peer.seal(streamID, flag, what))
 
+    def meet(self) -> None:
+        """
+        Have the peer show that it holds the key, and forget the answer.
+        """
+        self.send(0, Flag.KEEPALIVE)
+        self.run()
+        self.peer.frames = []
+
     def sendRaw(self, data: bytes) -> None:
         """
         Have the peer send some bytes, and let them arrive.
