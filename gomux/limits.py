@@ -126,12 +126,13 @@ class Limits:
 
     @ivar maxUnauthenticated: how many connections of one factory may wait for their
         first authenticated frame.  If there is one more, one of them is aborted, if
-        possible one whose peer has sent no genuine frame at all.  Above half of this,
-        new ones are refused at random from addresses that have others.
+        possible one whose peer has sent no genuine frame at all.  If more than half as
+        many wait, new connections from addresses that have others are refused at
+        random.
 
-    @ivar addressQuota: how many of these connections may come from one address.  Of
-        IPv6 each /64 counts as one address.  More are refused at once.  This does not
-        apply to Unix sockets.
+    @ivar addressQuota: how many connections from one address may wait for their first
+        authenticated frame.  Of IPv6 each /64 counts as one address.  More are refused
+        at once.  This does not apply to Unix sockets.
 
     @ivar silentGrace: how long a server waits for the first frame of a peer.  Then it
         opens streams to the peer although the peer has not shown that it holds the key.
