@@ -124,11 +124,11 @@ class MuxProtocol(MuxFacts, Protocol):
     @property
     def leftSilently(self) -> bool:
         """
-        Whether the mux ended because the peer has ended the carrier without having sent
-        a byte.
+        Whether the mux ended because the peer has ended the carrier before either side
+        had sent a byte.
         """
         loss = self._life.loss
-        if self.bytesReceived or loss is None:
+        if self.bytesReceived or self.bytesSent or loss is None:
             return False
         # For a mux that this side had closed the reason is another.
         isCut = isinstance(self.reason, (Truncated, HandshakeFailed))

@@ -24,6 +24,8 @@ silent for a moment only.
 from __future__ import annotations
 
 import random
+from collections import Counter
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +49,13 @@ def sourceOf(address: IAddress | None) -> int | None:
         neither.
     """
     host = getattr(address, "host", None)
+    return _sourceOf(host) if host else None
+
+
+@lru_cache(maxsize=1024)
+def _sourceOf(host: str) -> int | None:
     try:
-        ip = ip_address(host.partition("%")[0] if host else "")
+        ip = ip_address(host.partition("%")[0])
     except ValueError:
         return None
     if isinstance(ip, IPv6Address):
@@ -70,6 +77,7 @@ class Strangers:
     @ivar _limits: the factory's limits.
     @ivar _random: returns a random number from 0 up to 1.
     @ivar _sources: the muxes, the oldest first, with the source of each.
+    @ivar _counts: how many muxes each source has.
     @ivar _silent: by source, the muxes whose peers have shown no genuine frame, the
         oldest first.
     """
@@ -81,6 +89,7 @@ class Strangers:
         self._limits = limits
         self._random = random.random
         self._sources: dict[MuxProtocol, int | None] = {}
+        self._counts: Counter[int | None] = Counter()
         self._silent: dict[int | None, dict[MuxProtocol, None]] = {}
 
     def __len__(self) -> int:
@@ -94,7 +103,7 @@ class Strangers:
         source = sourceOf(address)
         if source is None:
             return None
-        own = sum(other == source for other in self._sources.values())
+        own = self._counts[source]
         if own >= self._limits.addressQuota:
             return "too many connections from this address wait for a first frame"
         most = self._limits.maxUnauthenticated
@@ -110,6 +119,7 @@ class Strangers:
         @return: the mux to drop instead, if there are too many.
         """
         source = self._sources[mux] = sourceOf(address)
+        self._counts[source] += 1
         self._silent.setdefault(source, {})[mux] = None
         if len(self) <= self._limits.maxUnauthenticated:
             return None
@@ -134,7 +144,11 @@ class Strangers:
         The peer has shown that it holds a key, or the mux has ended.
         """
         self.heard(mux)
-        self._sources.pop(mux, None)
+        if mux in self._sources:
+            source = self._sources.pop(mux)
+            self._counts[source] -= 1
+            if not self._counts[source]:
+                del self._counts[source]
 
 
 class Refused(Protocol):

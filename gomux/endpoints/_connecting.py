@@ -37,6 +37,8 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     endpoint: Any = clientFromString(reactor, description)
     if type(endpoint) is not TCP4ClientEndpoint:
         return endpoint  # type: ignore[no-any-return]
+    # An endpoint does not say publicly what it was made from, and Twisted has no string
+    # for a HostnameEndpoint without TLS.
     host = endpoint._host
     if isIPAddress(host) or isIPv6Address(host):
         # An address needs no resolver, whose threads would take time.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -27,7 +28,7 @@ from gomux.error import (
 from gomux.limits import LINES_BURST
 from gomux.test.support.helpers import Recorders, Rig
 from gomux.test.support.logs import Lines
-from gomux.testing import MuxPair
+from gomux.testing import PSK, MuxPair
 
 ALICE = "the pre-shared key of alice"
 BOB = "the pre-shared key of bob"
@@ -333,3 +334,25 @@ class RoleTests(SynchronousTestCase):
         self.assertEqual(len(streams.made), 1)
         streams.made[0].stream.write(b"hello")
         self.assertEqual(rig.sentData(), b"hello")
+
+
+class SilentPeerTests(SynchronousTestCase):
+    """
+    A server with a single key, and a peer that sends nothing.
+    """
+
+    def test_silentEndWithStreams(self) -> None:
+        """
+        A server logs the end of a connection on which it had opened a stream, although
+        the peer has sent nothing: the stream is lost.
+        """
+        observer = Lines("gomux._mux.factory")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        clock = Clock()
+        mux = MuxFactory(PSK, False, clock=clock).buildProtocol(None)
+        mux.makeConnection(StringTransport())
+        mux.openStream(Recorders())
+        clock.advance(0)
+        mux.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(len(observer.lines), 1)

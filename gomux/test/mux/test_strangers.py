@@ -183,7 +183,8 @@ class StrangersTests(SynchronousTestCase):
                 strangers.heard(mux)  # type: ignore[arg-type]
             strangers.remove(mux)  # type: ignore[arg-type]
             strangers.remove(mux)  # type: ignore[arg-type]
-        self.assertEqual((strangers._sources, strangers._silent), ({}, {}))
+        kept = (strangers._sources, strangers._silent, strangers._counts)
+        self.assertEqual(kept, ({}, {}, {}))
 
 
 class RefusedTests(SynchronousTestCase):
