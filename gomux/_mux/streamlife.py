@@ -5,8 +5,6 @@
 """
 The life of a stream, from its start to its C{connectionLost}.
 
-The life of a stream, from its start to its C{connectionLost}.
-
 A stream has two halves: a L{Sender} for the output and a L{Receiver} for the input.
 Each half has its own states, and is made when it is needed.  A stream without a sender
 is open for output, and no output waits.  A stream without a receiver is open for input,

@@ -11,7 +11,7 @@ An end has two halves, and each half's state only moves forward.  The input is
     delivers nevertheless is kept.
   - C{PASSED}: it is written to the other end.
   - C{DROPPED}: it is thrown away, because the reader at the other end wants no more of
-    it, or because this end is being cut.
+    it.
   - C{ENDED}: EOF has come.  It may come in each of the states above.
 
 The output is
@@ -25,8 +25,8 @@ When both halves have ended, the end closes its connection.  The whole end is
 
   - C{LIVE}: the halves say how far it is.
   - C{CUT}: the other end was cut short.  This end is aborted as soon as the output
-    that came before the cut is sent, so that the reader gets that, and then sees a
-    reset and not an orderly end.
+    that came before the cut is sent, so that the reader gets that output, and then
+    sees a reset and not an orderly end.  Input that still comes is thrown away.
   - C{LOST}: the connection is gone.
 """
 

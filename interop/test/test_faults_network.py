@@ -228,7 +228,7 @@ class Vanishing(TunnelTestCase, FaultTestCase):
 
 class Strict(Vanishing):
     """
-    The tests of L{Vanishing} in strict mode, where the mux itself watches for silence.
+    The tests of L{Vanishing} in strict mode, where the two sides ping each other.
     """
 
     async def startStrict(self, seconds: float) -> None:
@@ -268,7 +268,8 @@ class Strict(Vanishing):
 
 class Pinged(Strict):
     """
-    The same in compatible mode, where the two sides greet and so ping each other.
+    The tests of L{Vanishing} in compatible mode, where the two sides greet and so ping
+    each other.
     """
 
     async def startStrict(self, seconds: float) -> None:
@@ -302,7 +303,7 @@ class Pinged(Strict):
 
 class PingedAsClient(Pinged):
     """
-    The same as client.
+    The tests of L{Pinged}, with the subject as client.
     """
 
     pairing = CLIENT
