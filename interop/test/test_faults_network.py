@@ -246,7 +246,7 @@ class Strict(Vanishing):
         The mux ends, even if there is nothing to send.
         """
         await self.startStrict(VANISHED)
-        await self.assertEnds(await self.stream(), "Nothing arrives from the peer")
+        await self.assertEnds(await self.stream(), "The peer answers no pings")
 
     @row(34)
     async def test_busy(self) -> None:
@@ -255,7 +255,7 @@ class Strict(Vanishing):
         """
         await self.startStrict(VANISHED)
         echoed = await self.busyStream(bytes(16 * MEBIBYTE))
-        await self.assertEnds(echoed, "Nothing arrives from the peer")
+        await self.assertEnds(echoed, "The peer answers no pings")
 
     @row(34)
     async def test_shortLoss(self) -> None:
