@@ -65,8 +65,7 @@ class SendingStream(Protocol):
     The part of a stream's sender that the scheduler uses.
 
     @ivar streamID: the ID in the stream's frames.
-    @ivar queued: whether the stream is in one of the scheduler's queues.  Only the
-        scheduler sets it.
+    @ivar queued: whether the stream is in a queue of the scheduler, which sets this.
     """
 
     streamID: int
@@ -182,7 +181,9 @@ class Scheduler:
         """
         Whether no frames and no streams are queued.
         """
-        return not (self._bulk or self._fresh or self._control)
+        control = self._control
+        isIdle = not (control.frames or control.refusals or control.credits)
+        return isIdle and not (self._bulk or self._fresh)
 
     def start(self, sealer: Sealer, greeting: int | None = None) -> None:
         """
@@ -444,7 +445,6 @@ class Scheduler:
 
     def stopProducing(self) -> None:
         """
-        The carrier is about to be lost.  Only pause: the mux stops the scheduler in its
-        C{connectionLost}.
+        The carrier is about to be lost.  The mux stops the scheduler later.
         """
         self.paused = True
