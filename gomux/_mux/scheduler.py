@@ -171,9 +171,7 @@ class Scheduler:
 
     @property
     def controlQueued(self) -> int:
-        """
-        How many control frames wait, without refusals and credit.
-        """
+        """How many control frames wait, without refusals and credit."""
         return len(self._control.frames)
 
     @property
@@ -181,9 +179,10 @@ class Scheduler:
         """
         Whether no frames and no streams are queued.
         """
+        if self._bulk or self._fresh:
+            return False
         control = self._control
-        isIdle = not (control.frames or control.refusals or control.credits)
-        return isIdle and not (self._bulk or self._fresh)
+        return not (control.frames or control.refusals or control.credits)
 
     def start(self, sealer: Sealer, greeting: int | None = None) -> None:
         """
