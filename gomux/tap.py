@@ -230,8 +230,10 @@ class Options(_Options):
 
     def _findKeyring(self) -> Keyring:
         psks, self._psks = self._psks, []
-        if ENVIRONMENT in os.environ:
-            psks.append((f"the environment's {ENVIRONMENT}", os.environ[ENVIRONMENT]))
+        # Removed, so that programs that this process starts do not inherit it.
+        inherited = os.environ.pop(ENVIRONMENT, None)
+        if inherited is not None:
+            psks.append((f"the environment's {ENVIRONMENT}", inherited))
         if not psks:
             raise UsageError(
                 "a pre-shared key is needed: give --psk-file, or set"

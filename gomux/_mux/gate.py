@@ -68,6 +68,13 @@ class Gate(FrameOpener, Protocol):
         """
 
     @property
+    def key(self) -> bytes:
+        """
+        The peer's key in the L{Keyring<gomux._wire.keyring.Keyring>}.  Read only once
+        C{passed}.
+        """
+
+    @property
     def sealer(self) -> Sealer | None:
         """
         Seals the mux's frames.  C{None} while only the gate's own frames may be sent;

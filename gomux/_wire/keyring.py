@@ -18,10 +18,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from gomux._wire.crypto import (
     NONCE_SIZE,
@@ -43,6 +42,9 @@ from gomux.error import (
 )
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS, SHORT_PSK
 
+#: Keys of the frames, 32 bytes each, with the names of the peers that have them.
+Keys: TypeAlias = tuple[tuple[str, bytes], ...]
+
 #: The first line of a file in which every line has a name, even a single one.
 HEADING = b"[keyring]"
 
@@ -62,22 +64,26 @@ class Keyring:
     @ivar warnings: warnings for the operator, a sentence each.
     @ivar firstFrames: the first frames of the last muxes with these keys.
     @ivar _source: the file that L{reload} reads, if there is one.
-    @ivar _keys: the keys of the frames by name.  L{reload} replaces the whole mapping.
+    @ivar _keys: the keys of the frames.  L{reload} replaces the whole tuple.
     """
 
     def __init__(
-        self, psks: Mapping[str, bytes | str], source: _Source | None = None
+        self,
+        psks: Mapping[str, bytes | str] | Iterable[tuple[str, bytes | str]],
+        source: _Source | None = None,
     ) -> None:
         """
-        @param psks: the pre-shared keys by name.  Text stands for its UTF-8
-            bytes.  A key without a name has the name C{""}.
+        @param psks: the pre-shared keys by name, or pairs of a name and a key.  Text
+            stands for its UTF-8 bytes.  A key without a name has the name C{""}.  Keys
+            with the same name are keys of the same peer.
         @param source: the file that the keys are from, for L{reload}.
         @raise KeyringError: if there is no key or too many, if a key is empty, or
             if two are the same.
         """
         self._source = source
         self.firstFrames = FirstFrames()
-        self._keys, self.warnings = _derive(psks)
+        pairs = psks.items() if isinstance(psks, Mapping) else psks
+        self._keys, self.warnings = _derive(tuple(pairs))
 
     @classmethod
     def of(cls, psk: bytes | str | Keyring) -> Keyring:
@@ -86,19 +92,18 @@ class Keyring:
             without a name.
         @raise KeyringError: if C{psk} is empty.
         """
-        return psk if isinstance(psk, cls) else cls({"": psk})  # type: ignore[dict-item]
+        return psk if isinstance(psk, Keyring) else cls((("", psk),))
 
     def __repr__(self) -> str:
-        return f"<Keyring {', '.join(map(repr, self._keys))}>"
+        return f"<Keyring {', '.join(repr(name) for name, _ in self._keys)}>"
 
     def __len__(self) -> int:
         return len(self._keys)
 
     @property
-    def keys(self) -> Mapping[str, bytes]:
+    def keys(self) -> Keys:
         """
-        The keys of the frames by name, 32 bytes each.  L{reload} does not change a
-        mapping that was returned before.
+        The keys of the frames with their names.
         """
         return self._keys
 
@@ -108,16 +113,20 @@ class Keyring:
         @raise KeyringError: if it has several.
         """
         if len(self._keys) != 1:
-            raise KeyringError(
-                f"one pre-shared key is needed, and there are {len(self._keys)}"
+            names = {name for name, _ in self._keys}
+            whose = (
+                f" of {names.pop()!r}; keep the one to use" if len(names) == 1 else ""
             )
-        return next(iter(self._keys.items()))
+            raise KeyringError(
+                f"one pre-shared key is needed, and there are {len(self._keys)}{whose}"
+            )
+        return self._keys[0]
 
     def reload(self) -> frozenset[str]:
         """
         Read the file again.  Muxes that are up go on.
 
-        @return: the names that are gone or have another key now.
+        @return: the names of which a key is gone.
         @raise KeyringError: if the file cannot be used, or if the keys are not from
             a file.  The keys stay as they were.
         """
@@ -126,30 +135,29 @@ class Keyring:
             raise KeyringError("the pre-shared keys are not from a file")
         old = self._keys
         psks = source.read(again=True)
-        if "" in psks and "" not in old:
+        if old[0][0] and not psks[0][0]:
             raise KeyringError(
                 f"{source.path}: has a single line, which would count as a key without"
                 f" a name; put a line {HEADING.decode()} before it"
             )
         self._keys, self.warnings = _derive(psks)
-        return frozenset(name for name in old if self._keys.get(name) != old[name])
+        return frozenset(name for name, _ in set(old) - set(self._keys))
 
 
 def _derive(
-    psks: Mapping[str, bytes | str],
-) -> tuple[Mapping[str, bytes], tuple[str, ...]]:
+    psks: Sequence[tuple[str, bytes | str]],
+) -> tuple[Keys, tuple[str, ...]]:
     """
-    @return: keys by name, and warnings.
+    @return: the keys of the frames, and warnings.
     @raise KeyringError: if the pre-shared keys cannot be used.
     """
     if not psks:
         raise KeyringError("there is no pre-shared key")
     if len(psks) > MAX_KEYS:
         raise KeyringError(f"there are more than {MAX_KEYS} pre-shared keys")
-    keys: dict[str, bytes] = {}
     owners: dict[bytes, str] = {}
     warnings = []
-    for name, psk in psks.items():
+    for name, psk in psks:
         whose = f"the pre-shared key of {name!r}" if name else "the pre-shared key"
         raw = _bytesOf(psk, whose)
         if not raw:
@@ -161,11 +169,15 @@ def _derive(
                 f"{whose} looks like name:psk, and is used as it is; if it begins with"
                 f" a name, give it in a file, after a line {HEADING.decode()}"
             )
-        key = keys[name] = deriveKey(raw)
-        other = owners.setdefault(key, name)
-        if other != name:
-            raise KeyringError(f"{other!r} and {name!r} have the same pre-shared key")
-    return MappingProxyType(keys), tuple(warnings)
+        key = deriveKey(raw)
+        if key in owners:
+            raise KeyringError(
+                f"{owners[key]!r} and {name!r} have the same pre-shared key"
+                if owners[key] != name
+                else f"{name!r} has the same pre-shared key twice"
+            )
+        owners[key] = name
+    return tuple((name, key) for key, name in owners.items()), tuple(warnings)
 
 
 def _bytesOf(psk: bytes | str, whose: str) -> bytes:
@@ -197,11 +209,11 @@ class _Source(NamedTuple):
     path: str
     insecure: bool
 
-    def read(self, again: bool = False) -> dict[str, bytes]:
+    def read(self, again: bool = False) -> list[tuple[str, bytes]]:
         """
         @param again: whether the file was read before, so that it must not block: the
             reactor waits.
-        @return: the pre-shared keys by name.  They make a valid keyring.
+        @return: the pre-shared keys with their names.  They make a valid keyring.
         @raise KeyringError: if the file or a key in it cannot be used.
         """
         try:
@@ -253,9 +265,9 @@ def readPSKFile(path: str, insecure: bool = False) -> Keyring:
     return Keyring(source.read(), source)
 
 
-def _parse(content: bytes) -> dict[str, bytes]:
+def _parse(content: bytes) -> list[tuple[str, bytes]]:
     """
-    @return: pre-shared keys by name.
+    @return: pre-shared keys with their names.
     @raise KeyringError: if C{content} has the wrong form.
     """
     lines = [
@@ -266,22 +278,19 @@ def _parse(content: bytes) -> dict[str, bytes]:
     if lines and lines[0][1].rstrip() == HEADING:
         del lines[0]
     elif len(lines) == 1:
-        return {"": lines[0][1]}
+        return [("", lines[0][1])]
     if not lines:
         raise KeyringError("has no pre-shared key")
     if not content.endswith(b"\n"):
         raise KeyringError(
             "ends in the middle of a line, without a newline; is it being written?"
         )
-    psks: dict[str, bytes] = {}
+    psks = []
     for number, line in lines:
         match = _entry.fullmatch(line)
         if match is None:
             raise KeyringError(f"line {number} is not of the form name:psk")
-        name = match[1].decode("ascii")
-        if name in psks:
-            raise KeyringError(f"line {number} has the name {name!r} again")
-        psks[name] = match[2]
+        psks.append((match[1].decode("ascii"), match[2]))
     return psks
 
 
@@ -290,11 +299,11 @@ class KeySearch:
     Finds the key that a peer has by its first frame, L{KEYS_A_TURN} keys at a time.
     """
 
-    def __init__(self, keys: Mapping[str, bytes]) -> None:
+    def __init__(self, keys: Keys) -> None:
         """
-        @param keys: the keys that the peer may have, by name, 32 bytes each.
+        @param keys: the keys that the peer may have.
         """
-        self._untried = iter(keys.items())
+        self._untried = iter(keys)
         self._left = len(keys)
 
     def open(self, header: bytes, sealed: bytes | memoryview) -> tuple[str, bytes]:
@@ -334,6 +343,7 @@ class FirstFrame:
     ownsFrames = False
     passed = False
     name = ""
+    key = b""
     _seen: FirstFrames | None = None
     opener: Opener | SequencedOpener
 
@@ -353,6 +363,7 @@ class FirstFrame:
         """
         if self._seen is not None:
             self._seen.add(header)
+        self.key = key
         if isBound(header):
             nonce = header[-NONCE_SIZE:]
             counter = int.from_bytes(nonce[PREFIX_SIZE:], "little")
@@ -411,11 +422,9 @@ class KeyFinder(FirstFrame):
 
     sealer: Sealer | None = None
 
-    def __init__(
-        self, keys: Mapping[str, bytes], seen: FirstFrames | None = None
-    ) -> None:
+    def __init__(self, keys: Keys, seen: FirstFrames | None = None) -> None:
         """
-        @param keys: the keys that the peer may have, by name, 32 bytes each.
+        @param keys: the keys that the peer may have.
         @param seen: the first frames that must not come again.
         """
         self._seen = seen

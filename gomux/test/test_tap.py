@@ -116,10 +116,11 @@ class PSKTests(TapTestCase):
 
     def test_environment(self) -> None:
         """
-        C{GOMUX_PSK} gives the key.
+        C{GOMUX_PSK} gives the key, and is removed from the environment.
         """
         os.environ[ENVIRONMENT] = PSK
         self.assertKey(self.parse())
+        self.assertNotIn(ENVIRONMENT, os.environ)
         self.assertEqual(self.observer.lines, [])
 
     def test_file(self) -> None:
@@ -185,7 +186,6 @@ class PSKTests(TapTestCase):
         self.assertUsageError("--psk", "", says="--psk: the pre-shared key is empty")
         os.environ[ENVIRONMENT] = ""
         self.assertUsageError(says="GOMUX_PSK: the pre-shared key is empty")
-        del os.environ[ENVIRONMENT]
         self.assertUsageError("--psk-file", self.write("\n"), says="--psk-file: ")
 
     def test_twice(self) -> None:

@@ -15,6 +15,7 @@ from gomux._wire.keyring import (
     KEYS_A_TURN,
     KeyFinder,
     Keyring,
+    Keys,
     KeySearch,
     KnownKey,
     readPSKFile,
@@ -189,7 +190,7 @@ class FileTests(SynchronousTestCase):
         self.refused("a:secret\n\nä:secret", "line 3 is not of the form name:psk")
         self.refused("a:x\n:secret", "line 2 is not of the form name:psk")
         self.refused(f"{'a' * 65}:x\nb:y", "line 1 is not of the form name:psk")
-        self.refused("a:secret\nb:x\na:y", "line 3 has the name 'a' again")
+        self.refused("a:x\nb:y\na:x", "'a' has the same pre-shared key twice")
         self.refused("a:secret\nb:", "the pre-shared key of 'b' is empty")
         self.refused("a:x\nb:x", "'a' and 'b' have the same pre-shared key")
         self.refused("x" * (MAX_KEY_FILE + 1), "is larger than 262144 bytes")
@@ -215,6 +216,25 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(len(readPSKFile(path, insecure=True)), 1)
         for mode in (0o600, 0o400, 0o640, 0o440):
             self.assertEqual(len(readPSKFile(self.write("a key", mode))), 1)
+
+    def test_twoOfOneName(self) -> None:
+        """
+        A name may stand twice, so that a peer can get another key.  If one of the keys
+        goes, C{reload} returns the name.  C{single} says that there are two.
+        """
+        keyring = readPSKFile(self.write("[keyring]\na:1\na:2"))
+        both = (("a", deriveKey("1")), ("a", deriveKey("2")))
+        self.assertEqual(keyring.keys, both)
+        error = self.assertRaises(KeyringError, keyring.single)
+        self.assertEqual(
+            str(error),
+            "one pre-shared key is needed, and there are 2 of 'a'; keep the one to use",
+        )
+        self.write("[keyring]\na:2\na:3")
+        self.assertEqual(keyring.reload(), {"a"})
+        self.write("[keyring]\na:3\na:2\na:1")
+        self.assertEqual(keyring.reload(), frozenset())
+        self.assertEqual(Keyring([("a", "1"), ("a", b"2")]).keys, both)
 
     def test_halfWritten(self) -> None:
         """
@@ -255,7 +275,7 @@ class FileTests(SynchronousTestCase):
             {"b": deriveKey("2"), "c": deriveKey("4"), "d": deriveKey("5")},
         )
         self.assertEqual(len(keyring.warnings), 3)
-        self.assertEqual(list(before), ["a", "b", "c"])
+        self.assertEqual(list(dict(before)), ["a", "b", "c"])
         self.assertEqual(keyring.reload(), set())
 
     def test_reloadUnusable(self) -> None:
@@ -312,11 +332,11 @@ class FileTests(SynchronousTestCase):
         self.assertRaises(KeyringError, Keyring.of("a key").reload)
 
 
-def keysFor(count: int) -> dict[str, bytes]:
+def keysFor(count: int) -> Keys:
     """
-    @return: C{count} keys by name.  The names are the numbers from 0.
+    @return: C{count} keys.  The names are the numbers from 0.
     """
-    return {str(number): deriveKey(str(number)) for number in range(count)}
+    return tuple((str(number), deriveKey(str(number))) for number in range(count))
 
 
 class KeySearchTests(SynchronousTestCase):
@@ -432,7 +452,7 @@ class KeyFinderTests(SynchronousTestCase):
         """
         A first frame with a payload is refused before any key is tried.
         """
-        finder = KeyFinder({"alice": deriveKey(ALICE)})
+        finder = KeyFinder((("alice", deriveKey(ALICE)),))
         header, body = sealFrame(Sealer(deriveKey(ALICE)), 0, 1, Flag.DATA, b"x")
         error = self.assertRaises(AuthenticationFailed, finder.open, header, body)
         self.assertIn("carries data", str(error))
