@@ -71,19 +71,21 @@ class Keyring:
         self,
         psks: Mapping[str, bytes | str] | Iterable[tuple[str, bytes | str]],
         source: _Source | None = None,
+        allowShort: bool = True,
     ) -> None:
         """
         @param psks: the pre-shared keys by name, or pairs of a name and a key.  Text
             stands for its UTF-8 bytes.  A key without a name has the name C{""}.  Keys
             with the same name are keys of the same peer.
         @param source: the file that the keys are from, for L{reload}.
-        @raise KeyringError: if there is no key or too many, if a key is empty, or
-            if two are the same.
+        @param allowShort: whether keys may be so short that they are easy to guess.
+        @raise KeyringError: if there is no key or too many, if a key is empty or too
+            short, or if two are the same.
         """
         self._source = source
         self.firstFrames = FirstFrames()
         pairs = psks.items() if isinstance(psks, Mapping) else psks
-        self._keys, self.warnings = _derive(tuple(pairs))
+        self._keys, self.warnings = _derive(tuple(pairs), allowShort)
 
     @classmethod
     def of(cls, psk: bytes | str | Keyring) -> Keyring:
@@ -145,7 +147,7 @@ class Keyring:
 
 
 def _derive(
-    psks: Sequence[tuple[str, bytes | str]],
+    psks: Sequence[tuple[str, bytes | str]], allowShort: bool = True
 ) -> tuple[Keys, tuple[str, ...]]:
     """
     @return: the keys of the frames, and warnings.
@@ -163,7 +165,10 @@ def _derive(
         if not raw:
             raise KeyringError(f"{whose} is empty")
         if len(raw) < SHORT_PSK:
-            warnings.append(f"{whose} is shorter than {SHORT_PSK} bytes")
+            short = f"{whose} is shorter than {SHORT_PSK} bytes"
+            if not allowShort:
+                raise KeyringError(f"{short}; make one with python -m gomux genpsk")
+            warnings.append(short)
         if not name and _entry.fullmatch(raw):
             warnings.append(
                 f"{whose} looks like name:psk, and is used as it is; if it begins with"
@@ -204,10 +209,14 @@ class _Source(NamedTuple):
     @ivar path: the absolute path of the file, so that it is the same file after the
         process has changed its directory.
     @ivar insecure: see L{readPSKFile}.
+    @ivar allowShort: see L{readPSKFile}.
+    @ivar user: see L{readPSKFile}.
     """
 
     path: str
     insecure: bool
+    allowShort: bool
+    user: int | None
 
     def read(self, again: bool = False) -> list[tuple[str, bytes]]:
         """
@@ -218,7 +227,7 @@ class _Source(NamedTuple):
         """
         try:
             psks = _parse(self._content(again))
-            _derive(psks)
+            _derive(psks, self.allowShort)
         except PermissionError as error:
             raise KeyringError(
                 f"{self.path}: {error.strerror}; this process runs as user"
@@ -235,10 +244,16 @@ class _Source(NamedTuple):
         # a second open would wait for somebody to write to it.
         flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if again else 0)
         with open(os.open(self.path, flags), "rb") as file:
-            status = os.fstat(file.fileno()).st_mode
-            if again and not stat.S_ISREG(status):
+            status = os.fstat(file.fileno())
+            if again and not stat.S_ISREG(status.st_mode):
                 raise KeyringError("is not a regular file: it cannot be read again")
-            mode = stat.S_IMODE(status)
+            user = os.geteuid() if self.user is None else self.user
+            if status.st_uid not in (0, os.geteuid(), user) and not self.insecure:
+                raise KeyringError(
+                    f"its owner is user {status.st_uid}, who can read and change it;"
+                    f" change the owner to root or to user {user}"
+                )
+            mode = stat.S_IMODE(status.st_mode)
             if mode & _UNSAFE and not self.insecure:
                 raise KeyringError(
                     f"others can read or change it (its mode is {mode:04o});"
@@ -250,19 +265,28 @@ class _Source(NamedTuple):
         return content
 
 
-def readPSKFile(path: str, insecure: bool = False) -> Keyring:
+def readPSKFile(
+    path: str,
+    insecure: bool = False,
+    *,
+    allowShort: bool = True,
+    user: int | None = None,
+) -> Keyring:
     """
     Read a file of pre-shared keys.
 
     @param path: the path of the file.
-    @param insecure: whether to accept a file that others can read, or that
-        not only its owner can write to.
+    @param insecure: whether to accept a file that others can read, that not only its
+        owner can write to, or that has another owner than root, the user of this
+        process, and C{user}.
+    @param allowShort: whether keys may be so short that they are easy to guess.
+    @param user: the user that this process will have, if it is not the current one.
     @return: the keys in the file.
     @raise KeyringError: if the file cannot be used.  The message names the file
         and the line, and has nothing of the line's content.
     """
-    source = _Source(os.path.abspath(path), insecure)
-    return Keyring(source.read(), source)
+    source = _Source(os.path.abspath(path), insecure, allowShort, user)
+    return Keyring(source.read(), source, allowShort)
 
 
 def _parse(content: bytes) -> list[tuple[str, bytes]]:

@@ -17,6 +17,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.python.filepath import FilePath
+from twisted.python.usage import Options as ParentOptions
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -25,6 +26,7 @@ from gomux import Limits, MuxFactory
 from gomux.status._page import PageFactory
 from gomux.tap import ENVIRONMENT, Options, makeService
 from gomux.test.support.logs import Lines
+from gomux.test.support.owner import owned
 from gomux.tunnel import Tunnel, TunnelLimits
 from gomux.tunnel._service import (
     Connector,
@@ -218,11 +220,50 @@ class PSKTests(TapTestCase):
 
     def test_short(self) -> None:
         """
-        A short key causes a warning.
+        A short key is an error, unless C{--allow-short-psk} is given: then it causes a
+        warning.  A reload needs the option too.
         """
-        self.parse("--psk-file", self.write("short"))
+        says = (
+            "shorter than 16 bytes; make one with python -m gomux genpsk, or give --a"
+        )
+        path = self.write("fifteen bytes..")
+        self.assertUsageError("--psk-file", path, says=says)
+        self.assertUsageError("--psk", "fifteen bytes..", says=says)
+        os.environ[ENVIRONMENT] = "fifteen bytes.."
+        self.assertUsageError(says=says)
+        self.parse("--psk-file", path, "--allow-short-psk")
         self.assertEqual(len(self.observer.lines), 1)
         self.assertIn("shorter than 16 bytes", self.observer.lines[0])
+        options = self.parse("--psk-file", self.write("sixteen bytes..."))
+        assert options.keyring._source is not None
+        FilePath(options.keyring._source.path).setContent(b"fifteen bytes..")
+        FilePath(options.keyring._source.path).chmod(0o600)
+        options.reload()
+        self.assertIn("the pre-shared keys stay as they are", self.observer.lines[-1])
+
+    def test_owner(self) -> None:
+        """
+        A key file of another user is an error, unless C{--psk-file-insecure} is given,
+        or it is the file of the user that C{twistd --uid} names.
+        """
+        path = self.write(PSK)
+        owned(self, 54321)
+        says = "its owner is user 54321, who can read and change it; change the owner"
+        self.assertUsageError("--psk-file", path, says=says)
+        self.assertUsageError("--psk-file", path, says="--psk-file-insecure")
+        self.assertKey(self.parse("--psk-file", path, "--psk-file-insecure"))
+        options = Options()
+        options.parent = ParentOptions()
+        options.parent["uid"] = 54321
+        options.parseOptions(["--psk-file", path])
+        self.assertKey(options)
+
+    def test_withSpace(self) -> None:
+        """
+        If a key has a space and is not in quotes, the error does not show its rest.
+        """
+        error = self.assertRaises(UsageError, self.parse, "--psk", "my", "secret")
+        self.assertEqual(str(error), "unexpected argument")
 
     def test_secret(self) -> None:
         """
@@ -319,6 +360,11 @@ class OptionsTests(TapTestCase):
             f"gomux:nonsense:psk={PSK}",
             says="--target gomux:nonsense:psk=.",
         )
+        # A colon without a backslash: the rest of the key looks like other parts.
+        self.assertUsageError(
+            *("--target", f"gomux:tcp:h:1:psk=sixteen bytes and:{PSK}"),
+            says="a colon in the key needs a backslash",
+        )
 
     def test_factory(self) -> None:
         """
@@ -412,7 +458,9 @@ class OptionsTests(TapTestCase):
         examples = re.findall(r"\$ twistd gomux (.*)", str(Options()))
         self.assertEqual(len(examples), 4)
         for example in examples:
-            self.parse(*example.replace("--psk-file psk", "--psk 0123").split())
+            self.parse(
+                *example.replace("--psk-file psk", "--psk 0123456789abcdef").split()
+            )
 
 
 class ServiceTests(TapTestCase):

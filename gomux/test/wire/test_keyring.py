@@ -22,6 +22,7 @@ from gomux._wire.keyring import (
 )
 from gomux.error import AuthenticationFailed, KeyringError, Truncated
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS
+from gomux.test.support.owner import owned
 
 ALICE = "the pre-shared key of alice"
 BOB = "the pre-shared key of bob"
@@ -216,6 +217,37 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(len(readPSKFile(path, insecure=True)), 1)
         for mode in (0o600, 0o400, 0o640, 0o440):
             self.assertEqual(len(readPSKFile(self.write("a key", mode))), 1)
+
+    def test_owner(self) -> None:
+        """
+        A file must be root's, or that of the user of the process or of the user that it
+        will have.
+        """
+        path = self.write("a key")
+        for user in (0, os.geteuid()):
+            owned(self, user)
+            self.assertEqual(len(readPSKFile(path)), 1)
+        owned(self, 54321)
+        error = self.assertRaises(KeyringError, readPSKFile, path)
+        self.assertIn("its owner is user 54321", str(error))
+        error = self.assertRaises(KeyringError, readPSKFile, path, user=54322)
+        self.assertIn("change the owner to root or to user 54322", str(error))
+        self.assertEqual(len(readPSKFile(path, user=54321)), 1)
+        self.assertEqual(len(readPSKFile(path, insecure=True)), 1)
+
+    def test_short(self) -> None:
+        """
+        With C{allowShort=False}, short keys are refused, also by a reload.
+        """
+        path = self.write("sixteen bytes...")
+        keyring = readPSKFile(path, allowShort=False)
+        self.write("fifteen bytes..")
+        says = "the pre-shared key is shorter than 16 bytes"
+        for read in (keyring.reload, lambda: readPSKFile(path, allowShort=False)):
+            error = self.assertRaises(KeyringError, read)
+            self.assertIn(says, str(error))
+        self.assertRaises(KeyringError, Keyring, {"a": "x" * 15}, allowShort=False)
+        self.assertEqual(len(readPSKFile(path)), 1)
 
     def test_twoOfOneName(self) -> None:
         """
