@@ -34,7 +34,8 @@ from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
 from gomux._mux.strangers import Refused, Strangers
 from gomux._mux.streams import startFactory
-from gomux._wire.keyring import KeyFinder, Keyring, KnownKey
+from gomux._wire.keyring import Keyring
+from gomux._wire.keysearch import KeyFinder, KnownKey
 from gomux._wire.strict import Handshake, Salts, processSalts
 from gomux.error import KeyRevoked
 from gomux.limits import Limits

@@ -44,7 +44,8 @@ from gomux._wire.crypto import (
     SequencedOpener,
 )
 from gomux._wire.frame import HELLO_ID, Flag, NotYet, sealFrame, unpackFields
-from gomux._wire.keyring import Keys, KeySearch
+from gomux._wire.keyring import Keys
+from gomux._wire.keysearch import KeySearch
 from gomux._wire.replay import FirstFrames
 from gomux.error import GomuxError, HandshakeFailed
 from gomux.limits import SALTS_REMEMBERED

@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._wire.keyring}.
+Tests for L{gomux._wire.keyring} and L{gomux._wire.keysearch}.
 """
 
 from __future__ import annotations
@@ -11,15 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire.crypto import Sealer, deriveKey
 from gomux._wire.frame import Flag, NotYet, sealFrame
-from gomux._wire.keyring import (
-    KEYS_A_TURN,
-    KeyFinder,
-    Keyring,
-    Keys,
-    KeySearch,
-    KnownKey,
-    readPSKFile,
-)
+from gomux._wire.keyring import Keyring, Keys, readPSKFile
+from gomux._wire.keysearch import KEYS_A_TURN, KeyFinder, KeySearch, KnownKey
 from gomux.error import AuthenticationFailed, KeyringError, Truncated
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS
 from gomux.test.support.owner import owned

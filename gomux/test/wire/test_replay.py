@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire.crypto import Sealer, deriveKey
 from gomux._wire.frame import OVERHEAD, Flag, FrameParser, sealFrame
-from gomux._wire.keyring import KeyFinder, KnownKey
+from gomux._wire.keysearch import KeyFinder, KnownKey
 from gomux._wire.replay import FirstFrames
 from gomux._wire.strict import Handshake, Salts
 from gomux.error import AuthenticationFailed, OutOfSequence

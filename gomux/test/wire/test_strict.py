@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire.crypto import Opener, Sealer, deriveKey
 from gomux._wire.frame import HEADER_SIZE, HELLO_ID, Flag, NotYet, sealFrame
-from gomux._wire.keyring import KEYS_A_TURN
+from gomux._wire.keysearch import KEYS_A_TURN
 from gomux._wire.strict import Handshake, Salts
 from gomux.error import AuthenticationFailed, GomuxError, HandshakeFailed
 from gomux.test.support import strictvectors
