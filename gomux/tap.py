@@ -29,6 +29,7 @@ from gomux.endpoints._connecting import clientEndpoint
 from gomux.endpoints._listening import forwardingEndpoint, serverEndpoint
 from gomux.error import KeyringError
 from gomux.limits import SHORT_PSK, Limits, TunnelLimits
+from gomux.status._page import PageFactory
 from gomux.tunnel import Tunnel, forward, target
 from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
 from gomux.tunnel._service import (
@@ -191,8 +192,10 @@ class Options(_Options):
     def opt_factory(self, name: str) -> None:
         """
         Serve each stream that the peer opens with this factory: the dotted name
-        of an IProtocolFactory, or of a callable that returns one.  With neither
-        --target nor --factory, the peer gets a status page about the mux.
+        of an IProtocolFactory, or of a callable that returns one.
+        gomux.PageFactory is a status page about the mux.  With neither --target nor
+        --factory, the streams are refused; but a process with both --listen and
+        --connect serves that page.
         """
         self._given["factory"].append(name)
 
@@ -397,16 +400,15 @@ def makeService(options: Options) -> IService:
     limits = options.limits(TunnelLimits)
     pool = MuxPool(clock, limits.waitTimeout, limits.maxWaiting)
     tunnels: list[Tunnel] = []
-    streams: IProtocolFactory
+    streams: IProtocolFactory | None = None
     if options.targetEndpoint is not None:
         streams = target(*options.targetEndpoint, clock, limits)
         tunnels.append(streams)
     elif options.streamFactory is not None:
         streams = options.streamFactory
-    else:
-        from gomux.status._page import PageFactory
-
-        streams = PageFactory(clock)
+    elif options.listenEndpoints and options.connectEndpoints:
+        # Perhaps a demonstration.
+        streams = PageFactory()
 
     factories: list[MuxFactory] = []
     service = TunnelService(

@@ -22,8 +22,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from gomux import Limits, MuxFactory
-from gomux.status._page import PageFactory
+from gomux import Limits, MuxFactory, PageFactory
 from gomux.tap import ENVIRONMENT, Options, makeService
 from gomux.test.support.logs import Lines
 from gomux.test.support.owner import owned
@@ -539,12 +538,22 @@ class ServiceTests(TapTestCase):
 
     def test_page(self) -> None:
         """
-        With neither a target nor a factory, streams get the status page.
+        With neither a target nor a factory, streams get the status page if the process
+        both listens and connects, and are refused otherwise.
         """
-        _, parts = self.make()
+        both = ("--listen", "tcp:1", "--connect", "tcp:h:2")
+        _, parts = self.make(*both)
+        self.assertIsInstance(
+            parts["--listen tcp:1"]._factory.streamFactory, PageFactory
+        )
+        _, parts = self.make("--factory", "gomux.PageFactory")
         self.assertIsInstance(
             parts["--listen tcp:7000"]._factory.streamFactory, PageFactory
         )
+        for one in (both[:2], both[2:]):
+            [part] = self.make(*one)[1].values()
+            muxes = getattr(part, "_factory", None) or part._dialler
+            self.assertIsNone(muxes.streamFactory)
 
     def test_reload(self) -> None:
         """
