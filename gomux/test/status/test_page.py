@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 from html.parser import HTMLParser
+from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import MuxFactory, PageFactory
@@ -166,6 +168,20 @@ class AbuseTests(SynchronousTestCase):
         self.assertEqual(recorder.received.count(b"HTTP/1.1"), 1)
         self.assertIsNotNone(recorder.reason)
         self.assertEqual(self.page.streams, 0)
+
+    def test_afterAnswer(self) -> None:
+        """
+        What comes while the stream is closing is ignored.
+        """
+        transport: Any = StringTransport()
+        transport.mux = self.pair.server
+        protocol = self.page.buildProtocol(None)
+        assert protocol is not None
+        protocol.makeConnection(transport)
+        for _ in range(2):
+            protocol.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertEqual(transport.value().count(b"HTTP/1.1"), 1)
+        self.assertTrue(transport.disconnecting)
 
     def test_bodies(self) -> None:
         """
