@@ -29,11 +29,11 @@ _log = Logger()
 
 class _State(Enum):
     """
-    How far the service is.
+    The state of the service.
 
-    @cvar RUNNING: it has not been told to stop.
-    @cvar DRAINING: it waits for open streams to end.
-    @cvar STOPPED: nothing is left but the end of the process.
+    @cvar RUNNING: the service was not told to stop.
+    @cvar DRAINING: the service waits for open streams to end.
+    @cvar STOPPED: the service has stopped, or waits no longer.
     """
 
     RUNNING = 1
@@ -48,10 +48,10 @@ class ServiceSignals:
     @ivar _reactor: the reactor.
     @ivar _reload: called on SIGHUP while the service runs.
     @ivar _hurry: called on SIGTERM and SIGINT during the drain.
-    @ivar _state: how far the service is.
-    @ivar _before: the handlers from before this class set its own, by signal.
-    @ivar _trigger: what the reactor calls when it is stopped; C{None} if that has
-        happened.
+    @ivar _state: the state of the service.
+    @ivar _before: the handlers that this object has replaced, by signal.
+    @ivar _trigger: the reactor's trigger that calls L{_processEnds} when the reactor is
+        stopped; C{None} before L{start}, after that call, and after L{stop}.
     """
 
     def __init__(self, reactor: Any, reload: Callable[[], None]) -> None:
@@ -92,7 +92,7 @@ class ServiceSignals:
 
     def stop(self) -> None:
         """
-        The service has stopped.  The handlers from before come back, unless the process
+        The service has stopped.  Restore the handlers from before, unless the process
         is about to end: then they could kill it, or log a traceback.
         """
         self._state = _State.STOPPED
