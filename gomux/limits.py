@@ -52,7 +52,8 @@ MAX_WORN = 2
 LINES_BURST = 20
 #: How many log lines of one kind are written a second in the long run.
 LINES_RATE = 0.5
-#: How often a log line that a peer can cause on one mux is written at most, in seconds.
+#: The minimum time between two log lines of one kind that a peer can cause on one mux,
+#: in seconds.
 LINE_EVERY = 60.0
 
 # Marks a limit that may be 0, which turns something off.
@@ -90,8 +91,8 @@ class Limits:
         While this many wait, L{openStream<gomux.MuxProtocol.openStream>} fails, and the
         mux is aborted if the peer opens a stream.
 
-    @ivar resetRate: how many streams a second the peer may open and close again in the
-        long run before anything was written to them.
+    @ivar resetRate: how many streams a second the peer may in the long run open and
+        close again before this side has written anything to them.
 
     @ivar resetBurst: how many streams the peer may open and close again at once, before
         C{resetRate} applies.
@@ -118,8 +119,9 @@ class Limits:
     @ivar maxUnauthenticated: how many connections of one factory may have had no
         authenticated frame yet.  If there is one more, the oldest is aborted.
 
-    @ivar silentGrace: how long a server waits for the first frame of a peer.  Then it
-        opens streams to the peer although the peer has not shown that it holds the key.
+    @ivar silentGrace: how long a server waits for the first frame of a peer.  After
+        that it opens streams to the peer although the peer has not shown that it holds
+        the key.
 
     @ivar busyPoll: how long to poll for the next message before sleeping, if the
         previous one arrived equally fast.  Polling costs CPU time and halves the time
@@ -127,13 +129,13 @@ class Limits:
 
     @ivar handshakeTimeout: in strict mode, how long the handshake may take.
 
-    @ivar ping: how often a peer is pinged that echoes pings.  New streams pass over a
-        mux, while there is another, if the newest of its pings that were echoed is
-        older than two of these.
+    @ivar ping: the time between two pings, which are sent to peers that echo them.  If
+        the newest echoed ping of a mux is older than twice this time, new streams go
+        over another mux, as long as there is another.
 
-    @ivar deadPeer: the mux is aborted if the newest of its pings that were echoed is
-        older than this.  This is for peers that echo pings, which includes all peers in
-        strict mode.  It allows for a peer that pauses and for packets that are lost.
+    @ivar deadPeer: the mux is aborted if its newest echoed ping is older than this.
+        This is for peers that echo pings, which includes all peers in strict mode.  The
+        default allows for a peer that pauses and for packets that are lost.
     """
 
     maxStreams: int = 16384
@@ -183,12 +185,12 @@ class TunnelLimits:
 
     @ivar drainTimeout: how long streams may go on after the service is told to stop.
 
-    @ivar halfOpenTimeout: how long a connection of which one half or one end was closed
-        may go on without anything being sent or read on it.  Then it is aborted.  0
-        turns the limit off.
+    @ivar halfOpenTimeout: once one half or one end of a connection is closed, how long
+        nothing may be sent or read on the rest of it.  Then the connection is aborted.
+        0 turns the limit off.
 
-    @ivar lingerTimeout: how long an end may read nothing of what came over a mux that
-        has ended.  Then its connection is aborted.
+    @ivar lingerTimeout: once the mux of a connection has ended, how long nothing may be
+        sent or read on the rest of the connection.  Then the connection is aborted.
     """
 
     targetTimeout: float = 30.0

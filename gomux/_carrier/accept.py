@@ -24,11 +24,12 @@ ACCEPT_INTERVAL = 0.001
 class AcceptPace:
     """
     Makes the ports of a server accept one connection at a time.  A port accepts the
-    next one when the peer has shown that it holds the key, or after L{ACCEPT_INTERVAL}.
+    next connection when the peer has shown that it holds the key, or after
+    L{ACCEPT_INTERVAL}.
 
     A Twisted port accepts all connections that wait, up to a number that rises while
-    there are more.  Strangers that connect as fast as they can would make all other
-    connections in the reactor wait for that.
+    there are more.  If strangers connect as fast as they can, all other connections in
+    the reactor would have to wait.
 
     @ivar _waiting: for each paused port, the connection that it accepted last and the
         call that resumes it.
@@ -46,10 +47,11 @@ class AcceptPace:
         port = _portOf(transport)
         if port is None:
             return
-        # Port.doRead takes this number once, before it accepts as many connections: to
-        # pause the port does not end that.  Then it compares the number with how many
-        # came, raises it by 20 where it was reached, and else makes it as many as came.
-        # 0 is never reached, so it does not rise.
+        # Port.doRead reads this number once, and accepts up to that many connections,
+        # even if the port is paused meanwhile.  Then it compares the number with how
+        # many it accepted.  If the two are equal it raises the number by 20, and
+        # otherwise it sets the number to how many it accepted.  It has accepted at
+        # least this connection.  So the number is never equal to 0, and does not rise.
         port.numberAccepts = 0
         if port not in self._waiting:
             port.pauseProducing()
@@ -86,8 +88,8 @@ class AcceptPace:
 
 def _portOf(transport: Any) -> Port | None:
     """
-    @return: the port of TCP or of a Unix socket that accepted the connection of a
-        transport; C{None} if no port did.
+    @return: the port, of TCP or of a Unix socket, that accepted the connection of a
+        transport; C{None} if no port has accepted it.
     """
     for layer in layersOf(transport):
         if isinstance(layer, Server) and isinstance(layer.server, Port):

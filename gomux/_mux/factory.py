@@ -72,7 +72,8 @@ class MuxFactory(Factory):
     @ivar closesAtShutdown: whether the muxes are closed when the reactor stops, so that
         the peers learn that this is an orderly end.  The reactor waits for that, for at
         most C{closeTimeout}.
-    @ivar _trigger: closes them, while there are muxes.
+    @ivar _trigger: the reactor's trigger that closes the muxes when the reactor stops;
+        C{None} while there are no muxes.
     @ivar _losses: logs the ends of muxes, with a limit on the number of lines.
     @ivar _unauthenticated: a server's muxes whose peers have not shown that they
         hold the key, the oldest first.  After C{silentGrace} seconds the delayed
@@ -166,7 +167,7 @@ class MuxFactory(Factory):
 
     def startFactory(self) -> None:
         """
-        Start the streams' factory: it will be asked for protocols from now on.
+        Start the streams' factory, which makes protocols from now on.
         """
         startFactory(self.streamFactory)
 
@@ -226,7 +227,7 @@ class MuxFactory(Factory):
 
     def _muxUp(self, mux: MuxProtocol) -> None:
         """
-        Streams can be opened on a mux, unless the factory is retired.
+        A mux is up: give it to the pool, or drain it if the factory is retired.
         """
         if self.retired:
             mux.drain()
@@ -235,8 +236,8 @@ class MuxFactory(Factory):
 
     def retire(self) -> None:
         """
-        Open and accept no more streams.  Drain the muxes that are up, and each mux that
-        still comes up as soon as it does, so that its peer gets a CloseMux.  Drop a
+        Open and accept no more streams.  Drain the muxes that are up.  Drain a mux that
+        comes up later as soon as it is up, so that its peer gets a CloseMux.  Drop a
         server's mux whose peer does not show within C{silentGrace} seconds that it
         holds the key: a stranger is sent nothing.
         """

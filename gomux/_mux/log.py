@@ -78,8 +78,11 @@ class ThrottledLog:
 class CountedLog:
     """
     Logs lines that a peer can cause, each kind of line at most once in L{LINE_EVERY}
-    seconds.  A line's C{count} says for how many events it is.
+    seconds.  The C{count} in a line is the number of events since the line before it,
+    including the event that it is logged for.
 
+    @ivar _log: where the lines go.
+    @ivar _clock: the reactor.
     @ivar _kinds: for each kind of line, when it was logged last, and how many events
         there have been since then.
     """
@@ -142,7 +145,7 @@ def callInContext(
     try:
         context = logContextOf(protocol)
     except BaseException:
-        # The stream fails for this when there is input.
+        # The same error aborts the stream when its first input comes.
         context = {}
     call(context, function, *args)
 
@@ -165,5 +168,5 @@ def describeAddress(address: IAddress | None) -> str:
     try:
         return str(name) if name else "a local peer"
     except Exception:
-        # An address that others made.
+        # The text of an address from another package may fail.
         return "an unknown peer"

@@ -226,7 +226,7 @@ class MuxLife:
         """
         isAnswer = self.state is CLOSING
         self._end(ConnectionClosed() if isAnswer else PeerClosedConnection())
-        # First, for the carrier may be lost before this returns.
+        # First, because the carrier may be lost before loseConnection returns.
         self._awaitLoss()
         self._mux.getCarrier().loseConnection()
 

@@ -226,8 +226,8 @@ class Scheduler:
 
     def refuse(self, streamID: int) -> None:
         """
-        Queue a refusal: the CloseStream for a stream that this side does not accept, as
-        an abort.  Else it would look like a stream with a complete and empty answer.
+        Queue the refusal of a stream that this side does not accept: an abort.  A plain
+        CloseStream would look like a complete, empty answer.
 
         @raise LimitExceeded: if the peer has left too many refusals unread.
         """
@@ -235,7 +235,7 @@ class Scheduler:
             return
         refusals = self._control.refusals
         if len(refusals) >= self._maxRefusals:
-            # Perhaps only hold() keeps the refusals from being written.
+            # The refusals may wait only because of hold().
             self.pump()
         if len(refusals) >= self._maxRefusals:
             raise LimitExceeded(

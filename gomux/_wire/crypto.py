@@ -241,8 +241,8 @@ class Opener:
     def __init__(self, key: bytes, own: bytes = b"") -> None:
         """
         @param key: 32 bytes.
-        @param own: the first 16 bytes of this side's own nonces.  A frame with them was
-            sent by this side, and an attacker sends it back.
+        @param own: the first 16 bytes of this side's own nonces.  If a frame has them,
+            this side has sent it, and an attacker has sent it back.
         """
         self._own = own
         self._subkeys = subkeysOf(key)
@@ -274,8 +274,8 @@ class Opener:
             return self._decrypt(_NONCE_START + header[-8:], sealed, header)
         except InvalidTag:
             pass
-        # Not above: there the error would keep the other one's frames, which hold
-        # memory views in cryptography 40 and 41.
+        # Not raised inside the except block: the error would then keep the stack of
+        # InvalidTag, which holds memory views in cryptography 40 and 41.
         raise AuthenticationFailed()
 
 
@@ -335,7 +335,7 @@ class SequencedOpener:
         else:
             self._last = nonce
             return payload
-        # Not above, for the reason that is in Opener.open.
+        # Not raised inside the except block: Opener.open says why.
         raise self._explain(header)
 
     def _explain(self, header: bytes) -> AuthenticationFailed:
@@ -347,5 +347,5 @@ class SequencedOpener:
         if due >= _COUNTER_END:
             return OutOfSequence("a frame came after the last one of the sequence")
         if header[-24:] != self._prefix + _counter.pack(due):
-            return OutOfSequence(f"frame {due} was due, and another one came")
+            return OutOfSequence(f"frame {due} was due, and another frame came")
         return AuthenticationFailed()

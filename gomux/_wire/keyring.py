@@ -57,7 +57,7 @@ class Keyring:
     """
     Pre-shared keys by name.
 
-    @ivar warnings: warnings for the operator, a sentence each.
+    @ivar warnings: warnings for the operator, one sentence each.
     @ivar _source: the file that L{reload} reads, if there is one.
     @ivar _keys: the keys of the frames by name.  L{reload} replaces the whole mapping.
     """
@@ -177,7 +177,7 @@ def _bytesOf(psk: bytes | str, whose: str) -> bytes:
     try:
         return psk.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        # The error of Python shows a part of the key.
+        # Not Python's own error, which shows a part of the key.
         raise KeyringError(f"{whose} is not text that stands for bytes") from None
 
 
@@ -284,6 +284,9 @@ def _parse(content: bytes) -> dict[str, bytes]:
 class KeySearch:
     """
     Finds the key that a peer has by its first frame, L{KEYS_A_TURN} keys at a time.
+
+    @ivar _untried: the keys that are not tried yet, with their names.
+    @ivar _left: how many keys are not tried yet.
     """
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
@@ -328,6 +331,10 @@ class FirstFrame:
     frame is for the mux: it has its usual effect.
 
     See L{gomux._mux.gate.Gate}.
+
+    @ivar passed: whether a genuine frame has come.
+    @ivar name: the name of the peer's key, once C{passed}.
+    @ivar opener: opens all further frames, once C{passed}.
     """
 
     ownsFrames = False
@@ -337,7 +344,7 @@ class FirstFrame:
 
     def takeOutput(self) -> bytes:
         """
-        @return: nothing: this gate only listens.
+        @return: C{b""}, because this gate has no frames of its own.
         """
         return b""
 
@@ -361,7 +368,7 @@ class FirstFrame:
 
     def interrupted(self, detail: str) -> GomuxError:
         """
-        @return: what it means that the carrier ends before a genuine frame has come.
+        @return: the error if the carrier ends before a genuine frame has come.
         """
         return NeverAuthenticated(
             "before any authenticated frame came;"
@@ -371,7 +378,11 @@ class FirstFrame:
 
 class KnownKey(FirstFrame):
     """
-    The gate where there is but one key, so that this side may send at once.
+    The gate for a single key, with which this side may send at once.
+
+    @ivar name: the name of the key.
+    @ivar sealer: seals the mux's frames.
+    @ivar _key: the key.
     """
 
     def __init__(self, name: str, key: bytes) -> None:
@@ -398,7 +409,10 @@ class KnownKey(FirstFrame):
 
 class KeyFinder(FirstFrame):
     """
-    The gate of a server with several keys: it finds the peer's by the first frame.
+    The gate of a server with several keys: the first frame shows which the peer has.
+
+    @ivar sealer: seals the mux's frames; C{None} before the first frame.
+    @ivar _search: finds the peer's key.
     """
 
     sealer: Sealer | None = None

@@ -81,6 +81,8 @@ _LABELS = {
 class _Status(Resource):
     """
     The L{status} of the mux that a request came through, as HTML or as JSON.
+
+    @ivar _asJSON: C{True} for JSON, C{False} for HTML.
     """
 
     isLeaf = True

@@ -36,7 +36,7 @@ def connect(
     bufferSize: int,
 ) -> tuple[Carrier, Carrier]:
     """
-    Connect two protocols, the second one first.
+    Connect two protocols.  The second protocol gets C{makeConnection} first.
 
     @return: their carriers; each one's C{outgoing} is the other's C{incoming}.
     """

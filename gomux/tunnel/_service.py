@@ -57,6 +57,8 @@ class CannotListen(SystemExit, Exception):
     It is a C{SystemExit}, so that the process prints C{code} and ends without a
     traceback.  It is an C{Exception} too, so that C{twistd} removes its pid file, and
     a daemon reports the error to the process that started it.
+
+    @ivar code: the text that the process prints.
     """
 
     def __init__(self, reason: str) -> None:
