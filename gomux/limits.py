@@ -110,7 +110,7 @@ class Limits:
     @ivar writeStall: how long the carrier may accept no data while there is data to
         send.  Then the mux is aborted.
 
-    @ivar carrierTimeout: how long the peer's machine may not answer before the carrier
+    @ivar carrierTimeout: how long the peer's machine may be silent before the carrier
         is lost.  This is for carriers over TCP, where the system can tell.
 
     @ivar closeTimeout: how long an orderly close may take to flush the streams and then
@@ -130,12 +130,12 @@ class Limits:
     @ivar handshakeTimeout: in strict mode, how long the handshake may take.
 
     @ivar ping: the time between two pings, which are sent to peers that echo them.  If
-        the newest echoed ping of a mux is older than twice this time, new streams go
-        over another mux, as long as there is another.
+        the newest of the echoed pings of a mux is older than twice this time, new
+        streams go over another mux, as long as there is another.
 
-    @ivar deadPeer: the mux is aborted if its newest echoed ping is older than this.
-        This is for peers that echo pings, which includes all peers in strict mode.  The
-        default allows for a peer that pauses and for packets that are lost.
+    @ivar deadPeer: the mux is aborted if the newest of its echoed pings is older than
+        this.  This is for peers that echo pings, which includes all peers in strict
+        mode.  The default allows for a peer that pauses and for packets that are lost.
     """
 
     maxStreams: int = 16384

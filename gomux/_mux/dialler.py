@@ -279,7 +279,7 @@ class Dialler(MuxFactory):
 
     def muxWorn(self, mux: MuxProtocol) -> None:
         """
-        A mux should get no more streams: connect another beside it if one is wanted.
+        A mux should get no more streams: if a mux is wanted, connect another beside it.
         """
         super().muxWorn(mux)
         worn = [mux for mux in self.muxes if mux.takesStreams and mux.isWorn]

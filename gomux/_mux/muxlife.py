@@ -221,8 +221,8 @@ class MuxLife:
 
     def peerCloses(self) -> None:
         """
-        The peer has sent CloseMux: close the carrier once it has sent what was written
-        to it.
+        The peer has sent CloseMux: close the carrier once it has sent the output that
+        it already has.
         """
         isAnswer = self.state is CLOSING
         self._end(ConnectionClosed() if isAnswer else PeerClosedConnection())

@@ -142,7 +142,7 @@ class SenderStream(Protocol):
 
     def applicationFailed(self) -> None:
         """
-        The application has raised an exception.  Called from the handler of that.
+        The application has raised an exception.  Called in the C{except} block.
         """
 
 

@@ -284,13 +284,13 @@ class SequencedOpener:
     Opens the frames of one direction of one mux in order: each frame must have the
     next nonce of the peer's L{Sealer}.
 
-    A frame is opened with the nonce that is due, and not with the one in its header.
-    So a frame that was sealed with another nonce does not open, and there is nothing to
-    compare.
+    A frame is opened with the nonce that is due, and not with the nonce in its header.
+    So a frame that was sealed with another nonce does not open, and the two nonces need
+    not be compared.
 
     @ivar _prefix: the first 16 bytes of every nonce.
-    @ivar _last: the last 12 bytes of the nonce before the one that is due; C{b""} if
-        there is none before.
+    @ivar _last: the last 12 bytes of the last frame's nonce; C{b""} before the first
+        frame.
     @ivar _nextNonce: returns the last 12 bytes of the nonce that is due.
     @ivar _decrypt: decrypts with the subkey of C{_prefix}.
     """
@@ -312,7 +312,7 @@ class SequencedOpener:
     @property
     def last(self) -> int:
         """
-        The counter before the one that is due, which is that of the last frame.
+        The counter of the last frame of the sequence; 0 before the first frame.
         """
         return int.from_bytes(self._last[len(_NONCE_START) :], "little")
 
@@ -323,7 +323,7 @@ class SequencedOpener:
         @param header: the whole header.
         @param sealed: the ciphertext with its tag.
         @return: the payload.
-        @raise OutOfSequence: if the frame is not the next one.
+        @raise OutOfSequence: if another frame is due.
         @raise AuthenticationFailed: if the frame was not sealed with this key
             or was changed since.
         """
@@ -345,7 +345,7 @@ class SequencedOpener:
         due = self.last + 1 if self._last else 0
         self._nextNonce = map(_nonce, count(due)).__next__
         if due >= _COUNTER_END:
-            return OutOfSequence("a frame came after the last one of the sequence")
+            return OutOfSequence("a frame came after the end of the sequence")
         if header[-24:] != self._prefix + _counter.pack(due):
             return OutOfSequence(f"frame {due} was due, and another frame came")
         return AuthenticationFailed()

@@ -409,7 +409,7 @@ class KnownKey(FirstFrame):
 
 class KeyFinder(FirstFrame):
     """
-    The gate of a server with several keys: the first frame shows which the peer has.
+    The gate of a server with several keys: it finds the peer's key by the first frame.
 
     @ivar sealer: seals the mux's frames; C{None} before the first frame.
     @ivar _search: finds the peer's key.

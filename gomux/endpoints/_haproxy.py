@@ -251,8 +251,8 @@ class ProxiedProtocol(ProtocolWrapper):
 
 def headerSize(data: bytes | bytearray) -> int | None:
     """
-    @param data: what has come so far.
-    @return: the size of the header, or C{None} if more of it has yet to come.
+    @param data: the data received so far.
+    @return: the size of the header, or C{None} if the header is not complete yet.
     @raise ValueError: if the data is no header, or the header is too large.
     """
     isBinary = data[: len(_PREFIX)] == _PREFIX[: len(data)]

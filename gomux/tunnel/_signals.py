@@ -73,8 +73,8 @@ class ServiceSignals:
             return
         self._state = _State.RUNNING
         self._handle(signal.SIGHUP, self._hangUp)
-        # The reactor calls triggers in the order in which they were added, and twistd
-        # adds the one that stops its services later.
+        # The reactor calls triggers in the order in which they were added.  So this
+        # call comes before the services stop: twistd adds the trigger for that later.
         self._trigger = self._reactor.addSystemEventTrigger(
             "before", "shutdown", self._processEnds
         )
