@@ -32,6 +32,8 @@ LIMITS = Limits()
 FRAMES = 4096
 #: How many connections are open at the same time, for abuses that send little on each.
 CONNECTIONS = 64
+#: From how many addresses strangers connect.
+SOURCES = 200
 #: Seconds after which a server that does not read counts as stopped.
 PATIENCE = 0.2
 
@@ -170,11 +172,13 @@ def unread(data: bytes) -> Callable[[Address], None]:
 
 
 def connections(
-    messages: Iterable[bytes], count: int = CONNECTIONS
+    messages: Iterable[bytes], count: int = CONNECTIONS, sources: int = 1
 ) -> Callable[[Address], None]:
     """
     Make an abuse that keeps a number of connections open.  It sends some bytes once on
     each, and replaces a connection when the server closes it.
+
+    @param sources: from how many addresses of this machine to connect, in turn.
     """
     said = list(messages)
 
@@ -185,6 +189,8 @@ def connections(
             connection = socket.socket()
             connection.setblocking(False)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+            if sources > 1:
+                connection.bind((f"127.0.1.{1 + told.connections % sources}", 0))
             connection.connect_ex(address.where)
             told.connections += 1
             selector.register(connection, selectors.EVENT_WRITE)
@@ -224,12 +230,14 @@ class Abuse:
     @ivar rows: the rows of the fault table that it belongs to.
     @ivar title: its title in tables.
     @ivar make: makes the function that abuses a server.
+    @ivar keys: how many keys the server has.
     """
 
     name: str
     rows: str
     title: str
     make: Make
+    keys: int = 1
 
 
 def _unread(frames: Frames) -> Callable[[Address], None]:
@@ -355,6 +363,19 @@ def _garbage(frames: Frames) -> Callable[[Address], None]:
     return connections([os.urandom(4096), http, hello])
 
 
+def _manyAddresses(frames: Frames) -> Callable[[Address], None]:
+    return connections([b"\0"], LIMITS.maxUnauthenticated + CONNECTIONS, SOURCES)
+
+
+def _manyKeys(frames: Frames) -> Callable[[Address], None]:
+    header = struct.pack("<III", 0, 0, Flag.OPEN_STREAM)
+    return connections([header + os.urandom(40)], sources=SOURCES)
+
+
+def _replayed(frames: Frames) -> Callable[[Address], None]:
+    return connections([frames.one(Flag.KEEPALIVE)], sources=SOURCES)
+
+
 def _hugeLength(frames: Frames) -> Callable[[Address], None]:
     header = struct.pack("<III", 0, 0xFFFFFFFF, Flag.DATA) + os.urandom(24)
     return connections([header])
@@ -385,6 +406,9 @@ ALL = (
     Abuse("huge", "19", "huge length", _hugeLength),
     Abuse("late", "26", "Data after CloseStream", _late),
     Abuse("silent", "35", "silent connections", _silent),
+    Abuse("addresses", "62", "connections from 200 addresses", _manyAddresses),
+    Abuse("keys", "63", "garbage for 256 keys", _manyKeys, 256),
+    Abuse("replay", "75", "a recorded first frame", _replayed),
     Abuse("sink", "", "bulk to the server", _bulk),
     Abuse("sources", "", "bulk from the server, 16 streams", _sources),
 )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import random
 import socket
 import statistics
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from bench import abuses, table
 from bench.abuses import Abuse
@@ -141,9 +143,11 @@ class Honest:
 
 
 @contextmanager
-def serve() -> Iterator[tuple[Process, str]]:
+def serve(keys: int = 1) -> Iterator[tuple[Process, str]]:
     """
     Start a server.
+
+    @param keys: how many keys the server has; the last one is the honest client's.
     """
     twistd = [
         str(Path(sys.executable).with_name("twistd")),
@@ -151,10 +155,14 @@ def serve() -> Iterator[tuple[Process, str]]:
         "--pidfile=",
         "gomux",
     ]
-    options = ["--psk", PSK, "--listen", "tcp:0:interface=127.0.0.1"]
-    with Process([*twistd, *options, "--factory", "bench.served.Served"]) as server:
-        port = server.line("starting on ", anywhere=True)
-        yield server, f"127.0.0.1:{port.strip()}"
+    options = ["--listen", "tcp:0:interface=127.0.0.1", "--psk-file"]
+    others = [f"peer{number}:{os.urandom(20).hex()}" for number in range(keys - 1)]
+    with NamedTemporaryFile("w") as file:
+        print("[keyring]", *others, f"honest:{PSK}", sep="\n", file=file, flush=True)
+        options += [file.name, "--factory", "bench.served.Served"]
+        with Process([*twistd, *options]) as server:
+            port = server.line("starting on ", anywhere=True)
+            yield server, f"127.0.0.1:{port.strip()}"
 
 
 @dataclass
@@ -194,7 +202,7 @@ def measure(abuse: Abuse, repeat: int, seconds: float, gap: float) -> list[Round
     @param seconds: the length of each half of a round.
     """
     rounds = []
-    with serve() as (server, address), closing(Honest(address)) as honest:
+    with serve(abuse.keys) as (server, address), closing(Honest(address)) as honest:
         server.favour(0)
         honest.measure(SETTLE, gap)
 

@@ -26,8 +26,9 @@ MAX_KEYS = 256
 MAX_KEY_FILE = 262144
 #: A pre-shared key with fewer bytes than this is too easy to guess.
 SHORT_PSK = 16
-#: The ciphers that derive subkeys are kept for this many keys.
-KEYS_KEPT = 64
+#: The first frames of this many recent muxes are remembered, so that they cannot be
+#: replayed.
+FIRST_FRAMES = 65536
 #: How many salts of finished strict mode handshakes are remembered.
 SALTS_REMEMBERED = 1024
 
@@ -48,13 +49,20 @@ RESERVED_IDS = 65536
 #: there is one more, the oldest is closed.
 MAX_WORN = 2
 
+#: How many connections of strangers a server accepts a second in the long run.
+ACCEPT_RATE = 2000
+#: How many connections of strangers a server accepts at once, before L{ACCEPT_RATE}
+#: applies.
+ACCEPT_BURST = 100
+#: How many connections may wait in the kernel until a server accepts them.
+ACCEPT_QUEUE = 512
+
 #: How many log lines of one kind are written at once.
-LINES_BURST = 20
-#: How many log lines of one kind are written a second in the long run.
-LINES_RATE = 0.5
-#: The minimum time between two log lines of one kind that a peer can cause on one mux,
-#: in seconds.
+LINES_BURST = 10
+#: The time between two log lines of one kind in the long run, in seconds.
 LINE_EVERY = 60.0
+#: How many characters of a text from outside are shown in a log line.
+TEXT_LENGTH = 500
 
 # Marks a limit that may be 0, which turns something off.
 _MAY_BE_OFF = {"mayBeOff": True}
@@ -117,11 +125,18 @@ class Limits:
         the carrier.  Then the carrier is aborted.
 
     @ivar maxUnauthenticated: how many connections of one factory may have had no
-        authenticated frame yet.  If there is one more, the oldest is aborted.
+        authenticated frame yet.  If there is one more, one is aborted, if possible one
+        whose peer has sent no genuine frame at all.  Above half of this, new ones are
+        refused at random from addresses that have others.
+
+    @ivar addressQuota: how many of these connections may come from one address.  Of
+        IPv6 each /64 counts as one address.  More are refused at once.  This does not
+        apply to Unix sockets.
 
     @ivar silentGrace: how long a server waits for the first frame of a peer.  After
         that it opens streams to the peer although the peer has not shown that it holds
-        the key.
+        the key.  A silent client of the Go package needs that.  0 turns it off: then
+        the server opens streams only to peers that have shown that they hold the key.
 
     @ivar busyPoll: how long to poll for the next message before sleeping, if the
         previous one arrived equally fast.  Polling costs CPU time and halves the time
@@ -154,7 +169,8 @@ class Limits:
     carrierTimeout: float = 120.0
     closeTimeout: float = 10.0
     maxUnauthenticated: int = 256
-    silentGrace: float = 1.0
+    addressQuota: int = 64
+    silentGrace: float = field(default=1.0, metadata=_MAY_BE_OFF)
     busyPoll: float = field(default=0.0004, metadata=_MAY_BE_OFF)
     handshakeTimeout: float = 10.0
     ping: float = 5.0

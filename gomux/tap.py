@@ -15,7 +15,6 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from twisted.application.service import IService
-from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.reflect import namedAny
@@ -26,7 +25,8 @@ from gomux._mux.factory import MuxFactory
 from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring, readPSKFile
 from gomux._wire.strict import Salts
-from gomux.endpoints._listening import serverEndpoint
+from gomux.endpoints._connecting import clientEndpoint
+from gomux.endpoints._listening import forwardingEndpoint, serverEndpoint
 from gomux.error import KeyringError
 from gomux.limits import Limits, TunnelLimits
 from gomux.tunnel import Tunnel, forward, target
@@ -220,9 +220,9 @@ class Options(_Options):
         if not (self._given["listen"] or self._given["connect"]):
             self._given["listen"].append(DEFAULT_LISTEN)
         self.listenEndpoints += self._endpoints("listen", serverEndpoint)
-        self.connectEndpoints += self._endpoints("connect", clientFromString)
-        self.forwardEndpoints += self._endpoints("forward", serverEndpoint)
-        for found in self._endpoints("target", clientFromString):
+        self.connectEndpoints += self._endpoints("connect", clientEndpoint)
+        self.forwardEndpoints += self._endpoints("forward", forwardingEndpoint)
+        for found in self._endpoints("target", clientEndpoint):
             self.targetEndpoint = found
         for name in self._given["factory"]:
             self.streamFactory = _findFactory(name)

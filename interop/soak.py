@@ -26,7 +26,6 @@ import csv
 import json
 import os
 import random
-import socket
 import struct
 import sys
 import tempfile
@@ -44,6 +43,7 @@ from twisted.internet.task import LoopingCall, deferLater, react
 from twisted.python.failure import Failure
 
 from gomux.test.support.certificates import PEM
+from gomux.test.support.ports import freePort
 from gomux.testing import (
     Action,
     Direction,
@@ -290,7 +290,7 @@ class Soak:
         """
         options = self.options
         mode = "compatible" if options.compatible else "strict"
-        port = self._freePort()
+        port = freePort()
         self.proxy = FaultProxy(reactor, "127.0.0.1", port)
         self.proxy.start()
         streams = str(options.streams)
@@ -315,11 +315,6 @@ class Soak:
             await self._end()
         self._judge()
         return self.verdict
-
-    def _freePort(self) -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
 
     async def _injectFaults(self) -> None:
         end = time.monotonic() + self.options.seconds

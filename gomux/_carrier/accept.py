@@ -14,64 +14,79 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.tcp import Port, Server
 
 from gomux._carrier.clock import steady
+from gomux._carrier.rate import TokenBucket
 from gomux._carrier.transport import layersOf
-
-#: How long a port pauses after it has accepted a connection that may be a stranger's,
-#: in seconds.  To set up a mux and refuse the stranger takes a third of that.
-ACCEPT_INTERVAL = 0.001
+from gomux.limits import ACCEPT_BURST, ACCEPT_QUEUE, ACCEPT_RATE
 
 
 class AcceptPace:
     """
-    Makes the ports of a server accept one connection at a time.  A port accepts the
-    next connection when the peer has shown that it holds the key, or after
-    L{ACCEPT_INTERVAL}.
+    Makes the ports of a server accept one connection in each turn of the reactor, and
+    pauses them while more strangers connect than the server can take besides its work.
 
     A Twisted port accepts all connections that wait, up to a number that rises while
     there are more.  If strangers connect as fast as they can, all other connections in
-    the reactor would have to wait.
+    the reactor would have to wait.  In a turn of the reactor all connections are
+    served, so a port accepts the next connection only in the next turn.
 
-    @ivar _waiting: for each paused port, the connection that it accepted last and the
-        call that resumes it.
+    To set up a mux and find out that its peer is a stranger takes some 0.4 ms.  More
+    than L{ACCEPT_RATE} strangers a second would take up most of the time, so then the
+    ports pause.  The kernel keeps up to L{ACCEPT_QUEUE} connections meanwhile.  By
+    default Twisted has it keep 50, which is too few: a client that the kernel drops
+    tries again only after a second.
+
+    @ivar _bucket: counts the connections that may be strangers'.
+    @ivar _waiting: for each paused port, the call that resumes it.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[Port, tuple[Any, IDelayedCall]] = {}
+        self._bucket = TokenBucket(ACCEPT_RATE, ACCEPT_BURST)
+        self._waiting: dict[Port, IDelayedCall] = {}
 
     def accepted(self, transport: Any) -> None:
         """
-        A port may have accepted a connection: pause it.
+        A port may have accepted a connection, and a mux was made for it.
 
         @param transport: the new connection, or a transport on top of it, as TLS is.
         """
-        port = _portOf(transport)
+        port = self.refused(transport)
         if port is None:
             return
-        # Port.doRead reads this number once, and accepts up to that many connections,
-        # even if the port is paused meanwhile.  Then it compares the number with how
-        # many it accepted.  If the two are equal it raises the number by 20, and
-        # otherwise it sets the number to how many it accepted.  It has accepted at
-        # least this connection.  So the number is never equal to 0, and does not rise.
-        port.numberAccepts = 0
-        if port not in self._waiting:
+        clock = steady(cast(IReactorTime, port.reactor))
+        if not self._bucket.take(clock.seconds()) and port not in self._waiting:
             port.pauseProducing()
-            clock = steady(cast(IReactorTime, port.reactor))
-            call = clock.callLater(ACCEPT_INTERVAL, self._resume, port)
-            self._waiting[port] = (transport, call)
+            call = clock.callLater(self._bucket.wait, self._resume, port)
+            self._waiting[port] = call
+
+    def refused(self, transport: Any) -> Port | None:
+        """
+        A port may have accepted a connection that is dropped at once.  Dropping it
+        takes so little time that the port need not pause.
+
+        @param transport: as for L{accepted}.
+        @return: the port; C{None} if no port has accepted the connection.
+        """
+        port = _portOf(transport)
+        if port is not None:
+            # Port.doRead reads this number once, and accepts up to that many, even if
+            # the port is paused meanwhile.  If it has accepted exactly as many as the
+            # number says then, it raises the number by 20.  Otherwise it sets the
+            # number to how many it has accepted.  It has accepted at least one, so with
+            # 0 the number does not rise.
+            port.numberAccepts = 0
+            if port.backlog < ACCEPT_QUEUE:
+                port.backlog = ACCEPT_QUEUE
+                port.socket.listen(ACCEPT_QUEUE)
+        return port
 
     def authenticated(self, transport: Any) -> None:
         """
-        A peer has shown that it holds the key: the port need not pause any longer.
+        A peer has shown that it holds the key: it was no stranger.
 
         @param transport: as for L{accepted}.
         """
-        port = _portOf(transport)
-        if port is None:
-            return
-        waiting = self._waiting.get(port)
-        if waiting is not None and waiting[0] is transport:
-            waiting[1].cancel()
-            self._resume(port)
+        if _portOf(transport) is not None:
+            self._bucket.giveBack()
 
     def _resume(self, port: Port) -> None:
         del self._waiting[port]
@@ -81,7 +96,7 @@ class AcceptPace:
         """
         Forget all ports, which are about to stop.
         """
-        for _, call in self._waiting.values():
+        for call in self._waiting.values():
             call.cancel()
         self._waiting.clear()
 

@@ -32,6 +32,7 @@ from gomux._mux.gate import Gate
 from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
+from gomux._mux.strangers import Refused, Strangers
 from gomux._mux.streams import startFactory
 from gomux._wire.keyring import KeyFinder, Keyring, KnownKey
 from gomux._wire.strict import Handshake, Salts, processSalts
@@ -65,6 +66,8 @@ class MuxFactory(Factory):
     @ivar busyPoll: keeps the reactor awake while an answer is due.
     @ivar turns: shares the reactor's time among the muxes.
     @ivar acceptPace: limits how fast new carriers are accepted.
+    @ivar notices: logs what peers and strangers do, with a limit on the number of lines
+        for all muxes together.
     @ivar keyring: the pre-shared keys.
     @ivar strict: whether the muxes are in strict mode.
     @ivar context: see L{__init__}.
@@ -74,10 +77,10 @@ class MuxFactory(Factory):
         most C{closeTimeout}.
     @ivar _trigger: the reactor's trigger that closes the muxes when the reactor stops;
         C{None} while there are no muxes.
-    @ivar _losses: logs the ends of muxes, with a limit on the number of lines.
-    @ivar _unauthenticated: a server's muxes whose peers have not shown that they
-        hold the key, the oldest first.  After C{silentGrace} seconds the delayed
-        call of a mux lets the pool use it anyway.
+    @ivar _strangers: a server's muxes whose peers have not shown that they hold the
+        key.
+    @ivar _unauthenticated: for each of these muxes, the delayed call that lets the pool
+        use it anyway after C{silentGrace} seconds.
     """
 
     noisy = False
@@ -138,18 +141,27 @@ class MuxFactory(Factory):
         self.turns = Turns(clock)
         self.acceptPace = AcceptPace()
         self._trigger: object = None
-        self._losses = ThrottledLog(_log, clock)
+        self.notices = ThrottledLog(_log, clock)
+        self._strangers = Strangers(self.limits)
         self._unauthenticated: dict[MuxProtocol, IDelayedCall] = {}
 
     def buildProtocol(  # type: ignore[override]
         self, addr: IAddress | None
     ) -> MuxProtocol:
         """
-        @return: the mux of a new carrier.
+        @return: the mux of a new carrier.  A server may return a protocol that refuses
+            the carrier.
         @raise ValueError: if this is a client and its keyring now has several keys.
         """
         if self.isClient:
             self.keyring.single()
+        elif why := self._strangers.refusal(addr):
+            self.notices.warn(
+                "refused a connection from {peer}: {why}",
+                peer=describeAddress(addr),
+                why=why,
+            )
+            return Refused(self.acceptPace)  # type: ignore[return-value]
         return MuxProtocol(self)
 
     def makeGate(self) -> Gate:
@@ -158,12 +170,12 @@ class MuxFactory(Factory):
             when it has its carrier.
         @raise ValueError: if this is a client and its keyring now has several keys.
         """
-        keys = self.keyring.keys
+        keys, seen = self.keyring.keys, self.keyring.firstFrames
         if self.strict:
-            return Handshake(keys, self.isClient, self.context, self.salts)
+            return Handshake(keys, self.isClient, self.context, self.salts, seen)
         if len(keys) > 1 and not self.isClient:
-            return KeyFinder(keys)
-        return KnownKey(*self.keyring.single())
+            return KeyFinder(keys, seen)
+        return KnownKey(*self.keyring.single(), seen)
 
     def startFactory(self) -> None:
         """
@@ -201,14 +213,14 @@ class MuxFactory(Factory):
             if not mux.gated:
                 self._muxUp(mux)
             return
-        unauthenticated = self._unauthenticated
-        unauthenticated[mux] = self.clock.callLater(
-            self.limits.silentGrace, self._muxSilent, mux
-        )
-        if len(unauthenticated) > self.limits.maxUnauthenticated:
-            oldest = next(iter(unauthenticated))
-            self._forgetUnauthenticated(oldest)
-            oldest.evict()
+        grace = self.limits.silentGrace
+        if grace:
+            call = self.clock.callLater(grace, self._muxSilent, mux)
+            self._unauthenticated[mux] = call
+        surplus = self._strangers.add(mux, mux.getPeer())
+        if surplus is not None:
+            self._forgetUnauthenticated(surplus)
+            surplus.evict()
 
     def _reactorStops(self) -> Deferred[list[GomuxError]]:
         self._trigger = None
@@ -249,9 +261,16 @@ class MuxFactory(Factory):
                 mux.drain()
 
     def _forgetUnauthenticated(self, mux: MuxProtocol) -> None:
+        self._strangers.remove(mux)
         call = self._unauthenticated.pop(mux, None)
         if call is not None and call.active():
             call.cancel()
+
+    def muxHeard(self, mux: MuxProtocol) -> None:
+        """
+        The peer has sent a genuine frame, but has more to show.  Called by the mux.
+        """
+        self._strangers.heard(mux)
 
     def muxAuthenticated(self, mux: MuxProtocol) -> None:
         """
@@ -305,12 +324,18 @@ class MuxFactory(Factory):
             # Also the reason of a mux that was never added to the pool.
             self.pool.lastReason = reason
         self._forgetUnauthenticated(mux)
+        if mux.leftSilently and not self.isClient:
+            # Health checks do so every few seconds.
+            return
         level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
-        # Peers cannot cause revocations, so these lines need no throttling.
-        log = _log if isinstance(reason, KeyRevoked) else self._losses
-        log.emit(
+        losses = self.notices
+        if isinstance(reason, KeyRevoked):
+            # Peers cannot cause revocations, so all of them are logged.
+            losses = ThrottledLog(_log, self.clock)
+        losses.emit(
             level,
             "the mux {direction} {name}{peer} ended: {reason}",
+            kind=(type(reason), mux.peerName),
             direction="to" if self.isClient else "from",
             name=f"{mux.peerName!r} at " if mux.peerName else "",
             peer=describeAddress(mux.getPeer()),

@@ -21,8 +21,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from twisted.logger import Logger
-
 from gomux._carrier.rate import TokenBucket
 from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
@@ -36,8 +34,6 @@ from gomux.error import LimitExceeded, ProtocolViolation
 REST = 0.002
 
 _DATA = int(Flag.DATA)
-
-_log = Logger()
 
 
 class Rule(NamedTuple):
@@ -96,6 +92,7 @@ class PeerFrames:
     @ivar _mux: the mux.
     @ivar _limits: the factory's limits.
     @ivar _clock: the factory's clock.
+    @ivar _notices: logs what the peer does, with a limit on the number of lines.
     @ivar _streams: the mux's streams.
     @ivar _byID: the open streams by ID.
     @ivar _scheduler: sends frames.
@@ -141,6 +138,7 @@ class PeerFrames:
         self._flags = rules.flags
         self._limits = limits = owner.limits
         self._clock = owner.clock
+        self._notices = owner.notices
         self._peerCloses = peerCloses
         self._heard = heard
         self._opens = TokenBucket(limits.openRate, limits.openBurst)
@@ -157,7 +155,9 @@ class PeerFrames:
         streamID, _, flag, _ = frame
         mux = self._mux
         if streamID == HELLO_ID and flag == Flag.KEEPALIVE:
-            _log.warn("{mux}: the peer is in strict mode, which is off here", mux=mux)
+            self._notices.warn(
+                "{mux}: the peer is in strict mode, which is off here", mux=mux
+            )
         self._scheduler.greet()
 
     def received(self, frame: Frame) -> None:
@@ -226,7 +226,7 @@ class PeerFrames:
         self.rest = max(REST, wait) if self._mux.hasCarrier else REST
         if not self._saidRest:
             self._saidRest = True
-            _log.info(
+            self._notices.info(
                 "{mux}: the peer opens streams faster than openRate allows,"
                 " which is {rate:g} a second after the first {burst}, and has to wait",
                 mux=self._mux,

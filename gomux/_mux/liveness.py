@@ -98,13 +98,15 @@ class CarrierLiveness:
 
     def _keepAlive(self) -> None:
         """
-        Send a Keepalive if nothing was sent for C{keepalive} seconds.
+        Send a Keepalive if nothing was sent for C{keepalive} seconds.  A peer that may
+        be a stranger gets none.
         """
         keepalive = self._limits.keepalive
         wait = self._scheduler.sentAt + keepalive - self._clock.seconds()
         if wait <= 0:
             wait = keepalive
-            if self._scheduler.idle and not self._scheduler.paused:
+            isHeld = self._scheduler.paused or self._scheduler.isMute
+            if self._scheduler.idle and not isHeld:
                 self._scheduler.control(0, Flag.KEEPALIVE)
         self._call = self._clock.callLater(wait, self._keepAlive)
 

@@ -4,7 +4,7 @@
 
 """
 A limit for the number of log lines that anybody on the network can cause, and the form
-of addresses in log lines.
+of addresses and other text from outside in log lines.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ from twisted.python.context import call
 from twisted.python.log import ILogContext
 
 from gomux._carrier.rate import TokenBucket
-from gomux.limits import LINE_EVERY, LINES_BURST, LINES_RATE
+from gomux.limits import LINE_EVERY, LINES_BURST, TEXT_LENGTH
 
 
 class ThrottledLog:
     """
-    Logs lines of one kind, but no more than L{LINES_BURST} at once and L{LINES_RATE} a
-    second.  It leaves out all other lines.  The next logged line tells how many lines
-    were left out.
+    Logs lines, but of each kind no more than L{LINES_BURST} at once and one in
+    L{LINE_EVERY} seconds.  It leaves out all other lines.  The next logged line of the
+    kind tells how many lines were left out.
 
-    @ivar leftOut: how many lines were left out since the last logged line.
+    Text in the lines may come from outside, so it is made L{printable}.
+
     @ivar _log: where the lines go.
     @ivar _clock: the reactor.
-    @ivar _bucket: limits the rate of the lines.
+    @ivar _kinds: for each kind of line, what limits its rate, and how many lines were
+        left out since the last logged line.
     """
 
     def __init__(self, log: Logger, clock: IReactorTime) -> None:
@@ -42,24 +44,32 @@ class ThrottledLog:
         """
         self._log = log
         self._clock = clock
-        self._bucket = TokenBucket(LINES_RATE, LINES_BURST)
-        self.leftOut = 0
+        self._kinds: dict[object, tuple[TokenBucket, int]] = {}
 
-    def emit(self, level: LogLevel, line: str, **values: object) -> None:
+    def emit(
+        self, level: LogLevel, line: str, kind: object = None, **values: object
+    ) -> None:
         """
         Log a line, or leave it out and count it.
 
         @param level: the level of the line.
         @param line: the format of the line.
+        @param kind: the kind of the line, together with its format.  There must be few
+            kinds, whatever strangers do.
         @param values: the values for the format.
         """
-        if not self._bucket.take(self._clock.seconds()):
-            self.leftOut += 1
+        key = line, kind
+        bucket, leftOut = self._kinds.get(key) or (_newBucket(), 0)
+        isLogged = bucket.take(self._clock.seconds())
+        self._kinds[key] = bucket, 0 if isLogged else leftOut + 1
+        if not isLogged:
             return
-        if self.leftOut:
+        for name, value in values.items():
+            if isinstance(value, (str, BaseException)):
+                values[name] = printable(str(value))
+        if leftOut:
             line += " ({leftOut} such lines were left out before this one)"
-            values["leftOut"] = self.leftOut
-            self.leftOut = 0
+            values["leftOut"] = leftOut
         self._log.emit(level, line, **values)
 
     def info(self, line: str, **values: object) -> None:
@@ -75,6 +85,25 @@ class ThrottledLog:
         self.emit(LogLevel.warn, line, **values)
 
 
+def _newBucket() -> TokenBucket:
+    return TokenBucket(1 / LINE_EVERY, LINES_BURST)
+
+
+def printable(text: str) -> str:
+    """
+    Make text from outside fit for a log line.  It cannot pretend to be another line,
+    and no terminal obeys it.
+
+    @return: the text with backslash escapes for all that is not printable, and cut if
+        it is longer than L{TEXT_LENGTH}.
+    """
+    if len(text) > TEXT_LENGTH:
+        text = text[:TEXT_LENGTH] + "..."
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 class CountedLog:
     """
     Logs lines that a peer can cause, each kind of line at most once in L{LINE_EVERY}
@@ -87,7 +116,7 @@ class CountedLog:
         there have been since then.
     """
 
-    def __init__(self, log: Logger, clock: IReactorTime) -> None:
+    def __init__(self, log: Logger | ThrottledLog, clock: IReactorTime) -> None:
         """
         @param log: where the lines go.
         @param clock: tells the time.
@@ -161,12 +190,12 @@ def describeAddress(address: IAddress | None) -> str:
     host = getattr(address, "host", None)
     if host is not None:
         host = f"[{host}]" if ":" in host else host
-        return f"{host}:{getattr(address, 'port', '?')}"
+        return printable(f"{host}:{getattr(address, 'port', '?')}")
     name = getattr(address, "name", address)
     if isinstance(name, bytes):
         name = name.decode("utf-8", "replace")
     try:
-        return str(name) if name else "a local peer"
+        return printable(str(name)) if name else "a local peer"
     except Exception:
         # The text of an address from another package may fail.
         return "an unknown peer"

@@ -21,9 +21,10 @@ A mux is in one of six states (L{MuxState}) and only moves forward:
   - C{ENDED}: the carrier is gone, and every stream was told the reason.
 
 C{drain()} leads to C{DRAINING}, C{close()} to C{CLOSING}.  In C{GATED} there are no
-streams to close, so both abort.  CloseMux from the peer, an error, C{abort()} and the
-loss of the carrier lead to C{ENDING}.  The mux has a reason if and only if the state is
-C{ENDING} or C{ENDED}.
+streams to close, so both abort.  Both also abort a server's mux whose peer may be a
+stranger, because a stranger is sent nothing.  CloseMux from the peer, an error,
+C{abort()} and the loss of the carrier lead to C{ENDING}.  The mux has a reason if and
+only if the state is C{ENDING} or C{ENDED}.
 
 The carrier can be lost in any state, and may still be connected in C{ENDING}.  If
 received frames wait for a later turn when the carrier is lost, the mux handles them
@@ -186,7 +187,7 @@ class MuxLife:
 
         @param timeout: close after this many seconds even if streams are open.
         """
-        if self.state is GATED:
+        if self._isSilent:
             self.abort()
         elif self.state <= DRAINING:
             self.state = DRAINING
@@ -198,7 +199,7 @@ class MuxLife:
         """
         Close all streams once their output is sent, then close the mux.
         """
-        if self.state is GATED:
+        if self._isSilent:
             self.abort()
         elif self.state <= DRAINING:
             self.state = CLOSING
@@ -206,6 +207,13 @@ class MuxLife:
             for stream in list(self._streams.byID.values()):
                 stream.closeWith(ConnectionClosed())
             self.streamEnded()
+
+    @property
+    def _isSilent(self) -> bool:
+        """
+        Whether the mux must not send anything, not even to close in good order.
+        """
+        return self.state is GATED or (self.state is OPEN and self._scheduler.isMute)
 
     def streamEnded(self) -> None:
         """

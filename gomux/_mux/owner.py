@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gomux._carrier.busypoll import BusyPoll
     from gomux._carrier.turns import Turns
     from gomux._mux.gate import Gate
+    from gomux._mux.log import ThrottledLog
     from gomux.error import GomuxError
     from gomux.interfaces import IStreamFactory
     from gomux.limits import Limits
@@ -38,6 +39,7 @@ class MuxOwner(Protocol[_Mux]):
     greet: bool
     strict: bool
     acceptPace: AcceptPace
+    notices: ThrottledLog
     busyPoll: BusyPoll
     turns: Turns
 
@@ -49,6 +51,11 @@ class MuxOwner(Protocol[_Mux]):
     def muxConnected(self, mux: _Mux) -> None:
         """
         The mux has its carrier.
+        """
+
+    def muxHeard(self, mux: _Mux) -> None:
+        """
+        The peer has sent a genuine frame, but has more to show.
         """
 
     def muxAuthenticated(self, mux: _Mux) -> None:

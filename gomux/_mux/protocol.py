@@ -26,6 +26,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
@@ -49,6 +50,7 @@ from gomux._wire.crypto import Sealer, SequencedOpener
 from gomux._wire.frame import Frame
 from gomux.error import (
     GomuxError,
+    HandshakeFailed,
     KeyRevoked,
     LimitExceeded,
     OpenStreamError,
@@ -99,6 +101,7 @@ class MuxProtocol(MuxFacts, Protocol):
             clock.seconds,
         )
         nextTurn.pump = scheduler.pump
+        scheduler.isMute = not factory.isClient
         self._streams = Streams(
             self,
             factory,
@@ -118,6 +121,19 @@ class MuxProtocol(MuxFacts, Protocol):
             told=lambda reason: self.factory.muxLost(self, reason),
         )
 
+    @property
+    def leftSilently(self) -> bool:
+        """
+        Whether the mux ended because the peer has ended the carrier before either side
+        had sent a byte.
+        """
+        loss = self._life.loss
+        if self.bytesReceived or self.bytesSent or loss is None:
+            return False
+        # For a mux that this side had closed the reason is another.
+        isCut = isinstance(self.reason, (Truncated, HandshakeFailed))
+        return isCut and loss.type in (ConnectionDone, ConnectionLost)
+
     def __repr__(self) -> str:
         peer = "nobody yet" if self._peer is None else self._peer
         name = f"{self.peerName!r} at " if self.peerName else ""
@@ -136,6 +152,8 @@ class MuxProtocol(MuxFacts, Protocol):
             return self._waiting.add(factory)
         if self._scheduler.controlQueued >= self._limits.maxControl:
             return fail(OpenStreamError("too many frames wait for the carrier"))
+        # The application has decided to send, even if the peer is a stranger.
+        self._scheduler.isMute = False
         opened = self._streams.open(factory)
         if not (self._streams.hasIDs or self._streams.byID):
             self.close()
@@ -280,7 +298,9 @@ class MuxProtocol(MuxFacts, Protocol):
         assert gate is not None
         self._sendOutputOf(gate)
         if not gate.passed:
+            self.factory.muxHeard(self)
             return None
+        self._scheduler.isMute = False
         gate.close()
         self._incoming.parser.useOpener(gate.opener)
         if self.gated:

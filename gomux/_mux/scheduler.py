@@ -103,6 +103,7 @@ class Scheduler:
         of the call of L{start}.
     @ivar paused: whether nothing may be written now: before L{start}, while the carrier
         is blocked, and once C{stopped}.
+    @ivar isMute: whether the peer may be a stranger, who is sent nothing.
     @ivar stopped: whether nothing may be written any more.
     @ivar _sealer: seals the frames; set by L{start} at the latest.
     @ivar _write: see L{__init__}.
@@ -162,7 +163,7 @@ class Scheduler:
         self._freshFirst = paths.freshFirst
         self._batchSize = BATCH_SIZE if paths.batches else 1
         self._turnTime = TURN_TIME if paths.longTurns else 0.0
-        self.stopped = False
+        self.isMute = self.stopped = False
         self.paused = sealer is None
         self.bytesSent = 0
         self.sentAt = 0.0

@@ -158,7 +158,7 @@ class Streams:
         self._peersFactory = peersFactory
         self._ended = ended
         self._worn = worn
-        self._refusals = CountedLog(_log, owner.clock)
+        self._refusals = CountedLog(owner.notices, owner.clock)
 
     def __repr__(self) -> str:
         return repr(self.mux)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from functools import lru_cache
+from functools import cached_property
 from itertools import count
 from struct import Struct
 from struct import error as StructError
@@ -31,7 +31,6 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from gomux._fastpaths import fastPaths
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
-from gomux.limits import KEYS_KEPT
 
 KEY_SIZE = 32
 PREFIX_SIZE = 16
@@ -56,7 +55,25 @@ _nonce = Struct("<4xQ").pack
 _SIGMA = _fourWords.unpack(b"expand 32-byte k")
 
 
-def deriveKey(psk: bytes | str) -> bytes:
+class Key(bytes):
+    """
+    The key of a mux: 32 bytes, and with them what derives its subkeys.
+
+    All users of the key share that.  Otherwise each connection of a stranger would cost
+    a new cipher, and each mux would keep one.  It goes when the key does, and must be
+    used in one thread only.
+    """
+
+    @cached_property
+    def subkeys(self) -> Subkeys:
+        """
+        Derives the subkeys.
+        """
+        # A copy: the cipher keeps it, and would keep this object for ever.
+        return Subkeys(bytes(self))
+
+
+def deriveKey(psk: bytes | str) -> Key:
     """
     Make the key of a mux from its pre-shared key: unkeyed BLAKE2b-256.
 
@@ -70,7 +87,7 @@ def deriveKey(psk: bytes | str) -> bytes:
         psk = psk.encode("utf-8")
     if not psk:
         raise ValueError("the pre-shared key is empty")
-    return hashlib.blake2b(psk, digest_size=KEY_SIZE).digest()
+    return Key(hashlib.blake2b(psk, digest_size=KEY_SIZE).digest())
 
 
 class Subkeys:
@@ -87,7 +104,7 @@ class Subkeys:
     @ivar _encrypt: encrypts with the key stream.
     """
 
-    __slots__ = ("_key", "_useNonce", "_encrypt")
+    __slots__ = ("_key", "_useNonce", "_encrypt", "__weakref__")
 
     def __init__(self, key: bytes) -> None:
         """
@@ -131,17 +148,27 @@ class Subkeys:
         )
 
 
-@lru_cache(maxsize=KEYS_KEPT)
 def subkeysOf(key: bytes) -> Subkeys:
     """
-    Get the L{Subkeys} of a key.  All users of the key share it: otherwise each
-    connection of a stranger would cost a new cipher, and each mux would keep one.  It
-    must be used in one thread only.
-
     @param key: 32 bytes.
-    @return: derives the subkeys of C{key}.
+    @return: derives the subkeys of C{key}; the same for all users of a L{Key}.
     """
-    return Subkeys(key)
+    return key.subkeys if isinstance(key, Key) else Subkeys(key)
+
+
+def opens(key: bytes, header: bytes, sealed: bytes | memoryview) -> bool:
+    """
+    @param key: 32 bytes.
+    @param header: the whole header of a frame.
+    @param sealed: its ciphertext with its tag.
+    @return: whether the frame was sealed with this key.
+    """
+    subkey = subkeysOf(key).derive(header[-24:-8])
+    try:
+        ChaCha20Poly1305(subkey).decrypt(_NONCE_START + header[-8:], sealed, header)
+    except InvalidTag:
+        return False
+    return True
 
 
 class Sealer:

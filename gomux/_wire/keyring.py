@@ -31,8 +31,10 @@ from gomux._wire.crypto import (
     Sealer,
     SequencedOpener,
     deriveKey,
+    opens,
 )
 from gomux._wire.frame import NotYet, isBound
+from gomux._wire.replay import FirstFrames
 from gomux.error import (
     AuthenticationFailed,
     GomuxError,
@@ -58,6 +60,7 @@ class Keyring:
     Pre-shared keys by name.
 
     @ivar warnings: warnings for the operator, one sentence each.
+    @ivar firstFrames: the first frames of the last muxes with these keys.
     @ivar _source: the file that L{reload} reads, if there is one.
     @ivar _keys: the keys of the frames by name.  L{reload} replaces the whole mapping.
     """
@@ -73,6 +76,7 @@ class Keyring:
             if two are the same.
         """
         self._source = source
+        self.firstFrames = FirstFrames()
         self._keys, self.warnings = _derive(psks)
 
     @classmethod
@@ -313,11 +317,8 @@ class KeySearch:
             raise AuthenticationFailed("the first frame carries data")
         for name, key in islice(self._untried, KEYS_A_TURN):
             self._left -= 1
-            try:
-                Opener(key).open(header, sealed)
-            except AuthenticationFailed:
-                continue
-            return name, key
+            if opens(key, header, sealed):
+                return name, key
         if self._left:
             raise NotYet()
         raise AuthenticationFailed(
@@ -340,6 +341,7 @@ class FirstFrame:
     ownsFrames = False
     passed = False
     name = ""
+    _seen: FirstFrames | None = None
     opener: Opener | SequencedOpener
 
     def takeOutput(self) -> bytes:
@@ -354,7 +356,10 @@ class FirstFrame:
 
         @param key: the key that opened it.
         @param header: its header.
+        @raise OutOfSequence: if it was the first frame of an earlier mux.
         """
+        if self._seen is not None:
+            self._seen.add(header)
         if isBound(header):
             nonce = header[-NONCE_SIZE:]
             counter = int.from_bytes(nonce[PREFIX_SIZE:], "little")
@@ -385,11 +390,13 @@ class KnownKey(FirstFrame):
     @ivar _key: the key.
     """
 
-    def __init__(self, name: str, key: bytes) -> None:
+    def __init__(self, name: str, key: bytes, seen: FirstFrames | None = None) -> None:
         """
         @param name: the name of the key.
         @param key: the key, 32 bytes.
+        @param seen: the first frames that must not come again.
         """
+        self._seen = seen
         self.name = name
         self._key = key
         self.sealer = Sealer(key)
@@ -400,7 +407,8 @@ class KnownKey(FirstFrame):
         Take the peer's first frame.
 
         @return: its payload.
-        @raise AuthenticationFailed: if the frame is not genuine, or is this side's own.
+        @raise AuthenticationFailed: if the frame is not genuine, is this side's own, or
+            is a replay.
         """
         payload = self.opener.open(header, sealed)
         self._pass(self._key, header)
@@ -417,10 +425,14 @@ class KeyFinder(FirstFrame):
 
     sealer: Sealer | None = None
 
-    def __init__(self, keys: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, keys: Mapping[str, bytes], seen: FirstFrames | None = None
+    ) -> None:
         """
         @param keys: the keys that the peer may have, by name, 32 bytes each.
+        @param seen: the first frames that must not come again.
         """
+        self._seen = seen
         self._search = KeySearch(keys)
 
     def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
@@ -431,7 +443,7 @@ class KeyFinder(FirstFrame):
         @param sealed: the ciphertext with its tag.
         @return: its payload, C{b""}.
         @raise NotYet: if there are more keys to try.
-        @raise AuthenticationFailed: if none of the keys opens it.
+        @raise AuthenticationFailed: if none of the keys opens it, or if it is a replay.
         """
         self.name, key = self._search.open(header, sealed)
         self.sealer = Sealer(key)

@@ -46,6 +46,7 @@ from gomux._wire.crypto import (
 )
 from gomux._wire.frame import HELLO_ID, Flag, NotYet, sealFrame, unpackFields
 from gomux._wire.keyring import KeySearch
+from gomux._wire.replay import FirstFrames
 from gomux.error import GomuxError, HandshakeFailed
 from gomux.limits import SALTS_REMEMBERED
 
@@ -200,6 +201,7 @@ class Handshake:
         isClient: bool,
         context: bytes = b"",
         salts: Salts = processSalts,
+        seen: FirstFrames | None = None,
     ) -> None:
         """
         @param keys: the keys that the peer may have, by name, 32 bytes each.  A
@@ -208,7 +210,9 @@ class Handshake:
         @param context: the context, which must be the same on both sides.
         @param salts: issues this side's salt.  A hello with one of its salts is
             refused, since this side would be talking to itself.
+        @param seen: the hellos that must not come again.
         """
+        self._seen = seen
         self._search = KeySearch(keys)
         self._role = Role.CLIENT if isClient else Role.SERVER
         self._peerRole = Role.SERVER if isClient else Role.CLIENT
@@ -260,6 +264,7 @@ class Handshake:
         @param sealed: the ciphertext with its tag.
         @return: its payload, C{b""}.
         @raise AuthenticationFailed: if the frame is not genuine.
+        @raise OutOfSequence: if the frame is a hello that was seen before.
         @raise HandshakeFailed: if the frame is not the one that is due.
         @raise NotYet: if there are more keys to try with the peer's hello.
         """
@@ -301,6 +306,8 @@ class Handshake:
             raise HandshakeFailed("this side is connected with itself")
         if counter != bytes(_COUNTER_SIZE):
             raise HandshakeFailed("the peer's hello is not its first frame")
+        if self._seen is not None:
+            self._seen.add(header)
         if self._role is Role.SERVER:
             self._sayHello(key)
             self._agree(key, header, self._hello)

@@ -35,6 +35,9 @@ from gomux.endpoints._stdio import StandardServerEndpoint
 #: The mode of a Unix socket, unless the string gives another mode.
 MODE = 0o600
 
+#: How many connections to be forwarded can wait to be accepted.
+BACKLOG = 1024
+
 _FIELD = re.compile(r"((?:\\.|[^:\\])*)(?::|$)", re.DOTALL)
 _KEYWORD = re.compile(r"((?:\\.|[^=\\])*)=(.*)", re.DOTALL)
 
@@ -58,6 +61,27 @@ def serverEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         return _unixEndpoint(reactor, description, rest)
     endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     return endpoint
+
+
+def forwardingEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """
+    Make a server endpoint whose connections are forwarded.  Its clients, such as web
+    browsers, may connect in bursts.  Twisted lets 50 connections wait to be accepted.
+    Of more, each would be tried again by its client's kernel after a second.
+
+    @param reactor: the reactor.
+    @param description: an endpoint string.  It may have a C{backlog} of its own.
+    @return: the endpoint.
+    @raise ValueError: as for L{serverEndpoint}.
+    """
+    kind = description.removeprefix("haproxy:").partition(":")[0]
+    if kind in ("tcp", "tcp6", "ssl", "unix") and "backlog=" not in description:
+        try:
+            return serverEndpoint(reactor, f"{description}:backlog={BACKLOG}")
+        except TypeError:
+            # The backlog is there, but without its name.
+            pass
+    return serverEndpoint(reactor, description)
 
 
 def _unixEndpoint(reactor: Any, description: str, rest: str) -> IStreamServerEndpoint:

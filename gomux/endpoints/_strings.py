@@ -25,15 +25,13 @@ from typing import Any, TypeVar
 from warnings import warn
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from twisted.internet.endpoints import (
-    clientFromString,
-    quoteStringArgument,
-)
+from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 
 from gomux._mux.dialler import Settings
 from gomux._wire.keyring import Keyring, readPSKFile
 from gomux.endpoints._clientmux import ClientMux
+from gomux.endpoints._connecting import clientEndpoint
 from gomux.endpoints._endpoints import MuxClientEndpoint, MuxServerEndpoint
 from gomux.endpoints._listening import serverEndpoint
 from gomux.limits import IDLE_TIMEOUT, WAIT_TIMEOUT
@@ -96,7 +94,7 @@ def parseClient(
     settings = words.takeSettings()
     timeout = words.takeSeconds("timeout", WAIT_TIMEOUT)
     idleTimeout = words.takeSeconds("idleTimeout", IDLE_TIMEOUT)
-    carrier = words.carrier("client", clientFromString, reactor)
+    carrier = words.carrier("client", clientEndpoint, reactor)
     muxes = _muxes.setdefault(reactor, WeakValueDictionary())
     key = (words.description(), pskKey, idleTimeout, *sorted(settings.items()))
     mux = muxes.get(key)

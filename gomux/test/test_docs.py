@@ -32,6 +32,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import gomux.error
 from gomux import Limits
 from gomux._fastpaths import FastPaths
+from gomux.test.support.ports import freePort
 from gomux.tunnel import TunnelLimits
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
@@ -73,9 +74,7 @@ class DocsTestCase(SynchronousTestCase):
         @return: the free port that replaces a printed port.
         """
         if printed not in self.ports:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.ports[printed] = free.getsockname()[1]
+            self.ports[printed] = freePort()
         return self.ports[printed]
 
     def text(self, name: str) -> str:
@@ -126,7 +125,8 @@ class DocsTestCase(SynchronousTestCase):
         """
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        if process.stdout is not None and not process.stdout.closed:
+            process.communicate()
 
     def waitFor(self, port: int, process: subprocess.Popen[str]) -> None:
         """
@@ -140,8 +140,10 @@ class DocsTestCase(SynchronousTestCase):
                 time.sleep(0.02)
             else:
                 return
-        self.stop(process)
-        self.fail(f"nothing listens on {port}")
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        self.fail(f"nothing listens on {port}: {output}")
 
     def waitForLine(self, process: subprocess.Popen[str], text: str) -> None:
         """

@@ -4,6 +4,7 @@ Tests for L{gomux.limits}, and for the effect of each limit.
 
 from __future__ import annotations
 
+import random
 from dataclasses import FrozenInstanceError, fields
 
 from twisted.internet.defer import Deferred
@@ -51,8 +52,9 @@ class LimitsTests(SynchronousTestCase):
         """
         for field in fields(Limits):
             for value in (0, -1, float("inf")):
-                if field.name == "busyPoll" and value == 0:
-                    self.assertEqual(Limits(busyPoll=0).busyPoll, 0)
+                if field.name in ("busyPoll", "silentGrace") and value == 0:
+                    limits = Limits(**{field.name: 0})
+                    self.assertEqual(getattr(limits, field.name), 0)
                     continue
                 error = self.assertRaises(ValueError, Limits, **{field.name: value})
                 self.assertIn(field.name, str(error))
@@ -298,6 +300,7 @@ class LimitTests(SynchronousTestCase):
         streams until it receives the CloseMux.
         """
         rig = Rig(limits=Limits(maxRefusals=10))
+        rig.meet()
         closing = rig.mux.close()
         rig.sendMany(*[(2 * i, Flag.OPEN_STREAM, 0) for i in range(50)])
         self.assertNoResult(closing)
@@ -518,6 +521,7 @@ class LimitTests(SynchronousTestCase):
         After C{keepalive} seconds without output, a Keepalive is sent.
         """
         rig = Rig(limits=Limits(keepalive=7))
+        rig.meet()
         rig.clock.advance(6.9)
         rig.run()
         self.assertEqual(rig.peer.frames, [])
@@ -568,6 +572,8 @@ class LimitTests(SynchronousTestCase):
         If more than C{maxUnauthenticated} connections have had no authenticated frame,
         the oldest of them is aborted, and no other.
         """
+        # No connection is refused.
+        self.patch(random, "random", lambda: 1.0)
         clock = Clock()
         factory = MuxFactory(
             PSK, False, Recorders(), clock=clock, limits=Limits(maxUnauthenticated=3)
@@ -582,6 +588,20 @@ class LimitTests(SynchronousTestCase):
         self.assertIsInstance(reasons.pop(1), LimitExceeded)
         self.assertEqual(reasons, [None] * 4)
 
+    def test_addressQuota(self) -> None:
+        """
+        A connection is refused if C{addressQuota} connections from its address have had
+        no authenticated frame.
+        """
+        clock = Clock()
+        factory = MuxFactory(PSK, False, clock=clock, limits=Limits(addressQuota=2))
+        rigs = [Rig(clock=clock, factory=factory) for _ in range(2)]
+        refused = Rig(clock=clock, factory=factory)
+        self.assertFalse(refused.peerCarrier.connected)
+        rigs[0].meet()
+        Rig(clock=clock, factory=factory).meet()
+        self.assertEqual(len(factory.muxes), 3)
+
     def test_silentGrace(self) -> None:
         """
         A server waits C{silentGrace} seconds before it opens streams to a peer that has
@@ -593,6 +613,19 @@ class LimitTests(SynchronousTestCase):
         clock.advance(2.9)
         self.assertEqual(factory.pool.muxes, [])
         clock.advance(0.1)
+        self.assertEqual(factory.pool.muxes, [rig.mux])
+
+    def test_silentGraceOff(self) -> None:
+        """
+        Without C{silentGrace} a server opens no streams to a peer that has not shown
+        that it holds the key.
+        """
+        clock = Clock()
+        factory = MuxFactory(PSK, False, clock=clock, limits=Limits(silentGrace=0))
+        rig = Rig(clock=clock, factory=factory)
+        clock.advance(1000)
+        self.assertEqual(factory.pool.muxes, [])
+        rig.meet()
         self.assertEqual(factory.pool.muxes, [rig.mux])
 
     def test_unauthenticatedClients(self) -> None:

@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 
 from gomux._carrier.clock import steady
 from gomux._mux.dialler import Dialler
-from gomux._mux.log import describeAddress
+from gomux._mux.log import ThrottledLog, describeAddress, printable
 from gomux._mux.protocol import MuxProtocol
 from gomux.error import OpenStreamError
 from gomux.tunnel._signals import ServiceSignals
@@ -159,11 +159,13 @@ class ServiceDialler(Dialler):
     Dials, and logs the result of each attempt.
 
     @ivar name: its name in log lines.
+    @ivar connects: logs successes.  A server may drop each mux at once.
     @ivar _lastReason: the reason that was logged last; empty after a success.
     @ivar _loggedAt: when it was logged.
     """
 
     name: str
+    connects: ThrottledLog
     # The service closes the muxes, once their streams have had time to end.
     closesAtShutdown = False
     _lastReason = ""
@@ -173,7 +175,7 @@ class ServiceDialler(Dialler):
         """
         An attempt has succeeded: log it.
         """
-        _log.info("{name}: connected", name=self.name)
+        self.connects.info("{name}: connected", name=self.name)
         super().muxConnected(mux)
 
     def attemptFailed(self, failure: Failure) -> None:
@@ -188,7 +190,7 @@ class ServiceDialler(Dialler):
             _log.warn(
                 "{name}: cannot connect: {reason}; trying again",
                 name=self.name,
-                reason=reason,
+                reason=printable(reason),
             )
         super().attemptFailed(failure)
 
@@ -214,6 +216,7 @@ class Connector(Service):
         @param dialler: connects the mux.
         """
         self.name = dialler.name = name
+        dialler.connects = ThrottledLog(_log, dialler.clock)
         self._dialler = dialler
 
     def startService(self) -> None:

@@ -27,6 +27,31 @@ from twisted.logger import Logger
 _log = Logger()
 
 
+class _Handler:
+    """
+    Handles a signal for all services of the process.
+
+    @ivar calls: for each service, what a signal calls.
+    @ivar before: the handler from before.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.calls: dict[ServiceSignals, Callable[[], None]] = {}
+        self.before = signal.signal(number, self)
+
+    @classmethod
+    def of(cls, number: int) -> _Handler:
+        """
+        @return: the handler of a signal.  If there is none yet, it is installed.
+        """
+        current = signal.getsignal(number)
+        return current if isinstance(current, _Handler) else cls(number)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        for call in list(self.calls.values()):
+            call()
+
+
 class _State(Enum):
     """
     The state of the service.
@@ -49,7 +74,7 @@ class ServiceSignals:
     @ivar _reload: called on SIGHUP while the service runs.
     @ivar _hurry: called on SIGTERM and SIGINT during the drain.
     @ivar _state: the state of the service.
-    @ivar _before: the handlers that this object has replaced, by signal.
+    @ivar _handlers: the handlers that call this service, by signal.
     @ivar _trigger: the reactor's trigger that calls L{_processEnds} when the reactor is
         stopped; C{None} before L{start}, after that call, and after L{stop}.
     """
@@ -62,14 +87,14 @@ class ServiceSignals:
         self._reactor = reactor
         self._reload = reload
         self._state = _State.RUNNING
-        self._before: dict[int, Any] = {}
+        self._handlers: dict[int, _Handler] = {}
         self._trigger: Any = None
 
     def start(self) -> None:
         """
         Handle SIGHUP.  A second call has no effect.
         """
-        if self._before:
+        if self._handlers:
             return
         self._state = _State.RUNNING
         self._handle(signal.SIGHUP, self._hangUp)
@@ -92,24 +117,24 @@ class ServiceSignals:
 
     def stop(self) -> None:
         """
-        The service has stopped.  Restore the handlers from before, unless the process
-        is about to end: then they could kill it, or log a traceback.
+        The service has stopped.  Restore the handlers from before, unless another
+        service of the process needs the current handlers, or the process is about to
+        end: then a handler from before could kill it, or log a traceback.
         """
         self._state = _State.STOPPED
         if self._trigger is not None:
             self._reactor.removeSystemEventTrigger(self._trigger)
             self._trigger = None
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
-            self._before.clear()
+            for number, handler in self._handlers.items():
+                del handler.calls[self]
+                if not handler.calls:
+                    signal.signal(number, handler.before)
+            self._handlers.clear()
 
     def _handle(self, number: int, handler: Callable[[str], None]) -> None:
         name = signal.Signals(number).name
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            self._reactor.callFromThread(handler, name)
-
-        self._before.setdefault(number, signal.signal(number, handle))
+        shared = self._handlers[number] = _Handler.of(number)
+        shared.calls[self] = lambda: self._reactor.callFromThread(handler, name)
 
     def _processEnds(self) -> None:
         self._trigger = None

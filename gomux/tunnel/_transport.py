@@ -48,6 +48,8 @@ class EndTransport(DirectTransport):
             for name in ("setTcpNoDelay", "setTcpKeepAlive"):
                 if hasattr(transport, name):
                     getattr(transport, name)(True)
+        for layer in layersOf(transport):
+            _keepUrgent(getattr(layer, "socket", None))
 
     # Input
 
@@ -133,6 +135,15 @@ def _hasTCPAddress(transport: Any) -> bool:
         # Not all transports have addresses: those of processes raise
         # NotImplementedError.
         return False
+
+
+def _keepUrgent(handle: Any) -> None:
+    """
+    Have the kernel keep a byte that was sent as urgent data in its place among the
+    others.  Otherwise the byte would be lost.
+    """
+    if isinstance(handle, socket.socket):
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
 def _unsent(layer: Any) -> int:

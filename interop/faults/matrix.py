@@ -18,6 +18,7 @@ from twisted.trial.reporter import TreeReporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
 from interop.faults.cases import PAIRINGS
+from interop.faults.reports import section
 from interop.faults.table import NOT_APPLICABLE, REFERENCE_FAILS, ROWS
 
 TESTS = Path(__file__).resolve().parent.parent / "test"
@@ -114,6 +115,7 @@ def page() -> str:
     ]
     lines += ["", "Known problems of the reference, by row:", ""]
     lines += [f"- {number}: {text}." for number, text in REFERENCE_FAILS.items()]
+    lines += section()
     return "\n".join(lines) + "\n"
 
 
@@ -126,7 +128,7 @@ def main(arguments: list[str]) -> int:
     loader = TestLoader()
     suite = loader.suiteFactory(
         loader.loadByName(f"interop.test.{path.stem}")
-        for path in sorted(TESTS.glob("test_faults_*.py"))
+        for path in sorted([*TESTS.glob("test_faults_*.py"), TESTS / "test_reports.py"])
     )
     outcome = TrialRunner(Collector, workingDirectory="_trial_temp").run(suite)
     print(page())

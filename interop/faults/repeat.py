@@ -26,7 +26,7 @@ TESTS = ROOT / "interop" / "test"
 IN_MEMORY = ("wire", "carrier", "mux", "session", "tunnel", "test_fuzz")
 """The modules of the package's own tests that cover rows of the fault table."""
 
-SLOW = ("cut_short", "go", "live", "network")
+SLOW = ("cut_short", "go", "live", "network", "operator")
 """The modules C{interop.test.test_faults_...} that only C{--all} runs."""
 
 ROUNDS = 20

@@ -67,6 +67,8 @@ ROWS = {
     58: "a peer comes back by another path",
     59: "a mux ends, and targets read nothing",
     60: "one half closed, the other silent",
+    62: "1000 strangers connect a second",
+    63: "garbage is tried with 256 keys",
     67: "reload of a changed, spoilt, moved file",
     68: "keys that are not ASCII",
     69: "the start fails",
@@ -74,6 +76,9 @@ ROWS = {
     71: "applications and endpoints raise",
     72: "a mux comes up during the stop",
     73: "liveness faked by held-back bytes",
+    75: "a recorded first frame",
+    76: "a stranger is sent nothing",
+    77: "made-up text in the log",
     78: "Unix sockets that are made",
     81: "programs ask a stream for its addresses",
     82: "small writes over TLS in a stream",
@@ -81,6 +86,10 @@ ROWS = {
     84: "the reactor stops",
     85: "wrong key, seen by a program that retries",
     86: "whose log lines they are",
+    87: "names with several addresses, bad names",
+    88: "TCP urgent data",
+    89: "connections without a byte",
+    90: "bursts of connections to be forwarded",
 }
 
 UNSENDABLE = "the reference has no call that sends this"
@@ -90,8 +99,9 @@ STRICT = "the reference neither greets nor speaks strict mode"
 #: Rows in which nothing depends on the peer.
 NO_PEER = (
     *(8, 25, 36, 37, 41, 42, 43, 51),
-    *(52, 53, 54, 55, 56, 57, 59, 60, 67, 68, 69, 70, 71, 72, 78),
-    *(81, 82, 83, 84, 85, 86),
+    *(52, 53, 54, 55, 56, 57, 59, 60, 62, 63, 67, 68, 69, 70, 71, 72),
+    *(75, 76, 77, 78),
+    *(81, 82, 83, 84, 85, 86, 87, 88, 89, 90),
 )
 
 NOT_APPLICABLE: dict[tuple[int, str], str] = {
@@ -118,10 +128,17 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     (58, CLIENT): "a client has one mux to each server",
     (58, GO_CLIENT): "a Go peer answers no pings",
     (58, GO_SERVER): "a client has one mux to each server",
+    **{
+        (number, CLIENT): "a client chooses the server that it connects to"
+        for number in (62, 63, 75, 76)
+    },
     (68, CLIENT): SAME,
     (69, CLIENT): SAME,
+    (77, CLIENT): SAME,
     (83, SERVER): "this row is about clients",
     (85, SERVER): "this row is about clients",
+    (89, CLIENT): "this row is about servers",
+    (90, SERVER): "this row is about clients",
 }
 
 REFERENCE_FAILS = {

@@ -32,7 +32,7 @@ from twisted.web.iweb import IAgentEndpointFactory
 from twisted.web.server import Site
 from zope.interface import implementer
 
-from interop.support.tunnels import freePort
+from gomux.test.support.ports import freePort
 
 #: The directory that has the environment's programs.
 BIN = Path(sys.executable).parent

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.utils import getProcessOutputAndValue
 
+from gomux.test.support.ports import freePort
 from interop.support.harness import (
     TWISTD,
     Peer,
@@ -99,12 +100,6 @@ def endpoint(address: str) -> str:
     @return: the client endpoint string for an address.
     """
     return f"tcp:{address}"
-
-
-def freePort() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run(*command: str) -> Deferred[tuple[bytes, bytes, int]]:

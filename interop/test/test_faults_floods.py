@@ -4,6 +4,7 @@ Faults and abuse: a peer sends too many legal frames, and applications raise.
 
 from __future__ import annotations
 
+import random
 import time
 from typing import Any
 
@@ -372,6 +373,8 @@ class UnauthenticatedAsServer(RowTestCase):
         A connection beyond C{maxUnauthenticated} has the oldest unauthenticated one
         dropped.  Authenticated connections do not count.
         """
+        # No connection is refused instead.
+        self.patch(random, "random", lambda: 1.0)
         await self.start(limits=Limits(maxUnauthenticated=3))
         await self.attacker.sync()
         await self._bystander.sync()

@@ -4,6 +4,8 @@ Faults and abuse: this project with the Go reference.
 
 from __future__ import annotations
 
+import random
+
 from gomux import Limits
 from gomux.error import (
     HandshakeFailed,
@@ -46,6 +48,8 @@ class GoClient(rows.LiveRows):
         A client of the reference sends nothing until it opens a stream.  When more such
         clients connect than C{maxUnauthenticated} allows, the oldest is dropped.
         """
+        # No connection is refused instead.
+        self.patch(random, "random", lambda: 1.0)
         mux = await self.connect(limits=Limits(maxUnauthenticated=1))
         connected = self.subject.next()
         self.spawn(self.kind, "--connect", f"127.0.0.1:{self.proxy.port}")

@@ -21,6 +21,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 from twisted.protocols.wire import Echo
 
+from gomux.test.support.ports import freePort
 from interop.faults.cases import CLIENT, SERVER, inBothRoles, row
 from interop.support.harness import TWISTD, environment
 from interop.support.tunnels import (
@@ -29,7 +30,6 @@ from interop.support.tunnels import (
     Service,
     TunnelTestCase,
     endpoint,
-    freePort,
     until,
 )
 

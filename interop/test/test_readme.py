@@ -22,6 +22,8 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from gomux.test.support.ports import freePort
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.rst").read_text()
 
@@ -177,9 +179,7 @@ class ExampleTests(SynchronousTestCase):
         """
         program = blocks("from os import")[0]
         self.assertLessEqual(len([line for line in program.splitlines() if line]), 10)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = freePort()
         self.assertIn("tcp:7000:", program)
         environment = {**os.environ, "GOMUX_PSK": "0123456789abcdef"}
         environment["PYTHONPATH"] = ":".join([str(ROOT), *sys.path])

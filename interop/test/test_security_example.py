@@ -21,8 +21,9 @@ from twisted.internet.threads import deferToThread
 from twisted.protocols.wire import Echo
 
 from gomux.test.support.certificates import makePEM
+from gomux.test.support.ports import freePort
 from interop.faults.cases import App
-from interop.support.tunnels import Service, TunnelTestCase, freePort, until
+from interop.support.tunnels import Service, TunnelTestCase, until
 
 TEXT = (Path(__file__).resolve().parent.parent.parent / "SECURITY.rst").read_text()
 

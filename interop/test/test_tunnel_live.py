@@ -22,6 +22,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 
+from gomux.test.support.ports import freePort
 from interop.support.ending import Ending
 from interop.support.harness import (
     GO_PEER,
@@ -37,7 +38,6 @@ from interop.support.tunnels import (
     Service,
     TunnelTestCase,
     endpoint,
-    freePort,
     run,
     sleep,
     until,

@@ -12,9 +12,10 @@ from twisted.internet.tcp import Port, Server
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux._carrier.accept import ACCEPT_INTERVAL, AcceptPace
+from gomux._carrier.accept import AcceptPace
 from gomux._mux.factory import MuxFactory
 from gomux._wire.frame import Flag
+from gomux.limits import ACCEPT_BURST, ACCEPT_QUEUE, ACCEPT_RATE
 from gomux.test.support.helpers import FramePeer
 from gomux.test.support.kernel import Kernel
 from gomux.testing import PSK
@@ -30,6 +31,12 @@ class PaceTests(SynchronousTestCase):
         self.reactor = MemoryReactorClock()
         self.port = port = Port(0, factory, reactor=self.reactor)
         port.connected, port.numberAccepts = True, 10
+        self.queues: list[int] = []
+
+        class Socket:
+            listen = self.queues.append
+
+        port.socket = Socket()
         self.reactor.addReader(port)
         self.pace = AcceptPace()
 
@@ -48,57 +55,99 @@ class PaceTests(SynchronousTestCase):
     def isAccepting(self) -> bool:
         return self.port in self.reactor.getReaders()
 
-    def test_pace(self) -> None:
+    def accept(self, count: int = 1) -> None:
         """
-        A port accepts one connection at a time and pauses before the next, also if TLS
-        lies between the port and the mux.
+        Let the port accept connections of strangers.
+        """
+        for _ in range(count):
+            self.pace.accepted(self.transports[0])
+
+    def test_oneEachTurn(self) -> None:
+        """
+        A port accepts one connection in each turn of the reactor, and does not pause,
+        also if TLS lies between the port and the mux, or if the connection is refused.
         """
         for transport in self.transports:
-            self.pace.accepted(transport)
-            self.assertEqual(self.port.numberAccepts, 0)
-            self.assertFalse(self.isAccepting())
-            self.reactor.advance(ACCEPT_INTERVAL / 2)
-            self.assertFalse(self.isAccepting())
-            self.reactor.advance(ACCEPT_INTERVAL / 2)
+            for accepted in (self.pace.accepted, self.pace.refused):
+                self.port.numberAccepts = 10
+                accepted(transport)
+                self.assertEqual(self.port.numberAccepts, 0)
+                self.assertTrue(self.isAccepting())
+
+    def test_pressure(self) -> None:
+        """
+        A port pauses after C{ACCEPT_BURST} connections at once, until C{ACCEPT_RATE}
+        allows the next one.
+        """
+        self.accept(ACCEPT_BURST)
+        self.assertTrue(self.isAccepting())
+        self.accept()
+        self.assertFalse(self.isAccepting())
+        self.reactor.advance(0.9 / ACCEPT_RATE)
+        self.assertFalse(self.isAccepting())
+        self.reactor.advance(0.1 / ACCEPT_RATE)
+        self.assertTrue(self.isAccepting())
+        self.accept()
+        self.assertTrue(self.isAccepting())
+        self.accept()
+        self.assertFalse(self.isAccepting())
+
+    def test_noPressure(self) -> None:
+        """
+        A port never pauses while connections come at C{ACCEPT_RATE}, or are refused.
+        """
+        for _ in range(3 * ACCEPT_BURST):
+            self.accept()
+            self.pace.refused(self.transports[0])
             self.assertTrue(self.isAccepting())
+            self.reactor.advance(1 / ACCEPT_RATE)
+
+    def test_queue(self) -> None:
+        """
+        The kernel's queue of a port is made long enough, once.  A longer one stays.
+        """
+        self.accept(3)
+        self.assertEqual(self.queues, [ACCEPT_QUEUE])
+        self.port.backlog = 2 * ACCEPT_QUEUE
+        self.accept()
+        self.assertEqual(self.queues, [ACCEPT_QUEUE])
 
     def test_atOnce(self) -> None:
         """
         Several connections that a port accepted at once cause a single pause.
         """
-        for transport in self.transports * 3:
-            self.pace.accepted(transport)
+        self.accept(ACCEPT_BURST + 5)
         self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
-        self.reactor.advance(ACCEPT_INTERVAL)
+        self.reactor.advance(1)
         self.assertTrue(self.isAccepting())
 
     def test_authenticated(self) -> None:
         """
-        A port goes on at once when the peer that it accepted last authenticates, and
-        not when another peer does.
+        A connection whose peer authenticates does not count.
         """
-        first, second = self.transports
-        self.pace.accepted(first)
-        self.pace.authenticated(second)
-        self.assertFalse(self.isAccepting())
-        self.pace.authenticated(first)
-        self.assertTrue(self.isAccepting())
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
-        self.pace.authenticated(first)
+        for transport in self.transports * ACCEPT_BURST:
+            self.pace.accepted(transport)
+            self.pace.authenticated(transport)
+            self.assertTrue(self.isAccepting())
         self.pace.authenticated(StringTransport())
+        self.accept(ACCEPT_BURST)
+        self.assertTrue(self.isAccepting())
+        self.accept()
+        self.assertFalse(self.isAccepting())
 
     def test_stopped(self) -> None:
         """
         No delayed call is left once the port is stopped.
         """
-        self.pace.accepted(self.transports[0])
+        self.accept(ACCEPT_BURST + 1)
+        self.assertFalse(self.isAccepting())
         self.pace.stop()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.pace.stop()
         # A port that is stopping does not accept again.
-        self.pace.accepted(self.transports[0])
+        self.accept()
         self.port.disconnecting = True
-        self.reactor.advance(ACCEPT_INTERVAL)
+        self.reactor.advance(1)
         self.assertFalse(self.isAccepting())
 
     def test_others(self) -> None:
@@ -110,18 +159,20 @@ class PaceTests(SynchronousTestCase):
 
     def test_factory(self) -> None:
         """
-        A server's muxes report that they were accepted, and its factory stops the pace.
+        A server's muxes report that they were accepted, and that their peers have
+        authenticated.  Its factory stops the pace.
         """
         factory = MuxFactory(PSK, False, clock=self.reactor)
         factory.doStart()
-        mux = factory.buildProtocol(None)
-        mux.makeConnection(self.transports[0])
-        self.assertFalse(self.isAccepting())
         peer = FramePeer(PSK)
-        mux.dataReceived(peer.seal(0, Flag.KEEPALIVE))
+        for _ in range(2 * ACCEPT_BURST):
+            mux = factory.buildProtocol(None)
+            mux.makeConnection(self.accepted())
+            mux.dataReceived(peer.seal(0, Flag.KEEPALIVE))
+            peer = FramePeer(PSK)
         self.assertTrue(self.isAccepting())
-        mux = factory.buildProtocol(None)
-        mux.makeConnection(self.transports[1])
+        for _ in range(ACCEPT_BURST + 1):
+            factory.buildProtocol(None).makeConnection(self.accepted())
         self.assertFalse(self.isAccepting())
         calls = len(self.reactor.getDelayedCalls())
         factory.doStop()

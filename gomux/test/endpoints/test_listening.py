@@ -17,11 +17,17 @@ from twisted.internet import reactor
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from gomux.endpoints._listening import removeStale, serverEndpoint
-from gomux.endpoints._stdio import StandardAddress, _Port
+from gomux.endpoints._listening import (
+    BACKLOG,
+    forwardingEndpoint,
+    removeStale,
+    serverEndpoint,
+)
+from gomux.endpoints._stdio import StandardAddress, StandardServerEndpoint, _Port
 from gomux.test.support.helpers import Recorders
 
 
@@ -197,6 +203,45 @@ class OtherTests(SynchronousTestCase):
         self.assertIsInstance(port.getHost(), StandardAddress)
         port.stopListening()
         self.assertEqual(factory.numPorts, 0)
+
+
+class ForwardingTests(SynchronousTestCase):
+    """
+    L{forwardingEndpoint}
+    """
+
+    def test_tcp(self) -> None:
+        """
+        More connections than usual can wait, unless the string has a number, with or
+        without its name.
+        """
+        for string, backlog in (
+            ("tcp:80", BACKLOG),
+            ("haproxy:tcp:80", BACKLOG),
+            (r"tcp6:80:interface=\:\:1", BACKLOG),
+            ("tcp:80:backlog=5", 5),
+            ("tcp:80:127.0.0.1:5", 5),
+        ):
+            reactor = MemoryReactorClock()
+            forwardingEndpoint(reactor, string).listen(Recorders())
+            ((_, _, waiting, _),) = reactor.tcpServers
+            self.assertEqual(waiting, backlog, string)
+
+    def test_unix(self) -> None:
+        """
+        The same is true of Unix sockets.
+        """
+        reactor = MemoryReactorClock()
+        forwardingEndpoint(reactor, "unix:nowhere").listen(Recorders())
+        self.assertEqual(reactor.unixServers[0][2], BACKLOG)
+
+    def test_others(self) -> None:
+        """
+        Endpoints of other kinds have no such number.
+        """
+        self.assertIsInstance(
+            forwardingEndpoint(MemoryReactorClock(), "stdio:"), StandardServerEndpoint
+        )
 
 
 #: A program that serves its standard input and output, and ends only when it is killed.

@@ -98,16 +98,16 @@ class ClientTests(ParserTestCase):
         The carrier can be TCP, and the keywords of C{gomux:} can stand anywhere.
         """
         for string in (
-            "gomux:tcp:example.org:7000:{}",
-            "gomux:{}:tcp:example.org:7000",
-            "gomux:tcp:{}:example.org:7000",
-            "gomux:tcp:host=example.org:{}:port=7000",
-            "gomux:tcp:port=7000:timeout=7:{}:host=example.org",
-            "GOMUX:TCP:example.org:{}:port=7000",
+            "gomux:tcp:192.0.2.1:7000:{}",
+            "gomux:{}:tcp:192.0.2.1:7000",
+            "gomux:tcp:{}:192.0.2.1:7000",
+            "gomux:tcp:host=192.0.2.1:{}:port=7000",
+            "gomux:tcp:port=7000:timeout=7:{}:host=192.0.2.1",
+            "GOMUX:TCP:192.0.2.1:{}:port=7000",
         ):
             self.reactor = MemoryReactorClock()
             arguments = self.connected(string.format(self.psk))
-            self.assertEqual(arguments[:2], ("example.org", 7000), string)
+            self.assertEqual(arguments[:2], ("192.0.2.1", 7000), string)
 
     def test_bindAddress(self) -> None:
         """

@@ -70,6 +70,7 @@ class CloseTests(SynchronousTestCase):
         C{close} closes a mux without streams at once.
         """
         rig = Rig()
+        rig.meet()
         rig.mux.close()
         self.assertEqual(rig.sent(), [CLOSE_MUX])
 
@@ -323,6 +324,7 @@ class DrainTests(SynchronousTestCase):
         C{drain} closes a mux without streams at once.
         """
         rig = Rig()
+        rig.meet()
         rig.mux.drain()
         self.assertEqual(rig.sent(), [CLOSE_MUX])
 

@@ -141,6 +141,7 @@ class StateTests(SynchronousTestCase):
         """
         If the peer does not end the carrier in time, the mux drops it and ends.
         """
+        self.rig.meet()
         self.rig.mux.close()
         self.rig.clock.advance(4.9)
         self.check(OPEN, CLOSING)

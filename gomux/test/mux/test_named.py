@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import MuxFactory
@@ -25,7 +28,7 @@ from gomux.error import (
 from gomux.limits import LINES_BURST
 from gomux.test.support.helpers import Recorders, Rig
 from gomux.test.support.logs import Lines
-from gomux.testing import MuxPair
+from gomux.testing import PSK, MuxPair
 
 ALICE = "the pre-shared key of alice"
 BOB = "the pre-shared key of bob"
@@ -192,6 +195,59 @@ class ServerTests(SynchronousTestCase):
         lines = [line for line in observer.lines if "'bob'" in line]
         self.assertEqual(len(lines), 1 + len(pairs))
 
+    def test_silentEnd(self) -> None:
+        """
+        A server logs no line about a connection that ended without a byte, as those
+        of health checks do.  One byte is enough for a line.
+        """
+        observer = Lines("gomux._mux.factory")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        for reset in (False, True):
+            pair = self.pair(BOB)
+            pair.clientToServer.stall()
+            pair.server.connectionLost(
+                Failure(ConnectionLost() if reset else ConnectionDone())
+            )
+            pair.clock.advance(0)
+            self.assertEqual(pair.serverFactory.muxes, [])
+            self.assertEqual(observer.lines, [])
+        pair = self.pair(BOB)
+        pair.clientToServer.stall()
+        pair.server.dataReceived(b"x")
+        pair.server.connectionLost(Failure(ConnectionDone()))
+        pair.clock.advance(0)
+        self.assertEqual(len(observer.lines), 1)
+
+    def test_silentEndOfClose(self) -> None:
+        """
+        A server logs the end of a mux that it had closed, although nothing came from
+        the peer.
+        """
+        observer = Lines("gomux._mux.factory")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        pair = self.pair(BOB)
+        pair.clientToServer.stall()
+        pair.server.close()
+        pair.server.connectionLost(Failure(ConnectionDone()))
+        pair.clock.advance(0)
+        lines = [line for line in observer.lines if "the mux from" in line]
+        self.assertEqual(len(lines), 1)
+
+    def test_silentServer(self) -> None:
+        """
+        A client logs that its server has ended the connection without a byte.
+        """
+        observer = Lines("gomux._mux.factory")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        pair = self.pair(BOB)
+        pair.serverToClient.stall()
+        pair.client.connectionLost(Failure(ConnectionDone()))
+        pair.clock.advance(0)
+        self.assertEqual(len(observer.lines), 1)
+
     def test_revokedBeforeFirstFrame(self) -> None:
         """
         A peer that connected before its key was revoked, and sends its first frame
@@ -278,3 +334,25 @@ class RoleTests(SynchronousTestCase):
         self.assertEqual(len(streams.made), 1)
         streams.made[0].stream.write(b"hello")
         self.assertEqual(rig.sentData(), b"hello")
+
+
+class SilentPeerTests(SynchronousTestCase):
+    """
+    A server with a single key, and a peer that sends nothing.
+    """
+
+    def test_silentEndWithStreams(self) -> None:
+        """
+        A server logs the end of a connection on which it had opened a stream, although
+        the peer has sent nothing: the stream is lost.
+        """
+        observer = Lines("gomux._mux.factory")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        clock = Clock()
+        mux = MuxFactory(PSK, False, clock=clock).buildProtocol(None)
+        mux.makeConnection(StringTransport())
+        mux.openStream(Recorders())
+        clock.advance(0)
+        mux.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(len(observer.lines), 1)

@@ -34,6 +34,7 @@ class TimeTests(SynchronousTestCase):
         An idle mux sends a Keepalive every ten minutes.
         """
         rig = Rig()
+        rig.meet()
         rig.clock.advance(599)
         self.assertEqual(self.keepalives(rig), 0)
         for _ in range(3):
@@ -71,6 +72,7 @@ class TimeTests(SynchronousTestCase):
         C{Limits.keepalive} sets the time between Keepalives.
         """
         rig = Rig(limits=Limits(keepalive=7))
+        rig.meet()
         for _ in range(3):
             rig.clock.advance(7)
             self.assertEqual(self.keepalives(rig), 1)

@@ -234,6 +234,14 @@ class Rig:
         """
         self.sendRaw(self.peer.seal(streamID, flag, what))
 
+    def meet(self) -> None:
+        """
+        Have the peer show that it holds the key, and forget the answer.
+        """
+        self.send(0, Flag.KEEPALIVE)
+        self.run()
+        self.peer.frames = []
+
     def sendRaw(self, data: bytes) -> None:
         """
         Have the peer send some bytes, and let them arrive.
@@ -309,12 +317,13 @@ def useUpNonces(mux: MuxProtocol, left: int, peer: MuxProtocol | None = None) ->
     Leave a mux only its last few nonces.
 
     @param left: how many nonces to leave, at least 1.
-    @param peer: in strict mode, the peer, which must expect the next nonce.
+    @param peer: the peer, which must expect the next nonce if the mux's nonces are
+        bound.
     @return: the mux's sealer.
     """
     sealer = Parts(mux).scheduler._sealer
     sealer._next = counter = 2**64 - left
-    if peer is not None:
+    if peer is not None and sealer.isBound:
         opener = SequencedOpener(deriveKey(PSK), sealer.prefix, counter)
         Parts(peer).incoming.parser.useOpener(opener)
     return sealer

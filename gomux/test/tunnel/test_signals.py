@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -26,9 +27,11 @@ class ServiceSignalsTests(SynchronousTestCase):
         self.observer = Lines("gomux.tunnel._signals")
         globalLogPublisher.addObserver(self.observer)
         self.addCleanup(globalLogPublisher.removeObserver, self.observer)
+        # Services of other tests may have left their handlers behind.
+        for number in SIGNALS:
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+            signal.signal(number, signal.SIG_IGN)
         self.before = [signal.getsignal(number) for number in SIGNALS]
-        for number, handler in zip(SIGNALS, self.before, strict=True):
-            self.addCleanup(signal.signal, number, handler)
         self.calls: list[str] = []
         self.clock = ProcessClock()
         self.signals = ServiceSignals(self.clock, lambda: self.calls.append("reload"))
@@ -93,6 +96,27 @@ class ServiceSignalsTests(SynchronousTestCase):
         handlers = [signal.getsignal(number) for number in SIGNALS]
         self.assertEqual(handlers, self.before)
         self.assertEqual(self.clock.triggers, [])
+
+    def test_twoServices(self) -> None:
+        """
+        A signal is for all services of the process.  After one has stopped, the other
+        still gets it.  It does not matter which of them has started first.
+        """
+        for first in (0, 1):
+            self.calls.clear()
+            both = [
+                ServiceSignals(ProcessClock(), partial(self.calls.append, name))
+                for name in ("a", "b")
+            ]
+            for signals in both:
+                signals.start()
+            self.send(signal.SIGHUP)
+            self.assertEqual(self.calls, ["a", "b"])
+            both[first].stop()
+            self.send(signal.SIGHUP)
+            self.assertEqual(self.calls[2:], ["ab"[1 - first]])
+            both[1 - first].stop()
+            self.assertEqual(signal.getsignal(signal.SIGHUP), self.before[0])
 
     def test_processEnds(self) -> None:
         """

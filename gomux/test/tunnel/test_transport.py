@@ -269,6 +269,20 @@ class UnsentTests(SynchronousTestCase):
         self.assertEqual(transport.unsent, 0)
         self.assertEqual(client.recv(10), b"few")
 
+    def test_urgent(self) -> None:
+        """
+        Urgent data is received in its place among the other data.
+        """
+        connection, client, _ = self.connection()
+        protocol: Any = connection.protocol
+        EndTransport(connection)
+        client.send(b"abc")
+        client.send(b"d", socket.MSG_OOB)
+        client.send(b"efg")
+        for _ in range(5):
+            connection.doRead()
+        self.assertEqual(protocol.received, b"abcdefg")
+
     def test_closed(self) -> None:
         """
         Nothing is left to send on a connection that the peer has reset.

@@ -11,7 +11,7 @@ import struct
 from typing import Any, cast
 from unittest.mock import Mock
 
-from twisted.internet.address import IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import (
     ConnectionDone,
@@ -29,6 +29,7 @@ from twisted.internet.tcp import Port, Server
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import (
     Logger,
+    LogLevel,
 )
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -36,9 +37,9 @@ from zope.interface import directlyProvides, providedBy
 from zope.interface.verify import verifyObject
 
 from gomux import MuxFactory, StreamAddress
-from gomux._mux.log import ThrottledLog, describeAddress
+from gomux._mux.log import ThrottledLog, describeAddress, printable
 from gomux._mux.pool import MuxPool
-from gomux.limits import LINES_BURST, TunnelLimits
+from gomux.limits import LINE_EVERY, LINES_BURST, TEXT_LENGTH, TunnelLimits
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.logs import Lines
 from gomux.test.support.tunnelrig import HERE, THERE, Rig
@@ -701,13 +702,54 @@ class PartTests(SynchronousTestCase):
         for number in range(LINES_BURST + 7):
             log.warn("line {number}", number=number)
         self.assertEqual(len(lines), LINES_BURST)
-        clock.advance(10)
-        log.info("another")
-        log.info("one more")
+        clock.advance(LINE_EVERY - 0.1)
+        log.warn("line {number}", number=100)
+        clock.advance(0.1)
+        log.warn("line {number}", number=101)
+        log.warn("line {number}", number=102)
+        clock.advance(2 * LINE_EVERY)
+        log.warn("line {number}", number=103)
+        log.warn("line {number}", number=104)
         self.assertEqual(
             lines[LINES_BURST:],
-            ["another (7 such lines were left out before this one)", "one more"],
+            [
+                "line 101 (8 such lines were left out before this one)",
+                "line 103 (1 such lines were left out before this one)",
+                "line 104",
+            ],
         )
+
+    def test_throttledKinds(self) -> None:
+        """
+        A flood of one kind of line does not keep others out.
+        """
+        observer = Lines()
+        log = ThrottledLog(Logger(observer=observer), Clock())
+        for _ in range(2 * LINES_BURST):
+            log.warn("flood")
+            log.emit(LogLevel.warn, "flood", kind="other")
+        self.assertEqual(len(observer.lines), 2 * LINES_BURST)
+        log.warn("news")
+        self.assertEqual(observer.lines[-1], "news")
+
+    def test_printable(self) -> None:
+        """
+        Text from outside in log lines is escaped and bounded.
+        """
+        forged = "a\nb\r\x85\u2028c\x1b[31m\x07\x9b\u202e\udcff"
+        escaped = r"a\nb\r\x85\u2028c\x1b[31m\x07\x9b\u202e\udcff"
+        plain = "R\xe9sum\xe9 of 127.0.0.1:80"
+        self.assertEqual(printable(forged), escaped)
+        self.assertEqual(printable(plain), plain)
+        self.assertLess(len(printable("\x1b" * 10**6)), 6 * TEXT_LENGTH)
+        path = UNIXAddress(forged.encode("utf-8", "surrogateescape"))
+        self.assertNotIn("\n", describeAddress(path))
+        host = IPv4Address("TCP", forged, 80)
+        self.assertEqual(describeAddress(host), escaped + ":80")
+        observer = Lines()
+        log = ThrottledLog(Logger(observer=observer), Clock())
+        log.warn("{text}, {error}", text=forged, error=ValueError(forged))
+        self.assertEqual(observer.lines, [f"{escaped}, {escaped}"])
 
     def test_describeAddress(self) -> None:
         """

@@ -4,7 +4,9 @@ Tests for L{gomux._wire.crypto}.
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +27,7 @@ from gomux._wire.crypto import (
     subkeysOf,
 )
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
-from gomux.limits import KEYS_KEPT
+from gomux.limits import MAX_KEYS
 
 KEY = bytes(range(32))
 FIELDS = b"twelve bytes"
@@ -118,17 +120,25 @@ class DraftTests(SynchronousTestCase):
 
     def test_subkeysShared(self) -> None:
         """
-        All users of a key share one L{Subkeys}, and each key has its own.  Only a
-        limited number of them is kept.
+        All users of a key from a pre-shared key share one L{Subkeys}, however many keys
+        there are, and each key has its own.
         """
-        other = bytes(32)
-        self.assertIs(subkeysOf(KEY), subkeysOf(bytes(KEY)))
-        self.assertNotEqual(
-            subkeysOf(KEY).derive(bytes(16)), subkeysOf(other).derive(bytes(16))
-        )
-        for i in range(2 * KEYS_KEPT):
-            subkeysOf(i.to_bytes(32, "big"))
-        self.assertEqual(subkeysOf.cache_info().currsize, KEYS_KEPT)
+        keys = [deriveKey(str(number)) for number in range(MAX_KEYS)]
+        shared = [subkeysOf(key) for key in keys]
+        self.assertEqual(len(set(map(id, shared))), MAX_KEYS)
+        for key, subkeys in zip(keys, shared, strict=True):
+            self.assertIs(subkeysOf(key), subkeys)
+            self.assertEqual(
+                subkeys.derive(bytes(16)), Subkeys(bytes(key)).derive(bytes(16))
+            )
+
+    def test_subkeysForgotten(self) -> None:
+        """
+        Nothing keeps what derives the subkeys of a key that nobody has any more.
+        """
+        gone = weakref.ref(subkeysOf(deriveKey("psk")))
+        gc.collect()
+        self.assertIsNone(gone())
 
     def test_openersOfOneKey(self) -> None:
         """

@@ -1,0 +1,173 @@
+# -*- test-case-name: gomux.test.mux.test_strangers -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+The connections to a server whose peers have not shown yet that they hold a key, and
+which of them the server drops when there are too many.
+
+  1. An address has a quota of such connections.  One more is refused before a mux is
+     made for it.  Of IPv6 each /64 counts as one address, because its owner can use
+     all addresses in it.  A Unix socket has no addresses, and no quota.
+  2. Once there are more than half of C{maxUnauthenticated}, a new connection is refused
+     at random, the more likely the more there are, as sshd does with its
+     C{MaxStartups}.  A connection from an address without others is never refused,
+     because it may be an honest client's.
+  3. If there is one more than C{maxUnauthenticated}, an older one is dropped.  If there
+     are any whose peers have sent no genuine frame, it is one of these: the oldest from
+     the address that has most of them.  Otherwise it is the oldest of all.
+
+An honest client sends its first frame as soon as it is connected, so its connection is
+silent for a moment only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol
+
+from gomux._carrier.accept import AcceptPace
+
+if TYPE_CHECKING:
+    from gomux._mux.protocol import MuxProtocol
+    from gomux.limits import Limits
+
+#: How many bits of an IPv6 address its owner cannot choose.
+NETWORK_BITS = 64
+
+
+def sourceOf(address: IAddress | None) -> int | None:
+    """
+    @param address: the address of a peer.
+    @return: a number for its IPv4 address, or its IPv6 network; C{None} if it has
+        neither.
+    """
+    host = getattr(address, "host", None)
+    return _sourceOf(host) if host else None
+
+
+@lru_cache(maxsize=1024)
+def _sourceOf(host: str) -> int | None:
+    try:
+        ip = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(ip, IPv6Address):
+        if ip.ipv4_mapped is None:
+            # Negative, so that no IPv4 address has the same number.
+            return -1 - (int(ip) >> NETWORK_BITS)
+        ip = ip.ipv4_mapped
+    return int(ip)
+
+
+def _size(muxes: dict[MuxProtocol, None]) -> int:
+    return len(muxes)
+
+
+class Strangers:
+    """
+    The muxes of a server whose peers have not shown yet that they hold a key.
+
+    @ivar _limits: the factory's limits.
+    @ivar _random: returns a random number from 0 up to 1.
+    @ivar _sources: the muxes, the oldest first, with the source of each.
+    @ivar _counts: how many muxes each source has.
+    @ivar _silent: by source, the muxes whose peers have shown no genuine frame, the
+        oldest first.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        """
+        @param limits: the factory's limits.
+        """
+        self._limits = limits
+        self._random = random.random
+        self._sources: dict[MuxProtocol, int | None] = {}
+        self._counts: Counter[int | None] = Counter()
+        self._silent: dict[int | None, dict[MuxProtocol, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def refusal(self, address: IAddress | None) -> str | None:
+        """
+        @param address: where a new connection comes from.
+        @return: why to refuse it, or C{None}.
+        """
+        source = sourceOf(address)
+        if source is None:
+            return None
+        own = self._counts[source]
+        if own >= self._limits.addressQuota:
+            return "too many connections from this address wait for a first frame"
+        most = self._limits.maxUnauthenticated
+        if own and len(self) > most * (1 + self._random()) / 2:
+            return "many connections wait for a first frame"
+        return None
+
+    def add(self, mux: MuxProtocol, address: IAddress | None) -> MuxProtocol | None:
+        """
+        A mux has its carrier.
+
+        @param address: where it comes from.
+        @return: the mux to drop instead, if there are too many.
+        """
+        source = self._sources[mux] = sourceOf(address)
+        self._counts[source] += 1
+        self._silent.setdefault(source, {})[mux] = None
+        if len(self) <= self._limits.maxUnauthenticated:
+            return None
+        ofSource = max(self._silent.values(), key=_size)
+        victim = next(iter(ofSource))
+        # Else the new one is the only silent one, and has had no time yet.
+        return victim if victim is not mux else next(iter(self._sources))
+
+    def heard(self, mux: MuxProtocol) -> None:
+        """
+        The peer has sent a genuine frame, which does not show yet that it is not a
+        recorded one: it has to finish the handshake of strict mode.
+        """
+        source = self._sources.get(mux)
+        silent = self._silent.get(source, {})
+        silent.pop(mux, None)
+        if not silent:
+            self._silent.pop(source, None)
+
+    def remove(self, mux: MuxProtocol) -> None:
+        """
+        The peer has shown that it holds a key, or the mux has ended.
+        """
+        self.heard(mux)
+        if mux in self._sources:
+            source = self._sources.pop(mux)
+            self._counts[source] -= 1
+            if not self._counts[source]:
+                del self._counts[source]
+
+
+class Refused(Protocol):
+    """
+    The protocol of a connection that is refused: it drops the connection.
+
+    Not every wrapper of factories, such as that of TLS, takes C{None} for a protocol.
+    """
+
+    def __init__(self, pace: AcceptPace) -> None:
+        """
+        @param pace: limits how fast connections are accepted.
+        """
+        self._pace = pace
+
+    def connectionMade(self) -> None:
+        """
+        Drop the connection.
+        """
+        self._pace.refused(self.transport)
+        transport: Any = self.transport
+        getattr(transport, "abortConnection", transport.loseConnection)()

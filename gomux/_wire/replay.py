@@ -1,0 +1,48 @@
+# -*- test-case-name: gomux.test.wire.test_replay -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+Recognizes the recorded first frame of an earlier mux.
+
+No sender uses a nonce twice.  So a first frame whose nonce was seen before is a replay:
+an attacker has recorded it, and sends it over a connection of its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from gomux.error import OutOfSequence
+from gomux.limits import FIRST_FRAMES
+
+_NONCE_SIZE = 24
+
+
+class FirstFrames:
+    """
+    The nonces of the first frames of the last L{FIRST_FRAMES} muxes.  Only peers with a
+    key can add to them.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[bytes] = set()
+        self._order: deque[bytes] = deque()
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def add(self, header: bytes) -> None:
+        """
+        Remember a first frame that was opened.
+
+        @param header: its whole header.
+        @raise OutOfSequence: if it was seen before.
+        """
+        nonce = header[-_NONCE_SIZE:]
+        if nonce in self._seen:
+            raise OutOfSequence("the first frame of an earlier mux came again")
+        self._seen.add(nonce)
+        self._order.append(nonce)
+        if len(self._order) > FIRST_FRAMES:
+            self._seen.remove(self._order.popleft())
