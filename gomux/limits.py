@@ -61,7 +61,7 @@ ACCEPT_QUEUE = 512
 LINES_BURST = 10
 #: The time between two log lines of one kind in the long run, in seconds.
 LINE_EVERY = 60.0
-#: How many characters of a text from outside are shown in a log line.
+#: How many characters of a text from outside a log line shows at most.
 TEXT_LENGTH = 500
 
 # Marks a limit that may be 0, which turns something off.
@@ -125,13 +125,14 @@ class Limits:
         the carrier.  Then the carrier is aborted.
 
     @ivar maxUnauthenticated: how many connections of one factory may have had no
-        authenticated frame yet.  If there is one more, one is aborted, if possible one
-        whose peer has sent no genuine frame at all.  Above half of this, new ones are
-        refused at random from addresses that have others.
+        authenticated frame yet.  If there are more, an older connection is aborted, if
+        possible a connection whose peer has sent no genuine frame at all.  Above half
+        of this limit, a new connection may be refused at random if its address has
+        others.
 
-    @ivar addressQuota: how many of these connections may come from one address.  Of
-        IPv6 each /64 counts as one address.  More are refused at once.  This does not
-        apply to Unix sockets.
+    @ivar addressQuota: how many connections without an authenticated frame may come
+        from one address.  An IPv6 network of 64 bits counts as one address.  More are
+        refused at once.  This does not apply to Unix sockets.
 
     @ivar silentGrace: how long a server waits for the first frame of a peer.  After
         that it opens streams to the peer although the peer has not shown that it holds

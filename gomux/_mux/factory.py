@@ -268,7 +268,8 @@ class MuxFactory(Factory):
 
     def muxHeard(self, mux: MuxProtocol) -> None:
         """
-        The peer has sent a genuine frame, but has more to show.  Called by the mux.
+        The peer has sent a genuine frame, but has not finished the handshake.  Called
+        by the mux.
         """
         self._strangers.heard(mux)
 
@@ -325,7 +326,7 @@ class MuxFactory(Factory):
             self.pool.lastReason = reason
         self._forgetUnauthenticated(mux)
         if mux.leftSilently and not self.isClient:
-            # Health checks do so every few seconds.
+            # Health checks connect and leave without a word every few seconds.
             return
         level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
         losses = self.notices

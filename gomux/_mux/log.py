@@ -25,9 +25,9 @@ from gomux.limits import LINE_EVERY, LINES_BURST, TEXT_LENGTH
 
 class ThrottledLog:
     """
-    Logs lines, but of each kind no more than L{LINES_BURST} at once and one in
-    L{LINE_EVERY} seconds.  It leaves out all other lines.  The next logged line of the
-    kind tells how many lines were left out.
+    Logs at most L{LINES_BURST} lines of one kind at once, and after that at most one
+    line of that kind in L{LINE_EVERY} seconds.  It leaves out all other lines.  The
+    next logged line of the kind tells how many lines were left out.
 
     Text in the lines may come from outside, so it is made L{printable}.
 
@@ -91,11 +91,11 @@ def _newBucket() -> TokenBucket:
 
 def printable(text: str) -> str:
     """
-    Make text from outside fit for a log line.  It cannot pretend to be another line,
-    and no terminal obeys it.
+    Make text from outside safe for a log line: it cannot forge another line, and cannot
+    control a terminal.
 
-    @return: the text with backslash escapes for all that is not printable, and cut if
-        it is longer than L{TEXT_LENGTH}.
+    @return: the text, cut to L{TEXT_LENGTH} characters, with backslash escapes for
+        characters that are not printable.
     """
     if len(text) > TEXT_LENGTH:
         text = text[:TEXT_LENGTH] + "..."

@@ -103,7 +103,7 @@ class Scheduler:
         of the call of L{start}.
     @ivar paused: whether nothing may be written now: before L{start}, while the carrier
         is blocked, and once C{stopped}.
-    @ivar isMute: whether the peer may be a stranger, who is sent nothing.
+    @ivar isMute: whether the peer may be a stranger, to whom nothing must be sent.
     @ivar stopped: whether nothing may be written any more.
     @ivar _sealer: seals the frames; set by L{start} at the latest.
     @ivar _write: see L{__init__}.

@@ -57,11 +57,11 @@ _SIGMA = _fourWords.unpack(b"expand 32-byte k")
 
 class Key(bytes):
     """
-    The key of a mux: 32 bytes, and with them what derives its subkeys.
+    The key of a mux: 32 bytes, with the object that derives its subkeys.
 
-    All users of the key share that.  Otherwise each connection of a stranger would cost
-    a new cipher, and each mux would keep one.  It goes when the key does, and must be
-    used in one thread only.
+    All users of the key share that object.  Otherwise each connection of a stranger
+    would cost a new cipher, and each mux would keep a cipher.  The object lives as long
+    as the key, and must be used in one thread only.
     """
 
     @cached_property
@@ -69,7 +69,8 @@ class Key(bytes):
         """
         Derives the subkeys.
         """
-        # A copy: the cipher keeps it, and would keep this object for ever.
+        # A copy: the cipher keeps its key, and this object would otherwise keep itself
+        # alive through the cipher.
         return Subkeys(bytes(self))
 
 

@@ -82,8 +82,7 @@ class Keyring:
     @classmethod
     def of(cls, psk: bytes | str | Keyring) -> Keyring:
         """
-        @return: C{psk} if it is a keyring, else a keyring with just that key,
-            without a name.
+        @return: C{psk} if it is a keyring, else a keyring of that key, without a name.
         @raise KeyringError: if C{psk} is empty.
         """
         return psk if isinstance(psk, cls) else cls({"": psk})  # type: ignore[dict-item]
@@ -336,6 +335,7 @@ class FirstFrame:
     @ivar passed: whether a genuine frame has come.
     @ivar name: the name of the peer's key, once C{passed}.
     @ivar opener: opens all further frames, once C{passed}.
+    @ivar _seen: the first frames that must not come again; C{None} for no check.
     """
 
     ownsFrames = False
@@ -385,7 +385,6 @@ class KnownKey(FirstFrame):
     """
     The gate for a single key, with which this side may send at once.
 
-    @ivar name: the name of the key.
     @ivar sealer: seals the mux's frames.
     @ivar _key: the key.
     """
@@ -407,8 +406,7 @@ class KnownKey(FirstFrame):
         Take the peer's first frame.
 
         @return: its payload.
-        @raise AuthenticationFailed: if the frame is not genuine, is this side's own, or
-            is a replay.
+        @raise AuthenticationFailed: if the frame is not genuine, or was sent before.
         """
         payload = self.opener.open(header, sealed)
         self._pass(self._key, header)
@@ -443,7 +441,7 @@ class KeyFinder(FirstFrame):
         @param sealed: the ciphertext with its tag.
         @return: its payload, C{b""}.
         @raise NotYet: if there are more keys to try.
-        @raise AuthenticationFailed: if none of the keys opens it, or if it is a replay.
+        @raise AuthenticationFailed: if no key opens the frame, or it was sent before.
         """
         self.name, key = self._search.open(header, sealed)
         self.sealer = Sealer(key)

@@ -183,6 +183,7 @@ class Handshake:
     @ivar _peerRole: the role that the peer must have.
     @ivar _context: see L{__init__}.
     @ivar _salts: see L{__init__}.
+    @ivar _seen: see L{__init__}.
     @ivar _salt: this side's salt.
     @ivar _state: what is due from the peer, or how the handshake has ended.
     @ivar _hello: the header of this side's hello, once that is sent.

@@ -35,7 +35,7 @@ from gomux.endpoints._stdio import StandardServerEndpoint
 #: The mode of a Unix socket, unless the string gives another mode.
 MODE = 0o600
 
-#: How many connections to be forwarded can wait to be accepted.
+#: How many connections may wait in the kernel until a forwarding endpoint accepts them.
 BACKLOG = 1024
 
 _FIELD = re.compile(r"((?:\\.|[^:\\])*)(?::|$)", re.DOTALL)
@@ -66,8 +66,8 @@ def serverEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
 def forwardingEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     """
     Make a server endpoint whose connections are forwarded.  Its clients, such as web
-    browsers, may connect in bursts.  Twisted lets 50 connections wait to be accepted.
-    Of more, each would be tried again by its client's kernel after a second.
+    browsers, may connect in bursts.  By default Twisted lets only 50 connections wait
+    to be accepted.  The kernel of any further client tries again after a second.
 
     @param reactor: the reactor.
     @param description: an endpoint string.  It may have a C{backlog} of its own.
@@ -79,7 +79,7 @@ def forwardingEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         try:
             return serverEndpoint(reactor, f"{description}:backlog={BACKLOG}")
         except TypeError:
-            # The backlog is there, but without its name.
+            # The string gives a backlog by position, without the keyword.
             pass
     return serverEndpoint(reactor, description)
 

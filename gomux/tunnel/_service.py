@@ -159,7 +159,8 @@ class ServiceDialler(Dialler):
     Dials, and logs the result of each attempt.
 
     @ivar name: its name in log lines.
-    @ivar connects: logs successes.  A server may drop each mux at once.
+    @ivar connects: logs successes, with a limit on the number of lines, because a
+        server may drop each mux at once.
     @ivar _lastReason: the reason that was logged last; empty after a success.
     @ivar _loggedAt: when it was logged.
     """

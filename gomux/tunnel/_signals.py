@@ -31,8 +31,8 @@ class _Handler:
     """
     Handles a signal for all services of the process.
 
-    @ivar calls: for each service, what a signal calls.
-    @ivar before: the handler from before.
+    @ivar calls: the function that a signal calls, by service.
+    @ivar before: the handler that this object has replaced.
     """
 
     def __init__(self, number: int) -> None:
@@ -42,7 +42,7 @@ class _Handler:
     @classmethod
     def of(cls, number: int) -> _Handler:
         """
-        @return: the handler of a signal.  If there is none yet, it is installed.
+        @return: the handler of a signal.  It is installed if it is not yet.
         """
         current = signal.getsignal(number)
         return current if isinstance(current, _Handler) else cls(number)

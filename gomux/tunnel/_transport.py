@@ -139,8 +139,8 @@ def _hasTCPAddress(transport: Any) -> bool:
 
 def _keepUrgent(handle: Any) -> None:
     """
-    Have the kernel keep a byte that was sent as urgent data in its place among the
-    others.  Otherwise the byte would be lost.
+    Have the kernel deliver a byte that was sent as urgent data in its place among the
+    other bytes.  Otherwise the byte would be lost.
     """
     if isinstance(handle, socket.socket):
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
