@@ -180,7 +180,7 @@ class Sealer:
     @ivar prefix: the first 16 bytes of every nonce.
     @ivar isBound: whether all frames have the same prefix.
     @ivar _next: the counter of the next nonce.
-    @ivar _end: the first counter that C{prefix} is not for.
+    @ivar _end: the first counter that must not be used with C{prefix}.
     @ivar _subkeys: derives the subkey of a prefix.
     @ivar _encrypt: encrypts and authenticates with the subkey of C{prefix}.
     """
