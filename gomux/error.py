@@ -174,7 +174,7 @@ class PeerVanished(GomuxError, ConnectionLost):
     The peer has echoed no ping that is younger than L{gomux.Limits.deadPeer} seconds.
     """
 
-    MESSAGE = "Nothing arrives from the peer any more"
+    MESSAGE = "The peer answers no pings any more"
 
 
 class NonceExhausted(GomuxError, ConnectionLost):

@@ -45,7 +45,7 @@ class IMux(Interface):
     def openStream(factory: IStreamFactory) -> Deferred[IProtocol]:
         """
         Open a stream to the peer.  There is no accept message in the protocol: a peer
-        that does not want the stream closes it.
+        that refuses the stream aborts it, and a Go peer closes it.
 
         @param factory: makes the stream's protocol, for the L{gomux.StreamAddress} of
             the peer's end.

@@ -3,11 +3,11 @@
 # See LICENSE for details.
 
 """
-Every limit, with its name and its default.
+The limits, with their names and defaults.
 
 L{Limits} and L{TunnelLimits} are for users to set.  The constants are limits without an
-option.  A number that limits nothing, such as the size of a read, stands in the module
-that uses it.
+option.  A few limits of a single module stand in that module, such as the size of a
+PROXY protocol header.  So do numbers that limit nothing, such as the size of a read.
 """
 
 from __future__ import annotations
@@ -118,21 +118,21 @@ class Limits:
     @ivar writeStall: how long the carrier may accept no data while there is data to
         send.  Then the mux is aborted.
 
-    @ivar carrierTimeout: how long the peer's machine may be silent before the carrier
-        is lost.  This is for carriers over TCP, where the system can tell.
+    @ivar carrierTimeout: how long the peer's machine may acknowledge nothing.  Then the
+        carrier is lost.  This is for carriers over TCP, where the system can tell.
 
     @ivar closeTimeout: how long an orderly close may take to flush the streams and then
         the carrier.  Then the carrier is aborted.
 
-    @ivar maxUnauthenticated: how many connections of one factory may have had no
-        authenticated frame yet.  If there are more, an older connection is aborted, if
-        possible a connection whose peer has sent no genuine frame at all.  Above half
-        of this limit, a new connection may be refused at random if its address has
-        others.
+    @ivar maxUnauthenticated: how many connections of one factory may wait for their
+        first authenticated frame.  If there are more, an older connection is aborted,
+        if possible a connection whose peer has sent no genuine frame at all.  If more
+        than half as many wait, new connections from addresses that have others are
+        refused at random.
 
-    @ivar addressQuota: how many connections without an authenticated frame may come
-        from one address.  An IPv6 network of 64 bits counts as one address.  More are
-        refused at once.  This does not apply to Unix sockets.
+    @ivar addressQuota: how many connections from one address may wait for their first
+        authenticated frame.  Of IPv6 each /64 counts as one address.  More are refused
+        at once.  This does not apply to Unix sockets.
 
     @ivar silentGrace: how long a server waits for the first frame of a peer.  After
         that it opens streams to the peer although the peer has not shown that it holds
@@ -145,13 +145,13 @@ class Limits:
 
     @ivar handshakeTimeout: in strict mode, how long the handshake may take.
 
-    @ivar ping: the time between two pings, which are sent to peers that echo them.  If
-        the newest of the echoed pings of a mux is older than twice this time, new
-        streams go over another mux, as long as there is another.
+    @ivar ping: the time between two pings.  They are for peers that echo pings: those
+        of this software.  If the peer has echoed none of the pings that were sent in
+        the last two such intervals, new streams use another mux, if there is one.
 
-    @ivar deadPeer: the mux is aborted if the newest of its echoed pings is older than
-        this.  This is for peers that echo pings, which includes all peers in strict
-        mode.  The default allows for a peer that pauses and for packets that are lost.
+    @ivar deadPeer: the mux is aborted if the peer has echoed none of the pings that
+        were sent in this time.  This is for peers that echo pings.  The default leaves
+        time for a peer that pauses and for packets that are lost.
     """
 
     maxStreams: int = 16384
@@ -187,27 +187,27 @@ class TunnelLimits:
     How much time and how many connections a tunnel may take.  Times are in seconds.
 
     @ivar targetTimeout: how long it may take to connect to the target.  Then the
-        stream is closed.
+        stream is aborted.
 
     @ivar waitTimeout: how long a connection waits while no mux is up.  Then it is
-        closed.
+        reset.
 
     @ivar maxWaiting: how many connections may wait for a mux.
 
     @ivar maxConnections: how many connections one forwarding endpoint, or the
-        target, may have at a time.  More are closed at once.
+        target, may have at a time.  More are reset at once.
 
     @ivar maxRetryDelay: the longest pause before the next attempt to connect to a peer
         that could not be reached.
 
     @ivar drainTimeout: how long streams may go on after the service is told to stop.
 
-    @ivar halfOpenTimeout: once one half or one end of a connection is closed, how long
-        nothing may be sent or read on the rest of it.  Then the connection is aborted.
-        0 turns the limit off.
+    @ivar halfOpenTimeout: after one half or one end of a connection has closed, how
+        long nothing may be sent or read on it.  Then the connection is reset.  0 turns
+        the limit off.
 
-    @ivar lingerTimeout: once the mux of a connection has ended, how long nothing may be
-        sent or read on the rest of the connection.  Then the connection is aborted.
+    @ivar lingerTimeout: after the mux of a connection has ended, how long nothing may
+        be sent or read on the connection.  Then it is reset.
     """
 
     targetTimeout: float = 30.0

@@ -69,7 +69,7 @@ The same if only B can be reached from outside:
 
 An ENDPOINT is any of Twisted's endpoint strings, such as
 tcp:8080:interface=127.0.0.1, unix:/run/app.sock or tls:example.org:443.
-Sizes are in bytes, times in seconds.
+Sizes are in bytes, times in seconds, rates in events a second.
 """
 
 
@@ -108,8 +108,9 @@ class Options(_Options):
         [
             "strict",
             None,
-            "Detect frames that were replayed, dropped or reordered on the way,"
-            " and end the mux. Both sides must use this option and this software.",
+            "Detect all frames that were replayed, dropped or reordered on the way,"
+            " and end the mux. Without this option, peers of this software detect most"
+            " of them. Both sides must use this option and this software.",
         ],
     ]
 

@@ -611,7 +611,7 @@ NETWORK: dict[str, Action] = {
     "repeat a frame": duplicate(),
     "swap two frames": swap(),
 }
-#: The faults that only strict mode notices.
+#: The faults that compatible mode notices only between peers that greet each other.
 UNNOTICED = ("black hole", "drop a frame", "repeat a frame", "swap two frames")
 #: The faults that do not end the mux.
 HARMLESS = ("delay", *STEPS)

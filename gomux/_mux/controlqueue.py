@@ -35,12 +35,6 @@ class ControlQueue:
         self.refusals: deque[int] = deque()
         self.credits: dict[int, int] = {}
 
-    def __bool__(self) -> bool:
-        """
-        Whether any frames wait.
-        """
-        return bool(self.frames or self.refusals or self.credits)
-
     def clear(self) -> None:
         """
         Drop all frames.
@@ -75,7 +69,7 @@ class ControlQueue:
                 size = min(credit, MAX_LENGTH)
                 parts += sealFrame(sealer, streamID, size, _WINDOW_UPDATE)
                 credit -= size
-        return not self
+        return not (self.frames or self.refusals or self.credits)
 
     def checkInvariants(self, streamIDs: Collection[int]) -> None:
         """

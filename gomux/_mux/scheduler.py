@@ -65,8 +65,7 @@ class SendingStream(Protocol):
     The part of a stream's sender that the scheduler uses.
 
     @ivar streamID: the ID in the stream's frames.
-    @ivar queued: whether the stream is in one of the scheduler's queues.  Only the
-        scheduler sets it.
+    @ivar queued: whether the stream is in a queue of the scheduler, which sets this.
     """
 
     streamID: int
@@ -172,9 +171,7 @@ class Scheduler:
 
     @property
     def controlQueued(self) -> int:
-        """
-        How many control frames wait, without refusals and credit.
-        """
+        """How many control frames wait, without refusals and credit."""
         return len(self._control.frames)
 
     @property
@@ -182,7 +179,10 @@ class Scheduler:
         """
         Whether no frames and no streams are queued.
         """
-        return not (self._bulk or self._fresh or self._control)
+        if self._bulk or self._fresh:
+            return False
+        control = self._control
+        return not (control.frames or control.refusals or control.credits)
 
     def start(self, sealer: Sealer, greeting: int | None = None) -> None:
         """
@@ -444,7 +444,6 @@ class Scheduler:
 
     def stopProducing(self) -> None:
         """
-        The carrier is about to be lost.  Only pause: the mux stops the scheduler in its
-        C{connectionLost}.
+        The carrier is about to be lost.  The mux stops the scheduler later.
         """
         self.paused = True

@@ -14,7 +14,7 @@ may stand anywhere in it.
   - C{timeout}, for clients: how many seconds to wait for a mux.
   - C{idleTimeout}, for clients: how many seconds to keep a mux without streams.
 
-C{docs/endpoints.rst} has examples.
+C{docs/howto/endpoints.rst} has examples.
 """
 
 from __future__ import annotations

@@ -206,7 +206,9 @@ class Server(Protocol):
 
     def _cut(self) -> None:
         self._ending = None
-        self.transport.loseWriteConnection()
+        tls = self.transport
+        tls.transport.protocol = Spent(tls)
+        tls.loseWriteConnection()
 
     def _continue(self, tunnel: Tunnel) -> None:
         """
@@ -227,6 +229,23 @@ class Server(Protocol):
             self._counts.ended(self._kind)
         else:
             self._counts.cut += 1
+
+
+class Spent(Protocol):
+    """
+    The protocol of a TCP connection whose TLS was cut.  It ignores what still comes:
+    Twisted's TLS logs a traceback if it has to answer a close_notify over a connection
+    whose writing half is closed.
+    """
+
+    def __init__(self, tls: Any) -> None:
+        """
+        @param tls: the TLS that was cut.
+        """
+        self._tls = tls
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._tls.connectionLost(reason)
 
 
 class Client(Protocol):

@@ -56,7 +56,8 @@ def writeKey(test: SynchronousTestCase) -> str:
 class WormholeTests(SynchronousTestCase):
     """
     magic-wormhole: its mailbox server and its transit relay listen on endpoint strings
-    of gomux.  Its client takes a host and a port only, and so has a tunnel.
+    of gomux.  Its client takes only a host and a port, and so connects through a
+    tunnel.
     """
 
     timeout = 4 * PATIENCE
@@ -146,8 +147,8 @@ class WormholeTests(SynchronousTestCase):
 
     def test_file(self) -> None:
         """
-        A file arrives byte for byte.  Neither client listens, so that the transit relay
-        carries it.
+        A file arrives byte for byte.  Neither client listens, so the transit relay
+        carries the file.
         """
         sent = Path(self.mktemp()).absolute()
         sent.write_bytes(os.urandom(4 * MEBIBYTE + 1))

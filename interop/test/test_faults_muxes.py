@@ -74,8 +74,8 @@ class WhichMux(FaultTestCase):
 
     async def assertGoesOn(self, isOpener: bool) -> None:
         """
-        Check that streams can be opened when the IDs have run out, beside one that
-        stays.
+        Check that streams can be opened after the IDs have run out, while an older
+        stream stays open.
         """
         opener, other = await self.setUpBoth(isOpener)
         old = opener.muxes[0]
@@ -95,22 +95,22 @@ class WhichMux(FaultTestCase):
     @row(57, pairing=CLIENT)
     async def test_idsOfClient(self) -> None:
         """
-        The side that connects opens the streams.
+        The side that connects opens streams beyond its last ID.
         """
         await self.assertGoesOn(isOpener=True)
 
     @row(57, pairing=SERVER)
     async def test_idsOfServer(self) -> None:
         """
-        The side that listens opens the streams.
+        The side that listens opens streams beyond its last ID.
         """
         await self.assertGoesOn(isOpener=False)
 
     @row(58, pairing=SERVER)
     async def test_otherPath(self) -> None:
         """
-        The client's first path is dead and it has come back by another: streams go over
-        the mux that lives.
+        If the client's first path is dead and the client has come back by another,
+        streams go over the mux that lives.
         """
         apps = Apps()
         keys = Keyring({"alice": PSK, "bob": "the key of bob"})
@@ -157,7 +157,7 @@ class ComesUpLate(FaultTestCase):
     @row(72)
     async def test_comesUp(self) -> None:
         """
-        It is closed in good order, and leaves nothing behind.
+        A mux that comes up late is closed in good order, and leaves nothing behind.
         """
         isClient = self.pairing == CLIENT
         stopping, other = (
@@ -201,7 +201,8 @@ class Stranger(FaultTestCase):
     @row(85, pairing=CLIENT)
     async def test_wrongKey(self) -> None:
         """
-        The server closes each connection at once.
+        If the server has another key, programs learn that, and connect less and less
+        often.
         """
         server = Subject("another key", False, Apps())
         carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", self.listen(server))
@@ -211,7 +212,7 @@ class Stranger(FaultTestCase):
     @row(85, pairing=CLIENT)
     async def test_wrongCertificate(self) -> None:
         """
-        The client does not trust the server's certificate.
+        If the client does not trust the server's certificate, programs learn that.
         """
         certificate = PrivateCertificate.loadPEM(makePEM())
         server = Subject(PSK, False, Apps())
@@ -231,7 +232,7 @@ class Stranger(FaultTestCase):
     @row(85, pairing=CLIENT)
     async def test_unreachable(self) -> None:
         """
-        Nobody listens.
+        If nobody listens, programs learn that.
         """
         port = reactor.listenTCP(0, Subject(PSK, False, Apps()), interface="127.0.0.1")
         number = port.getHost().port

@@ -228,7 +228,7 @@ class Vanishing(TunnelTestCase, FaultTestCase):
 
 class Strict(Vanishing):
     """
-    The tests of L{Vanishing} in strict mode, where the mux itself watches for silence.
+    The tests of L{Vanishing} in strict mode, where the two sides ping each other.
     """
 
     async def startStrict(self, seconds: float) -> None:
@@ -246,7 +246,7 @@ class Strict(Vanishing):
         The mux ends, even if there is nothing to send.
         """
         await self.startStrict(VANISHED)
-        await self.assertEnds(await self.stream(), "Nothing arrives from the peer")
+        await self.assertEnds(await self.stream(), "The peer answers no pings")
 
     @row(34)
     async def test_busy(self) -> None:
@@ -255,7 +255,7 @@ class Strict(Vanishing):
         """
         await self.startStrict(VANISHED)
         echoed = await self.busyStream(bytes(16 * MEBIBYTE))
-        await self.assertEnds(echoed, "Nothing arrives from the peer")
+        await self.assertEnds(echoed, "The peer answers no pings")
 
     @row(34)
     async def test_shortLoss(self) -> None:
@@ -268,7 +268,8 @@ class Strict(Vanishing):
 
 class Pinged(Strict):
     """
-    The same in compatible mode, where the two sides greet and so ping each other.
+    The tests of L{Vanishing} in compatible mode, where the two sides greet and so ping
+    each other.
     """
 
     async def startStrict(self, seconds: float) -> None:
@@ -302,7 +303,7 @@ class Pinged(Strict):
 
 class PingedAsClient(Pinged):
     """
-    The same as client.
+    The tests of L{Pinged}, with the subject as client.
     """
 
     pairing = CLIENT

@@ -119,7 +119,7 @@ class Targets(RowTestCase):
     @row(37)
     async def test_refuses(self) -> None:
         """
-        If the target refuses the connection, the stream is closed.
+        If the target refuses the connection, the stream is aborted.
         """
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.unused())
         await self.startTunnel(endpoint, TunnelLimits())
@@ -128,7 +128,7 @@ class Targets(RowTestCase):
     @row(37)
     async def test_timesOut(self) -> None:
         """
-        If the target does not answer within C{targetTimeout}, the stream is closed.
+        If the target does not answer within C{targetTimeout}, the stream is aborted.
         """
 
         class Silent:
@@ -141,7 +141,7 @@ class Targets(RowTestCase):
     @row(37)
     async def test_noAddress(self) -> None:
         """
-        If the name of the target cannot be resolved, the stream is closed.
+        If the name of the target cannot be resolved, the stream is aborted.
         """
         endpoint = HostnameEndpoint(reactor, "name.invalid", 80)
         await self.startTunnel(endpoint, TunnelLimits())
@@ -185,7 +185,7 @@ class Targets(RowTestCase):
     async def test_noDescriptor(self) -> None:
         """
         If there is no file descriptor for the connection to the target, the stream is
-        closed.  When descriptors are free again, a new stream works.
+        aborted.  When descriptors are free again, a new stream works.
         """
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port())
         await self.startTunnel(endpoint, TunnelLimits())

@@ -1,5 +1,5 @@
 """
-Faults and abuse: strangers, who have no key, and what they make up.
+Faults and abuse: strangers, who have no key, and text that they make up.
 """
 
 from __future__ import annotations

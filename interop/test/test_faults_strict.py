@@ -1,5 +1,6 @@
 """
-Faults and abuse: an attacker on the path of a mux in strict mode.
+Faults and abuse: an attacker on the path of a mux, in strict mode and between peers
+that greet each other.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ COUNT = 8
 
 class GreetedAsServer(FaultTestCase):
     """
-    Compatible mode, between two muxes that greet each other, with somebody on the path;
-    seen by the server.
+    Compatible mode, between two muxes that greet each other, with an attacker on the
+    path; seen by the server.
 
     @cvar strict: Whether they are in strict mode.
     @cvar first: The first frame of a direction that can be an application's.

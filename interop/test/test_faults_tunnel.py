@@ -162,7 +162,8 @@ class TunnelEnds(RowTestCase):
     @row(53)
     async def test_cutBeforeSent(self) -> None:
         """
-        A target that resets its connection while its answer waits for the peer.
+        If a target resets its connection while its answer waits for the peer, the peer
+        gets the whole answer and then an abort.
         """
         await self.startTarget(Answers)
         streamID = self.attacker.open()
@@ -183,7 +184,8 @@ class TunnelEnds(RowTestCase):
     @row(53)
     async def test_tls(self) -> None:
         """
-        A TLS target that ends without a C{close_notify}, and a peer that is slow.
+        If a TLS target ends without a C{close_notify}, a slow peer gets the whole
+        answer and then an abort.
         """
         self.servers = Servers(Rude)
         factory = TLSMemoryBIOFactory(CERTIFICATE.options(), False, self.servers)
@@ -210,7 +212,8 @@ class TunnelEnds(RowTestCase):
     @row(54)
     async def test_refused(self) -> None:
         """
-        A stream over C{maxConnections}, and one over C{maxStreams}.
+        A stream beyond C{maxConnections} or C{maxStreams} is refused with an abort, and
+        the log says why.
         """
         for limits, own, word in (
             (None, {"maxConnections": 1}, "connections"),
@@ -226,7 +229,7 @@ class TunnelEnds(RowTestCase):
     @row(54)
     async def test_draining(self) -> None:
         """
-        A stream that comes while the mux drains.
+        A stream that comes while the mux drains is refused with an abort.
         """
         await self.startTarget(Answers)
         self.attacker.open()
@@ -238,7 +241,7 @@ class TunnelEnds(RowTestCase):
     @row(55)
     async def test_process(self) -> None:
         """
-        A target that is a process: its input has a half-close, its output has none, and
+        A process can be a target: its input has a half-close, its output has none, and
         it cannot be aborted.
         """
         await self.startTarget(ProcessEndpoint(reactor, "/bin/cat", ("cat",)))
@@ -258,7 +261,7 @@ class TunnelEnds(RowTestCase):
     @row(59)
     async def test_stuck(self) -> None:
         """
-        A mux that is cut while its targets read nothing.
+        Connections to targets that read nothing end soon after their mux was cut.
         """
         await self.startTarget(Stuck, lingerTimeout=0.5)
         for _ in range(2):
@@ -273,7 +276,8 @@ class TunnelEnds(RowTestCase):
     @row(60)
     async def test_halfOpen(self) -> None:
         """
-        A peer that leaves its half open after the target has closed its own.
+        If a peer leaves its half open after the target has closed its own, the stream
+        is aborted after the limit.
         """
         await self.startTarget(Answers, halfOpenTimeout=0.4)
         streamID = self.attacker.open()
@@ -288,7 +292,7 @@ class TunnelEnds(RowTestCase):
     @row(60)
     async def test_bothClosed(self) -> None:
         """
-        What both have closed is gone at once.
+        A connection that both sides have closed is gone at once.
         """
         await self.startTarget(Answers)
         streamID = self.attacker.open()
@@ -302,7 +306,7 @@ class TunnelEnds(RowTestCase):
     @row(71)
     async def test_raises(self) -> None:
         """
-        An endpoint that raises, and a transport that does, beside others that work.
+        An endpoint or a transport that raises harms its own stream only.
         """
         endpoint = TCP4ClientEndpoint(
             reactor, "127.0.0.1", self.listen(Servers(Answers))
@@ -380,7 +384,7 @@ class Forwards(RowTestCase):
     @row(56)
     async def test_haproxy(self) -> None:
         """
-        A client behind a load balancer that closes its half.
+        A client behind a load balancer that closes its writing half gets its answer.
         """
         self.isProxied = True
         port = await self.startForward("haproxy:tcp:0:interface=127.0.0.1")
@@ -405,7 +409,7 @@ class Forwards(RowTestCase):
     @row(78)
     async def test_unix(self) -> None:
         """
-        A Unix socket: nobody else may use it, and it replaces one that is stale.
+        Only its owner may use a Unix socket, and it replaces a stale socket.
         """
         directory = mkdtemp()
         self.addCleanup(rmtree, directory)

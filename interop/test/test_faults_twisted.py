@@ -29,7 +29,7 @@ from interop.faults.cases import App, Apps, RowTestCase, Subject, inBothRoles, r
 @implementer(ITransport)
 class Meagre:
     """
-    A TCP transport without what L{ITransport} does not ask for.
+    A TCP transport with no more than L{ITransport} asks for.
     """
 
     def __init__(self, transport: Any) -> None:
@@ -216,7 +216,7 @@ class MeagreCarriers(RowTestCase):
     @row(55)
     async def test_streamEnds(self) -> None:
         """
-        So does the orderly end of a stream.
+        A stream that the peer closes ends in good order, and the mux goes on.
         """
         await self.start()
         streamID, app = await self.stream()

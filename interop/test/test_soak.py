@@ -1,5 +1,5 @@
 """
-Tests for what the soak test judges by: see C{interop/soak.py}.
+Tests for how the soak test judges a run: see C{interop/soak.py}.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class FakeLoad:
 
 class SoakTests(TestCase):
     """
-    The soak test sees what must fail it.
+    The soak test notices what must make it fail.
     """
 
     def setUp(self) -> None:

@@ -98,8 +98,8 @@ class HeaderTests(SynchronousTestCase):
 
     def test_headers(self) -> None:
         """
-        The protocol is made for the client's address, and its transport has that too,
-        also if the header comes byte by byte.
+        The protocol is made for the client's address, and its transport has that
+        address too, also if the header comes byte by byte.
         """
         for header, expected in (
             (V1, CLIENT),
@@ -127,7 +127,7 @@ class HeaderTests(SynchronousTestCase):
 
     def test_hosts(self) -> None:
         """
-        The address that the client had connected to is the transport's own.
+        C{getHost} of the transport is the address that the client had connected to.
         """
         self.send(V1)
         (made,) = self.factory.made
@@ -173,7 +173,7 @@ class HeaderTests(SynchronousTestCase):
 
     def test_noTimeout(self) -> None:
         """
-        The time is for the header alone.
+        The timeout is for the header alone.
         """
         client, side = self.send(V1)
         self.clock.advance(HEADER_TIMEOUT * 10)
@@ -182,7 +182,7 @@ class HeaderTests(SynchronousTestCase):
 
     def test_lostBefore(self) -> None:
         """
-        A client that goes away before that leaves nothing behind.
+        A client that goes away before its header is complete leaves nothing behind.
         """
         for abort in (True, False):
             _, side = self.send(V1[:10])
@@ -261,8 +261,8 @@ class LiveTests(TestCase):
 
     def test_halfClose(self) -> Deferred[None]:
         """
-        A client that closes its half gets the whole answer, and a protocol without
-        half-closes is told as it is without the header.
+        A client that closes its writing half gets the whole answer.  A protocol without
+        half-closes loses its connection, as it does without the header.
         """
 
         def answer(recorder: Recorder) -> None:

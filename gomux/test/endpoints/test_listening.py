@@ -90,7 +90,7 @@ class UnixTests(TestCase):
 
     def test_wrapped(self) -> None:
         """
-        So it is below C{haproxy:} and C{gomux:}.
+        A socket has that mode below C{haproxy:} and C{gomux:} too.
         """
         self.listen("haproxy:unix:proxied")
         self.assertEqual(self.mode("proxied"), 0o600)
@@ -110,8 +110,8 @@ class UnixTests(TestCase):
 
     def test_stale(self) -> None:
         """
-        A socket that nobody listens on is replaced, with or without a lock, also if
-        the number of the process in the lock is another's by now.
+        A socket that nobody listens on is replaced, with or without a lock, also if the
+        process number in the lock belongs to another process by now.
         """
         for text in ("", ":lockfile=0"):
             for holder in (None, os.getpid(), os.getppid(), 2**22 + 1):
@@ -124,7 +124,7 @@ class UnixTests(TestCase):
 
     def test_live(self) -> None:
         """
-        One that a process listens on is not replaced, with or without a lock.
+        A socket that a process listens on is not replaced, with or without a lock.
         """
         for text in ("", ":lockfile=0"):
             with socket.socket(socket.AF_UNIX) as live:
@@ -142,7 +142,7 @@ class UnixTests(TestCase):
 
     def test_own(self) -> None:
         """
-        One that this process listens on is not replaced either.
+        A socket that this process listens on is not replaced either.
         """
         self.listen("unix:socket")
         endpoint = serverEndpoint(reactor, "unix:socket")
@@ -162,7 +162,7 @@ class UnixTests(TestCase):
 
     def test_otherLock(self) -> None:
         """
-        A lock that is not Twisted's stays.
+        A lock that Twisted did not make stays.
         """
         self.stale()
         os.symlink("elsewhere", "socket.lock")
@@ -184,7 +184,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_tcp(self) -> None:
         """
-        They are parsed by Twisted.
+        Twisted parses other strings.
         """
         endpoint = serverEndpoint(reactor, "tcp:0:interface=127.0.0.1")
         self.assertEqual(type(endpoint).__module__, "twisted.internet.endpoints")
@@ -212,8 +212,8 @@ class ForwardingTests(SynchronousTestCase):
 
     def test_tcp(self) -> None:
         """
-        More connections than usual can wait, unless the string has a number, with or
-        without its name.
+        More connections than usual can wait, unless the string has a C{backlog}, with
+        or without its name.
         """
         for string, backlog in (
             ("tcp:80", BACKLOG),
@@ -229,7 +229,7 @@ class ForwardingTests(SynchronousTestCase):
 
     def test_unix(self) -> None:
         """
-        The same is true of Unix sockets.
+        More connections can wait at a Unix socket too.
         """
         reactor = MemoryReactorClock()
         forwardingEndpoint(reactor, "unix:nowhere").listen(Recorders())
@@ -237,7 +237,7 @@ class ForwardingTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Endpoints of other kinds have no such number.
+        Endpoints of other kinds get no C{backlog}.
         """
         self.assertIsInstance(
             forwardingEndpoint(MemoryReactorClock(), "stdio:"), StandardServerEndpoint
@@ -323,7 +323,8 @@ class StandardTests(SynchronousTestCase):
 
     def test_halfClosed(self) -> None:
         """
-        So it does when the writing half is closed; the connection ends with its input.
+        The reader also comes to the end of the output when the writing half is closed.
+        The connection ends at the end of its input.
         """
         output, program = self.run_("1", "loseWriteConnection", "Half")
         self.assertEqual(output, b"PING")

@@ -104,7 +104,8 @@ class WrongKeyTests(DiallerTestCase):
 
     def test_cancelled(self) -> None:
         """
-        The same for a program that cancels each C{connect}.
+        A program that cancels each C{connect} does not make the endpoint connect often
+        either.
         """
         endpoint = self.muxes()
         waiting: list[Deferred[Any]] = []
@@ -133,7 +134,7 @@ class WrongKeyTests(DiallerTestCase):
 
     def test_rightAtLast(self) -> None:
         """
-        Once the server has the right key a program is served within the longest pause.
+        Once the server has the right key, a program is served within the longest pause.
         """
         endpoint = self.muxes()
         for _ in range(100):
@@ -159,7 +160,8 @@ class ReasonTests(DiallerTestCase):
 
     def test_right(self) -> None:
         """
-        It fires when the peer has shown the key, also if that was before.
+        C{whenAuthenticated} fires when the peer has shown the key, also if that was
+        before the call.
         """
         mux = self.connect(lambda role: MuxFactory(PSK, role, clock=self.clock))
         first = mux.whenAuthenticated()
@@ -175,7 +177,8 @@ class ReasonTests(DiallerTestCase):
 
     def test_wrong(self) -> None:
         """
-        It fails with the reason of the end, also if that was before.
+        C{whenAuthenticated} fails with the reason of the end, also if the end was
+        before the call.
         """
         for strict, kind in ((False, NeverAuthenticated), (True, HandshakeFailed)):
             mux = self.connect(

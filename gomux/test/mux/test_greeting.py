@@ -92,8 +92,8 @@ class SentTests(SynchronousTestCase):
 
     def test_serverOpensFirst(self) -> None:
         """
-        A server that has something to send before the client has sends its greeting
-        ahead of that.
+        If a server has to send something before the client's first frame, it sends its
+        greeting ahead of that.
         """
         rig = greetingRig()
         rig.open()
@@ -106,7 +106,7 @@ class SentTests(SynchronousTestCase):
 
     def test_off(self) -> None:
         """
-        With C{greet=False}, neither sends a greeting.
+        With C{greet=False}, neither side sends a greeting.
         """
         for isClient in (True, False):
             rig = Rig(isClient=isClient)
@@ -212,7 +212,7 @@ class BoundTests(SynchronousTestCase):
 
     def test_firstDropped(self) -> None:
         """
-        So does one that is missing right after the greeting.
+        A frame that is missing right after the greeting ends the mux.
         """
         rig = Rig()
         rig.send(0, Flag.KEEPALIVE, BOUND)
@@ -244,7 +244,7 @@ class BoundTests(SynchronousTestCase):
 
     def test_severalKeys(self) -> None:
         """
-        All of that holds for a server with several keys.
+        The nonces of a peer are bound on a server with several keys too.
         """
         rig = greetingRig(psk=Keyring({"alice": "a" * 40, "bob": PSK}))
         rig.send(0, Flag.KEEPALIVE, BOUND)
@@ -279,7 +279,7 @@ class BoundTests(SynchronousTestCase):
 
     def test_otherBits(self) -> None:
         """
-        Bits that are not known yet do not matter.
+        Bits that this version does not know do not matter.
         """
         rig = Rig()
         rig.send(0, Flag.KEEPALIVE, 0xFFFF)
@@ -299,7 +299,7 @@ class VectorTests(SynchronousTestCase):
 
     def test_document(self) -> None:
         """
-        The file has what follows from docs/protocol.rst.
+        The file has the frames that docs/protocol.rst describes.
         """
         self.assertEqual(greetingvectors.vectors(), self.vectors)
 
@@ -351,8 +351,9 @@ class LengthTests(SynchronousTestCase):
 
     def test_openStream(self) -> None:
         """
-        A stream whose OpenStream has a length of 1 is refused.  A greater one refuses
-        the stream if the peer has announced that it knows what that means.
+        A stream whose OpenStream has a length of 1 is refused.  A stream with a greater
+        length is refused only if the peer has announced that it knows what a length
+        means.
         """
         for bits in (0, BOUND):
             rig = Rig()
@@ -393,7 +394,7 @@ class ReflectedTests(SynchronousTestCase):
 
     def reflected(self, rig: Rig, length: int, flag: int) -> None:
         """
-        Have a frame come that the mux itself has sealed.
+        Send a frame back to the mux that has sealed it.
         """
         sealer = Parts(rig.mux).scheduler._sealer
         own = Sealer(deriveKey(PSK), sealer.prefix, sealer.last + 1)
@@ -403,7 +404,7 @@ class ReflectedTests(SynchronousTestCase):
 
     def test_first(self) -> None:
         """
-        The greeting that comes back ends the mux.
+        A mux that gets its own greeting back ends.
         """
         for greet in (True, False):
             rig = Rig(isClient=True, greet=greet)
@@ -413,8 +414,8 @@ class ReflectedTests(SynchronousTestCase):
 
     def test_later(self) -> None:
         """
-        So does any other frame, whether the peer has greeted or not, and with several
-        keys.
+        A mux that gets any other frame of its own back ends, whether the peer has
+        greeted or not, also with several keys.
         """
         for length in (0, BOUND):
             for psk in (PSK, Keyring({"alice": "a" * 40, "bob": PSK})):

@@ -1,5 +1,5 @@
 """
-Tests for what a mux logs, and for whose the log lines of its streams are.
+Tests for what a mux logs, and for the prefixes of the log lines of its streams.
 """
 
 from __future__ import annotations
@@ -83,13 +83,13 @@ class PrefixTests(SynchronousTestCase):
 
 class LineTests(SynchronousTestCase):
     """
-    What is logged in an ordinary life.
+    The log lines of a mux if nothing goes wrong.
     """
 
     def test_lines(self) -> None:
         """
-        A mux that comes, carries streams and is closed logs a single line at each side,
-        and none for those who debug it: twistd's log has lines of all levels.
+        A mux that comes up, carries streams and is closed logs a single line at each
+        side, all levels counted: twistd's log has the lines of all levels.
         """
         events: list[LogEvent] = []
         observer: Any = events.append

@@ -147,8 +147,8 @@ class MeagreTests(SynchronousTestCase):
 
     def check(self, *reasons: type[GomuxError]) -> None:
         """
-        Check that both muxes and their streams have ended, at the latest when the time
-        for that is over, and that nothing is left.
+        Check that both muxes and their streams have ended within the time for that, and
+        that nothing is left.
         """
         for _ in range(20):
             self.run_()
@@ -199,7 +199,7 @@ class MeagreTests(SynchronousTestCase):
 
     def test_reasons(self) -> None:
         """
-        The reasons are those that any carrier has.
+        The reasons are the same as over any other carrier.
         """
         for report in ("failure", "None", "no argument", "twice"):
             self.connect(report)
@@ -227,7 +227,7 @@ class MeagreTests(SynchronousTestCase):
 
     def test_late(self) -> None:
         """
-        A transport that tells of its end after that is not heard any more.
+        A transport that reports its end after the mux has given it up is ignored.
         """
         self.connect("nothing")
         self.muxes[0].abort()
@@ -366,7 +366,8 @@ class StandardEndpointTests(SynchronousTestCase):
 
     def test_session(self) -> None:
         """
-        L{Session.server} does so too, and a session knows its addresses after its end.
+        L{Session.server} serves it too, and a session knows its addresses after its
+        end.
         """
         serving = Session.server(self.clock, self.carrier, PSK, silentPeers=True)
         # stdio: connects before there is a port.

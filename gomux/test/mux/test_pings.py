@@ -143,8 +143,8 @@ class SentTests(SynchronousTestCase):
 
     def test_notAnnounced(self) -> None:
         """
-        If either side has not announced it, nothing is sent but a Keepalive after ten
-        minutes.
+        If either side has not announced pings, a mux sends nothing but a Keepalive
+        after ten minutes.
         """
         for greet, bits in ((False, BOUND), (True, 0), (True, 2), (False, 0)):
             rig = PingRig(greet=greet, bits=bits)
@@ -194,7 +194,7 @@ class SentTests(SynchronousTestCase):
 
     def test_end(self) -> None:
         """
-        None is sent after the end of the mux.
+        No ping is sent after the end of the mux.
         """
         rig = PingRig(isAlive=True)
         rig.wait(7)
@@ -210,7 +210,7 @@ class EchoedTests(SynchronousTestCase):
 
     def test_vanished(self) -> None:
         """
-        The mux ends when its newest ping that was echoed is 45 seconds old.
+        The mux ends when its newest echoed ping is 45 seconds old.
         """
         for isClient in (True, False):
             for echoed in (0, 3):
@@ -225,7 +225,7 @@ class EchoedTests(SynchronousTestCase):
 
     def test_setting(self) -> None:
         """
-        That time is one of the limits, and need not be a multiple of the interval.
+        C{deadPeer} is one of the limits, and need not be a multiple of the interval.
         """
         rig = PingRig(limits=Limits(deadPeer=7.0), isAlive=True)
         rig.wait(5)
@@ -253,8 +253,8 @@ class EchoedTests(SynchronousTestCase):
 
     def test_heldBack(self) -> None:
         """
-        Echoes that an attacker holds back and lets through one by one do not keep the
-        mux up for longer.
+        If an attacker holds echoes back and lets them through one by one, the mux does
+        not stay up for longer.
         """
         rig = PingRig()
         held = []
@@ -271,8 +271,8 @@ class EchoedTests(SynchronousTestCase):
 
     def test_answers(self) -> None:
         """
-        The mux answers until its newest ping that was echoed is older than two
-        intervals, and again as soon as a newer one is echoed.
+        C{answers} is true until the newest echoed ping is older than two intervals, and
+        again as soon as a newer ping is echoed.
         """
         rig = PingRig(isAlive=True)
         rig.wait(15)
@@ -286,7 +286,8 @@ class EchoedTests(SynchronousTestCase):
 
     def test_noEchoes(self) -> None:
         """
-        A peer that sends its own pings, and no echoes, keeps the mux up as well.
+        A peer that only sends its own pings, and never answers one, keeps the mux up
+        too.
         """
         for offset in (0.25, 2.5, 4.75):
             rig = PingRig()
@@ -325,7 +326,7 @@ class EchoedTests(SynchronousTestCase):
 
     def test_roundTripBlocked(self) -> None:
         """
-        The time that a ping waits to be sent is no part of it.
+        The time for which a ping waits to be sent is no part of the round trip.
         """
         rig = PingRig()
         rig.carrier.producer.pauseProducing()
@@ -344,8 +345,8 @@ class StandstillTests(SynchronousTestCase):
 
     def test_own(self) -> None:
         """
-        The time in which this process stands still does not count, however long that
-        is, once the next ping is overdue.  The time before and after does.
+        If this process stands still, only the time up to its next ping counts, however
+        long the standstill is.  The time before and after it counts in full.
         """
         for seconds in (30, 3600):
             rig = PingRig()
@@ -359,7 +360,7 @@ class StandstillTests(SynchronousTestCase):
 
     def test_answers(self) -> None:
         """
-        Nor does it make the peer look as if it did not answer.
+        C{answers} stays true after a standstill of this process.
         """
         rig = PingRig(isAlive=True)
         rig.wait(10)
@@ -370,8 +371,8 @@ class StandstillTests(SynchronousTestCase):
 
     def test_behind(self) -> None:
         """
-        While frames that have come wait to be handled, the mux does not end, and counts
-        as one that answers: the echo may be among them.
+        While received frames wait to be handled, the mux does not end, and C{answers}
+        is true: the echo may be among the frames.
         """
         rig = PingRig()
         incoming = Parts(rig.mux).incoming

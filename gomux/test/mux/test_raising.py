@@ -154,8 +154,8 @@ class RaisingTests(SynchronousTestCase):
 
     def check(self) -> None:
         """
-        Check that the error was logged, that its stream alone has ended, and that new
-        ones can be opened.
+        Check that the error was logged, that only the stream that raised has ended, and
+        that new streams can be opened.
         """
         self.settle()
         self.failing.kind = None
@@ -241,7 +241,8 @@ class RaisingTests(SynchronousTestCase):
 
     def test_halves(self) -> None:
         """
-        In the methods of C{IHalfCloseableProtocol}, and in being asked for it.
+        In the methods of C{IHalfCloseableProtocol}, and in the adaptation to that
+        interface.
         """
 
         def readLost() -> None:
@@ -332,7 +333,8 @@ class RaisingTests(SynchronousTestCase):
 
     def test_peersFactory(self) -> None:
         """
-        In C{buildProtocol} of what serves the peer's streams: the stream is refused.
+        In C{buildProtocol} of the factory for the peer's streams: the stream is
+        refused.
         """
         for error in KINDS:
             self.start(Recorder, error)
@@ -349,8 +351,8 @@ class RaisingTests(SynchronousTestCase):
 
     def test_ownFactory(self) -> None:
         """
-        In C{doStart} and C{buildProtocol} of what opens a stream: the stream is not
-        opened, and the caller learns why.
+        In C{doStart} and C{buildProtocol} of the factory that C{openStream} gets: the
+        stream is not opened, and the caller learns why.
         """
         for error in KINDS:
             for method in ("doStart", "buildProtocol"):
@@ -362,7 +364,7 @@ class RaisingTests(SynchronousTestCase):
 
     def test_doStop(self) -> None:
         """
-        In C{doStop} of what has opened a stream.
+        In C{doStop} of the factory that C{openStream} got.
         """
         for error in KINDS:
             self.start(Recorder, error)
@@ -377,7 +379,7 @@ class RaisingTests(SynchronousTestCase):
 
     def test_callSoon(self) -> None:
         """
-        In a call that waits for the next turn: the others are made.
+        In a call that waits for the next turn: the other calls are made.
         """
         for error in KINDS:
             self.start(Recorder, error)
@@ -392,8 +394,8 @@ class RaisingTests(SynchronousTestCase):
 
     def test_whenClosed(self) -> None:
         """
-        In callbacks of C{whenClosed()}, and by firing its result: all others learn of
-        the end.
+        In callbacks of C{whenClosed()}, and by an application that fires the returned
+        Deferred itself: all other callers learn of the end.
         """
         for error in KINDS:
             self.start(Recorder, error)

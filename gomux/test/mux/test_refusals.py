@@ -137,7 +137,7 @@ class RefusalTests(SynchronousTestCase):
 
     def test_data(self) -> None:
         """
-        A stream that has answered, and is aborted then, was not refused.
+        A stream that has answered before it was aborted does not count as refused.
         """
         rig = Rig()
         recorder = rig.open()
@@ -151,7 +151,7 @@ class RefusalTests(SynchronousTestCase):
 
     def test_flood(self) -> None:
         """
-        However many streams are refused, a line a minute says so.
+        However many streams are refused, one line a minute reports them.
         """
         rig = Rig(limits=Limits(maxStreams=1, openRate=1e9, openBurst=1000))
         rig.opened()
@@ -178,7 +178,7 @@ class CountedLogTests(SynchronousTestCase):
     def test_counts(self) -> None:
         """
         Each kind of line is logged at once, and then at most once in a while, with the
-        number of events that it is for.
+        number of events that it reports.
         """
         clock = Clock()
         observer = Lines()

@@ -142,7 +142,7 @@ class StrangersTests(SynchronousTestCase):
 
     def surplus(self, strangers: Strangers, host: str) -> object:
         """
-        Add one more.
+        Add one more mux than may wait.
 
         @return: which is dropped.
         """
@@ -150,7 +150,7 @@ class StrangersTests(SynchronousTestCase):
 
     def test_oldest(self) -> None:
         """
-        The oldest of the address that has most is dropped.
+        The oldest mux of the address that has most muxes is dropped.
         """
         strangers = self.strangers(maxUnauthenticated=5)
         one, two = "192.0.2.1", "192.0.2.2"
@@ -259,7 +259,7 @@ class StrictTests(SynchronousTestCase):
     def test_slowClient(self) -> None:
         """
         A client whose hello has come is not dropped in favour of silent connections,
-        however many these are and however long it is silent then.
+        however many they are, and however long the client is silent after its hello.
         """
         rig = StrictRig(up=False, limits=Limits(maxUnauthenticated=3))
         rig.sendRaw(rig.handshake.takeOutput())

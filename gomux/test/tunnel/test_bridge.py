@@ -57,7 +57,7 @@ class EndingTestCase(SynchronousTestCase):
 
 class CutTests(EndingTestCase):
     """
-    An end that is cut short, while what came before waits for a slow reader.
+    An end is cut short while its output waits for a slow reader at the other end.
     """
 
     def fill(self, reads: Any, writes: Any) -> int:
@@ -91,7 +91,8 @@ class CutTests(EndingTestCase):
 
     def test_client(self) -> None:
         """
-        So does what the client sent reach the target.
+        What the client sent before it was cut reaches the target, which then sees that
+        the client was cut.
         """
         taken = self.fill(self.serverSide, self.clientSide)
         self.clientSide.abortConnection()
@@ -106,8 +107,8 @@ class CutTests(EndingTestCase):
 
     def test_error(self) -> None:
         """
-        An end that an error of its own ends, as TLS without a C{close_notify} does, was
-        cut short too.
+        An end that reports an error of its own, such as TLS without a C{close_notify},
+        counts as cut short.
         """
         taken = self.fill(self.clientSide, self.serverSide)
         self.rig.target.carriers[0][0].fail(ConnectionLost())
@@ -160,7 +161,7 @@ class CutTests(EndingTestCase):
 
     def test_inputMeanwhile(self) -> None:
         """
-        Nobody gets what the reader sends meanwhile, so no more of it is read than the
+        What the reader sends meanwhile is dropped.  So no more of it is read than the
         window of a stream and the buffers take.
         """
         self.fill(self.clientSide, self.serverSide)
@@ -223,7 +224,7 @@ class MuxEndTests(EndingTestCase):
 
     def test_clientReadsNothing(self) -> None:
         """
-        So does a client that reads nothing.
+        A client that reads nothing loses its connection seconds after the mux is cut.
         """
         self.stuck(self.clientSide, self.serverSide)
         self.rig.pair.loseCarrier()
@@ -244,7 +245,8 @@ class MuxEndTests(EndingTestCase):
 
     def test_afterEOF(self) -> None:
         """
-        It is the same where the data that waits was followed by EOF.
+        An end that reads nothing also loses its connection if EOF follows the waiting
+        data.
         """
         self.serverSide.incoming.stall()
         self.clientSide.write(bytes(200000))
@@ -269,7 +271,7 @@ class MuxEndTests(EndingTestCase):
 
     def test_share(self) -> None:
         """
-        There is room for other connections then.
+        Connections that have ended in this way make room for others.
         """
         for _ in range(2):
             self.rig.open()
@@ -308,8 +310,8 @@ class HalfOpenTests(EndingTestCase):
 
     def test_clientCloses(self) -> None:
         """
-        It is the same for a server that does not answer a client that has closed its
-        half.
+        A server that does not answer a client that has closed its half is cut after the
+        limit too.
         """
         self.clientSide.loseWriteConnection()
         self.pass_(130, 1)
@@ -330,7 +332,8 @@ class HalfOpenTests(EndingTestCase):
 
     def test_slowReader(self) -> None:
         """
-        So does a reader that takes what was sent before the end, however slowly.
+        A reader that takes what was sent before the end, however slowly, keeps its
+        connection.
         """
         self.clientSide.pauseProducing()
         self.serverSide.write(bytes(MUCH))
@@ -365,7 +368,7 @@ class HalfOpenTests(EndingTestCase):
 
     def test_bothClosed(self) -> None:
         """
-        What both sides have closed is gone at once.
+        A connection that both sides have closed is gone at once.
         """
         self.clientSide.loseWriteConnection()
         self.serverSide.loseWriteConnection()
@@ -374,8 +377,8 @@ class HalfOpenTests(EndingTestCase):
 
     def test_closedUnread(self) -> None:
         """
-        An end that was closed in good order, and that never reads its last data, is
-        bounded too.
+        An end that was closed in good order, and that never reads its last data, is cut
+        after the limit too.
         """
         self.clientSide.incoming.stall()
         self.serverSide.write(bytes(100000))
@@ -414,7 +417,8 @@ class EarlyEndTests(SynchronousTestCase):
 
     def test_orderly(self) -> None:
         """
-        What it had delivered reaches the far end, followed by an orderly end.
+        What an orderly near end had delivered reaches the far end, followed by an
+        orderly end.
         """
         self.near.dataReceived(b"early")
         self.near.connectionLost(Failure(ConnectionDone()))
@@ -425,7 +429,7 @@ class EarlyEndTests(SynchronousTestCase):
 
     def test_cut(self) -> None:
         """
-        If it was cut, the attempt to connect is given up.
+        If the near end was cut, the attempt to connect the far end is given up.
         """
         self.near.dataReceived(b"early")
         self.near.connectionLost(Failure(ConnectionLost()))
@@ -444,7 +448,7 @@ class EarlyEndTests(SynchronousTestCase):
 
     def test_noReason(self) -> None:
         """
-        A transport that gives no reason has ended in good order.
+        A near end whose transport gives no reason has ended in good order.
         """
         self.near.dataReceived(b"early")
         self.near.connectionLost(None)  # type: ignore[arg-type]
@@ -461,7 +465,8 @@ class RaisingTests(EndingTestCase):
 
     def test_abort(self) -> None:
         """
-        One that cannot be aborted does not keep the others from that.
+        A transport that cannot be aborted does not keep other bridges from being
+        aborted.
         """
         other, _ = self.rig.open()
         for bridge in self.rig.here.bridges:
@@ -494,7 +499,7 @@ class RaisingTests(EndingTestCase):
 
     def test_connect(self) -> None:
         """
-        What connects the far end may raise: the near end is aborted.
+        C{connect} of the far end's endpoint may raise: the near end is aborted.
         """
         self.rig.here.connect = self.raises  # type: ignore[assignment]
         client, _ = self.rig.open()
@@ -519,7 +524,7 @@ class TLSFinishTests(SynchronousTestCase):
 
     def test_cutWhileFinishing(self) -> None:
         """
-        An end that is being closed, and reads nothing, is bounded as all others.
+        An end that is being closed, and reads nothing, is cut after the limit too.
         """
         rig = Rig(self, halfOpenTimeout=10.0)
         waiting: Deferred[Any] = rig.target.hold()

@@ -99,8 +99,8 @@ class ServiceSignalsTests(SynchronousTestCase):
 
     def test_twoServices(self) -> None:
         """
-        A signal is for all services of the process.  After one has stopped, the other
-        still gets it.  It does not matter which of them has started first.
+        All services of the process get a signal.  After one of them has stopped, the
+        other still gets it.  The order in which they started does not matter.
         """
         for first in (0, 1):
             self.calls.clear()
@@ -120,7 +120,7 @@ class ServiceSignalsTests(SynchronousTestCase):
 
     def test_processEnds(self) -> None:
         """
-        Where the reactor is being stopped, no signal does anything after the drain: the
+        If the reactor is being stopped, no signal has an effect after the drain: the
         handlers from before could kill the process, or stop the reactor again.
         """
         self.signals.start()

@@ -49,7 +49,8 @@ class Bare:
 
 class Halves(Bare):
     """
-    One whose output has an end of its own, as standard output and a process's input.
+    A transport whose output can be closed alone, as standard output and a process's
+    input.
     """
 
     finished = 0
@@ -60,7 +61,7 @@ class Halves(Bare):
 
 class BareTests(SynchronousTestCase):
     """
-    A tunnel whose local end has a transport that is no TCP.
+    A tunnel whose local end has a transport that is no TCP connection.
     """
 
     def start(self, transport: Any, streams: Any = None) -> Any:
@@ -110,7 +111,8 @@ class BareTests(SynchronousTestCase):
 
     def test_targetCuts(self) -> None:
         """
-        If the target is cut the transport is closed, and nobody waits for it.
+        If the target is cut, the tunnel closes the transport, and does not wait for its
+        C{connectionLost}.
         """
         transport = Bare()
         self.start(transport)
@@ -121,7 +123,7 @@ class BareTests(SynchronousTestCase):
 
     def test_targetRefuses(self) -> None:
         """
-        So it is if the target refuses.
+        If the target refuses, the tunnel closes the transport.
         """
         transport = Bare()
         self.rig = Rig(self)
@@ -135,7 +137,7 @@ class BareTests(SynchronousTestCase):
 
     def test_noMux(self) -> None:
         """
-        So it is if there is no mux in time.
+        If there is no mux in time, the tunnel closes the transport.
         """
         transport = Bare()
         self.rig = Rig(self)
@@ -150,8 +152,9 @@ class BareTests(SynchronousTestCase):
 
     def test_halves(self) -> None:
         """
-        An output that can be closed alone is; the input goes on.  When that ends too,
-        nobody waits for a transport that has nothing left to end.
+        An output that can be closed alone is closed alone, and the input goes on.  When
+        the input ends too, the tunnel does not wait for a C{connectionLost} that may
+        never come.
         """
         transport = Halves()
         end = self.start(transport)
@@ -191,7 +194,7 @@ class BareTests(SynchronousTestCase):
 
     def test_tooMany(self) -> None:
         """
-        One that comes when there are too many is closed.
+        A transport that comes when there are too many is closed.
         """
         self.start(Bare())
         for _ in range(2):
@@ -243,7 +246,7 @@ class UnsentTests(SynchronousTestCase):
 
     def test_tcp(self) -> None:
         """
-        Over TCP it is all that the peer's machine has not acknowledged.
+        Over TCP, C{unsent} is all that the peer's machine has not acknowledged.
         """
         connection, client, _ = self.connection()
         transport = EndTransport(connection)
@@ -261,7 +264,7 @@ class UnsentTests(SynchronousTestCase):
 
     def test_unread(self) -> None:
         """
-        What the peer's machine has is sent, although nobody has read it.
+        Data that the peer's machine has counts as sent, although nobody has read it.
         """
         connection, client, _ = self.connection()
         transport = EndTransport(connection)
@@ -285,7 +288,7 @@ class UnsentTests(SynchronousTestCase):
 
     def test_closed(self) -> None:
         """
-        Nothing is left to send on a connection that the peer has reset.
+        C{unsent} is 0 on a connection that the peer has reset.
         """
         connection, client, _ = self.connection()
         transport = EndTransport(connection)
@@ -308,7 +311,7 @@ class UnsentTests(SynchronousTestCase):
 
     def test_stream(self) -> None:
         """
-        Of a stream it is what the stream has not sent.
+        C{unsent} of a stream is what the stream has not sent.
         """
         rig = Rig(self, Recorders())
         client, clientSide = rig.open()
@@ -322,7 +325,7 @@ class UnsentTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Of others it is not known.
+        C{unsent} of a transport of any other kind is 0.
         """
         self.assertEqual(EndTransport(Bare()).unsent, 0)
 
@@ -335,7 +338,7 @@ class UnsentTests(SynchronousTestCase):
 
     def test_noAddress(self) -> None:
         """
-        It may have none: that of a process raises.
+        A transport may have no address: C{getPeer} of a process raises.
         """
 
         def raises() -> None:
