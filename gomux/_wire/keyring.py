@@ -59,7 +59,7 @@ class Keyring:
     """
     Pre-shared keys by name.
 
-    @ivar warnings: warnings for the operator, a sentence each.
+    @ivar warnings: warnings for the operator, one sentence each.
     @ivar firstFrames: the first frames of the last muxes with these keys.
     @ivar _source: the file that L{reload} reads, if there is one.
     @ivar _keys: the keys of the frames by name.  L{reload} replaces the whole mapping.
@@ -82,8 +82,7 @@ class Keyring:
     @classmethod
     def of(cls, psk: bytes | str | Keyring) -> Keyring:
         """
-        @return: C{psk} if it is a keyring, else a keyring with just that key,
-            without a name.
+        @return: C{psk} if it is a keyring, else a keyring of that key, without a name.
         @raise KeyringError: if C{psk} is empty.
         """
         return psk if isinstance(psk, cls) else cls({"": psk})  # type: ignore[dict-item]
@@ -181,7 +180,7 @@ def _bytesOf(psk: bytes | str, whose: str) -> bytes:
     try:
         return psk.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        # The error of Python shows a part of the key.
+        # Not Python's own error, which shows a part of the key.
         raise KeyringError(f"{whose} is not text that stands for bytes") from None
 
 
@@ -288,6 +287,9 @@ def _parse(content: bytes) -> dict[str, bytes]:
 class KeySearch:
     """
     Finds the key that a peer has by its first frame, L{KEYS_A_TURN} keys at a time.
+
+    @ivar _untried: the keys that are not tried yet, with their names.
+    @ivar _left: how many keys are not tried yet.
     """
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
@@ -329,6 +331,11 @@ class FirstFrame:
     frame is for the mux: it has its usual effect.
 
     See L{gomux._mux.gate.Gate}.
+
+    @ivar passed: whether a genuine frame has come.
+    @ivar name: the name of the peer's key, once C{passed}.
+    @ivar opener: opens all further frames, once C{passed}.
+    @ivar _seen: the first frames that must not come again; C{None} for no check.
     """
 
     ownsFrames = False
@@ -339,7 +346,7 @@ class FirstFrame:
 
     def takeOutput(self) -> bytes:
         """
-        @return: nothing: this gate only listens.
+        @return: C{b""}, because this gate has no frames of its own.
         """
         return b""
 
@@ -366,7 +373,7 @@ class FirstFrame:
 
     def interrupted(self, detail: str) -> GomuxError:
         """
-        @return: what it means that the carrier ends before a genuine frame has come.
+        @return: the error if the carrier ends before a genuine frame has come.
         """
         return NeverAuthenticated(
             "before any authenticated frame came;"
@@ -376,7 +383,10 @@ class FirstFrame:
 
 class KnownKey(FirstFrame):
     """
-    The gate where there is but one key, so that this side may send at once.
+    The gate for a single key, with which this side may send at once.
+
+    @ivar sealer: seals the mux's frames.
+    @ivar _key: the key.
     """
 
     def __init__(self, name: str, key: bytes, seen: FirstFrames | None = None) -> None:
@@ -396,8 +406,7 @@ class KnownKey(FirstFrame):
         Take the peer's first frame.
 
         @return: its payload.
-        @raise AuthenticationFailed: if the frame is not genuine, is this side's own, or
-            is a replay.
+        @raise AuthenticationFailed: if the frame is not genuine, or was sent before.
         """
         payload = self.opener.open(header, sealed)
         self._pass(self._key, header)
@@ -406,7 +415,10 @@ class KnownKey(FirstFrame):
 
 class KeyFinder(FirstFrame):
     """
-    The gate of a server with several keys: it finds the peer's by the first frame.
+    The gate of a server with several keys: it finds the peer's key by the first frame.
+
+    @ivar sealer: seals the mux's frames; C{None} before the first frame.
+    @ivar _search: finds the peer's key.
     """
 
     sealer: Sealer | None = None
@@ -429,7 +441,7 @@ class KeyFinder(FirstFrame):
         @param sealed: the ciphertext with its tag.
         @return: its payload, C{b""}.
         @raise NotYet: if there are more keys to try.
-        @raise AuthenticationFailed: if none of the keys opens it, or if it is a replay.
+        @raise AuthenticationFailed: if no key opens the frame, or it was sent before.
         """
         self.name, key = self._search.open(header, sealed)
         self.sealer = Sealer(key)
