@@ -5,10 +5,12 @@ Faults and abuse: strangers, who have no key, and text that they make up.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import statistics
 import sys
+import tempfile
 import threading
 import time
 from contextlib import closing
@@ -262,9 +264,9 @@ class Strangers(TunnelTestCase):
         A client's path cannot forge lines in the log, or send control characters to a
         terminal.  A flood of strangers writes few lines.
         """
-        directory = Path(self.mktemp())
-        directory.mkdir()
-        # Relative, since the path of a socket must be short.
+        # The path of a socket must be short, so it is not trial's directory.
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(directory)
         path = Path("mux").resolve()
