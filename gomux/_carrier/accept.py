@@ -74,7 +74,9 @@ class AcceptPace:
             # number to how many it has accepted.  It has accepted at least one, so with
             # 0 the number does not rise.
             port.numberAccepts = 0
-            if port.backlog < ACCEPT_QUEUE:
+            # A port that was made from a socket, such as one of systemd's, has no
+            # backlog: the program that made the socket has chosen it.
+            if port.backlog is not None and port.backlog < ACCEPT_QUEUE:
                 port.backlog = ACCEPT_QUEUE
                 port.socket.listen(ACCEPT_QUEUE)
         return port
