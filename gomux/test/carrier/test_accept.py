@@ -116,7 +116,7 @@ class PaceTests(SynchronousTestCase):
         """
         A port that was made from the socket of another program keeps its queue.
         """
-        self.port.backlog = None
+        self.port.backlog = None  # type: ignore[assignment]
         self.accept(3)
         self.assertEqual(self.queues, [])
 
