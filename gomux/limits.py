@@ -57,6 +57,13 @@ ACCEPT_BURST = 100
 #: How many connections may wait in the kernel until a server accepts them.
 ACCEPT_QUEUE = 512
 
+#: How many streams the status page answers at the same time.
+PAGE_STREAMS = 64
+#: How large the head of a request for the status page may be, in bytes.
+PAGE_REQUEST = 8192
+#: How long a request for the status page and its answer may take, in seconds.
+PAGE_TIMEOUT = 30.0
+
 #: How many log lines of one kind are written at once.
 LINES_BURST = 10
 #: The time between two log lines of one kind in the long run, in seconds.

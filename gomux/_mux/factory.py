@@ -34,7 +34,8 @@ from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
 from gomux._mux.strangers import Refused, Strangers
 from gomux._mux.streams import startFactory
-from gomux._wire.keyring import KeyFinder, Keyring, KnownKey
+from gomux._wire.keyring import Keyring
+from gomux._wire.keysearch import KeyFinder, KnownKey
 from gomux._wire.strict import Handshake, Salts, processSalts
 from gomux.error import KeyRevoked
 from gomux.limits import Limits
@@ -284,7 +285,8 @@ class MuxFactory(Factory):
     def endRevoked(self, names: Collection[str]) -> None:
         """
         End the muxes of peers with revoked keys, at once.  Output that is not sent
-        yet is dropped.
+        yet is dropped.  A mux whose own key is still in the keyring goes on, as when
+        the keyring had two keys of one name and has lost the other.
 
         This also ends every mux whose peer has not shown a key yet: its gate still
         accepts the keys from before the revocation.
@@ -293,8 +295,9 @@ class MuxFactory(Factory):
             L{Keyring.reload<gomux._wire.keyring.Keyring.reload>}.
         """
         if names:
+            keys = self.keyring.keys
             for mux in list(self.muxes):
-                if mux.peerName in names or not mux.authenticated:
+                if not mux.authenticated or mux.isRevoked(names, keys):
                     mux.revoke()
 
     def muxWorn(self, mux: MuxProtocol) -> None:

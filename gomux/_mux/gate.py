@@ -9,9 +9,9 @@ The factory makes a gate for each mux.  The gate opens the first received frames
 it is I{passed}: the peer has shown that it holds the key.  Then the mux takes the
 opener of all further frames from the gate, and drops the gate.  There are three kinds:
 
-  - L{KnownKey<gomux._wire.keyring.KnownKey>}: compatible mode with one key.  The mux
+  - L{KnownKey<gomux._wire.keysearch.KnownKey>}: compatible mode with one key.  The mux
     may send at once.  The first genuine frame shows that the peer holds the key.
-  - L{KeyFinder<gomux._wire.keyring.KeyFinder>}: compatible mode, for a server with
+  - L{KeyFinder<gomux._wire.keysearch.KeyFinder>}: compatible mode, for a server with
     several keys.  The mux can send nothing before the first frame shows which key the
     peer has.
   - L{Handshake<gomux._wire.strict.Handshake>}: strict mode.  Only the frames of the
@@ -65,6 +65,13 @@ class Gate(FrameOpener, Protocol):
     def name(self) -> str:
         """
         The name of the peer's key.  Read only once C{passed}.
+        """
+
+    @property
+    def key(self) -> bytes:
+        """
+        The peer's key in the L{Keyring<gomux._wire.keyring.Keyring>}.  Read only once
+        C{passed}.
         """
 
     @property

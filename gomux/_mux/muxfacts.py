@@ -8,6 +8,7 @@ What a mux tells about itself: facts for its owner, for pools, and for status pa
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.interfaces import IAddress
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gomux._mux.nextturn import NextTurn
     from gomux._mux.scheduler import Scheduler
     from gomux._mux.streams import Streams
+    from gomux._wire.keyring import Keys
     from gomux.error import GomuxError
 
 
@@ -28,7 +30,8 @@ class MuxFacts:
     """
     The facts about a L{MuxProtocol<gomux.MuxProtocol>}, which sets all attributes.
 
-    @ivar _key: the name of the peer's key; C{None} until the peer has shown its key.
+    @ivar _key: the name of the peer's key, and the key; C{None} until the peer has
+        shown it.
     @ivar _host: the carrier's address at this end.
     @ivar _peer: the carrier's address at the other end; C{None} before the mux has its
         carrier.
@@ -41,7 +44,7 @@ class MuxFacts:
     @ivar _peerLiveness: pings the peer, and notices when it is gone.
     """
 
-    _key: str | None = None
+    _key: tuple[str, bytes] | None = None
     _peer: IAddress | None = None
     _host: IAddress
     _life: MuxLife
@@ -64,7 +67,15 @@ class MuxFacts:
         """
         The name of the peer's key in the L{Keyring}; C{""} if unnamed or not yet shown.
         """
-        return self._key or ""
+        return self._key[0] if self._key is not None else ""
+
+    def isRevoked(self, names: Collection[str], keys: Keys) -> bool:
+        """
+        @param names: names of which a key was revoked.
+        @param keys: the keys that are still valid.
+        @return: whether the peer has such a name, and its key is not valid any more.
+        """
+        return self.peerName in names and self._key not in keys
 
     @property
     def gated(self) -> bool:

@@ -310,7 +310,7 @@ class MuxProtocol(MuxFacts, Protocol):
         if self._isBound and isinstance(gate.opener, SequencedOpener):
             self._carrierLiveness.stopKeepalives()
             self._peerLiveness.start(gate.opener)
-        self._key = gate.name
+        self._key = (gate.name, gate.key)
         self.factory.muxAuthenticated(self)
         if self._proving:
             self._nextTurn.callSoon(self._fireProving)

@@ -35,7 +35,6 @@ import hashlib
 import hmac
 import os
 from collections import deque
-from collections.abc import Mapping
 from enum import IntEnum
 
 from gomux._wire.crypto import (
@@ -45,7 +44,8 @@ from gomux._wire.crypto import (
     SequencedOpener,
 )
 from gomux._wire.frame import HELLO_ID, Flag, NotYet, sealFrame, unpackFields
-from gomux._wire.keyring import KeySearch
+from gomux._wire.keyring import Keys
+from gomux._wire.keysearch import KeySearch
 from gomux._wire.replay import FirstFrames
 from gomux.error import GomuxError, HandshakeFailed
 from gomux.limits import SALTS_REMEMBERED
@@ -198,15 +198,14 @@ class Handshake:
 
     def __init__(
         self,
-        keys: Mapping[str, bytes],
+        keys: Keys,
         isClient: bool,
         context: bytes = b"",
         salts: Salts = processSalts,
         seen: FirstFrames | None = None,
     ) -> None:
         """
-        @param keys: the keys that the peer may have, by name, 32 bytes each.  A
-            client has one.
+        @param keys: the keys that the peer may have.  A client has one.
         @param isClient: whether this side is the client.
         @param context: the context, which must be the same on both sides.
         @param salts: issues this side's salt.  A hello with one of its salts is
@@ -224,9 +223,10 @@ class Handshake:
         self._hello = b""
         self._output = b""
         self.name = ""
+        self.key = b""
         if isClient:
-            ((self.name, key),) = keys.items()
-            self._sayHello(key)
+            ((self.name, self.key),) = keys
+            self._sayHello(self.key)
 
     @property
     def passed(self) -> bool:
@@ -286,7 +286,7 @@ class Handshake:
         return b""
 
     def _receiveHello(self, header: bytes, sealed: bytes | memoryview) -> None:
-        self.name, key = self._search.open(header, sealed)
+        self.name, self.key = self._search.open(header, sealed)
         streamID, length, flag = unpackFields(header)
         salt, counter = header[-24:-8], header[-8:]
         if flag != _KEEPALIVE or streamID & _MAGIC_MASK != HELLO_ID & _MAGIC_MASK:
@@ -310,11 +310,11 @@ class Handshake:
         if self._seen is not None:
             self._seen.add(header)
         if self._role is Role.SERVER:
-            self._sayHello(key)
-            self._agree(key, header, self._hello)
+            self._sayHello(self.key)
+            self._agree(self.key, header, self._hello)
             self._confirm()
         else:
-            self._agree(key, self._hello, header)
+            self._agree(self.key, self._hello, header)
 
     def _receiveConfirmation(self, header: bytes, sealed: bytes | memoryview) -> None:
         # This prefix has not been on the wire yet, so it is compared in constant time.
