@@ -426,7 +426,7 @@ def makeService(options: Options) -> IService:
         server = MuxFactory(
             options.keyring, False, streams, salts=serverSalts, **settings
         )
-        # The service closes them, once their streams have had time to end.
+        # The service closes the muxes, once their streams have had time to end.
         server.closesAtShutdown = False
         factories.append(server)
         service.addService(ListeningService(name, endpoint, server))

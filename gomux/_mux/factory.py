@@ -76,11 +76,12 @@ class MuxFactory(Factory):
     @ivar closesAtShutdown: whether the muxes are closed when the reactor stops, so that
         the peers learn that this is an orderly end.  The reactor waits for that, for at
         most C{closeTimeout}.
-    @ivar _trigger: closes them, while there are muxes.
+    @ivar _trigger: the reactor's trigger that closes the muxes when the reactor stops;
+        C{None} while there are no muxes.
     @ivar _strangers: a server's muxes whose peers have not shown that they hold the
         key.
-    @ivar _unauthenticated: for each of these, the call that lets the pool use it after
-        C{silentGrace} seconds anyway.
+    @ivar _unauthenticated: for each of these muxes, the delayed call that lets the pool
+        use it anyway after C{silentGrace} seconds.
     """
 
     noisy = False
@@ -179,7 +180,7 @@ class MuxFactory(Factory):
 
     def startFactory(self) -> None:
         """
-        Start the streams' factory: it will be asked for protocols from now on.
+        Start the streams' factory, which makes protocols from now on.
         """
         startFactory(self.streamFactory)
 
@@ -239,7 +240,7 @@ class MuxFactory(Factory):
 
     def _muxUp(self, mux: MuxProtocol) -> None:
         """
-        Streams can be opened on a mux, unless the factory is retired.
+        A mux is up: give it to the pool, or drain it if the factory is retired.
         """
         if self.retired:
             mux.drain()
@@ -248,8 +249,8 @@ class MuxFactory(Factory):
 
     def retire(self) -> None:
         """
-        Open and accept no more streams.  Drain the muxes that are up, and each mux that
-        still comes up as soon as it does, so that its peer gets a CloseMux.  Drop a
+        Open and accept no more streams.  Drain the muxes that are up.  Drain a mux that
+        comes up later as soon as it is up, so that its peer gets a CloseMux.  Drop a
         server's mux whose peer does not show within C{silentGrace} seconds that it
         holds the key: a stranger is sent nothing.
         """
@@ -268,7 +269,8 @@ class MuxFactory(Factory):
 
     def muxHeard(self, mux: MuxProtocol) -> None:
         """
-        The peer has sent a genuine frame, but has more to show.  Called by the mux.
+        The peer has sent a genuine frame, but has not finished the handshake.  Called
+        by the mux.
         """
         self._strangers.heard(mux)
 
@@ -327,7 +329,7 @@ class MuxFactory(Factory):
             self.pool.lastReason = reason
         self._forgetUnauthenticated(mux)
         if mux.leftSilently and not self.isClient:
-            # Health checks do so every few seconds.
+            # Health checks connect and leave without a word every few seconds.
             return
         level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
         losses = self.notices

@@ -120,7 +120,7 @@ def explainLoss(gate: Gate | None, loss: Failure) -> GomuxError:
         return Truncated(loss.getErrorMessage())
     if loss.check(ConnectionDone):
         return gate.interrupted("")
-    # Such as a certificate that TLS did not accept.
+    # For example, TLS did not accept a certificate.
     error = gate.interrupted(f" The carrier's own error: {loss.getErrorMessage()}")
     if isinstance(error, NotAuthenticated):
         error.carrierError = loss.value

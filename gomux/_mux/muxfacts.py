@@ -87,7 +87,8 @@ class MuxFacts:
     @property
     def canOpen(self) -> bool:
         """
-        Whether the mux is neither draining, closing nor closed.
+        Whether this side can open streams: the mux is neither draining, closing nor
+        closed, and has IDs left.
         """
         return self._life.state <= OPEN and self._streams.hasIDs
 
@@ -109,9 +110,9 @@ class MuxFacts:
     @property
     def answers(self) -> bool:
         """
-        Whether the peer has echoed a recent ping.  C{False} if the newest ping of this
-        mux that the peer has echoed is older than two intervals between pings.  Always
-        C{True} with a peer that has not announced that it echoes pings.
+        Whether the peer has echoed a recent ping.  C{False} if the newest echoed ping
+        is older than two intervals between pings.  Always C{True} with a peer that has
+        not announced that it echoes pings, and while received frames wait.
 
         A new stream should rather go over another mux while this is C{False}.
         """
@@ -120,9 +121,8 @@ class MuxFacts:
     @property
     def roundTrip(self) -> float | None:
         """
-        How long the newest ping that the peer has echoed took until its echo came, in
-        seconds.  C{None} before the first echo, and with a peer that has not announced
-        that it echoes pings.
+        The time from the newest echoed ping to its echo, in seconds.  C{None} before
+        the first echo, and with a peer that has not announced that it echoes pings.
         """
         return self._peerLiveness.roundTrip
 

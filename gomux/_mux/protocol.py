@@ -130,7 +130,7 @@ class MuxProtocol(MuxFacts, Protocol):
         loss = self._life.loss
         if self.bytesReceived or self.bytesSent or loss is None:
             return False
-        # For a mux that this side had closed the reason is another.
+        # If this side has closed the mux, the reason is another error.
         isCut = isinstance(self.reason, (Truncated, HandshakeFailed))
         return isCut and loss.type in (ConnectionDone, ConnectionLost)
 
@@ -152,7 +152,7 @@ class MuxProtocol(MuxFacts, Protocol):
             return self._waiting.add(factory)
         if self._scheduler.controlQueued >= self._limits.maxControl:
             return fail(OpenStreamError("too many frames wait for the carrier"))
-        # The application has decided to send, even if the peer is a stranger.
+        # The application has decided to send, although the peer may be a stranger.
         self._scheduler.isMute = False
         opened = self._streams.open(factory)
         if not (self._streams.hasIDs or self._streams.byID):

@@ -41,7 +41,7 @@ class Keyring:
     """
     Pre-shared keys by name.
 
-    @ivar warnings: warnings for the operator, a sentence each.
+    @ivar warnings: warnings for the operator, one sentence each.
     @ivar firstFrames: the first frames of the last muxes with these keys.
     @ivar _source: the file that L{reload} reads, if there is one.
     @ivar _keys: the keys of the frames.  L{reload} replaces the whole tuple.
@@ -70,8 +70,7 @@ class Keyring:
     @classmethod
     def of(cls, psk: bytes | str | Keyring) -> Keyring:
         """
-        @return: C{psk} if it is a keyring, else a keyring with just that key,
-            without a name.
+        @return: C{psk} if it is a keyring, else a keyring of that key, without a name.
         @raise KeyringError: if C{psk} is empty.
         """
         return psk if isinstance(psk, Keyring) else cls((("", psk),))
@@ -178,7 +177,7 @@ def _bytesOf(psk: bytes | str, whose: str) -> bytes:
     try:
         return psk.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        # The error of Python shows a part of the key.
+        # Not Python's own error, which shows a part of the key.
         raise KeyringError(f"{whose} is not text that stands for bytes") from None
 
 

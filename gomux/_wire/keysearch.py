@@ -32,6 +32,9 @@ KEYS_A_TURN = 16
 class KeySearch:
     """
     Finds the key that a peer has by its first frame, L{KEYS_A_TURN} keys at a time.
+
+    @ivar _untried: the keys that are not tried yet, with their names.
+    @ivar _left: how many keys are not tried yet.
     """
 
     def __init__(self, keys: Keys) -> None:
@@ -73,6 +76,12 @@ class FirstFrame:
     frame is for the mux: it has its usual effect.
 
     See L{gomux._mux.gate.Gate}.
+
+    @ivar passed: whether a genuine frame has come.
+    @ivar name: the name of the peer's key, once C{passed}.
+    @ivar key: that key.
+    @ivar opener: opens all further frames, once C{passed}.
+    @ivar _seen: the first frames that must not come again; C{None} for no check.
     """
 
     ownsFrames = False
@@ -84,7 +93,7 @@ class FirstFrame:
 
     def takeOutput(self) -> bytes:
         """
-        @return: nothing: this gate only listens.
+        @return: C{b""}, because this gate has no frames of its own.
         """
         return b""
 
@@ -122,7 +131,10 @@ class FirstFrame:
 
 class KnownKey(FirstFrame):
     """
-    The gate where there is but one key, so that this side may send at once.
+    The gate for a single key, with which this side may send at once.
+
+    @ivar sealer: seals the mux's frames.
+    @ivar _key: the key.
     """
 
     def __init__(self, name: str, key: bytes, seen: FirstFrames | None = None) -> None:
@@ -152,7 +164,10 @@ class KnownKey(FirstFrame):
 
 class KeyFinder(FirstFrame):
     """
-    The gate of a server with several keys: it finds the peer's by the first frame.
+    The gate of a server with several keys: it finds the peer's key by the first frame.
+
+    @ivar sealer: seals the mux's frames; C{None} before the first frame.
+    @ivar _search: finds the peer's key.
     """
 
     sealer: Sealer | None = None

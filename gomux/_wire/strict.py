@@ -114,8 +114,11 @@ class Salts:
     ones of handshakes that are over.
 
     A hello with a salt of a handshake in progress could succeed, so it must be refused.
-    A hello with an older salt could not, but refusing it gives a clear error at once,
-    not a timeout.
+    A hello with an older salt could not succeed, but refusing it gives a clear error at
+    once, not a timeout.
+
+    @ivar _current: the salts of handshakes in progress.
+    @ivar _past: the last salts of handshakes that are over, the oldest first.
     """
 
     def __init__(self, size: int = SALTS_REMEMBERED) -> None:
@@ -175,6 +178,18 @@ class Handshake:
     @ivar name: the name of the key that the peer has, once it is known.
     @ivar sealer: seals all further frames; C{None} until L{passed}.
     @ivar opener: opens all further frames, once L{passed}.
+    @ivar _search: finds the key that the peer has.
+    @ivar _role: this side's role.
+    @ivar _peerRole: the role that the peer must have.
+    @ivar _context: see L{__init__}.
+    @ivar _salts: see L{__init__}.
+    @ivar _seen: see L{__init__}.
+    @ivar _salt: this side's salt.
+    @ivar _state: what is due from the peer, or how the handshake has ended.
+    @ivar _hello: the header of this side's hello, once that is sent.
+    @ivar _output: the frames that L{takeOutput} returns next.
+    @ivar _expected: the first 16 bytes of the peer's nonces, once it has said hello.
+    @ivar _sealer: seals this side's confirmation; becomes C{sealer}.
     """
 
     ownsFrames = True
@@ -235,7 +250,7 @@ class Handshake:
 
     def interrupted(self, detail: str) -> GomuxError:
         """
-        @return: what it means that the carrier ends before the gate is passed.
+        @return: the error if the carrier ends before the gate is passed.
         """
         return HandshakeFailed(
             "the carrier ended before the peer had answered; wrong pre-shared"
@@ -250,8 +265,8 @@ class Handshake:
         @param sealed: the ciphertext with its tag.
         @return: its payload, C{b""}.
         @raise AuthenticationFailed: if the frame is not genuine.
-        @raise OutOfSequence: if it is a hello that was seen before.
-        @raise HandshakeFailed: if it is not the one that is due.
+        @raise OutOfSequence: if the frame is a hello that was seen before.
+        @raise HandshakeFailed: if the frame is not the one that is due.
         @raise NotYet: if there are more keys to try with the peer's hello.
         """
         state, self._state = self._state, _State.FAILED

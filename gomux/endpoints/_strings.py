@@ -236,7 +236,8 @@ class _Words:
 
 def _quote(argument: str) -> str:
     """
-    Quote an argument, equals signs too: an unquoted one would make a keyword of it.
+    Quote an argument, also its equals signs: with an unquoted equals sign it would be
+    parsed as a keyword.
     """
     return str(quoteStringArgument(argument)).replace("=", "\\=")
 

@@ -42,9 +42,9 @@ caption {{ text-align: left; font-weight: bold; padding: .3em 0 }}
 <main>
 <h1>It works</h1>
 <p>This page came to you through a <em>mux</em>: one encrypted connection that carries
-many streams.  The far end of the mux serves it, because it was not told what else to
-do with the streams that are opened to it: see <code>--target</code> and
-<code>--factory</code> in <code>twistd gomux --help</code>.</p>
+many streams.  The far end of the mux serves this page on each stream that is opened to
+it, because it was given neither <code>--target</code> nor <code>--factory</code>: see
+<code>twistd gomux --help</code>.</p>
 <table>
 <caption>The mux, as its far end saw it when this page was loaded</caption>
 {rows}
