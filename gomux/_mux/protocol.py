@@ -73,6 +73,7 @@ class MuxProtocol(MuxFacts, Protocol):
     @ivar streamFactory: makes the protocols of the peer's streams; C{None} to use the
         C{streamFactory} of the factory.
     @ivar _limits: the factory's limits.
+    @ivar _keys: the keyring's keys at the time when the gate was made.
     @ivar _waiting: the calls of L{openStream} that wait for the gate.
     @ivar _proving: the results of L{whenAuthenticated} that have not fired.
     @ivar _frames: handles the peer's frames.
@@ -150,6 +151,14 @@ class MuxProtocol(MuxFacts, Protocol):
             return fail(OpenStreamError(f"the mux {why}"))
         if self.gated:
             return self._waiting.add(factory)
+        if not (self.authenticated or self.factory.isClient):
+            gate = self._incoming.gate
+            assert gate is not None
+            try:
+                self._checkRevoked(gate)
+            except KeyRevoked as error:
+                self._fail(error)
+                return fail(OpenStreamError("the key of the mux was revoked"))
         if self._scheduler.controlQueued >= self._limits.maxControl:
             return fail(OpenStreamError("too many frames wait for the carrier"))
         # The application has decided to send, even if the peer is a stranger.
@@ -187,9 +196,13 @@ class MuxProtocol(MuxFacts, Protocol):
 
     def revoke(self) -> None:
         """
-        Drop the carrier, because the peer's key was revoked, or may have been.
+        Drop the carrier, because the peer's key was revoked, or may have been.  No
+        input is delivered any more, and the streams end in the next turn of the
+        reactor.
         """
         self._fail(KeyRevoked())
+        for stream in list(self._streams.byID.values()):
+            stream.revoke()
 
     def whenClosed(self) -> Deferred[GomuxError]:
         return self._life.whenClosed()
@@ -229,6 +242,7 @@ class MuxProtocol(MuxFacts, Protocol):
         """
         factory = self.factory
         factory.acceptPace.accepted(self.transport)
+        self._keys = factory.keyring.keys
         gate = factory.makeGate()
         carrier = self.getCarrier()
         self._host = addressFrom(lambda: carrier.getHost())
@@ -293,9 +307,13 @@ class MuxProtocol(MuxFacts, Protocol):
         Send the gate's answer to a frame, and drop the gate once it is passed.
 
         @return: the frame if the mux must handle it as well, otherwise C{None}.
+        @raise KeyRevoked: if the peer comes up with a key that was revoked meanwhile.
         """
         gate = self._incoming.gate
         assert gate is not None
+        if self.gated or not self.factory.isClient:
+            # A client's mux that may send is up already: it keeps its key.
+            self._checkRevoked(gate)
         self._sendOutputOf(gate)
         if not gate.passed:
             self.factory.muxHeard(self)
@@ -318,6 +336,13 @@ class MuxProtocol(MuxFacts, Protocol):
             self._frames.greeted(frame)
         self._waiting.open(self.openStream)
         return None if gate.ownsFrames or self._life.state >= ENDING else frame
+
+    def _checkRevoked(self, gate: Gate) -> None:
+        """
+        @raise KeyRevoked: if the gate's key was revoked after the gate was made.
+        """
+        if self.factory.keyring.keys.get(gate.name) != self._keys.get(gate.name):
+            raise KeyRevoked()
 
     def _sendOutputOf(self, gate: Gate) -> None:
         output = gate.takeOutput()

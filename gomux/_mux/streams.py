@@ -99,6 +99,7 @@ class Streams:
     @ivar makeSender: makes the sender of a stream.
     @ivar activate: queues a sender in the scheduler, if it can send.
     @ivar sendControl: sends a control frame.
+    @ivar _lingering: the streams that have ended and still have input that waits.
     @ivar _scheduler: sends the streams' frames.
     @ivar _clock: the reactor.
     @ivar _maxStreams: how many streams the peer may have.
@@ -151,6 +152,7 @@ class Streams:
         self.activate = scheduler.activate
         self.sendControl = scheduler.control
         self._factories: dict[int, IStreamFactory | IProtocolFactory] = {}
+        self._lingering = owner.lingering
         self._scheduler = scheduler
         self._clock = owner.clock
         self._maxStreams = owner.limits.maxStreams
@@ -378,6 +380,8 @@ class Streams:
         del self.byID[stream.streamID]
         if stream.receiver is not None:
             self.growth.release(stream.receiver.window)
+        if stream.hasInput:
+            self._lingering[stream] = self.mux
         self._scheduler.forget(stream.streamID)
         self._ended()
 
@@ -385,6 +389,7 @@ class Streams:
         """
         C{connectionLost} of a stream's protocol was called.
         """
+        self._lingering.pop(stream, None)
         if self.isPeers(stream.streamID):
             self.peerCount -= 1
         else:

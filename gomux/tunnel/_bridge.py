@@ -14,7 +14,8 @@ When one end closes, the bridge does the same to the other end:
   - If an end closes in an orderly way, the other end writes its output and closes.
   - If an end is cut short, the other end sends the output that came before that, and
     is aborted: truncated data must not look complete.  A stream that the peer aborts
-    ends with L{PeerAbortedStream}.  A peer that runs the Go package cannot report an
+    ends with L{PeerAbortedStream}.  If the peer's key was revoked, the other end is
+    aborted at once.  A peer that runs the Go package cannot report an
     abort.
 
 The state of a bridge only moves forward:
@@ -45,6 +46,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from gomux._mux.log import ThrottledLog
+from gomux.error import KeyRevoked
 from gomux.limits import TunnelLimits
 from gomux.tunnel._end import End, Life
 
@@ -200,6 +202,9 @@ class Bridge:
             else:
                 self._logCut(end, reason)
                 other.cut()
+                if reason.check(KeyRevoked):
+                    # Nothing more of a revoked peer is delivered.
+                    other.abort()
             self._watch(self._tunnel.limits.halfOpenTimeout or inf)
         if self.near.life is Life.LOST and (
             self._far.life is Life.LOST or self._far.transport is None
