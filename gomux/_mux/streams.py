@@ -109,6 +109,7 @@ class Streams:
     @ivar _refusals: logs why streams are refused.
     @ivar _batch: the largest credit that is held back to save frames, in bytes.
     @ivar _lastConsumer: the ID of the stream whose input was consumed last; -1 before.
+    @ivar _peerOpened: how many streams the peer has opened.
     @ivar _peerParity: the remainder of the peer's IDs divided by 2: 0 or 1.
     @ivar _factories: the factories of this side's streams, by ID.  Each stays until
         C{connectionLost} of its stream's protocol was called.
@@ -139,6 +140,7 @@ class Streams:
         self.byID: dict[int, Stream] = {}
         self.nextID = 0 if owner.isClient else 1
         self._peerParity = self.peerNextID = 1 - self.nextID
+        self._peerOpened = 0
         self.isWorn = False
         self.peerCount = 0
         paths = fastPaths()
@@ -221,6 +223,16 @@ class Streams:
         return streamID < nextID
 
     @property
+    def peerSkips(self) -> bool:
+        """
+        Whether the peer has skipped so many IDs that a lower one says little about
+        whether its stream was opened.  An honest peer skips few: those of streams for
+        which it then made no protocol.
+        """
+        used = (self.peerNextID - self._peerParity) // 2
+        return used - self._peerOpened > RESERVED_IDS
+
+    @property
     def isFull(self) -> bool:
         """
         Whether the peer has as many streams as it may have.
@@ -264,6 +276,7 @@ class Streams:
         @param isWelcome: whether the mux accepts streams now.
         @raise LimitExceeded: if the peer leaves too many refusals unread.
         """
+        self._peerOpened += 1
         self.peerNextID = max(self.peerNextID, streamID + 2)
         if streamID >= _WORN_FROM:
             self._wears()

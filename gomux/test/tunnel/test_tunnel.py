@@ -530,13 +530,17 @@ class TargetTests(SynchronousTestCase):
         opened = Recorders(HalfRecorder)
         self.rig.pair.client.openStream(opened)
         self.rig.flush()
+        sizes: list[int] = []
+        [bridge] = self.rig.there.bridges
+        self.patch(bridge._far.output, "received", sizes.append)
         opened.made[0].stream.loseReadConnection()
         self.rig.flush()
+        # From now on the transport reads in small pieces.
+        self.assertEqual(sizes, [0])
         [(_, side)] = self.target.carriers
         side.write(bytes(DROPPED_SIZE - 1))
         side.loseWriteConnection()
         self.rig.flush()
-        [bridge] = self.rig.there.bridges
         self.assertIs(bridge._far._input, Input.ENDED)
         opened.made[0].stream.loseWriteConnection()
         self.rig.flush()
