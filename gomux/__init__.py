@@ -46,6 +46,7 @@ from gomux.interfaces import IMux, IStreamFactory
 from gomux.limits import Limits
 from gomux.session import Listener, Session
 from gomux.session._conn import Conn
+from gomux.status._page import PageFactory
 
 __all__ = [
     "AuthenticationFailed",
@@ -73,6 +74,7 @@ __all__ = [
     "NotAuthenticated",
     "OpenStreamError",
     "OutOfSequence",
+    "PageFactory",
     "PeerAbortedStream",
     "PeerClosedConnection",
     "PeerClosedStream",

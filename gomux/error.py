@@ -18,7 +18,7 @@ class GomuxError(Exception):
     The base class of all errors of gomux.
 
     @ivar written: if a L{Conn.write<gomux.Conn.write>} failed with this error, how many
-        of its bytes were taken before.
+        bytes the mux had taken before.
     """
 
     written: int = 0
@@ -87,8 +87,8 @@ class NotAuthenticated(GomuxError, ConnectionLost):
     """
     The carrier ended before the peer had shown that it holds the pre-shared key.  The
     peer has another key, is no gomux peer, or did not let the carrier come up: a TLS
-    certificate may be wrong.  To connect again at once will not help, so a program that
-    connects again by itself should do so with growing pauses.
+    certificate may be wrong.  Connecting again at once does not help.  So a program
+    that connects again by itself should do so with growing pauses.
 
     @ivar carrierError: the carrier's own error; C{None} if the carrier ended in good
         order.
@@ -100,7 +100,7 @@ class NotAuthenticated(GomuxError, ConnectionLost):
 
 class NeverAuthenticated(NotAuthenticated, Truncated):
     """
-    In compatible mode: L{NotAuthenticated}.
+    The L{NotAuthenticated} of compatible mode.
     """
 
     MESSAGE = Truncated.MESSAGE
@@ -117,7 +117,7 @@ class AuthenticationFailed(GomuxError, ConnectionLost):
 
 class OutOfSequence(AuthenticationFailed):
     """
-    A frame is not the next one of its sequence.  On the way frames were dropped,
+    A frame is not the next frame of its sequence.  On the way frames were dropped,
     replayed, swapped, reflected or taken from another mux.  This is noticed in strict
     mode, and with a peer whose greeting has announced that its frames have a sequence.
     """

@@ -57,11 +57,18 @@ ACCEPT_BURST = 100
 #: How many connections may wait in the kernel until a server accepts them.
 ACCEPT_QUEUE = 512
 
+#: How many streams the status page answers at the same time.
+PAGE_STREAMS = 64
+#: How large the head of a request for the status page may be, in bytes.
+PAGE_REQUEST = 8192
+#: How long a request for the status page and its answer may take, in seconds.
+PAGE_TIMEOUT = 30.0
+
 #: How many log lines of one kind are written at once.
 LINES_BURST = 10
-#: How often a log line of one kind is written in the long run, in seconds.
+#: The time between two log lines of one kind in the long run, in seconds.
 LINE_EVERY = 60.0
-#: How many characters of a text from outside are shown in a log line.
+#: How many characters of a text from outside a log line shows at most.
 TEXT_LENGTH = 500
 
 # Marks a limit that may be 0, which turns something off.
@@ -99,8 +106,8 @@ class Limits:
         While this many wait, L{openStream<gomux.MuxProtocol.openStream>} fails, and the
         mux is aborted if the peer opens a stream.
 
-    @ivar resetRate: how many streams a second the peer may open and close again in the
-        long run before anything was written to them.
+    @ivar resetRate: how many streams a second the peer may in the long run open and
+        close again before this side has written anything to them.
 
     @ivar resetBurst: how many streams the peer may open and close again at once, before
         C{resetRate} applies.
@@ -125,19 +132,19 @@ class Limits:
         the carrier.  Then the carrier is aborted.
 
     @ivar maxUnauthenticated: how many connections of one factory may wait for their
-        first authenticated frame.  If there is one more, one of them is aborted, if
-        possible one whose peer has sent no genuine frame at all.  If more than half as
-        many wait, new connections from addresses that have others are refused at
-        random.
+        first authenticated frame.  If there are more, an older connection is aborted,
+        if possible a connection whose peer has sent no genuine frame at all.  If more
+        than half as many wait, new connections from addresses that have others are
+        refused at random.
 
     @ivar addressQuota: how many connections from one address may wait for their first
         authenticated frame.  Of IPv6 each /64 counts as one address.  More are refused
         at once.  This does not apply to Unix sockets.
 
-    @ivar silentGrace: how long a server waits for the first frame of a peer.  Then it
-        opens streams to the peer although the peer has not shown that it holds the key.
-        A silent client of the Go package needs that.  0 turns it off: then the server
-        opens streams only to peers that have shown that they hold the key.
+    @ivar silentGrace: how long a server waits for the first frame of a peer.  After
+        that it opens streams to the peer although the peer has not shown that it holds
+        the key.  A silent client of the Go package needs that.  0 turns it off: then
+        the server opens streams only to peers that have shown that they hold the key.
 
     @ivar busyPoll: how long to poll for the next message before sleeping, if the
         previous one arrived equally fast.  Polling costs CPU time and halves the time

@@ -28,7 +28,8 @@ from gomux._wire.strict import Salts
 from gomux.endpoints._connecting import clientEndpoint
 from gomux.endpoints._listening import forwardingEndpoint, serverEndpoint
 from gomux.error import KeyringError
-from gomux.limits import Limits, TunnelLimits
+from gomux.limits import SHORT_PSK, Limits, TunnelLimits
+from gomux.status._page import PageFactory
 from gomux.tunnel import Tunnel, forward, target
 from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
 from gomux.tunnel._service import (
@@ -97,7 +98,13 @@ class Options(_Options):
         [
             "psk-file-insecure",
             None,
-            "Use the --psk-file even if other users can read or change it.",
+            "Use the --psk-file even if other users can read or change it, or own it.",
+        ],
+        [
+            "allow-short-psk",
+            None,
+            f"Use pre-shared keys of fewer than {SHORT_PSK} bytes, which are easy to"
+            " guess.",
         ],
         [
             "end-revoked",
@@ -185,8 +192,10 @@ class Options(_Options):
     def opt_factory(self, name: str) -> None:
         """
         Serve each stream that the peer opens with this factory: the dotted name
-        of an IProtocolFactory, or of a callable that returns one.  With neither
-        --target nor --factory, the peer gets a status page about the mux.
+        of an IProtocolFactory, or of a callable that returns one.
+        gomux.PageFactory is a status page about the mux.  With neither --target nor
+        --factory, the streams are refused; but a process with both --listen and
+        --connect serves that page.
         """
         self._given["factory"].append(name)
 
@@ -195,7 +204,9 @@ class Options(_Options):
         Refuse arguments that are not options.
         """
         if arguments:
-            raise UsageError(f"unexpected argument: {arguments[0]!r}")
+            # After --psk, it may be the rest of a key with a space.
+            shown = "" if dict(self._psks).get("--psk") else f": {arguments[0]!r}"
+            raise UsageError(f"unexpected argument{shown}")
 
     def postOptions(self) -> None:
         """
@@ -208,11 +219,14 @@ class Options(_Options):
             raise UsageError(
                 "--end-revoked needs a --psk-file: only its keys can be revoked"
             )
-        if self._given["connect"] and len(self.keyring) > 1:
-            raise UsageError(
-                "--connect needs a --psk-file with a single pre-shared key, and this"
-                f" one has {len(self.keyring)}"
-            )
+        if self._given["connect"]:
+            try:
+                self.keyring.single()
+            except KeyringError as error:
+                raise UsageError(
+                    "--connect needs a --psk-file with a single pre-shared key:"
+                    f" {error}"
+                ) from None
         for name in ("target", "factory"):
             if len(self._given[name]) > 1:
                 raise UsageError(f"--{name} can be given only once")
@@ -230,8 +244,10 @@ class Options(_Options):
 
     def _findKeyring(self) -> Keyring:
         psks, self._psks = self._psks, []
-        if ENVIRONMENT in os.environ:
-            psks.append((f"the environment's {ENVIRONMENT}", os.environ[ENVIRONMENT]))
+        # Removed, so that programs that this process starts do not inherit it.
+        inherited = os.environ.pop(ENVIRONMENT, None)
+        if inherited is not None:
+            psks.append((f"the environment's {ENVIRONMENT}", inherited))
         if not psks:
             raise UsageError(
                 "a pre-shared key is needed: give --psk-file, or set"
@@ -241,17 +257,25 @@ class Options(_Options):
             sources = " and ".join(source for source, _ in psks)
             raise UsageError(f"give the pre-shared key only once, not by {sources}")
         [(source, value)] = psks
+        allowShort = bool(self["allow-short-psk"])
         try:
             if source == "--psk-file":
-                keyring = readPSKFile(value, bool(self["psk-file-insecure"]))
+                keyring = readPSKFile(
+                    value,
+                    bool(self["psk-file-insecure"]),
+                    allowShort=allowShort,
+                    user=self.parent.get("uid") if self.parent is not None else None,
+                )
                 self.keysFromFile = True
             else:
                 # The bytes as they were given, in any locale.
-                keyring = Keyring.of(os.fsencode(value))
+                keyring = Keyring((("", os.fsencode(value)),), allowShort=allowShort)
         except KeyringError as error:
             hint = ""
-            if source == "--psk-file" and "others can" in str(error):
+            if source == "--psk-file" and re.search("others can|its owner", str(error)):
                 hint = ", or give --psk-file-insecure"
+            elif "is shorter than" in str(error):
+                hint = ", or give --allow-short-psk"
             raise UsageError(f"{source}: {error}{hint}") from None
         if source == "--psk":
             _log.warn(
@@ -315,9 +339,10 @@ _unindentHelp()
 
 def _withoutSecrets(endpoint: str) -> str:
     """
-    @return: an endpoint string for log lines, without the pre-shared key.
+    @return: an endpoint string for log lines, without the pre-shared key and all after
+        it: a key may have a colon, though there it ends for the parser.
     """
-    return re.sub(r"\bpsk=(\\.|[^:\\])*", "psk=...", endpoint)
+    return re.sub(r"\bpsk\\*=.*", "psk=...", endpoint, flags=re.DOTALL)
 
 
 def _warn(source: str, keyring: Keyring) -> None:
@@ -375,16 +400,15 @@ def makeService(options: Options) -> IService:
     limits = options.limits(TunnelLimits)
     pool = MuxPool(clock, limits.waitTimeout, limits.maxWaiting)
     tunnels: list[Tunnel] = []
-    streams: IProtocolFactory
+    streams: IProtocolFactory | None = None
     if options.targetEndpoint is not None:
         streams = target(*options.targetEndpoint, clock, limits)
         tunnels.append(streams)
     elif options.streamFactory is not None:
         streams = options.streamFactory
-    else:
-        from gomux.status._page import PageFactory
-
-        streams = PageFactory(clock)
+    elif options.listenEndpoints and options.connectEndpoints:
+        # Perhaps a demonstration.
+        streams = PageFactory()
 
     factories: list[MuxFactory] = []
     service = TunnelService(
@@ -402,7 +426,7 @@ def makeService(options: Options) -> IService:
         server = MuxFactory(
             options.keyring, False, streams, salts=serverSalts, **settings
         )
-        # The service closes them, once their streams have had time to end.
+        # The service closes the muxes, once their streams have had time to end.
         server.closesAtShutdown = False
         factories.append(server)
         service.addService(ListeningService(name, endpoint, server))

@@ -25,14 +25,15 @@ class AcceptPace:
     pauses them while more strangers connect than the server can take besides its work.
 
     A Twisted port accepts all connections that wait, up to a number that rises while
-    there are more.  Strangers that connect as fast as they can would make all other
-    connections in the reactor wait for that.  In a turn of the reactor all connections
-    are served, so the next one can be accepted in the next turn.
+    there are more.  If strangers connect as fast as they can, all other connections in
+    the reactor would have to wait.  In a turn of the reactor all connections are
+    served, so a port accepts the next connection only in the next turn.
 
-    To set up a mux and find out that its peer is a stranger takes some 0.4 ms.  At more
-    than L{ACCEPT_RATE} a second that takes most of the time, so then the ports pause.
-    The kernel keeps up to L{ACCEPT_QUEUE} connections meanwhile.  Twisted's 50 are too
-    few: a client that the kernel drops tries again only after a second.
+    To set up a mux and find out that its peer is a stranger takes some 0.4 ms.  More
+    than L{ACCEPT_RATE} strangers a second would take up most of the time, so then the
+    ports pause.  The kernel keeps up to L{ACCEPT_QUEUE} connections meanwhile.  By
+    default Twisted has it keep 50, which is too few: a client that the kernel drops
+    tries again only after a second.
 
     @ivar _bucket: counts the connections that may be strangers'.
     @ivar _waiting: for each paused port, the call that resumes it.
@@ -59,20 +60,23 @@ class AcceptPace:
 
     def refused(self, transport: Any) -> Port | None:
         """
-        A port may have accepted a connection, which is dropped at once.  That takes so
-        little time that the port need not pause.
+        A port may have accepted a connection that is dropped at once.  Dropping it
+        takes so little time that the port need not pause.
 
         @param transport: as for L{accepted}.
-        @return: the port.
+        @return: the port; C{None} if no port has accepted the connection.
         """
         port = _portOf(transport)
         if port is not None:
-            # Port.doRead takes this number once, before it accepts as many connections:
-            # to pause the port does not end that.  Then it compares the number with how
-            # many came, raises it by 20 where it was reached, and else makes it as many
-            # as came.  0 is never reached, so it does not rise.
+            # Port.doRead reads this number once, and accepts up to that many, even if
+            # the port is paused meanwhile.  If it has accepted exactly as many as the
+            # number says then, it raises the number by 20.  Otherwise it sets the
+            # number to how many it has accepted.  It has accepted at least one, so with
+            # 0 the number does not rise.
             port.numberAccepts = 0
-            if port.backlog < ACCEPT_QUEUE:
+            # A port that was made from a socket, such as one of systemd's, has no
+            # backlog: the program that made the socket has chosen it.
+            if port.backlog is not None and port.backlog < ACCEPT_QUEUE:
                 port.backlog = ACCEPT_QUEUE
                 port.socket.listen(ACCEPT_QUEUE)
         return port
@@ -101,8 +105,8 @@ class AcceptPace:
 
 def _portOf(transport: Any) -> Port | None:
     """
-    @return: the port of TCP or of a Unix socket that accepted the connection of a
-        transport; C{None} if no port did.
+    @return: the port, of TCP or of a Unix socket, that accepted the connection of a
+        transport; C{None} if no port has accepted it.
     """
     for layer in layersOf(transport):
         if isinstance(layer, Server) and isinstance(layer.server, Port):

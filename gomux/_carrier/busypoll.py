@@ -25,7 +25,8 @@ import time
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 #: If yielding the CPU takes longer than this, in seconds, another process computes, and
-#: it is not the peer with its answer.  A process that sleeps gets the CPU back sooner.
+#: it is not the peer that prepares its answer.  A process that sleeps gets the CPU back
+#: sooner.
 LONG_TURN = 0.0005
 #: How long, in seconds, to rest after another process kept the CPU, or after polling in
 #: vain: the first time, and at most.  Each time in a row the rest doubles.
@@ -44,7 +45,8 @@ class BusyPoll:
     Makes a reactor poll for a moment after a message.
 
     @ivar _clock: tells the time.
-    @ivar _callLater: calls from the reactor itself, for a steady clock takes longer.
+    @ivar _callLater: the reactor's own C{callLater}, which is faster than that of a
+        steady clock.
     @ivar _moment: how long to poll after a message, in seconds.
     @ivar _last: when the last message arrived.
     @ivar _until: when polling ends, while there is a C{_call}.
@@ -53,7 +55,7 @@ class BusyPoll:
     @ivar _vainRest: how long to rest the next time no message arrives, in seconds.
     @ivar _turnRest: how long to rest the next time that another process keeps the CPU,
         in seconds.
-    @ivar _turnAt: when another process kept the CPU the last time.
+    @ivar _turnAt: when another process last kept the CPU.
     """
 
     __slots__ = (

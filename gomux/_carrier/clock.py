@@ -52,8 +52,8 @@ _log = Logger()
 def steady(clock: IReactorTime) -> IReactorTime:
     """
     @param clock: a reactor, or a test's L{Clock<twisted.internet.task.Clock>}.
-    @return: the L{SteadyClock} of a reactor, always the same one.  Other clocks do
-        not use the system's clock, and are returned themselves.
+    @return: the L{SteadyClock} of a reactor, the same object each time.  Any other
+        clock does not use the system's clock, and is returned as it is.
     """
     if isinstance(clock, SteadyClock) or not IReactorFromThreads.providedBy(clock):
         return clock
@@ -138,7 +138,7 @@ class SteadyClock:
     @property
     def size(self) -> int:
         """
-        How many calls the clock keeps, also such as were made or cancelled.
+        How many calls the clock keeps, including calls that were made or cancelled.
         """
         return len(self._calls) + len(self._soon)
 

@@ -6,9 +6,9 @@
 Writing to a socket at once, instead of through the buffer of a Twisted transport.
 
 A Twisted transport keeps written data until the reactor finds that the socket is
-writable.  Most of the time it is, so the data is written at once here, one turn of the
-reactor sooner.  And a producer is paused when the kernel has taken enough, not when a
-buffer in between is full.
+writable.  Most of the time the socket is writable already, so the data is written at
+once here, one turn of the reactor sooner.  And a producer is paused when the kernel has
+taken enough, not when a buffer in between is full.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ READ_SIZE = 65536
 #: How many bytes are read at once while more arrives.  Python makes a buffer of this
 #: size for each read, which takes longer than handling a small message.
 BULK_READ_SIZE = 262144
-#: How many parts the kernel gathers at most.  More parts are small ones, and joining
-#: them takes less time than passing each to the kernel.
+#: How many parts the kernel gathers at most.  If there are more parts, they are small,
+#: and joining them takes less time than passing each to the kernel.
 GATHERED = 8
 
 
@@ -67,7 +67,7 @@ class DirectTransport:
         if (
             self._descriptor is not None
             and paths.gatheredWrites
-            # Other classes may do more than send, as those that pass on files.
+            # Other classes may do more than send: some also pass on files.
             and type(transport).writeSomeData is Connection.writeSomeData
         ):
             self._gather = getattr(transport.socket, "sendmsg", None)
@@ -82,7 +82,7 @@ class DirectTransport:
         """
         transport = cast(IConsumer, self.transport)
         if not hasattr(transport, "registerProducer"):
-            # Such as conch's channels: the transport always takes more.
+            # The transport, such as a channel of conch, always takes more.
             return
         if self._descriptor is None:
             self._producer = producer
@@ -160,7 +160,7 @@ class DirectTransport:
                 return
             if isinstance(sent, int):
                 data = data[sent:]
-            # Otherwise it is an error, which the reactor gets too when it writes.
+            # Otherwise C{sent} is an error.  The reactor gets it too when it writes.
         self._leave([data])
 
     def writeSequence(self, parts: list[bytes]) -> None:
@@ -176,7 +176,7 @@ class DirectTransport:
         try:
             sent = self._gather(parts)
         except OSError:
-            # The kernel is full, or the reactor gets the error too when it writes.
+            # The kernel's buffer is full, or the reactor gets the error too.
             sent = 0
         if sent == sum(map(len, parts)):
             return

@@ -13,7 +13,7 @@ class TokenBucket:
     """
     Allows a burst of events at once, and a rate of events in the long run.
 
-    @ivar tokens: how many events were allowed at the time of the last one.
+    @ivar tokens: how many more events were allowed right after the last event.
     @ivar _rate: the rate, in events a second.
     @ivar _burst: how many events are allowed at once.
     @ivar _updated: the time of the last event, C{None} before the first.
@@ -52,7 +52,7 @@ class TokenBucket:
     @property
     def wait(self) -> float:
         """
-        How many seconds after the last event the next one is allowed.
+        How many seconds after the last event the next event is allowed.
         """
         return max(0.0, (1 - self.tokens) / self._rate)
 

@@ -95,7 +95,7 @@ def dropTransport(transport: ITransport) -> None:
 @implementer(IAddress)
 class NoAddress:
     """
-    The address of a transport that does not tell its address, as a serial port.
+    The address of a transport that tells no address, such as a serial port.
     """
 
     def __repr__(self) -> str:

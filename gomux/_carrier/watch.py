@@ -43,8 +43,8 @@ class Watch:
 
         @param clock: the reactor.
         @param timeout: how long there may be no progress, in seconds.
-        @param progress: returns an object that compares unequal to the one before if
-            there was progress.
+        @param progress: returns an object.  If there was progress, it must not equal
+            the object that the last call returned.
         @param stalled: called when C{progress} has returned equal objects for
             C{timeout}.  Then the watch is over.
         """

@@ -23,8 +23,9 @@ class ControlQueue:
     The control frames of one mux that wait.  The L{Scheduler
     <gomux._mux.scheduler.Scheduler>} adds to it, and bounds its size.
 
-    @ivar frames: stream ID, flag and C{length} of each frame but refusals and credit,
-        and what to call with the counter of the frame's nonce once it is sealed.
+    @ivar frames: all waiting frames but refusals and credit: stream ID, flag and
+        C{length} of each, and a function that is called with the counter of its nonce
+        once it is sealed, or C{None}.
     @ivar refusals: the IDs of the streams whose refusals wait.
     @ivar credits: the waiting credit by stream ID, in bytes.
     """
@@ -75,7 +76,7 @@ class ControlQueue:
         Check that the waiting credit is consistent.  For tests.
 
         @param streamIDs: the IDs of the open streams.
-        @raise AssertionError: if it is not.
+        @raise AssertionError: if the credit is not consistent.
         """
         assert self.credits.keys() <= set(streamIDs), "credit for no open stream"
         assert all(size > 0 for size in self.credits.values()), self.credits

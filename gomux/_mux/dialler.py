@@ -26,15 +26,17 @@ Its transitions are:
     - C{UP} to C{IDLE} when the mux starts to drain or close, or is worn: either side
       has few stream IDs left.
     - C{UP} to C{IDLE} when the mux is lost.
-    - C{CONNECTING} or C{WAITING} to C{IDLE} on C{stop}, which also resets the number of
-      failures, unless the last one was that a peer did not show that it holds the key.
+    - C{CONNECTING} or C{WAITING} to C{IDLE} on C{stop}.  That also resets the number of
+      failures, unless the last failure was a mux whose peer had not shown that it holds
+      the key.
 
 The loss of a mux begins a pause if the dialler is then C{IDLE}, and if a mux is wanted
-or the mux failed before its peer had shown that it holds the key.  A mux that is worn
-or drains while a mux is wanted begins a pause too, after which another is connected
-beside it: a peer that uses up its IDs on purpose is not dialled without pause.  The
-worn mux is closed when it has no streams and the peer has shown on the other that it
-holds the key.  After C{close} the next C{start} connects another.
+or the mux failed before its peer had shown that it holds the key.
+
+If a mux is worn or drains while a mux is wanted, a pause begins too.  After the pause
+the dialler connects another mux beside it.  Without the pause, a peer that uses up its
+IDs on purpose would be dialled all the time.  The worn mux is closed when it has no
+streams, and the peer has shown on the other mux that it holds the key.
 
 The state is not stored.  L{Dialler.state} derives it from the attempt, the delayed call
 and the existing muxes.
@@ -129,11 +131,11 @@ class Dialler(MuxFactory):
     @ivar _wanted: whether a mux is wanted.
     @ivar _failures: how many attempts and muxes have failed in a row.
     @ivar _rejected: whether the last failure was a mux whose peer had not shown that it
-        holds the key.  An application may want a mux anew each time that its stream is
-        lost, and no more meanwhile: that must not end the pause.
+        holds the key.  Then L{stop} does not end the pause: an application may call
+        C{start} and C{stop} again for each stream that it loses.
     @ivar _delay: the length of the last pause, in seconds.
-    @ivar _notBefore: the end of the last pause, by the clock, or 0.  The pause is over
-        once that time has passed.
+    @ivar _notBefore: when the last pause ends, by the clock; 0 for no pause.  There is
+        also no pause once that time has passed.
     @ivar _attempt: fires when the carrier is connected; C{None} when no carrier is
         being connected.
     @ivar _retry: the delayed call of the next attempt; C{None} except in C{WAITING}.
@@ -237,7 +239,7 @@ class Dialler(MuxFactory):
         Count a failure, and begin the pause before the next attempt.
         """
         self._failures += 1
-        # A peer that does not show that it holds the key will not do so soon.
+        # A peer that has not shown that it holds the key will hardly do so soon.
         longest = self._maxRetryDelay
         if self._rejected:
             longest = max(longest, MAX_RETRY_DELAY)
@@ -277,7 +279,7 @@ class Dialler(MuxFactory):
 
     def muxWorn(self, mux: MuxProtocol) -> None:
         """
-        A mux should get no more streams: connect another beside it if one is wanted.
+        A mux should get no more streams: if a mux is wanted, connect another beside it.
         """
         super().muxWorn(mux)
         worn = [mux for mux in self.muxes if mux.takesStreams and mux.isWorn]
@@ -295,8 +297,8 @@ class Dialler(MuxFactory):
 
     def _closeReplaced(self, old: MuxProtocol) -> None:
         """
-        Close a worn mux without streams, once its peer holds another mux for certain,
-        and opens its streams there.
+        Close a worn mux without streams, once the peer has shown on another mux that it
+        holds the key.  From then on the peer opens its streams there.
         """
         if old.isWorn and any(
             mux.authenticated and mux.canOpen and not mux.isWorn for mux in self.muxes

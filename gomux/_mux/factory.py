@@ -34,7 +34,8 @@ from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
 from gomux._mux.strangers import Refused, Strangers
 from gomux._mux.streams import startFactory
-from gomux._wire.keyring import KeyFinder, Keyring, KnownKey
+from gomux._wire.keyring import Keyring
+from gomux._wire.keysearch import KeyFinder, KnownKey
 from gomux._wire.strict import Handshake, Salts, processSalts
 from gomux.error import KeyRevoked
 from gomux.limits import Limits
@@ -78,11 +79,12 @@ class MuxFactory(Factory):
     @ivar closesAtShutdown: whether the muxes are closed when the reactor stops, so that
         the peers learn that this is an orderly end.  The reactor waits for that, for at
         most C{closeTimeout}.
-    @ivar _trigger: closes them, while there are muxes.
+    @ivar _trigger: the reactor's trigger that closes the muxes when the reactor stops;
+        C{None} while there are no muxes.
     @ivar _strangers: a server's muxes whose peers have not shown that they hold the
         key.
-    @ivar _unauthenticated: for each of these, the call that lets the pool use it after
-        C{silentGrace} seconds anyway.
+    @ivar _unauthenticated: for each of these muxes, the delayed call that lets the pool
+        use it anyway after C{silentGrace} seconds.
     """
 
     noisy = False
@@ -182,7 +184,7 @@ class MuxFactory(Factory):
 
     def startFactory(self) -> None:
         """
-        Start the streams' factory: it will be asked for protocols from now on.
+        Start the streams' factory, which makes protocols from now on.
         """
         startFactory(self.streamFactory)
 
@@ -242,7 +244,7 @@ class MuxFactory(Factory):
 
     def _muxUp(self, mux: MuxProtocol) -> None:
         """
-        Streams can be opened on a mux, unless the factory is retired.
+        A mux is up: give it to the pool, or drain it if the factory is retired.
         """
         if self.retired:
             mux.drain()
@@ -251,8 +253,8 @@ class MuxFactory(Factory):
 
     def retire(self) -> None:
         """
-        Open and accept no more streams.  Drain the muxes that are up, and each mux that
-        still comes up as soon as it does, so that its peer gets a CloseMux.  Drop a
+        Open and accept no more streams.  Drain the muxes that are up.  Drain a mux that
+        comes up later as soon as it is up, so that its peer gets a CloseMux.  Drop a
         server's mux whose peer does not show within C{silentGrace} seconds that it
         holds the key: a stranger is sent nothing.
         """
@@ -271,7 +273,8 @@ class MuxFactory(Factory):
 
     def muxHeard(self, mux: MuxProtocol) -> None:
         """
-        The peer has sent a genuine frame, but has more to show.  Called by the mux.
+        The peer has sent a genuine frame, but has not finished the handshake.  Called
+        by the mux.
         """
         self._strangers.heard(mux)
 
@@ -287,7 +290,8 @@ class MuxFactory(Factory):
         """
         End the muxes of peers with revoked keys, at once.  Output that is not sent
         yet is dropped, and so is input that a paused stream has not delivered, also if
-        its mux has ended before.
+        its mux has ended before.  A mux whose own key is still in the keyring goes on,
+        as when the keyring had two keys of one name and has lost the other.
 
         This also ends every mux whose peer has not shown a key yet: its gate still
         accepts the keys from before the revocation.
@@ -296,11 +300,12 @@ class MuxFactory(Factory):
             L{Keyring.reload<gomux._wire.keyring.Keyring.reload>}.
         """
         if names:
+            keys = self.keyring.keys
             for mux in list(self.muxes):
-                if mux.peerName in names or not mux.authenticated:
+                if not mux.authenticated or mux.isRevoked(names, keys):
                     mux.revoke()
             for stream, mux in list(self.lingering.items()):
-                if mux.peerName in names:
+                if mux.isRevoked(names, keys):
                     stream.revoke()
 
     def muxWorn(self, mux: MuxProtocol) -> None:
@@ -332,7 +337,7 @@ class MuxFactory(Factory):
             self.pool.lastReason = reason
         self._forgetUnauthenticated(mux)
         if mux.leftSilently and not self.isClient:
-            # Health checks do so every few seconds.
+            # Health checks connect and leave without a word every few seconds.
             return
         level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
         losses = self.notices

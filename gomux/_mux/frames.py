@@ -150,8 +150,8 @@ class PeerFrames:
     def greeted(self, frame: Frame) -> None:
         """
         Note the first frame of a peer in compatible mode, before it is handled.
-        Answer it with this side's greeting, which shows the peer that this side holds
-        the key.  A client has sent its greeting before.
+        A server answers it with its own greeting, which shows the peer that the server
+        holds the key.  A client has sent its greeting before.
         """
         streamID, _, flag, _ = frame
         mux = self._mux
@@ -194,9 +194,10 @@ class PeerFrames:
         """
         OpenStream: the peer opens a stream.
 
-        A length of 1 announces a request, which this version does not understand.  A
-        peer that is bound means something else by a greater length.  Such streams are
-        refused.  A length greater than 1 of any other peer means nothing.
+        A length of 1 announces a request, which this version does not understand.  From
+        a peer that is bound, a greater length means something else, which this version
+        does not understand either.  Such streams are refused.  From any other peer, a
+        length greater than 1 means nothing.
         """
         streams = self._streams
         if not streams.isPeers(streamID):
@@ -204,10 +205,10 @@ class PeerFrames:
         if streamID in self._byID:
             raise ProtocolViolation(f"the peer opened stream {streamID} twice")
         if self._scheduler.controlQueued >= self._limits.maxControl:
-            # Each stream makes this side queue a few control frames.  If the peer does
-            # not read them, it may not open more streams.
+            # Each stream makes this side queue a few control frames.  A peer that does
+            # not read those may not open more streams.
             raise LimitExceeded(
-                "the peer opens streams, but does not read the frames about others"
+                "the peer opens streams, but does not read this side's control frames"
             )
         self._opens.take(self._clock.seconds())
         if wait := self._opens.wait:
@@ -275,7 +276,7 @@ class PeerFrames:
             if not self._resets.take(self._clock.seconds()):
                 raise LimitExceeded("the peer opens and closes streams too fast")
         if stream.peerAborts:
-            # The WindowUpdate of 0 bytes ahead of this frame did have an effect.
+            # The WindowUpdate of 0 bytes was counted, but now it has an effect.
             self._ignored.giveBack()
         stream.frameCloseStream()
 
@@ -300,7 +301,7 @@ class PeerFrames:
     def keepalive(self, streamID: int, length: int) -> None:
         """
         Keepalive: the peer pings or echoes a ping, if it has announced that.  An echo
-        does not count, because there are no more of them than pings.
+        does not count, because the peer cannot send more echoes than it gets pings.
         """
         if length or not self._heard(streamID):
             self._ignore("keepalives")

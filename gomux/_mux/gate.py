@@ -9,9 +9,9 @@ The factory makes a gate for each mux.  The gate opens the first received frames
 it is I{passed}: the peer has shown that it holds the key.  Then the mux takes the
 opener of all further frames from the gate, and drops the gate.  There are three kinds:
 
-  - L{KnownKey<gomux._wire.keyring.KnownKey>}: compatible mode with one key.  The mux
+  - L{KnownKey<gomux._wire.keysearch.KnownKey>}: compatible mode with one key.  The mux
     may send at once.  The first genuine frame shows that the peer holds the key.
-  - L{KeyFinder<gomux._wire.keyring.KeyFinder>}: compatible mode, for a server with
+  - L{KeyFinder<gomux._wire.keysearch.KeyFinder>}: compatible mode, for a server with
     several keys.  The mux can send nothing before the first frame shows which key the
     peer has.
   - L{Handshake<gomux._wire.strict.Handshake>}: strict mode.  Only the frames of the
@@ -68,6 +68,13 @@ class Gate(FrameOpener, Protocol):
         """
 
     @property
+    def key(self) -> bytes:
+        """
+        The peer's key in the L{Keyring<gomux._wire.keyring.Keyring>}.  Read only once
+        C{passed}.
+        """
+
+    @property
     def sealer(self) -> Sealer | None:
         """
         Seals the mux's frames.  C{None} while only the gate's own frames may be sent;
@@ -113,7 +120,7 @@ def explainLoss(gate: Gate | None, loss: Failure) -> GomuxError:
         return Truncated(loss.getErrorMessage())
     if loss.check(ConnectionDone):
         return gate.interrupted("")
-    # Such as a certificate that TLS did not accept.
+    # For example, TLS did not accept a certificate.
     error = gate.interrupted(f" The carrier's own error: {loss.getErrorMessage()}")
     if isinstance(error, NotAuthenticated):
         error.carrierError = loss.value

@@ -7,11 +7,11 @@ How a mux notices that its carrier or its peer is dead, although the carrier rep
 loss.
 
 L{CarrierLiveness} is for every mux.  It sends a Keepalive when nothing was sent for a
-long time, because TCP finds out only by sending that a path is dead.  It fails the mux
-when the carrier stays blocked for too long.
+long time, because TCP notices a dead path only when it sends.  It fails the mux when
+the carrier stays blocked for too long.
 
 L{PeerLiveness} is for peers that are known to echo pings.  It fails the mux when the
-peer echoes no recent one.
+peer has echoed no recent ping.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gomux._wire.crypto import SequencedOpener
 from gomux._wire.frame import Flag
 from gomux.error import GomuxError, HandshakeFailed, PeerVanished, WriteStalled
 
-# A ping has this many counters, one after another.
+# A Keepalive has the low 32 bits of a counter, so it tells this many counters apart.
 _COUNTERS = 1 << 32
 
 
@@ -84,7 +84,7 @@ class CarrierLiveness:
 
     def stopKeepalives(self) -> None:
         """
-        The peer is pinged from now on, which keeps the carrier in use.
+        Send no more Keepalives, because pings keep the carrier in use from now on.
         """
         _cancel(self._call)
 
@@ -127,32 +127,38 @@ class PeerLiveness:
     Pings the peer, and notices when it echoes nothing any more.
 
     A ping is a Keepalive.  Its stream ID is the low 32 bits of the counter of the last
-    frame that has come from the peer.  So each ping of the peer tells which frames of
-    this side have reached it, its pings among them.  A ping that tells of no further
-    ping of this side is answered with another Keepalive at once, so that the peer need
-    not wait for this side's next ping.
+    frame that was received from the peer.  So a ping of the peer echoes all pings of
+    this side that the peer has received.  If it echoes no further ping of this side,
+    this side answers at once with another Keepalive, so that the peer need not wait for
+    the next ping to get its own echo.
 
     This is for peers that have announced L{BOUND<gomux._wire.frame.BOUND>}, and for
-    strict mode.  There frames open in sequence only, so the counter tells how far the
-    peer has come, and an attacker can fake no sign of life.
+    strict mode.  In both cases frames open only in sequence.  So the counter tells
+    which frames the peer has received, and an attacker cannot fake an echo.
 
-    In strict mode this also expects the handshake to be done in time.  The time runs
-    from the creation of this object.
+    In strict mode this object also fails the mux if the handshake takes too long.  The
+    time of the handshake begins when this object is made.
 
-    The time in which the process could not run does not count: what the peer has sent
-    meanwhile is yet to be read.
+    The time in which the process could not run does not count, because the frames that
+    the peer has sent meanwhile are not read yet.
 
-    @ivar roundTrip: how long the newest ping that the peer has echoed took until its
-        echo came, in seconds; C{None} before the first one.
+    @ivar roundTrip: the time from the newest echoed ping to its echo, in seconds;
+        C{None} before the first echo.
+    @ivar _scheduler: sends the pings.
+    @ivar _clock: the reactor.
+    @ivar _limits: the factory's limits.
+    @ivar _failed: see L{__init__}.
+    @ivar _isBehind: see L{__init__}.
     @ivar _opener: opens the peer's frames; C{None} as long as the peer is not pinged.
     @ivar _unechoed: the pings that were sent and not echoed yet: the counter of each,
         and when it was sent.
-    @ivar _echoedAt: when the newest ping that was echoed was sent.
-    @ivar _late: how long the process could not run, all in all.
+    @ivar _echoedAt: when the newest echoed ping was sent.
+    @ivar _late: for how long, in total, the process could not run, in seconds.
     @ivar _pingAt: when the next ping is due.
     @ivar _dueAt: when C{_call} is due.
     @ivar _pingWaits: whether a ping waits to be sent.
-    @ivar _call: the end of the time for the handshake; after that the next look.
+    @ivar _call: before L{start}, the delayed call that ends the time for the handshake,
+        or C{None} outside of strict mode; after L{start}, the next call of L{_look}.
     """
 
     roundTrip: float | None = None
@@ -173,7 +179,7 @@ class PeerLiveness:
             C{deadPeer} count.
         @param scheduler: sends the pings.
         @param failed: called when the handshake or an echo does not come in time.
-        @param isBehind: tells whether frames that have come wait to be handled.
+        @param isBehind: returns whether received frames wait to be handled.
         """
         self._scheduler = scheduler
         self._clock = owner.clock
@@ -212,7 +218,7 @@ class PeerLiveness:
         """
         self._opener = opener
         _cancel(self._call)
-        # The peer's first frame came just now, which is as good as an echo.
+        # The peer's first frame came just now.  It shows as much as an echo does.
         self._echoedAt = now = self._now()
         self._pingAt = now + self._limits.ping
         self._callLater(now)
@@ -246,21 +252,23 @@ class PeerLiveness:
 
     def _now(self) -> float:
         """
-        @return: the time without that in which the process could not run.
+        @return: the time of the clock, less the time in which the process could not
+            run.
         """
         now: float = self._clock.seconds()
         return now - self._late
 
     def _callLater(self, now: float) -> None:
         self._dueAt = min(self._pingAt, self._echoedAt + self._limits.deadPeer)
-        # After an echo is overdue, but could not be read yet, there is the next ping.
+        # An overdue echo may be among the frames that are not read yet: look again when
+        # the next ping is due.
         if self._dueAt <= now:
             self._dueAt = self._pingAt
         self._call = self._clock.callLater(self._dueAt - now, self._look)
 
     def _look(self) -> None:
         """
-        Ping the peer, if it is time to.  Fail the mux if the peer echoes nothing.
+        Ping the peer if a ping is due.  Fail the mux if an echo is overdue.
         """
         now = self._dueAt
         self._late += max(0.0, self._now() - now)

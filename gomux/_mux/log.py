@@ -25,9 +25,9 @@ from gomux.limits import LINE_EVERY, LINES_BURST, TEXT_LENGTH
 
 class ThrottledLog:
     """
-    Logs lines, but of each kind no more than L{LINES_BURST} at once and one in
-    L{LINE_EVERY} seconds.  It leaves out all other lines.  The next logged line of the
-    kind tells how many lines were left out.
+    Logs at most L{LINES_BURST} lines of one kind at once, and after that at most one
+    line of that kind in L{LINE_EVERY} seconds.  It leaves out all other lines.  The
+    next logged line of the kind tells how many lines were left out.
 
     Text in the lines may come from outside, so it is made L{printable}.
 
@@ -91,11 +91,11 @@ def _newBucket() -> TokenBucket:
 
 def printable(text: str) -> str:
     """
-    Make text from outside fit for a log line.  It cannot pretend to be another line,
-    and no terminal obeys it.
+    Make text from outside safe for a log line: it cannot forge another line, and cannot
+    control a terminal.
 
-    @return: the text with backslash escapes for all that is not printable, and cut if
-        it is longer than L{TEXT_LENGTH}.
+    @return: the text, cut to L{TEXT_LENGTH} characters, with backslash escapes for
+        characters that are not printable.
     """
     if len(text) > TEXT_LENGTH:
         text = text[:TEXT_LENGTH] + "..."
@@ -107,8 +107,11 @@ def printable(text: str) -> str:
 class CountedLog:
     """
     Logs lines that a peer can cause, each kind of line at most once in L{LINE_EVERY}
-    seconds.  A line's C{count} says for how many events it is.
+    seconds.  The C{count} in a line is the number of events since the line before it,
+    including the event that it is logged for.
 
+    @ivar _log: where the lines go.
+    @ivar _clock: the reactor.
     @ivar _kinds: for each kind of line, when it was logged last, and how many events
         there have been since then.
     """
@@ -171,7 +174,7 @@ def callInContext(
     try:
         context = logContextOf(protocol)
     except BaseException:
-        # The stream fails for this when there is input.
+        # The same error aborts the stream when its first input comes.
         context = {}
     call(context, function, *args)
 
@@ -194,5 +197,5 @@ def describeAddress(address: IAddress | None) -> str:
     try:
         return printable(str(name)) if name else "a local peer"
     except Exception:
-        # An address that others made.
+        # The text of an address from another package may fail.
         return "an unknown peer"

@@ -8,6 +8,7 @@ What a mux tells about itself: facts for its owner, for pools, and for status pa
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.interfaces import IAddress
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gomux._mux.nextturn import NextTurn
     from gomux._mux.scheduler import Scheduler
     from gomux._mux.streams import Streams
+    from gomux._wire.keyring import Keys
     from gomux.error import GomuxError
 
 
@@ -28,7 +30,8 @@ class MuxFacts:
     """
     The facts about a L{MuxProtocol<gomux.MuxProtocol>}, which sets all attributes.
 
-    @ivar _key: the name of the peer's key; C{None} until the peer has shown its key.
+    @ivar _key: the name of the peer's key, and the key; C{None} until the peer has
+        shown it.
     @ivar _host: the carrier's address at this end.
     @ivar _peer: the carrier's address at the other end; C{None} before the mux has its
         carrier.
@@ -41,7 +44,7 @@ class MuxFacts:
     @ivar _peerLiveness: pings the peer, and notices when it is gone.
     """
 
-    _key: str | None = None
+    _key: tuple[str, bytes] | None = None
     _peer: IAddress | None = None
     _host: IAddress
     _life: MuxLife
@@ -64,7 +67,15 @@ class MuxFacts:
         """
         The name of the peer's key in the L{Keyring}; C{""} if unnamed or not yet shown.
         """
-        return self._key or ""
+        return self._key[0] if self._key is not None else ""
+
+    def isRevoked(self, names: Collection[str], keys: Keys) -> bool:
+        """
+        @param names: names of which a key was revoked.
+        @param keys: the keys that are still valid.
+        @return: whether the peer has such a name, and its key is not valid any more.
+        """
+        return self.peerName in names and self._key not in keys
 
     @property
     def gated(self) -> bool:
@@ -76,7 +87,8 @@ class MuxFacts:
     @property
     def canOpen(self) -> bool:
         """
-        Whether the mux is neither draining, closing nor closed.
+        Whether this side can open streams: the mux is neither draining, closing nor
+        closed, and has IDs left.
         """
         return self._life.state <= OPEN and self._streams.hasIDs
 
@@ -98,9 +110,9 @@ class MuxFacts:
     @property
     def answers(self) -> bool:
         """
-        Whether the peer has echoed a recent ping.  C{False} if the newest ping of this
-        mux that the peer has echoed is older than two intervals between pings.  Always
-        C{True} with a peer that has not announced that it echoes pings.
+        Whether the peer has echoed a recent ping.  C{False} if the newest echoed ping
+        is older than two intervals between pings.  Always C{True} with a peer that has
+        not announced that it echoes pings, and while received frames wait.
 
         A new stream should rather go over another mux while this is C{False}.
         """
@@ -109,9 +121,8 @@ class MuxFacts:
     @property
     def roundTrip(self) -> float | None:
         """
-        How long the newest ping that the peer has echoed took until its echo came, in
-        seconds.  C{None} before the first echo, and with a peer that has not announced
-        that it echoes pings.
+        The time from the newest echoed ping to its echo, in seconds.  C{None} before
+        the first echo, and with a peer that has not announced that it echoes pings.
         """
         return self._peerLiveness.roundTrip
 

@@ -229,12 +229,12 @@ class MuxLife:
 
     def peerCloses(self) -> None:
         """
-        The peer has sent CloseMux: close the carrier once it has sent what was written
-        to it.
+        The peer has sent CloseMux: close the carrier once it has sent the output that
+        it already has.
         """
         isAnswer = self.state is CLOSING
         self._end(ConnectionClosed() if isAnswer else PeerClosedConnection())
-        # First, for the carrier may be lost before this returns.
+        # First, because the carrier may be lost before loseConnection returns.
         self._awaitLoss()
         self._mux.getCarrier().loseConnection()
 

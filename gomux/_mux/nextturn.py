@@ -5,9 +5,9 @@
 """
 The work that a mux leaves for the next turn of the reactor.
 
-The mux does not call a protocol from inside a call that the application makes: it calls
-the protocol in the next turn.  Sending waits for that turn too, so that the output of
-several streams is sent together.
+The mux does not call a protocol from inside a call that the application makes, but in
+the next turn.  Sending waits for that turn too, so that the output of several streams
+is sent together.
 """
 
 from __future__ import annotations

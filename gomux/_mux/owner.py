@@ -59,7 +59,7 @@ class MuxOwner(Protocol[_Mux]):
 
     def muxHeard(self, mux: _Mux) -> None:
         """
-        The peer has sent a genuine frame, but has more to show.
+        The peer has sent a genuine frame, but has not finished the handshake.
         """
 
     def muxAuthenticated(self, mux: _Mux) -> None:

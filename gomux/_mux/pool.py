@@ -32,28 +32,32 @@ if TYPE_CHECKING:
 
 class MuxPool:
     """
-    Opens streams on whichever muxes are up, and makes them wait while none is.
+    Opens streams on the muxes that are up.  While no mux is up, streams wait.
 
-    Of the muxes that are up, these go first, the most important first:
+    The pool prefers some muxes to others.  The first of these rules that tells two
+    muxes apart decides:
 
-     1. A mux whose peer has shown that it holds the key: a stranger who merely connects
-        must not get what is meant for others.
-     2. A mux whose peer answers pings.
-     3. A mux that has many stream IDs left.
+     1. Prefer a mux whose peer has shown that it holds the key: a stranger who merely
+        connects must not get streams that are meant for a peer.
+     2. Prefer a mux whose peer answers pings.
+     3. Prefer a mux that has many stream IDs left.
 
-    Peers whose muxes are alike in this take turns.  Of several such muxes of one peer
-    the newest is used: the peer may have come back by another path while the end of its
-    old mux has not been noticed.  To a server, all who hold a key that has a name are
-    one peer.  A key without a name may be that of several peers, and a Go peer cannot
-    show which it is, so there each mux counts as a peer.
+    Peers whose muxes are equal by these rules take turns.  Of several such muxes of one
+    peer the pool uses the newest: the peer may have come back by another path before
+    this side notices the end of the old mux.
+
+    On a server all muxes with the same named key belong to one peer.  Several peers may
+    share a key that has no name, so each mux with such a key counts as a peer of its
+    own.  On a client every mux does.
 
     @ivar lastReason: why the last mux was lost, or why the last attempt to connect one
         failed; C{None} before that.
     @ivar _clock: the reactor.
     @ivar _timeout: how long a stream waits for a mux, in seconds.
     @ivar _maxWaiting: how many streams may wait; C{None} if any number may.
-    @ivar _muxes: the muxes that are up, the next one to have a turn first.
-    @ivar _named: a server's muxes of the peers with a name, by that, the oldest first.
+    @ivar _muxes: the muxes that are up, in the order of their turns.
+    @ivar _named: a server's muxes with named keys, by the name of the key, the oldest
+        mux first.
     @ivar _waiting: the streams that wait, in order, as the keys of a dictionary.
     """
 
@@ -66,9 +70,8 @@ class MuxPool:
         """
         @param clock: the reactor.
         @param timeout: how long a stream waits for a mux, in seconds.
-        @param maxWaiting: how many streams may wait, for a pool whose streams others
-            ask for, as the clients of a tunnel do.  By default as many as the process
-            itself opens: over TCP its calls of C{connect} are not counted either.
+        @param maxWaiting: how many streams may wait; C{None} for no limit.  Set it if
+            strangers cause the streams, as the clients of a tunnel do.
         """
         self._clock = steady(clock)
         self._timeout = timeout
@@ -164,7 +167,7 @@ class MuxPool:
 
     def failWaiting(self, error: Exception) -> None:
         """
-        Let the opening of all waiting streams fail.
+        Fail the opening of all waiting streams.
 
         @param error: why it fails.
         """
@@ -210,13 +213,13 @@ class MuxPool:
         waiting.result.errback(error)
 
 
-# The rank of a mux that no other goes ahead of.
+# The best rank.
 _FIRST = (True, True, True)
 
 
 def _rank(mux: MuxProtocol) -> tuple[bool, bool, bool]:
     """
-    @return: what is greater for a mux that goes first.
+    @return: a value that is greater for a mux that the pool prefers.
     """
     return mux.authenticated, mux.answers, not mux.isWorn
 

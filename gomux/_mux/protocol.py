@@ -73,7 +73,6 @@ class MuxProtocol(MuxFacts, Protocol):
     @ivar streamFactory: makes the protocols of the peer's streams; C{None} to use the
         C{streamFactory} of the factory.
     @ivar _limits: the factory's limits.
-    @ivar _keys: the keyring's keys at the time when the gate was made.
     @ivar _waiting: the calls of L{openStream} that wait for the gate.
     @ivar _proving: the results of L{whenAuthenticated} that have not fired.
     @ivar _frames: handles the peer's frames.
@@ -131,7 +130,7 @@ class MuxProtocol(MuxFacts, Protocol):
         loss = self._life.loss
         if self.bytesReceived or self.bytesSent or loss is None:
             return False
-        # For a mux that this side had closed the reason is another.
+        # If this side has closed the mux, the reason is another error.
         isCut = isinstance(self.reason, (Truncated, HandshakeFailed))
         return isCut and loss.type in (ConnectionDone, ConnectionLost)
 
@@ -161,7 +160,7 @@ class MuxProtocol(MuxFacts, Protocol):
                 return fail(OpenStreamError("the key of the mux was revoked"))
         if self._scheduler.controlQueued >= self._limits.maxControl:
             return fail(OpenStreamError("too many frames wait for the carrier"))
-        # The application has decided to send, even if the peer is a stranger.
+        # The application has decided to send, although the peer may be a stranger.
         self._scheduler.isMute = False
         opened = self._streams.open(factory)
         if not (self._streams.hasIDs or self._streams.byID):
@@ -242,7 +241,6 @@ class MuxProtocol(MuxFacts, Protocol):
         """
         factory = self.factory
         factory.acceptPace.accepted(self.transport)
-        self._keys = factory.keyring.keys
         gate = factory.makeGate()
         carrier = self.getCarrier()
         self._host = addressFrom(lambda: carrier.getHost())
@@ -328,7 +326,7 @@ class MuxProtocol(MuxFacts, Protocol):
         if self._isBound and isinstance(gate.opener, SequencedOpener):
             self._carrierLiveness.stopKeepalives()
             self._peerLiveness.start(gate.opener)
-        self._key = gate.name
+        self._key = (gate.name, gate.key)
         self.factory.muxAuthenticated(self)
         if self._proving:
             self._nextTurn.callSoon(self._fireProving)
@@ -341,7 +339,7 @@ class MuxProtocol(MuxFacts, Protocol):
         """
         @raise KeyRevoked: if the gate's key was revoked after the gate was made.
         """
-        if self.factory.keyring.keys.get(gate.name) != self._keys.get(gate.name):
+        if gate.key and (gate.name, gate.key) not in self.factory.keyring.keys:
             raise KeyRevoked()
 
     def _sendOutputOf(self, gate: Gate) -> None:

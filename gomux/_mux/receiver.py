@@ -122,7 +122,7 @@ class ReceiverStream(Protocol):
 
     def applicationFailed(self) -> None:
         """
-        The application has raised an exception.  Called while that is handled.
+        The application has raised an exception.  Called in the C{except} block.
         """
 
 

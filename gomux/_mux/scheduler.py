@@ -102,7 +102,7 @@ class Scheduler:
         of the call of L{start}.
     @ivar paused: whether nothing may be written now: before L{start}, while the carrier
         is blocked, and once C{stopped}.
-    @ivar isMute: whether the peer may be a stranger, who is sent nothing.
+    @ivar isMute: whether the peer may be a stranger, to whom nothing must be sent.
     @ivar stopped: whether nothing may be written any more.
     @ivar _sealer: seals the frames; set by L{start} at the latest.
     @ivar _write: see L{__init__}.
@@ -227,8 +227,8 @@ class Scheduler:
 
     def refuse(self, streamID: int) -> None:
         """
-        Queue a refusal: the CloseStream for a stream that this side does not accept, as
-        an abort.  Else it would look like a stream with a complete and empty answer.
+        Queue the refusal of a stream that this side does not accept: an abort.  A plain
+        CloseStream would look like a complete, empty answer.
 
         @raise LimitExceeded: if the peer has left too many refusals unread.
         """
@@ -236,7 +236,7 @@ class Scheduler:
             return
         refusals = self._control.refusals
         if len(refusals) >= self._maxRefusals:
-            # Perhaps only hold() keeps the refusals from being written.
+            # The refusals may wait only because of hold().
             self.pump()
         if len(refusals) >= self._maxRefusals:
             raise LimitExceeded(

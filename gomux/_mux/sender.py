@@ -58,8 +58,8 @@ HIGH_WATER = 65536
 #: The producer is resumed when this many bytes of output or fewer wait.
 LOW_WATER = 32768
 #: With a smaller send window, in bytes, the sender waits for more credit, unless all
-#: output fits into the window.  Otherwise a peer that gives credit for each read would
-#: get two frames where one would do.  The credit comes: a Go sender waits for as much.
+#: output fits into the window.  So a peer that gives credit in small pieces gets fewer
+#: frames.  Every peer gives that much credit, because a Go sender waits for it too.
 ENOUGH_WINDOW = MAX_LENGTH
 
 _log = Logger()
@@ -142,7 +142,7 @@ class SenderStream(Protocol):
 
     def applicationFailed(self) -> None:
         """
-        The application has raised an exception.  Called while that is handled.
+        The application has raised an exception.  Called in the C{except} block.
         """
 
 

@@ -5,9 +5,9 @@
 """
 TLS that starts in the middle of a stream, as in SMTP and AMP.
 
-Twisted's TLS puts small writes together: it encrypts them, and sends them, in the next
-turn of the reactor.  Here they go in the mux's own next turn (L{_NextTurnClock}), which
-then sends at once.
+Twisted's TLS puts small writes together: it encrypts and sends them in the next turn of
+the reactor.  Here it does so in the mux's own next turn (L{_NextTurnClock}), at the end
+of which the mux sends.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def startTLS(
     none = cast(IProtocolFactory, None)
     nextTurn = cast(IReactorTime, _NextTurnClock(clock, stream.streams.callSoon))
     factory = TLSMemoryBIOFactory(contextFactory, isClient, none, nextTurn)
-    # The class of the factory's choice puts small writes together.
+    # The protocol class of the factory puts small writes together.
     tls = factory.protocol(factory, stream.protocol, False)
     stream.protocol = tls
     # From now on the application calls TLS, and TLS calls the stream.
@@ -112,14 +112,14 @@ class TLSStream(Stream):  # type: ignore[override]
 
     def loseWriteConnection(self) -> None:
         """
-        Close the writing half, after what TLS sends in the next turn.
+        Close the writing half, once TLS has sent its output in the next turn.
         """
         self.streams.callSoon(super().loseWriteConnection)
 
     def closeWith(self, reason: BaseException) -> None:
         """
-        Finish TLS, in case it is the mux that closes the stream, and close the stream
-        without waiting for the peer's TLS.
+        End TLS, unless it has ended already, and close the stream without waiting for
+        the peer's TLS.
         """
         if self.life is _LIVE:
             self._tls.loseConnection()
@@ -173,6 +173,9 @@ class _Beneath:
 class _NextTurnClock:
     """
     The reactor, except that calls without a delay are made in the mux's next turn.
+
+    @ivar _clock: the reactor.
+    @ivar _callSoon: calls a function in the mux's next turn.
     """
 
     def __init__(
@@ -202,6 +205,8 @@ class _NextTurnClock:
 class _Call:
     """
     A call in the mux's next turn.
+
+    @ivar _function: the function to call; C{None} once the call is cancelled.
     """
 
     def __init__(self, function: Callable[[], object]) -> None:

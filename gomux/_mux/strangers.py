@@ -6,16 +6,18 @@
 The connections to a server whose peers have not shown yet that they hold a key, and
 which of them the server drops when there are too many.
 
-  1. An address has a quota of such connections.  One more is refused before a mux is
-     made for it.  Of IPv6 each /64 counts as one address, because its owner can use
-     all addresses in it.  A Unix socket has no addresses, and no quota.
-  2. Once there are more than half of C{maxUnauthenticated}, a new connection is refused
-     at random, the more likely the more there are, as sshd does with its
-     C{MaxStartups}.  A connection from an address without others is never refused,
-     because it may be an honest client's.
-  3. If there is one more than C{maxUnauthenticated}, an older one is dropped.  If there
-     are any whose peers have sent no genuine frame, it is one of these: the oldest from
-     the address that has most of them.  Otherwise it is the oldest of all.
+  1. Each address has a quota of such connections.  A connection over the quota is
+     refused before a mux is made for it.  An IPv6 network of 64 bits counts as one
+     address, because its owner can use all addresses in it.  Unix sockets have no
+     addresses, and no quota.
+  2. Once there are more than half of C{maxUnauthenticated} such connections, a new
+     connection may be refused at random: the more there are, the more likely.  (sshd
+     does the same with its C{MaxStartups}.)  This never happens to the only connection
+     from an address, which may be an honest client's.
+  3. If there are more than C{maxUnauthenticated} such connections, an older connection
+     is dropped.  First in line is the address with most connections whose peers have
+     sent no genuine frame: its oldest such connection is dropped.  If there is no such
+     connection but the new one, the oldest of all is dropped.
 
 An honest client sends its first frame as soon as it is connected, so its connection is
 silent for a moment only.
@@ -115,8 +117,8 @@ class Strangers:
         """
         A mux has its carrier.
 
-        @param address: where it comes from.
-        @return: the mux to drop instead, if there are too many.
+        @param address: where the mux comes from.
+        @return: the mux to drop, if there are too many; else C{None}.
         """
         source = self._sources[mux] = sourceOf(address)
         self._counts[source] += 1
@@ -125,13 +127,13 @@ class Strangers:
             return None
         ofSource = max(self._silent.values(), key=_size)
         victim = next(iter(ofSource))
-        # Else the new one is the only silent one, and has had no time yet.
+        # The new mux is spared, because its peer has had no time to send anything yet.
         return victim if victim is not mux else next(iter(self._sources))
 
     def heard(self, mux: MuxProtocol) -> None:
         """
-        The peer has sent a genuine frame, which does not show yet that it is not a
-        recorded one: it has to finish the handshake of strict mode.
+        The peer has sent a genuine frame.  The frame may still be a recorded one, so
+        the peer is a stranger until it has finished the handshake of strict mode.
         """
         source = self._sources.get(mux)
         silent = self._silent.get(source, {})
@@ -155,7 +157,10 @@ class Refused(Protocol):
     """
     The protocol of a connection that is refused: it drops the connection.
 
-    Not every wrapper of factories, such as that of TLS, takes C{None} for a protocol.
+    C{buildProtocol} does not return C{None} instead, because some wrappers of
+    factories, such as that of TLS, do not allow that.
+
+    @ivar _pace: see L{__init__}.
     """
 
     def __init__(self, pace: AcceptPace) -> None:

@@ -26,7 +26,7 @@ A half reports its end: the sender calls C{outputFinished}, the receiver C{input
 The state of the stream decides what happens then.
 
 The stream does not call the protocol from inside a call that the application makes, but
-in the next turn of the reactor.  It calls only a producer at once.
+in the next turn of the reactor.  Only a producer is called at once.
 
 On the wire CloseStream ends a stream, whether the end is orderly or an abort.  So the
 side that aborts a stream sends a WindowUpdate of 0 bytes ahead of CloseStream.  No

@@ -5,11 +5,11 @@
 """
 The open streams of a mux, by ID.
 
-The client opens streams with even IDs, the server with odd ones.  An ID is used
-once: a mux that has no IDs left opens no more streams.  Both sides see how many IDs
-either has left.  When few are, the mux is I{worn}: the client's dialler connects
-another one beside it, and both sides prefer that for new streams.  The worn mux ends
-with its last stream.
+The client opens streams with even IDs, the server with odd IDs.  An ID is used once: a
+side that has no IDs left opens no more streams.  Both sides see how many IDs either
+side has left.  When few are left, the mux is I{worn}: the client's dialler connects
+another mux beside it, and both sides prefer the new mux for new streams.  The worn mux
+ends with its last stream.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from gomux._mux.streamlife import StreamLife
     from gomux.interfaces import IStreamFactory
 
-# Each side has every other ID.
+# Each side has only every second ID.
 _WORN_FROM = ID_END - 2 * RESERVED_IDS
 
 _log = Logger()
@@ -94,7 +94,7 @@ class Streams:
     @ivar peerCount: how many of the peer's streams have a protocol whose
         C{connectionLost} was not called yet.
     @ivar growth: limits the growth of all receive windows together.
-    @ivar consumerChanges: how often input was consumed on another stream than the last.
+    @ivar consumerChanges: how often input was consumed on another stream than before.
     @ivar callSoon: calls a function in the next turn of the reactor.
     @ivar makeSender: makes the sender of a stream.
     @ivar activate: queues a sender in the scheduler, if it can send.
@@ -108,7 +108,8 @@ class Streams:
     @ivar _worn: see L{__init__}.
     @ivar _refusals: logs why streams are refused.
     @ivar _batch: the largest credit that is held back to save frames, in bytes.
-    @ivar _lastConsumer: the ID of the stream whose input was consumed last; -1 before.
+    @ivar _lastConsumer: the ID of the stream whose input was consumed last; -1 for no
+        stream.
     @ivar _peerOpened: how many streams the peer has opened.
     @ivar _peerParity: the remainder of the peer's IDs divided by 2: 0 or 1.
     @ivar _factories: the factories of this side's streams, by ID.  Each stays until

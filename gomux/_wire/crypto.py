@@ -57,11 +57,11 @@ _SIGMA = _fourWords.unpack(b"expand 32-byte k")
 
 class Key(bytes):
     """
-    The key of a mux: 32 bytes, and with them what derives its subkeys.
+    The key of a mux: 32 bytes, with the object that derives its subkeys.
 
-    All users of the key share that.  Otherwise each connection of a stranger would cost
-    a new cipher, and each mux would keep one.  It goes when the key does, and must be
-    used in one thread only.
+    All users of the key share that object.  Otherwise each connection of a stranger
+    would cost a new cipher, and each mux would keep a cipher.  The object lives as long
+    as the key, and must be used in one thread only.
     """
 
     @cached_property
@@ -69,7 +69,8 @@ class Key(bytes):
         """
         Derives the subkeys.
         """
-        # A copy: the cipher keeps it, and would keep this object for ever.
+        # A copy: the cipher keeps its key, and this object would otherwise keep itself
+        # alive through the cipher.
         return Subkeys(bytes(self))
 
 
@@ -179,7 +180,7 @@ class Sealer:
     @ivar prefix: the first 16 bytes of every nonce.
     @ivar isBound: whether all frames have the same prefix.
     @ivar _next: the counter of the next nonce.
-    @ivar _end: the first counter that C{prefix} is not for.
+    @ivar _end: the first counter that must not be used with C{prefix}.
     @ivar _subkeys: derives the subkey of a prefix.
     @ivar _encrypt: encrypts and authenticates with the subkey of C{prefix}.
     """
@@ -268,8 +269,8 @@ class Opener:
     def __init__(self, key: bytes, own: bytes = b"") -> None:
         """
         @param key: 32 bytes.
-        @param own: the first 16 bytes of this side's own nonces.  A frame with them was
-            sent by this side, and an attacker sends it back.
+        @param own: the first 16 bytes of this side's own nonces.  If a frame has them,
+            this side has sent it, and an attacker has sent it back.
         """
         self._own = own
         self._subkeys = subkeysOf(key)
@@ -301,8 +302,8 @@ class Opener:
             return self._decrypt(_NONCE_START + header[-8:], sealed, header)
         except InvalidTag:
             pass
-        # Not above: there the error would keep the other one's frames, which hold
-        # memory views in cryptography 40 and 41.
+        # Not raised inside the except block: the error would then keep the stack of
+        # InvalidTag, which holds memory views in cryptography 40 and 41.
         raise AuthenticationFailed()
 
 
@@ -311,13 +312,13 @@ class SequencedOpener:
     Opens the frames of one direction of one mux in order: each frame must have the
     next nonce of the peer's L{Sealer}.
 
-    A frame is opened with the nonce that is due, and not with the one in its header.
-    So a frame that was sealed with another nonce does not open, and there is nothing to
-    compare.
+    A frame is opened with the nonce that is due, and not with the nonce in its header.
+    So a frame that was sealed with another nonce does not open, and the two nonces need
+    not be compared.
 
     @ivar _prefix: the first 16 bytes of every nonce.
-    @ivar _last: the last 12 bytes of the nonce before the one that is due; C{b""} if
-        there is none before.
+    @ivar _last: the last 12 bytes of the last frame's nonce; C{b""} before the first
+        frame.
     @ivar _nextNonce: returns the last 12 bytes of the nonce that is due.
     @ivar _decrypt: decrypts with the subkey of C{_prefix}.
     """
@@ -339,7 +340,7 @@ class SequencedOpener:
     @property
     def last(self) -> int:
         """
-        The counter before the one that is due, which is that of the last frame.
+        The counter of the last frame of the sequence; 0 before the first frame.
         """
         return int.from_bytes(self._last[len(_NONCE_START) :], "little")
 
@@ -350,7 +351,7 @@ class SequencedOpener:
         @param header: the whole header.
         @param sealed: the ciphertext with its tag.
         @return: the payload.
-        @raise OutOfSequence: if the frame is not the next one.
+        @raise OutOfSequence: if another frame is due.
         @raise AuthenticationFailed: if the frame was not sealed with this key
             or was changed since.
         """
@@ -362,7 +363,7 @@ class SequencedOpener:
         else:
             self._last = nonce
             return payload
-        # Not above, for the reason that is in Opener.open.
+        # Not raised inside the except block: Opener.open says why.
         raise self._explain(header)
 
     def _explain(self, header: bytes) -> AuthenticationFailed:
@@ -372,7 +373,7 @@ class SequencedOpener:
         due = self.last + 1 if self._last else 0
         self._nextNonce = map(_nonce, count(due)).__next__
         if due >= _COUNTER_END:
-            return OutOfSequence("a frame came after the last one of the sequence")
+            return OutOfSequence("a frame came after the end of the sequence")
         if header[-24:] != self._prefix + _counter.pack(due):
-            return OutOfSequence(f"frame {due} was due, and another one came")
+            return OutOfSequence(f"frame {due} was due, and another frame came")
         return AuthenticationFailed()

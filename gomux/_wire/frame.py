@@ -113,8 +113,8 @@ def isBound(header: bytes) -> bool:
 
 def sealLastFrame(sealer: Sealer) -> tuple[bytes, bytes]:
     """
-    Make the CloseMux of a mux whose nonces have run out, with the last one, which is
-    reserved for it.
+    Make the CloseMux of a mux whose nonces have run out.  It is sealed with the last
+    nonce, which is reserved for it.
 
     @return: as L{sealFrame}.
     @raise NonceExhausted: if the last nonce has been used, too.
@@ -148,7 +148,7 @@ class FrameParser:
 
     Give it each piece with L{receive}, then take frames with L{nextFrame} until it
     returns C{None}.  A frame that lies within one piece is opened in place.  Only a
-    frame that is cut is put together first, so no byte is copied more than once.
+    frame in several pieces is put together first, so no byte is copied more than once.
 
     @ivar _open: opens a frame.
     @ivar _piece: the piece that is being parsed.
@@ -181,7 +181,7 @@ class FrameParser:
 
     def clear(self) -> None:
         """
-        Forget the bytes that have come and are not parsed yet.
+        Drop the received bytes that are not parsed yet.
         """
         self._start.clear()
         self._drop()

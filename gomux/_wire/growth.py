@@ -18,8 +18,8 @@ takes at least one round trip.  The first windowful of a stream is the exception
 waits for no credit.
 
  - A windowful that passes within L{SHORT_ROUND_TRIP} proves that the path is short.
-   That is remembered for L{MEMORY}.  The path is also taken to be short for a window
-   that would pass in that time at the best rate that the mux has reached.
+   That is remembered for L{MEMORY}.  The path also counts as short for a window that
+   would pass within L{SHORT_ROUND_TRIP} at the best rate that the mux has reached.
  - A slow windowful proves less: the round trip may be long, or one of the two
    machines is busy.  It counts as a long round trip if it took more than
    L{LONG_ROUND_TRIP}, or if L{WINDOWFULS_TO_TELL} windowfuls have passed and none of
@@ -30,9 +30,11 @@ than when the window last grew: then the window was the bottleneck.  Once the ra
 stays the same, the window has the size that the path can use.
 
 On a short path a stream that is alone on its mux gets L{SHORT_PATH_WINDOW}, which
-keeps both ends busy.  A window that is larger shrinks to that.  Where several streams
-are active each goes back to the initial window, and keeps half of it back: together
-they still keep both ends busy, and there is less in flight that others wait for.
+keeps both ends busy.  Beside another active stream it may have
+L{SHARED_SHORT_PATH_WINDOW}.  A window that is larger shrinks to that.  From
+L{STREAMS_FOR_HALF_WINDOWS} equally busy streams on, each goes back to the initial
+window and keeps half of it back: together they still keep both ends busy, and other
+streams wait behind fewer bytes in flight.
 
 One window gets no larger than C{maxWindow}.  What all windows of a mux have grown by,
 together, stays within a budget: C{maxGrowth}.
@@ -57,7 +59,8 @@ SHORT_ROUND_TRIP = 0.002
 #: L{WINDOWFULS_TO_TELL}.
 LONG_ROUND_TRIP = 0.02
 
-#: After how many windowfuls of the mux a round trip between the two counts as long.
+#: After how many windowfuls of the mux a windowful counts as a long round trip if it
+#: took between L{SHORT_ROUND_TRIP} and L{LONG_ROUND_TRIP}.
 #: Raised: machines that are slow while they warm up are mistaken for a long path less
 #: often.  But a window on such a path starts to grow one round trip later for each.
 WINDOWFULS_TO_TELL = 4
@@ -312,10 +315,10 @@ class GrowthPolicy:
 
     def checkInvariants(self, windows: Iterable[GrowingWindow]) -> None:
         """
-        See whether all growth is accounted for.  For tests.
+        Check that all growth is accounted for.  For tests.
 
-        @param windows: those of all open streams.
-        @raise AssertionError: if it is not.
+        @param windows: the windows of all open streams.
+        @raise AssertionError: if some growth is not accounted for.
         """
         grown = 0
         for window in windows:

@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-Pre-shared keys with names, the files they come from, and which of them a peer has.
+Pre-shared keys with names, and the files they come from.
 
 A file has one pre-shared key a line, as C{name:psk}.  Lines that are blank or begin
 with C{#} are skipped.  A file with a single line may also be just a pre-shared key,
@@ -18,37 +18,19 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
-from itertools import islice
-from types import MappingProxyType
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
-from gomux._wire.crypto import (
-    NONCE_SIZE,
-    PREFIX_SIZE,
-    TAG_SIZE,
-    Opener,
-    Sealer,
-    SequencedOpener,
-    deriveKey,
-    opens,
-)
-from gomux._wire.frame import NotYet, isBound
+from gomux._wire.crypto import deriveKey
 from gomux._wire.replay import FirstFrames
-from gomux.error import (
-    AuthenticationFailed,
-    GomuxError,
-    KeyringError,
-    NeverAuthenticated,
-)
+from gomux.error import KeyringError
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS, SHORT_PSK
+
+#: Keys of the frames, 32 bytes each, with the names of the peers that have them.
+Keys: TypeAlias = tuple[tuple[str, bytes], ...]
 
 #: The first line of a file in which every line has a name, even a single one.
 HEADING = b"[keyring]"
-
-#: How many keys are tried in one turn of the reactor.  That takes some 0.13 ms: a
-#: stranger's first frame costs all keys, and other connections must not wait for that.
-KEYS_A_TURN = 16
 
 _entry = re.compile(rb"([A-Za-z0-9_.-]{1,64}):(.*)", re.DOTALL)
 # Others may not read the file.  Only its owner may write to it.
@@ -59,46 +41,50 @@ class Keyring:
     """
     Pre-shared keys by name.
 
-    @ivar warnings: warnings for the operator, a sentence each.
+    @ivar warnings: warnings for the operator, one sentence each.
     @ivar firstFrames: the first frames of the last muxes with these keys.
     @ivar _source: the file that L{reload} reads, if there is one.
-    @ivar _keys: the keys of the frames by name.  L{reload} replaces the whole mapping.
+    @ivar _keys: the keys of the frames.  L{reload} replaces the whole tuple.
     """
 
     def __init__(
-        self, psks: Mapping[str, bytes | str], source: _Source | None = None
+        self,
+        psks: Mapping[str, bytes | str] | Iterable[tuple[str, bytes | str]],
+        source: _Source | None = None,
+        allowShort: bool = True,
     ) -> None:
         """
-        @param psks: the pre-shared keys by name.  Text stands for its UTF-8
-            bytes.  A key without a name has the name C{""}.
+        @param psks: the pre-shared keys by name, or pairs of a name and a key.  Text
+            stands for its UTF-8 bytes.  A key without a name has the name C{""}.  Keys
+            with the same name are keys of the same peer.
         @param source: the file that the keys are from, for L{reload}.
-        @raise KeyringError: if there is no key or too many, if a key is empty, or
-            if two are the same.
+        @param allowShort: whether keys may be so short that they are easy to guess.
+        @raise KeyringError: if there is no key or too many, if a key is empty or too
+            short, or if two are the same.
         """
         self._source = source
         self.firstFrames = FirstFrames()
-        self._keys, self.warnings = _derive(psks)
+        pairs = psks.items() if isinstance(psks, Mapping) else psks
+        self._keys, self.warnings = _derive(tuple(pairs), allowShort)
 
     @classmethod
     def of(cls, psk: bytes | str | Keyring) -> Keyring:
         """
-        @return: C{psk} if it is a keyring, else a keyring with just that key,
-            without a name.
+        @return: C{psk} if it is a keyring, else a keyring of that key, without a name.
         @raise KeyringError: if C{psk} is empty.
         """
-        return psk if isinstance(psk, cls) else cls({"": psk})  # type: ignore[dict-item]
+        return psk if isinstance(psk, Keyring) else cls((("", psk),))
 
     def __repr__(self) -> str:
-        return f"<Keyring {', '.join(map(repr, self._keys))}>"
+        return f"<Keyring {', '.join(repr(name) for name, _ in self._keys)}>"
 
     def __len__(self) -> int:
         return len(self._keys)
 
     @property
-    def keys(self) -> Mapping[str, bytes]:
+    def keys(self) -> Keys:
         """
-        The keys of the frames by name, 32 bytes each.  L{reload} does not change a
-        mapping that was returned before.
+        The keys of the frames with their names.
         """
         return self._keys
 
@@ -108,16 +94,20 @@ class Keyring:
         @raise KeyringError: if it has several.
         """
         if len(self._keys) != 1:
-            raise KeyringError(
-                f"one pre-shared key is needed, and there are {len(self._keys)}"
+            names = {name for name, _ in self._keys}
+            whose = (
+                f" of {names.pop()!r}; keep the one to use" if len(names) == 1 else ""
             )
-        return next(iter(self._keys.items()))
+            raise KeyringError(
+                f"one pre-shared key is needed, and there are {len(self._keys)}{whose}"
+            )
+        return self._keys[0]
 
     def reload(self) -> frozenset[str]:
         """
         Read the file again.  Muxes that are up go on.
 
-        @return: the names that are gone or have another key now.
+        @return: the names of which a key is gone.
         @raise KeyringError: if the file cannot be used, or if the keys are not from
             a file.  The keys stay as they were.
         """
@@ -126,46 +116,52 @@ class Keyring:
             raise KeyringError("the pre-shared keys are not from a file")
         old = self._keys
         psks = source.read(again=True)
-        if "" in psks and "" not in old:
+        if old[0][0] and not psks[0][0]:
             raise KeyringError(
                 f"{source.path}: has a single line, which would count as a key without"
                 f" a name; put a line {HEADING.decode()} before it"
             )
         self._keys, self.warnings = _derive(psks)
-        return frozenset(name for name in old if self._keys.get(name) != old[name])
+        return frozenset(name for name, _ in set(old) - set(self._keys))
 
 
 def _derive(
-    psks: Mapping[str, bytes | str],
-) -> tuple[Mapping[str, bytes], tuple[str, ...]]:
+    psks: Sequence[tuple[str, bytes | str]], allowShort: bool = True
+) -> tuple[Keys, tuple[str, ...]]:
     """
-    @return: keys by name, and warnings.
+    @return: the keys of the frames, and warnings.
     @raise KeyringError: if the pre-shared keys cannot be used.
     """
     if not psks:
         raise KeyringError("there is no pre-shared key")
     if len(psks) > MAX_KEYS:
         raise KeyringError(f"there are more than {MAX_KEYS} pre-shared keys")
-    keys: dict[str, bytes] = {}
     owners: dict[bytes, str] = {}
     warnings = []
-    for name, psk in psks.items():
+    for name, psk in psks:
         whose = f"the pre-shared key of {name!r}" if name else "the pre-shared key"
         raw = _bytesOf(psk, whose)
         if not raw:
             raise KeyringError(f"{whose} is empty")
         if len(raw) < SHORT_PSK:
-            warnings.append(f"{whose} is shorter than {SHORT_PSK} bytes")
+            short = f"{whose} is shorter than {SHORT_PSK} bytes"
+            if not allowShort:
+                raise KeyringError(f"{short}; make one with python -m gomux genpsk")
+            warnings.append(short)
         if not name and _entry.fullmatch(raw):
             warnings.append(
                 f"{whose} looks like name:psk, and is used as it is; if it begins with"
                 f" a name, give it in a file, after a line {HEADING.decode()}"
             )
-        key = keys[name] = deriveKey(raw)
-        other = owners.setdefault(key, name)
-        if other != name:
-            raise KeyringError(f"{other!r} and {name!r} have the same pre-shared key")
-    return MappingProxyType(keys), tuple(warnings)
+        key = deriveKey(raw)
+        if key in owners:
+            raise KeyringError(
+                f"{owners[key]!r} and {name!r} have the same pre-shared key"
+                if owners[key] != name
+                else f"{name!r} has the same pre-shared key twice"
+            )
+        owners[key] = name
+    return tuple((name, key) for key, name in owners.items()), tuple(warnings)
 
 
 def _bytesOf(psk: bytes | str, whose: str) -> bytes:
@@ -181,7 +177,7 @@ def _bytesOf(psk: bytes | str, whose: str) -> bytes:
     try:
         return psk.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        # The error of Python shows a part of the key.
+        # Not Python's own error, which shows a part of the key.
         raise KeyringError(f"{whose} is not text that stands for bytes") from None
 
 
@@ -192,21 +188,25 @@ class _Source(NamedTuple):
     @ivar path: the absolute path of the file, so that it is the same file after the
         process has changed its directory.
     @ivar insecure: see L{readPSKFile}.
+    @ivar allowShort: see L{readPSKFile}.
+    @ivar user: see L{readPSKFile}.
     """
 
     path: str
     insecure: bool
+    allowShort: bool
+    user: int | None
 
-    def read(self, again: bool = False) -> dict[str, bytes]:
+    def read(self, again: bool = False) -> list[tuple[str, bytes]]:
         """
         @param again: whether the file was read before, so that it must not block: the
             reactor waits.
-        @return: the pre-shared keys by name.  They make a valid keyring.
+        @return: the pre-shared keys with their names.  They make a valid keyring.
         @raise KeyringError: if the file or a key in it cannot be used.
         """
         try:
             psks = _parse(self._content(again))
-            _derive(psks)
+            _derive(psks, self.allowShort)
         except PermissionError as error:
             raise KeyringError(
                 f"{self.path}: {error.strerror}; this process runs as user"
@@ -223,10 +223,16 @@ class _Source(NamedTuple):
         # a second open would wait for somebody to write to it.
         flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if again else 0)
         with open(os.open(self.path, flags), "rb") as file:
-            status = os.fstat(file.fileno()).st_mode
-            if again and not stat.S_ISREG(status):
+            status = os.fstat(file.fileno())
+            if again and not stat.S_ISREG(status.st_mode):
                 raise KeyringError("is not a regular file: it cannot be read again")
-            mode = stat.S_IMODE(status)
+            user = os.geteuid() if self.user is None else self.user
+            if status.st_uid not in (0, os.geteuid(), user) and not self.insecure:
+                raise KeyringError(
+                    f"its owner is user {status.st_uid}, who can read and change it;"
+                    f" change the owner to root or to user {user}"
+                )
+            mode = stat.S_IMODE(status.st_mode)
             if mode & _UNSAFE and not self.insecure:
                 raise KeyringError(
                     f"others can read or change it (its mode is {mode:04o});"
@@ -238,24 +244,33 @@ class _Source(NamedTuple):
         return content
 
 
-def readPSKFile(path: str, insecure: bool = False) -> Keyring:
+def readPSKFile(
+    path: str,
+    insecure: bool = False,
+    *,
+    allowShort: bool = True,
+    user: int | None = None,
+) -> Keyring:
     """
     Read a file of pre-shared keys.
 
     @param path: the path of the file.
-    @param insecure: whether to accept a file that others can read, or that
-        not only its owner can write to.
+    @param insecure: whether to accept a file that others can read, that not only its
+        owner can write to, or that has another owner than root, the user of this
+        process, and C{user}.
+    @param allowShort: whether keys may be so short that they are easy to guess.
+    @param user: the user that this process will have, if it is not the current one.
     @return: the keys in the file.
     @raise KeyringError: if the file cannot be used.  The message names the file
         and the line, and has nothing of the line's content.
     """
-    source = _Source(os.path.abspath(path), insecure)
-    return Keyring(source.read(), source)
+    source = _Source(os.path.abspath(path), insecure, allowShort, user)
+    return Keyring(source.read(), source, allowShort)
 
 
-def _parse(content: bytes) -> dict[str, bytes]:
+def _parse(content: bytes) -> list[tuple[str, bytes]]:
     """
-    @return: pre-shared keys by name.
+    @return: pre-shared keys with their names.
     @raise KeyringError: if C{content} has the wrong form.
     """
     lines = [
@@ -266,173 +281,17 @@ def _parse(content: bytes) -> dict[str, bytes]:
     if lines and lines[0][1].rstrip() == HEADING:
         del lines[0]
     elif len(lines) == 1:
-        return {"": lines[0][1]}
+        return [("", lines[0][1])]
     if not lines:
         raise KeyringError("has no pre-shared key")
     if not content.endswith(b"\n"):
         raise KeyringError(
             "ends in the middle of a line, without a newline; is it being written?"
         )
-    psks: dict[str, bytes] = {}
+    psks = []
     for number, line in lines:
         match = _entry.fullmatch(line)
         if match is None:
             raise KeyringError(f"line {number} is not of the form name:psk")
-        name = match[1].decode("ascii")
-        if name in psks:
-            raise KeyringError(f"line {number} has the name {name!r} again")
-        psks[name] = match[2]
+        psks.append((match[1].decode("ascii"), match[2]))
     return psks
-
-
-class KeySearch:
-    """
-    Finds the key that a peer has by its first frame, L{KEYS_A_TURN} keys at a time.
-    """
-
-    def __init__(self, keys: Mapping[str, bytes]) -> None:
-        """
-        @param keys: the keys that the peer may have, by name, 32 bytes each.
-        """
-        self._untried = iter(keys.items())
-        self._left = len(keys)
-
-    def open(self, header: bytes, sealed: bytes | memoryview) -> tuple[str, bytes]:
-        """
-        Try the next keys.
-
-        Strangers can make this side do that.  So a frame with a payload, which no
-        peer sends first, is not tried.
-
-        @param header: the whole header of the first frame.
-        @param sealed: its ciphertext with its tag.
-        @return: the key's name, and the key.
-        @raise NotYet: if there are more keys to try.
-        @raise AuthenticationFailed: if the peer has none of the keys.
-        """
-        if len(sealed) != TAG_SIZE:
-            raise AuthenticationFailed("the first frame carries data")
-        for name, key in islice(self._untried, KEYS_A_TURN):
-            self._left -= 1
-            if opens(key, header, sealed):
-                return name, key
-        if self._left:
-            raise NotYet()
-        raise AuthenticationFailed(
-            "the peer has another pre-shared key, or does not speak gomux"
-        )
-
-
-class FirstFrame:
-    """
-    The gate of a mux in compatible mode, passed with the first genuine frame.  That
-    frame is for the mux: it has its usual effect.
-
-    See L{gomux._mux.gate.Gate}.
-    """
-
-    ownsFrames = False
-    passed = False
-    name = ""
-    _seen: FirstFrames | None = None
-    opener: Opener | SequencedOpener
-
-    def takeOutput(self) -> bytes:
-        """
-        @return: nothing: this gate only listens.
-        """
-        return b""
-
-    def _pass(self, key: bytes, header: bytes) -> None:
-        """
-        The first frame has been opened.
-
-        @param key: the key that opened it.
-        @param header: its header.
-        @raise OutOfSequence: if it was the first frame of an earlier mux.
-        """
-        if self._seen is not None:
-            self._seen.add(header)
-        if isBound(header):
-            nonce = header[-NONCE_SIZE:]
-            counter = int.from_bytes(nonce[PREFIX_SIZE:], "little")
-            self.opener = SequencedOpener(key, nonce[:PREFIX_SIZE], counter + 1)
-        self.passed = True
-
-    def close(self) -> None:
-        """
-        The gate is not needed any more.
-        """
-
-    def interrupted(self, detail: str) -> GomuxError:
-        """
-        @return: what it means that the carrier ends before a genuine frame has come.
-        """
-        return NeverAuthenticated(
-            "before any authenticated frame came;"
-            f" wrong pre-shared key, or no gomux peer?{detail}"
-        )
-
-
-class KnownKey(FirstFrame):
-    """
-    The gate where there is but one key, so that this side may send at once.
-    """
-
-    def __init__(self, name: str, key: bytes, seen: FirstFrames | None = None) -> None:
-        """
-        @param name: the name of the key.
-        @param key: the key, 32 bytes.
-        @param seen: the first frames that must not come again.
-        """
-        self._seen = seen
-        self.name = name
-        self._key = key
-        self.sealer = Sealer(key)
-        self.opener = Opener(key, self.sealer.prefix)
-
-    def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
-        """
-        Take the peer's first frame.
-
-        @return: its payload.
-        @raise AuthenticationFailed: if the frame is not genuine, is this side's own, or
-            is a replay.
-        """
-        payload = self.opener.open(header, sealed)
-        self._pass(self._key, header)
-        return payload
-
-
-class KeyFinder(FirstFrame):
-    """
-    The gate of a server with several keys: it finds the peer's by the first frame.
-    """
-
-    sealer: Sealer | None = None
-
-    def __init__(
-        self, keys: Mapping[str, bytes], seen: FirstFrames | None = None
-    ) -> None:
-        """
-        @param keys: the keys that the peer may have, by name, 32 bytes each.
-        @param seen: the first frames that must not come again.
-        """
-        self._seen = seen
-        self._search = KeySearch(keys)
-
-    def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
-        """
-        Take the peer's first frame.
-
-        @param header: the whole header.
-        @param sealed: the ciphertext with its tag.
-        @return: its payload, C{b""}.
-        @raise NotYet: if there are more keys to try.
-        @raise AuthenticationFailed: if none of the keys opens it, or if it is a replay.
-        """
-        self.name, key = self._search.open(header, sealed)
-        self.sealer = Sealer(key)
-        self.opener = Opener(key, self.sealer.prefix)
-        self._pass(key, header)
-        return b""

@@ -21,8 +21,11 @@ _NONCE_SIZE = 24
 
 class FirstFrames:
     """
-    The nonces of the first frames of the last L{FIRST_FRAMES} muxes.  Only peers with a
-    key can add to them.
+    The nonces of the first frames of the last L{FIRST_FRAMES} muxes.  Only the frames
+    of peers with a key are added.
+
+    @ivar _seen: the nonces.
+    @ivar _order: the nonces, the oldest first.
     """
 
     def __init__(self) -> None:
@@ -37,7 +40,7 @@ class FirstFrames:
         Remember a first frame that was opened.
 
         @param header: its whole header.
-        @raise OutOfSequence: if it was seen before.
+        @raise OutOfSequence: if the frame was seen before.
         """
         nonce = header[-_NONCE_SIZE:]
         if nonce in self._seen:

@@ -35,7 +35,6 @@ import hashlib
 import hmac
 import os
 from collections import deque
-from collections.abc import Mapping
 from enum import IntEnum
 
 from gomux._wire.crypto import (
@@ -45,7 +44,8 @@ from gomux._wire.crypto import (
     SequencedOpener,
 )
 from gomux._wire.frame import HELLO_ID, Flag, NotYet, sealFrame, unpackFields
-from gomux._wire.keyring import KeySearch
+from gomux._wire.keyring import Keys
+from gomux._wire.keysearch import KeySearch
 from gomux._wire.replay import FirstFrames
 from gomux.error import GomuxError, HandshakeFailed
 from gomux.limits import SALTS_REMEMBERED
@@ -114,8 +114,11 @@ class Salts:
     ones of handshakes that are over.
 
     A hello with a salt of a handshake in progress could succeed, so it must be refused.
-    A hello with an older salt could not, but refusing it gives a clear error at once,
-    not a timeout.
+    A hello with an older salt could not succeed, but refusing it gives a clear error at
+    once, not a timeout.
+
+    @ivar _current: the salts of handshakes in progress.
+    @ivar _past: the last salts of handshakes that are over, the oldest first.
     """
 
     def __init__(self, size: int = SALTS_REMEMBERED) -> None:
@@ -175,6 +178,18 @@ class Handshake:
     @ivar name: the name of the key that the peer has, once it is known.
     @ivar sealer: seals all further frames; C{None} until L{passed}.
     @ivar opener: opens all further frames, once L{passed}.
+    @ivar _search: finds the key that the peer has.
+    @ivar _role: this side's role.
+    @ivar _peerRole: the role that the peer must have.
+    @ivar _context: see L{__init__}.
+    @ivar _salts: see L{__init__}.
+    @ivar _seen: see L{__init__}.
+    @ivar _salt: this side's salt.
+    @ivar _state: what is due from the peer, or how the handshake has ended.
+    @ivar _hello: the header of this side's hello, once that is sent.
+    @ivar _output: the frames that L{takeOutput} returns next.
+    @ivar _expected: the first 16 bytes of the peer's nonces, once it has said hello.
+    @ivar _sealer: seals this side's confirmation; becomes C{sealer}.
     """
 
     ownsFrames = True
@@ -183,15 +198,14 @@ class Handshake:
 
     def __init__(
         self,
-        keys: Mapping[str, bytes],
+        keys: Keys,
         isClient: bool,
         context: bytes = b"",
         salts: Salts = processSalts,
         seen: FirstFrames | None = None,
     ) -> None:
         """
-        @param keys: the keys that the peer may have, by name, 32 bytes each.  A
-            client has one.
+        @param keys: the keys that the peer may have.  A client has one.
         @param isClient: whether this side is the client.
         @param context: the context, which must be the same on both sides.
         @param salts: issues this side's salt.  A hello with one of its salts is
@@ -209,9 +223,10 @@ class Handshake:
         self._hello = b""
         self._output = b""
         self.name = ""
+        self.key = b""
         if isClient:
-            ((self.name, key),) = keys.items()
-            self._sayHello(key)
+            ((self.name, self.key),) = keys
+            self._sayHello(self.key)
 
     @property
     def passed(self) -> bool:
@@ -235,7 +250,7 @@ class Handshake:
 
     def interrupted(self, detail: str) -> GomuxError:
         """
-        @return: what it means that the carrier ends before the gate is passed.
+        @return: the error if the carrier ends before the gate is passed.
         """
         return HandshakeFailed(
             "the carrier ended before the peer had answered; wrong pre-shared"
@@ -250,8 +265,8 @@ class Handshake:
         @param sealed: the ciphertext with its tag.
         @return: its payload, C{b""}.
         @raise AuthenticationFailed: if the frame is not genuine.
-        @raise OutOfSequence: if it is a hello that was seen before.
-        @raise HandshakeFailed: if it is not the one that is due.
+        @raise OutOfSequence: if the frame is a hello that was seen before.
+        @raise HandshakeFailed: if the frame is not the one that is due.
         @raise NotYet: if there are more keys to try with the peer's hello.
         """
         state, self._state = self._state, _State.FAILED
@@ -271,7 +286,7 @@ class Handshake:
         return b""
 
     def _receiveHello(self, header: bytes, sealed: bytes | memoryview) -> None:
-        self.name, key = self._search.open(header, sealed)
+        self.name, self.key = self._search.open(header, sealed)
         streamID, length, flag = unpackFields(header)
         salt, counter = header[-24:-8], header[-8:]
         if flag != _KEEPALIVE or streamID & _MAGIC_MASK != HELLO_ID & _MAGIC_MASK:
@@ -295,11 +310,11 @@ class Handshake:
         if self._seen is not None:
             self._seen.add(header)
         if self._role is Role.SERVER:
-            self._sayHello(key)
-            self._agree(key, header, self._hello)
+            self._sayHello(self.key)
+            self._agree(self.key, header, self._hello)
             self._confirm()
         else:
-            self._agree(key, self._hello, header)
+            self._agree(self.key, self._hello, header)
 
     def _receiveConfirmation(self, header: bytes, sealed: bytes | memoryview) -> None:
         # This prefix has not been on the wire yet, so it is compared in constant time.

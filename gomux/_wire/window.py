@@ -28,8 +28,8 @@ L{ReceiveWindow}.  These are the rules; C{test_window.py} has a test for each.
  10. A send window stays below 2**31 bytes.  Credit that takes it there is a violation
      of the protocol.
 
-When a window is enlarged, shrunk or keeps bytes back is decided in
-L{gomux._wire.growth}.
+L{gomux._wire.growth} decides when a window is enlarged or shrunk, and when it keeps
+bytes back.
 """
 
 from __future__ import annotations
@@ -129,10 +129,10 @@ class ReceiveWindow:
 
     def checkInvariants(self, unread: int) -> None:
         """
-        See whether each byte of the window is accounted for.  For tests.
+        Check that each byte of the window is accounted for.  For tests.
 
         @param unread: how many bytes were received and not yet consumed.
-        @raise AssertionError: if it is not.
+        @raise AssertionError: if some bytes are not accounted for.
         """
         assert self.size >= INITIAL_WINDOW, self.size
         assert self.available >= 0, self.available

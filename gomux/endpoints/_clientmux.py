@@ -107,7 +107,7 @@ class ClientMux(Dialler):
 
     def muxConnected(self, mux: MuxProtocol) -> None:
         """
-        A mux is connected: open the streams that wait for it.
+        A mux is connected: open the streams that wait, and start the idle timeout.
         """
         super().muxConnected(mux)
         self.muxIdle(mux)

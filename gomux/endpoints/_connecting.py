@@ -6,9 +6,8 @@
 Client endpoints from strings.
 
 Twisted's C{tcp:} endpoint takes only the first IPv4 address of a name, and its
-C{connect} never ends if the name is one that cannot exist, such as C{a..b}.
-L{HostnameEndpoint} tries all addresses of the name, IPv6 addresses too, and refuses
-such a name at once.
+C{connect} never ends if the name cannot exist, such as C{a..b}.  L{HostnameEndpoint}
+tries all addresses of a name, IPv6 addresses too, and refuses such a name at once.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     endpoint: Any = clientFromString(reactor, description)
     if type(endpoint) is not TCP4ClientEndpoint:
         return endpoint  # type: ignore[no-any-return]
-    # An endpoint does not say publicly what it was made from, and Twisted has no string
-    # for a HostnameEndpoint without TLS.
+    # Twisted has no string for a HostnameEndpoint without TLS, so one is made here.  An
+    # endpoint has no public attributes for its arguments.
     host = endpoint._host
     if isIPAddress(host) or isIPv6Address(host):
         # An address needs no resolver, whose threads would take time.

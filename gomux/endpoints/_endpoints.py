@@ -207,7 +207,7 @@ class MuxPort:
     def stopListening(self) -> Deferred[None]:
         """
         Accept no more muxes, and no more streams on the muxes that are up.  A mux that
-        was accepted before and comes up only now is closed.
+        was accepted before but comes up later is closed as soon as it is up.
 
         Open streams stay open, as TCP connections do.  A mux is closed when its
         last stream ends.  L{close} ends all streams and muxes.

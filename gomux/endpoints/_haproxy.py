@@ -6,9 +6,10 @@
 Connections with a PROXY protocol header, in which a load balancer tells the address of
 its client.
 
-Twisted has a wrapper for these.  It closes a connection of which the client has closed
-one half, drops one whose header comes in small pieces, and builds the protocol before
-it knows the client's address.  This one uses Twisted's parsers of complete headers.
+Twisted's own wrapper closes a connection when the client closes its writing half, drops
+a connection whose header comes in small pieces, and builds the protocol before it knows
+the client's address.  This module does none of that.  It finds the end of a header
+itself, and leaves only the parsing of the complete header to Twisted.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ _log = Logger()
 
 #: How long the header may take, in seconds.
 HEADER_TIMEOUT = 10.0
-#: How long a header of version 1 may be, as its specification says, and one of version
-#: 2 with all that load balancers add to it, in bytes.
+#: The largest accepted header of version 1 and of version 2, in bytes.  The first is
+#: from the specification.  The second leaves room for all that load balancers add.
 MAX_TEXT, MAX_BINARY = 107, 4096
 
 _PREFIX: bytes = V2Parser.PREFIX
@@ -53,7 +54,10 @@ _PREFIX: bytes = V2Parser.PREFIX
 @implementer(IStreamServerEndpoint)
 class ProxiedServerEndpoint:
     """
-    Listens for connections with a header.
+    Listens for connections that begin with a header.
+
+    @ivar _clock: the reactor.
+    @ivar _endpoint: listens for the connections.
     """
 
     def __init__(self, clock: IReactorTime, endpoint: IStreamServerEndpoint) -> None:
@@ -97,13 +101,15 @@ class ProxiedFactory(WrappingFactory):
 @implementer(IHalfCloseableProtocol)
 class ProxiedProtocol(ProtocolWrapper):
     """
-    Reads the header, and is the transport of the protocol behind it.
+    Reads the header.  After that it is the transport of the application's protocol.
 
-    @ivar wrappedProtocol: that protocol; C{None} before the header is complete.
-    @ivar _header: what has come of the header.
-    @ivar _timeout: ends a connection whose header does not come.
-    @ivar _source: the client's address, if the header has it.
-    @ivar _destination: the address to which the client had connected.
+    @ivar wrappedProtocol: the application's protocol; C{None} before the header is
+        complete.
+    @ivar _header: the received part of the header.
+    @ivar _timeout: the delayed call that drops the connection if the header is late.
+    @ivar _source: the client's address; C{None} if the header does not have it.
+    @ivar _destination: the address to which the client had connected; C{None} if the
+        header does not have it.
     """
 
     factory: ProxiedFactory
@@ -119,7 +125,7 @@ class ProxiedProtocol(ProtocolWrapper):
 
     def logPrefix(self) -> str:
         """
-        @return: the factory's.
+        @return: the log prefix of the factory.
         """
         return str(self.factory.logPrefix())
 
@@ -136,7 +142,7 @@ class ProxiedProtocol(ProtocolWrapper):
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Pass data on that comes after the header.
+        Collect the header, then pass on all data after it.
         """
         if self.wrappedProtocol is not None:
             self.wrappedProtocol.dataReceived(data)
@@ -154,7 +160,7 @@ class ProxiedProtocol(ProtocolWrapper):
 
     def _parse(self, header: bytes) -> None:
         if header.startswith(b"PROXY UNKNOWN"):
-            # Twisted's parser wants something after that.
+            # Legal without anything after it, but Twisted's parser would refuse that.
             return
         isBinary = header.startswith(_PREFIX)
         info = V2Parser.parse(header) if isBinary else V1Parser.parse(header[:-2])
@@ -202,7 +208,8 @@ class ProxiedProtocol(ProtocolWrapper):
 
     def getHost(self) -> IAddress:
         """
-        @return: the address to which the client had connected, or this machine's.
+        @return: the address to which the client had connected, or this machine's, if
+            the header has none.
         """
         host: IAddress = self._destination or self.transport.getHost()
         return host
@@ -211,8 +218,8 @@ class ProxiedProtocol(ProtocolWrapper):
 
     def readConnectionLost(self) -> None:
         """
-        The client has closed its writing half: do what the transport would have done,
-        had it known the protocol.
+        The client has closed its writing half.  Tell a half-closeable protocol.  Under
+        any other protocol, end the connection as the transport itself would.
         """
         half = IHalfCloseableProtocol(self.wrappedProtocol, None)
         if half is not None:
@@ -244,9 +251,9 @@ class ProxiedProtocol(ProtocolWrapper):
 
 def headerSize(data: bytes | bytearray) -> int | None:
     """
-    @param data: what has come so far.
-    @return: the size of the header, or C{None} if more of it has yet to come.
-    @raise ValueError: if it is none.
+    @param data: the data received so far.
+    @return: the size of the header, or C{None} if the header is not complete yet.
+    @raise ValueError: if the data is no header, or the header is too large.
     """
     isBinary = data[: len(_PREFIX)] == _PREFIX[: len(data)]
     if isBinary:
@@ -254,20 +261,21 @@ def headerSize(data: bytes | bytearray) -> int | None:
             return None
         size = 16 + int.from_bytes(data[14:16], "big")
         if size > MAX_BINARY:
-            raise ValueError("a header of that size")
+            raise ValueError("the header is too large")
         return size if len(data) >= size else None
     if not b"PROXY ".startswith(bytes(data[:6])):
         raise ValueError("no header")
     end = data.find(b"\r\n", 0, MAX_TEXT)
     if end < 0 and len(data) >= MAX_TEXT:
-        raise ValueError("a line without an end")
+        raise ValueError("the line has no end")
     return None if end < 0 else end + 2
 
 
 def _canonical(address: Any) -> IAddress | None:
     """
-    @return: an address of a header as it is usually written.
-    @raise ValueError: if it is no address: a stranger may have written anything there.
+    @return: an address from a header, with its host in the usual form; C{None} if the
+        header has none.
+    @raise ValueError: if the address is not valid: a stranger may have written it.
     """
     if isinstance(address, (IPv4Address, IPv6Address)):
         host = str(ip_address(address.host))
@@ -278,6 +286,6 @@ def _canonical(address: Any) -> IAddress | None:
         name = (address.name or b"").decode("ascii")
         if not name.isprintable():
             raise ValueError("no path")
-        # An empty one tells nothing.
+        # A client's socket without a path has an empty name.
         return address if name else None
     return None

@@ -5,11 +5,11 @@
 """
 Server endpoints from strings, as Twisted makes them, except that
 
-  - C{haproxy:} knows half-closes, takes a header in any pieces, and builds a protocol
-    for the address in the header: see L{gomux.endpoints._haproxy};
+  - C{haproxy:} supports half-close, accepts a header in any pieces, and builds the
+    protocol for the address in the header: see L{gomux.endpoints._haproxy};
   - C{stdio:} closes the standard output at the end: see L{gomux.endpoints._stdio};
   - C{unix:} makes a socket that only its owner may use, unless C{mode=} is given, and
-    replaces one that nobody listens on any more.
+    replaces a stale socket: a socket on which no process listens any more.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from zope.interface import implementer
 from gomux.endpoints._haproxy import ProxiedServerEndpoint
 from gomux.endpoints._stdio import StandardServerEndpoint
 
-#: The mode of a Unix socket, unless the string has another one.
+#: The mode of a Unix socket, unless the string gives another mode.
 MODE = 0o600
 
-#: How many connections to be forwarded can wait to be accepted.
+#: How many connections may wait in the kernel until a forwarding endpoint accepts them.
 BACKLOG = 1024
 
 _FIELD = re.compile(r"((?:\\.|[^:\\])*)(?::|$)", re.DOTALL)
@@ -66,8 +66,8 @@ def serverEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
 def forwardingEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     """
     Make a server endpoint whose connections are forwarded.  Its clients, such as web
-    browsers, may connect in bursts.  Twisted lets 50 connections wait to be accepted.
-    Of more, each would be tried again by its client's kernel after a second.
+    browsers, may connect in bursts.  By default Twisted lets only 50 connections wait
+    to be accepted.  The kernel of any further client tries again after a second.
 
     @param reactor: the reactor.
     @param description: an endpoint string.  It may have a C{backlog} of its own.
@@ -79,7 +79,7 @@ def forwardingEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         try:
             return serverEndpoint(reactor, f"{description}:backlog={BACKLOG}")
         except TypeError:
-            # The backlog is there, but without its name.
+            # The string gives a backlog by position, without the keyword.
             pass
     return serverEndpoint(reactor, description)
 
@@ -119,6 +119,10 @@ def _unquote(text: str) -> str:
 class UnixServerEndpoint:
     """
     Listens on a Unix socket.
+
+    @ivar _endpoint: see L{__init__}.
+    @ivar _path: see L{__init__}.
+    @ivar _mode: see L{__init__}.
     """
 
     def __init__(self, endpoint: Any, path: str, mode: int) -> None:
@@ -133,13 +137,14 @@ class UnixServerEndpoint:
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
-        Listen, after a socket was removed that nobody listens on.
+        Remove a stale socket, then listen.
 
         @param factory: makes the protocols.
         @return: fires with the port.
         """
         removeStale(self._path)
-        # Twisted sets the mode a moment after it has made the socket.
+        # Twisted sets the mode only after it has made the socket.  Until then the mask
+        # keeps other users out.
         mask = os.umask(0o777 & ~self._mode)
         try:
             listening: Deferred[IListeningPort] = self._endpoint.listen(factory)
@@ -150,9 +155,10 @@ class UnixServerEndpoint:
 
 def removeStale(path: str) -> None:
     """
-    Remove a Unix socket that nobody listens on, and its lock, which names a process
-    that is gone, or another one that has got the same number since.  Anything else
-    stays as it is: to listen there will fail.
+    Remove a Unix socket on which no process listens, and its lock.  Twisted keeps the
+    lock if a process with the number in it exists, but that can be another process that
+    got the same number later.  A file that is no socket, or a socket that is in use, is
+    not removed, so listening there fails.
 
     @param path: where the socket may be.
     """
@@ -178,6 +184,6 @@ def _isLive(path: str) -> bool:
         except ConnectionRefusedError:
             return False
         except OSError:
-            # It is busy, or not ours to know.
+            # It is busy, or this user may not connect to it.
             pass
     return True

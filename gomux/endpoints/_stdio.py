@@ -5,8 +5,8 @@
 """
 The standard input and output as one connection.
 
-Twisted's own endpoint never closes the two.  Whoever reads the output would wait for
-its end for as long as the process runs.
+Twisted's own endpoint closes neither of the two, so the reader of the output would not
+get EOF before the process ends.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ StandardIO: Any = _StandardIO
 class StandardConnection(StandardIO):  # type: ignore[misc]
     """
     The connection.  It has descriptors of its own, and closes them.
+
+    @ivar _descriptors: the open descriptors, as C{"read"} and C{"write"}.
     """
 
     def __init__(self, protocol: Any, reactor: Any) -> None:
         """
-        @param protocol: what it is the transport of.
+        @param protocol: the protocol whose transport the connection is.
         @param reactor: the reactor.
         """
         self._descriptors = {"read": _take(0), "write": _take(1)}
@@ -65,7 +67,9 @@ class StandardConnection(StandardIO):  # type: ignore[misc]
 
     def loseConnection(self) -> None:
         """
-        Close the connection once all output is written, which may have happened.
+        Close the connection once all output is written.  If the output is closed
+        already, the connection is lost at once: Twisted's own method would never end
+        it.
         """
         super().loseConnection()
         if self._writer is None and not self.disconnected:
@@ -82,11 +86,11 @@ class StandardConnection(StandardIO):  # type: ignore[misc]
 
 def _take(descriptor: int) -> int:
     """
-    Take over a descriptor.  What the process reads or writes there from now on has
-    nothing to do with the connection: log lines for the standard output go to the
-    standard error, unless that is the same file.
+    Take over the file of a descriptor, and put C{/dev/null} in its place.  So nothing
+    else in the process can read the input or write to the output.  The standard output
+    is replaced with the standard error, for log lines, unless both are the same file.
 
-    @return: another number for its file.
+    @return: the new descriptor of the file.
     """
     taken = os.dup(descriptor)
     replacement = os.open(os.devnull, os.O_RDWR)
@@ -100,7 +104,9 @@ def _take(descriptor: int) -> int:
 @implementer(IStreamServerEndpoint)
 class StandardServerEndpoint:
     """
-    Accepts one connection at once: the standard input and output.
+    Accepts a single connection, at once: the standard input and output.
+
+    @ivar _reactor: the reactor.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -111,10 +117,10 @@ class StandardServerEndpoint:
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
-        Connect.
+        Connect a protocol to the standard input and output.
 
         @param factory: makes the protocol.
-        @return: has fired with a port that has nothing more to accept.
+        @return: a Deferred that has fired with a port that accepts no connections.
         """
         factory.doStart()
         protocol = factory.buildProtocol(StandardAddress())
@@ -126,7 +132,9 @@ class StandardServerEndpoint:
 @implementer(IListeningPort)
 class _Port:
     """
-    A port without more connections.
+    A port that accepts no connections.
+
+    @ivar _factory: the factory of the protocol that is connected already.
     """
 
     def __init__(self, factory: IProtocolFactory) -> None:
@@ -134,12 +142,12 @@ class _Port:
 
     def startListening(self) -> None:
         """
-        Do nothing: the connection is there.
+        Do nothing, because the only connection exists already.
         """
 
     def stopListening(self) -> None:
         """
-        Tell the factory.  The connection goes on.
+        Stop the factory.  The connection stays open.
         """
         self._factory.doStop()
 

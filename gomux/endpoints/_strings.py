@@ -7,7 +7,10 @@ Endpoint strings: C{gomux:}, then the endpoint string of the carrier.  These key
 may stand anywhere in it.
 
   - C{pskFile}: the file that has the pre-shared key.
-  - C{pskFileInsecure}: C{yes} to accept a file that other users can read or change.
+  - C{pskFileInsecure}: C{yes} to accept a file that other users can read or change,
+    or own.
+  - C{allowShortPSK}: C{yes} to accept keys that are so short that they are easy to
+    guess.
   - C{psk}: the key itself.  Anybody who can see the string can read the key.
   - C{strict}: C{yes} for strict mode, which the peer must use too.
   - C{context}: the context of strict mode.  The peer must use the same.
@@ -34,6 +37,7 @@ from gomux.endpoints._clientmux import ClientMux
 from gomux.endpoints._connecting import clientEndpoint
 from gomux.endpoints._endpoints import MuxClientEndpoint, MuxServerEndpoint
 from gomux.endpoints._listening import serverEndpoint
+from gomux.error import KeyringError
 from gomux.limits import IDLE_TIMEOUT, WAIT_TIMEOUT
 
 _T = TypeVar("_T")
@@ -111,11 +115,14 @@ class _Words:
 
     @ivar _args: the positional arguments after C{gomux}.
     @ivar _keywords: the keyword arguments that were not taken yet.
+    @ivar _hasKey: whether the string has the key itself.  If the key has a colon, the
+        rest of it looks like other parts, so errors must not show these.
     """
 
     def __init__(self, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
         self._args = [_text(arg) for arg in args]
         self._keywords = {key: _text(value) for key, value in kwargs.items()}
+        self._hasKey = "psk" in self._keywords
 
     def description(self) -> str:
         """
@@ -150,6 +157,12 @@ class _Words:
         try:
             return fromString(reactor, description)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
+            if self._hasKey:
+                raise ValueError(
+                    f"what follows gomux: is not the string of a {role} endpoint; it is"
+                    " not shown, because it has psk=, and a part of the key may be in"
+                    " it: a colon in the key needs a backslash"
+                ) from None
             raise ValueError(
                 f"{description!r}, after gomux:, is not the string of a {role}"
                 f" endpoint: {error}"
@@ -166,15 +179,22 @@ class _Words:
         insecure = self._takeBool("pskFileInsecure")
         if (path is None) == (psk is None):
             raise ValueError("a gomux: endpoint needs either pskFile= or psk=")
-        if path is not None:
-            keyring = readPSKFile(path, insecure)
-        else:
-            assert psk is not None
-            warn(
-                "psk= in an endpoint string can be read by others; use pskFile=",
-                stacklevel=5,
-            )
-            keyring = Keyring.of(psk)
+        allowShort = self._takeBool("allowShortPSK")
+        try:
+            if path is not None:
+                keyring = readPSKFile(path, insecure, allowShort=allowShort)
+            else:
+                assert psk is not None
+                warn(
+                    "psk= in an endpoint string can be read by others; use pskFile=",
+                    stacklevel=5,
+                )
+                keyring = Keyring((("", psk),), allowShort=allowShort)
+        except KeyringError as error:
+            hint = ""
+            if "is shorter than" in str(error):
+                hint = ", or give allowShortPSK=yes"
+            raise KeyringError(f"{error}{hint}") from None
         for warning in keyring.warnings:
             warn(warning, stacklevel=5)
         return keyring
@@ -216,7 +236,8 @@ class _Words:
 
 def _quote(argument: str) -> str:
     """
-    Quote an argument, equals signs too: an unquoted one would make a keyword of it.
+    Quote an argument, also its equals signs: with an unquoted equals sign it would be
+    parsed as a keyword.
     """
     return str(quoteStringArgument(argument)).replace("=", "\\=")
 

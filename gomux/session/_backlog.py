@@ -27,7 +27,7 @@ class Backlog(Generic[_T]):
     @ivar items: the items that have arrived, the oldest first.
     @ivar _size: how many items may wait.
     @ivar _waiting: the calls of L{get} that wait, the oldest first.
-    @ivar _end: why no more items arrive, once that is so.
+    @ivar _end: why no more items arrive; C{None} while they may arrive.
     """
 
     def __init__(self, size: int) -> None:
@@ -75,8 +75,8 @@ class Backlog(Generic[_T]):
         """
         Take no more items.
 
-        @param error: the error of calls that wait, and of calls that find the queue
-            empty.
+        @param error: the error of the calls of L{get} that wait, and of later calls
+            that find the queue empty.
         """
         if self._end is None:
             self._end = error

@@ -65,9 +65,9 @@ class Conn(Protocol):
     @ivar _clock: the reactor.
     @ivar _made: see L{__init__}.
     @ivar _lost: see L{__init__}.
-    @ivar _rest: the frame that is being read.
+    @ivar _rest: the data of the last frame, until all of it is read.
     @ivar _offset: how many bytes of C{_rest} were read.
-    @ivar _inPlace: whether a partial read moves C{_offset} or cuts C{_rest}.
+    @ivar _inPlace: whether a partial read moves C{_offset}.  If not, it cuts C{_rest}.
     @ivar _reads: the reads that wait, the oldest first.
     @ivar _writes: the writes that wait, the oldest first.
     @ivar _readEnded: whether there is no more to read.

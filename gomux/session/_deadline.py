@@ -20,7 +20,7 @@ class Deadline:
     @ivar _reactor: the reactor; L{set} takes a time of its clock.
     @ivar _clock: the clock that measures the time that is left.
     @ivar _passed: see L{__init__}.
-    @ivar _time: the deadline, in seconds of the clock; C{None} for never.
+    @ivar _time: the deadline, in seconds of C{_clock}; C{None} for never.
     @ivar _call: the delayed call that waits for the deadline.
     @ivar _stopped: whether L{stop} was called.
     """
@@ -47,11 +47,11 @@ class Deadline:
 
     def set(self, time: float | None) -> None:
         """
-        @param time: the deadline, in seconds of the clock; C{None} for never.
+        @param time: the deadline, in seconds of the reactor's clock; C{None} for never.
         """
         self._cancel()
         left = None if time is None else time - self._reactor.seconds()
-        # The user names a time of the reactor's clock, which may be set back.
+        # The reactor's clock may be set back, so only the time that is left counts.
         self._time = None if left is None else self._clock.seconds() + left
         if self._stopped:
             return

@@ -357,6 +357,8 @@ class Listener:
 class _Streams:
     """
     The stream factory of a session: makes a L{Conn} for each stream.
+
+    @ivar _build: makes the L{Conn}; returns C{None} to refuse the stream.
     """
 
     def __init__(self, build: Callable[[], Conn | None]) -> None:

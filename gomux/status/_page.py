@@ -3,8 +3,8 @@
 # See LICENSE for details.
 
 """
-The page that C{twistd gomux} serves to a peer's streams if it has neither a target nor
-a factory.  It shows the mux that the streams belong to.
+The page that C{twistd gomux} serves to a peer's streams if it both listens and connects
+and has neither a target nor a factory.  It shows the mux that the streams belong to.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import json
 from html import escape
 from typing import cast
 
-from twisted.internet.interfaces import IReactorTime
-from twisted.web import http
-from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
 
 from gomux._mux.log import describeAddress
 from gomux._mux.protocol import MuxProtocol
 from gomux._mux.stream import Stream
 from gomux._version import __version__
+from gomux.limits import PAGE_REQUEST, PAGE_STREAMS, PAGE_TIMEOUT
 
 _PAGE = """\
 <!DOCTYPE html>
@@ -42,9 +42,9 @@ caption {{ text-align: left; font-weight: bold; padding: .3em 0 }}
 <main>
 <h1>It works</h1>
 <p>This page came to you through a <em>mux</em>: one encrypted connection that carries
-many streams.  The far end of the mux serves it, because it was not told what else to
-do with the streams that are opened to it: see <code>--target</code> and
-<code>--factory</code> in <code>twistd gomux --help</code>.</p>
+many streams.  The far end of the mux serves this page on each stream that is opened to
+it, because it was given neither <code>--target</code> nor <code>--factory</code>: see
+<code>twistd gomux --help</code>.</p>
 <table>
 <caption>The mux, as its far end saw it when this page was loaded</caption>
 {rows}
@@ -78,54 +78,114 @@ _LABELS = {
 }
 
 
-class _Status(Resource):
+def _answer(method: bytes, path: bytes, mux: MuxProtocol) -> tuple[str, str, str]:
     """
-    The L{status} of the mux that a request came through, as HTML or as JSON.
+    @return: the code with its reason, the type of the body, and the body.
+    """
+    if method not in (b"GET", b"HEAD"):
+        return "405 Method Not Allowed", "text/plain", "only GET and HEAD\n"
+    found = status(mux)
+    if path == b"/status.json":
+        return "200 OK", "application/json", json.dumps(found) + "\n"
+    if path != b"/":
+        return "404 Not Found", "text/plain", "there are only / and /status.json\n"
+    texts = {name: escape(str(value)) for name, value in found.items()}
+    rows = "\n".join(
+        f'<tr><th scope="row">{_LABELS[name]}</th><td>{value}</td></tr>'
+        for name, value in texts.items()
+    )
+    page = _PAGE.format(peer=texts["peer"], rows=rows, version=__version__)
+    return "200 OK", "text/html; charset=utf-8", page
+
+
+class _PageProtocol(Protocol):
+    """
+    Answers the first request of a stream and ends the stream.  It keeps nothing but the
+    head of that request, and takes no request that has a body.
+
+    @ivar _mux: the mux of the stream.
+    @ivar _head: what has come of the head; C{None} once the request was answered.
+    @ivar _timeout: the call that ends the stream if the request, or the peer's reading
+        of the answer, takes too long.
     """
 
-    isLeaf = True
+    factory: PageFactory
+    _head: bytes | None = b""
+    _timeout: IDelayedCall
 
-    def __init__(self, asJSON: bool) -> None:
-        super().__init__()
-        self._asJSON = asJSON
-
-    def render_GET(self, request: Request) -> bytes:
+    def connectionMade(self) -> None:
         """
-        Render the status.
+        Wait for the request, but not for ever.
         """
-        stream = cast(Stream, request.channel.transport)
-        found = status(cast(MuxProtocol, stream.mux))
-        request.setHeader("Cache-Control", "no-store")
-        if self._asJSON:
-            request.setHeader("Content-Type", "application/json")
-            return json.dumps(found).encode("utf-8") + b"\n"
-        request.setHeader("Content-Type", "text/html; charset=utf-8")
-        texts = {name: escape(str(value)) for name, value in found.items()}
-        rows = "\n".join(
-            f'<tr><th scope="row">{_LABELS[name]}</th><td>{value}</td></tr>'
-            for name, value in texts.items()
+        stream = cast(Stream, self.transport)
+        self._mux = cast(MuxProtocol, stream.mux)
+        self.factory.streams += 1
+        self._timeout = self._mux.factory.clock.callLater(
+            PAGE_TIMEOUT, stream.abortConnection
         )
-        page = _PAGE.format(peer=texts["peer"], rows=rows, version=__version__)
-        return page.encode("utf-8")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The stream has ended.
+        """
+        self.factory.streams -= 1
+        if self._timeout.active():
+            self._timeout.cancel()
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Answer once the head is complete.  What comes after it is ignored.
+        """
+        if self._head is None:
+            return
+        # Not more is copied than the head may have.
+        self._head += data[: PAGE_REQUEST + 1 - len(self._head)]
+        head, end, _ = self._head.partition(b"\r\n\r\n")
+        if end:
+            self._answerTo(head)
+        elif len(self._head) > PAGE_REQUEST:
+            self._send("GET", "431 Request Header Fields Too Large", "text/plain", "")
+
+    def _answerTo(self, head: bytes) -> None:
+        line, *fields = head.split(b"\r\n")
+        words = line.split(b" ")
+        names = {field.partition(b":")[0].strip().lower() for field in fields}
+        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
+            self._send("GET", "400 Bad Request", "text/plain", "")
+        elif names & {b"content-length", b"transfer-encoding"}:
+            self._send("GET", "413 Content Too Large", "text/plain", "no bodies\n")
+        else:
+            method = "HEAD" if words[0] == b"HEAD" else "GET"
+            self._send(method, *_answer(words[0], words[1], self._mux))
+
+    def _send(self, method: str, code: str, kind: str, text: str) -> None:
+        self._head = None
+        body = text.encode("utf-8")
+        head = (
+            f"HTTP/1.1 {code}\r\nCache-Control: no-store\r\nContent-Type: {kind}\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        stream = cast(Stream, self.transport)
+        stream.write(head.encode("ascii") + (b"" if method == "HEAD" else body))
+        stream.loseConnection()
 
 
-class PageFactory(Site):
+class PageFactory(Factory):
     """
-    Serves the status page over streams.
+    Serves the status page over streams: one answer a stream.
+
+    @ivar streams: how many streams are open.
     """
 
     noisy = False
+    streams = 0
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """
-        @param clock: the reactor.
+        @return: the protocol of a stream, or C{None} if too many are open.
         """
-        root = Resource()
-        root.putChild(b"", _Status(False))
-        root.putChild(b"status.json", _Status(True))
-        super().__init__(root, reactor=clock)
-
-    def log(self, request: http.Request) -> None:
-        """
-        Write no access log.
-        """
+        if self.streams >= PAGE_STREAMS:
+            return None
+        protocol = _PageProtocol()
+        protocol.factory = self
+        return protocol

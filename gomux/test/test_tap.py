@@ -17,14 +17,15 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.python.filepath import FilePath
+from twisted.python.usage import Options as ParentOptions
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from gomux import Limits, MuxFactory
-from gomux.status._page import PageFactory
+from gomux import Limits, MuxFactory, PageFactory
 from gomux.tap import ENVIRONMENT, Options, makeService
 from gomux.test.support.logs import Lines
+from gomux.test.support.owner import owned
 from gomux.tunnel import Tunnel, TunnelLimits
 from gomux.tunnel._service import (
     Connector,
@@ -116,10 +117,11 @@ class PSKTests(TapTestCase):
 
     def test_environment(self) -> None:
         """
-        C{GOMUX_PSK} gives the key.
+        C{GOMUX_PSK} gives the key, and is removed from the environment.
         """
         os.environ[ENVIRONMENT] = PSK
         self.assertKey(self.parse())
+        self.assertNotIn(ENVIRONMENT, os.environ)
         self.assertEqual(self.observer.lines, [])
 
     def test_file(self) -> None:
@@ -185,7 +187,6 @@ class PSKTests(TapTestCase):
         self.assertUsageError("--psk", "", says="--psk: the pre-shared key is empty")
         os.environ[ENVIRONMENT] = ""
         self.assertUsageError(says="GOMUX_PSK: the pre-shared key is empty")
-        del os.environ[ENVIRONMENT]
         self.assertUsageError("--psk-file", self.write("\n"), says="--psk-file: ")
 
     def test_twice(self) -> None:
@@ -218,11 +219,50 @@ class PSKTests(TapTestCase):
 
     def test_short(self) -> None:
         """
-        A short key causes a warning.
+        A short key is an error, unless C{--allow-short-psk} is given: then it causes a
+        warning.  A reload needs the option too.
         """
-        self.parse("--psk-file", self.write("short"))
+        says = (
+            "shorter than 16 bytes; make one with python -m gomux genpsk, or give --a"
+        )
+        path = self.write("fifteen bytes..")
+        self.assertUsageError("--psk-file", path, says=says)
+        self.assertUsageError("--psk", "fifteen bytes..", says=says)
+        os.environ[ENVIRONMENT] = "fifteen bytes.."
+        self.assertUsageError(says=says)
+        self.parse("--psk-file", path, "--allow-short-psk")
         self.assertEqual(len(self.observer.lines), 1)
         self.assertIn("shorter than 16 bytes", self.observer.lines[0])
+        options = self.parse("--psk-file", self.write("sixteen bytes..."))
+        assert options.keyring._source is not None
+        FilePath(options.keyring._source.path).setContent(b"fifteen bytes..")
+        FilePath(options.keyring._source.path).chmod(0o600)
+        options.reload()
+        self.assertIn("the pre-shared keys stay as they are", self.observer.lines[-1])
+
+    def test_owner(self) -> None:
+        """
+        A key file of another user is an error, unless C{--psk-file-insecure} is given,
+        or it is the file of the user that C{twistd --uid} names.
+        """
+        path = self.write(PSK)
+        owned(self, 54321)
+        says = "its owner is user 54321, who can read and change it; change the owner"
+        self.assertUsageError("--psk-file", path, says=says)
+        self.assertUsageError("--psk-file", path, says="--psk-file-insecure")
+        self.assertKey(self.parse("--psk-file", path, "--psk-file-insecure"))
+        options = Options()
+        options.parent = ParentOptions()
+        options.parent["uid"] = 54321
+        options.parseOptions(["--psk-file", path])
+        self.assertKey(options)
+
+    def test_withSpace(self) -> None:
+        """
+        If a key has a space and is not in quotes, the error does not show its rest.
+        """
+        error = self.assertRaises(UsageError, self.parse, "--psk", "my", "secret")
+        self.assertEqual(str(error), "unexpected argument")
 
     def test_secret(self) -> None:
         """
@@ -319,6 +359,11 @@ class OptionsTests(TapTestCase):
             f"gomux:nonsense:psk={PSK}",
             says="--target gomux:nonsense:psk=.",
         )
+        # A colon without a backslash: the rest of the key looks like other parts.
+        self.assertUsageError(
+            *("--target", f"gomux:tcp:h:1:psk=sixteen bytes and:{PSK}"),
+            says="a colon in the key needs a backslash",
+        )
 
     def test_factory(self) -> None:
         """
@@ -412,7 +457,9 @@ class OptionsTests(TapTestCase):
         examples = re.findall(r"\$ twistd gomux (.*)", str(Options()))
         self.assertEqual(len(examples), 4)
         for example in examples:
-            self.parse(*example.replace("--psk-file psk", "--psk 0123").split())
+            self.parse(
+                *example.replace("--psk-file psk", "--psk 0123456789abcdef").split()
+            )
 
 
 class ServiceTests(TapTestCase):
@@ -491,12 +538,22 @@ class ServiceTests(TapTestCase):
 
     def test_page(self) -> None:
         """
-        With neither a target nor a factory, streams get the status page.
+        With neither a target nor a factory, streams get the status page if the process
+        both listens and connects, and are refused otherwise.
         """
-        _, parts = self.make()
+        both = ("--listen", "tcp:1", "--connect", "tcp:h:2")
+        _, parts = self.make(*both)
+        self.assertIsInstance(
+            parts["--listen tcp:1"]._factory.streamFactory, PageFactory
+        )
+        _, parts = self.make("--factory", "gomux.PageFactory")
         self.assertIsInstance(
             parts["--listen tcp:7000"]._factory.streamFactory, PageFactory
         )
+        for one in (both[:2], both[2:]):
+            [part] = self.make(*one)[1].values()
+            muxes = getattr(part, "_factory", None) or part._dialler
+            self.assertIsNone(muxes.streamFactory)
 
     def test_reload(self) -> None:
         """

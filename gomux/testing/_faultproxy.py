@@ -46,6 +46,10 @@ class FaultProxy:
     @ivar toClient: the rules for frames from the server.
     @ivar port: the port's number, once the proxy is listening.
     @ivar accepted: how many connections the proxy has accepted.
+    @ivar _reactor: the reactor.
+    @ivar _server: the server's host and port.
+    @ivar _legs: the connections that are up, as the keys of a dictionary.
+    @ivar _listener: the listening port; C{None} while the proxy does not listen.
     """
 
     port: int
@@ -110,7 +114,9 @@ class FaultProxy:
 
 class _Once(ClientFactory):
     """
-    Makes one leg, to the server.
+    Makes a single leg, to the server.
+
+    @ivar _leg: the leg.
     """
 
     noisy = False
@@ -135,6 +141,10 @@ class _ProxyLeg(Protocol):
     @ivar way: carries what this leg receives to the other leg.
     @ivar gone: fires when this connection is lost.
     @ivar connector: connects the other leg.
+    @ivar _blocked: whether the other leg's transport has paused this producer.
+    @ivar _held: whether L{hold} was called, and L{release} not yet.
+    @ivar _proxy: the proxy.
+    @ivar _calls: the delayed calls of L{later}.
     """
 
     transport: Any = None
@@ -189,7 +199,7 @@ class _ProxyLeg(Protocol):
 
     def stopProducing(self) -> None:
         """
-        Wait for what follows.
+        Do nothing: the other leg's C{connectionLost} follows.
         """
 
     # For the ways
@@ -245,6 +255,9 @@ class _ProxyLeg(Protocol):
 class _ResetWhenWritten:
     """
     Resets a connection once all its output is sent.
+
+    @ivar _leg: the connection.
+    @ivar _registered: whether the call that follows the registration has come.
     """
 
     _registered = False
@@ -265,5 +278,5 @@ class _ResetWhenWritten:
 
     def stopProducing(self) -> None:
         """
-        Wait for what follows.
+        Do nothing: the leg's C{connectionLost} follows.
         """

@@ -25,7 +25,7 @@ from gomux._wire.frame import HEADER_SIZE, MAX_CREDIT, Flag, unpackFields
 
 class Leg(Protocol):
     """
-    What a way uses of the two connections that it joins.
+    The part of a connection that a L{Way} uses.
     """
 
     def hold(self) -> None:
@@ -91,6 +91,8 @@ Action = Callable[["Way", WireFrame], None]
 class Direction:
     """
     The rules for frames in one direction, on all connections.
+
+    @ivar _rules: the rules, in the order in which they were added.
     """
 
     def __init__(self) -> None:
@@ -103,7 +105,7 @@ class Direction:
 
         @param which: the index of a frame, or a function that says whether the rule
             matches a frame.
-        @param action: what to do to them.
+        @param action: what to do to these frames.
         """
         if isinstance(which, int):
             index = which
@@ -130,6 +132,17 @@ class Way:
     One direction of one connection.
 
     @ivar frames: how many frames have been received so far.
+    @ivar _direction: the rules.
+    @ivar _sender: the connection that the frames come from.
+    @ivar _receiver: the connection that the frames are forwarded to.
+    @ivar _partial: the received bytes of a frame that is not complete yet.
+    @ivar _framed: whether the received bytes have been frames so far.
+    @ivar _open: whether received frames are still forwarded.
+    @ivar _holes: whether nothing is forwarded any more, not even the end.
+    @ivar _queue: what waits for the end of a delay: bytes to send, further delays in
+        seconds, and functions to call.
+    @ivar _waiting: whether a delay is running.
+    @ivar _next: the bytes to forward after the next frame.
     """
 
     def __init__(self, direction: Direction, sender: Leg, receiver: Leg) -> None:

@@ -38,7 +38,7 @@ _READ_SIZE = 65536
 
 _log = Logger()
 
-# What a pipe carries besides bytes.
+# Besides bytes, a pipe carries the end of the connection.
 _FIN = object()
 _RESET = object()
 

@@ -36,9 +36,10 @@ def connect(
     bufferSize: int,
 ) -> tuple[Carrier, Carrier]:
     """
-    Connect two protocols, the second one first.
+    Connect two protocols.  The second protocol gets C{makeConnection} first.
 
-    @return: their carriers; each one's C{outgoing} is the other's C{incoming}.
+    @return: their carriers.  The C{outgoing} pipe of each carrier is the C{incoming}
+        pipe of the other carrier.
     """
     near, far = (Pipe(clock, latency, chunkSize) for _ in protocols)
     here = Carrier(clock, protocols[0], addresses, (near, far), bufferSize)

@@ -5,18 +5,19 @@
 """
 A bridge joins two connections, its ends.
 
-The input of each end is the output of the other, and the transport of each end is the
-producer of the other.  So a slow reader slows the writer at the other end down.
+The bridge writes the input of each end to the other end, and registers the transport of
+each end as the other's producer.  So a slow reader at one end slows down the writer at
+the other end.
 
-When one end closes, the bridge does the same to the other end:
+The bridge passes on how an end closes:
 
-  - If one half is closed, the same half of the other end is closed.
-  - If an end closes in an orderly way, the other end writes its output and closes.
-  - If an end is cut short, the other end sends the output that came before that, and
-    is aborted: truncated data must not look complete.  A stream that the peer aborts
-    ends with L{PeerAbortedStream}.  If the peer's key was revoked, the other end is
-    aborted at once.  A peer that runs the Go package cannot report an
-    abort.
+  - If an end reads EOF, the bridge closes the writing half of the other end.
+  - If the reader at an end wants no more, the bridge stops reading the other end.
+  - If an end closes in an orderly way, the other end sends its output, then closes.
+  - If an end is cut short, the other end sends the output that it has, and is then
+    aborted: truncated data must not look complete.  A stream that the peer aborts
+    before EOF was cut short.  But an abort by the Go package looks like an orderly
+    close.  If the peer's key was revoked, the other end is aborted at once.
 
 The state of a bridge only moves forward:
 
@@ -25,12 +26,12 @@ The state of a bridge only moves forward:
   - C{ENDING}: one end is gone, or the bridge was aborted.
   - C{OVER}: both ends are gone, and the tunnel has forgotten the bridge.
 
-While both halves of both ends are open the bridge waits for as long as they do.  After
-that it watches whether anything still moves, because one end may read nothing, or say
-nothing, for ever.  How long it waits depends on what has happened:
+While both halves of both ends are open, the bridge has no timeout.  After that it is
+aborted if no bytes move for too long, because the program at an end may stop reading or
+writing for ever.  The shorter of these timeouts counts:
 
-  - One half is closed, or one end is gone: L{TunnelLimits.halfOpenTimeout}.
-  - The mux of an end has ended: L{TunnelLimits.lingerTimeout}.
+  - L{TunnelLimits.halfOpenTimeout} once one half is closed, or one end is gone.
+  - L{TunnelLimits.lingerTimeout} once the mux of an end has ended.
 """
 
 from __future__ import annotations
@@ -50,10 +51,10 @@ from gomux.error import KeyRevoked
 from gomux.limits import TunnelLimits
 from gomux.tunnel._end import End, Life
 
-#: How often a bridge looks whether anything has moved, while it waits for that.
+#: How many times within a timeout a bridge checks whether any bytes have moved.
 LOOKS = 8
-#: The first and the longest pause between two looks at output that is being sent
-#: before an abort, in seconds.
+#: The first and the longest pause between two checks, in seconds, while an end sends
+#: its last output before it is aborted.
 SHORTEST_LOOK, LONGEST_LOOK = 0.01, 0.5
 
 
@@ -101,20 +102,23 @@ class BridgeTunnel(Interface):
 
 class Bridge:
     """
-    Two connections, each of which continues the other.
+    Joins two connections, its ends.
 
     @ivar near: the end that was connected first.
     @ivar state: the L{State}.
-    @ivar _far: the end that is connected for it.
+    @ivar _tunnel: the tunnel; it connects the far end.
+    @ivar _far: the end that the tunnel connects after the near end.
     @ivar _name: the address of the near end, for log lines.
-    @ivar _connecting: fires when the far end is connected.
-    @ivar _lateReason: how the near end was lost before the far end was connected, if
-        it left input for that.
-    @ivar _patience: how long nothing may move, in seconds.
-    @ivar _look: the call that looks whether anything has moved.
-    @ivar _seen: what had moved at the last look.
-    @ivar _movedAt: when anything was last seen to have moved.
-    @ivar _pause: how long the last pause between two looks was, in seconds.
+    @ivar _connecting: fires when the far end is connected; C{None} before the tunnel
+        begins to connect it.
+    @ivar _lateReason: why the near end was lost, if it was lost before the far end was
+        connected, and its input must still reach the far end; otherwise C{None}.
+    @ivar _patience: how long nothing may move, in seconds; infinite without a timeout.
+    @ivar _look: the delayed call of the next check; C{None} if none is due.
+    @ivar _seen: the result of L{_progress} at the last check.
+    @ivar _movedAt: when a check last found that anything had moved.
+    @ivar _pause: the longest that the next pause may be while an end is C{CUT}, in
+        seconds.
     """
 
     _connecting: Deferred[IProtocol] | None = None
@@ -231,8 +235,8 @@ class Bridge:
 
     def muxEnded(self) -> None:
         """
-        The mux of an end has ended.  Input that had come before may still wait for the
-        other end to read it.
+        The mux of an end has ended.  Input received before that may still wait for the
+        reader at the other end.
         """
         self._watch(self._tunnel.limits.lingerTimeout)
 
@@ -251,13 +255,14 @@ class Bridge:
         if self._lateReason is not None and isConnecting:
             self._over()
 
-    # Ends that do not come
+    # Timeouts
 
     def _watch(self, patience: float) -> None:
         """
-        From now on abort the bridge if nothing has moved for some time.
+        From now on abort the bridge if nothing has moved for some time.  This has no
+        effect if the current timeout is shorter.
 
-        @param patience: how long, in seconds.
+        @param patience: for how long nothing may move, in seconds.
         """
         if self.state is State.OVER or patience > self._patience:
             return
@@ -279,7 +284,7 @@ class Bridge:
     def _lookLater(self) -> None:
         pause = self._patience / LOOKS
         if Life.CUT in (self.near.life, self._far.life):
-            # This soon after its output is sent, an end is aborted.
+            # Check often at first, to abort the end soon after its output is sent.
             pause = min(pause, self._pause, LONGEST_LOOK)
             self._pause *= 2
         self._look = (
@@ -288,7 +293,8 @@ class Bridge:
 
     def _looks(self) -> None:
         """
-        See whether anything has moved.
+        Check whether anything has moved, and abort the bridge if nothing has for too
+        long.
         """
         self._look = None
         self.near.abortIfSent()
@@ -301,7 +307,7 @@ class Bridge:
         elif now - self._movedAt >= self._patience:
             self._tunnel.log.warn(
                 "{name}: aborted {near}: nothing was sent or read for"
-                " {seconds:g} seconds after one of its halves had ended",
+                " {seconds:g} seconds after one half or the mux had ended",
                 name=self._tunnel.name,
                 near=self._name,
                 seconds=self._patience,
@@ -314,6 +320,8 @@ class Bridge:
 class _EndFactory(Factory):
     """
     A factory whose only protocol is the far end of a bridge.
+
+    @ivar _end: the far end.
     """
 
     noisy = False

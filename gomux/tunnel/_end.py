@@ -7,8 +7,8 @@ One end of a bridge: a connection whose input is the other end's output.
 
 An end has two halves, and each half's state only moves forward.  The input is
 
-  - C{HELD}: the other end is not connected yet.  The transport is paused; what it
-    delivers nevertheless is kept.
+  - C{HELD}: the other end is not connected yet.  The transport is paused.  Input that
+    it delivers nevertheless is kept.
   - C{PASSED}: it is written to the other end.
   - C{DROPPED}: the reader at the other end wants no more of it.  A stream's peer is
     told.  Of other transports L{DROPPED_SIZE} bytes are thrown away, and then the
@@ -18,16 +18,17 @@ An end has two halves, and each half's state only moves forward.  The input is
 The output is
 
   - C{OPEN}: the other end writes to it.
-  - C{FINISHING}: the other end has no more to write.  What was written is being sent.
-  - C{CLOSED}: all of that is sent, and the half is closed.
+  - C{FINISHING}: the other end has no more to write.  Output written before that is
+    being sent.
+  - C{CLOSED}: all output is sent, and the half is closed.
   - C{REFUSED}: the reader has closed this half before the bridge did.
 
 When both halves have ended, the end closes its connection.  The whole end is
 
-  - C{LIVE}: the halves say how far it is.
-  - C{CUT}: the other end was cut short.  This end is aborted as soon as the output
-    that came before the cut is sent, so that the reader gets that output, and then
-    sees a reset and not an orderly end.  Input that still comes is thrown away.
+  - C{LIVE}: the connection is open, perhaps in one direction only.
+  - C{CUT}: the other end was cut short.  This end drops its input, sends the output
+    that it has, and is then aborted.  So the reader gets that output, and then sees a
+    reset and not an orderly end.
   - C{LOST}: the connection is gone.
 """
 
@@ -114,15 +115,17 @@ class Source:
     """
     The transport of an end, as the producer of the other end.
 
-    On C{stopProducing} the transport itself would call C{loseConnection}.  That would
-    be wrong: a consumer stops its producer also when only its writing half is closed,
-    and before it reports how it was closed.
+    The C{stopProducing} of the transport itself calls C{loseConnection}.  Here that
+    would be wrong: a consumer also stops its producer when only the consumer's writing
+    half is closed, and before it reports the reason.
+
+    @ivar _stopped: see L{__init__}.
     """
 
     def __init__(self, output: EndTransport, stopped: Callable[[], None]) -> None:
         """
         @param output: the transport.
-        @param stopped: called when the consumer takes no more.
+        @param stopped: called when the consumer takes no more data.
         """
         self.pauseProducing = output.pauseReading
         self.resumeProducing = output.resumeReading
@@ -130,8 +133,9 @@ class Source:
 
     def stopProducing(self) -> None:
         """
-        Tell the bridge.  The consumer's protocol reports the reason next, or later: a
-        stream that has ended reports it when all of its input was read.
+        The consumer takes no more data: tell the bridge.  The consumer's protocol gets
+        the reason next, or later: the protocol of a stream gets it once all input of
+        the stream was read.
         """
         self._stopped()
 
@@ -144,9 +148,10 @@ class End(Protocol):
     @ivar output: its transport, to which the other end writes.
     @ivar life: the L{Life}.
     @ivar moved: how many bytes of input have passed since L{countInput}.
+    @ivar _bridge: the bridge.
     @ivar _input: the L{Input}.
     @ivar _written: the L{Output}.
-    @ivar _other: the other end, once that is connected.
+    @ivar _other: the other end; C{None} before that is connected.
     @ivar _early: input that arrived before the other end was connected.
     """
 
@@ -200,7 +205,8 @@ class End(Protocol):
         This end has read EOF: close the writing half of the other end.
         """
         if self.output.wasReset():
-            # The transport would report our abort, not the reset, and later.
+            # Report the reset now.  The transport reports its loss only later, and as
+            # the abort.
             self.output.abort()
             self.connectionLost(Failure(ConnectionLost()))
             return
@@ -226,7 +232,7 @@ class End(Protocol):
         """
         This end is gone: tell the bridge.
 
-        @param reason: why; some transports have no reason.
+        @param reason: why; C{None} from a transport that gives no reason.
         """
         if self.life is not Life.LOST:
             self.life = Life.LOST
@@ -265,7 +271,8 @@ class End(Protocol):
 
     def follow(self) -> None:
         """
-        Do to the other end what happened to this one before they were joined.
+        Tell the other end that this end has read EOF, or that its reader wants no more,
+        if that happened before the two were joined.
         """
         assert self._other is not None
         if self._input is Input.ENDED:
@@ -329,7 +336,7 @@ class End(Protocol):
         """
         Close this end when its output is written.
         """
-        # With both halves ended the end closes itself, once its output is written.
+        # With both halves ended, this end has closed itself or is about to.
         if self.life is Life.LIVE and (
             self._input is not Input.ENDED or self._written is Output.OPEN
         ):
@@ -349,9 +356,9 @@ class End(Protocol):
 
     def abortIfSent(self) -> None:
         """
-        Go on with L{cut}.
+        Finish L{cut} if the output is sent.
         """
-        # Transports that cannot be aborted are closed, and send their output by that.
+        # A transport that cannot be aborted is closed, and sends its output first.
         if self.life is Life.CUT and not (
             self.output.reportsAborts and self.output.unsent
         ):
@@ -377,8 +384,8 @@ class End(Protocol):
         """
         isEnded = self._input is Input.ENDED
         if reason.check(PeerAbortedStream):
-            # After the peer's EOF all its data is here: the abort can only refuse
-            # more data from this side.
+            # If EOF came before the abort, no input is lost: the abort can only refuse
+            # more output.
             return isEnded
         if not reason.check(ConnectionDone):
             return False
@@ -401,8 +408,8 @@ class End(Protocol):
 
     def _loseIfSilent(self) -> None:
         """
-        Take a connection for gone that was closed, and whose transport may have
-        nothing left to report that with.
+        Count a connection that was closed as gone, if its transport may never report
+        that.
         """
         if not self.output.reportsAborts and self._written >= Output.CLOSED:
             self.connectionLost(connectionDone)

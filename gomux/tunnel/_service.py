@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
-#: An attempt to connect that fails for the same reason as the one before is logged at
-#: most once in this time, in seconds.
+#: While attempts to connect fail for the same reason, the reason is logged at most once
+#: in this time, in seconds.
 REPEAT_LOG = 60.0
 
 
@@ -57,6 +57,8 @@ class CannotListen(SystemExit, Exception):
     It is a C{SystemExit}, so that the process prints C{code} and ends without a
     traceback.  It is an C{Exception} too, so that C{twistd} removes its pid file, and
     a daemon reports the error to the process that started it.
+
+    @ivar code: the text that the process prints.
     """
 
     def __init__(self, reason: str) -> None:
@@ -157,14 +159,15 @@ class ServiceDialler(Dialler):
     Dials, and logs the result of each attempt.
 
     @ivar name: its name in log lines.
-    @ivar connects: logs successes.  A server may drop each mux at once.
+    @ivar connects: logs successes, with a limit on the number of lines, because a
+        server may drop each mux at once.
     @ivar _lastReason: the reason that was logged last; empty after a success.
     @ivar _loggedAt: when it was logged.
     """
 
     name: str
     connects: ThrottledLog
-    # The service closes them, once their streams have had time to end.
+    # The service closes the muxes, once their streams have had time to end.
     closesAtShutdown = False
     _lastReason = ""
     _loggedAt = 0.0
@@ -234,14 +237,15 @@ class Connector(Service):
 
 class TunnelService(MultiService):
     """
-    All listeners and connectors of one process.  It stops them in order, and lets open
-    streams end first.
+    All listeners and connectors of one process.  When it is stopped, it gives the open
+    streams time to end before it closes the muxes.
 
     @ivar pool: the muxes that are up.
     @ivar tunnels: the tunnels, whose connections it aborts after the drain timeout.
-    @ivar reload: what SIGHUP calls.
+    @ivar reload: called on SIGHUP, while the service runs.
     @ivar _clock: the reactor, with times that never go back.
     @ivar _limits: has the drain timeout.
+    @ivar _factories: the factories of all muxes.
     @ivar _signals: handles the signals of the process.
     """
 
@@ -289,8 +293,9 @@ class TunnelService(MultiService):
 
     def stopService(self) -> Deferred[None]:
         """
-        Accept and open nothing new.  Wait until the open streams have ended, for at
-        most the drain timeout, and close the muxes, also those that come up only now.
+        Stop listening and dialling, and open no new streams.  Wait for the open streams
+        to end, for at most the drain timeout.  Each mux is closed when it has no
+        streams left, also a mux that comes up only now.
         """
         stopped: Deferred[None] = super().stopService()
         self.pool.failWaiting(OpenStreamError("the service was told to stop"))

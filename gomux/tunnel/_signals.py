@@ -31,8 +31,8 @@ class _Handler:
     """
     Handles a signal for all services of the process.
 
-    @ivar calls: for each service, what a signal calls.
-    @ivar before: the handler from before.
+    @ivar calls: the function that a signal calls, by service.
+    @ivar before: the handler that this object has replaced.
     """
 
     def __init__(self, number: int) -> None:
@@ -42,7 +42,7 @@ class _Handler:
     @classmethod
     def of(cls, number: int) -> _Handler:
         """
-        @return: the handler of a signal.  If there is none yet, it is installed.
+        @return: the handler of a signal.  It is installed if it is not yet.
         """
         current = signal.getsignal(number)
         return current if isinstance(current, _Handler) else cls(number)
@@ -54,11 +54,11 @@ class _Handler:
 
 class _State(Enum):
     """
-    How far the service is.
+    The state of the service.
 
-    @cvar RUNNING: it has not been told to stop.
-    @cvar DRAINING: it waits for open streams to end.
-    @cvar STOPPED: nothing is left but the end of the process.
+    @cvar RUNNING: the service was not told to stop.
+    @cvar DRAINING: the service waits for open streams to end.
+    @cvar STOPPED: the service has stopped, or waits no longer.
     """
 
     RUNNING = 1
@@ -73,10 +73,10 @@ class ServiceSignals:
     @ivar _reactor: the reactor.
     @ivar _reload: called on SIGHUP while the service runs.
     @ivar _hurry: called on SIGTERM and SIGINT during the drain.
-    @ivar _state: how far the service is.
+    @ivar _state: the state of the service.
     @ivar _handlers: the handlers that call this service, by signal.
-    @ivar _trigger: what the reactor calls when it is stopped; C{None} if that has
-        happened.
+    @ivar _trigger: the reactor's trigger that calls L{_processEnds} when the reactor is
+        stopped; C{None} before L{start}, after that call, and after L{stop}.
     """
 
     def __init__(self, reactor: Any, reload: Callable[[], None]) -> None:
@@ -98,8 +98,8 @@ class ServiceSignals:
             return
         self._state = _State.RUNNING
         self._handle(signal.SIGHUP, self._hangUp)
-        # The reactor calls triggers in the order in which they were added, and twistd
-        # adds the one that stops its services later.
+        # The reactor calls triggers in the order in which they were added.  So this
+        # call comes before the services stop: twistd adds the trigger for that later.
         self._trigger = self._reactor.addSystemEventTrigger(
             "before", "shutdown", self._processEnds
         )
@@ -117,9 +117,9 @@ class ServiceSignals:
 
     def stop(self) -> None:
         """
-        The service has stopped.  The handlers from before come back, unless another
-        service of the process needs these, or the process is about to end: then they
-        could kill it, or log a traceback.
+        The service has stopped.  Restore the handlers from before, unless another
+        service of the process needs the current handlers, or the process is about to
+        end: then a handler from before could kill it, or log a traceback.
         """
         self._state = _State.STOPPED
         if self._trigger is not None:

@@ -5,10 +5,10 @@
 """
 The transport of a bridge's end, of any kind.
 
-TCP can be paused, half-closed and aborted, and it says how its end came.  Standard
-input and output, SSH channels, WebSockets, processes and serial lines lack some of
-that.  Each is used as far as it goes: what a transport cannot do is left out, or done
-with the next best thing that it can do.
+TCP can be paused, half-closed and aborted, and reports why a connection was lost.
+Standard input and output, SSH channels, WebSockets, processes and serial lines lack
+some of these operations.  An operation that a transport lacks is left out, or replaced
+by the nearest operation that the transport has.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from twisted.protocols.policies import ProtocolWrapper
 from gomux._carrier.direct import DirectTransport
 from gomux._carrier.transport import layersOf
 
-#: The state of a TCP connection, in the first byte of C{TCP_INFO}, in which the kernel
-#: has nothing left to send.
+#: The first byte of C{TCP_INFO} once a connection is closed.  Then the kernel has
+#: nothing left to send.
 _TCP_CLOSE = 7
 
 
@@ -36,8 +36,9 @@ class EndTransport(DirectTransport):
     """
     The transport of a bridge's end.
 
-    @ivar reportsAborts: whether L{abort} is an abort, after which the transport calls
-        C{connectionLost}.  Other transports are told to close, and may never call it.
+    @ivar reportsAborts: whether the transport can be aborted, and then calls
+        C{connectionLost}.  L{abort} closes any other transport, which may never call
+        C{connectionLost}.
     """
 
     def __init__(self, transport: Any) -> None:
@@ -84,7 +85,7 @@ class EndTransport(DirectTransport):
     @property
     def unread(self) -> int:
         """
-        How many bytes of input a stream keeps while it is paused.
+        How many bytes of input wait in a paused stream; 0 for other transports.
         """
         return int(getattr(self.transport, "unread", 0))
 
@@ -92,7 +93,7 @@ class EndTransport(DirectTransport):
 
     def registerProducer(self, producer: IPushProducer) -> None:
         """
-        Pause and resume a producer, if the transport does that.
+        Pause and resume a producer from now on, if the transport can do that.
         """
         if hasattr(self.transport, "registerProducer"):
             super().registerProducer(producer)
@@ -100,8 +101,8 @@ class EndTransport(DirectTransport):
     @property
     def unsent(self) -> int:
         """
-        How many bytes were written that the other machine may not have yet, as far as
-        this can be known.
+        How many bytes of output the other machine may not have received yet, as far as
+        this is known.
         """
         return sum(map(_unsent, layersOf(self.transport)))
 
@@ -153,8 +154,8 @@ def _hasTCPAddress(transport: Any) -> bool:
 
 def _keepUrgent(handle: Any) -> None:
     """
-    Have the kernel keep a byte that was sent as urgent data in its place among the
-    others.  Otherwise the byte would be lost.
+    Have the kernel deliver a byte that was sent as urgent data in its place among the
+    other bytes.  Otherwise the byte would be lost.
     """
     if isinstance(handle, socket.socket):
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
@@ -184,7 +185,7 @@ def _unsent(layer: Any) -> int:
 def _unsentByKernel(handle: Any) -> int:
     """
     @return: how many bytes of a TCP socket's output the peer's machine has not
-        acknowledged; 0 where the system does not tell.
+        acknowledged; 0 if the system does not tell.
     """
     if not isinstance(handle, socket.socket) or handle.family not in (
         socket.AF_INET,

@@ -80,9 +80,9 @@ class Tunnel(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """
-        @return: the near end of a new bridge.  If there are too many, C{None} for a
-            stream, which its mux then refuses, and for other connections a protocol
-            that resets them.
+        @return: the near end of a new bridge.  If there are too many bridges: C{None}
+            for a stream, so that its mux refuses it; for any other connection a
+            protocol that resets it.
         """
         if (
             self._maxConnections is not None
@@ -136,8 +136,7 @@ class Tunnel(Factory):
 
 class _Refusal(Protocol):
     """
-    Resets its connection, which without that would look like one with a complete and
-    empty answer.
+    Resets its connection.  A plain close would look like a complete, empty answer.
     """
 
     transport: Any = None

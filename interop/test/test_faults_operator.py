@@ -115,6 +115,9 @@ class Operated(TunnelTestCase):
         self.subject = self.start(Service("subject"), command, variables)
         [rest] = roles.values()
         self.other = self.service(*rest)
+        # Before that, a signal ends the process.
+        if self.pairing == SERVER:
+            await self.subject.address("listen", listen)
         await self.connects(entrance)
         return f"127.0.0.1:{entrance}"
 

@@ -36,6 +36,9 @@ from interop.faults.cases import (
 )
 from interop.support.harness import TWISTD, Peer, PeerTestCase
 
+#: The options of a service that answers streams with a page.
+PAGE = ("--factory", "gomux.PageFactory")
+
 
 class Server(Protocol):
     """
@@ -131,7 +134,7 @@ class Processes(Service, FaultTestCase, PeerTestCase):
         Neither the pre-shared key nor the key derived from it appears in the log or
         on the status page.
         """
-        peer, attacker = await self.attackService()
+        peer, attacker = await self.attackService(*PAGE)
         streamID = attacker.open()
         request = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
         attacker.send(DATA, streamID, request)
@@ -227,7 +230,7 @@ class Accepting(Service, FaultTestCase, PeerTestCase):
         A server without free file descriptors keeps serving its streams, and accepts
         connections again when descriptors are free.
         """
-        peer, port = await self.startService()
+        peer, port = await self.startService(*PAGE)
         first = await self.attack(port)
         first.send(KEEPALIVE)
         await first.untilFrame(KEEPALIVE)
@@ -255,3 +258,53 @@ class Accepting(Service, FaultTestCase, PeerTestCase):
             await attacker.lost
         os.kill(pid, signal.SIGTERM)
         self.assertEqual(await peer.exitCode(), -signal.SIGTERM)
+
+
+class Page(Service, FaultTestCase, PeerTestCase):
+    """
+    The page that C{twistd gomux} serves to a peer's streams.
+    """
+
+    pairing = SERVER
+
+    @row(64)
+    async def test_page(self) -> None:
+        """
+        Requests one after the other are answered once.  Requests with bodies, and
+        streams over the limit, cost neither descriptors nor files nor memory.
+        """
+        peer, port = await self.startService(*PAGE)
+        attacker = await self.attack(port)
+        get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        post = b"POST / HTTP/1.1\r\nContent-Length: 99999\r\n\r\n"
+        chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n10000\r\n"
+
+        async def ask(request: bytes) -> bytes:
+            stream = attacker.open()
+            for start in range(0, len(request), 60000):
+                attacker.send(DATA, stream, request[start : start + 60000])
+            await attacker.untilFrame(CLOSE, stream)
+            attacker.send(CLOSE, stream)
+            return attacker.data(stream)
+
+        def measure() -> tuple[int, int]:
+            with open(f"/proc/{peer.transport.pid}/status") as status:
+                found = re.search(r"VmRSS:\s+(\d+) kB", status.read())
+            assert found is not None
+            return int(found[1]), len(os.listdir(f"/proc/{peer.transport.pid}/fd"))
+
+        self.assertIn(b"200 OK", await ask(get))
+        memory, descriptors = measure()
+        for _ in range(30):
+            answer = await ask(get * 4000)
+            self.assertEqual(answer.count(b"HTTP/1.1 "), 1)
+        for request in (post, chunked):
+            for _ in range(100):
+                answer = await ask(request + bytes(60000))
+                self.assertIn(b" 413 ", answer)
+        for _ in range(300):
+            attacker.send(DATA, attacker.open(), b"GET / HTTP/1.1\r\n")
+        await attacker.until(lambda: attacker.count(CLOSE) >= 231 + 300 - 64)
+        more, opened = measure()
+        self.assertLessEqual(more - memory, 16 * 1024)
+        self.assertEqual(opened, descriptors)

@@ -22,7 +22,7 @@ from zope.interface import implementer
 from gomux import MuxProtocol, StreamAddress
 from gomux.error import AuthenticationFailed, ConnectionClosed, Truncated
 from gomux.test.support.certificates import CERTIFICATE
-from interop.faults.attacker import CLOSE, CLOSE_MUX, DATA, PSK
+from interop.faults.attacker import CLOSE, CLOSE_MUX, DATA, KEEPALIVE, PSK
 from interop.faults.cases import App, Apps, RowTestCase, Subject, inBothRoles, row
 
 
@@ -154,6 +154,9 @@ class Programs(RowTestCase):
         """
         await self.start()
         _, app = await self.stream()
+        # A server sends nothing to a peer that has not shown its key.
+        self._bystander.send(KEEPALIVE)
+        await self.eventually(lambda: self._other.authenticated)
         self.events.clear()
         stopped = self.subject._reactorStops()
         for mux, attacker in (

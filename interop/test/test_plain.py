@@ -98,7 +98,7 @@ class PlainTests(TunnelTestCase):
         """
         for names, plain in (("constantPrefix", True), ("lastSubkey", False)):
             self.choose(names)
-            service = self.service("--listen", ANY)
+            service = self.service("--listen", ANY, "--factory", "gomux.PageFactory")
             address = await service.address("listen")
             await self.assertObeys(address, b"GET / HTTP/1.0\r\n\r\n", plain)
 

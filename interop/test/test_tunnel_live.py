@@ -570,7 +570,8 @@ class KeyTests(TunnelTestCase):
         path = self.mktemp()
         with open(path, "w", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
             file.write(PSK)
-        server = self.service("--listen", ANY, "--psk-file", path, psk=None)
+        page = ("--factory", "gomux.PageFactory")
+        server = self.service("--listen", ANY, *page, "--psk-file", path, psk=None)
         muxes = endpoint(await server.address("listen"))
         other = "the pre-shared key that comes next"
         client = self.service("--connect", muxes, "--forward", ANY, psk=other)
@@ -580,10 +581,10 @@ class KeyTests(TunnelTestCase):
         server.signal("HUP")
         await server.line("the pre-shared keys were read again")
         url = f"http://{await client.address('forward')}/status.json"
-        page, _, _ = await run(
+        answer, _, _ = await run(
             "curl", "-sSf", "--retry", "5", "--retry-all-errors", url
         )
-        self.assertIn(b'"role": "server"', page)
+        self.assertIn(b'"role": "server"', answer)
 
 
 class CommandLineTests(TunnelTestCase):

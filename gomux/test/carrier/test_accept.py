@@ -112,6 +112,14 @@ class PaceTests(SynchronousTestCase):
         self.accept()
         self.assertEqual(self.queues, [ACCEPT_QUEUE])
 
+    def test_adopted(self) -> None:
+        """
+        A port that was made from the socket of another program keeps its queue.
+        """
+        self.port.backlog = None  # type: ignore[assignment]
+        self.accept(3)
+        self.assertEqual(self.queues, [])
+
     def test_atOnce(self) -> None:
         """
         Several connections that a port accepted at once cause a single pause.

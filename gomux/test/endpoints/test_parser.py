@@ -371,6 +371,25 @@ class NonsenseTests(ParserTestCase):
         self.check("others can read", f"gomux:tcp:7000:{self.psk}")
         self.server(f"gomux:tcp:7000:{self.psk}:pskFileInsecure=yes")
 
+    def test_short(self) -> None:
+        """
+        A short key is refused, unless C{allowShortPSK} allows it.
+        """
+        self.writePSK("fifteen secret.")
+        says = "shorter than 16 bytes; make one with python -m gomux genpsk, or give al"
+        self.check(says, f"gomux:tcp:7000:{self.psk}")
+        self.check(says, "gomux:tcp:7000:psk=fifteen secret.")
+        self.check("neither yes", f"gomux:tcp:7000:{self.psk}:allowShortPSK=x")
+        self.server(f"gomux:tcp:7000:{self.psk}:allowShortPSK=yes")
+        self.flushWarnings()
+
+    def test_colonInKey(self) -> None:
+        """
+        If a key has a colon without a backslash, the error shows none of it.
+        """
+        self.check("needs a backslash", "gomux:tcp:psk=0123456789abcdef:secret")
+        self.flushWarnings()
+
     def test_severalKeys(self) -> None:
         """
         A client may have only one key.
@@ -414,9 +433,9 @@ class NonsenseTests(ParserTestCase):
         """
         for parse in (self.client, self.server):
             parse(
-                "gomux:tcp:h:1:psk=secret"
+                "gomux:tcp:h:1:psk=secret:allowShortPSK=yes"
                 if parse == self.client
-                else "gomux:tcp:1:psk=secret"
+                else "gomux:tcp:1:psk=secret:allowShortPSK=yes"
             )
             said = [str(warning["message"]) for warning in self.flushWarnings()]
             self.assertEqual(

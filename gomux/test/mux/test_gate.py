@@ -15,7 +15,8 @@ from gomux import MuxFactory
 from gomux._mux.gate import Gate, WaitingStreams, explainLoss
 from gomux._wire.crypto import Opener, Sealer, deriveKey
 from gomux._wire.frame import Flag, NotYet, sealFrame
-from gomux._wire.keyring import KEYS_A_TURN, FirstFrame, Keyring
+from gomux._wire.keyring import Keyring
+from gomux._wire.keysearch import KEYS_A_TURN, FirstFrame
 from gomux.error import (
     AuthenticationFailed,
     ConnectionClosed,

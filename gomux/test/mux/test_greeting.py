@@ -1,6 +1,7 @@
 """
-Tests for L{gomux._wire.keyring}, L{gomux._wire.crypto} and L{gomux._mux.scheduler}: the
-greeting of a mux in compatible mode, and the nonces of a peer that greets.
+Tests for L{gomux._wire.keysearch}, L{gomux._wire.crypto} and
+L{gomux._mux.scheduler}: the greeting of a mux in compatible mode, and the nonces of a
+peer that greets.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ from zope.interface import implementer
 from gomux import Limits, MuxFactory, MuxProtocol
 from gomux._carrier.transport import NoAddress
 from gomux._mux.muxlife import DROP_TIMEOUT
-from gomux._wire.keyring import KEYS_A_TURN, Keyring
+from gomux._wire.keyring import Keyring
+from gomux._wire.keysearch import KEYS_A_TURN
 from gomux.endpoints import MuxServerEndpoint
 from gomux.error import (
     ConnectionClosed,

@@ -169,6 +169,7 @@ class ServerTests(SynchronousTestCase):
             both.client.openStream(Recorders())
             both.flush()
         self.streams.made[0].stream.write(bytes(200000))
+        pair.serverFactory.keyring = Keyring({"alice": ALICE})
         pair.serverFactory.endRevoked(["bob", "eve"])
         pair.flush()
         self.assertIsInstance(self.streams.made[0].reason, KeyRevoked)
@@ -189,6 +190,7 @@ class ServerTests(SynchronousTestCase):
         pair = self.pair(BOB)
         pairs = [self.second(pair, BOB) for _ in range(2 * LINES_BURST)]
         pair.flush()
+        pair.serverFactory.keyring = Keyring({"alice": ALICE})
         pair.serverFactory.endRevoked(["bob"])
         pair.flush()
         self.assertEqual(pair.serverFactory.muxes, [])
@@ -248,6 +250,27 @@ class ServerTests(SynchronousTestCase):
         pair.clock.advance(0)
         self.assertEqual(len(observer.lines), 1)
 
+    def test_twoKeysOfOneName(self) -> None:
+        """
+        Both keys of a name let the peer in under that name.  If one of them is removed,
+        C{endRevoked} ends only the muxes that have it.
+        """
+        path = Path(self.mktemp())
+        path.touch(0o600)
+        path.write_text(f"[keyring]\nbob:{BOB}\nbob:{EVE}\n", "utf-8")
+        old = self.pair(BOB, readPSKFile(str(path)))
+        new = self.second(old, EVE)
+        closed = [pair.server.whenClosed() for pair in (old, new)]
+        for pair in (old, new):
+            pair.flush()
+            self.assertEqual(pair.server.peerName, "bob")
+        path.write_text(f"[keyring]\nbob:{EVE}\n", "utf-8")
+        old.serverFactory.endRevoked(self.keyring.reload())
+        old.flush()
+        new.flush()
+        self.assertIsInstance(self.successResultOf(closed[0]), KeyRevoked)
+        self.assertNoResult(closed[1])
+
     def test_revokedBeforeFirstFrame(self) -> None:
         """
         A peer that connected before its key was revoked, and sends its first frame
@@ -282,6 +305,7 @@ class ServerTests(SynchronousTestCase):
         pair.flush()
         closed = pair.server.whenClosed()
         self.assertNoResult(closed)
+        pair.serverFactory.keyring = Keyring({"alice": ALICE})
         pair.serverFactory.endRevoked(["bob"])
         pair.flush()
         self.assertIsInstance(self.successResultOf(closed), KeyRevoked)
@@ -310,6 +334,7 @@ class ServerTests(SynchronousTestCase):
         """
         pair.serverFactory.endRevoked(["alice"])
         self.assertEqual(recorder.stream.unread, 100000)
+        pair.serverFactory.keyring = Keyring({"alice": ALICE})
         pair.serverFactory.endRevoked(["bob"])
         recorder.stream.resumeProducing()
         pair.clock.advance(0)

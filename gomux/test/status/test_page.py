@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux import MuxFactory
-from gomux.status._page import PageFactory
+from gomux import MuxFactory, PageFactory
+from gomux.limits import PAGE_REQUEST, PAGE_STREAMS, PAGE_TIMEOUT
 from gomux.test.support.helpers import Recorder, Recorders
 from gomux.testing import PSK, MuxPair
 
@@ -47,7 +47,7 @@ class PageTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.pair = MuxPair(PageFactory(self.clock), Recorders(), clock=self.clock)
+        self.pair = MuxPair(PageFactory(), Recorders(), clock=self.clock)
 
     def get(self, path: str) -> tuple[str, bytes]:
         """
@@ -124,9 +124,7 @@ class PageTests(SynchronousTestCase):
         The page of a client's mux says that its end is the client.
         """
         pair = MuxPair(
-            clientFactory=MuxFactory(
-                PSK, True, PageFactory(self.clock), clock=self.clock
-            ),
+            clientFactory=MuxFactory(PSK, True, PageFactory(), clock=self.clock),
             serverFactory=MuxFactory(PSK, False, clock=self.clock),
             clock=self.clock,
         )
@@ -135,3 +133,90 @@ class PageTests(SynchronousTestCase):
         recorders.made[0].stream.write(b"GET /status.json HTTP/1.0\r\n\r\n")
         pair.flush()
         self.assertIn(b'"role": "client"', recorders.made[0].received)
+
+
+class AbuseTests(SynchronousTestCase):
+    """
+    Requests of a peer that means no good
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.page = PageFactory()
+        self.pair = MuxPair(self.page, Recorders(), clock=self.clock)
+
+    def send(self, request: bytes) -> Recorder:
+        """
+        Send a request over a new stream.
+        """
+        recorders = Recorders()
+        self.pair.client.openStream(recorders)
+        recorder: Recorder = recorders.made[0]
+        recorder.stream.write(request)
+        self.pair.flush()
+        return recorder
+
+    def test_pipelined(self) -> None:
+        """
+        Only the first of several requests is answered.
+        """
+        recorder = self.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+        recorder.stream.write(b"GET / HTTP/1.1\r\n\r\n")
+        self.pair.flush()
+        self.assertEqual(recorder.received.count(b"HTTP/1.1"), 1)
+        self.assertIsNotNone(recorder.reason)
+        self.assertEqual(self.page.streams, 0)
+
+    def test_bodies(self) -> None:
+        """
+        A request with a body, a request that is malformed or has too large a head, and
+        a method other than GET and HEAD are refused.
+        """
+        large = b"GET / HTTP/1.1\r\nX: " + bytes(PAGE_REQUEST)
+        for request, code in (
+            (b"GET / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n", 413),
+            (b"POST / HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n5\r\n", 413),
+            (b"nonsense\r\n\r\n", 400),
+            (b"GET / HTTP/2\r\n\r\n", 400),
+            (b"DELETE / HTTP/1.1\r\n\r\n", 405),
+            (large, 431),
+        ):
+            recorder = self.send(request)
+            self.assertTrue(recorder.received.startswith(b"HTTP/1.1 %d " % code))
+            self.assertIsNotNone(recorder.reason)
+
+    def test_head(self) -> None:
+        """
+        The answer to HEAD has no body.
+        """
+        recorder = self.send(b"HEAD / HTTP/1.1\r\n\r\n")
+        self.assertIn(b" 200 OK\r\n", recorder.received)
+        self.assertTrue(recorder.received.endswith(b"\r\n\r\n"))
+
+    def test_slow(self) -> None:
+        """
+        A request may come in pieces, but must be complete in time.
+        """
+        recorder = self.send(b"GET / HTT")
+        recorder.stream.write(b"P/1.0\r\n\r\n")
+        self.pair.flush()
+        self.assertIn(b" 200 OK\r\n", recorder.received)
+        recorder = self.send(b"GET / HTTP/1.1\r\n")
+        self.assertEqual(self.page.streams, 1)
+        self.clock.advance(PAGE_TIMEOUT)
+        self.pair.flush()
+        self.assertIsNotNone(recorder.reason)
+        self.assertEqual(recorder.received, b"")
+        self.assertEqual(self.page.streams, 0)
+
+    def test_many(self) -> None:
+        """
+        Streams over the limit are refused.
+        """
+        kept = [self.send(b"GET") for _ in range(PAGE_STREAMS)]
+        self.assertIsNotNone(self.send(b"GET").reason)
+        for recorder in kept:
+            self.assertIsNone(recorder.reason)
+            recorder.stream.abortConnection()
+        self.pair.flush()
+        self.assertIsNone(self.send(b"GET").reason)

@@ -47,7 +47,7 @@ class StrictRig(Rig):
         here = IPv4Address("TCP", "192.0.2.1", 49152)
         there = IPv4Address("TCP", "192.0.2.2", 7000)
         self.mux = self.factory.buildProtocol(there)
-        keys = {"": deriveKey(PSK)}
+        keys = (("", deriveKey(PSK)),)
         self.handshake = Handshake(keys, not isClient, b"", Salts())
         self.peer = FramePeer()
         self.peer.parser = FrameParser(HandshakeOpener(self.handshake))

@@ -1,5 +1,5 @@
 """
-Tests for L{gomux._wire.keyring}.
+Tests for L{gomux._wire.keyring} and L{gomux._wire.keysearch}.
 """
 
 from __future__ import annotations
@@ -11,16 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire.crypto import Sealer, deriveKey
 from gomux._wire.frame import Flag, NotYet, sealFrame
-from gomux._wire.keyring import (
-    KEYS_A_TURN,
-    KeyFinder,
-    Keyring,
-    KeySearch,
-    KnownKey,
-    readPSKFile,
-)
+from gomux._wire.keyring import Keyring, Keys, readPSKFile
+from gomux._wire.keysearch import KEYS_A_TURN, KeyFinder, KeySearch, KnownKey
 from gomux.error import AuthenticationFailed, KeyringError, Truncated
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS
+from gomux.test.support.owner import owned
 
 ALICE = "the pre-shared key of alice"
 BOB = "the pre-shared key of bob"
@@ -189,7 +184,7 @@ class FileTests(SynchronousTestCase):
         self.refused("a:secret\n\nä:secret", "line 3 is not of the form name:psk")
         self.refused("a:x\n:secret", "line 2 is not of the form name:psk")
         self.refused(f"{'a' * 65}:x\nb:y", "line 1 is not of the form name:psk")
-        self.refused("a:secret\nb:x\na:y", "line 3 has the name 'a' again")
+        self.refused("a:x\nb:y\na:x", "'a' has the same pre-shared key twice")
         self.refused("a:secret\nb:", "the pre-shared key of 'b' is empty")
         self.refused("a:x\nb:x", "'a' and 'b' have the same pre-shared key")
         self.refused("x" * (MAX_KEY_FILE + 1), "is larger than 262144 bytes")
@@ -215,6 +210,56 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(len(readPSKFile(path, insecure=True)), 1)
         for mode in (0o600, 0o400, 0o640, 0o440):
             self.assertEqual(len(readPSKFile(self.write("a key", mode))), 1)
+
+    def test_owner(self) -> None:
+        """
+        A file must be root's, or that of the user of the process or of the user that it
+        will have.
+        """
+        path = self.write("a key")
+        for user in (0, os.geteuid()):
+            owned(self, user)
+            self.assertEqual(len(readPSKFile(path)), 1)
+        owned(self, 54321)
+        error = self.assertRaises(KeyringError, readPSKFile, path)
+        self.assertIn("its owner is user 54321", str(error))
+        error = self.assertRaises(KeyringError, readPSKFile, path, user=54322)
+        self.assertIn("change the owner to root or to user 54322", str(error))
+        self.assertEqual(len(readPSKFile(path, user=54321)), 1)
+        self.assertEqual(len(readPSKFile(path, insecure=True)), 1)
+
+    def test_short(self) -> None:
+        """
+        With C{allowShort=False}, short keys are refused, also by a reload.
+        """
+        path = self.write("sixteen bytes...")
+        keyring = readPSKFile(path, allowShort=False)
+        self.write("fifteen bytes..")
+        says = "the pre-shared key is shorter than 16 bytes"
+        for read in (keyring.reload, lambda: readPSKFile(path, allowShort=False)):
+            error = self.assertRaises(KeyringError, read)
+            self.assertIn(says, str(error))
+        self.assertRaises(KeyringError, Keyring, {"a": "x" * 15}, allowShort=False)
+        self.assertEqual(len(readPSKFile(path)), 1)
+
+    def test_twoOfOneName(self) -> None:
+        """
+        A name may stand twice, so that a peer can get another key.  If one of the keys
+        goes, C{reload} returns the name.  C{single} says that there are two.
+        """
+        keyring = readPSKFile(self.write("[keyring]\na:1\na:2"))
+        both = (("a", deriveKey("1")), ("a", deriveKey("2")))
+        self.assertEqual(keyring.keys, both)
+        error = self.assertRaises(KeyringError, keyring.single)
+        self.assertEqual(
+            str(error),
+            "one pre-shared key is needed, and there are 2 of 'a'; keep the one to use",
+        )
+        self.write("[keyring]\na:2\na:3")
+        self.assertEqual(keyring.reload(), {"a"})
+        self.write("[keyring]\na:3\na:2\na:1")
+        self.assertEqual(keyring.reload(), frozenset())
+        self.assertEqual(Keyring([("a", "1"), ("a", b"2")]).keys, both)
 
     def test_halfWritten(self) -> None:
         """
@@ -255,7 +300,7 @@ class FileTests(SynchronousTestCase):
             {"b": deriveKey("2"), "c": deriveKey("4"), "d": deriveKey("5")},
         )
         self.assertEqual(len(keyring.warnings), 3)
-        self.assertEqual(list(before), ["a", "b", "c"])
+        self.assertEqual(list(dict(before)), ["a", "b", "c"])
         self.assertEqual(keyring.reload(), set())
 
     def test_reloadUnusable(self) -> None:
@@ -312,11 +357,11 @@ class FileTests(SynchronousTestCase):
         self.assertRaises(KeyringError, Keyring.of("a key").reload)
 
 
-def keysFor(count: int) -> dict[str, bytes]:
+def keysFor(count: int) -> Keys:
     """
-    @return: C{count} keys by name.  The names are the numbers from 0.
+    @return: C{count} keys.  The names are the numbers from 0.
     """
-    return {str(number): deriveKey(str(number)) for number in range(count)}
+    return tuple((str(number), deriveKey(str(number))) for number in range(count))
 
 
 class KeySearchTests(SynchronousTestCase):
@@ -432,7 +477,7 @@ class KeyFinderTests(SynchronousTestCase):
         """
         A first frame with a payload is refused before any key is tried.
         """
-        finder = KeyFinder({"alice": deriveKey(ALICE)})
+        finder = KeyFinder((("alice", deriveKey(ALICE)),))
         header, body = sealFrame(Sealer(deriveKey(ALICE)), 0, 1, Flag.DATA, b"x")
         error = self.assertRaises(AuthenticationFailed, finder.open, header, body)
         self.assertIn("carries data", str(error))

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire.crypto import Sealer, deriveKey
 from gomux._wire.frame import OVERHEAD, Flag, FrameParser, sealFrame
-from gomux._wire.keyring import KeyFinder, KnownKey
+from gomux._wire.keysearch import KeyFinder, KnownKey
 from gomux._wire.replay import FirstFrames
 from gomux._wire.strict import Handshake, Salts
 from gomux.error import AuthenticationFailed, OutOfSequence
@@ -84,7 +84,7 @@ class GateTests(SynchronousTestCase):
         In compatible mode a recorded first frame is refused, with one key and with
         several.  A frame that does not open is not remembered.
         """
-        keys = {"a": OTHER, "b": KEY}
+        keys = (("a", OTHER), ("b", KEY))
         for make in (
             lambda: KnownKey("", KEY, self.seen),
             lambda: KeyFinder(keys, self.seen),
@@ -104,10 +104,11 @@ class GateTests(SynchronousTestCase):
         """
         In strict mode a server refuses a recorded hello.
         """
-        hello = Handshake({"": KEY}, True, salts=Salts()).takeOutput()
+        hello = Handshake((("", KEY),), True, salts=Salts()).takeOutput()
         self.assertEqual(len(hello), OVERHEAD)
         first, second = (
-            Handshake({"": KEY}, False, salts=Salts(), seen=self.seen) for _ in range(2)
+            Handshake((("", KEY),), False, salts=Salts(), seen=self.seen)
+            for _ in range(2)
         )
         self.receive(first, hello)
         self.assertNotEqual(first.takeOutput(), b"")

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire.crypto import Opener, Sealer, deriveKey
 from gomux._wire.frame import HEADER_SIZE, HELLO_ID, Flag, NotYet, sealFrame
-from gomux._wire.keyring import KEYS_A_TURN
+from gomux._wire.keysearch import KEYS_A_TURN
 from gomux._wire.strict import Handshake, Salts
 from gomux.error import AuthenticationFailed, GomuxError, HandshakeFailed
 from gomux.test.support import strictvectors
@@ -89,7 +89,7 @@ class VectorTests(SynchronousTestCase):
                 for name, value in vector.items()
                 if isinstance(value, str) and name != "about"
             }
-            keys = {"": deriveKey(case["psk"])}
+            keys = (("", deriveKey(case["psk"])),)
             context = case["context"]
             client = Handshake(keys, True, context, FixedSalts(case["clientSalt"]))
             server = Handshake(keys, False, context, FixedSalts(case["serverSalt"]))
@@ -128,7 +128,7 @@ class HandshakeTests(SynchronousTestCase):
 
     def make(self, isClient: bool, key: bytes = KEY, context: bytes = b"") -> Handshake:
         salts = self.clientSalts if isClient else self.serverSalts
-        return Handshake({"": key}, isClient, context, salts)
+        return Handshake((("", key),), isClient, context, salts)
 
     def refused(
         self, handshake: Handshake, frame: bytes, message: str, error: Any = None
@@ -288,7 +288,7 @@ class HandshakeTests(SynchronousTestCase):
         """
         A server finds the client's key from the hello, and answers with that key.
         """
-        keys = {"alice": OTHER_KEY, "bob": KEY}
+        keys = (("alice", OTHER_KEY), ("bob", KEY))
         server = Handshake(keys, False, salts=self.serverSalts)
         serverHello, confirmation = take(server, self.client.takeOutput())
         take(self.client, serverHello)
@@ -302,8 +302,8 @@ class HandshakeTests(SynchronousTestCase):
         If a server has more keys than it tries in one turn of the reactor, the hello
         has to be offered again, and is answered once.
         """
-        keys = {str(number): bytes([number] * 32) for number in range(KEYS_A_TURN)}
-        server = Handshake({**keys, "bob": KEY}, False, salts=self.serverSalts)
+        keys = [(str(number), bytes([number] * 32)) for number in range(KEYS_A_TURN)]
+        server = Handshake((*keys, ("bob", KEY)), False, salts=self.serverSalts)
         first = self.client.takeOutput()
         self.assertRaises(NotYet, take, server, first)
         self.assertEqual(server.takeOutput(), b"")
@@ -321,7 +321,9 @@ class HandshakeTests(SynchronousTestCase):
         A frame after the hello is refused if it is sealed with another key than the
         hello.
         """
-        server = Handshake({"a": OTHER_KEY, "b": KEY}, False, salts=self.serverSalts)
+        server = Handshake(
+            (("a", OTHER_KEY), ("b", KEY)), False, salts=self.serverSalts
+        )
         serverHello, confirmation = take(server, self.client.takeOutput())
         take(self.client, serverHello)
         [answer] = take(self.client, confirmation)
@@ -343,8 +345,8 @@ class SaltTests(SynchronousTestCase):
         """
         salts = Salts()
         for closed in (False, True):
-            client = Handshake({"": KEY}, True, salts=salts)
-            server = Handshake({"": KEY}, False, salts=salts)
+            client = Handshake((("", KEY),), True, salts=salts)
+            server = Handshake((("", KEY),), False, salts=salts)
             if closed:
                 client.close()
             error = self.assertRaises(
