@@ -41,6 +41,7 @@ from gomux.error import KeyRevoked
 from gomux.limits import Limits
 
 if TYPE_CHECKING:
+    from gomux._mux.streamlife import StreamLife
     from gomux.error import GomuxError
     from gomux.interfaces import IStreamFactory
 
@@ -69,6 +70,8 @@ class MuxFactory(Factory):
     @ivar acceptPace: limits how fast new carriers are accepted.
     @ivar notices: logs what peers and strangers do, with a limit on the number of lines
         for all muxes together.
+    @ivar lingering: the streams that have ended, and whose protocols still have to read
+        the last input.  Each with its mux, which may have ended too.
     @ivar keyring: the pre-shared keys.
     @ivar strict: whether the muxes are in strict mode.
     @ivar context: see L{__init__}.
@@ -141,6 +144,7 @@ class MuxFactory(Factory):
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
         self.acceptPace = AcceptPace()
+        self.lingering: dict[StreamLife, MuxProtocol] = {}
         self._trigger: object = None
         self.notices = ThrottledLog(_log, clock)
         self._strangers = Strangers(self.limits)
@@ -285,8 +289,9 @@ class MuxFactory(Factory):
     def endRevoked(self, names: Collection[str]) -> None:
         """
         End the muxes of peers with revoked keys, at once.  Output that is not sent
-        yet is dropped.  A mux whose own key is still in the keyring goes on, as when
-        the keyring had two keys of one name and has lost the other.
+        yet is dropped, and so is input that a paused stream has not delivered, also if
+        its mux has ended before.  A mux whose own key is still in the keyring goes on,
+        as when the keyring had two keys of one name and has lost the other.
 
         This also ends every mux whose peer has not shown a key yet: its gate still
         accepts the keys from before the revocation.
@@ -299,6 +304,9 @@ class MuxFactory(Factory):
             for mux in list(self.muxes):
                 if not mux.authenticated or mux.isRevoked(names, keys):
                     mux.revoke()
+            for stream, mux in list(self.lingering.items()):
+                if mux.isRevoked(names, keys):
+                    stream.revoke()
 
     def muxWorn(self, mux: MuxProtocol) -> None:
         """

@@ -13,7 +13,8 @@ Such peers send no frame without effect except Keepalives.
 A frame that breaks the rules ends the mux: its method raises a
 L{GomuxError<gomux.error.GomuxError>}.  A frame that is allowed but has no effect
 counts against L{Limits.ignoredRate<gomux.Limits>}.  A frame for a stream that has
-ended does not count: the peer may have sent it before it learned of the end.
+ended does not count: the peer may have sent it before it learned of the end.  A peer
+that has skipped most of its IDs has that benefit no more.
 """
 
 from __future__ import annotations
@@ -289,8 +290,11 @@ class PeerFrames:
         """
         Handle a frame for a stream that is not open.
         """
-        if not self._streams.wasOpened(streamID):
+        streams = self._streams
+        if not streams.wasOpened(streamID):
             self._rules.neverOpened(self, streamID)
+        elif streams.isPeers(streamID) and streams.peerSkips:
+            self.ignoreNeverOpened(streamID)
 
     # Frames about the mux
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gomux._carrier.turns import Turns
     from gomux._mux.gate import Gate
     from gomux._mux.log import ThrottledLog
+    from gomux._mux.streamlife import StreamLife
+    from gomux._wire.keyring import Keyring
     from gomux.error import GomuxError
     from gomux.interfaces import IStreamFactory
     from gomux.limits import Limits
@@ -42,6 +44,8 @@ class MuxOwner(Protocol[_Mux]):
     notices: ThrottledLog
     busyPoll: BusyPoll
     turns: Turns
+    keyring: Keyring
+    lingering: dict[StreamLife, Any]
 
     def makeGate(self) -> Gate:
         """

@@ -150,6 +150,14 @@ class MuxProtocol(MuxFacts, Protocol):
             return fail(OpenStreamError(f"the mux {why}"))
         if self.gated:
             return self._waiting.add(factory)
+        if not (self.authenticated or self.factory.isClient):
+            gate = self._incoming.gate
+            assert gate is not None
+            try:
+                self._checkRevoked(gate)
+            except KeyRevoked as error:
+                self._fail(error)
+                return fail(OpenStreamError("the key of the mux was revoked"))
         if self._scheduler.controlQueued >= self._limits.maxControl:
             return fail(OpenStreamError("too many frames wait for the carrier"))
         # The application has decided to send, although the peer may be a stranger.
@@ -187,9 +195,13 @@ class MuxProtocol(MuxFacts, Protocol):
 
     def revoke(self) -> None:
         """
-        Drop the carrier, because the peer's key was revoked, or may have been.
+        Drop the carrier, because the peer's key was revoked, or may have been.  No
+        input is delivered any more, and the streams end in the next turn of the
+        reactor.
         """
         self._fail(KeyRevoked())
+        for stream in list(self._streams.byID.values()):
+            stream.revoke()
 
     def whenClosed(self) -> Deferred[GomuxError]:
         return self._life.whenClosed()
@@ -293,9 +305,13 @@ class MuxProtocol(MuxFacts, Protocol):
         Send the gate's answer to a frame, and drop the gate once it is passed.
 
         @return: the frame if the mux must handle it as well, otherwise C{None}.
+        @raise KeyRevoked: if the peer comes up with a key that was revoked meanwhile.
         """
         gate = self._incoming.gate
         assert gate is not None
+        if self.gated or not self.factory.isClient:
+            # A client's mux that may send is up already: it keeps its key.
+            self._checkRevoked(gate)
         self._sendOutputOf(gate)
         if not gate.passed:
             self.factory.muxHeard(self)
@@ -318,6 +334,13 @@ class MuxProtocol(MuxFacts, Protocol):
             self._frames.greeted(frame)
         self._waiting.open(self.openStream)
         return None if gate.ownsFrames or self._life.state >= ENDING else frame
+
+    def _checkRevoked(self, gate: Gate) -> None:
+        """
+        @raise KeyRevoked: if the gate's key was revoked after the gate was made.
+        """
+        if gate.key and (gate.name, gate.key) not in self.factory.keyring.keys:
+            raise KeyRevoked()
 
     def _sendOutputOf(self, gate: Gate) -> None:
         output = gate.takeOutput()

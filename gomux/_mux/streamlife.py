@@ -54,6 +54,7 @@ from gomux._wire.growth import GrowingWindow
 from gomux._wire.window import INITIAL_WINDOW, WINDOW_END, credited
 from gomux.error import (
     ConnectionClosed,
+    KeyRevoked,
     PeerAbortedStream,
     PeerClosedStream,
     StreamClosed,
@@ -297,6 +298,17 @@ class StreamLife:
             self.receiver.finish()
         else:
             self._lose()
+
+    def revoke(self) -> None:
+        """
+        The peer's key was revoked: drop the waiting input, and call C{connectionLost}
+        in the next turn of the reactor.
+        """
+        reason = KeyRevoked()
+        if self.hasInput:
+            # The peer may have closed the stream already.
+            self._reason = reason
+        self.abortWith(reason)
 
     # Called by the halves
 

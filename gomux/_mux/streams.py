@@ -99,6 +99,7 @@ class Streams:
     @ivar makeSender: makes the sender of a stream.
     @ivar activate: queues a sender in the scheduler, if it can send.
     @ivar sendControl: sends a control frame.
+    @ivar _lingering: the streams that have ended and still have input that waits.
     @ivar _scheduler: sends the streams' frames.
     @ivar _clock: the reactor.
     @ivar _maxStreams: how many streams the peer may have.
@@ -109,6 +110,7 @@ class Streams:
     @ivar _batch: the largest credit that is held back to save frames, in bytes.
     @ivar _lastConsumer: the ID of the stream whose input was consumed last; -1 for no
         stream.
+    @ivar _peerOpened: how many streams the peer has opened.
     @ivar _peerParity: the remainder of the peer's IDs divided by 2: 0 or 1.
     @ivar _factories: the factories of this side's streams, by ID.  Each stays until
         C{connectionLost} of its stream's protocol was called.
@@ -139,6 +141,7 @@ class Streams:
         self.byID: dict[int, Stream] = {}
         self.nextID = 0 if owner.isClient else 1
         self._peerParity = self.peerNextID = 1 - self.nextID
+        self._peerOpened = 0
         self.isWorn = False
         self.peerCount = 0
         paths = fastPaths()
@@ -152,6 +155,7 @@ class Streams:
         self.activate = scheduler.activate
         self.sendControl = scheduler.control
         self._factories: dict[int, IStreamFactory | IProtocolFactory] = {}
+        self._lingering = owner.lingering
         self._scheduler = scheduler
         self._clock = owner.clock
         self._maxStreams = owner.limits.maxStreams
@@ -220,6 +224,16 @@ class Streams:
         return streamID < nextID
 
     @property
+    def peerSkips(self) -> bool:
+        """
+        Whether the peer has skipped so many IDs that a lower one says little about
+        whether its stream was opened.  An honest peer skips few: those of streams for
+        which it then made no protocol.
+        """
+        used = (self.peerNextID - self._peerParity) // 2
+        return used - self._peerOpened > RESERVED_IDS
+
+    @property
     def isFull(self) -> bool:
         """
         Whether the peer has as many streams as it may have.
@@ -263,6 +277,7 @@ class Streams:
         @param isWelcome: whether the mux accepts streams now.
         @raise LimitExceeded: if the peer leaves too many refusals unread.
         """
+        self._peerOpened += 1
         self.peerNextID = max(self.peerNextID, streamID + 2)
         if streamID >= _WORN_FROM:
             self._wears()
@@ -379,6 +394,8 @@ class Streams:
         del self.byID[stream.streamID]
         if stream.receiver is not None:
             self.growth.release(stream.receiver.window)
+        if stream.hasInput:
+            self._lingering[stream] = self.mux
         self._scheduler.forget(stream.streamID)
         self._ended()
 
@@ -386,6 +403,7 @@ class Streams:
         """
         C{connectionLost} of a stream's protocol was called.
         """
+        self._lingering.pop(stream, None)
         if self.isPeers(stream.streamID):
             self.peerCount -= 1
         else:

@@ -134,7 +134,6 @@ class KnownKey(FirstFrame):
     The gate for a single key, with which this side may send at once.
 
     @ivar sealer: seals the mux's frames.
-    @ivar _key: the key.
     """
 
     def __init__(self, name: str, key: bytes, seen: FirstFrames | None = None) -> None:
@@ -145,7 +144,7 @@ class KnownKey(FirstFrame):
         """
         self._seen = seen
         self.name = name
-        self._key = key
+        self.key = key
         self.sealer = Sealer(key)
         self.opener = Opener(key, self.sealer.prefix)
 
@@ -158,7 +157,7 @@ class KnownKey(FirstFrame):
             is a replay.
         """
         payload = self.opener.open(header, sealed)
-        self._pass(self._key, header)
+        self._pass(self.key, header)
         return payload
 
 

@@ -12,12 +12,12 @@ the other end.
 The bridge passes on how an end closes:
 
   - If an end reads EOF, the bridge closes the writing half of the other end.
-  - If the reader at an end wants no more, the bridge drops the input of the other end.
+  - If the reader at an end wants no more, the bridge stops reading the other end.
   - If an end closes in an orderly way, the other end sends its output, then closes.
   - If an end is cut short, the other end sends the output that it has, and is then
     aborted: truncated data must not look complete.  A stream that the peer aborts
     before EOF was cut short.  But an abort by the Go package looks like an orderly
-    close.
+    close.  If the peer's key was revoked, the other end is aborted at once.
 
 The state of a bridge only moves forward:
 
@@ -47,6 +47,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from gomux._mux.log import ThrottledLog
+from gomux.error import KeyRevoked
 from gomux.limits import TunnelLimits
 from gomux.tunnel._end import End, Life
 
@@ -205,6 +206,9 @@ class Bridge:
             else:
                 self._logCut(end, reason)
                 other.cut()
+                if reason.check(KeyRevoked):
+                    # Nothing more of a revoked peer is delivered.
+                    other.abort()
             self._watch(self._tunnel.limits.halfOpenTimeout or inf)
         if self.near.life is Life.LOST and (
             self._far.life is Life.LOST or self._far.transport is None

@@ -10,7 +10,9 @@ An end has two halves, and each half's state only moves forward.  The input is
   - C{HELD}: the other end is not connected yet.  The transport is paused.  Input that
     it delivers nevertheless is kept.
   - C{PASSED}: it is written to the other end.
-  - C{DROPPED}: it is dropped, because the reader at the other end wants no more.
+  - C{DROPPED}: the reader at the other end wants no more of it.  A stream's peer is
+    told.  Of other transports L{DROPPED_SIZE} bytes are thrown away, and then the
+    transport is paused.
   - C{ENDED}: EOF has come.  It may come in each of the states above.
 
 The output is
@@ -44,8 +46,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gomux._carrier.direct import READ_SIZE
 from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
 from gomux.tunnel._transport import EndTransport
+
+#: How many bytes that nobody reads are dropped before their writer has to wait.  With
+#: one more read that is less than a window.
+DROPPED_SIZE = READ_SIZE
 
 _log = Logger()
 
@@ -298,13 +305,32 @@ class End(Protocol):
 
     def discard(self) -> None:
         """
-        The reader at the other end wants no more.  Read the input and drop it, because
-        EOF and the loss of the connection are noticed only by reading.
+        Nobody reads the input of this end any more.  Tell the writer, if the transport
+        can.  If not, read and drop a little, to get to an EOF that is near, and then
+        read no more: whoever goes on writing has to wait.
         """
         self.dataReceived = _discard  # type: ignore[method-assign]
         if self.life is Life.LIVE and self._input is not Input.ENDED:
             self._input = Input.DROPPED
-            self.output.resumeReading()
+            if not self.output.refuseInput():
+                self.output.received(0)  # The reads are small again.
+                self.dataReceived = self._dropper()  # type: ignore[assignment,method-assign]
+                self.output.resumeReading()
+
+    def _dropper(self) -> Callable[[bytes], None]:
+        """
+        @return: the C{dataReceived} that drops input, and pauses after the first
+            L{DROPPED_SIZE} bytes.
+        """
+        dropped = 0
+
+        def drop(data: bytes) -> None:
+            nonlocal dropped
+            dropped += len(data)
+            if dropped >= DROPPED_SIZE:
+                self.output.pauseReading()
+
+        return drop
 
     def close(self) -> None:
         """

@@ -67,6 +67,21 @@ class EndTransport(DirectTransport):
         if hasattr(self.transport, "resumeProducing"):
             self.transport.resumeProducing()
 
+    def refuseInput(self) -> bool:
+        """
+        Tell the other machine to send no more, if the transport can do that.  Only
+        streams can.
+
+        @return: whether it can.
+        """
+        # What TLS has, it has from the stream below, whose half-close would break TLS.
+        if ISSLTransport.providedBy(self.transport):
+            return False
+        refuse = getattr(self.transport, "loseReadConnection", None)
+        if refuse is not None:
+            refuse()
+        return refuse is not None
+
     @property
     def unread(self) -> int:
         """

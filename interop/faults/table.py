@@ -70,6 +70,8 @@ ROWS = {
     62: "1000 strangers connect a second",
     63: "garbage is tried with 256 keys",
     64: "abuse of the page for a peer's streams",
+    65: "CloseWrite, and the target goes on",
+    66: "a key is revoked, and what of it waits",
     67: "reload of a changed, spoilt, moved file",
     68: "keys that are not ASCII",
     69: "the start fails",
@@ -100,7 +102,8 @@ STRICT = "the reference neither greets nor speaks strict mode"
 #: Rows in which nothing depends on the peer.
 NO_PEER = (
     *(8, 25, 36, 37, 41, 42, 43, 51),
-    *(52, 53, 54, 55, 56, 57, 59, 60, 62, 63, 64, 67, 68, 69, 70, 71, 72),
+    *(52, 53, 54, 55, 56, 57, 59, 60, 62, 63, 64, 65, 66, 67, 68, 69, 70),
+    *(71, 72),
     *(75, 76, 77, 78),
     *(81, 82, 83, 84, 85, 86, 87, 88, 89, 90),
 )
@@ -131,7 +134,7 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     (58, GO_SERVER): "a client has one mux to each server",
     **{
         (number, CLIENT): "a client chooses the server that it connects to"
-        for number in (62, 63, 75, 76)
+        for number in (62, 63, 66, 75, 76)
     },
     (64, CLIENT): SAME,
     (68, CLIENT): SAME,

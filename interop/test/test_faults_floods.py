@@ -225,6 +225,18 @@ class Floods(RowTestCase):
             await self.assertBudget(frame, "never opened")
             self.events.clear()
 
+    @row(27)
+    async def test_neverOpenedBelow(self) -> None:
+        """
+        This holds also once the peer has opened the stream with its highest ID.
+        """
+        await self.start(limits=SOON_SPENT)
+        lowest = self.attacker.nextID
+        self.attacker.send(OPEN, lowest + 2**32 - 2)
+        await self.attacker.sync()
+        frame = self.attacker.frame(CLOSE_WRITE, lowest + 4000)
+        await self.assertBudget(frame, "never opened")
+
     @row(26)
     async def test_lateFrames(self) -> None:
         """

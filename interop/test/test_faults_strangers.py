@@ -48,6 +48,8 @@ while True:
     time.sleep(0.002)
 """
 
+ALICE = "the pre-shared key of alice"
+
 FORGED = "2026-01-01T00:00:00+0000 [gomux#info] all is well"
 
 
@@ -75,7 +77,7 @@ class Client:
             return b"".join(sealFrame(sealer, 0, len(payload), flag, payload))
 
         self.first = seal(Flag.OPEN_STREAM)
-        self._ping = lambda: seal(Flag.DATA, b"ping")
+        self.ping = lambda: seal(Flag.DATA, b"ping")
         self.socket.sendall(self.first)
 
     def close(self) -> None:
@@ -86,7 +88,7 @@ class Client:
         @return: how long an echo took, in seconds.
         """
         began = time.monotonic()
-        self.socket.sendall(self._ping())
+        self.socket.sendall(self.ping())
         while True:
             data = self.socket.recv(65536)
             if not data:
@@ -95,6 +97,13 @@ class Client:
             while frame := self._parser.nextFrame():
                 if frame[2] == Flag.DATA:
                     return time.monotonic() - began
+
+
+def firstFrame(psk: str) -> bytes:
+    """
+    @return: a frame that shows a key.
+    """
+    return b"".join(sealFrame(Sealer(deriveKey(psk)), 0, 0, Flag.KEEPALIVE))
 
 
 def firstAnswer(address: str) -> float:
@@ -262,6 +271,66 @@ class Strangers(TunnelTestCase):
             return garbage, got
 
         self.assertEqual(await deferToThread(abuse), (b"", b""))
+
+    @row(66)
+    async def test_revoked(self) -> None:
+        """
+        A client whose key is revoked while its connection is silent is not let in, and
+        is sent nothing.  A mux that was up goes on, except with C{--end-revoked}.
+        """
+        for option in ((), ("--end-revoked",)):
+            target = socket.create_server(("127.0.0.1", 0))
+            self.addCleanup(target.close)
+            target.settimeout(10)
+            keys = Path(self.mktemp()).resolve()
+            keys.touch(0o600)
+            keys.write_text(f"alice:{ALICE}\nbob:{PSK}\n")
+            service = self.service(
+                *("--listen", ANY, "--psk-file", str(keys), *option),
+                *("--target", endpoint(f"127.0.0.1:{target.getsockname()[1]}")),
+                psk=None,
+            )
+            address = await service.address("listen")
+
+            def pair(
+                address: str = address, target: socket.socket = target
+            ) -> tuple[Client, socket.socket]:
+                client = Client(address, ALICE)
+                self.addCleanup(client.close)
+                server, _ = target.accept()
+                self.addCleanup(server.close)
+                return client, server
+
+            client, server = await deferToThread(pair)
+            silent = socket.create_connection(where(address), 5)
+            self.addCleanup(silent.close)
+            await sleep(0.2)
+            keys.write_text(f"[keyring]\nbob:{PSK}\n")
+            service.signal("HUP")
+            await service.line("the pre-shared keys were read again")
+
+            def shows(
+                client: Client = client,
+                server: socket.socket = server,
+                silent: socket.socket = silent,
+            ) -> tuple[bytes, bytes]:
+                try:
+                    silent.sendall(firstFrame(ALICE))
+                    told = silent.recv(65536)
+                except ConnectionError:
+                    told = b""
+                try:
+                    client.socket.sendall(client.ping())
+                    server.settimeout(5)
+                    got = server.recv(65536)
+                except ConnectionError:
+                    got = b""
+                return told, got
+
+            told, got = await deferToThread(shows)
+            self.assertEqual(told, b"")
+            # Without --end-revoked the mux that was up goes on.
+            self.assertEqual(got, b"" if option else b"ping")
 
     @row(77)
     async def test_madeUpText(self) -> None:

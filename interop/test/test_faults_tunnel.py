@@ -34,6 +34,7 @@ from gomux.tunnel import TunnelLimits, forward, target
 from interop.faults.attacker import (
     CLOSE,
     CLOSE_READ,
+    CLOSE_WRITE,
     DATA,
     OPEN,
     UPDATE,
@@ -67,6 +68,26 @@ class Answers(Protocol):
 
     def connectionLost(self, reason: object = None) -> None:
         self.lost = True
+
+
+class Endless(Answers):
+    """
+    A server that sends all that is taken from it.
+
+    @ivar sent: how many bytes it has sent.
+    """
+
+    sent = 0
+
+    def connectionMade(self) -> None:
+        self.transport.registerProducer(self, False)
+
+    def resumeProducing(self) -> None:
+        self.transport.write(bytes(65536))
+        self.sent += 65536
+
+    def stopProducing(self) -> None:
+        pass
 
 
 class Stuck(Answers):
@@ -237,6 +258,39 @@ class TunnelEnds(RowTestCase):
         self.mux.drain()
         await self.assertAborted(self.attacker.open())
         self.assertTrue(self.logged("refused", "drain"))
+
+    @row(65)
+    async def test_closeWrite(self) -> None:
+        """
+        If the peer wants no more data, and the target goes on sending, less than a
+        window is read and thrown away.  The other direction stays open.
+        """
+        await self.startTarget(Endless)
+        streamID = self.attacker.open()
+        await self.eventually(lambda: self.servers.made)
+        server = self.servers.made[0]
+
+        async def standstill() -> int:
+            size = -1
+            while size != server.sent:
+                size = server.sent
+                await deferLater(reactor, 0.3)
+            return size
+
+        before = await standstill()
+        self.attacker.send(CLOSE_WRITE, streamID)
+        taken = await standstill() - before
+        # The buffers of the kernel take some too.
+        self.assertLess(taken, 8 << 20)
+        received = []
+        server.dataReceived = received.append
+        self.attacker.send(DATA, streamID, b"more")
+        await self.eventually(lambda: received)
+        self.attacker.send(CLOSE_READ, streamID)
+        await self.attacker.untilFrame(CLOSE, streamID)
+        await self.eventually(lambda: server.lost)
+        await self.eventually(lambda: not self.tunnel.bridges)
+        self.assertIsNone(self.mux.reason)
 
     @row(55)
     async def test_process(self) -> None:

@@ -8,9 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits
 from gomux._mux.frames import COMPATIBLE, STRICT, Rules
-from gomux._wire.frame import Flag
+from gomux._wire.frame import ID_END, Flag
 from gomux.error import LimitExceeded, ProtocolViolation
-from gomux.test.support.helpers import Rig
+from gomux.limits import RESERVED_IDS
+from gomux.test.support.helpers import Recorders, Rig
 from gomux.test.support.strictrig import StrictRig
 
 UNKNOWN_FLAGS = (8, 2**32 - 1)
@@ -47,6 +48,35 @@ class RulesTests(SynchronousTestCase):
         for flag, rule in COMPATIBLE.flags.items():
             if flag != Flag.KEEPALIVE:
                 self.assertIs(STRICT.flags[flag].handle, rule.handle)
+
+    def test_neverOpenedBelow(self) -> None:
+        """
+        In both modes frames for streams that were never opened also count below the
+        highest ID that the peer has used, if it has skipped most of them.  After fewer
+        skipped IDs, and for this side's own streams, they do not.
+        """
+        for rules in (COMPATIBLE, STRICT):
+            for highest, frames, isLost in (
+                (ID_END - 2, 3, False),
+                (ID_END - 2, 4, True),
+                (2 * RESERVED_IDS + 2, 1000, False),
+                (2 * RESERVED_IDS + 4, 4, True),
+            ):
+                rig = self.rig(rules)
+                rig.send(highest, Flag.OPEN_STREAM)
+                rig.send(0, Flag.CLOSE_STREAM)
+                for _ in range(frames):
+                    rig.send(NEVER_OPENED, Flag.DATA, b"late")
+                self.assertEqual(rig.mux.reason is not None, isLost, highest)
+                if isLost:
+                    self.assertIsInstance(rig.mux.reason, LimitExceeded)
+            rig = self.rig(rules)
+            rig.send(ID_END - 2, Flag.OPEN_STREAM)
+            rig.mux.openStream(Recorders())
+            rig.send(1, Flag.CLOSE_STREAM)
+            for _ in range(1000):
+                rig.send(1, Flag.CLOSE_WRITE)
+            self.assertIsNone(rig.mux.reason)
 
     def test_length(self) -> None:
         """

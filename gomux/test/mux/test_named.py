@@ -26,7 +26,7 @@ from gomux.error import (
     Truncated,
 )
 from gomux.limits import LINES_BURST
-from gomux.test.support.helpers import Recorders, Rig
+from gomux.test.support.helpers import Recorder, Recorders, Rig
 from gomux.test.support.logs import Lines
 from gomux.testing import PSK, MuxPair
 
@@ -310,6 +310,140 @@ class ServerTests(SynchronousTestCase):
         pair.flush()
         self.assertIsInstance(self.successResultOf(closed), KeyRevoked)
 
+    def paused(self) -> tuple[MuxPair, Recorder]:
+        """
+        Have bob open a stream and send data, which the paused stream keeps.
+
+        @return: the mux, and the protocol of the stream at the server.
+        """
+        pair = self.pair(BOB)
+        self.streams.hooks["made"] = lambda recorder: recorder.stream.pauseProducing()
+        self.made = Recorders()
+        pair.client.openStream(self.made)
+        pair.flush()
+        self.made.made[0].stream.write(bytes(100000))
+        pair.flush()
+        [recorder] = self.streams.made
+        self.assertEqual(recorder.stream.unread, 100000)
+        return pair, recorder
+
+    def assertDropped(self, pair: MuxPair, recorder: Recorder) -> None:
+        """
+        Revoke bob's key.  Assert that the input is dropped, although the application
+        resumes the stream in the same turn, and that the protocol is told.
+        """
+        pair.serverFactory.endRevoked(["alice"])
+        self.assertEqual(recorder.stream.unread, 100000)
+        pair.serverFactory.keyring = Keyring({"alice": ALICE})
+        pair.serverFactory.endRevoked(["bob"])
+        recorder.stream.resumeProducing()
+        pair.clock.advance(0)
+        self.assertEqual(recorder.received, b"")
+        self.assertEqual(recorder.events, ["made", "lost"])
+        self.assertIsInstance(recorder.reason, KeyRevoked)
+        pair.flush()
+        self.assertEqual(recorder.events, ["made", "lost"])
+        self.assertEqual(pair.serverFactory.muxes, [])
+        self.assertEqual(pair.serverFactory.lingering, {})
+
+    def test_unreadOfRevoked(self) -> None:
+        """
+        C{endRevoked} drops the input that a paused stream keeps.
+        """
+        self.assertDropped(*self.paused())
+
+    def test_unreadOfRevokedResumed(self) -> None:
+        """
+        C{endRevoked} drops input that was due in the next turn.
+        """
+        pair, recorder = self.paused()
+        recorder.stream.resumeProducing()
+        self.assertDropped(pair, recorder)
+
+    def test_unreadOfClosedStream(self) -> None:
+        """
+        C{endRevoked} also drops the input of a stream that the peer has closed.
+        """
+        pair, recorder = self.paused()
+        self.made.made[0].stream.loseConnection()
+        pair.flush()
+        self.assertDropped(pair, recorder)
+
+    def test_unreadOfEndedMux(self) -> None:
+        """
+        C{endRevoked} also drops the input that a mux has left, whose peer is gone.
+        """
+        pair, recorder = self.paused()
+        pair.loseCarrier()
+        pair.flush()
+        self.assertEqual(pair.serverFactory.muxes, [])
+        self.assertDropped(pair, recorder)
+
+    def test_readOfEndedMux(self) -> None:
+        """
+        The factory forgets a stream that has ended, once its input is read.
+        """
+        pair, recorder = self.paused()
+        pair.loseCarrier()
+        pair.flush()
+        self.assertEqual(len(pair.serverFactory.lingering), 1)
+        recorder.stream.resumeProducing()
+        pair.flush()
+        self.assertEqual(len(recorder.received), 100000)
+        self.assertEqual(pair.serverFactory.lingering, {})
+
+    def reloadable(self, content: str) -> Path:
+        """
+        Make a key file, and its keyring.
+        """
+        path = Path(self.mktemp())
+        path.touch(0o600)
+        path.write_text(content, "utf-8")
+        self.keyring = readPSKFile(str(path))
+        return path
+
+    def test_comesUpAfterReload(self) -> None:
+        """
+        A peer that connected before its key was revoked or changed, and shows it
+        afterwards, does not come up, also without C{endRevoked}.  It is sent nothing.
+        A peer whose key is as before comes up.
+        """
+        for now, isWelcome in (
+            (f"[keyring]\nalice:{ALICE}\n", False),
+            (f"alice:{ALICE}\nbob:{EVE}\n", False),
+            (f"carol:{EVE}\nbob:{BOB}\n", True),
+        ):
+            path = self.reloadable(f"alice:{ALICE}\nbob:{BOB}\n")
+            pair = self.pair(BOB, self.keyring)
+            closed = pair.server.whenClosed()
+            path.write_text(now, "utf-8")
+            self.keyring.reload()
+            pair.flush()
+            if isWelcome:
+                self.assertEqual(pair.server.peerName, "bob")
+            else:
+                self.assertIsInstance(self.successResultOf(closed), KeyRevoked)
+                self.assertEqual(pair.server.bytesSent, 0)
+
+    def test_oneKeyChanged(self) -> None:
+        """
+        With a single key, no stream is opened to a silent peer after that key has
+        changed.
+        """
+        path = self.reloadable(f"{BOB}\n")
+        pair = self.pair(BOB, self.keyring)
+        pair.clientToServer.stall()
+        pair.advance(5)
+        path.write_text(f"{EVE}\n", "utf-8")
+        self.keyring.reload()
+        opened = pair.server.openStream(Recorders())
+        if self.strict:
+            pair.clientToServer.unstall()
+        pair.flush()
+        self.failureResultOf(opened)
+        self.assertIsInstance(pair.server.reason, KeyRevoked)
+        self.assertEqual(pair.server.bytesSent, 0)
+
 
 class StrictServerTests(ServerTests):
     """
@@ -317,6 +451,23 @@ class StrictServerTests(ServerTests):
     """
 
     strict = True
+
+    def test_reloadWithinHandshake(self) -> None:
+        """
+        A peer whose key is revoked between its hello and its confirmation does not
+        come up.
+        """
+        path = self.reloadable(f"alice:{ALICE}\nbob:{BOB}\n")
+        pair = self.pair(BOB, self.keyring)
+        pair.serverToClient.stall()
+        pair.flush()
+        self.assertGreater(pair.server.bytesSent, 0)
+        path.write_text(f"[keyring]\nalice:{ALICE}\n", "utf-8")
+        self.keyring.reload()
+        pair.serverToClient.unstall()
+        pair.flush()
+        self.assertIsInstance(pair.server.reason, KeyRevoked)
+        self.assertEqual(len(pair.serverFactory.salts._current), 0)
 
 
 class RoleTests(SynchronousTestCase):
@@ -344,6 +495,27 @@ class RoleTests(SynchronousTestCase):
         path.write_text(f"alice:{ALICE}\nbob:{BOB}\n", "utf-8")
         keyring.reload()
         self.assertRaises(ValueError, factory.buildProtocol, None)
+
+    def test_clientThatIsUp(self) -> None:
+        """
+        A client's mux is up before its server has shown the key, and goes on if that
+        key is changed.
+        """
+        path = Path(self.mktemp())
+        path.touch(0o600)
+        path.write_text(f"{BOB}\n", "utf-8")
+        keyring, clock = readPSKFile(str(path)), Clock()
+        client, server = (
+            MuxFactory(keyring, True, clock=clock),
+            MuxFactory(BOB, False, Recorders(), clock=clock),
+        )
+        pair = MuxPair(clientFactory=client, serverFactory=server, clock=clock)
+        opened = pair.client.openStream(Recorders())
+        path.write_text(f"{EVE}\n", "utf-8")
+        keyring.reload()
+        pair.flush()
+        self.successResultOf(opened)
+        self.assertTrue(pair.client.authenticated)
 
     def test_firstFrame(self) -> None:
         """

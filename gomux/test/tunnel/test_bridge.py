@@ -105,6 +105,19 @@ class CutTests(EndingTestCase):
         self.assertIsInstance(self.server.reason, ConnectionLost)
         self.assertOver()
 
+    def test_revoked(self) -> None:
+        """
+        Once the peer's key is revoked, the target gets nothing more of what waits for
+        it, and sees at once that the connection was cut.
+        """
+        self.fill(self.serverSide, self.clientSide)
+        self.rig.pair.server.revoke()
+        self.rig.flush()
+        self.serverSide.incoming.unstall()
+        self.rig.flush()
+        self.assertEqual(self.server.events, ["made", "lost"])
+        self.assertIsInstance(self.server.reason, ConnectionLost)
+
     def test_error(self) -> None:
         """
         An end that reports an error of its own, such as TLS without a C{close_notify},

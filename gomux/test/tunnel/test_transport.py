@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import socket
 from typing import Any
+from unittest.mock import Mock
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.tcp import Port, Server
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
 
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.tunnelrig import HERE, Rig
@@ -322,6 +325,19 @@ class UnsentTests(SynchronousTestCase):
         stream: Any = bridge._far.transport
         self.assertGreater(stream.unsent, 0)
         self.assertEqual(bridge._far.output.unsent, stream.unsent)
+
+    def test_refuseInput(self) -> None:
+        """
+        Of all transports only a stream can tell its writer to send no more, and TLS in
+        a stream cannot.
+        """
+        stream = Mock(spec=["loseReadConnection"])
+        self.assertTrue(EndTransport(stream).refuseInput())
+        stream.loseReadConnection.assert_called_once_with()
+        directlyProvides(stream, ISSLTransport)
+        self.assertFalse(EndTransport(stream).refuseInput())
+        stream.loseReadConnection.assert_called_once_with()
+        self.assertFalse(EndTransport(Mock(spec=[])).refuseInput())
 
     def test_others(self) -> None:
         """

@@ -39,6 +39,7 @@ from zope.interface.verify import verifyObject
 from gomux import MuxFactory, StreamAddress
 from gomux._mux.log import ThrottledLog, describeAddress, printable
 from gomux._mux.pool import MuxPool
+from gomux._wire.window import INITIAL_WINDOW
 from gomux.limits import LINE_EVERY, LINES_BURST, TEXT_LENGTH, TunnelLimits
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.logs import Lines
@@ -47,7 +48,7 @@ from gomux.testing import PSK, MuxPair
 from gomux.testing._memory import Carrier
 from gomux.testing._pair import connect
 from gomux.tunnel._bridge import Bridge
-from gomux.tunnel._end import Source
+from gomux.tunnel._end import DROPPED_SIZE, Input, Source
 from gomux.tunnel._transport import EndTransport
 from gomux.tunnel._tunnel import forward
 
@@ -362,17 +363,20 @@ class ApplicationTests(SynchronousTestCase):
 
     def test_refusesInput(self) -> None:
         """
-        If an application closes its reading half, the other half stays open, and the
-        client's further data is dropped.  This works also while the client is paused.
+        If an application closes its reading half, the other half stays open.  Less than
+        a window of the client's further data is read and dropped, and then the client
+        has to wait.
         """
         self.open(HalfRecorder)
         self.application.stream.pauseProducing()
         self.clientSide.write(bytes(1000000))
         self.rig.flush()
-        self.assertLess(self.clientSide.outgoing.bytesDelivered, 1000000)
+        taken = self.clientSide.outgoing.bytesDelivered
         self.application.stream.loseReadConnection()
         self.rig.flush()
-        self.assertEqual(self.clientSide.outgoing.bytesDelivered, 1000000)
+        more = self.clientSide.outgoing.bytesDelivered - taken
+        self.assertGreaterEqual(more, DROPPED_SIZE)
+        self.assertLess(more, INITIAL_WINDOW)
         self.application.stream.write(b"answer")
         self.rig.flush()
         self.assertEqual(self.client.received, b"answer")
@@ -501,8 +505,8 @@ class TargetTests(SynchronousTestCase):
 
     def test_refusedBefore(self) -> None:
         """
-        If the reading half was closed before the target is connected, the target's data
-        is dropped, and the target is not paused.
+        If the reading half was closed before the target is connected, some of the
+        target's data is dropped, and then the target has to wait.
         """
         waiting = self.target.hold()
         opened = Recorders(HalfRecorder)
@@ -514,8 +518,56 @@ class TargetTests(SynchronousTestCase):
         side = self.target.carriers[0][1]
         side.write(bytes(1000000))
         self.rig.flush()
-        self.assertEqual(side.outgoing.bytesDelivered, 1000000)
+        self.assertGreaterEqual(side.outgoing.bytesDelivered, DROPPED_SIZE)
+        self.assertLess(side.outgoing.bytesDelivered, INITIAL_WINDOW)
         self.assertEqual(opened.made[0].received, b"")
+
+    def test_refusedThenEnds(self) -> None:
+        """
+        If a reader wants no more, and the target has little more to send, the end of
+        that is seen: the connection is closed once the reader has no more to send.
+        """
+        opened = Recorders(HalfRecorder)
+        self.rig.pair.client.openStream(opened)
+        self.rig.flush()
+        sizes: list[int] = []
+        [bridge] = self.rig.there.bridges
+        self.patch(bridge._far.output, "received", sizes.append)
+        opened.made[0].stream.loseReadConnection()
+        self.rig.flush()
+        # From now on the transport reads in small pieces.
+        self.assertEqual(sizes, [0])
+        [(_, side)] = self.target.carriers
+        side.write(bytes(DROPPED_SIZE - 1))
+        side.loseWriteConnection()
+        self.rig.flush()
+        self.assertIs(bridge._far._input, Input.ENDED)
+        opened.made[0].stream.loseWriteConnection()
+        self.rig.flush()
+        self.assertEqual(self.rig.there.bridges, set())
+        self.assertEqual(self.rig.logged, [])
+
+    def test_targetRefuses(self) -> None:
+        """
+        If a target reads no more, as a process that closes its standard input, the peer
+        is told to send no more.  The target can still answer.
+        """
+        opened = Recorders(HalfRecorder)
+        self.rig.pair.client.openStream(opened)
+        self.rig.flush()
+        [bridge] = self.rig.there.bridges
+        bridge._far.writeConnectionLost()
+        self.rig.flush()
+        [recorder] = opened.made
+        self.assertEqual(recorder.events, ["made", "writeLost"])
+        [(_, side)] = self.target.carriers
+        side.write(b"answer")
+        side.loseConnection()
+        self.rig.flush()
+        self.assertEqual(recorder.received, b"answer")
+        self.assertEqual(recorder.events[-1], "lost")
+        self.assertEqual(self.rig.there.bridges, set())
+        self.assertEqual(self.rig.logged, [])
 
     def test_tls(self) -> None:
         """
