@@ -20,7 +20,10 @@ from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     clientFromString,
 )
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IReactorPluggableNameResolver,
+    IStreamClientEndpoint,
+)
 
 
 def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
@@ -34,7 +37,8 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     @raise ValueError: if the string is not valid.
     """
     endpoint: Any = clientFromString(reactor, description)
-    if type(endpoint) is not TCP4ClientEndpoint:
+    resolves = IReactorPluggableNameResolver.providedBy(reactor)
+    if type(endpoint) is not TCP4ClientEndpoint or not resolves:
         return endpoint  # type: ignore[no-any-return]
     # Twisted has no string for a HostnameEndpoint without TLS, so one is made here.  An
     # endpoint has no public attributes for its arguments.

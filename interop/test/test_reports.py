@@ -8,9 +8,11 @@ from __future__ import annotations
 import array
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -852,8 +854,9 @@ class LoadTests(ReportCase):
         When no local port is left for the target, the connection is reset, the log has
         the reason, and later connections work again.
         """
-        directory = os.path.abspath(self.mktemp())
-        os.mkdir(directory)
+        # The path of a socket must be short, so it is not trial's directory.
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
         mux, forward = f"{directory}/mux", f"{directory}/forward"
         script = (
             "ip link set lo up; cd /proc/sys/net/ipv4;"
