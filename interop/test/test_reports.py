@@ -451,7 +451,9 @@ class EndTests(ReportCase):
         When the client of a Unix socket is gone while the target stays silent, no CPU
         time is used.
         """
-        path = os.path.abspath(self.mktemp())
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
+        path = f"{directory}/socket"
         web = self.at(target(silent))
         server = self.service("--listen", ANY, "--target", endpoint(web))
         muxes = endpoint(await server.address("listen"))
