@@ -37,8 +37,9 @@ from gomux.testing._faults import (
     stall,
     swap,
 )
-from gomux.testing._memory import Carrier, Pipe
+from gomux.testing._memory import Carrier
 from gomux.testing._pair import PSK, MuxPair
+from gomux.testing._pipe import Pipe
 
 __all__ = [
     "PSK",

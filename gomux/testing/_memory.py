@@ -13,12 +13,11 @@ end.  When a connection is reset, the bytes in flight are lost.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import (
     IConsumer,
     IDelayedCall,
@@ -32,133 +31,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: The most bytes that a carrier sends, and reads, in one turn of the reactor.
+from gomux.testing._pipe import FIN, Pipe
+
+#: The most bytes that a carrier sends in one turn of the reactor.
 _SEND_SIZE = 131072
-_READ_SIZE = 65536
 
 _log = Logger()
-
-# Besides bytes, a pipe carries the end of the connection.
-_FIN = object()
-_RESET = object()
-
-
-class Pipe:
-    """
-    One direction of the path between two carriers.
-
-    @ivar latency: how long written bytes take to arrive, in seconds.
-    @ivar chunkSize: the most bytes that the reader gets at once, or C{None} for as
-        many as a socket would give it.
-    @ivar bytesDelivered: how many bytes the reader has received.
-    """
-
-    def __init__(self, clock: Clock, latency: float, chunkSize: int | None) -> None:
-        self.latency = latency
-        self.chunkSize = chunkSize
-        self.bytesDelivered = 0
-        self._clock = clock
-        self._stalled = False
-        self._items: deque[tuple[float, Any]] = deque()
-        self._call: IDelayedCall | None = None
-        self._writer: Carrier
-        self._reader: Carrier
-
-    @property
-    def stalled(self) -> bool:
-        """
-        Whether the pipe is stalled.
-        """
-        return self._stalled
-
-    @property
-    def inFlight(self) -> int:
-        """
-        How many bytes have left the writer and not reached the reader.
-        """
-        return sum(len(item) for _, item in self._items if isinstance(item, bytes))
-
-    @property
-    def due(self) -> float | None:
-        """
-        The earliest time on the clock, in seconds, at which something in flight may
-        reach the reader; C{None} while nothing is in flight, or while the reader is
-        paused.
-        """
-        return None if self._call is None else self._call.getTime()
-
-    def stall(self) -> None:
-        """
-        Stop all delivery, even of the end: take nothing from the writer, and give
-        nothing to the reader.
-        """
-        self._stalled = True
-
-    def unstall(self) -> None:
-        """
-        Deliver again.
-        """
-        self._stalled = False
-        self._schedule()
-        self._writer._startWriting()
-
-    def end(self, reset: bool = False) -> None:
-        """
-        Have the network tell the reader that the connection has ended.
-
-        @param reset: C{False} for a clean end, which arrives after the bytes in
-            flight; C{True} for a reset, which discards them.
-        """
-        if reset:
-            self._reset()
-        else:
-            self._put(_FIN)
-
-    def _put(self, item: Any) -> None:
-        self._items.append((self._clock.seconds() + self.latency, item))
-        self._schedule()
-
-    def _reset(self) -> None:
-        """
-        Drop the bytes in flight.
-        """
-        self._items.clear()
-        self._put(_RESET)
-
-    def _schedule(self) -> None:
-        if self._call is None and self._items and not self._stalled:
-            wait = self._items[0][0] - self._clock.seconds()
-            self._call = self._clock.callLater(max(0.0, wait), self._deliver)
-
-    def _deliver(self) -> None:
-        self._call = None
-        reader = self._reader
-        if self._stalled or not self._items:
-            return
-        due, item = self._items[0]
-        if due > self._clock.seconds():
-            pass
-        elif item is _RESET:
-            self._items.clear()
-            reader._lose(ConnectionLost())
-        elif reader.disconnected:
-            self._items.popleft()
-            if item is not _FIN:
-                reader.outgoing._reset()
-        elif not reader.reading:
-            return
-        elif item is _FIN:
-            self._items.popleft()
-            reader._finReceived()
-        else:
-            size = self.chunkSize or _READ_SIZE
-            self._items.popleft()
-            if len(item) > size:
-                self._items.appendleft((due, item[size:]))
-            chunk = item[:size]
-            self.bytesDelivered += len(chunk)
-            reader._dataReceived(chunk)
-        self._schedule()
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer)
@@ -184,6 +62,18 @@ class Carrier:
     @ivar disconnected: whether C{connectionLost} has come.
     @ivar noDelay: the last argument of C{setTcpNoDelay}.
     @ivar keepAlive: the last argument of C{setTcpKeepAlive}.
+    @ivar _clock: makes the calls in later turns of the reactor.
+    @ivar _host: the address of this end.
+    @ivar _peer: the address of the other end.
+    @ivar _buffer: the output that waits to be sent, in pieces.
+    @ivar _buffered: the size of the output that waits, in bytes.
+    @ivar _writeCall: the delayed call that sends output.
+    @ivar _writeDisconnecting: whether C{loseWriteConnection} has been called.
+    @ivar _writeDisconnected: whether the writing half is closed.
+    @ivar _readDisconnected: whether EOF has come.
+    @ivar _aborting: whether C{abortConnection} has been called.
+    @ivar _streaming: whether the producer is a push producer.
+    @ivar _producerPaused: whether the push producer was told to pause.
     """
 
     def __init__(
@@ -399,7 +289,7 @@ class Carrier:
             self._lose(ConnectionDone())
         elif self._writeDisconnecting and not self._writeDisconnected:
             self._writeDisconnected = True
-            self.outgoing._put(_FIN)
+            self.outgoing._put(FIN)
             half = IHalfCloseableProtocol(self.protocol, None)
             if half is not None:
                 self._try(half.writeConnectionLost)
@@ -443,7 +333,7 @@ class Carrier:
         if isinstance(reason, ConnectionAborted):
             self.outgoing._reset()
         elif not self._writeDisconnected:
-            self.outgoing._put(_FIN)
+            self.outgoing._put(FIN)
         # Closing with unread input resets the connection.
         self.incoming._schedule()
         self.protocol.connectionLost(Failure(reason))

@@ -16,7 +16,8 @@ from twisted.internet.task import Clock
 
 from gomux._mux.factory import MuxFactory
 from gomux._mux.protocol import MuxProtocol
-from gomux.testing._memory import Carrier, Pipe
+from gomux.testing._memory import Carrier
+from gomux.testing._pipe import Pipe
 
 if TYPE_CHECKING:
     from gomux.interfaces import IStreamFactory
