@@ -11,7 +11,7 @@ from gomux import Limits, MuxFactory
 from gomux._wire.crypto import Sealer, deriveKey
 from gomux._wire.frame import BOUND, Flag
 from gomux.error import LimitExceeded, PeerVanished
-from gomux.test.support.helpers import Parts, Recorders, Rig
+from gomux.test.support.helpers import Parts, Recorders, Rig, assertLasts
 from gomux.testing import PSK, MuxPair
 
 
@@ -397,17 +397,4 @@ class StandstillTests(SynchronousTestCase):
             for isClient in (True, False)
         )
         pair = MuxPair(clientFactory=client, serverFactory=server, clock=clock)
-        pair.advance(3600)
-        clock.advance(30)
-        pair.advance(60)
-        pair.clientToServer.stall()
-        pair.advance(30)
-        pair.clientToServer.unstall()
-        pair.advance(3600)
-        self.assertTrue(pair.client.answers and pair.server.answers)
-        pair.clientToServer.stall()
-        pair.serverToClient.stall()
-        closed = [pair.client.whenClosed(), pair.server.whenClosed()]
-        pair.advance(60)
-        for reason in map(self.successResultOf, closed):
-            self.assertIsInstance(reason, PeerVanished)
+        assertLasts(self, pair, clock)

@@ -26,6 +26,7 @@ from gomux.test.support.helpers import (
     FramePeer,
     Recorders,
     Rig,
+    assertLasts,
     useUpNonces,
 )
 from gomux.test.support.strictrig import StrictRig
@@ -173,20 +174,7 @@ class SilenceTests(SynchronousTestCase):
             for isClient in (True, False)
         )
         pair = MuxPair(clientFactory=client, serverFactory=server, clock=clock)
-        pair.advance(3600)
-        clock.advance(30)
-        pair.advance(60)
-        pair.clientToServer.stall()
-        pair.advance(30)
-        pair.clientToServer.unstall()
-        pair.advance(3600)
-        self.assertTrue(pair.client.canOpen and pair.server.canOpen)
-        pair.clientToServer.stall()
-        pair.serverToClient.stall()
-        closed = [pair.client.whenClosed(), pair.server.whenClosed()]
-        pair.advance(60)
-        for reason in map(self.successResultOf, closed):
-            self.assertIsInstance(reason, PeerVanished)
+        assertLasts(self, pair, clock)
 
 
 class NonceTests(SynchronousTestCase):

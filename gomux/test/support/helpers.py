@@ -25,7 +25,8 @@ from gomux import Limits, MuxFactory, MuxProtocol
 from gomux._mux.stream import Stream
 from gomux._wire.crypto import Opener, Sealer, SequencedOpener, deriveKey
 from gomux._wire.frame import Flag, FrameParser, sealFrame
-from gomux.testing import PSK
+from gomux.error import PeerVanished
+from gomux.testing import PSK, MuxPair
 from gomux.testing._pair import connect
 
 # Frames for stream 0, the first stream that a client opens.
@@ -327,6 +328,31 @@ def useUpNonces(mux: MuxProtocol, left: int, peer: MuxProtocol | None = None) ->
         opener = SequencedOpener(deriveKey(PSK), sealer.prefix, counter)
         Parts(peer).incoming.parser.useOpener(opener)
     return sealer
+
+
+def assertLasts(case: SynchronousTestCase, pair: MuxPair, clock: Clock) -> None:
+    """
+    Two idle muxes keep each other up, also while one process or both stand still for 30
+    seconds.  Once nothing arrives any more, both end.
+
+    @param clock: the clock of both, which both processes miss a part of.
+    """
+    pair.advance(3600)
+    clock.advance(30)
+    pair.advance(60)
+    pair.clientToServer.stall()
+    pair.advance(30)
+    pair.clientToServer.unstall()
+    pair.advance(3600)
+    for mux in (pair.client, pair.server):
+        case.assertTrue(mux.canOpen)
+        case.assertTrue(mux.answers)
+    pair.clientToServer.stall()
+    pair.serverToClient.stall()
+    closed = [pair.client.whenClosed(), pair.server.whenClosed()]
+    pair.advance(60)
+    for reason in map(case.successResultOf, closed):
+        case.assertIsInstance(reason, PeerVanished)
 
 
 @implementer(IPushProducer)
