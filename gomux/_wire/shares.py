@@ -112,6 +112,14 @@ class Shares:
         shared = -((self[peer] - MOST * (free - kept)) // (MOST + 1))
         return max(0, min(minimum - self[peer], free), shared)
 
+    def refusal(self, peer: str | None, places: str) -> str:
+        """
+        @param places: what is shared, such as C{"connections"}.
+        @return: why the peer may not take one more.
+        """
+        own = f", {self[peer]} of them by {peer!r}" if peer else ""
+        return f"{self.used} {places} are used already{own}"
+
     def take(self, peer: str | None, places: int = 1) -> None:
         """
         A peer takes places, whether L{room} allows that or not.
@@ -140,11 +148,12 @@ def shareDescriptors(peers: Peers) -> Shares:
     """
     @param peers: the keyring.
     @return: the shares of the descriptors that this process may have, apart from those
-        of strangers and those that are not counted.  A single peer has them all.
+        of strangers and those that are not counted.  A single peer has no limit but
+        that of the system.
     """
     most = _descriptors()
     rest = max(UNCOUNTED, most // UNCOUNTED_PART)
-    return Shares(max(1, most - most // STRANGERS - rest), peers, alone=most)
+    return Shares(max(1, most - most // STRANGERS - rest), peers, alone=sys.maxsize)
 
 
 def _descriptors() -> int:
