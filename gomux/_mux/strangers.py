@@ -17,7 +17,9 @@ which of them the server drops when there are too many.
   3. If there are more than C{maxUnauthenticated} such connections, an older connection
      is dropped.  First in line is the address with most connections whose peers have
      sent no genuine frame: its oldest such connection is dropped.  If there is no such
-     connection but the new one, the oldest of all is dropped.
+     connection but the new one, the oldest of all is dropped.  If the keyring has
+     several peers, there are also never more than a quarter of the descriptors that the
+     process may have.
 
 An honest client sends its first frame as soon as it is connected, so its connection is
 silent for a moment only.
@@ -35,9 +37,11 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol
 
 from gomux._carrier.accept import AcceptPace
+from gomux._wire.shares import strangersMost
 
 if TYPE_CHECKING:
     from gomux._mux.protocol import MuxProtocol
+    from gomux._wire.shares import Peers
     from gomux.limits import Limits
 
 #: How many bits of an IPv6 address its owner cannot choose.
@@ -77,6 +81,7 @@ class Strangers:
     The muxes of a server whose peers have not shown yet that they hold a key.
 
     @ivar _limits: the factory's limits.
+    @ivar _peers: the keyring.
     @ivar _random: returns a random number from 0 up to 1.
     @ivar _sources: the muxes, the oldest first, with the source of each.
     @ivar _counts: how many muxes each source has.
@@ -84,11 +89,13 @@ class Strangers:
         oldest first.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, peers: Peers) -> None:
         """
         @param limits: the factory's limits.
+        @param peers: the keyring.
         """
         self._limits = limits
+        self._peers = peers
         self._random = random.random
         self._sources: dict[MuxProtocol, int | None] = {}
         self._counts: Counter[int | None] = Counter()
@@ -96,6 +103,14 @@ class Strangers:
 
     def __len__(self) -> int:
         return len(self._sources)
+
+    @property
+    def _most(self) -> int:
+        """
+        How many of these connections there may be.
+        """
+        most = self._limits.maxUnauthenticated
+        return min(most, strangersMost()) if len(self._peers.names) > 1 else most
 
     def refusal(self, address: IAddress | None) -> str | None:
         """
@@ -108,8 +123,7 @@ class Strangers:
         own = self._counts[source]
         if own >= self._limits.addressQuota:
             return "too many connections from this address wait for a first frame"
-        most = self._limits.maxUnauthenticated
-        if own and len(self) > most * (1 + self._random()) / 2:
+        if own and len(self) > self._most * (1 + self._random()) / 2:
             return "many connections wait for a first frame"
         return None
 
@@ -123,7 +137,7 @@ class Strangers:
         source = self._sources[mux] = sourceOf(address)
         self._counts[source] += 1
         self._silent.setdefault(source, {})[mux] = None
-        if len(self) <= self._limits.maxUnauthenticated:
+        if len(self) <= self._most:
             return None
         ofSource = max(self._silent.values(), key=_size)
         victim = next(iter(ofSource))
