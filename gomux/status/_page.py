@@ -126,6 +126,9 @@ class _PageProtocol(Protocol):
         stream = cast(Stream, self.transport)
         self._mux = cast(MuxProtocol, stream.mux)
         self.factory.streams += 1
+        self._timeout = self._mux.factory.clock.callLater(
+            PAGE_TIMEOUT, stream.abortConnection
+        )
         shares = self.factory.sharesOf(self._mux)
         if shares.mayTake(self._mux.peerName):
             shares.take(self._mux.peerName)
@@ -136,9 +139,6 @@ class _PageProtocol(Protocol):
                 "refused {mux}: {why}", mux=self._mux, why=why
             )
             stream.abortConnection()
-        self._timeout = self._mux.factory.clock.callLater(
-            PAGE_TIMEOUT, stream.abortConnection
-        )
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
