@@ -125,18 +125,20 @@ class _PageProtocol(Protocol):
         """
         stream = cast(Stream, self.transport)
         self._mux = cast(MuxProtocol, stream.mux)
-        self.factory.streams += 1
         self._timeout = self._mux.factory.clock.callLater(
             PAGE_TIMEOUT, stream.abortConnection
         )
         shares = self.factory.sharesOf(self._mux)
         if shares.mayTake(self._mux.peerName):
             shares.take(self._mux.peerName)
+            self.factory.streams += 1
             self._shares = shares
         else:
-            why = shares.refusal(self._mux.peerName, "streams of the status page")
             self._mux.factory.notices.warn(
-                "refused {mux}: {why}", mux=self._mux, why=why
+                "refused a stream of {mux}: {why}",
+                kind=self._mux.peerName,
+                mux=self._mux,
+                why=shares.refusal(self._mux.peerName, "streams of the status page"),
             )
             stream.abortConnection()
 
@@ -144,8 +146,8 @@ class _PageProtocol(Protocol):
         """
         The stream has ended.
         """
-        self.factory.streams -= 1
         if self._shares is not None:
+            self.factory.streams -= 1
             self._shares.giveBack(self._mux.peerName)
         if self._timeout.active():
             self._timeout.cancel()
@@ -192,7 +194,7 @@ class PageFactory(Factory):
     """
     Serves the status page over streams: one answer a stream.
 
-    @ivar streams: how many streams are open.
+    @ivar streams: how many streams are open, without those that are refused.
     @ivar _shares: how the peers of each keyring share the streams.
     """
 

@@ -66,15 +66,15 @@ class Shares(FaultTestCase, TunnelTestCase):
         if not attacker.lost.called:
             await attacker.lost
 
-    async def openAll(self, attacker: Any, count: int, data: bytes) -> int:
+    async def openAll(self, attacker: Any, count: int) -> int:
         """
-        Open streams.
+        Open streams, and have something echoed on each.
 
         @return: how many are served.
         """
         streams = [attacker.open() for _ in range(count)]
         for stream in streams:
-            attacker.send(DATA, stream, data)
+            attacker.send(DATA, stream, b"x")
 
         def served() -> list[bool]:
             told = {
@@ -97,12 +97,12 @@ class Shares(FaultTestCase, TunnelTestCase):
             before = service.descriptors()
             for _ in range(2):
                 alice = await self.attack(port, ALICE)
-                got = await self.openAll(alice, 150, b"x")
+                got = await self.openAll(alice, 150)
                 self.assertGreaterEqual(got, least)
                 self.assertLess(service.descriptors(), DESCRIPTORS - 40)
                 self.assertIn(f"{got + (not options)} of them by 'alice'", service.log)
                 await bob.sync()
-                self.assertEqual(await self.openAll(bob, 1, b"x"), 1)
+                self.assertEqual(await self.openAll(bob, 1), 1)
                 bob.send(CLOSE, bob.nextID - 2)
                 new = await self.attack(port, PSK)
                 await new.sync()
@@ -135,5 +135,6 @@ class Shares(FaultTestCase, TunnelTestCase):
         for _ in range(100):
             alice.open()
         await alice.until(lambda: alice.count(CLOSE) == 41)
-        self.assertEqual(await self.openAll(bob, 1, b"GET / HTTP/1.0\r\n\r\n"), 0)
+        bob.send(DATA, bob.open(), b"GET / HTTP/1.0\r\n\r\n")
+        await bob.untilFrame(CLOSE, 0)
         self.assertIn(b"200 OK", bob.data(0))

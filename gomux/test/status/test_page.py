@@ -271,8 +271,8 @@ class SharesTests(SynchronousTestCase):
         self.assertEqual((len(alice), len(bob), page.streams), (59, 5, 64))
         self.assertRegex(
             lines.lines[0],
-            "^refused <MuxProtocol from 'alice' at .*: 59 streams of the status page"
-            " are used already, 59 of them by 'alice'$",
+            "^refused a stream of <MuxProtocol from 'alice' at .*: 59 streams of"
+            " the status page are used already, 59 of them by 'alice'$",
         )
         for recorder in alice + bob:
             recorder.stream.abortConnection()
