@@ -279,3 +279,23 @@ class SharesTests(SynchronousTestCase):
         clock.advance(0)
         (shares,) = page._shares.values()
         self.assertEqual((shares.used, page.streams), (0, 0))
+
+    def test_twoKeyrings(self) -> None:
+        """
+        The limit is for the peers of all keyrings together.
+        """
+        clock = Clock()
+        page = PageFactory()
+        open = 0
+        for psk in ("a" * 40, "b" * 40):
+            pair = MuxPair(
+                clientFactory=MuxFactory(psk, True, clock=clock),
+                serverFactory=MuxFactory(psk, False, page, clock=clock),
+                clock=clock,
+            )
+            recorders = Recorders()
+            for _ in range(PAGE_STREAMS - 10):
+                pair.client.openStream(recorders)
+            pair.flush()
+            open += sum(each.reason is None for each in recorders.made)
+        self.assertEqual((open, page.streams), (PAGE_STREAMS, PAGE_STREAMS))
