@@ -409,7 +409,9 @@ class Soak:
             await self._recovered
         except Exception:
             self.verdict.problems.append(
-                f"{self._fault}: not over after {PATIENCE:g} seconds"
+                f"{self._fault} at {self._since - self._started:.0f} s: not over after"
+                f" {PATIENCE:g} seconds; waits longest:"
+                f" {self.client.last.get('stream')}"
             )
         finally:
             for direction in (self.proxy.toServer, self.proxy.toClient):
@@ -492,14 +494,19 @@ class Soak:
 
     def _onNext(self, direction: Direction, action: Action) -> None:
         """
-        Apply an action to the next frame in one direction.
+        Apply an action to the next frame in one direction.  Frames on older
+        connections than the newest do not count: after some faults, the server goes on
+        with an old connection for some seconds.
         """
         met = False
+        newest = self.proxy.accepted - 1
 
         def isNext(frame: WireFrame) -> bool:
             nonlocal met
-            before, met = met, True
-            return not before
+            if met or frame.connection < newest:
+                return False
+            met = True
+            return True
 
         direction.clear()
         direction.when(isNext, action)

@@ -103,11 +103,11 @@ class FaultProxy:
         """
         Connect to the server, and join the new connection with that connection.
         """
-        self.accepted += 1
         far = _ProxyLeg(self, near)
         near.other = far
-        near.way = Way(self.toServer, near, far)
-        far.way = Way(self.toClient, far, near)
+        near.way = Way(self.toServer, near, far, self.accepted)
+        far.way = Way(self.toClient, far, near, self.accepted)
+        self.accepted += 1
         host, port = self._server
         near.connector = self._reactor.connectTCP(host, port, _Once(far))
 

@@ -75,6 +75,7 @@ class WireFrame:
     @ivar length: the length in its header.
     @ivar flag: its type, see L{Flag<gomux._wire.frame.Flag>}.
     @ivar data: the whole frame, header and payload.
+    @ivar connection: how many connections the proxy had accepted before this one.
     """
 
     index: int
@@ -82,6 +83,7 @@ class WireFrame:
     length: int
     flag: int
     data: bytes
+    connection: int
 
 
 #: What a rule does to a frame.
@@ -133,6 +135,7 @@ class Way:
 
     @ivar frames: how many frames have been received so far.
     @ivar _direction: the rules.
+    @ivar _connection: how many connections the proxy had accepted before this one.
     @ivar _sender: the connection that the frames come from.
     @ivar _receiver: the connection that the frames are forwarded to.
     @ivar _partial: the received bytes of a frame that is not complete yet.
@@ -145,9 +148,12 @@ class Way:
     @ivar _next: the bytes to forward after the next frame.
     """
 
-    def __init__(self, direction: Direction, sender: Leg, receiver: Leg) -> None:
+    def __init__(
+        self, direction: Direction, sender: Leg, receiver: Leg, connection: int
+    ) -> None:
         self.frames = 0
         self._direction = direction
+        self._connection = connection
         self._sender = sender
         self._receiver = receiver
         self._partial = bytearray()
@@ -223,7 +229,9 @@ class Way:
             whole = bytes(self._partial[:size])
             del self._partial[:size]
             streamID, length, flag = unpackFields(whole)
-            frame = WireFrame(self.frames, streamID, length, flag, whole)
+            frame = WireFrame(
+                self.frames, streamID, length, flag, whole, self._connection
+            )
             self.frames += 1
             next_, self._next = self._next, b""
             self._direction._apply(self, frame)

@@ -44,6 +44,7 @@ from typing import Protocol as Interface
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from gomux._mux.log import ThrottledLog
@@ -221,8 +222,17 @@ class Bridge:
             self._over()
 
     def _logCut(self, end: End, reason: Failure) -> None:
-        self._tunnel.log.warn(
+        """
+        Log that an end was cut short.  If the other end had read EOF, the cut is an
+        ordinary one: the programs at both ends have finished, and a socket that is
+        closed with unread input resets its connection.  A server of TLS often does.
+        """
+        other = self._far if end is self.near else self.near
+        level = LogLevel.info if other.hasReadEOF else LogLevel.warn
+        self._tunnel.log.emit(
+            level,
             "{name}: {near} was cut short by {end}: {reason}",
+            kind=level,
             name=self._tunnel.name,
             near=self._name,
             end="its own side" if end is self.near else "the other side",

@@ -176,6 +176,13 @@ class End(Protocol):
         return bool(self._early)
 
     @property
+    def hasReadEOF(self) -> bool:
+        """
+        Whether the input has ended in an orderly way.
+        """
+        return self._input is Input.ENDED
+
+    @property
     def waiting(self) -> int:
         """
         How many bytes of input and output wait in this end.

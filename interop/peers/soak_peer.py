@@ -277,6 +277,18 @@ class Client(Protocol):
         self._reading: Any = None
         self.over: Deferred[None] = Deferred()
 
+    def describe(self) -> str:
+        """
+        @return: what the stream has done so far, for a report.
+        """
+        if self.transport is None:
+            return f"{self._kind.name}, not open"
+        return (
+            f"{self._kind.name} on {self.transport.getHost()}: {self._sent} of"
+            f" {self._size} bytes sent, {self._got} received,"
+            f" {len(self._digest)} of the hash"
+        )
+
     def connectionMade(self) -> None:
         self._counts.open += 1
         self._mux = self.transport.getHost().carrier
@@ -442,10 +454,14 @@ class Load:
 
     def say(self) -> None:
         """
-        Print the counts, and since when each stream has got bytes or was opened.
+        Print the counts, since when each stream has got bytes or was opened, and which
+        stream waits longest.
         """
-        oldest = min((c.progress for c in self._clients), default=0.0)
-        self.counts.say(oldest=oldest)
+        oldest = min(self._clients, key=lambda client: client.progress, default=None)
+        if oldest is None:
+            self.counts.say(oldest=0.0)
+        else:
+            self.counts.say(oldest=oldest.progress, stream=oldest.describe())
 
     def lives(self, mux: object) -> bool:
         """

@@ -126,6 +126,20 @@ class FaultProxyTests(TestCase):
         self.assertEqual(near.received, b"\xff" * 100000)
         self.assertEqual(self.proxy.accepted, 1)
 
+    async def test_connection(self) -> None:
+        """
+        A rule can tell the proxy's connections apart.
+        """
+        self.proxy.toServer.when(lambda frame: frame.connection == 1, testing.drop())
+        for connection in range(3):
+            self.accepted = Deferred()
+            near, far = await self.connect()
+            near.transport.write(self.frames[1])
+            near.transport.loseConnection()
+            await far.lost
+            expected = b"" if connection == 1 else self.frames[1]
+            self.assertEqual(far.received, expected)
+
     def test_drop(self) -> Deferred[None]:
         """
         C{drop} loses one frame.

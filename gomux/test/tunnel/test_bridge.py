@@ -5,11 +5,12 @@ was cut short, reads nothing or says nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides, providedBy
@@ -104,6 +105,41 @@ class CutTests(EndingTestCase):
         self.assertEqual(self.server.events, ["made", "data", "lost"])
         self.assertIsInstance(self.server.reason, ConnectionLost)
         self.assertOver()
+
+    def cutLevels(self) -> list[LogLevel]:
+        """
+        Abort the target's side.
+
+        @return: the levels of the log lines that this causes, at both ends.
+        """
+        events: list[dict[str, Any]] = []
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.serverSide.abortConnection()
+        self.pass_(3)
+        self.assertOver()
+        cuts = [e for e in events if "was cut short" in e["log_format"]]
+        return [e["log_level"] for e in cuts]
+
+    def test_logged(self) -> None:
+        """
+        A cut is a warning in the logs of both ends.
+        """
+        self.serverSide.write(b"x")
+        self.rig.flush()
+        self.assertEqual(self.cutLevels(), [LogLevel.warn] * 2)
+
+    def test_loggedAfterEOF(self) -> None:
+        """
+        A cut after the EOF of the other side is ordinary: a program that closes its
+        socket with unread input resets its connection.  TLS servers do so with the
+        client's C{close_notify}.
+        """
+        self.clientSide.write(b"x")
+        self.clientSide.loseWriteConnection()
+        self.rig.flush()
+        self.assertEqual(self.cutLevels(), [LogLevel.info] * 2)
 
     def test_revoked(self) -> None:
         """
