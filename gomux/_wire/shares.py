@@ -105,7 +105,13 @@ class Shares:
             return max(0, self._alone - self.used)
         free = self.total - self.used
         minimum = max(1, self.total // (MINIMUMS * len(names)))
-        lacking = sum(max(0, minimum - self[other]) for other in names if other != peer)
+        # Most peers may use none, so only those that use some are looked at.
+        others = [
+            min(minimum, used)
+            for name, used in self._used.items()
+            if name != peer and name in names
+        ]
+        lacking = minimum * (len(names) - (peer in names)) - sum(others)
         kept = min(lacking, max(1, self.total // KEPT))
         # With each place that the peer takes, one more is used and one less is free.
         # Rounded up, because rule 1 is about the places before.
