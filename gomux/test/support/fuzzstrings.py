@@ -58,8 +58,8 @@ def strings(data: bytes) -> None:
         file.flush()
         text = text.replace("\x0e", f":pskFile={quoteStringArgument(file.name)}")
         text = _KEY.sub(lambda match: f":psk={KEYS[ord(match[0]) - 1]}", text)
-        # Twisted raises RuntimeError if a single backslash ends the string, and calls no
-        # plugin.
+        # Twisted raises RuntimeError if a single backslash ends the string, and calls
+        # no plugin.
         if (len(text) - len(text.rstrip("\\"))) % 2:
             text += "\\"
         string = f"gomux:{text.removeprefix(':')}"
