@@ -248,7 +248,8 @@ class _Words:
         """
         @return: a keyword and its value, for an error.
         """
-        return f"{keyword}={'...' if self._hasKey else value}"
+        shown = "..." if self._hasKey else value
+        return f"{keyword}={shown}"
 
 
 def _quote(argument: str) -> str:

@@ -418,6 +418,14 @@ class NonsenseTests(ParserTestCase):
         self.check("of a client endpoint", f"gomux:tcp:h:{self.psk}", "client")
         self.check("psKfile", f"gomux:tcp:7000:psKfile=x:{self.psk}", "server")
         self.check("'reactor'", f"gomux:tcp:7000:reactor=x:{self.psk}")
+
+    def test_certificate(self) -> None:
+        """
+        The error about a certificate that cannot be read is the carrier's own, unless
+        the string has a key.
+        """
+        certificate = f"gomux:ssl:443:privateKey=/no/such/file:{self.psk}"
+        self.assertRaises(FileNotFoundError, self.server, certificate)
         self.check("timeout", f"gomux:tcp:7000:timeout=1:{self.psk}", "server")
 
     def test_values(self) -> None:
