@@ -331,6 +331,7 @@ class Attack:
         """
         self._old.append(bytes(self.attempt.genuine))
         self.attempt.finish()
+        self._held, self._holds = b"", 0
         self.attempt = self._connect()
 
     actions = (
