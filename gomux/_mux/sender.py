@@ -8,7 +8,9 @@ The writing half of a stream.
 The sender keeps the application's output until the scheduler takes it.  The scheduler
 takes no more than the send window allows.  The sender pauses the application's producer
 when more than L{HIGH_WATER} bytes of output wait, and resumes it when no more than
-L{LOW_WATER} bytes are left.
+L{LOW_WATER} bytes are left.  An application that writes on regardless loses its stream:
+the write that begins while more than L{Limits.maxOutput<gomux.Limits>} bytes wait ends
+it.  So one write may have any size, but output does not grow without bound.
 
 A stream has a sender only while the sender has something to keep: output, a producer,
 or the closed state of the writing half.  When the last output is sent on a stream that
@@ -42,12 +44,10 @@ from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 
-from gomux._fastpaths import FastPaths, fastPaths
 from gomux._wire.frame import MAX_LENGTH
 
 if TYPE_CHECKING:
@@ -96,9 +96,11 @@ class SenderMux(Protocol):
     The part of the mux that a sender uses.
 
     @ivar makeSender: makes the sender of a stream.
+    @ivar maxOutput: see L{gomux.Limits.maxOutput}.
     """
 
     makeSender: Callable[[SenderStream], Sender]
+    maxOutput: int
 
     def callSoon(self, function: Callable[[], None]) -> None:
         """
@@ -111,6 +113,11 @@ class SenderMux(Protocol):
 
         @param fresh: C{True} if the sender had no output before, C{False} if it had to
             wait for window.
+        """
+
+    def outputExceeded(self, stream: SenderStream) -> None:
+        """
+        The application goes on writing although more than C{maxOutput} bytes wait.
         """
 
 
@@ -138,6 +145,13 @@ class SenderStream(Protocol):
     def outputFinished(self) -> None:
         """
         All output is sent after a call of L{Sender.finish}.
+        """
+
+    def abortWith(self, reason: BaseException) -> None:
+        """
+        Abort the stream.
+
+        @param reason: the reason for C{connectionLost}.
         """
 
     def applicationFailed(self) -> None:
@@ -216,9 +230,21 @@ class Sender:
         pieces.append(data)
         self.unsent += len(data)
         if self.unsent > HIGH_WATER:
-            self._pauseProducer()
+            self._exceeded(len(data))
         if not self.queued:
             self._stream.streams.activate(self, fresh)
+
+    def _exceeded(self, size: int) -> None:
+        """
+        More than L{HIGH_WATER} bytes wait: pause the producer.  If that has not helped,
+        have the stream end.
+
+        @param size: the size of the newest output.
+        """
+        if self.unsent - size > self._stream.streams.maxOutput:
+            self._stream.streams.outputExceeded(self._stream)
+        else:
+            self._pauseProducer()
 
     def finish(self) -> None:
         """
@@ -412,39 +438,3 @@ class Sender:
                 self._stream.sender = None
             else:
                 self._closeIfFinished()
-
-
-class PlainSender(Sender):
-    """
-    A sender for tests.  It copies its output, or stays on the stream when it is empty.
-
-    @ivar _paths: the fast paths that are on.
-    """
-
-    __slots__ = ("_paths",)
-
-    def __init__(self, paths: FastPaths, stream: SenderStream) -> None:
-        super().__init__(stream)
-        self._paths = paths
-
-    def takeOutput(self, size: int) -> bytes | memoryview:
-        taken = super().takeOutput(size)
-        return taken if self._paths.outputInPlace else bytes(bytearray(taken))
-
-    def outputTaken(self) -> None:
-        stream = self._stream
-        super().outputTaken()
-        isGone = stream.sender is None and self.state is _OPEN
-        if isGone and not self._paths.shortSenders:
-            stream.sender = self
-            self._pieces = None
-
-
-def senderMaker() -> Callable[[SenderStream], Sender]:
-    """
-    @return: a function that makes the sender of a stream.
-    """
-    paths = fastPaths()
-    if paths.outputInPlace and paths.shortSenders:
-        return Sender
-    return partial(PlainSender, paths)

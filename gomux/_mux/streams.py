@@ -32,12 +32,13 @@ from gomux._fastpaths import fastPaths
 from gomux._mux.address import StreamAddress
 from gomux._mux.log import CountedLog
 from gomux._mux.nextturn import NextTurn
+from gomux._mux.plainsender import senderMaker
 from gomux._mux.scheduler import Scheduler
-from gomux._mux.sender import senderMaker
 from gomux._mux.stream import Stream
 from gomux._wire.frame import ID_END, Flag
 from gomux._wire.growth import GrowthPolicy
 from gomux._wire.window import MAX_HELD
+from gomux.error import OutputExceeded
 from gomux.limits import RESERVED_IDS
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from gomux._mux.owner import MuxOwner
     from gomux._mux.receiver import ReceiverStream
+    from gomux._mux.sender import SenderStream
     from gomux._mux.streamlife import StreamLife
     from gomux.interfaces import IStreamFactory
 
@@ -97,6 +99,7 @@ class Streams:
     @ivar consumerChanges: how often input was consumed on another stream than before.
     @ivar callSoon: calls a function in the next turn of the reactor.
     @ivar makeSender: makes the sender of a stream.
+    @ivar maxOutput: see L{gomux.Limits.maxOutput}.
     @ivar activate: queues a sender in the scheduler, if it can send.
     @ivar sendControl: sends a control frame.
     @ivar _lingering: the streams that have ended and still have input that waits.
@@ -106,6 +109,7 @@ class Streams:
     @ivar _peersFactory: see L{__init__}.
     @ivar _ended: see L{__init__}.
     @ivar _worn: see L{__init__}.
+    @ivar _notices: logs what goes wrong, with a limit on the number of lines.
     @ivar _refusals: logs why streams are refused.
     @ivar _batch: the largest credit that is held back to save frames, in bytes.
     @ivar _lastConsumer: the ID of the stream whose input was consumed last; -1 for no
@@ -148,6 +152,8 @@ class Streams:
         maxGrowth = owner.limits.maxGrowth if paths.changingWindows else 0
         self.growth = GrowthPolicy(owner.limits.maxWindow, maxGrowth)
         self.makeSender = senderMaker()
+        self.maxOutput = owner.limits.maxOutput
+        self._notices = owner.notices
         self._batch = MAX_HELD if paths.batchedCredit else 0
         self.consumerChanges = 0
         self._lastConsumer = -1
@@ -386,6 +392,19 @@ class Streams:
                 window, credit, self._clock.seconds(), self.consumerChanges
             )
             self._scheduler.credit(streamID, credit)
+
+    def outputExceeded(self, stream: SenderStream) -> None:
+        """
+        An application goes on writing although more than C{maxOutput} bytes wait: log
+        it, and abort the stream.
+        """
+        self._notices.warn(
+            "aborted {stream}: its application went on writing while more than"
+            " maxOutput, {size} bytes, waited to be sent",
+            stream=stream,
+            size=self.maxOutput,
+        )
+        stream.abortWith(OutputExceeded())
 
     def streamEnded(self, stream: StreamLife) -> None:
         """

@@ -23,6 +23,7 @@ ABRUPT = [
     error.KeyRevoked,
     error.ProtocolViolation,
     error.LimitExceeded,
+    error.OutputExceeded,
     error.WriteStalled,
     error.NonceExhausted,
 ]

@@ -31,6 +31,7 @@ class SendingStream:
     streamID = 6
     sendWindow = INITIAL_WINDOW
     touched = False
+    maxOutput = 10 * HIGH_WATER
 
     def __init__(self) -> None:
         self.makeSender: Callable[[SenderStream], Sender] = Sender
@@ -50,6 +51,12 @@ class SendingStream:
 
     def outputFinished(self) -> None:
         self.events.append("finished")
+
+    def outputExceeded(self, stream: object) -> None:
+        self.events.append("exceeded")
+
+    def abortWith(self, reason: BaseException) -> None:
+        self.events.append(type(reason))
 
     def applicationFailed(self) -> None:
         self.events.append("failed")
@@ -91,6 +98,17 @@ class OutputTests(SenderTestCase):
     """
     Output that is written and taken.
     """
+
+    def test_maxOutput(self) -> None:
+        """
+        A write of any size is taken, and so are further writes while no more than
+        C{maxOutput} bytes wait.  The next write is reported.
+        """
+        self.sender.write(bytes(self.stream.maxOutput))
+        self.sender.write(bytes(100 * self.stream.maxOutput))
+        self.assertNotIn("exceeded", self.events)
+        self.sender.write(b"x")
+        self.assertEqual(self.events.count("exceeded"), 1)
 
     def test_everySize(self) -> None:
         """
