@@ -20,6 +20,7 @@ from gomux.endpoints import (
 )
 from gomux.error import (
     AuthenticationFailed,
+    BuffersFull,
     ConnectionClosed,
     DeadlineExceeded,
     GomuxError,
@@ -51,6 +52,7 @@ from gomux.status._page import PageFactory
 
 __all__ = [
     "AuthenticationFailed",
+    "BuffersFull",
     "Conn",
     "ConnectionClosed",
     "DeadlineExceeded",

@@ -103,6 +103,11 @@ class Limits:
         have any size.  This is for applications that do not pause when they are told
         to, and for those that write without end to a peer that does not read.
 
+    @ivar maxBuffered: how much memory all muxes of the process together may take for
+        their streams and for data that waits.  If they take more, the mux that takes
+        most is ended, of the peer that takes most.  Above three quarters of it, no
+        window grows, and a peer that has more than its share opens no more streams.
+
     @ivar maxRefusals: how many refusals of streams may wait to be sent.  If the peer
         goes on opening streams past C{maxStreams} without reading the refusals, the
         mux is aborted.
@@ -172,6 +177,7 @@ class Limits:
     maxWindow: int = 4 * 1024 * 1024
     maxGrowth: int = 16 * 1024 * 1024
     maxOutput: int = 256 * 1024 * 1024
+    maxBuffered: int = 1024 * 1024 * 1024
     maxRefusals: int = 163
     maxControl: int = 65536
     resetRate: float = 4000.0

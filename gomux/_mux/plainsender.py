@@ -12,7 +12,8 @@ from collections.abc import Callable
 from functools import partial
 
 from gomux._fastpaths import FastPaths, fastPaths
-from gomux._mux.sender import Sender, SenderStream, SendState
+from gomux._mux.sender import Sender, SendState
+from gomux._mux.sendermux import SenderStream
 
 
 class PlainSender(Sender):

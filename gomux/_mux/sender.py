@@ -44,19 +44,25 @@ from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
 from gomux._wire.frame import MAX_LENGTH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from gomux._mux.sendermux import SenderStream
 
 #: The producer is paused when more than this many bytes of output wait.
 HIGH_WATER = 65536
 #: The producer is resumed when this many bytes of output or fewer wait.
 LOW_WATER = 32768
+#: So many bytes of output may wait uncounted, in addition to those that are counted in
+#: the mux's account.
+FREE_OUTPUT = 2048
+#: Small pieces of output are joined to pieces of up to this many bytes, because a piece
+#: takes 50 bytes more than its data.
+JOINED = 1024
 #: With a smaller send window, in bytes, the sender waits for more credit, unless all
 #: output fits into the window.  So a peer that gives credit in small pieces gets fewer
 #: frames.  Every peer gives that much credit, because a Go sender waits for it too.
@@ -91,75 +97,6 @@ _OPEN, _FINISHING, _CLOSED = SendState
 _NONE, _RUNNING, _PAUSED, _PULL = _Flow
 
 
-class SenderMux(Protocol):
-    """
-    The part of the mux that a sender uses.
-
-    @ivar makeSender: makes the sender of a stream.
-    @ivar maxOutput: see L{gomux.Limits.maxOutput}.
-    """
-
-    makeSender: Callable[[SenderStream], Sender]
-    maxOutput: int
-
-    def callSoon(self, function: Callable[[], None]) -> None:
-        """
-        Call a function in the next turn of the reactor.
-        """
-
-    def activate(self, sender: Sender, fresh: bool) -> None:
-        """
-        Queue the sender in the scheduler, if it can send.
-
-        @param fresh: C{True} if the sender had no output before, C{False} if it had to
-            wait for window.
-        """
-
-    def outputExceeded(self, stream: SenderStream) -> None:
-        """
-        The application goes on writing although more than C{maxOutput} bytes wait.
-        """
-
-
-class SenderStream(Protocol):
-    """
-    The part of the stream that its sender uses.
-
-    @ivar streamID: the stream's ID on the wire.
-    @ivar sendWindow: how many bytes the peer still lets the stream send.
-    @ivar touched: whether output was ever written to the stream.
-    @ivar sender: the sender; C{None} when it has nothing to keep.
-    """
-
-    streamID: int
-    sendWindow: int
-    touched: bool
-    sender: Sender | None
-
-    @property
-    def streams(self) -> SenderMux:
-        """
-        The mux, as its streams call it.
-        """
-
-    def outputFinished(self) -> None:
-        """
-        All output is sent after a call of L{Sender.finish}.
-        """
-
-    def abortWith(self, reason: BaseException) -> None:
-        """
-        Abort the stream.
-
-        @param reason: the reason for C{connectionLost}.
-        """
-
-    def applicationFailed(self) -> None:
-        """
-        The application has raised an exception.  Called in the C{except} block.
-        """
-
-
 class Sender:
     """
     The writing half of one stream: its output and its producer.
@@ -176,6 +113,9 @@ class Sender:
     @ivar _pieces: the waiting output, as it was written.  C{None} if there is none,
         because an empty C{deque} takes as much memory as ten streams.
     @ivar _offset: how many bytes of the first piece were taken already.
+    @ivar charged: for how many bytes of output memory is taken.
+    @ivar _mark: a write that leaves more than this many bytes waiting calls
+        L{_passedMark}.
     @ivar _producer: the registered producer; C{None} if there is none.
     @ivar _flow: the state of the producer.
     """
@@ -188,6 +128,8 @@ class Sender:
         "_stream",
         "_pieces",
         "_offset",
+        "charged",
+        "_mark",
         "_producer",
         "_flow",
     )
@@ -200,6 +142,8 @@ class Sender:
         self._stream = stream
         self._pieces: deque[bytes] | None = None
         self._offset = 0
+        self.charged = 0
+        self._mark = FREE_OUTPUT
         self._producer: Any = None
         self._flow = _NONE
 
@@ -222,29 +166,45 @@ class Sender:
         """
         if self.state is not _OPEN and (self.state is _CLOSED or self._flow is _NONE):
             return
+        size = len(data)
         pieces = self._pieces
         fresh = pieces is None
         if pieces is None:
             pieces = self._pieces = deque()
             self._stream.touched = True
-        pieces.append(data)
-        self.unsent += len(data)
-        if self.unsent > HIGH_WATER:
-            self._exceeded(len(data))
+            pieces.append(data)
+        elif size < JOINED and pieces and len(pieces[-1]) + size <= JOINED:
+            pieces[-1] += data
+        else:
+            pieces.append(data)
+        self.unsent += size
+        if self.unsent > self._mark:
+            self._passedMark(size)
         if not self.queued:
             self._stream.streams.activate(self, fresh)
 
-    def _exceeded(self, size: int) -> None:
+    def _passedMark(self, size: int) -> None:
         """
-        More than L{HIGH_WATER} bytes wait: pause the producer.  If that has not helped,
-        have the stream end.
+        Take memory for the output that waits.  If more than L{HIGH_WATER} bytes wait,
+        pause the producer.  If that has not helped before, have the stream end.
 
         @param size: the size of the newest output.
         """
         if self.unsent - size > self._stream.streams.maxOutput:
             self._stream.streams.outputExceeded(self._stream)
-        else:
+            return
+        self._charge(self.unsent)
+        if self.unsent > HIGH_WATER:
             self._pauseProducer()
+
+    def _charge(self, size: int) -> None:
+        """
+        Take memory for some bytes of output, instead of those before.
+        """
+        more = size - self.charged
+        self.charged = size
+        self._mark = min(size + FREE_OUTPUT, HIGH_WATER)
+        self._stream.streams.charge(more)
 
     def finish(self) -> None:
         """
@@ -274,6 +234,8 @@ class Sender:
         self.state = _CLOSED
         self.unsent = 0
         self._pieces = None
+        if self.charged:
+            self._charge(0)
         producer = self._producer
         self._forgetProducer()
         if producer is not None:
@@ -300,6 +262,7 @@ class Sender:
         assert (pieces is None) == (not self.unsent), "memory for no output"
         if pieces is not None:
             assert self.unsent == sum(map(len, pieces)) - self._offset
+        assert 0 <= self.unsent - self.charged <= FREE_OUTPUT, self.charged
         assert (self._producer is None) == (self._flow is _NONE)
         if self.state is _FINISHING:
             assert self.unsent or self._flow is not _NONE, "an end that nothing delays"
@@ -428,6 +391,8 @@ class Sender:
         sender, or remove it from the stream if it has nothing to keep.
         """
         unsent = self.unsent
+        if self.charged > unsent:
+            self._charge(unsent)
         if self._flow is not _NONE:
             if not unsent:
                 self._pieces = None

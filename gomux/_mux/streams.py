@@ -30,10 +30,12 @@ from twisted.python.failure import Failure
 
 from gomux._fastpaths import fastPaths
 from gomux._mux.address import StreamAddress
+from gomux._mux.buffers import Account
 from gomux._mux.log import CountedLog
 from gomux._mux.nextturn import NextTurn
 from gomux._mux.plainsender import senderMaker
 from gomux._mux.scheduler import Scheduler
+from gomux._mux.startstop import startFactory, stopFactory
 from gomux._mux.stream import Stream
 from gomux._wire.frame import ID_END, Flag
 from gomux._wire.growth import GrowthPolicy
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
     from gomux._mux.owner import MuxOwner
     from gomux._mux.receiver import ReceiverStream
-    from gomux._mux.sender import SenderStream
+    from gomux._mux.sendermux import SenderStream
     from gomux._mux.streamlife import StreamLife
     from gomux.interfaces import IStreamFactory
 
@@ -95,6 +97,8 @@ class Streams:
     @ivar isWorn: whether either side has fewer than L{RESERVED_IDS} IDs left.
     @ivar peerCount: how many of the peer's streams have a protocol whose
         C{connectionLost} was not called yet.
+    @ivar account: counts the memory that the mux takes.
+    @ivar charge: takes memory from the account, or gives it back.
     @ivar growth: limits the growth of all receive windows together.
     @ivar consumerChanges: how often input was consumed on another stream than before.
     @ivar callSoon: calls a function in the next turn of the reactor.
@@ -102,7 +106,7 @@ class Streams:
     @ivar maxOutput: see L{gomux.Limits.maxOutput}.
     @ivar activate: queues a sender in the scheduler, if it can send.
     @ivar sendControl: sends a control frame.
-    @ivar _lingering: the streams that have ended and still have input that waits.
+    @ivar lingering: the streams that have ended and still have input that waits.
     @ivar _scheduler: sends the streams' frames.
     @ivar _clock: the reactor.
     @ivar _maxStreams: how many streams the peer may have.
@@ -130,6 +134,7 @@ class Streams:
         peersFactory: Callable[[], IStreamFactory | IProtocolFactory | None],
         ended: Callable[[], None],
         worn: Callable[[], None],
+        overfull: Callable[[], None],
     ) -> None:
         """
         @param mux: the mux.
@@ -140,6 +145,8 @@ class Streams:
             or C{None} to refuse these streams.
         @param ended: called when a stream is no longer open on the wire.
         @param worn: called when C{isWorn} has become true.
+        @param overfull: called in the next turn of the reactor if this mux has to end,
+            because the muxes take too much memory.
         """
         self.mux = mux
         self.byID: dict[int, Stream] = {}
@@ -150,7 +157,15 @@ class Streams:
         self.peerCount = 0
         paths = fastPaths()
         maxGrowth = owner.limits.maxGrowth if paths.changingWindows else 0
-        self.growth = GrowthPolicy(owner.limits.maxWindow, maxGrowth)
+        self.account = account = Account(
+            owner.buffers,
+            owner.limits.maxBuffered,
+            lambda: nextTurn.callSoon(overfull),
+        )
+        self.charge = account.charge
+        self.growth = GrowthPolicy(
+            owner.limits.maxWindow, maxGrowth, lambda: account.mayGrow
+        )
         self.makeSender = senderMaker()
         self.maxOutput = owner.limits.maxOutput
         self._notices = owner.notices
@@ -161,7 +176,7 @@ class Streams:
         self.activate = scheduler.activate
         self.sendControl = scheduler.control
         self._factories: dict[int, IStreamFactory | IProtocolFactory] = {}
-        self._lingering = owner.lingering
+        self.lingering = owner.lingering
         self._scheduler = scheduler
         self._clock = owner.clock
         self._maxStreams = owner.limits.maxStreams
@@ -271,6 +286,7 @@ class Streams:
             stopFactory(factory)
             return fail(NoProtocol())
         self._factories[streamID] = factory
+        self.account.opened(self._scheduler.controlQueued)
         stream = self.byID[streamID] = Stream(self, streamID)
         self._scheduler.control(streamID, Flag.OPEN_STREAM)
         stream.makeConnection(protocol)
@@ -288,7 +304,9 @@ class Streams:
         if streamID >= _WORN_FROM:
             self._wears()
         protocol = None
-        if isWelcome:
+        if isWelcome and not self.account.mayOpen:
+            self._refused("the peer has its share of maxBuffered")
+        elif isWelcome:
             protocol = self._buildPeers(streamID)
         elif self.isFull:
             self._refused("the peer has as many streams open as maxStreams allows")
@@ -298,6 +316,7 @@ class Streams:
             self._scheduler.refuse(streamID)
             return
         self.peerCount += 1
+        self.account.opened(self._scheduler.controlQueued)
         stream = self.byID[streamID] = Stream(self, streamID)
         stream.makeConnection(protocol)
 
@@ -414,7 +433,7 @@ class Streams:
         if stream.receiver is not None:
             self.growth.release(stream.receiver.window)
         if stream.hasInput:
-            self._lingering[stream] = self.mux
+            self.lingering[stream] = self.mux
         self._scheduler.forget(stream.streamID)
         self._ended()
 
@@ -422,29 +441,9 @@ class Streams:
         """
         C{connectionLost} of a stream's protocol was called.
         """
-        self._lingering.pop(stream, None)
+        self.lingering.pop(stream, None)
+        self.account.closed()
         if self.isPeers(stream.streamID):
             self.peerCount -= 1
         else:
             stopFactory(self._factories.pop(stream.streamID))
-
-
-def startFactory(factory: object) -> None:
-    """
-    Call a factory's C{doStart}, if it has that method, before its first use.
-    """
-    doStart = getattr(factory, "doStart", None)
-    if doStart is not None:
-        doStart()
-
-
-def stopFactory(factory: object) -> None:
-    """
-    Call a factory's C{doStop}, if it has that method, after its last use.
-    """
-    doStop = getattr(factory, "doStop", None)
-    if doStop is not None:
-        try:
-            doStop()
-        except BaseException:
-            _log.failure("doStop of {factory} failed", factory=factory)

@@ -24,6 +24,7 @@ ABRUPT = [
     error.ProtocolViolation,
     error.LimitExceeded,
     error.OutputExceeded,
+    error.BuffersFull,
     error.WriteStalled,
     error.NonceExhausted,
 ]

@@ -18,6 +18,7 @@ from gomux._wire.frame import Flag
 from gomux._wire.strict import Salts
 from gomux._wire.window import ReceiveWindow
 from gomux.error import (
+    BuffersFull,
     ConnectionClosed,
     GomuxError,
     HandshakeFailed,
@@ -329,6 +330,18 @@ class LimitTests(SynchronousTestCase):
         rig.run()
         self.assertIsNone(recorder.reason)
         self.assertEqual(recorder.stream.unsent, 10000000 - 131072)
+
+    def test_maxBuffered(self) -> None:
+        """
+        The mux is ended if what waits in it exceeds C{maxBuffered}.  More tests are in
+        L{gomux.test.mux.test_buffers}.
+        """
+        rig = Rig(limits=Limits(maxBuffered=100000))
+        rig.opened().stream.pauseProducing()
+        rig.send(0, Flag.DATA, bytes(60000))
+        self.assertIsNone(rig.reason())
+        rig.send(0, Flag.DATA, bytes(10000))
+        self.assertIsInstance(rig.reason(), BuffersFull)
 
     def test_maxRefusals(self) -> None:
         """
