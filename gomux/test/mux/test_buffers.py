@@ -210,6 +210,23 @@ class BuffersTests(SynchronousTestCase):
             self.assertEqual(recorder.events, ["made", "lost"])
         self.assertEqual(self.factory.lingering, {})
 
+    def test_lateLoss(self) -> None:
+        """
+        Input that waits is also dropped if the carrier of the mux takes time to go.
+        """
+        bad = self.rig("bad")
+        bad.carrier.abortConnection = lambda: None  # type: ignore[method-assign]
+        for streamID in range(0, 32, 2):
+            self.open(bad, streamID)
+        for streamID in range(0, 32, 2):
+            self.fill(bad, streamID)
+        self.assertIsInstance(bad.mux.reason, BuffersFull)
+        self.clock.advance(1)
+        self.clock.advance(0)
+        self.assertEqual(self.factory.lingering, {})
+        for recorder in self.streams.made:
+            self.assertEqual(recorder.events, ["made", "lost"])
+
     def test_output(self) -> None:
         """
         Output that waits counts too.
