@@ -60,6 +60,9 @@ LOW_WATER = 32768
 #: So many bytes of output may wait uncounted, in addition to those that are counted in
 #: the mux's account.
 FREE_OUTPUT = 2048
+#: The most memory that stays taken for output that was sent, in bytes, until no output
+#: waits.  A producer that is paused and resumed then takes no memory each time.
+MOST_SURPLUS = 2 * HIGH_WATER
 #: Small pieces of output are joined to pieces of up to this many bytes, because a piece
 #: takes 50 bytes more than its data.
 JOINED = 1024
@@ -193,7 +196,8 @@ class Sender:
         if self.unsent - size > self._stream.streams.maxOutput:
             self._stream.streams.outputExceeded(self._stream)
             return
-        self._charge(self.unsent)
+        if self.unsent > self.charged:
+            self._charge(self.unsent)
         if self.unsent > HIGH_WATER:
             self._pauseProducer()
 
@@ -262,7 +266,8 @@ class Sender:
         assert (pieces is None) == (not self.unsent), "memory for no output"
         if pieces is not None:
             assert self.unsent == sum(map(len, pieces)) - self._offset
-        assert 0 <= self.unsent - self.charged <= FREE_OUTPUT, self.charged
+        surplus = self.charged - self.unsent
+        assert -FREE_OUTPUT <= surplus <= MOST_SURPLUS, surplus
         assert (self._producer is None) == (self._flow is _NONE)
         if self.state is _FINISHING:
             assert self.unsent or self._flow is not _NONE, "an end that nothing delays"
@@ -391,7 +396,8 @@ class Sender:
         sender, or remove it from the stream if it has nothing to keep.
         """
         unsent = self.unsent
-        if self.charged > unsent:
+        surplus = self.charged - unsent
+        if surplus > 0 and (not unsent or surplus > MOST_SURPLUS):
             self._charge(unsent)
         if self._flow is not _NONE:
             if not unsent:

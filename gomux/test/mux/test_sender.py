@@ -116,10 +116,14 @@ class OutputTests(SenderTestCase):
             self.assertEqual(stream.charged, sender.charged)
             sender.checkInvariants()
         self.assertEqual(stream.charged, sender.unsent)
+        sender.write(bytes(300000))
+        peak = sender.unsent
         while sender.unsent > 50000:
             stream.send(50000)
             stream.credit(50000)
-            self.assertEqual(stream.charged, sender.unsent)
+            self.assertEqual(stream.charged, sender.charged)
+            sender.checkInvariants()
+        self.assertLess(stream.charged, peak)
         sender.write(b"x")
         sender.close()
         self.assertEqual(stream.charged, 0)
