@@ -20,6 +20,7 @@ from gomux.endpoints import (
 )
 from gomux.error import (
     AuthenticationFailed,
+    BuffersFull,
     ConnectionClosed,
     DeadlineExceeded,
     GomuxError,
@@ -32,6 +33,7 @@ from gomux.error import (
     NotAuthenticated,
     OpenStreamError,
     OutOfSequence,
+    OutputExceeded,
     PeerAbortedStream,
     PeerClosedConnection,
     PeerClosedStream,
@@ -50,6 +52,7 @@ from gomux.status._page import PageFactory
 
 __all__ = [
     "AuthenticationFailed",
+    "BuffersFull",
     "Conn",
     "ConnectionClosed",
     "DeadlineExceeded",
@@ -74,6 +77,7 @@ __all__ = [
     "NotAuthenticated",
     "OpenStreamError",
     "OutOfSequence",
+    "OutputExceeded",
     "PageFactory",
     "PeerAbortedStream",
     "PeerClosedConnection",

@@ -160,6 +160,24 @@ class LimitExceeded(ProtocolViolation):
     MESSAGE = "The peer exceeded a limit"
 
 
+class OutputExceeded(GomuxError, ConnectionLost):
+    """
+    The application has gone on writing to the stream although more output waited than
+    L{gomux.Limits.maxOutput} allows.  The output that waited is lost.
+    """
+
+    MESSAGE = "The application writes faster than the peer reads, and does not pause"
+
+
+class BuffersFull(GomuxError, ConnectionLost):
+    """
+    This side has ended the mux, because all muxes of the process together took more
+    memory than L{gomux.Limits.maxBuffered} allows, and this mux of this peer took most.
+    """
+
+    MESSAGE = "The buffers are full, and this mux took most of the memory"
+
+
 class WriteStalled(GomuxError, ConnectionLost):
     """
     The peer read nothing from the carrier for L{gomux.Limits.writeStall} seconds while

@@ -98,6 +98,16 @@ class Limits:
     @ivar maxGrowth: how much all receive windows of one mux together may grow
         beyond their initial size.
 
+    @ivar maxOutput: how much output of one stream may wait when the application begins
+        a write.  If more waits, the write aborts the stream.  So a single write may
+        have any size.  This is for applications that do not pause when they are told
+        to, and for those that write without end to a peer that does not read.
+
+    @ivar maxBuffered: how much memory all muxes of the process together may take for
+        their streams and for data that waits.  If they take more, the mux that takes
+        most is ended, of the peer that takes most.  Above three quarters of it, no
+        window grows, and a peer that has more than its share opens no more streams.
+
     @ivar maxRefusals: how many refusals of streams may wait to be sent.  If the peer
         goes on opening streams past C{maxStreams} without reading the refusals, the
         mux is aborted.
@@ -166,6 +176,8 @@ class Limits:
     openBurst: int = 1000
     maxWindow: int = 4 * 1024 * 1024
     maxGrowth: int = 16 * 1024 * 1024
+    maxOutput: int = 256 * 1024 * 1024
+    maxBuffered: int = 1024 * 1024 * 1024
     maxRefusals: int = 163
     maxControl: int = 65536
     resetRate: float = 4000.0

@@ -28,12 +28,13 @@ from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.clock import steady
 from gomux._carrier.turns import Turns
 from gomux._fastpaths import fastPaths
+from gomux._mux.buffers import buffersOf
 from gomux._mux.gate import Gate
 from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
+from gomux._mux.startstop import startFactory
 from gomux._mux.strangers import Refused, Strangers
-from gomux._mux.streams import startFactory
 from gomux._wire.keyring import Keyring
 from gomux._wire.keysearch import KeyFinder, KnownKey
 from gomux._wire.shares import Shares
@@ -68,6 +69,7 @@ class MuxFactory(Factory):
     @ivar clock: the reactor, or for tests a clock.
     @ivar busyPoll: keeps the reactor awake while an answer is due.
     @ivar turns: shares the reactor's time among the muxes.
+    @ivar buffers: counts the memory that the muxes of the reactor take.
     @ivar acceptPace: limits how fast new carriers are accepted.
     @ivar notices: logs what peers and strangers do, with a limit on the number of lines
         for all muxes together.
@@ -137,6 +139,7 @@ class MuxFactory(Factory):
         self.salts = salts
         self.isClient = isClient
         self.streamFactory = streamFactory
+        self.buffers = buffersOf(clock)
         self.clock = clock = steady(clock)
         self.limits = limits if limits is not None else Limits()
         self.greet = greet
@@ -312,7 +315,7 @@ class MuxFactory(Factory):
                     mux.revoke()
             for stream, mux in list(self.lingering.items()):
                 if mux.isRevoked(names, keys):
-                    stream.revoke()
+                    stream.drop(KeyRevoked())
 
     def muxWorn(self, mux: MuxProtocol) -> None:
         """

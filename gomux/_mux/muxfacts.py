@@ -9,7 +9,7 @@ What a mux tells about itself: facts for its owner, for pools, and for status pa
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.interfaces import IAddress
 
@@ -184,6 +184,16 @@ class MuxFacts:
         self._streams.checkInvariants()
         senders = [stream.sender for stream in self._streams.byID.values()]
         scheduler.checkInvariants(self._streams.byID, filter(None, senders))
+        streams: list[Any] = [*self._streams.byID.values()]
+        lingering = self._streams.lingering.items()
+        streams += [stream for stream, mux in lingering if mux is self]
+        waiting = sum(
+            stream.unread + (stream.sender.charged if stream.sender else 0)
+            for stream in streams
+        )
+        isUp = self._life.state is not ENDED
+        count = self._streams.protocolCount
+        self._streams.account.checkInvariants(waiting, count, isUp)
         self._nextTurn.checkInvariants(scheduler.idle or scheduler.paused)
         self._life.checkInvariants()
         if self.reason is None and self.hasCarrier:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gomux._carrier.accept import AcceptPace
     from gomux._carrier.busypoll import BusyPoll
     from gomux._carrier.turns import Turns
+    from gomux._mux.buffers import Buffers
     from gomux._mux.gate import Gate
     from gomux._mux.log import ThrottledLog
     from gomux._mux.streamlife import StreamLife
@@ -40,6 +41,7 @@ class MuxOwner(Protocol[_Mux]):
     isClient: bool
     greet: bool
     strict: bool
+    buffers: Buffers
     acceptPace: AcceptPace
     notices: ThrottledLog
     busyPoll: BusyPoll

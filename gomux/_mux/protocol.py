@@ -49,6 +49,7 @@ from gomux._mux.streams import Streams
 from gomux._wire.crypto import Sealer, SequencedOpener
 from gomux._wire.frame import Frame
 from gomux.error import (
+    BuffersFull,
     GomuxError,
     HandshakeFailed,
     KeyRevoked,
@@ -110,6 +111,7 @@ class MuxProtocol(MuxFacts, Protocol):
             peersFactory=self._peersFactory,
             ended=self._streamEnded,
             worn=lambda: self.factory.muxWorn(self),
+            overfull=self._overfull,
         )
         self._life = MuxLife(
             self,
@@ -118,7 +120,7 @@ class MuxProtocol(MuxFacts, Protocol):
             scheduler,
             letGo=self._letGo,
             explain=lambda loss: explainLoss(self._incoming.gate, loss),
-            told=lambda reason: self.factory.muxLost(self, reason),
+            told=self._told,
         )
 
     @property
@@ -201,7 +203,7 @@ class MuxProtocol(MuxFacts, Protocol):
         """
         self._fail(KeyRevoked())
         for stream in list(self._streams.byID.values()):
-            stream.revoke()
+            stream.drop(KeyRevoked())
 
     def whenClosed(self) -> Deferred[GomuxError]:
         return self._life.whenClosed()
@@ -273,6 +275,7 @@ class MuxProtocol(MuxFacts, Protocol):
             self._startSending(gate.sealer)
             if factory.isClient:
                 self._scheduler.greet()
+        self._streams.account.begin()
         factory.muxConnected(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -331,6 +334,8 @@ class MuxProtocol(MuxFacts, Protocol):
             self._carrierLiveness.stopKeepalives()
             self._peerLiveness.start(gate.opener)
         self._key = (gate.name, gate.key)
+        if gate.name:
+            self._streams.account.begin(gate.name)
         self.factory.muxAuthenticated(self)
         if self._proving:
             self._nextTurn.callSoon(self._fireProving)
@@ -395,6 +400,19 @@ class MuxProtocol(MuxFacts, Protocol):
 
     def _fail(self, error: GomuxError) -> None:
         self._life.fail(error)
+
+    def _told(self, reason: GomuxError) -> None:
+        self._streams.account.muxEnded()
+        self.factory.muxLost(self, reason)
+
+    def _overfull(self) -> None:
+        """
+        The muxes of the process take too much memory, and this one takes most.
+        """
+        self._fail(BuffersFull())
+        for stream, mux in list(self.factory.lingering.items()):
+            if mux is self:
+                stream.drop(BuffersFull())
 
     def _letGo(self) -> None:
         """

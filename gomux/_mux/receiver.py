@@ -74,6 +74,13 @@ class ReceiverMux(Protocol):
         Call a function in the next turn of the reactor.
         """
 
+    def charge(self, size: int) -> None:
+        """
+        Take memory for input that waits, or give it back.
+
+        @param size: how many bytes; less than 0 to give them back.
+        """
+
     def consumed(self, stream: ReceiverStream, size: int) -> None:
         """
         Input of the stream was delivered or dropped: give the peer credit for it.
@@ -192,6 +199,7 @@ class Receiver:
         """
         Let input wait.  Join small pieces.
         """
+        self._stream.streams.charge(len(payload))
         waiting = self.waiting
         if waiting is None:
             self.waiting = [payload]
@@ -215,7 +223,9 @@ class Receiver:
         input is left in C{ENDING}, report the end.
         """
         while self.waiting and not self._stream.paused:
-            self._deliver(self.waiting.pop(0))
+            piece = self.waiting.pop(0)
+            self._stream.streams.charge(-len(piece))
+            self._deliver(piece)
         self._delivering = False
         if not self.waiting:
             self.waiting = None
@@ -276,7 +286,9 @@ class Receiver:
         """
         waiting, self.waiting = self.waiting, None
         if waiting:
-            self._stream.streams.consumed(self._stream, sum(map(len, waiting)))
+            size = sum(map(len, waiting))
+            self._stream.streams.charge(-size)
+            self._stream.streams.consumed(self._stream, size)
 
 
 class PlainReceiver(Receiver):

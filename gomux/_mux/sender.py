@@ -8,7 +8,9 @@ The writing half of a stream.
 The sender keeps the application's output until the scheduler takes it.  The scheduler
 takes no more than the send window allows.  The sender pauses the application's producer
 when more than L{HIGH_WATER} bytes of output wait, and resumes it when no more than
-L{LOW_WATER} bytes are left.
+L{LOW_WATER} bytes are left.  An application that writes on regardless loses its stream:
+the write that begins while more than L{Limits.maxOutput<gomux.Limits>} bytes wait ends
+it.  So one write may have any size, but output does not grow without bound.
 
 A stream has a sender only while the sender has something to keep: output, a producer,
 or the closed state of the writing half.  When the last output is sent on a stream that
@@ -42,21 +44,28 @@ from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from gomux._fastpaths import FastPaths, fastPaths
 from gomux._wire.frame import MAX_LENGTH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from gomux._mux.sendermux import SenderStream
 
 #: The producer is paused when more than this many bytes of output wait.
 HIGH_WATER = 65536
 #: The producer is resumed when this many bytes of output or fewer wait.
 LOW_WATER = 32768
+#: So many bytes of output may wait uncounted, in addition to those that are counted in
+#: the mux's account.
+FREE_OUTPUT = 2048
+#: The most memory that stays taken for output that was sent, in bytes, until no output
+#: waits.  A producer that is paused and resumed then takes no memory each time.
+MOST_SURPLUS = 2 * HIGH_WATER
+#: Small pieces of output are joined to pieces of up to this many bytes, because a piece
+#: takes 50 bytes more than its data.
+JOINED = 1024
 #: With a smaller send window, in bytes, the sender waits for more credit, unless all
 #: output fits into the window.  So a peer that gives credit in small pieces gets fewer
 #: frames.  Every peer gives that much credit, because a Go sender waits for it too.
@@ -91,61 +100,6 @@ _OPEN, _FINISHING, _CLOSED = SendState
 _NONE, _RUNNING, _PAUSED, _PULL = _Flow
 
 
-class SenderMux(Protocol):
-    """
-    The part of the mux that a sender uses.
-
-    @ivar makeSender: makes the sender of a stream.
-    """
-
-    makeSender: Callable[[SenderStream], Sender]
-
-    def callSoon(self, function: Callable[[], None]) -> None:
-        """
-        Call a function in the next turn of the reactor.
-        """
-
-    def activate(self, sender: Sender, fresh: bool) -> None:
-        """
-        Queue the sender in the scheduler, if it can send.
-
-        @param fresh: C{True} if the sender had no output before, C{False} if it had to
-            wait for window.
-        """
-
-
-class SenderStream(Protocol):
-    """
-    The part of the stream that its sender uses.
-
-    @ivar streamID: the stream's ID on the wire.
-    @ivar sendWindow: how many bytes the peer still lets the stream send.
-    @ivar touched: whether output was ever written to the stream.
-    @ivar sender: the sender; C{None} when it has nothing to keep.
-    """
-
-    streamID: int
-    sendWindow: int
-    touched: bool
-    sender: Sender | None
-
-    @property
-    def streams(self) -> SenderMux:
-        """
-        The mux, as its streams call it.
-        """
-
-    def outputFinished(self) -> None:
-        """
-        All output is sent after a call of L{Sender.finish}.
-        """
-
-    def applicationFailed(self) -> None:
-        """
-        The application has raised an exception.  Called in the C{except} block.
-        """
-
-
 class Sender:
     """
     The writing half of one stream: its output and its producer.
@@ -162,6 +116,9 @@ class Sender:
     @ivar _pieces: the waiting output, as it was written.  C{None} if there is none,
         because an empty C{deque} takes as much memory as ten streams.
     @ivar _offset: how many bytes of the first piece were taken already.
+    @ivar charged: for how many bytes of output memory is taken.
+    @ivar _mark: a write that leaves more than this many bytes waiting calls
+        L{_passedMark}.
     @ivar _producer: the registered producer; C{None} if there is none.
     @ivar _flow: the state of the producer.
     """
@@ -174,6 +131,8 @@ class Sender:
         "_stream",
         "_pieces",
         "_offset",
+        "charged",
+        "_mark",
         "_producer",
         "_flow",
     )
@@ -186,6 +145,8 @@ class Sender:
         self._stream = stream
         self._pieces: deque[bytes] | None = None
         self._offset = 0
+        self.charged = 0
+        self._mark = FREE_OUTPUT
         self._producer: Any = None
         self._flow = _NONE
 
@@ -208,17 +169,46 @@ class Sender:
         """
         if self.state is not _OPEN and (self.state is _CLOSED or self._flow is _NONE):
             return
+        size = len(data)
         pieces = self._pieces
         fresh = pieces is None
         if pieces is None:
             pieces = self._pieces = deque()
             self._stream.touched = True
-        pieces.append(data)
-        self.unsent += len(data)
-        if self.unsent > HIGH_WATER:
-            self._pauseProducer()
+            pieces.append(data)
+        elif size < JOINED and pieces and len(pieces[-1]) + size <= JOINED:
+            pieces[-1] += data
+        else:
+            pieces.append(data)
+        self.unsent += size
+        if self.unsent > self._mark:
+            self._passedMark(size)
         if not self.queued:
             self._stream.streams.activate(self, fresh)
+
+    def _passedMark(self, size: int) -> None:
+        """
+        Take memory for the output that waits.  If more than L{HIGH_WATER} bytes wait,
+        pause the producer.  If that has not helped before, have the stream end.
+
+        @param size: the size of the newest output.
+        """
+        if self.unsent - size > self._stream.streams.maxOutput:
+            self._stream.streams.outputExceeded(self._stream)
+            return
+        if self.unsent > self.charged:
+            self._charge(self.unsent)
+        if self.unsent > HIGH_WATER:
+            self._pauseProducer()
+
+    def _charge(self, size: int) -> None:
+        """
+        Take memory for some bytes of output, instead of those before.
+        """
+        more = size - self.charged
+        self.charged = size
+        self._mark = min(size + FREE_OUTPUT, HIGH_WATER)
+        self._stream.streams.charge(more)
 
     def finish(self) -> None:
         """
@@ -248,6 +238,8 @@ class Sender:
         self.state = _CLOSED
         self.unsent = 0
         self._pieces = None
+        if self.charged:
+            self._charge(0)
         producer = self._producer
         self._forgetProducer()
         if producer is not None:
@@ -274,6 +266,8 @@ class Sender:
         assert (pieces is None) == (not self.unsent), "memory for no output"
         if pieces is not None:
             assert self.unsent == sum(map(len, pieces)) - self._offset
+        surplus = self.charged - self.unsent
+        assert -FREE_OUTPUT <= surplus <= MOST_SURPLUS, surplus
         assert (self._producer is None) == (self._flow is _NONE)
         if self.state is _FINISHING:
             assert self.unsent or self._flow is not _NONE, "an end that nothing delays"
@@ -402,6 +396,9 @@ class Sender:
         sender, or remove it from the stream if it has nothing to keep.
         """
         unsent = self.unsent
+        surplus = self.charged - unsent
+        if surplus > 0 and (not unsent or surplus > MOST_SURPLUS):
+            self._charge(unsent)
         if self._flow is not _NONE:
             if not unsent:
                 self._pieces = None
@@ -412,39 +409,3 @@ class Sender:
                 self._stream.sender = None
             else:
                 self._closeIfFinished()
-
-
-class PlainSender(Sender):
-    """
-    A sender for tests.  It copies its output, or stays on the stream when it is empty.
-
-    @ivar _paths: the fast paths that are on.
-    """
-
-    __slots__ = ("_paths",)
-
-    def __init__(self, paths: FastPaths, stream: SenderStream) -> None:
-        super().__init__(stream)
-        self._paths = paths
-
-    def takeOutput(self, size: int) -> bytes | memoryview:
-        taken = super().takeOutput(size)
-        return taken if self._paths.outputInPlace else bytes(bytearray(taken))
-
-    def outputTaken(self) -> None:
-        stream = self._stream
-        super().outputTaken()
-        isGone = stream.sender is None and self.state is _OPEN
-        if isGone and not self._paths.shortSenders:
-            stream.sender = self
-            self._pieces = None
-
-
-def senderMaker() -> Callable[[SenderStream], Sender]:
-    """
-    @return: a function that makes the sender of a stream.
-    """
-    paths = fastPaths()
-    if paths.outputInPlace and paths.shortSenders:
-        return Sender
-    return partial(PlainSender, paths)

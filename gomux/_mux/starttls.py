@@ -23,7 +23,7 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITransport,
 )
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from gomux._mux.stream import Stream
@@ -57,8 +57,8 @@ def startTLS(
     none = cast(IProtocolFactory, None)
     nextTurn = cast(IReactorTime, _NextTurnClock(clock, stream.streams.callSoon))
     factory = TLSMemoryBIOFactory(contextFactory, isClient, none, nextTurn)
-    # The protocol class of the factory puts small writes together.
-    tls = factory.protocol(factory, stream.protocol, False)
+    tls = _TLS(factory, stream.protocol, False)
+    tls.stream = stream
     stream.protocol = tls
     # From now on the application calls TLS, and TLS calls the stream.
     stream.__class__ = TLSStream
@@ -148,6 +148,30 @@ class TLSStream(Stream):  # type: ignore[override]
         @return: OpenSSL's connection object.
         """
         return self._tls.getHandle()
+
+
+class _TLS(BufferingTLSTransport):
+    """
+    Twisted's TLS, which puts small writes together, with a bound for the output that
+    waits for the handshake.
+
+    @ivar stream: the stream.
+    @ivar _held: how many bytes of output wait for the handshake.
+    """
+
+    stream: Stream
+    _held = 0
+
+    def _bufferedWrite(self, octets: bytes) -> None:
+        if self._held > self.stream.streams.maxOutput:
+            self.stream.streams.outputExceeded(self.stream)
+            return
+        self._held += len(octets)
+        super()._bufferedWrite(octets)
+
+    def _unbufferPendingWrites(self) -> None:
+        self._held = 0
+        super()._unbufferPendingWrites()
 
 
 class _Beneath:

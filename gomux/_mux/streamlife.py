@@ -48,13 +48,14 @@ from twisted.python.failure import Failure
 
 from gomux._mux.log import callInContext
 from gomux._mux.receiver import Receiver, ReceiverMux, ReceiveState, receiverFor
-from gomux._mux.sender import Sender, SenderMux, SendState
+from gomux._mux.sender import Sender, SendState
+from gomux._mux.sendermux import SenderMux
 from gomux._wire.frame import Flag
 from gomux._wire.growth import GrowingWindow
 from gomux._wire.window import INITIAL_WINDOW, WINDOW_END, credited
 from gomux.error import (
+    BuffersFull,
     ConnectionClosed,
-    KeyRevoked,
     PeerAbortedStream,
     PeerClosedStream,
     StreamClosed,
@@ -170,7 +171,8 @@ class StreamLife:
 
         @return: the writing half; closed, unless the stream is live.
         """
-        self.sender = sender = self.streams.makeSender(self)
+        sender: Sender = self.streams.makeSender(self)
+        self.sender = sender
         if self.life is not _LIVE:
             sender.close()
         return sender
@@ -294,17 +296,18 @@ class StreamLife:
         if self.sender is not None:
             self.sender.close()
         self.streams.streamEnded(self)
-        if self.receiver is not None and self.hasInput:
-            self.receiver.finish()
-        else:
+        if self.receiver is None or not self.hasInput:
             self._lose()
+        elif isinstance(reason, BuffersFull):
+            self._dropInput()
+        else:
+            self.receiver.finish()
 
-    def revoke(self) -> None:
+    def drop(self, reason: BaseException) -> None:
         """
-        The peer's key was revoked: drop the waiting input, and call C{connectionLost}
-        in the next turn of the reactor.
+        The peer's key was revoked, or memory is short: drop the waiting input, and call
+        C{connectionLost} in the next turn of the reactor.
         """
-        reason = KeyRevoked()
         if self.hasInput:
             # The peer may have closed the stream already.
             self._reason = reason

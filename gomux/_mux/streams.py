@@ -30,14 +30,17 @@ from twisted.python.failure import Failure
 
 from gomux._fastpaths import fastPaths
 from gomux._mux.address import StreamAddress
+from gomux._mux.buffers import Account
 from gomux._mux.log import CountedLog
 from gomux._mux.nextturn import NextTurn
+from gomux._mux.plainsender import senderMaker
 from gomux._mux.scheduler import Scheduler
-from gomux._mux.sender import senderMaker
+from gomux._mux.startstop import startFactory, stopFactory
 from gomux._mux.stream import Stream
 from gomux._wire.frame import ID_END, Flag
 from gomux._wire.growth import GrowthPolicy
 from gomux._wire.window import MAX_HELD
+from gomux.error import OutputExceeded
 from gomux.limits import RESERVED_IDS
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 
     from gomux._mux.owner import MuxOwner
     from gomux._mux.receiver import ReceiverStream
+    from gomux._mux.sendermux import SenderStream
     from gomux._mux.streamlife import StreamLife
     from gomux.interfaces import IStreamFactory
 
@@ -99,19 +103,23 @@ class Streams:
     @ivar isWorn: whether either side has fewer than L{RESERVED_IDS} IDs left.
     @ivar peerCount: how many of the peer's streams have a protocol whose
         C{connectionLost} was not called yet.
+    @ivar account: counts the memory that the mux takes.
+    @ivar charge: takes memory from the account, or gives it back.
     @ivar growth: limits the growth of all receive windows together.
     @ivar consumerChanges: how often input was consumed on another stream than before.
     @ivar callSoon: calls a function in the next turn of the reactor.
     @ivar makeSender: makes the sender of a stream.
+    @ivar maxOutput: see L{gomux.Limits.maxOutput}.
     @ivar activate: queues a sender in the scheduler, if it can send.
     @ivar sendControl: sends a control frame.
-    @ivar _lingering: the streams that have ended and still have input that waits.
+    @ivar lingering: the streams that have ended and still have input that waits.
     @ivar _scheduler: sends the streams' frames.
     @ivar _clock: the reactor.
     @ivar _maxStreams: how many streams the peer may have.
     @ivar _peersFactory: see L{__init__}.
     @ivar _ended: see L{__init__}.
     @ivar _worn: see L{__init__}.
+    @ivar _notices: logs what goes wrong, with a limit on the number of lines.
     @ivar _refusals: logs why streams are refused.
     @ivar _batch: the largest credit that is held back to save frames, in bytes.
     @ivar _lastConsumer: the ID of the stream whose input was consumed last; -1 for no
@@ -132,6 +140,7 @@ class Streams:
         peersFactory: Callable[[], IStreamFactory | IProtocolFactory | None],
         ended: Callable[[], None],
         worn: Callable[[], None],
+        overfull: Callable[[], None],
     ) -> None:
         """
         @param mux: the mux.
@@ -142,6 +151,8 @@ class Streams:
             or C{None} to refuse these streams.
         @param ended: called when a stream is no longer open on the wire.
         @param worn: called when C{isWorn} has become true.
+        @param overfull: called in the next turn of the reactor if this mux has to end,
+            because the muxes take too much memory.
         """
         self.mux = mux
         self.byID: dict[int, Stream] = {}
@@ -152,8 +163,18 @@ class Streams:
         self.peerCount = 0
         paths = fastPaths()
         maxGrowth = owner.limits.maxGrowth if paths.changingWindows else 0
-        self.growth = GrowthPolicy(owner.limits.maxWindow, maxGrowth)
+        self.account = account = Account(
+            owner.buffers,
+            owner.limits.maxBuffered,
+            lambda: nextTurn.callSoon(overfull),
+        )
+        self.charge = account.charge
+        self.growth = GrowthPolicy(
+            owner.limits.maxWindow, maxGrowth, lambda: account.mayGrow
+        )
         self.makeSender = senderMaker()
+        self.maxOutput = owner.limits.maxOutput
+        self._notices = owner.notices
         self._batch = MAX_HELD if paths.batchedCredit else 0
         self.consumerChanges = 0
         self._lastConsumer = -1
@@ -161,7 +182,7 @@ class Streams:
         self.activate = scheduler.activate
         self.sendControl = scheduler.control
         self._factories: dict[int, IStreamFactory | IProtocolFactory] = {}
-        self._lingering = owner.lingering
+        self.lingering = owner.lingering
         self._scheduler = scheduler
         self._clock = owner.clock
         self._maxStreams = owner.limits.maxStreams
@@ -271,6 +292,7 @@ class Streams:
             stopFactory(factory)
             return fail(NoProtocol())
         self._factories[streamID] = factory
+        self.account.opened(self._scheduler.controlQueued)
         stream = self.byID[streamID] = Stream(self, streamID)
         self._scheduler.control(streamID, Flag.OPEN_STREAM)
         stream.makeConnection(protocol)
@@ -288,7 +310,9 @@ class Streams:
         if streamID >= _WORN_FROM:
             self._wears()
         protocol = None
-        if isWelcome:
+        if isWelcome and not self.account.mayOpen:
+            self._refused("the peer has its share of maxBuffered")
+        elif isWelcome:
             protocol = self._buildPeers(streamID)
         elif self.isFull:
             self._refused("the peer has as many streams open as maxStreams allows")
@@ -298,6 +322,7 @@ class Streams:
             self._scheduler.refuse(streamID)
             return
         self.peerCount += 1
+        self.account.opened(self._scheduler.controlQueued)
         stream = self.byID[streamID] = Stream(self, streamID)
         stream.makeConnection(protocol)
 
@@ -390,6 +415,19 @@ class Streams:
             )
             self._scheduler.credit(streamID, credit)
 
+    def outputExceeded(self, stream: SenderStream) -> None:
+        """
+        An application goes on writing although more than C{maxOutput} bytes wait: log
+        it, and abort the stream.
+        """
+        self._notices.warn(
+            "aborted {stream}: its application went on writing while more than"
+            " maxOutput, {size} bytes, waited to be sent",
+            stream=stream,
+            size=self.maxOutput,
+        )
+        stream.abortWith(OutputExceeded())
+
     def streamEnded(self, stream: StreamLife) -> None:
         """
         Nothing is sent or received for a stream any more.
@@ -398,7 +436,7 @@ class Streams:
         if stream.receiver is not None:
             self.growth.release(stream.receiver.window)
         if stream.hasInput:
-            self._lingering[stream] = self.mux
+            self.lingering[stream] = self.mux
         self._scheduler.forget(stream.streamID)
         self._ended()
 
@@ -406,29 +444,9 @@ class Streams:
         """
         C{connectionLost} of a stream's protocol was called.
         """
-        self._lingering.pop(stream, None)
+        self.lingering.pop(stream, None)
+        self.account.closed()
         if self.isPeers(stream.streamID):
             self.peerCount -= 1
         else:
             stopFactory(self._factories.pop(stream.streamID))
-
-
-def startFactory(factory: object) -> None:
-    """
-    Call a factory's C{doStart}, if it has that method, before its first use.
-    """
-    doStart = getattr(factory, "doStart", None)
-    if doStart is not None:
-        doStart()
-
-
-def stopFactory(factory: object) -> None:
-    """
-    Call a factory's C{doStop}, if it has that method, after its last use.
-    """
-    doStop = getattr(factory, "doStop", None)
-    if doStop is not None:
-        try:
-            doStop()
-        except BaseException:
-            _log.failure("doStop of {factory} failed", factory=factory)

@@ -42,7 +42,7 @@ together, stays within a budget: C{maxGrowth}.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gomux._wire.window import INITIAL_WINDOW, MAX_HELD, ReceiveWindow
 
@@ -187,6 +187,7 @@ class GrowthPolicy:
 
     @ivar maxWindow: the most that one window may have, in bytes.
     @ivar maxGrowth: how many bytes all windows together may grow by.
+    @ivar mayGrow: returns whether windows may grow at all now.
     @ivar budget: how many of these are left.
     @ivar passed: how many bytes have got credit on all streams.
     @ivar path: tells whether the path is short or long.
@@ -194,9 +195,23 @@ class GrowthPolicy:
         seconds.
     """
 
-    __slots__ = ("maxWindow", "maxGrowth", "budget", "passed", "path", "sharedUntil")
+    __slots__ = (
+        "maxWindow",
+        "maxGrowth",
+        "mayGrow",
+        "budget",
+        "passed",
+        "path",
+        "sharedUntil",
+    )
 
-    def __init__(self, maxWindow: int, maxGrowth: int) -> None:
+    def __init__(
+        self,
+        maxWindow: int,
+        maxGrowth: int,
+        mayGrow: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.mayGrow = mayGrow
         self.maxWindow = maxWindow
         self.maxGrowth = self.budget = maxGrowth
         self.passed = 0
@@ -274,7 +289,7 @@ class GrowthPolicy:
         @return: how much it grew, in bytes.
         """
         more = min(window.size, most - window.size, self.budget)
-        if more <= 0:
+        if more <= 0 or not self.mayGrow():
             return 0
         window.rate = rate
         self.budget -= more

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from gomux._mux.dialler import Dialler, Settings
 from gomux._mux.protocol import MuxProtocol
-from gomux._mux.streams import stopFactory
+from gomux._mux.startstop import stopFactory
 from gomux._wire.keyring import Keyring
 from gomux.error import OpenStreamError
 from gomux.limits import IDLE_TIMEOUT, MAX_RETRY_DELAY

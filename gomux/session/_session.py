@@ -19,7 +19,7 @@ sessions as Go's listener accepts connections.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import copy
 from typing import Any, cast
 
@@ -166,6 +166,7 @@ class Session:
             factory.connected = listener.arrived
         else:
             factory.authenticated = listener.arrived
+        listener.endRevoked = factory.endRevoked
         return carrier.listen(cast(IProtocolFactory, factory)).addCallback(
             listener.listening
         )
@@ -280,6 +281,9 @@ class Listener:
     An C{async for} loop over it accepts session after session, and ends when the
     listener is closed.
 
+    @ivar endRevoked: ends the sessions of peers with revoked keys, as
+        L{MuxFactory.endRevoked<gomux.MuxFactory.endRevoked>} does.  Data that a
+        L{Conn} has already taken can still be read.
     @ivar _backlog: the sessions that have arrived and were not accepted yet.
     @ivar _size: how many there may be.
     @ivar _peers: the keyring of the peers that share these places.
@@ -288,6 +292,7 @@ class Listener:
     """
 
     _port: IListeningPort
+    endRevoked: Callable[[Collection[str]], None]
 
     def __init__(self, backlog: int, peers: Peers) -> None:
         """

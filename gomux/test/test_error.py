@@ -23,6 +23,8 @@ ABRUPT = [
     error.KeyRevoked,
     error.ProtocolViolation,
     error.LimitExceeded,
+    error.OutputExceeded,
+    error.BuffersFull,
     error.WriteStalled,
     error.NonceExhausted,
 ]

@@ -18,16 +18,18 @@ from gomux._wire.frame import Flag
 from gomux._wire.strict import Salts
 from gomux._wire.window import ReceiveWindow
 from gomux.error import (
+    BuffersFull,
     ConnectionClosed,
     GomuxError,
     HandshakeFailed,
     LimitExceeded,
     OpenStreamError,
+    OutputExceeded,
     PeerVanished,
     Truncated,
     WriteStalled,
 )
-from gomux.test.support.helpers import HalfRecorder, Recorders, Rig
+from gomux.test.support.helpers import HalfRecorder, PushProducer, Recorders, Rig
 from gomux.testing import PSK, MuxPair
 
 
@@ -274,6 +276,72 @@ class LimitTests(SynchronousTestCase):
         limits = Limits(maxWindow=500000, maxGrowth=500000 - 131072)
         grown = self.granted(limits, 3, ends=True)
         self.assertEqual(grown, [500000 - 131072] * 3)
+
+    def test_maxOutput(self) -> None:
+        """
+        An application that writes on while more than C{maxOutput} bytes wait loses its
+        stream: it learns why, the peer sees an abort, and the log says so.  Other
+        streams do not notice.
+        """
+        rig = Rig(limits=Limits(maxOutput=1000000))
+        other, echo = rig.opened(b"x"), rig.opened()
+        echo.hooks["data"] = lambda echo: echo.stream.write(bytes(65536))
+        with capturedLogs() as events:
+            for _ in range((131072 + 1000000) // 65536 + 1):
+                rig.send(2, Flag.DATA, b"x")
+            self.assertIsNone(echo.reason)
+            rig.send(2, Flag.DATA, b"x")
+        self.assertIsInstance(echo.reason, OutputExceeded)
+        rig.sent()
+        self.assertEqual(len(rig.peer.frames), 0)
+        [text] = [formatEvent(event) or "" for event in events]
+        self.assertIn("its application went on writing", text)
+        other.stream.write(b"still here")
+        self.assertEqual(rig.sentData(), b"still here")
+
+    def test_maxOutputAborts(self) -> None:
+        """
+        The peer of a stream that exceeds C{maxOutput} sees an abort, and its producer
+        is stopped.
+        """
+        rig = Rig(limits=Limits(maxOutput=200000))
+        recorder = rig.opened()
+        recorder.stream.write(bytes(131072 + 200000))
+        rig.sent()
+        producer = PushProducer()
+        recorder.stream.registerProducer(producer, True)
+        recorder.stream.write(b"x")
+        self.assertEqual(rig.sent(), [])
+        recorder.stream.write(b"x")
+        self.assertEqual(
+            rig.sent(), [(0, Flag.WINDOW_UPDATE, 0), (0, Flag.CLOSE_STREAM, 0)]
+        )
+        self.assertIn("stop", producer.calls)
+        recorder.stream.write(b"x")
+        self.assertEqual(recorder.stream.unsent, 0)
+
+    def test_maxOutputOneWrite(self) -> None:
+        """
+        One write may be larger than C{maxOutput}.
+        """
+        rig = Rig(limits=Limits(maxOutput=1))
+        recorder = rig.opened()
+        recorder.stream.write(bytes(10000000))
+        rig.run()
+        self.assertIsNone(recorder.reason)
+        self.assertEqual(recorder.stream.unsent, 10000000 - 131072)
+
+    def test_maxBuffered(self) -> None:
+        """
+        The mux is ended if what waits in it exceeds C{maxBuffered}.  More tests are in
+        L{gomux.test.mux.test_buffers}.
+        """
+        rig = Rig(limits=Limits(maxBuffered=100000))
+        rig.opened().stream.pauseProducing()
+        rig.send(0, Flag.DATA, bytes(60000))
+        self.assertIsNone(rig.reason())
+        rig.send(0, Flag.DATA, bytes(10000))
+        self.assertIsInstance(rig.reason(), BuffersFull)
 
     def test_maxRefusals(self) -> None:
         """

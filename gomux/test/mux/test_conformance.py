@@ -355,6 +355,7 @@ def withoutGoodbye(case: Any) -> None:
 class WriteSequence(WithBuiltReactor):
     def setWriteBufferSize(self: Any, transport: Any, value: int) -> None:
         self.patch(_sender, "HIGH_WATER", value)
+        transport.sender._mark = value
 
     def getConnectedClientAndServer(
         self: Any, reactor: Any, interface: str, addressFamily: int

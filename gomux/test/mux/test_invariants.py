@@ -377,6 +377,7 @@ class MuxTests(SynchronousTestCase):
         self.streams.streamLost(self.theirs)
         self.assertNoticed()
         with patch.object(self.streams, "peerCount", 1):
+            self.streams.account.opened(0)
             self.mux.checkInvariants()
             self.streams.streamLost(self.mine)
             self.assertNoticed()

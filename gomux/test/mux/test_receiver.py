@@ -38,6 +38,7 @@ class ReceivingStream:
 
     streamID = 6
     paused = False
+    charged = 0
 
     def __init__(self) -> None:
         self.events: list[object] = []
@@ -51,6 +52,9 @@ class ReceivingStream:
 
     def callSoon(self, function: Callable[[], None]) -> None:
         self.soon.append(function)
+
+    def charge(self, size: int) -> None:
+        self.charged += size
 
     def consumed(self, stream: object, size: int) -> None:
         self.events.append(size)
@@ -79,6 +83,24 @@ class ReceiverTests(SynchronousTestCase):
     """
     L{Receiver}
     """
+
+    def test_charged(self) -> None:
+        """
+        Memory is taken for input that waits, until it is delivered or dropped.
+        """
+        stream = ReceivingStream()
+        receiver = stream.receiver
+        assert receiver is not None
+        stream.paused = True
+        for _ in range(3):
+            receiver.received(bytes(10000))
+        self.assertEqual(stream.charged, 30000)
+        stream.protocol.hook = lambda: setattr(stream, "paused", True)
+        stream.resume()
+        stream.runSoon()
+        self.assertEqual(stream.charged, 20000)
+        receiver.close()
+        self.assertEqual(stream.charged, 0)
 
     def setUp(self) -> None:
         self.stream = ReceivingStream()

@@ -10,12 +10,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._mux.sender import (
     ENOUGH_WINDOW,
+    FREE_OUTPUT,
     HIGH_WATER,
+    JOINED,
     LOW_WATER,
     Sender,
-    SenderStream,
     SendState,
 )
+from gomux._mux.sendermux import SenderStream
 from gomux._wire.frame import MAX_LENGTH
 from gomux._wire.window import INITIAL_WINDOW, MAX_HELD
 from gomux.test.support.helpers import PushProducer
@@ -31,6 +33,8 @@ class SendingStream:
     streamID = 6
     sendWindow = INITIAL_WINDOW
     touched = False
+    charged = 0
+    maxOutput = 10 * HIGH_WATER
 
     def __init__(self) -> None:
         self.makeSender: Callable[[SenderStream], Sender] = Sender
@@ -50,6 +54,15 @@ class SendingStream:
 
     def outputFinished(self) -> None:
         self.events.append("finished")
+
+    def charge(self, size: int) -> None:
+        self.charged += size
+
+    def outputExceeded(self, stream: object) -> None:
+        self.events.append("exceeded")
+
+    def abortWith(self, reason: BaseException) -> None:
+        self.events.append(type(reason))
 
     def applicationFailed(self) -> None:
         self.events.append("failed")
@@ -91,6 +104,60 @@ class OutputTests(SenderTestCase):
     """
     Output that is written and taken.
     """
+
+    def test_charged(self) -> None:
+        """
+        Memory is taken for output that waits, but for the last L{FREE_OUTPUT} bytes of
+        it, and given back when the output is taken or dropped.
+        """
+        sender, stream = self.sender, self.stream
+        for size in (1, FREE_OUTPUT, 100, 30000, 50000, 100000, 1):
+            sender.write(bytes(size))
+            self.assertEqual(stream.charged, sender.charged)
+            sender.checkInvariants()
+        self.assertEqual(stream.charged, sender.unsent)
+        sender.write(bytes(300000))
+        peak = sender.unsent
+        while sender.unsent > 50000:
+            stream.send(50000)
+            stream.credit(50000)
+            self.assertEqual(stream.charged, sender.charged)
+            sender.checkInvariants()
+        self.assertLess(stream.charged, peak)
+        sender.write(b"x")
+        sender.close()
+        self.assertEqual(stream.charged, 0)
+
+    def test_chargedNothing(self) -> None:
+        """
+        No memory is taken any more when all output is taken.
+        """
+        self.sender.write(bytes(60000))
+        self.assertEqual(self.stream.charged, 60000)
+        self.stream.send(60000)
+        self.assertEqual(self.stream.charged, 0)
+        self.assertIsNone(self.stream.sender)
+
+    def test_joined(self) -> None:
+        """
+        Small pieces of output that wait are joined.
+        """
+        for _ in range(100 * JOINED):
+            self.sender.write(b"x")
+        pieces = self.sender._pieces
+        assert pieces is not None
+        self.assertEqual(len(pieces), 100)
+
+    def test_maxOutput(self) -> None:
+        """
+        A write of any size is taken, and so are further writes while no more than
+        C{maxOutput} bytes wait.  The next write is reported.
+        """
+        self.sender.write(bytes(self.stream.maxOutput))
+        self.sender.write(bytes(100 * self.stream.maxOutput))
+        self.assertNotIn("exceeded", self.events)
+        self.sender.write(b"x")
+        self.assertEqual(self.events.count("exceeded"), 1)
 
     def test_everySize(self) -> None:
         """

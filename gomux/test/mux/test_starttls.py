@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import ISSLTransport, ITLSTransport
 from twisted.internet.ssl import optionsForClientTLS
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from gomux import Limits
 from gomux._mux.sender import HIGH_WATER
 from gomux._mux.stream import Stream
 from gomux.error import ConnectionClosed
@@ -106,6 +108,28 @@ class StartTLSTests(SynchronousTestCase):
         self.settle()
         self.assertEqual(self.pair.client.streamCount, 0)
         self.assertEqual(self.pair.server.streamCount, 0)
+
+    def test_maxOutput(self) -> None:
+        """
+        Output that waits for TLS's handshake is bounded by C{maxOutput} too.
+        """
+        self.pair = MuxPair(self.served, limits=Limits(maxOutput=1000000))
+        self.pair.client.openStream(self.opened)
+        self.pair.flush()
+        here = self.opened.made[1]
+        here.stream.startTLS(self.clientOptions)
+        with capturedLogs() as events:
+            for _ in range(6):
+                here.stream.write(bytes(200000))
+                self.pair.flush()
+            self.assertIsNone(here.reason)
+            here.stream.write(bytes(200000))
+            self.pair.flush()
+        # TLS does not pass on the stream's own reason.
+        self.assertIsInstance(here.reason, ConnectionLost)
+        [text] = [formatEvent(event) or "" for event in events]
+        self.assertIn("its application went on writing", text)
+        self.assertEqual(self.pair.client.streamCount, 0)
 
     def test_ordinaryEnd(self) -> None:
         """

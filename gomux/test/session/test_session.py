@@ -26,6 +26,7 @@ from gomux.error import (
     DeadlineExceeded,
     GomuxError,
     HandshakeFailed,
+    KeyRevoked,
     OpenStreamError,
     PeerAbortedStream,
     PeerClosedConnection,
@@ -485,6 +486,25 @@ class TCPTests(TestCase):
         carrier: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", 9)
         self.assertRaises(ValueError, Session.client, reactor, carrier, "")
         self.assertRaises(ValueError, Session.server, reactor, carrier, "")
+
+    async def test_endRevoked(self) -> None:
+        """
+        A listener ends the sessions of peers whose keys were revoked.
+        """
+        keys = (("a", b"key of a, of 20 bytes"), ("b", b"key of b, 20 bytes"))
+        keyring = Keyring(keys)
+        port = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        listener = await Session.server(reactor, port, keyring)
+        self.addCleanup(listener.close)
+        address: Any = listener.addr()
+        carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", address.port)
+        client = await Session.client(reactor, carrier, "key of a, of 20 bytes")
+        self.addCleanup(client.close)
+        session = await listener.accept()
+        keyring._keys = keyring.keys[1:]
+        listener.endRevoked({"a"})
+        with self.assertRaises(KeyRevoked):
+            await session.acceptStream()
 
     async def test_listenerBacklog(self) -> None:
         """

@@ -1,0 +1,88 @@
+# -*- test-case-name: gomux.test.mux.test_sender -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+The parts of the mux and of the stream that a sender uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class SenderMux(Protocol):
+    """
+    The part of the mux that a sender uses.
+
+    @ivar makeSender: makes the sender of a stream.
+    @ivar maxOutput: see L{gomux.Limits.maxOutput}.
+    """
+
+    makeSender: Callable[[SenderStream], Any]
+    maxOutput: int
+
+    def callSoon(self, function: Callable[[], None]) -> None:
+        """
+        Call a function in the next turn of the reactor.
+        """
+
+    def activate(self, sender: Any, fresh: bool) -> None:
+        """
+        Queue the sender in the scheduler, if it can send.
+
+        @param fresh: C{True} if the sender had no output before, C{False} if it had to
+            wait for window.
+        """
+
+    def charge(self, size: int) -> None:
+        """
+        Take memory for output that waits, or give it back.
+
+        @param size: how many bytes; less than 0 to give them back.
+        """
+
+    def outputExceeded(self, stream: SenderStream) -> None:
+        """
+        The application goes on writing although more than C{maxOutput} bytes wait.
+        """
+
+
+class SenderStream(Protocol):
+    """
+    The part of the stream that its sender uses.
+
+    @ivar streamID: the stream's ID on the wire.
+    @ivar sendWindow: how many bytes the peer still lets the stream send.
+    @ivar touched: whether output was ever written to the stream.
+    @ivar sender: the sender; C{None} when it has nothing to keep.
+    """
+
+    streamID: int
+    sendWindow: int
+    touched: bool
+    sender: Any
+
+    @property
+    def streams(self) -> SenderMux:
+        """
+        The mux, as its streams call it.
+        """
+
+    def outputFinished(self) -> None:
+        """
+        All output is sent after a call of L{Sender.finish}.
+        """
+
+    def abortWith(self, reason: BaseException) -> None:
+        """
+        Abort the stream.
+
+        @param reason: the reason for C{connectionLost}.
+        """
+
+    def applicationFailed(self) -> None:
+        """
+        The application has raised an exception.  Called in the C{except} block.
+        """
