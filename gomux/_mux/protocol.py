@@ -334,8 +334,7 @@ class MuxProtocol(MuxFacts, Protocol):
             self._carrierLiveness.stopKeepalives()
             self._peerLiveness.start(gate.opener)
         self._key = (gate.name, gate.key)
-        if gate.name:
-            self._streams.account.begin(gate.name)
+        self._streams.account.begin(gate.name)
         self.factory.muxAuthenticated(self)
         if self._proving:
             self._nextTurn.callSoon(self._fireProving)
@@ -410,9 +409,8 @@ class MuxProtocol(MuxFacts, Protocol):
         The muxes of the process take too much memory, and this one takes most.
         """
         self._fail(BuffersFull())
-        for stream, mux in list(self.factory.lingering.items()):
-            if mux is self:
-                stream.drop(BuffersFull())
+        for stream in [s for s, m in self.factory.lingering.items() if m is self]:
+            stream.drop(BuffersFull())
 
     def _letGo(self) -> None:
         """

@@ -162,18 +162,15 @@ class Streams:
         self.isWorn = False
         self.peerCount = 0
         paths = fastPaths()
-        maxGrowth = owner.limits.maxGrowth if paths.changingWindows else 0
+        limits = owner.limits
+        maxGrowth = limits.maxGrowth if paths.changingWindows else 0
         self.account = account = Account(
-            owner.buffers,
-            owner.limits.maxBuffered,
-            lambda: nextTurn.callSoon(overfull),
+            owner.buffers, limits.maxBuffered, lambda: nextTurn.callSoon(overfull)
         )
         self.charge = account.charge
-        self.growth = GrowthPolicy(
-            owner.limits.maxWindow, maxGrowth, lambda: account.mayGrow
-        )
+        self.growth = GrowthPolicy(limits.maxWindow, maxGrowth, lambda: account.mayGrow)
         self.makeSender = senderMaker()
-        self.maxOutput = owner.limits.maxOutput
+        self.maxOutput = limits.maxOutput
         self._notices = owner.notices
         self._batch = MAX_HELD if paths.batchedCredit else 0
         self.consumerChanges = 0
@@ -185,7 +182,7 @@ class Streams:
         self.lingering = owner.lingering
         self._scheduler = scheduler
         self._clock = owner.clock
-        self._maxStreams = owner.limits.maxStreams
+        self._maxStreams = limits.maxStreams
         self._peersFactory = peersFactory
         self._ended = ended
         self._worn = worn
