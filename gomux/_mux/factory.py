@@ -147,7 +147,7 @@ class MuxFactory(Factory):
         self.lingering: dict[StreamLife, MuxProtocol] = {}
         self._trigger: object = None
         self.notices = ThrottledLog(_log, clock)
-        self._strangers = Strangers(self.limits)
+        self._strangers = Strangers(self.limits, clock.seconds)
         self._unauthenticated: dict[MuxProtocol, IDelayedCall] = {}
 
     def buildProtocol(  # type: ignore[override]
