@@ -403,7 +403,7 @@ def makeService(options: Options) -> IService:
     tunnels: list[Tunnel] = []
     streams: IProtocolFactory | None = None
     if options.targetEndpoint is not None:
-        streams = target(*options.targetEndpoint, clock, limits)
+        streams = target(*options.targetEndpoint, clock, limits, options.keyring)
         tunnels.append(streams)
     elif options.streamFactory is not None:
         streams = options.streamFactory
@@ -432,7 +432,7 @@ def makeService(options: Options) -> IService:
         factories.append(server)
         service.addService(ListeningService(name, endpoint, server))
     for name, endpoint in options.forwardEndpoints:
-        tunnel = forward(name, pool, clock, limits)
+        tunnel = forward(name, pool, clock, limits, options.keyring)
         tunnels.append(tunnel)
         service.addService(ListeningService(name, endpoint, tunnel))
     for name, endpoint in options.connectEndpoints:

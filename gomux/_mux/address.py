@@ -36,22 +36,29 @@ class StreamAddress:
 
     @ivar carrier: the carrier's address at this end, or at the peer's end.
     @ivar streamID: from 0 to 2**32 - 1; even if the client opened the stream.
+    @ivar peerName: the name of the key that the peer of the mux has shown; C{""} if the
+        key has no name, or before the peer has shown it.
     """
 
     carrier: IAddress
     streamID: int
+    peerName: str
 
-    def __new__(cls, carrier: IAddress, streamID: int) -> StreamAddress:
+    def __new__(
+        cls, carrier: IAddress, streamID: int, peerName: str = ""
+    ) -> StreamAddress:
         kind = type(carrier)
         self: StreamAddress = object.__new__(_both(kind) if kind in KINDS else cls)
         self.carrier = carrier
         self.streamID = streamID
+        self.peerName = peerName
         return self
 
-    def __init__(self, carrier: IAddress, streamID: int) -> None:
+    def __init__(self, carrier: IAddress, streamID: int, peerName: str = "") -> None:
         """
         @param carrier: the carrier's address.
         @param streamID: from 0 to 2**32 - 1.
+        @param peerName: the name of the key that the peer has shown.
         """
 
     def __getattr__(self, name: str) -> Any:
@@ -75,7 +82,7 @@ class StreamAddress:
         return f"StreamAddress({self.carrier!r}, {self.streamID})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StreamAddress, (self.carrier, self.streamID)
+        return StreamAddress, (self.carrier, self.streamID, self.peerName)
 
 
 @lru_cache(maxsize=len(KINDS))

@@ -36,6 +36,7 @@ from gomux._mux.strangers import Refused, Strangers
 from gomux._mux.streams import startFactory
 from gomux._wire.keyring import Keyring
 from gomux._wire.keysearch import KeyFinder, KnownKey
+from gomux._wire.shares import Shares
 from gomux._wire.strict import Handshake, Salts, processSalts
 from gomux.error import KeyRevoked
 from gomux.limits import Limits
@@ -83,6 +84,8 @@ class MuxFactory(Factory):
         C{None} while there are no muxes.
     @ivar _strangers: a server's muxes whose peers have not shown that they hold the
         key.
+    @ivar _descriptors: for each mux whose peer has shown the key, the shares that the
+        mux's descriptor is counted in.
     @ivar _unauthenticated: for each of these muxes, the delayed call that lets the pool
         use it anyway after C{silentGrace} seconds.
     """
@@ -147,8 +150,9 @@ class MuxFactory(Factory):
         self.lingering: dict[StreamLife, MuxProtocol] = {}
         self._trigger: object = None
         self.notices = ThrottledLog(_log, clock)
-        self._strangers = Strangers(self.limits, clock.seconds)
+        self._strangers = Strangers(self.limits, self.keyring, clock.seconds)
         self._unauthenticated: dict[MuxProtocol, IDelayedCall] = {}
+        self._descriptors: dict[MuxProtocol, Shares] = {}
 
     def buildProtocol(  # type: ignore[override]
         self, addr: IAddress | None
@@ -284,6 +288,8 @@ class MuxFactory(Factory):
         """
         self.acceptPace.authenticated(mux.transport)
         self._forgetUnauthenticated(mux)
+        self._descriptors[mux] = descriptors = self.keyring.descriptors
+        descriptors.take(mux.peerName)
         self._muxUp(mux)
 
     def endRevoked(self, names: Collection[str]) -> None:
@@ -326,6 +332,9 @@ class MuxFactory(Factory):
         @param reason: why the mux ended.
         """
         self.muxes.remove(mux)
+        descriptors = self._descriptors.pop(mux, None)
+        if descriptors is not None:
+            descriptors.giveBack(mux.peerName)
         if not self.muxes:
             self.busyPoll.stop()
             trigger, self._trigger = self._trigger, None

@@ -306,6 +306,7 @@ class MuxProtocol(MuxFacts, Protocol):
 
         @return: the frame if the mux must handle it as well, otherwise C{None}.
         @raise KeyRevoked: if the peer comes up with a key that was revoked meanwhile.
+        @raise LimitExceeded: if the peer's share of the descriptors is used up.
         """
         gate = self._incoming.gate
         assert gate is not None
@@ -316,6 +317,9 @@ class MuxProtocol(MuxFacts, Protocol):
         if not gate.passed:
             self.factory.muxHeard(self)
             return None
+        descriptors = self.factory.keyring.descriptors
+        if not descriptors.mayTake(gate.name):
+            raise LimitExceeded(descriptors.refusal(gate.name, "descriptors"))
         self._scheduler.isMute = False
         gate.close()
         self._incoming.parser.useOpener(gate.opener)

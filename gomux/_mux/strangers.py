@@ -19,7 +19,9 @@ which of them the server drops when there are too many.
   3. If there are more than C{maxUnauthenticated} such connections, an older connection
      is dropped.  First in line is the address with most connections whose peers have
      sent no genuine frame: its oldest such connection is dropped.  If there is no such
-     connection but the new one, the oldest of all is dropped.
+     connection but the new one, the oldest of all is dropped.  If the keyring has
+     several peers, there are also never more than a quarter of the descriptors that the
+     process may have.
 
 An honest client sends its first frame as soon as it is connected, so its connection is
 silent for a moment only.
@@ -39,9 +41,11 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol
 
 from gomux._carrier.accept import AcceptPace
+from gomux._wire.shares import strangersMost
 
 if TYPE_CHECKING:
     from gomux._mux.protocol import MuxProtocol
+    from gomux._wire.shares import Peers
     from gomux.limits import Limits
 
 #: How many bits of an IPv6 address its owner cannot choose.
@@ -84,6 +88,7 @@ class Strangers:
     The muxes of a server whose peers have not shown yet that they hold a key.
 
     @ivar _limits: the factory's limits.
+    @ivar _peers: the keyring.
     @ivar _seconds: tells the time.
     @ivar _random: returns a random number from 0 up to 1.
     @ivar _sources: the muxes, the oldest first, with the source of each.
@@ -92,12 +97,16 @@ class Strangers:
         oldest first, and when each got its carrier.
     """
 
-    def __init__(self, limits: Limits, seconds: Callable[[], float]) -> None:
+    def __init__(
+        self, limits: Limits, peers: Peers, seconds: Callable[[], float]
+    ) -> None:
         """
         @param limits: the factory's limits.
+        @param peers: the keyring.
         @param seconds: tells the time.
         """
         self._limits = limits
+        self._peers = peers
         self._seconds = seconds
         self._random = random.random
         self._sources: dict[MuxProtocol, int | None] = {}
@@ -106,6 +115,14 @@ class Strangers:
 
     def __len__(self) -> int:
         return len(self._sources)
+
+    @property
+    def _most(self) -> int:
+        """
+        How many of these connections there may be.
+        """
+        most = self._limits.maxUnauthenticated
+        return min(most, strangersMost()) if len(self._peers.names) > 1 else most
 
     def refusal(self, address: IAddress | None) -> str | None:
         """
@@ -118,8 +135,7 @@ class Strangers:
         own = self._counts[source]
         if own >= self._limits.addressQuota and not self._hasOld(source):
             return "too many connections from this address wait for a first frame"
-        most = self._limits.maxUnauthenticated
-        if own and len(self) > most * (1 + self._random()) / 2:
+        if own and len(self) > self._most * (1 + self._random()) / 2:
             return "many connections wait for a first frame"
         return None
 
@@ -144,7 +160,7 @@ class Strangers:
         own[mux] = self._seconds()
         if source is not None and self._counts[source] > self._limits.addressQuota:
             return next(iter(own))
-        if len(self) <= self._limits.maxUnauthenticated:
+        if len(self) <= self._most:
             return None
         ofSource = max(self._silent.values(), key=_size)
         victim = next(iter(ofSource))

@@ -67,9 +67,9 @@ class StreamMux(LifeMux, Protocol):
         @return: the carrier's address at this end, even once the carrier is gone.
         """
 
-    def getPeer(self) -> IAddress:
+    def addressOf(self, streamID: int) -> StreamAddress:
         """
-        @return: the carrier's address at the other end, even once the carrier is gone.
+        @return: the other end's address of a stream, even once the carrier is gone.
         """
 
     def startTLS(
@@ -195,7 +195,7 @@ class Stream(StreamLife):
         """
         @return: the other end's address.
         """
-        return StreamAddress(self.streams.getPeer(), self.streamID)
+        return self.streams.addressOf(self.streamID)
 
     # ITCPTransport
 

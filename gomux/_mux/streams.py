@@ -70,6 +70,12 @@ class CarriedMux(Protocol):
         Whether the carrier is still connected.
         """
 
+    @property
+    def peerName(self) -> str:
+        """
+        The name of the key that the peer has shown.
+        """
+
     def getHost(self) -> IAddress:
         """
         @return: the carrier's address at this end, even once the carrier is gone.
@@ -256,7 +262,7 @@ class Streams:
             self._wears()
         try:
             startFactory(factory)
-            protocol = factory.buildProtocol(self._address(streamID))
+            protocol = factory.buildProtocol(self.addressOf(streamID))
         except BaseException:
             failure = Failure()
             stopFactory(factory)
@@ -304,7 +310,7 @@ class Streams:
             self._refused("nothing serves the peer's streams")
             return None
         try:
-            protocol = factory.buildProtocol(self._address(streamID))
+            protocol = factory.buildProtocol(self.addressOf(streamID))
         except BaseException:
             _log.failure(
                 "{mux} refused stream {id} of the peer: buildProtocol failed",
@@ -323,9 +329,6 @@ class Streams:
         self._refusals.warn(
             f"{{mux}} refused {{count}} of the peer's streams: {why}", mux=self.mux
         )
-
-    def _address(self, streamID: int) -> StreamAddress:
-        return StreamAddress(self.getPeer(), streamID)
 
     # StreamMux
 
@@ -348,11 +351,11 @@ class Streams:
         """
         return self.mux.getHost()
 
-    def getPeer(self) -> IAddress:
+    def addressOf(self, streamID: int) -> StreamAddress:
         """
-        @return: the carrier's address at the other end, even once the carrier is gone.
+        @return: the other end's address of a stream, even once the carrier is gone.
         """
-        return self.mux.getPeer()
+        return StreamAddress(self.mux.getPeer(), streamID, self.mux.peerName)
 
     def startTLS(
         self, stream: Stream, contextFactory: IOpenSSLContextFactory, normal: bool

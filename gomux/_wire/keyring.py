@@ -23,6 +23,7 @@ from typing import NamedTuple, TypeAlias
 
 from gomux._wire.crypto import deriveKey
 from gomux._wire.replay import FirstFrames
+from gomux._wire.shares import shareDescriptors
 from gomux.error import KeyringError
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS, SHORT_PSK
 
@@ -43,6 +44,8 @@ class Keyring:
 
     @ivar warnings: warnings for the operator, one sentence each.
     @ivar firstFrames: the first frames of the last muxes with these keys.
+    @ivar names: the names of the peers.
+    @ivar descriptors: how the peers share the descriptors of the process.
     @ivar _source: the file that L{reload} reads, if there is one.
     @ivar _keys: the keys of the frames.  L{reload} replaces the whole tuple.
     """
@@ -66,6 +69,8 @@ class Keyring:
         self.firstFrames = FirstFrames()
         pairs = psks.items() if isinstance(psks, Mapping) else psks
         self._keys, self.warnings = _derive(tuple(pairs), allowShort)
+        self.names = frozenset(name for name, _ in self._keys)
+        self.descriptors = shareDescriptors(self)
 
     @classmethod
     def of(cls, psk: bytes | str | Keyring) -> Keyring:
@@ -122,6 +127,7 @@ class Keyring:
                 f" a name; put a line {HEADING.decode()} before it"
             )
         self._keys, self.warnings = _derive(psks)
+        self.names = frozenset(name for name, _ in self._keys)
         return frozenset(name for name, _ in set(old) - set(self._keys))
 
 

@@ -22,23 +22,25 @@ _NONCE_SIZE = 24
 class FirstFrames:
     """
     The nonces of the first frames of the last L{FIRST_FRAMES} muxes.  Only the frames
-    of peers with a key are added.
+    of peers with a key are added.  If there are more, the oldest of the peer with most
+    is forgotten, so that no peer can have those of others forgotten.
 
     @ivar _seen: the nonces.
-    @ivar _order: the nonces, the oldest first.
+    @ivar _order: the nonces of each peer, the oldest first.
     """
 
     def __init__(self) -> None:
         self._seen: set[bytes] = set()
-        self._order: deque[bytes] = deque()
+        self._order: dict[str, deque[bytes]] = {}
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def add(self, header: bytes) -> None:
+    def add(self, header: bytes, name: str) -> None:
         """
         Remember a first frame that was opened.
 
+        @param name: the name of the key that opened it.
         @param header: its whole header.
         @raise OutOfSequence: if the frame was seen before.
         """
@@ -46,6 +48,6 @@ class FirstFrames:
         if nonce in self._seen:
             raise OutOfSequence("the first frame of an earlier mux came again")
         self._seen.add(nonce)
-        self._order.append(nonce)
-        if len(self._order) > FIRST_FRAMES:
-            self._seen.remove(self._order.popleft())
+        self._order.setdefault(name, deque()).append(nonce)
+        if len(self._seen) > FIRST_FRAMES:
+            self._seen.remove(max(self._order.values(), key=len).popleft())

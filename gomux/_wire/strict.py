@@ -308,7 +308,7 @@ class Handshake:
         if counter != bytes(_COUNTER_SIZE):
             raise HandshakeFailed("the peer's hello is not its first frame")
         if self._seen is not None:
-            self._seen.add(header)
+            self._seen.add(header, self.name)
         if self._role is Role.SERVER:
             self._sayHello(self.key)
             self._agree(self.key, header, self._hello)

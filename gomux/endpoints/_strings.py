@@ -147,6 +147,8 @@ class _Words:
         @param reactor: the reactor.
         @return: the endpoint.
         @raise ValueError: if the parts do not describe such an endpoint.
+        @raise OSError: if a file that they name cannot be read.  If the string has the
+            key itself, this is a L{ValueError} too, which names no file.
         """
         description = self.description()
         if not description:
@@ -156,13 +158,18 @@ class _Words:
             )
         try:
             return fromString(reactor, description)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        except Exception as error:
             if self._hasKey:
                 raise ValueError(
                     f"what follows gomux: is not the string of a {role} endpoint; it is"
                     " not shown, because it has psk=, and a part of the key may be in"
                     " it: a colon in the key needs a backslash"
+                    f" ({type(error).__name__})"
                 ) from None
+            if not isinstance(
+                error, (ValueError, TypeError, LookupError, AttributeError)
+            ):
+                raise
             raise ValueError(
                 f"{description!r}, after gomux:, is not the string of a {role}"
                 f" endpoint: {error}"
@@ -223,7 +230,9 @@ class _Words:
         except ValueError:
             seconds = -1
         if not 0 <= seconds < math.inf:
-            raise ValueError(f"{keyword}={value} is not a number of seconds")
+            raise ValueError(
+                f"{self._described(keyword, value)} is not a number of seconds"
+            )
         return seconds
 
     def _takeBool(self, keyword: str) -> bool:
@@ -231,7 +240,16 @@ class _Words:
         try:
             return _words[value.lower()]
         except KeyError:
-            raise ValueError(f"{keyword}={value} is neither yes nor no") from None
+            raise ValueError(
+                f"{self._described(keyword, value)} is neither yes nor no"
+            ) from None
+
+    def _described(self, keyword: str, value: str) -> str:
+        """
+        @return: a keyword and its value, for an error.
+        """
+        shown = "..." if self._hasKey else value
+        return f"{keyword}={shown}"
 
 
 def _quote(argument: str) -> str:

@@ -40,6 +40,7 @@ from gomux._mux.factory import MuxFactory
 from gomux._mux.log import CountedLog
 from gomux._mux.protocol import MuxProtocol
 from gomux._wire.keyring import Keyring
+from gomux._wire.shares import Peers, Shares
 from gomux.error import ConnectionClosed, GomuxError
 from gomux.interfaces import IStreamFactory
 from gomux.limits import BACKLOG, Limits
@@ -151,7 +152,6 @@ class Session:
         @return: the listener, once it listens.
         @raise ValueError: if C{psk} is empty or C{backlog} less than 1.
         """
-        listener = Listener(backlog)
         factory = _SessionFactory(
             psk,
             False,
@@ -161,6 +161,7 @@ class Session:
             strict=strict,
             context=context,
         )
+        listener = Listener(backlog, factory.keyring)
         if silentPeers:
             factory.connected = listener.arrived
         else:
@@ -280,21 +281,29 @@ class Listener:
     listener is closed.
 
     @ivar _backlog: the sessions that have arrived and were not accepted yet.
+    @ivar _size: how many there may be.
+    @ivar _peers: the keyring of the peers that share these places.
     @ivar _port: the listening port of the carrier.
     @ivar _addr: the address of that port.
     """
 
     _port: IListeningPort
 
-    def __init__(self, backlog: int) -> None:
+    def __init__(self, backlog: int, peers: Peers) -> None:
+        """
+        @param backlog: how many sessions may wait to be accepted.
+        @param peers: the keyring of the peers that share these places.
+        """
         self._backlog: Backlog[Session] = Backlog(backlog)
+        self._size = backlog
+        self._peers = peers
 
     def accept(self) -> Deferred[Session]:
         """
         Accept the next session.
 
         While the backlog is full, new peers are turned away: they see the mux
-        closed.
+        closed.  So are the peers that have their share of it, if there are several.
 
         @return: the session.  The Deferred can be cancelled.  Fails with
             L{ConnectionClosed} when the listener is closed.
@@ -344,10 +353,13 @@ class Listener:
 
     def arrived(self, session: Session) -> None:
         """
-        A session has arrived: queue it, or close it if the backlog is full.  Called
-        by its factory.
+        A session has arrived: queue it, or close it if the backlog is full, or the
+        share of its peer.  Called by its factory.
         """
-        if self._backlog.full:
+        waiting = Shares(self._size, self._peers)
+        for other in self._backlog.items:
+            waiting.take(other._mux.peerName)
+        if self._backlog.full or not waiting.mayTake(session._mux.peerName):
             session.close()
         else:
             self._backlog.put(session)

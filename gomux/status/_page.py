@@ -21,6 +21,8 @@ from gomux._mux.log import describeAddress
 from gomux._mux.protocol import MuxProtocol
 from gomux._mux.stream import Stream
 from gomux._version import __version__
+from gomux._wire.keyring import Keyring
+from gomux._wire.shares import Shares
 from gomux.limits import PAGE_REQUEST, PAGE_STREAMS, PAGE_TIMEOUT
 
 _PAGE = """\
@@ -105,30 +107,48 @@ class _PageProtocol(Protocol):
 
     @ivar _mux: the mux of the stream.
     @ivar _head: what has come of the head; C{None} once the request was answered.
+    @ivar _shares: the shares of the peer and the others; C{None} if the peer has no
+        place left for the stream.
     @ivar _timeout: the call that ends the stream if the request, or the peer's reading
         of the answer, takes too long.
     """
 
     factory: PageFactory
     _head: bytes | None = b""
+    _shares: Shares | None = None
     _timeout: IDelayedCall
 
     def connectionMade(self) -> None:
         """
-        Wait for the request, but not for ever.
+        Wait for the request, but not for ever.  Refuse the stream if its peer has used
+        up its share.
         """
         stream = cast(Stream, self.transport)
         self._mux = cast(MuxProtocol, stream.mux)
-        self.factory.streams += 1
         self._timeout = self._mux.factory.clock.callLater(
             PAGE_TIMEOUT, stream.abortConnection
         )
+        shares = self.factory.sharesOf(self._mux)
+        if shares.mayTake(self._mux.peerName):
+            shares.take(self._mux.peerName)
+            self.factory.streams += 1
+            self._shares = shares
+        else:
+            self._mux.factory.notices.warn(
+                "refused a stream of {mux}: {why}",
+                kind=self._mux.peerName,
+                mux=self._mux,
+                why=shares.refusal(self._mux.peerName, "streams of the status page"),
+            )
+            stream.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         The stream has ended.
         """
-        self.factory.streams -= 1
+        if self._shares is not None:
+            self.factory.streams -= 1
+            self._shares.giveBack(self._mux.peerName)
         if self._timeout.active():
             self._timeout.cancel()
 
@@ -174,11 +194,15 @@ class PageFactory(Factory):
     """
     Serves the status page over streams: one answer a stream.
 
-    @ivar streams: how many streams are open.
+    @ivar streams: how many streams are open, without those that are refused.
+    @ivar _shares: how the peers of each keyring share the streams.
     """
 
     noisy = False
     streams = 0
+
+    def __init__(self) -> None:
+        self._shares: dict[Keyring, Shares] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """
@@ -189,3 +213,12 @@ class PageFactory(Factory):
         protocol = _PageProtocol()
         protocol.factory = self
         return protocol
+
+    def sharesOf(self, mux: MuxProtocol) -> Shares:
+        """
+        @return: how the peers of a mux's keyring share the streams.
+        """
+        keyring = mux.factory.keyring
+        if keyring not in self._shares:
+            self._shares[keyring] = Shares(PAGE_STREAMS, keyring)
+        return self._shares[keyring]

@@ -5,13 +5,29 @@ they look for.
 
 from __future__ import annotations
 
+from typing import Any
+
+from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase
 
+from gomux._mux.liveness import PeerLiveness
 from gomux._mux.stream import Stream
+from gomux._wire import keyring
 from gomux._wire.frame import Flag
+from gomux._wire.strict import Handshake, Salts
 from gomux._wire.window import ReceiveWindow
-from gomux.error import GomuxError
-from gomux.test.support.fuzztargets import ApplicationError, Script, corpus, mux, parser
+from gomux.endpoints._strings import _Words
+from gomux.error import GomuxError, KeyringError
+from gomux.test.support.fuzzkeyfile import keyfile, masked
+from gomux.test.support.fuzzstrict import Attack, strict
+from gomux.test.support.fuzzstrings import strings
+from gomux.test.support.fuzztargets import (
+    ApplicationError,
+    Script,
+    corpus,
+    mux,
+    parser,
+)
 
 #: A peer opens a stream that echoes, sends 300 bytes on it, and closes it.
 SCRIPT = bytes([0, 1, 2, 0, 0, 0, 44, 1, 5, 0])
@@ -36,6 +52,27 @@ class CorpusTests(SynchronousTestCase):
         for data in corpus("mux"):
             mux(data)
         self.flushLoggedErrors(ApplicationError)
+
+    def test_strict(self) -> None:
+        """
+        No input of the strict handshake's corpus fails.
+        """
+        for data in corpus("strict"):
+            strict(data)
+
+    def test_strings(self) -> None:
+        """
+        No input of the endpoint strings' corpus fails.
+        """
+        for data in corpus("strings"):
+            strings(data)
+
+    def test_keyfile(self) -> None:
+        """
+        No input of the key files' corpus fails.
+        """
+        for data in corpus("keyfile"):
+            keyfile(data)
 
     def test_script(self) -> None:
         """
@@ -85,3 +122,165 @@ class CorpusTests(SynchronousTestCase):
         step = bytes([Flag.WINDOW_UPDATE, 0, 1, 0])
         self.assertRaises(AssertionError, mux, SCRIPT[:-2] + step)
         self.flushLoggedErrors(ZeroDivisionError)
+
+
+#: The peer says hello, and confirms if it is a client.
+HANDSHAKE = bytes([0, 0, 0, 0])
+
+
+class StrictTargetTests(SynchronousTestCase):
+    """
+    L{gomux.test.support.fuzzstrict}
+    """
+
+    def test_handshake(self) -> None:
+        """
+        A genuine handshake authenticates a mux of either role, in any pieces.
+        """
+        for kind in (0, 1, 2):
+            for size in (0, 0x10, 0x70):
+                attack = Attack(bytes([kind]) + bytes([size, 0, size, 0]))
+                attack.run()
+                self.assertTrue(attack.attempt.mux.authenticated)
+
+    def test_notGenuine(self) -> None:
+        """
+        A peer with another key, another context or the wrong role is not authenticated.
+        """
+        for kind in (4, 8, 16):
+            for isClient in (0, 1):
+                attack = Attack(bytes([kind + isClient]) + HANDSHAKE)
+                attack.run()
+                self.assertFalse(attack.attempt.mux.authenticated)
+
+    def test_forgedConfirmation(self) -> None:
+        """
+        The target detects a mux that takes any frame for the confirmation.
+        """
+        self.patch(Handshake, "_receiveConfirmation", lambda *_: None)
+        keepalive = [6, 0, *bytes(8), 1, *bytes(19)]
+        error = self.assertRaises(AssertionError, strict, bytes([0, 0, 0, *keepalive]))
+        self.assertIn("authenticated without", str(error))
+
+    def test_refused(self) -> None:
+        """
+        The target detects a mux that does not accept a genuine handshake.
+        """
+        self.patch(Handshake, "passed", False)
+        self.assertRaises(AssertionError, strict, b"\0" + HANDSHAKE)
+
+    def test_noTimeout(self) -> None:
+        """
+        The target detects a handshake that never ends.
+        """
+        late = bytes([0, 9, 7])
+        strict(late)
+        self.patch(PeerLiveness, "_handshakeTimedOut", lambda _: None)
+        error = self.assertRaises(AssertionError, strict, late)
+        self.assertIn("has no end", str(error))
+
+    def test_salts(self) -> None:
+        """
+        The target detects a salt that is kept after its handshake.
+        """
+        self.patch(Salts, "retire", lambda *_: None)
+        error = self.assertRaises(AssertionError, strict, b"\0" + HANDSHAKE)
+        self.assertIn("a salt is kept", str(error))
+
+
+class StringsTargetTests(SynchronousTestCase):
+    """
+    L{gomux.test.support.fuzzstrings}
+    """
+
+    def test_keyShown(self) -> None:
+        """
+        The target detects an error that shows a part of a key.
+        """
+        inputs = [b"\0tcp:7000\x02", b"\xfftcp:7000\x06"]
+
+        def notice(words: _Words, args: Any, kwargs: Any) -> None:
+            make(words, args, kwargs)
+            words._hasKey = False
+
+        make = _Words.__init__
+        for data in inputs:
+            strings(data)
+        self.patch(_Words, "__init__", notice)
+        for data in inputs:
+            self.assertRaises(AssertionError, strings, data)
+
+    def test_listens(self) -> None:
+        """
+        The target detects a string that listens while it is parsed.
+        """
+
+        def listen(words: Any, role: str, make: Any, reactor: Any) -> None:
+            reactor.listenTCP(7000, Factory())
+
+        self.patch(_Words, "carrier", listen)
+        self.assertRaises(AssertionError, strings, b"\xfftcp:7000\x01")
+
+    def test_otherError(self) -> None:
+        """
+        The target lets any other error through.
+        """
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        self.patch(_Words, "takeSettings", fail)
+        self.assertRaises(ZeroDivisionError, strings, b"\xfftcp:7000\x01")
+
+
+class KeyfileTargetTests(SynchronousTestCase):
+    """
+    L{gomux.test.support.fuzzkeyfile}
+    """
+
+    def test_masked(self) -> None:
+        """
+        A masked file has the same names and comments, and other keys.
+        """
+        self.assertEqual(masked(b"#a:b\na:b1\nc"), b"#a:b\na:o6\np")
+        self.assertEqual(masked(b"a:b"), b"n:o")
+        self.assertEqual(masked(b"[keyring]\na:b"), b"[keyring]\na:o")
+
+    def test_keyShown(self) -> None:
+        """
+        The target detects an error that shows a key.
+        """
+
+        def show(content: bytes) -> None:
+            raise KeyringError(f"cannot parse {content!r}")
+
+        self.patch(keyring, "_parse", show)
+        self.assertRaises(AssertionError, keyfile, b"\0some key of 16 bytes\n")
+
+    def test_short(self) -> None:
+        """
+        The target detects a short key that is accepted.
+        """
+        keyfile(b"\0fifteen bytes..")
+        self.patch(keyring, "SHORT_PSK", 15)
+        self.assertRaises(AssertionError, keyfile, b"\0fifteen bytes..")
+
+    def test_insecure(self) -> None:
+        """
+        The target detects an insecure file that is accepted.
+        """
+        data = b"\7some key of 16 bytes"
+        keyfile(data)
+        self.patch(keyring, "_UNSAFE", 0)
+        self.assertRaises(AssertionError, keyfile, data)
+
+    def test_otherError(self) -> None:
+        """
+        The target lets any other error through.
+        """
+
+        def fail(content: bytes) -> None:
+            raise IndexError
+
+        self.patch(keyring, "_parse", fail)
+        self.assertRaises(IndexError, keyfile, b"\0some key of 16 bytes")

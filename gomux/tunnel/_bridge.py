@@ -107,6 +107,8 @@ class Bridge:
 
     @ivar near: the end that was connected first.
     @ivar state: the L{State}.
+    @ivar peer: the name of the peer that has opened the near end; C{None} if no peer
+        has.
     @ivar _tunnel: the tunnel; it connects the far end.
     @ivar _far: the end that the tunnel connects after the near end.
     @ivar _name: the address of the near end, for log lines.
@@ -130,8 +132,11 @@ class Bridge:
     _movedAt = 0.0
     _pause = 0.0
 
-    def __init__(self, tunnel: BridgeTunnel, name: str) -> None:
+    def __init__(
+        self, tunnel: BridgeTunnel, name: str, peer: str | None = None
+    ) -> None:
         self._tunnel = tunnel
+        self.peer = peer
         self._name = name
         self.state = State.CONNECTING
         self.near = End(self)

@@ -27,6 +27,8 @@ from twisted.logger import Logger
 from gomux._carrier.clock import steady
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
+from gomux._wire.keyring import Keyring
+from gomux._wire.shares import Shares
 from gomux.limits import TunnelLimits
 from gomux.tunnel._bridge import Bridge
 from gomux.tunnel._transport import EndTransport
@@ -48,7 +50,7 @@ class Tunnel(Factory):
     @ivar clock: tells the time.
     @ivar limits: its limits.
     @ivar log: where the bridges log.
-    @ivar _maxConnections: how many bridges there may be; C{None} for no limit.
+    @ivar _shares: what each bridge uses one of, by the name for log lines.
     @ivar _byMux: the bridges that are told when a mux has ended, by mux.
     """
 
@@ -59,43 +61,43 @@ class Tunnel(Factory):
         name: str,
         connect: Connect,
         clock: IReactorTime,
-        maxConnections: int | None = None,
-        limits: TunnelLimits | None = None,
+        limits: TunnelLimits,
+        shares: dict[str, Shares],
     ) -> None:
         """
         @param name: its name in log lines.
         @param connect: connects the far end of a bridge.
         @param clock: the reactor.
-        @param maxConnections: how many connections may be open at a time.
         @param limits: the limits on how long a bridge takes to end.
+        @param shares: what each bridge uses one of, by the name for log lines.
         """
         self.name = name
         self.bridges: set[Bridge] = set()
         self.connect = connect
         self.clock: Any = steady(clock)
-        self.limits = TunnelLimits() if limits is None else limits
+        self.limits = limits
         self.log = ThrottledLog(_log, self.clock)
-        self._maxConnections = maxConnections
+        self._shares = shares
         self._byMux: dict[Any, set[Bridge]] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """
-        @return: the near end of a new bridge.  If there are too many bridges: C{None}
-            for a stream, so that its mux refuses it; for any other connection a
-            protocol that resets it.
+        @return: the near end of a new bridge.  If there are too many bridges, or too
+            many of the peer: C{None} for a stream, so that its mux refuses it; for any
+            other connection a protocol that resets it.
         """
-        if (
-            self._maxConnections is not None
-            and len(self.bridges) >= self._maxConnections
-        ):
-            self.log.warn(
-                "{name}: refused {addr}: {count} connections are open already",
-                name=self.name,
-                addr=describeAddress(addr),
-                count=len(self.bridges),
-            )
-            return None if hasattr(addr, "streamID") else _Refusal()
-        return Bridge(self, describeAddress(addr)).near
+        peer = getattr(addr, "peerName", None)
+        for places, shares in self._shares.items():
+            if not shares.mayTake(peer):
+                self.log.warn(
+                    "{name}: refused {addr}: {why}",
+                    kind=(places, peer),
+                    name=self.name,
+                    addr=describeAddress(addr),
+                    why=shares.refusal(peer, places),
+                )
+                return None if hasattr(addr, "streamID") else _Refusal()
+        return Bridge(self, describeAddress(addr), peer).near
 
     def abort(self) -> None:
         """
@@ -111,6 +113,8 @@ class Tunnel(Factory):
         The near end of a bridge is connected.
         """
         self.bridges.add(bridge)
+        for shares in self._shares.values():
+            shares.take(bridge.peer)
 
     def follows(self, bridge: Bridge, mux: Any) -> None:
         """
@@ -129,7 +133,10 @@ class Tunnel(Factory):
         """
         Both ends of a bridge are gone.
         """
-        self.bridges.discard(bridge)
+        if bridge in self.bridges:
+            self.bridges.remove(bridge)
+            for shares in self._shares.values():
+                shares.giveBack(bridge.peer)
         for bridges in self._byMux.values():
             bridges.discard(bridge)
 
@@ -149,7 +156,11 @@ class _Refusal(Protocol):
 
 
 def forward(
-    name: str, pool: MuxPool, clock: IReactorTime, limits: TunnelLimits
+    name: str,
+    pool: MuxPool,
+    clock: IReactorTime,
+    limits: TunnelLimits,
+    keyring: Keyring | None = None,
 ) -> Tunnel:
     """
     Make the factory for a listener whose connections continue as streams.
@@ -158,13 +169,15 @@ def forward(
     @param pool: the muxes that streams are opened on.
     @param clock: the reactor.
     @param limits: the limits of the tunnel.
+    @param keyring: the keyring of the peers that share the descriptors with this side's
+        clients, if there is one.
     """
     return Tunnel(
         name,
         lambda factory: pool.openStream(factory, limits.waitTimeout),
         clock,
-        limits.maxConnections,
         limits,
+        _shares(Shares(limits.maxConnections), keyring),
     )
 
 
@@ -173,6 +186,7 @@ def target(
     endpoint: IStreamClientEndpoint,
     clock: IReactorTime,
     limits: TunnelLimits,
+    keyring: Keyring | None = None,
 ) -> Tunnel:
     """
     Make the factory for streams that continue as connections to a target.
@@ -181,10 +195,22 @@ def target(
     @param endpoint: the endpoint of the target.
     @param clock: the reactor.
     @param limits: the limits of the tunnel.
+    @param keyring: the keyring of the peers that share the connections, if several do.
     """
 
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
         connecting = maybeDeferred(endpoint.connect, factory)
         return connecting.addTimeout(limits.targetTimeout, steady(clock))
 
-    return Tunnel(name, connect, clock, limits.maxConnections, limits)
+    connections = Shares(limits.maxConnections, keyring)
+    return Tunnel(name, connect, clock, limits, _shares(connections, keyring))
+
+
+def _shares(connections: Shares, keyring: Keyring | None) -> dict[str, Shares]:
+    """
+    @return: what each bridge uses one of.
+    """
+    shares = {"connections": connections}
+    if keyring is not None:
+        shares["descriptors"] = keyring.descriptors
+    return shares

@@ -67,6 +67,7 @@ ROWS = {
     58: "a peer comes back by another path",
     59: "a mux ends, and targets read nothing",
     60: "one half closed, the other silent",
+    61: "one key takes all that others need",
     62: "1000 strangers connect a second",
     63: "garbage is tried with 256 keys",
     64: "abuse of the page for a peer's streams",
@@ -102,7 +103,7 @@ STRICT = "the reference neither greets nor speaks strict mode"
 #: Rows in which nothing depends on the peer.
 NO_PEER = (
     *(8, 25, 36, 37, 41, 42, 43, 51),
-    *(52, 53, 54, 55, 56, 57, 59, 60, 62, 63, 64, 65, 66, 67, 68, 69, 70),
+    *(52, 53, 54, 55, 56, 57, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70),
     *(71, 72),
     *(75, 76, 77, 78),
     *(81, 82, 83, 84, 85, 86, 87, 88, 89, 90),
@@ -134,7 +135,7 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     (58, GO_SERVER): "a client has one mux to each server",
     **{
         (number, CLIENT): "a client chooses the server that it connects to"
-        for number in (62, 63, 66, 75, 76)
+        for number in (61, 62, 63, 66, 75, 76)
     },
     (64, CLIENT): SAME,
     (68, CLIENT): SAME,

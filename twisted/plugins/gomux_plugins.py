@@ -31,15 +31,17 @@ class _EndpointParser:
 
     prefix = "gomux"
 
-    def parseStreamServer(
-        self, reactor: IReactorCore, *args: object, **kwargs: object
+    # The slash lets a string have a keyword "reactor", which no endpoint knows.
+
+    def parseStreamServer(  # type: ignore[override]
+        self, reactor: IReactorCore, /, *args: object, **kwargs: object
     ) -> IStreamServerEndpoint:
         from gomux.endpoints._strings import parseServer
 
         return parseServer(reactor, args, kwargs)
 
-    def parseStreamClient(
-        self, reactor: IReactorCore, *args: object, **kwargs: object
+    def parseStreamClient(  # type: ignore[override]
+        self, reactor: IReactorCore, /, *args: object, **kwargs: object
     ) -> IStreamClientEndpoint:
         from gomux.endpoints._strings import parseClient
 

@@ -387,7 +387,13 @@ class NonsenseTests(ParserTestCase):
         """
         If a key has a colon without a backslash, the error shows none of it.
         """
-        self.check("needs a backslash", "gomux:tcp:psk=0123456789abcdef:secret")
+        psk = "gomux:tcp:psk=0123456789abcdef"
+        self.check("needs a backslash", f"{psk}:secret")
+        self.check("strict=... is neither yes", f"{psk}:strict=secret")
+        says = "timeout=... is not a number"
+        self.check(says, f"{psk}:timeout=secret", "client")
+        certificate = "gomux:ssl:443:privateKey=secret:psk=0123456789abcdef"
+        self.check("(FileNotFoundError)", certificate, "server")
         self.flushWarnings()
 
     def test_severalKeys(self) -> None:
@@ -411,6 +417,15 @@ class NonsenseTests(ParserTestCase):
         self.check("of a server endpoint", f"gomux:tcp:{self.psk}", "server")
         self.check("of a client endpoint", f"gomux:tcp:h:{self.psk}", "client")
         self.check("psKfile", f"gomux:tcp:7000:psKfile=x:{self.psk}", "server")
+        self.check("'reactor'", f"gomux:tcp:7000:reactor=x:{self.psk}")
+
+    def test_certificate(self) -> None:
+        """
+        The error about a certificate that cannot be read is the carrier's own, unless
+        the string has a key.
+        """
+        certificate = f"gomux:ssl:443:privateKey=/no/such/file:{self.psk}"
+        self.assertRaises(FileNotFoundError, self.server, certificate)
         self.check("timeout", f"gomux:tcp:7000:timeout=1:{self.psk}", "server")
 
     def test_values(self) -> None:

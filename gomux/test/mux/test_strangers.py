@@ -24,6 +24,7 @@ from gomux import Limits, MuxFactory
 from gomux._carrier.accept import AcceptPace
 from gomux._mux.strangers import PATIENCE, Refused, Strangers, sourceOf
 from gomux._wire.frame import Flag
+from gomux._wire.keyring import Keyring
 from gomux.endpoints._haproxy import ProxiedFactory
 from gomux.error import ConnectionClosed, LimitExceeded, OutOfSequence
 from gomux.test.support.helpers import FramePeer, Recorders, Rig
@@ -86,7 +87,7 @@ class StrangersTests(SynchronousTestCase):
         @param random: what takes the place of all random numbers.
         """
         self.clock = Clock()
-        made = Strangers(Limits(**limits), self.clock.seconds)
+        made = Strangers(Limits(**limits), Keyring.of(PSK), self.clock.seconds)
         made._random = lambda: random
         return made
 

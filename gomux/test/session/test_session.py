@@ -19,6 +19,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
+from gomux._wire.keyring import Keyring
 from gomux.error import (
     AuthenticationFailed,
     ConnectionClosed,
@@ -294,12 +295,12 @@ class TCPTests(TestCase):
 
     timeout = 30
 
-    async def listen(self, **kwargs: Any) -> Listener:
+    async def listen(self, psk: str | Keyring = PSK, **kwargs: Any) -> Listener:
         """
         @return: a listener, which is closed after the test.
         """
         carrier = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
-        listener = await Session.server(reactor, carrier, PSK, **kwargs)
+        listener = await Session.server(reactor, carrier, psk, **kwargs)
         self.addCleanup(listener.close)
         return listener
 
@@ -497,6 +498,30 @@ class TCPTests(TestCase):
             await conn.read()
         session = await listener.accept()
         self.assertEqual(session.remoteAddr(), first.localAddr())
+
+    async def test_listenerShares(self) -> None:
+        """
+        If several peers share a listener's backlog, one of them cannot have all of it.
+        """
+        keyring = Keyring({"alice": "a" * 40, "bob": "b" * 40})
+        listener = await self.listen(keyring, backlog=3)
+        for key in ("a" * 40, "a" * 40):
+            session = await self.connect(listener, key)
+            await (await session.openStream()).write(b"hello")
+        while len(listener._backlog.items) < 2:
+            await self.soon()
+        conn = await (await self.connect(listener, "a" * 40)).openStream()
+        with self.assertRaises(PeerClosedConnection):
+            await conn.read()
+        session = await self.connect(listener, "b" * 40)
+        await (await session.openStream()).write(b"hello")
+        while len(listener._backlog.items) < 3:
+            await self.soon()
+        self.addCleanup((await listener.accept()).close)
+        session = await self.connect(listener, "a" * 40)
+        await (await session.openStream()).write(b"hello")
+        for _ in range(2):
+            self.addCleanup((await listener.accept()).close)
 
     async def test_iteration(self) -> None:
         """

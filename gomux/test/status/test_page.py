@@ -10,11 +10,14 @@ from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import MuxFactory, PageFactory
+from gomux._wire.keyring import Keyring
 from gomux.limits import PAGE_REQUEST, PAGE_STREAMS, PAGE_TIMEOUT
 from gomux.test.support.helpers import Recorder, Recorders
+from gomux.test.support.logs import Lines
 from gomux.testing import PSK, MuxPair
 
 
@@ -236,3 +239,63 @@ class AbuseTests(SynchronousTestCase):
             recorder.stream.abortConnection()
         self.pair.flush()
         self.assertIsNone(self.send(b"GET").reason)
+
+
+class SharesTests(SynchronousTestCase):
+    """
+    How the peers of a keyring share the streams of the page.
+    """
+
+    def test_shares(self) -> None:
+        """
+        If a peer has nearly all streams, another is still served.  The log says why a
+        stream is refused, and its place is not counted when it ends.
+        """
+        clock = Clock()
+        page = PageFactory()
+        keyring = Keyring({"alice": "a" * 40, "bob": "b" * 40})
+        server = MuxFactory(keyring, False, page, clock=clock)
+        lines = Lines("gomux._mux.factory")
+        globalLogPublisher.addObserver(lines)
+        self.addCleanup(globalLogPublisher.removeObserver, lines)
+        held = {}
+        for psk in ("a" * 40, "b" * 40):
+            client = MuxFactory(psk, True, clock=clock)
+            pair = MuxPair(clientFactory=client, serverFactory=server, clock=clock)
+            recorders = Recorders()
+            for _ in range(PAGE_STREAMS):
+                pair.client.openStream(recorders)
+            pair.flush()
+            held[psk] = [each for each in recorders.made if each.reason is None]
+        alice, bob = held.values()
+        self.assertEqual((len(alice), len(bob), page.streams), (59, 5, 64))
+        self.assertRegex(
+            lines.lines[0],
+            "^refused a stream of <MuxProtocol from 'alice' at .*: 59 streams of"
+            " the status page are used already, 59 of them by 'alice'$",
+        )
+        for recorder in alice + bob:
+            recorder.stream.abortConnection()
+        clock.advance(0)
+        (shares,) = page._shares.values()
+        self.assertEqual((shares.used, page.streams), (0, 0))
+
+    def test_twoKeyrings(self) -> None:
+        """
+        The limit is for the peers of all keyrings together.
+        """
+        clock = Clock()
+        page = PageFactory()
+        open = 0
+        for psk in ("a" * 40, "b" * 40):
+            pair = MuxPair(
+                clientFactory=MuxFactory(psk, True, clock=clock),
+                serverFactory=MuxFactory(psk, False, page, clock=clock),
+                clock=clock,
+            )
+            recorders = Recorders()
+            for _ in range(PAGE_STREAMS - 10):
+                pair.client.openStream(recorders)
+            pair.flush()
+            open += sum(each.reason is None for each in recorders.made)
+        self.assertEqual((open, page.streams), (PAGE_STREAMS, PAGE_STREAMS))

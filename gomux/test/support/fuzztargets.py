@@ -4,7 +4,9 @@ an exception when an invariant does not hold.
 
 L{parser} parses the bytes.  L{mux} reads the bytes as a script of steps that the peer,
 the applications, the network and the clock take.  In a script the peer holds the key,
-so its frames decrypt: see L{Script}.
+so its frames decrypt: see L{Script}.  The other targets have modules of their own:
+L{gomux.test.support.fuzzstrict}, L{gomux.test.support.fuzzstrings} and
+L{gomux.test.support.fuzzkeyfile}.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
 from gomux import Limits, MuxFactory
@@ -36,6 +38,9 @@ from gomux._wire.keyring import Keyring
 from gomux._wire.window import INITIAL_WINDOW
 from gomux.error import AuthenticationFailed, GomuxError, ProtocolViolation
 from gomux.interfaces import IStreamFactory
+from gomux.test.support.fuzzkeyfile import keyfile
+from gomux.test.support.fuzzstrict import strict
+from gomux.test.support.fuzzstrings import strings
 from gomux.test.support.helpers import (
     HalfRecorder,
     Parts,
@@ -44,6 +49,7 @@ from gomux.test.support.helpers import (
     Recorder,
     Rig,
 )
+from gomux.test.support.logs import Failures
 from gomux.test.support.recordings import VECTORS
 from gomux.test.support.strictrig import StrictRig
 from gomux.testing import PSK
@@ -256,21 +262,6 @@ SMALL = Limits(
 _WAITS = (0.0, 0.001, 0.1, 1.0, 3.5, 10.0, 30.0, 601.0)
 
 
-@implementer(ILogObserver)
-class Failures:
-    """
-    Keeps the logged failures, without those that the applications raised.
-    """
-
-    def __init__(self) -> None:
-        self.events: list[LogEvent] = []
-
-    def __call__(self, event: LogEvent) -> None:
-        failure = event.get("log_failure")
-        if failure is not None and not failure.check(ApplicationError):
-            self.events.append(event)
-
-
 class Script:
     """
     A mux, and a script of steps for it.
@@ -283,7 +274,7 @@ class Script:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._offset = 0
-        self.failures = Failures()
+        self.failures = Failures(ApplicationError)
         self.content = Unique()
         self.sent: dict[int, bytearray] = {}
         self.opens: dict[int, int] = {}
@@ -684,4 +675,10 @@ def mux(data: bytes) -> None:
 
 
 #: The targets, by name.
-TARGETS: dict[str, Callable[[bytes], None]] = {"parser": parser, "mux": mux}
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "parser": parser,
+    "mux": mux,
+    "strict": strict,
+    "strings": strings,
+    "keyfile": keyfile,
+}

@@ -299,6 +299,7 @@ class FileTests(SynchronousTestCase):
             dict(keyring.keys),
             {"b": deriveKey("2"), "c": deriveKey("4"), "d": deriveKey("5")},
         )
+        self.assertEqual(keyring.names, {"b", "c", "d"})
         self.assertEqual(len(keyring.warnings), 3)
         self.assertEqual(list(dict(before)), ["a", "b", "c"])
         self.assertEqual(keyring.reload(), set())

@@ -42,10 +42,10 @@ class FirstFramesTests(SynchronousTestCase):
         """
         seen = FirstFrames()
         for number in range(100):
-            seen.add(header(number))
+            seen.add(header(number), "alice")
         for number in range(100):
-            self.assertRaises(OutOfSequence, seen.add, header(number))
-        self.assertRaises(OutOfSequence, seen.add, b"x" + header(5)[1:])
+            self.assertRaises(OutOfSequence, seen.add, header(number), "alice")
+        self.assertRaises(OutOfSequence, seen.add, b"x" + header(5)[1:], "bob")
         self.assertEqual(len(seen), 100)
 
     def test_limit(self) -> None:
@@ -56,11 +56,23 @@ class FirstFramesTests(SynchronousTestCase):
         self.addCleanup(tracemalloc.stop)
         seen = FirstFrames()
         for number in range(FIRST_FRAMES + 10):
-            seen.add(header(number))
+            seen.add(header(number), "alice")
         self.assertEqual(len(seen), FIRST_FRAMES)
-        self.assertRaises(OutOfSequence, seen.add, header(10))
-        seen.add(header(9))
+        self.assertRaises(OutOfSequence, seen.add, header(10), "alice")
+        seen.add(header(9), "alice")
         self.assertLess(tracemalloc.get_traced_memory()[0], 16e6)
+
+    def test_shares(self) -> None:
+        """
+        A peer with very many muxes cannot have the first frames of another forgotten.
+        """
+        seen = FirstFrames()
+        seen.add(header(0), "bob")
+        for number in range(1, FIRST_FRAMES + 10):
+            seen.add(header(number), "alice")
+        self.assertEqual(len(seen), FIRST_FRAMES)
+        self.assertRaises(OutOfSequence, seen.add, header(0), "bob")
+        seen.add(header(1), "alice")
 
 
 class GateTests(SynchronousTestCase):
