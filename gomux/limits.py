@@ -149,7 +149,8 @@ class Limits:
 
     @ivar addressQuota: how many connections from one address may wait for their first
         authenticated frame.  Of IPv6 each /64 counts as one address.  More are refused
-        at once.  This does not apply to Unix sockets.
+        at once, unless a connection of the address has been silent for 10 seconds: that
+        one is dropped instead.  This does not apply to Unix sockets.
 
     @ivar silentGrace: how long a server waits for the first frame of a peer.  After
         that it opens streams to the peer although the peer has not shown that it holds

@@ -205,7 +205,8 @@ class Options(_Options):
         """
         if arguments:
             # After --psk, it may be the rest of a key with a space.
-            shown = "" if dict(self._psks).get("--psk") else f": {arguments[0]!r}"
+            rest = _withoutSecrets(arguments[0])
+            shown = "" if dict(self._psks).get("--psk") else f": {rest!r}"
             raise UsageError(f"unexpected argument{shown}")
 
     def postOptions(self) -> None:
@@ -342,7 +343,7 @@ def _withoutSecrets(endpoint: str) -> str:
     @return: an endpoint string for log lines, without the pre-shared key and all after
         it: a key may have a colon, though there it ends for the parser.
     """
-    return re.sub(r"\bpsk\\*=.*", "psk=...", endpoint, flags=re.DOTALL)
+    return re.sub(r"\bpsk\\*=.*", "psk=...", endpoint, flags=re.DOTALL | re.IGNORECASE)
 
 
 def _warn(source: str, keyring: Keyring) -> None:

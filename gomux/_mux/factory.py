@@ -153,7 +153,7 @@ class MuxFactory(Factory):
         self.lingering: dict[StreamLife, MuxProtocol] = {}
         self._trigger: object = None
         self.notices = ThrottledLog(_log, clock)
-        self._strangers = Strangers(self.limits, self.keyring)
+        self._strangers = Strangers(self.limits, self.keyring, clock.seconds)
         self._unauthenticated: dict[MuxProtocol, IDelayedCall] = {}
         self._descriptors: dict[MuxProtocol, Shares] = {}
 

@@ -7,9 +7,11 @@ The connections to a server whose peers have not shown yet that they hold a key,
 which of them the server drops when there are too many.
 
   1. Each address has a quota of such connections.  A connection over the quota is
-     refused before a mux is made for it.  An IPv6 network of 64 bits counts as one
-     address, because its owner can use all addresses in it.  Unix sockets have no
-     addresses, and no quota.
+     refused before a mux is made for it.  But if the address has a connection that has
+     been silent for more than L{PATIENCE} seconds, the oldest such connection is
+     dropped instead.  Otherwise somebody with the same address could keep a client out
+     for ever.  An IPv6 network of 64 bits counts as one address, because its owner can
+     use all addresses in it.  Unix sockets have no addresses, and no quota.
   2. Once there are more than half of C{maxUnauthenticated} such connections, a new
      connection may be refused at random: the more there are, the more likely.  (sshd
      does the same with its C{MaxStartups}.)  This never happens to the only connection
@@ -29,8 +31,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IAddress
@@ -46,6 +50,9 @@ if TYPE_CHECKING:
 
 #: How many bits of an IPv6 address its owner cannot choose.
 NETWORK_BITS = 64
+#: For how long a silent connection holds its place in the quota of its address, in
+#: seconds.
+PATIENCE = 10.0
 
 
 def sourceOf(address: IAddress | None) -> int | None:
@@ -72,7 +79,7 @@ def _sourceOf(host: str) -> int | None:
     return int(ip)
 
 
-def _size(muxes: dict[MuxProtocol, None]) -> int:
+def _size(muxes: dict[MuxProtocol, float]) -> int:
     return len(muxes)
 
 
@@ -82,24 +89,29 @@ class Strangers:
 
     @ivar _limits: the factory's limits.
     @ivar _peers: the keyring.
+    @ivar _seconds: tells the time.
     @ivar _random: returns a random number from 0 up to 1.
     @ivar _sources: the muxes, the oldest first, with the source of each.
     @ivar _counts: how many muxes each source has.
     @ivar _silent: by source, the muxes whose peers have shown no genuine frame, the
-        oldest first.
+        oldest first, and when each got its carrier.
     """
 
-    def __init__(self, limits: Limits, peers: Peers) -> None:
+    def __init__(
+        self, limits: Limits, peers: Peers, seconds: Callable[[], float]
+    ) -> None:
         """
         @param limits: the factory's limits.
         @param peers: the keyring.
+        @param seconds: tells the time.
         """
         self._limits = limits
         self._peers = peers
+        self._seconds = seconds
         self._random = random.random
         self._sources: dict[MuxProtocol, int | None] = {}
         self._counts: Counter[int | None] = Counter()
-        self._silent: dict[int | None, dict[MuxProtocol, None]] = {}
+        self._silent: dict[int | None, dict[MuxProtocol, float]] = {}
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -121,22 +133,33 @@ class Strangers:
         if source is None:
             return None
         own = self._counts[source]
-        if own >= self._limits.addressQuota:
+        if own >= self._limits.addressQuota and not self._hasOld(source):
             return "too many connections from this address wait for a first frame"
         if own and len(self) > self._most * (1 + self._random()) / 2:
             return "many connections wait for a first frame"
         return None
+
+    def _hasOld(self, source: int) -> bool:
+        """
+        @return: whether a connection of a source has been silent for long.
+        """
+        oldest = next(iter(self._silent.get(source, {}).values()), inf)
+        return self._seconds() - oldest > PATIENCE
 
     def add(self, mux: MuxProtocol, address: IAddress | None) -> MuxProtocol | None:
         """
         A mux has its carrier.
 
         @param address: where the mux comes from.
-        @return: the mux to drop, if there are too many; else C{None}.
+        @return: the mux to drop, if there are too many, or too many of the address;
+            else C{None}.
         """
         source = self._sources[mux] = sourceOf(address)
         self._counts[source] += 1
-        self._silent.setdefault(source, {})[mux] = None
+        own = self._silent.setdefault(source, {})
+        own[mux] = self._seconds()
+        if source is not None and self._counts[source] > self._limits.addressQuota:
+            return next(iter(own))
         if len(self) <= self._most:
             return None
         ofSource = max(self._silent.values(), key=_size)

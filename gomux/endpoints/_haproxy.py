@@ -47,6 +47,9 @@ HEADER_TIMEOUT = 10.0
 #: The largest accepted header of version 1 and of version 2, in bytes.  The first is
 #: from the specification.  The second leaves room for all that load balancers add.
 MAX_TEXT, MAX_BINARY = 107, 4096
+#: How many connections of one port may wait for their header.  A load balancer sends
+#: the header at once.
+MAX_WAITING = 256
 
 _PREFIX: bytes = V2Parser.PREFIX
 
@@ -84,12 +87,14 @@ class ProxiedFactory(WrappingFactory):
 
     @ivar clock: tells the time.
     @ivar log: logs connections without a valid header.
+    @ivar waiting: the connections whose header is not complete, the oldest first.
     """
 
     def __init__(self, factory: IProtocolFactory, clock: IReactorTime) -> None:
         super().__init__(factory)
         self.clock: Any = steady(clock)
         self.log = ThrottledLog(_log, self.clock)
+        self.waiting: dict[ProxiedProtocol, None] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> ProxiedProtocol:
         """
@@ -139,6 +144,10 @@ class ProxiedProtocol(ProtocolWrapper):
         self._timeout = self.factory.clock.callLater(
             HEADER_TIMEOUT, self._drop, f"no header within {HEADER_TIMEOUT:g} seconds"
         )
+        waiting = self.factory.waiting
+        waiting[self] = None
+        if len(waiting) > MAX_WAITING:
+            next(iter(waiting))._drop("too many connections wait for a header")
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -171,7 +180,7 @@ class ProxiedProtocol(ProtocolWrapper):
         """
         The header is complete: make the protocol.
         """
-        self._timeout.cancel()
+        self._waitsNoMore()
         self._header.clear()
         wrapped = self.factory.wrappedFactory.buildProtocol(self.getPeer())
         if wrapped is None:
@@ -188,9 +197,16 @@ class ProxiedProtocol(ProtocolWrapper):
             peer=describeAddress(self.transport.getPeer()),
             why=why,
         )
+        self._waitsNoMore()
+        self._end()
+
+    def _waitsNoMore(self) -> None:
+        """
+        The header is complete, or the connection ends.
+        """
+        self.factory.waiting.pop(self, None)
         if self._timeout.active():
             self._timeout.cancel()
-        self._end()
 
     def _end(self) -> None:
         """
@@ -241,8 +257,7 @@ class ProxiedProtocol(ProtocolWrapper):
         """
         The connection is gone.
         """
-        if self._timeout.active():
-            self._timeout.cancel()
+        self._waitsNoMore()
         self.factory.unregisterProtocol(self)
         wrapped, self.wrappedProtocol = self.wrappedProtocol, None
         if wrapped is not None:

@@ -264,6 +264,15 @@ class PSKTests(TapTestCase):
         error = self.assertRaises(UsageError, self.parse, "--psk", "my", "secret")
         self.assertEqual(str(error), "unexpected argument")
 
+    def test_misspelled(self) -> None:
+        """
+        Errors do not show a key whose option or keyword is misspelled.
+        """
+        for arguments in (["psk=secret"], ["--target", "gomux:tcp:h:1:PSK=secret"]):
+            options = ["--psk-file", self.write(PSK), *arguments]
+            error = self.assertRaises(UsageError, Options().parseOptions, options)
+            self.assertNotIn("secret", str(error))
+
     def test_secret(self) -> None:
         """
         The text of the options does not show the key.

@@ -22,6 +22,7 @@ from zope.interface.verify import verifyObject
 from gomux.endpoints._haproxy import (
     HEADER_TIMEOUT,
     MAX_BINARY,
+    MAX_WAITING,
     ProxiedFactory,
     ProxiedProtocol,
 )
@@ -170,6 +171,34 @@ class HeaderTests(SynchronousTestCase):
         self.clock.advance(1.5)
         self.clock.advance(0)
         self.assertIsInstance(client.reason, ConnectionLost)
+
+    def test_tooManyWait(self) -> None:
+        """
+        If too many connections wait for their header, the oldest such connection is
+        dropped.  Connections with a header, and those that are gone, do not count.
+        """
+        factory = ProxiedFactory(self.factory, self.clock)
+
+        def open() -> tuple[Recorder, Carrier]:
+            client, server = HalfRecorder(), factory.buildProtocol(HERE)
+            sides = connect(
+                self.clock, (client, server), (HERE, THERE), 0.0, None, 65536
+            )
+            return client, sides[0]
+
+        served, side = open()
+        side.write(V1)
+        _, gone = open()
+        gone.loseConnection()
+        self.clock.advance(0)
+        clients = [open()[0] for _ in range(MAX_WAITING)]
+        self.clock.advance(0)
+        self.assertEqual({client.reason for client in clients}, {None})
+        last, _ = open()
+        self.clock.advance(0)
+        self.assertIsInstance(clients[0].reason, ConnectionLost)
+        others = [served, last, *clients[1:]]
+        self.assertEqual({client.reason for client in others}, {None})
 
     def test_noTimeout(self) -> None:
         """

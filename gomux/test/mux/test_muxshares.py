@@ -173,7 +173,9 @@ class StrangersTests(SynchronousTestCase):
             ({"alice": ALICE, "bob": BOB}, 40, 40),
             ({"alice": ALICE}, 256, 256),
         ):
-            strangers = Strangers(Limits(maxUnauthenticated=limit), Keyring(psks))
+            strangers = Strangers(
+                Limits(maxUnauthenticated=limit), Keyring(psks), Clock().seconds
+            )
             muxes: list[object] = [object() for _ in range(most + 1)]
             dropped = [strangers.add(mux, None) for mux in muxes]  # type: ignore[arg-type]
             self.assertEqual(dropped, [None] * most + [muxes[0]])

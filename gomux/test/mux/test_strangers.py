@@ -22,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits, MuxFactory
 from gomux._carrier.accept import AcceptPace
-from gomux._mux.strangers import Refused, Strangers, sourceOf
+from gomux._mux.strangers import PATIENCE, Refused, Strangers, sourceOf
 from gomux._wire.frame import Flag
 from gomux._wire.keyring import Keyring
 from gomux.endpoints._haproxy import ProxiedFactory
@@ -86,7 +86,8 @@ class StrangersTests(SynchronousTestCase):
         """
         @param random: what takes the place of all random numbers.
         """
-        made = Strangers(Limits(**limits), Keyring.of(PSK))
+        self.clock = Clock()
+        made = Strangers(Limits(**limits), Keyring.of(PSK), self.clock.seconds)
         made._random = lambda: random
         return made
 
@@ -113,6 +114,25 @@ class StrangersTests(SynchronousTestCase):
         self.assertIsNone(strangers.refusal(at("192.0.2.2")))
         strangers.remove(muxes[0])  # type: ignore[arg-type]
         self.assertIsNone(strangers.refusal(at("192.0.2.1")))
+
+    def test_silentForLong(self) -> None:
+        """
+        A connection over the quota takes the place of the oldest connection of its
+        address that has been silent for long, if there is one.
+        """
+        strangers = self.strangers(addressQuota=3)
+        muxes = self.add(strangers, "192.0.2.2", *["192.0.2.1"] * 3)
+        self.clock.advance(PATIENCE)
+        self.assertIsNotNone(strangers.refusal(at("192.0.2.1")))
+        self.clock.advance(1)
+        self.assertIsNone(strangers.refusal(at("192.0.2.1")))
+        self.assertIs(self.surplus(strangers, "192.0.2.1"), muxes[1])
+        for mux in muxes[1:]:
+            strangers.remove(mux)  # type: ignore[arg-type]
+        silent, *heard = self.add(strangers, *["192.0.2.1"] * 2)
+        for mux in heard:
+            strangers.heard(mux)  # type: ignore[arg-type]
+        self.assertIsNotNone(strangers.refusal(at("192.0.2.1")))
 
     def test_unix(self) -> None:
         """
