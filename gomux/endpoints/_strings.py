@@ -148,7 +148,7 @@ class _Words:
         @return: the endpoint.
         @raise ValueError: if the parts do not describe such an endpoint.
         @raise OSError: if a file that they name cannot be read.  If the string has the
-            key itself, this is a L{ValueError} too, which names no file.
+            key itself, this is a C{ValueError} too, which names no file.
         """
         description = self.description()
         if not description:
