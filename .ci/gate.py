@@ -408,7 +408,7 @@ def mutation(gate: Gate) -> None:
 
 
 def fuzz(gate: Gate) -> None:
-    gate.measured("fuzz", *("python", "-m", "fuzz", "all", "--seconds", "30"), limit=90)
+    gate.measured("fuzz", *("python", "-m", "fuzz", "all", "--seconds", "30"), limit=150)
 
 
 def soak(gate: Gate) -> None:

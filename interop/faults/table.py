@@ -84,6 +84,7 @@ ROWS = {
     76: "a stranger is sent nothing",
     77: "made-up text in the log",
     78: "Unix sockets that are made",
+    79: "1000 muxes of a peer, filled",
     81: "programs ask a stream for its addresses",
     82: "small writes over TLS in a stream",
     83: "thousands of connects before a mux is up",
@@ -105,7 +106,7 @@ NO_PEER = (
     *(8, 25, 36, 37, 41, 42, 43, 51),
     *(52, 53, 54, 55, 56, 57, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70),
     *(71, 72),
-    *(75, 76, 77, 78),
+    *(75, 76, 77, 78, 79),
     *(81, 82, 83, 84, 85, 86, 87, 88, 89, 90),
 )
 
@@ -135,7 +136,7 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     (58, GO_SERVER): "a client has one mux to each server",
     **{
         (number, CLIENT): "a client chooses the server that it connects to"
-        for number in (61, 62, 63, 66, 75, 76)
+        for number in (61, 62, 63, 66, 75, 76, 79)
     },
     (64, CLIENT): SAME,
     (68, CLIENT): SAME,
