@@ -408,7 +408,8 @@ def mutation(gate: Gate) -> None:
 
 
 def fuzz(gate: Gate) -> None:
-    gate.measured("fuzz", *("python", "-m", "fuzz", "all", "--seconds", "30"), limit=150)
+    command = ("python", "-m", "fuzz", "all", "--seconds", "30")
+    gate.measured("fuzz", *command, limit=150)
 
 
 def soak(gate: Gate) -> None:
