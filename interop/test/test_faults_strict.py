@@ -71,19 +71,25 @@ class GreetedAsServer(FaultTestCase):
         self.seen: list[bytes] = []
 
     async def connect(
-        self, limits: Limits | None = None, **settings: Any
+        self,
+        limits: Limits | None = None,
+        others: Limits | None = None,
+        **settings: Any,
     ) -> tuple[MuxProtocol, MuxProtocol]:
         """
         Connect a client and a server through a proxy.
 
+        @param limits: The limits of the subject.
+        @param others: The limits of the other; by default the same.
         @return: The subject's mux, and the other.
         """
+        subjectIsClient = self.pairing == CLIENT
         self.server, self.client = (
             Subject(
                 PSK,
                 isClient,
                 self.apps,
-                limits=limits,
+                limits=limits if isClient == subjectIsClient else others or limits,
                 strict=self.strict,
                 salts=Salts(),
                 **settings,
@@ -265,7 +271,8 @@ class GreetedAsServer(FaultTestCase):
         Genuine frames of a peer that is gone, held back and let through one by one, do
         not keep the mux up.
         """
-        mux, other = await self.connect(Limits(deadPeer=1.5, ping=0.1))
+        # The other side must not give up before the subject does.
+        mux, other = await self.connect(Limits(deadPeer=1.5, ping=0.1), Limits())
         await self.established(mux, other)
         held: list[bytes] = []
         began = mux.factory.clock.seconds()
