@@ -49,7 +49,6 @@ from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.streamlife import StreamLife
 from gomux._mux.streams import Streams
-from gomux._wire.frame import Flag
 from gomux.error import (
     ConnectionClosed,
     GomuxError,
@@ -224,7 +223,6 @@ class MuxLife:
         if self.state is DRAINING:
             self.close()
         elif self.state is CLOSING and not self._scheduler.stopped:
-            self._scheduler.control(0, Flag.CLOSE_MUX)
             self._scheduler.finish()
 
     def peerCloses(self) -> None:

@@ -303,9 +303,7 @@ class Scheduler:
         Write batches until nothing is queued, the carrier is blocked, or other
         connections are due their turn.
         """
-        if self._pumping:
-            return
-        if self.idle:
+        if self._pumping or self.idle:
             return
         self._pumping = True
         until = self._seconds() + self._turnTime
@@ -379,11 +377,14 @@ class Scheduler:
 
     def finish(self) -> None:
         """
-        Write all waiting control frames, even if the carrier is blocked.  Then stop.
+        Write all waiting control frames, then CloseMux, even if the carrier is blocked.
+        Then stop.
         """
+        self.greet()
         parts: list[bytes] = []
         try:
             self._control.seal(self._sealer, parts, float("inf"))
+            parts += sealFrame(self._sealer, 0, 0, Flag.CLOSE_MUX)
         except NonceExhausted:
             parts += sealLastFrame(self._sealer)
         self._writeLast(parts)

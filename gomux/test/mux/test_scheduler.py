@@ -486,7 +486,7 @@ class SchedulerTests(SynchronousTestCase):
         If the nonces run out in C{finish}, the last one is still used for CloseMux.
         """
         self.scheduler = self.make(Sealer(KEY, counter=2**64 - 2))
-        for flag in (Flag.CLOSE_STREAM, Flag.CLOSE_STREAM, Flag.CLOSE_MUX):
+        for flag in (Flag.CLOSE_STREAM, Flag.CLOSE_STREAM):
             self.scheduler.control(0, flag)
         self.scheduler.finish()
         self.assertEqual(
@@ -518,25 +518,33 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_finish(self) -> None:
         """
-        C{finish} writes the queued control frames even if the carrier is full, but no
-        data.  After it nothing is written.
+        C{finish} writes the queued control frames, and CloseMux as the last frame, even
+        if the carrier is full, but no data.  After it nothing is written.
         """
         self.scheduler.pauseProducing()
         self.scheduler.activate(Output(0, 10))
+        self.scheduler.credit(2, 7)
+        self.scheduler.refuse(4)
         self.scheduler.control(0, Flag.CLOSE_STREAM)
-        self.scheduler.control(0, Flag.CLOSE_MUX)
         self.scheduler.finish()
         self.assertEqual(
-            [frame[1] for frame in self.frames()], [Flag.CLOSE_STREAM, Flag.CLOSE_MUX]
+            [frame[:2] for frame in self.frames()],
+            [
+                (0, Flag.CLOSE_STREAM),
+                (4, Flag.WINDOW_UPDATE),
+                (4, Flag.CLOSE_STREAM),
+                (2, Flag.WINDOW_UPDATE),
+                (0, Flag.CLOSE_MUX),
+            ],
         )
         self.check_stopped()
 
     def test_finishNothing(self) -> None:
         """
-        C{finish} writes nothing if no control frame is queued.
+        C{finish} writes only CloseMux if no control frame is queued.
         """
         self.scheduler.finish()
-        self.assertEqual(self.writes, [])
+        self.assertEqual([frame[1] for frame in self.frames()], [Flag.CLOSE_MUX])
         self.check_stopped()
 
     def test_stop(self) -> None:
@@ -598,6 +606,5 @@ class SchedulerTests(SynchronousTestCase):
         self.scheduler.control(2, Flag.KEEPALIVE)
         self.scheduler.credit(4, 100000)
         self.scheduler.pump()
-        self.scheduler.control(0, Flag.CLOSE_MUX)
         self.scheduler.finish()
         self.assertEqual(self.scheduler.bytesSent, sum(map(len, self.writes)))
