@@ -171,6 +171,15 @@ def unread(data: bytes) -> Callable[[Address], None]:
     return run
 
 
+def source(number: int, sources: int) -> tuple[str, int]:
+    """
+    @param number: the number of a connection.
+    @param sources: from how many addresses of this machine to connect, in turn.
+    @return: the address to bind the connection's socket to.
+    """
+    return f"127.0.1.{1 + number % sources}", 0
+
+
 def connections(
     messages: Iterable[bytes], count: int = CONNECTIONS, sources: int = 1
 ) -> Callable[[Address], None]:
@@ -190,7 +199,7 @@ def connections(
             connection.setblocking(False)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
             if sources > 1:
-                connection.bind((f"127.0.1.{1 + told.connections % sources}", 0))
+                connection.bind(source(told.connections, sources))
             connection.connect_ex(address.where)
             told.connections += 1
             selector.register(connection, selectors.EVENT_WRITE)

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from bench import table
+from bench.abuses import source
 from bench.bystander import Honest, serve
 from bench.calm import watch
 from bench.processes import favour, python, wakefulCPUs
@@ -62,12 +63,13 @@ def flood(address: str, sources: int) -> None:
         while made < (time.monotonic() - started) * RATE:
             stranger = socket.socket()
             stranger.setblocking(False)
-            stranger.bind((f"127.0.1.{1 + made % sources}", 0))
+            stranger.bind(source(made, sources))
             stranger.connect_ex((host, int(port)))
             waiting.append(stranger)
             made += 1
         while len(waiting) > OPEN:
             waiting.popleft().close()
+        # A pause between bursts, so that the strangers take little CPU time.
         time.sleep(0.002)
     print("did", round(made / (time.monotonic() - started)), flush=True)
 

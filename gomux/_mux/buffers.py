@@ -83,7 +83,7 @@ class Buffers:
 
 class Account:
     """
-    What one mux takes.
+    The memory that one mux takes.
 
     @ivar used: how many bytes it takes.
     @ivar _buffers: the memory that the mux shares with others.
@@ -183,7 +183,7 @@ class Account:
 
     def end(self) -> None:
         """
-        End the mux, and stop counting what it takes.
+        End the mux, and stop counting its memory.
         """
         self._isOver = True
         self._leave()
@@ -191,7 +191,7 @@ class Account:
 
     def checkInvariants(self, waiting: int, streams: int, isUp: bool) -> None:
         """
-        Check that what the mux takes is counted.  For tests.
+        Check that the memory of the mux is counted.  For tests.
 
         @param waiting: how many bytes of its input and output are counted.
         @param streams: how many of its protocols are not told yet.

@@ -391,10 +391,9 @@ class Scheduler:
 
     def _writeLast(self, parts: list[bytes]) -> None:
         self.stop()
-        if parts:
-            self.bytesSent += sum(map(len, parts))
-            self.sentAt = self._seconds()
-            self._write(parts)
+        self.bytesSent += sum(map(len, parts))
+        self.sentAt = self._seconds()
+        self._write(parts)
 
     def stop(self) -> None:
         """

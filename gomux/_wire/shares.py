@@ -3,8 +3,8 @@
 # See LICENSE for details.
 
 """
-How the peers of a keyring share what there is a limited number of, such as connections
-to a target, or the descriptors of the process.
+How the peers of a keyring share a limited number of places, such as the connections to
+a target, or the descriptors of the process.
 
 One peer alone can use nearly all, and can never lock another peer out:
 

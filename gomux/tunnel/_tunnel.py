@@ -50,7 +50,8 @@ class Tunnel(Factory):
     @ivar clock: tells the time.
     @ivar limits: its limits.
     @ivar log: where the bridges log.
-    @ivar _shares: what each bridge uses one of, by the name for log lines.
+    @ivar _shares: the shares of which each bridge takes one place, by the name of their
+        places in log lines.
     @ivar _byMux: the bridges that are told when a mux has ended, by mux.
     """
 
@@ -69,7 +70,8 @@ class Tunnel(Factory):
         @param connect: connects the far end of a bridge.
         @param clock: the reactor.
         @param limits: the limits on how long a bridge takes to end.
-        @param shares: what each bridge uses one of, by the name for log lines.
+        @param shares: the shares of which each bridge takes one place, by the name of
+            their places in log lines.
         """
         self.name = name
         self.bridges: set[Bridge] = set()
@@ -208,7 +210,7 @@ def target(
 
 def _shares(connections: Shares, keyring: Keyring | None) -> dict[str, Shares]:
     """
-    @return: what each bridge uses one of.
+    @return: the shares of which each bridge takes one place.
     """
     shares = {"connections": connections}
     if keyring is not None:
