@@ -72,6 +72,8 @@ from gomux._wire.keyring import Keyring
 from gomux.limits import MAX_RETRY_DELAY, MAX_WORN
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from typing_extensions import Unpack
 
     from gomux._mux.pool import MuxPool
@@ -105,9 +107,10 @@ class Settings(TypedDict, total=False):
 
     limits: Limits | None
     greet: bool
-    strict: bool
+    strict: bool | Collection[str]
     context: bytes
     salts: Salts
+    strictClock: bool
 
 
 class State(Enum):

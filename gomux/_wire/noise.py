@@ -196,11 +196,11 @@ class HandshakeState(SymmetricState):
     L{readMessage}, the responder the other way round.  Then both call L{split}.
 
     @ivar _psk: the pre-shared key, before the first message.
-    @ivar _private: this side's ephemeral private key.
+    @ivar _private: this side's ephemeral private key, from its message on.
     @ivar _peers: the other side's ephemeral public key, once it is known.
     """
 
-    _private: X25519PrivateKey
+    _private: X25519PrivateKey | None
     _peers: bytes | None = None
 
     def __init__(
@@ -215,7 +215,7 @@ class HandshakeState(SymmetricState):
         super().__init__()
         self.mixHash(prologue)
         self._psk: bytes | None = psk
-        self._private = private or X25519PrivateKey.generate()
+        self._private = private
 
     def writeMessage(self, payload: bytes) -> bytes:
         """
@@ -225,9 +225,11 @@ class HandshakeState(SymmetricState):
         @return: the message.
         """
         self._mixPSK()
-        public = self._private.public_key().public_bytes_raw()
+        private = self._private = self._private or X25519PrivateKey.generate()
+        public = private.public_key().public_bytes_raw()
         self._mixEphemeral(public)
-        self._mixShared()
+        if self._peers is not None:
+            self._mixShared(private, self._peers)
         return public + self.encryptAndHash(payload)
 
     def readMessage(self, message: bytes) -> bytes:
@@ -238,12 +240,11 @@ class HandshakeState(SymmetricState):
         @return: its payload.
         @raise NoiseError: if the message does not open.  The handshake has then failed.
         """
-        isAnswer = self._psk is None
         self._mixPSK()
         self._peers = message[:DH_SIZE]
         self._mixEphemeral(self._peers)
-        if isAnswer:
-            self._mixShared()
+        if self._private is not None:
+            self._mixShared(self._private, self._peers)
         return self.decryptAndHash(message[DH_SIZE:])
 
     def _mixPSK(self) -> None:
@@ -261,16 +262,14 @@ class HandshakeState(SymmetricState):
         self.mixHash(public)
         self.mixKey(public)
 
-    def _mixShared(self) -> None:
+    def _mixShared(self, private: X25519PrivateKey, peers: bytes) -> None:
         """
         The token C{ee}, which the second message has.
 
         @raise NoiseError: if the other side's public key is of low order.
         """
-        if self._peers is not None:
-            peers = X25519PublicKey.from_public_bytes(self._peers)
-            try:
-                shared = self._private.exchange(peers)
-            except ValueError:
-                raise NoiseError("the shared secret is zero") from None
-            self.mixKey(shared)
+        try:
+            shared = private.exchange(X25519PublicKey.from_public_bytes(peers))
+        except ValueError:
+            raise NoiseError("the shared secret is zero") from None
+        self.mixKey(shared)

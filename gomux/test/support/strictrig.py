@@ -47,8 +47,7 @@ class StrictRig(Rig):
         here = IPv4Address("TCP", "192.0.2.1", 49152)
         there = IPv4Address("TCP", "192.0.2.2", 7000)
         self.mux = self.factory.buildProtocol(there)
-        keys = (("", deriveKey(PSK)),)
-        self.handshake = Handshake(keys, not isClient, b"", Salts())
+        self.handshake = Handshake("", deriveKey(PSK), not isClient, salts=Salts())
         self.peer = FramePeer()
         self.peer.parser = FrameParser(HandshakeOpener(self.handshake))
         self.carrier, self.peerCarrier = connect(
@@ -57,7 +56,8 @@ class StrictRig(Rig):
         self.run()
         if up:
             self.answer()
-            self.answer()
+            if not isClient:
+                self.answer()
             self.peer.take()
 
     def answer(self) -> None:
