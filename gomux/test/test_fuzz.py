@@ -175,7 +175,7 @@ class StrictTargetTests(SynchronousTestCase):
         """
         late = bytes([0, 9, 7])
         strict(late)
-        self.patch(PeerLiveness, "_handshakeTimedOut", lambda _: None)
+        self.patch(PeerLiveness, "_timedOut", lambda *_: None)
         error = self.assertRaises(AssertionError, strict, late)
         self.assertIn("has no end", str(error))
 

@@ -71,10 +71,10 @@ def hash_(data: bytes) -> bytes:
 
 
 def hkdf(ck: bytes, x: bytes) -> tuple[bytes, bytes, bytes]:
-    t = hmac(ck, x, blake2b)  # type: ignore[arg-type]
-    o1 = hmac(t, b"\x01", blake2b)  # type: ignore[arg-type]
-    o2 = hmac(t, o1 + b"\x02", blake2b)  # type: ignore[arg-type]
-    o3 = hmac(t, o2 + b"\x03", blake2b)  # type: ignore[arg-type]
+    t = hmac(ck, x, blake2b)
+    o1 = hmac(t, b"\x01", blake2b)
+    o2 = hmac(t, o1 + b"\x02", blake2b)
+    o3 = hmac(t, o2 + b"\x03", blake2b)
     return o1, o2, o3
 
 
