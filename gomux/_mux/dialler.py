@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from gomux._mux.pool import MuxPool
-    from gomux._wire.strict import Salts
+    from gomux._wire.salts import Salts
     from gomux.error import GomuxError
     from gomux.interfaces import IStreamFactory
     from gomux.limits import Limits

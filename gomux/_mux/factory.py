@@ -37,8 +37,9 @@ from gomux._mux.startstop import startFactory
 from gomux._mux.strangers import Refused, Strangers
 from gomux._wire.keyring import Keyring
 from gomux._wire.keysearch import KnownKey
+from gomux._wire.salts import Salts, processSalts
 from gomux._wire.shares import Shares
-from gomux._wire.strict import Handshake, Salts, processSalts
+from gomux._wire.strict import Handshake
 from gomux.error import KeyRevoked
 from gomux.limits import Limits
 

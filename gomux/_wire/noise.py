@@ -240,10 +240,12 @@ class HandshakeState(SymmetricState):
         @return: its payload.
         @raise NoiseError: if the message does not open.  The handshake has then failed.
         """
+        isAnswer = self._psk is None
         self._mixPSK()
         self._peers = message[:DH_SIZE]
         self._mixEphemeral(self._peers)
-        if self._private is not None:
+        if isAnswer:
+            assert self._private is not None
             self._mixShared(self._private, self._peers)
         return self.decryptAndHash(message[DH_SIZE:])
 

@@ -34,9 +34,7 @@ C{docs/strict.rst} specifies every byte that is sent.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 from struct import Struct
@@ -44,7 +42,6 @@ from struct import Struct
 from gomux._wire.crypto import (
     KEY_SIZE,
     NONCE_SIZE,
-    PREFIX_SIZE,
     Opener,
     Sealer,
 )
@@ -60,13 +57,14 @@ from gomux._wire.keysearch import NO_KEY, requireFirst
 from gomux._wire.noise import HandshakeState, NoiseError
 from gomux._wire.ratchet import RatchetOpener, RatchetSealer
 from gomux._wire.replay import FirstFrames
+from gomux._wire.salts import Salts, processSalts
 from gomux.error import (
     AuthenticationFailed,
     GomuxError,
     HandshakeFailed,
     OutOfSequence,
 )
-from gomux.limits import CLOCK_DIFFERENCE, SALTS_REMEMBERED
+from gomux.limits import CLOCK_DIFFERENCE
 
 # The bits of a hello's ID that are not the version.
 _MAGIC_MASK = 0xFFFFFF
@@ -110,58 +108,6 @@ def prologue(context: bytes) -> bytes:
             context,
         )
     )
-
-
-class Salts:
-    """
-    The salts that were issued: those of handshakes in progress, and the last
-    ones of handshakes that are over.  A salt is the first half of the nonces of one
-    side.
-
-    A hello with a salt of a handshake in progress could succeed, so it must be refused.
-    A hello with an older salt could not succeed, but refusing it gives a clear error at
-    once, not a timeout.
-
-    @ivar _current: the salts of handshakes in progress.
-    @ivar _past: the last salts of handshakes that are over, the oldest first.
-    """
-
-    def __init__(self, size: int = SALTS_REMEMBERED) -> None:
-        """
-        @param size: how many salts of handshakes that are over to remember.
-        """
-        self._current: set[bytes] = set()
-        self._past: deque[bytes] = deque(maxlen=size)
-
-    def issue(self) -> bytes:
-        """
-        @return: a fresh salt, 16 bytes.
-        """
-        salt = os.urandom(PREFIX_SIZE)
-        self._current.add(salt)
-        return salt
-
-    def retire(self, salt: bytes) -> None:
-        """
-        A salt's handshake is over.
-        """
-        if salt in self._current:
-            self._current.remove(salt)
-            self._past.append(salt)
-
-    @property
-    def inProgress(self) -> int:
-        """
-        How many handshakes are in progress.
-        """
-        return len(self._current)
-
-    def __contains__(self, salt: bytes) -> bool:
-        return salt in self._current or salt in self._past
-
-
-#: The salts of all handshakes in this process.
-processSalts = Salts()
 
 
 class _State(IntEnum):

@@ -14,7 +14,8 @@ from gomux._mux.liveness import PeerLiveness
 from gomux._mux.stream import Stream
 from gomux._wire import keyring
 from gomux._wire.frame import Flag
-from gomux._wire.strict import Handshake, Salts
+from gomux._wire.salts import Salts
+from gomux._wire.strict import Handshake
 from gomux._wire.window import ReceiveWindow
 from gomux.endpoints._strings import _Words
 from gomux.error import GomuxError, KeyringError

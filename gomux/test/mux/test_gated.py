@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from gomux import Limits, MuxFactory
 from gomux._wire.frame import HELLO_ID, HELLO_SIZE, Flag
-from gomux._wire.strict import Salts, processSalts
+from gomux._wire.salts import Salts, processSalts
 from gomux.error import (
     ConnectionClosed,
     GomuxError,

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits, MuxFactory
 from gomux._wire.frame import Flag
-from gomux._wire.strict import Salts
+from gomux._wire.salts import Salts
 from gomux.error import (
     AuthenticationFailed,
     ConnectionClosed,

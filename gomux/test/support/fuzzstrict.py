@@ -26,7 +26,8 @@ from gomux._wire.frame import (
     FrameParser,
 )
 from gomux._wire.keyring import Keyring
-from gomux._wire.strict import Handshake, Salts, processSalts
+from gomux._wire.salts import Salts, processSalts
+from gomux._wire.strict import Handshake
 from gomux.error import (
     AuthenticationFailed,
     ConnectionClosed,

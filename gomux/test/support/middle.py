@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import MuxFactory, MuxProtocol
-from gomux._wire.strict import Salts
+from gomux._wire.salts import Salts
 from gomux.error import (
     AuthenticationFailed,
     GomuxError,

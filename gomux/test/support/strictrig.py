@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from gomux import Limits, MuxFactory
 from gomux._wire.crypto import deriveKey
 from gomux._wire.frame import FrameParser
-from gomux._wire.strict import Handshake, Salts
+from gomux._wire.salts import Salts
+from gomux._wire.strict import Handshake
 from gomux.test.support.helpers import FramePeer, Recorders, Rig
 from gomux.testing import PSK
 from gomux.testing._pair import connect

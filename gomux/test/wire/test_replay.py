@@ -17,7 +17,8 @@ from gomux._wire.crypto import Sealer, deriveKey
 from gomux._wire.frame import HELLO_SIZE, OVERHEAD, Flag, FrameParser, sealFrame
 from gomux._wire.keysearch import KnownKey
 from gomux._wire.replay import FirstFrames
-from gomux._wire.strict import Handshake, Salts
+from gomux._wire.salts import Salts
+from gomux._wire.strict import Handshake
 from gomux.error import AuthenticationFailed, OutOfSequence
 from gomux.limits import FIRST_FRAMES
 

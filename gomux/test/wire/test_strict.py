@@ -24,7 +24,8 @@ from gomux._wire.frame import (
     sealFrame,
 )
 from gomux._wire.replay import FirstFrames
-from gomux._wire.strict import Handshake, Salts
+from gomux._wire.salts import Salts
+from gomux._wire.strict import Handshake
 from gomux.error import (
     AuthenticationFailed,
     GomuxError,
