@@ -33,6 +33,19 @@ CLIENT, SERVER = 0, 1
 Delivery = tuple[int, bytes, bool]
 
 
+def cutFrames(data: bytes) -> list[bytes]:
+    """
+    @return: the whole frames that C{data} consists of.
+    """
+    frames = []
+    while data:
+        length, flags = unpack_from("<II", data, 4)
+        size = 52 + (length if flags == 0 else 0)
+        frames.append(data[:size])
+        data = data[size:]
+    return frames
+
+
 class Caller(Protocol):
     """
     Sends a message several times, waits for the echo of each, and then closes the
@@ -283,13 +296,7 @@ class Middle:
         """
         data = self.buffers[side] + self.carriers[side].value()
         self.carriers[side].clear()
-        frames = []
-        while data:
-            length, flags = unpack_from("<II", data, 4)
-            size = 52 + (length if flags == 0 else 0)
-            frames.append(data[:size])
-            data = data[size:]
-        return frames
+        return cutFrames(data)
 
     def delivered(self) -> tuple[int, int]:
         """
