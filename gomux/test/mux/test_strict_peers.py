@@ -132,6 +132,34 @@ class StrictPeersTests(SynchronousTestCase):
             self.assertIn("another pre-shared key", str(server))
             self.assertEqual(pair.server.bytesSent, 0)
 
+    def test_clock(self) -> None:
+        """
+        With C{strictClock} a peer whose clock is wrong is refused.
+        """
+        for checks, kind in ((False, type(None)), (True, HandshakeFailed)):
+            self.server.strictClock = checks
+            hello = Handshake(
+                "", deriveKey(ALICE), True, salts=Salts(), now=lambda: 0
+            ).takeOutput()
+            rig = Rig(factory=self.server, clock=self.clock, psk=ALICE)
+            rig.sendRaw(hello)
+            self.assertIsInstance(rig.mux.reason, kind)
+            self.assertEqual(rig.mux.bytesSent, 0 if checks else len(hello))
+
+    def test_closed(self) -> None:
+        """
+        The salt of a handshake is retired when its mux is up, and when it has failed.
+        """
+        pair = self.pair(ALICE, True)
+        self.assertEqual(self.server.salts.inProgress, 0)
+        pair.client.close()
+        rig = Rig(factory=self.server, clock=self.clock, psk=ALICE)
+        rig.sendRaw(Handshake("", deriveKey(ALICE), True, salts=Salts()).takeOutput())
+        self.assertEqual(self.server.salts.inProgress, 1)
+        rig.peerCarrier.loseConnection()
+        rig.run()
+        self.assertEqual(self.server.salts.inProgress, 0)
+
     def test_silent(self) -> None:
         """
         A silent peer may be a Go client: it has no time limit.  A peer that has said
