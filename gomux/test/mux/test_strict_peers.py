@@ -98,7 +98,7 @@ class StrictPeersTests(SynchronousTestCase):
         like the Go package, does not.
         """
         for greet in (True, False):
-            pair = self.pair(BOB, ("other",), greet=greet)
+            pair = self.pair(BOB, "me and others", greet=greet)
             if not greet:
                 pair.client.openStream(Recorders())
                 pair.flush()
