@@ -26,7 +26,7 @@ from twisted.logger import Logger, LogLevel
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.clock import steady
-from gomux._carrier.turns import Turns
+from gomux._carrier.turns import StrangersTurns, Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.buffers import buffersOf
 from gomux._mux.gate import Gate
@@ -69,6 +69,8 @@ class MuxFactory(Factory):
     @ivar clock: the reactor, or for tests a clock.
     @ivar busyPoll: keeps the reactor awake while an answer is due.
     @ivar turns: shares the reactor's time among the muxes.
+    @ivar strangersTurns: shares the reactor's time among the muxes whose peers have
+        not shown that they hold the key.
     @ivar buffers: counts the memory that the muxes of the reactor take.
     @ivar acceptPace: limits how fast new carriers are accepted.
     @ivar notices: logs what peers and strangers do, with a limit on the number of lines
@@ -149,6 +151,7 @@ class MuxFactory(Factory):
         self.retired = False
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
+        self.strangersTurns = StrangersTurns(clock)
         self.acceptPace = AcceptPace()
         self.lingering: dict[StreamLife, MuxProtocol] = {}
         self._trigger: object = None

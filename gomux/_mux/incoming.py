@@ -12,11 +12,12 @@ more credit.  Everything else that a peer can make this side keep has a limit in
 L{Limits<gomux.Limits>}.
 
 The mux handles frames as soon as they are received.  It leaves the rest for a later
-turn of the reactor in three cases:
+turn of the reactor in four cases:
 
   - The turn's time is used up, and other connections are due their turn.
   - The peer opens streams faster than its C{openRate}.
   - The gate needs more time for a frame.
+  - The peer may be a stranger, and this turn has been used for another stranger.
 
 In these cases the mux pauses reading until it has handled the rest.  That takes a
 limited time, whatever the peer does.
@@ -54,6 +55,7 @@ class Incoming:
     @ivar _scheduler: sends the frames of this side.
     @ivar _carrier: the carrier, for pausing its reading.
     @ivar _turns: calls L{take} again in later turns of the reactor.
+    @ivar _strangersTurns: does the same while the peer has not shown the key.
     @ivar _busyPoll: keeps the reactor awake while an answer is due.
     @ivar _seconds: returns the time, in seconds.
     @ivar _gateOpened: see L{__init__}.
@@ -93,6 +95,7 @@ class Incoming:
         self._scheduler = scheduler
         self._carrier = carrier
         self._turns = owner.turns
+        self._strangersTurns = owner.strangersTurns
         self._busyPoll = owner.busyPoll
         self._seconds = owner.clock.seconds
         self._gateOpened = gateOpened
@@ -104,8 +107,26 @@ class Incoming:
         Take bytes that were read from the carrier.
         """
         self.parser.receive(data)
-        if not self.isBehind:
+        if self.isBehind:
+            return
+        if self.gate is None:
             self._turns.begin(self.take)
+        elif self._strangersTurns.isFree:
+            self._strangersTurns.begin(self._takeFirst)
+        else:
+            self._strangersTurns.later(self._takeFirst)
+            self._fallBehind(True)
+
+    def _takeFirst(self, until: float) -> float:
+        """
+        As L{take}, until the gate is passed.  After that the mux has its turns with the
+        other muxes whose peers hold the key.
+        """
+        left = self.take(until)
+        if left == DONE or self.gate is not None:
+            return left
+        self._turns.later(self.take, left)
+        return DONE
 
     def take(self, until: float) -> float:
         """
@@ -141,6 +162,8 @@ class Incoming:
             left = 0.0
         except GomuxError as error:
             self._failed(error)
+            if self.gate is not None:
+                self._strangersTurns.useUp()
         except BaseException:
             self._gaveUp()
             raise
