@@ -176,7 +176,7 @@ class MuxFactory(Factory):
                 peer=describeAddress(addr),
                 why=why,
             )
-            return Refused(self.acceptPace)  # type: ignore[return-value]
+            return Refused()  # type: ignore[return-value]
         return MuxProtocol(self)
 
     def makeGate(self) -> Gate:
