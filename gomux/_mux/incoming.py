@@ -26,7 +26,7 @@ limited time, whatever the peer does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from gomux._carrier.transport import MuxCarrier
 from gomux._carrier.turns import DONE
@@ -44,6 +44,22 @@ FRAMES_PER_LOOK = 8
 LARGE = 16384
 
 
+class Early(NamedTuple):
+    """
+    What a server has received before it made the mux.
+
+    @ivar gate: the gate, if it was needed.
+    @ivar parser: has the received bytes for the gate, if there were any.
+    @ivar size: how many bytes were received.
+    @ivar frame: the first frame, if it was complete; the gate has opened it.
+    """
+
+    gate: Gate | None
+    parser: FrameParser | None
+    size: int
+    frame: Frame | None
+
+
 class Incoming:
     """
     Keeps the bytes that the peer has sent, and has their frames handled.
@@ -51,6 +67,7 @@ class Incoming:
     @ivar gate: opens the first frames; C{None} once it is passed.
     @ivar isBehind: whether received frames wait for a later turn of the reactor.
     @ivar parser: keeps the received bytes and cuts them into frames.
+    @ivar _opened: a first frame that the gate has opened and nobody has handled.
     @ivar _frames: handles the frames.
     @ivar _scheduler: sends the frames of this side.
     @ivar _carrier: the carrier, for pausing its reading.
@@ -63,6 +80,8 @@ class Incoming:
     @ivar _caughtUp: see L{__init__}.
     """
 
+    _opened: Frame | None = None
+
     def __init__(
         self,
         owner: MuxOwner[Any],
@@ -74,6 +93,7 @@ class Incoming:
         gateOpened: Callable[[Frame], Frame | None],
         failed: Callable[[GomuxError], None],
         caughtUp: Callable[[bool], None],
+        parser: FrameParser | None = None,
     ) -> None:
         """
         @param owner: the mux's factory.
@@ -87,10 +107,11 @@ class Incoming:
         @param failed: called with an error that ends the mux.
         @param caughtUp: called when no frames wait for a later turn any more; with
             C{False} if a bug made their handling fail, otherwise with C{True}.
+        @param parser: the parser, if bytes have been received before.
         """
         self.gate: Gate | None = gate
         self.isBehind = False
-        self.parser = FrameParser(gate)
+        self.parser = FrameParser(gate) if parser is None else parser
         self._frames = frames
         self._scheduler = scheduler
         self._carrier = carrier
@@ -101,6 +122,13 @@ class Incoming:
         self._gateOpened = gateOpened
         self._failed = failed
         self._caughtUp = caughtUp
+
+    def begin(self, frame: Frame) -> None:
+        """
+        Handle a first frame that the gate has opened before, and what follows.
+        """
+        self._opened = frame
+        self._strangersTurns.begin(self._takeFirst)
 
     def receive(self, data: bytes) -> None:
         """
@@ -182,11 +210,13 @@ class Incoming:
             yet.
         @raise NotYet: if the gate needs another turn of the reactor.
         """
-        while (frame := self.parser.nextFrame()) is not None:
+        frame, self._opened = self._opened or self.parser.nextFrame(), None
+        while frame is not None:
             rest = self._gateOpened(frame)
             if gate.passed:
                 self.gate = None
                 return rest or self.parser.nextFrame()
+            frame = self.parser.nextFrame()
         return None
 
     def clear(self) -> None:

@@ -30,6 +30,7 @@ silent for a moment only.
 from __future__ import annotations
 
 import random
+import typing
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
@@ -44,7 +45,6 @@ from gomux._carrier.accept import acceptOne
 from gomux._wire.shares import strangersMost
 
 if TYPE_CHECKING:
-    from gomux._mux.protocol import MuxProtocol
     from gomux._wire.keyring import Keyring
     from gomux.limits import Limits
 
@@ -79,8 +79,20 @@ def _sourceOf(host: str) -> int | None:
     return int(ip)
 
 
-def _size(muxes: dict[MuxProtocol, float]) -> int:
-    return len(muxes)
+class Stranger(typing.Protocol):
+    """
+    A connection whose peer has not shown that it holds a key, with its mux or without.
+    """
+
+    def getPeer(self) -> IAddress:
+        """
+        @return: the address of the peer.
+        """
+
+    def evict(self) -> None:
+        """
+        Drop the connection, because there are too many.
+        """
 
 
 class Strangers:
@@ -109,9 +121,9 @@ class Strangers:
         self._keyring = keyring
         self._seconds = seconds
         self._random = random.random
-        self._sources: dict[MuxProtocol, int | None] = {}
+        self._sources: dict[Stranger, int | None] = {}
         self._counts: Counter[int | None] = Counter()
-        self._silent: dict[int | None, dict[MuxProtocol, float]] = {}
+        self._silent: dict[int | None, dict[Stranger, float]] = {}
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -148,7 +160,7 @@ class Strangers:
         oldest = next(iter(self._silent.get(source, {}).values()), inf)
         return self._seconds() - oldest > PATIENCE
 
-    def add(self, mux: MuxProtocol, address: IAddress | None) -> MuxProtocol | None:
+    def add(self, mux: Stranger, address: IAddress | None) -> Stranger | None:
         """
         A mux has its carrier.
 
@@ -164,12 +176,12 @@ class Strangers:
             return next(iter(own))
         if len(self) <= self._most:
             return None
-        ofSource = max(self._silent.values(), key=_size)
+        ofSource = max(self._silent.values(), key=len)
         victim = next(iter(ofSource))
         # The new mux is spared, because its peer has had no time to send anything yet.
         return victim if victim is not mux else next(iter(self._sources))
 
-    def heard(self, mux: MuxProtocol) -> None:
+    def heard(self, mux: Stranger) -> None:
         """
         The peer has sent a genuine frame.  The frame may still be a recorded one, so
         the peer is a stranger until it has finished the handshake of strict mode.
@@ -180,7 +192,7 @@ class Strangers:
         if not silent:
             self._silent.pop(source, None)
 
-    def remove(self, mux: MuxProtocol) -> None:
+    def remove(self, mux: Stranger) -> None:
         """
         The peer has shown that it holds a key, or the mux has ended.
         """
