@@ -93,8 +93,7 @@ class GreetedAsServer(FaultTestCase):
                 self.apps,
                 limits=limits if isClient == subjectIsClient else others or limits,
                 strict=self.strict,
-                salts=Salts(),
-                **settings,
+                **{"salts": Salts(), **settings},
             )
             for isClient in (False, True)
         )
@@ -367,6 +366,33 @@ class StrictAsServer(GreetedAsServer):
         mux, other = await self.connect(Limits(handshakeTimeout=0.3))
         self.assertIsInstance(await mux.whenClosed(), HandshakeFailed)
         self.assertFalse(mux.authenticated)
+
+    async def assertNoMux(self, words: str, **settings: Any) -> None:
+        """
+        Check that no mux comes up, and that the server says why.
+        """
+        mux, other = await self.connect(**settings)
+        reasons = [await mux.whenClosed(), await other.whenClosed()]
+        for reason in reasons:
+            self.assertIsInstance(reason, HandshakeFailed)
+        self.assertFalse(mux.authenticated or other.authenticated)
+        self.assertIn(words, str(reasons[self.pairing == CLIENT]))
+
+    @row(74)
+    async def test_self(self) -> None:
+        """
+        A process that is connected with itself is refused.
+        """
+        await self.assertNoMux("connected with itself", salts=Salts())
+
+    @row(74)
+    async def test_redirected(self) -> None:
+        """
+        A client that is redirected to another holder of its key is refused if the two
+        have different contexts.
+        """
+        self.prepare = lambda: setattr(self.client, "context", b"another")  # type: ignore[method-assign]
+        await self.assertNoMux("has another context")
 
     async def assertFrameEnds(self, fields: tuple[int, int, int], words: str) -> None:
         """

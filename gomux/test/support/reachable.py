@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 from unittest import TestCase
+from weakref import WeakKeyDictionary
 
 from twisted.internet.base import ReactorBase
+from twisted.logger import Logger
 
-_BOUNDS = (type, ModuleType, ReactorBase, TestCase)
+_BOUNDS = (type, ModuleType, ReactorBase, TestCase, Logger, WeakKeyDictionary)
 
 
 def reachable(*roots: object) -> Iterator[Any]:
@@ -20,7 +22,8 @@ def reachable(*roots: object) -> Iterator[Any]:
     @return: all objects that can be reached from C{roots}, without what can only be
         reached through a module, a class or the globals of a function: this is code,
         which is the same in all processes.  Also without what can only be reached
-        through the real reactor or a test: this is of other tests.
+        through the real reactor, a test, a log or a dictionary of all clocks: this is
+        of other tests.
     """
     seen: set[int] = set()
     waiting = list(roots)
