@@ -362,7 +362,7 @@ class Protocol:
 
     # What a side has in its memory.
 
-    def kept(self, party: Party, session: Session) -> frozenset[Term]:
+    def kept(self, party: Party) -> frozenset[Term]:
         """
         @return: the secrets that outlive the handshake and the session.
         """
@@ -384,7 +384,7 @@ class Protocol:
         held = {self.keyAt(*last) for last in self.lastCounters(session)}
         if not self.rules.oldKeysGone:
             held |= {session.sendKey, session.receiveKey}
-        return self.kept(party, session) | held
+        return self.kept(party) | held
 
     def oldKeys(self, session: Session) -> Iterator[Term]:
         """

@@ -15,8 +15,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import product, starmap
+from itertools import product
 
 from interop.strictmodel import terms
 from interop.strictmodel.roles import (
@@ -151,8 +150,8 @@ class Search:
         """
         All steps that the parties and the attacker can do next.
 
-        Sessions with the same configuration begin in their order.  They differ in their
-        names only, so each other run is one of these with the names exchanged.
+        Sessions with the same configuration begin in their order.  They differ in names
+        only, so each other run is one of these with the names exchanged.
         """
         protocol, recorded = self._protocol, self._recorded(state)
         knows, pairs = self._knows(recorded, OWN), [*self._pairs(state)]
@@ -199,11 +198,9 @@ class Search:
         for other, its in self._pairs(state):
             if accepted and hello and other.process == party.process:
                 seen = protocol.read(its.hello)
-                isSeen = seen is not None and seen.prefix == hello.prefix
-                isOwn = bool(its.sent) and other.prefix == hello.prefix
-                if (isSeen and protocol.rules.seen) or (
-                    isOwn and protocol.rules.ownHello
-                ):
+                if seen and protocol.rules.seen and seen.prefix == hello.prefix:
+                    return None
+                if protocol.rules.ownHello and other.prefix == hello.prefix:
                     return None
         return accepted
 
@@ -251,9 +248,8 @@ class Search:
         for point, sealed in product(known[POINT], known[PAIR]):
             yield protocol.wrap(me.prefix, make(PAIR, point, sealed))
         if not protocol.rules.bitsInside:
-            yield from starmap(
-                partial(make, PAIR), product(known[HELLO], known[GREETING])
-            )
+            for hello, greeting in product(known[HELLO], known[GREETING]):
+                yield make(PAIR, hello, greeting)
 
     def _frames(
         self, party: Party, session: Session, knows: Knowledge
@@ -274,7 +270,7 @@ class Search:
         recorded, protocol = self._recorded(state), self._protocol
         if self._knows(recorded, OWN).data:
             yield "secrecy", "the attacker reads data"
-        kept = [protocol.kept(*pair) for pair in self._pairs(state)]
+        kept = map(protocol.kept, self._parties)
         if self._knows(recorded, OWN.union({K}, *kept)).data:
             yield "forward secrecy", "data can be read with the PSK and what is kept"
         for party, session in self._pairs(state):
@@ -300,11 +296,9 @@ class Search:
             return
         if not peers:
             yield "agreement", f"{party.name} is up without a peer"
-        if len(peers) > 1 or any(
-            other.isClient == party.isClient and its.phase != Phase.HALF
-            for other, its in same
-        ):
-            yield "injectivity", f"{party.name} and its peer are not a pair"
+        up = [pair for pair in same if pair[1].phase != Phase.HALF]
+        if len(up) > 1 or any(pair[0].isClient == party.isClient for pair in up):
+            yield "injectivity", f"{party.name} and its peer are no pair"
         for other, its in peers:
             both = f"{party.name} and {other.name}"
             if party.context != other.context:
@@ -314,13 +308,8 @@ class Search:
             if session.announced != other.bits:
                 yield "features", f"{party.name} has not the bits of {other.name}"
             if session.received != its.sent[1 : 1 + len(session.received)]:
-                if isEnd(session.received[-1]):
-                    yield (
-                        "truncation",
-                        f"{party.name} takes this for {other.name}'s end",
-                    )
-                else:
-                    yield "freshness", f"{other.name} did not send this there"
+                kind = "truncation" if isEnd(session.received[-1]) else "freshness"
+                yield kind, f"{party.name} takes what {other.name} did not send there"
 
 
 #: What the attacker puts into frames of its own.
