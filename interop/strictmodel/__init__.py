@@ -41,7 +41,7 @@ Each of these takes one of two defences away.
    say so again.
  - C{no-replay-memory}: the server answers a replayed hello, but the client's first
    frame never comes.  The memory spares the server that work.  It would be needed if
-   keys outlived a session: C{static-keys-replayed}.
+   the server's key for the DH were static: C{replayed-hello}.
  - C{no-prefix}: each key belongs to one direction of one session, and counters are
    consecutive, so no other frame opens.  With one key for both directions the prefix is
    needed: C{reflection}.

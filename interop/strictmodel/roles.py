@@ -56,8 +56,10 @@ class Rules:
     dh: bool = True
     #: The hellos are sealed under the PSK's key, as v1 frames are.
     outerSeal: bool = True
-    #: The keys of the DH are made for one handshake; they are forgotten after it.
-    fresh: bool = True
+    #: The client's key for the DH is made for one handshake; the server's is; they are
+    #: forgotten after it.
+    freshClient: bool = True
+    freshServer: bool = True
     forgotten: bool = True
     #: The bits are in the hello, not in a greeting as in compatible mode.
     bitsInside: bool = True
@@ -189,8 +191,11 @@ class Protocol:
 
     # The handshake.
 
+    def _isFresh(self, party: Party) -> bool:
+        return self.rules.freshClient if party.isClient else self.rules.freshServer
+
     def _scalar(self, party: Party) -> Term:
-        owner = party.name if self.rules.fresh else party.process
+        owner = party.name if self._isFresh(party) else party.process
         return name(terms.SECRET, f"scalar of {owner}")
 
     def _mixPoint(self, noise: Noise, point: Term) -> Noise:
@@ -366,7 +371,7 @@ class Protocol:
         """
         @return: the secrets that outlive the handshake and the session.
         """
-        gone = self.rules.fresh and self.rules.forgotten
+        gone = self._isFresh(party) and self.rules.forgotten
         return frozenset() if gone else frozenset({self._scalar(party)})
 
     def lastCounters(self, session: Session) -> Iterator[tuple[Term, int]]:

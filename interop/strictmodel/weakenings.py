@@ -14,7 +14,7 @@ from interop.strictmodel.search import Result, Search, Setup
 WEAKENINGS = {
     "no-context": ("agreement", Rules(context=False)),
     "no-transcript": ("agreement", Rules(transcript=False)),
-    "static-keys-replayed": ("injectivity", Rules(fresh=False, seen=False)),
+    "replayed-hello": ("injectivity", Rules(freshServer=False, seen=False)),
     "own-hello": ("own process", Rules(ownHello=False)),
     "bits-outside": ("features", Rules(bitsInside=False)),
     "any-counter": ("freshness", Rules(counter="any")),
@@ -25,7 +25,8 @@ WEAKENINGS = {
     "early-server": ("confirmation", Rules(serverWaits=False)),
     "open-hellos": ("secrecy", Rules(psk=False, outerSeal=False)),
     "no-dh": ("forward secrecy", Rules(dh=False)),
-    "static-keys": ("forward secrecy", Rules(fresh=False)),
+    "static-clients": ("forward secrecy", Rules(freshClient=False)),
+    "static-servers": ("forward secrecy", Rules(freshServer=False)),
     "kept-ephemerals": ("forward secrecy", Rules(forgotten=False)),
     "psk-frames": ("forward secrecy", Rules(sessionKeys=False)),
     "no-rekey": ("rekeying", Rules(rekey=False)),

@@ -5,8 +5,9 @@ The exhaustive search of a model of strict mode: see L{interop.strictmodel}.
 from __future__ import annotations
 
 from contextlib import redirect_stdout
-from dataclasses import fields
+from dataclasses import fields, replace
 from io import StringIO
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -62,6 +63,27 @@ class StrictModelTests(SynchronousTestCase):
         """
         found = self.found(breaks=False, frames=2)
         self.assertEqual(found, dict.fromkeys(found, ""))
+
+    def test_bothNeeded(self) -> None:
+        """
+        Where a weakening changes two rules, one of them alone does not break the same
+        property.
+        """
+        pairs = 0
+        for expected, rules in WEAKENINGS.values():
+            changed = [
+                rule
+                for rule in fields(Rules)
+                if getattr(rules, rule.name) != rule.default
+            ]
+            if len(changed) == 1:
+                continue
+            pairs += 1
+            for rule in changed:
+                restored: dict[str, Any] = {rule.name: rule.default}
+                *_, (_, result) = search(replace(rules, **restored), expected, 2, 2)
+                self.assertEqual(result.broken, "", restored)
+        self.assertEqual(pairs, 3)
 
     def test_eachPropertyFails(self) -> None:
         """
