@@ -149,22 +149,14 @@ class Search:
     def _steps(self, state: State) -> Iterator[tuple[State, str]]:
         """
         All steps that the parties and the attacker can do next.
-
-        Sessions with the same configuration begin in their order.  They differ in names
-        only, so each other run is one of these with the names exchanged.
         """
         protocol, recorded = self._protocol, self._recorded(state)
-        knows, pairs = self._knows(recorded, OWN), [*self._pairs(state)]
-        for i, (party, session) in enumerate(pairs):
+        knows = self._knows(recorded, OWN)
+        for i, (party, session) in enumerate(self._pairs(state)):
 
             def moved(to: Session, i: int = i) -> State:
                 return (*state[:i], self._sessions.setdefault(to, to), *state[i + 1 :])
 
-            if session.phase == Phase.IDLE and any(
-                other.phase == Phase.IDLE and twin[1:4] == party[1:4]
-                for twin, other in pairs[:i]
-            ):
-                continue
             if session.phase == Phase.IDLE and party.isClient:
                 hello, _ = protocol.firstHello(party)
                 after = session._replace(phase=Phase.HALF, sent=(hello,))
