@@ -16,10 +16,10 @@ and L{weakenings} what is searched.
 What the model leaves out
 =========================
 
- - Cryptography is perfect.  Terms have no bits, sizes and times, so the search says
+ - Cryptography is perfect.  Terms have no size and take no time, so the search says
    nothing about guessing, side channels, traffic analysis and equal random numbers.
  - The attacker does not hold the PSK while sessions run.  Afterwards it learns the PSK
-   and all that the processes keep.  Who holds the PSK can be either side, by design.
+   and all that the processes keep.  A holder of the PSK can be either side, by design.
  - The sessions and frames are few, and there is one PSK.
  - The attacker makes messages of the forms that a session could accept, with one scalar
    and one prefix of its own.  A session refuses any other message, which is no step.
