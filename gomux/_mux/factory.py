@@ -199,6 +199,16 @@ class MuxFactory(Factory):
         )
         return Refused()
 
+    def isRevoked(self, gate: Gate | None) -> bool:
+        """
+        @param gate: the gate of a mux, if it has one.
+        @return: whether the gate has found a key that was revoked after the gate was
+            made.
+        """
+        if gate is None or not gate.key:
+            return False
+        return (gate.name, gate.key) not in self.keyring.keys
+
     def makeMux(self, early: Early) -> MuxProtocol:
         """
         @param early: what a connection that was accepted has received.
@@ -373,6 +383,8 @@ class MuxFactory(Factory):
             L{Keyring.reload<gomux._wire.keyring.Keyring.reload>}.
         """
         if names:
+            for newcomer in list(self._newcomers):
+                newcomer.revoke()
             keys = self.keyring.keys
             for mux in list(self.muxes):
                 if not mux.authenticated or mux.isRevoked(names, keys):
@@ -427,7 +439,7 @@ class MuxFactory(Factory):
         """
         level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
         losses = self.notices
-        if isinstance(reason, KeyRevoked):
+        if isinstance(reason, KeyRevoked) and name:
             # Peers cannot cause revocations, so all of them are logged.
             losses = ThrottledLog(_log, self.clock)
         losses.emit(

@@ -54,6 +54,11 @@ class MuxOwner(Protocol[_Mux]):
         @return: the gate of a new mux.
         """
 
+    def isRevoked(self, gate: Gate | None) -> bool:
+        """
+        @return: whether the key that a gate has found was revoked since.
+        """
+
     def muxConnected(self, mux: _Mux) -> None:
         """
         The mux has its carrier.

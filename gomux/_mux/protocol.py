@@ -146,10 +146,8 @@ class MuxProtocol(MuxFacts, Protocol):
         if not (self.authenticated or self.factory.isClient):
             gate = self._incoming.gate
             assert gate is not None
-            try:
-                self._checkRevoked(gate)
-            except KeyRevoked as error:
-                self._fail(error)
+            if self.factory.isRevoked(gate):
+                self._fail(KeyRevoked())
                 return fail(OpenStreamError("the key of the mux was revoked"))
         if self._scheduler.controlQueued >= self._limits.maxControl:
             return fail(OpenStreamError("too many frames wait for the carrier"))
@@ -310,11 +308,11 @@ class MuxProtocol(MuxFacts, Protocol):
         @raise KeyRevoked: if the peer comes up with a key that was revoked meanwhile.
         @raise LimitExceeded: if the peer's share of the descriptors is used up.
         """
-        gate = self._incoming.gate
+        gate, factory = self._incoming.gate, self.factory
         assert gate is not None
-        if self.gated or not self.factory.isClient:
-            # A client's mux that may send is up already: it keeps its key.
-            self._checkRevoked(gate)
+        # A client's mux that may send is up already: it keeps its key.
+        if (self.gated or not factory.isClient) and factory.isRevoked(gate):
+            raise KeyRevoked()
         self._sendOutputOf(gate)
         if not gate.passed:
             self.factory.muxHeard(self)
@@ -341,13 +339,6 @@ class MuxProtocol(MuxFacts, Protocol):
             self._frames.greeted(frame)
         self._waiting.open(self.openStream)
         return None if gate.ownsFrames or self._life.state >= ENDING else frame
-
-    def _checkRevoked(self, gate: Gate) -> None:
-        """
-        @raise KeyRevoked: if the gate's key was revoked after the gate was made.
-        """
-        if gate.key and (gate.name, gate.key) not in self.factory.keyring.keys:
-            raise KeyRevoked()
 
     def _sendOutputOf(self, gate: Gate) -> None:
         if gate.isStrict:
