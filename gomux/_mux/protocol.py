@@ -264,8 +264,7 @@ class MuxProtocol(MuxFacts, Protocol):
             caughtUp=self._caughtUp,
             parser=None if early is None else early.parser,
         )
-        if early is None or early.frame is None:
-            self._sendOutputOf(gate)
+        self._sendOutputOf(gate)
         if gate.sealer is not None:
             self._startSending(gate.sealer, gate.isStrict)
             if factory.isClient:
