@@ -27,7 +27,7 @@ from gomux._mux.newcomer import SILENT, Newcomer, Newcomers
 from gomux._wire.frame import Flag
 from gomux._wire.keyring import readPSKFile
 from gomux._wire.keysearch import KEYS_A_TURN, KnownKey
-from gomux._wire.strict import Salts
+from gomux._wire.salts import Salts
 from gomux.error import AuthenticationFailed
 from gomux.test.support.helpers import FramePeer, Recorders
 from gomux.test.support.logs import Lines
