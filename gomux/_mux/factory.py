@@ -234,12 +234,8 @@ class MuxFactory(Factory):
         strict, seen = self.strict, self.keyring.firstFrames
         if not (strict if isinstance(strict, bool) else name in strict):
             return KnownKey(name, key, seen)
-        return Handshake(
-            *(name, key, self.isClient, self.context),
-            salts=self.salts,
-            seen=seen,
-            checksClock=self.strictClock,
-        )
+        settings = (self.context, self.salts, seen, self.strictClock)
+        return Handshake(name, key, self.isClient, *settings)
 
     def startFactory(self) -> None:
         """

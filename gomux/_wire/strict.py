@@ -160,7 +160,6 @@ class Handshake:
         key: bytes,
         isClient: bool,
         context: bytes = b"",
-        *,
         salts: Salts = processSalts,
         seen: FirstFrames | None = None,
         checksClock: bool = False,
