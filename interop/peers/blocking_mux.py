@@ -88,6 +88,19 @@ class WriteClosed(MuxError):
     """
 
 
+def openFrame(header: bytes, sealed: bytes, key: bytes) -> bytes:
+    """
+    Open a frame.
+
+    @return: Its payload.
+    @raise MuxError: if it does not open.
+    """
+    try:
+        return openSealed(sealed, header, HEADER.unpack(header)[3], key)
+    except (CryptoError, ValueError):
+        raise MuxError("message authentication failed") from None
+
+
 class Stream:
     """
     One stream. Any method may be called from any thread.
@@ -353,14 +366,27 @@ class Mux:
         header = read(HEADER.size)
         if len(header) < HEADER.size:
             raise MuxError("the connection ended without CloseMux")
-        number, length, flag, nonce = HEADER.unpack(header)
+        number, length, flag, _ = HEADER.unpack(header)
         if length > MAX_LENGTH:
             raise MuxError(f"a length of {length} is more than {MAX_LENGTH}")
         sealed = read(TAG_SIZE + (length if flag == Flag.DATA else 0))
-        try:
-            payload = openSealed(sealed, header, nonce, self._key)
-        except (CryptoError, ValueError):
-            raise MuxError("message authentication failed") from None
+        self._process(number, length, flag, self._open(header, sealed))
+
+    def _open(self, header: bytes, sealed: bytes) -> bytes:
+        """
+        Open a frame, if it may come now.
+
+        @return: Its payload.
+        @raise MuxError: if it may not come now, or does not open.
+        """
+        return openFrame(header, sealed, self._key)
+
+    def _process(self, number: int, length: int, flag: int, payload: bytes) -> None:
+        """
+        Process a frame that was opened.
+
+        @raise MuxError: for whatever ends the mux.
+        """
         if flag == Flag.CLOSE_MUX:
             raise PeerClosedMux("peer closed mux gracefully")
         if flag == Flag.OPEN_STREAM:
