@@ -1,6 +1,6 @@
 """
-Strict mode, on top of L{interop.peers.blocking_greeting}: the Noise handshake, keys that
-change, and the stricter rules.  It follows C{docs/strict.rst} and C{docs/protocol.rst}
+Strict mode, on top of L{interop.peers.blocking_greeting}: the Noise handshake, keys
+that change, and the stricter rules.  It follows C{docs/strict.rst} and C{docs/protocol.rst}
 alone, on PyNaCl and the hashes of the standard library.
 """
 
