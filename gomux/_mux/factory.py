@@ -29,16 +29,17 @@ from gomux._carrier.clock import steady
 from gomux._carrier.turns import Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.buffers import buffersOf
-from gomux._mux.gate import Gate
+from gomux._mux.gate import Gate, KeyFinder
 from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
 from gomux._mux.startstop import startFactory
 from gomux._mux.strangers import Refused, Strangers
 from gomux._wire.keyring import Keyring
-from gomux._wire.keysearch import KeyFinder, KnownKey
+from gomux._wire.keysearch import KnownKey
+from gomux._wire.salts import Salts, processSalts
 from gomux._wire.shares import Shares
-from gomux._wire.strict import Handshake, Salts, processSalts
+from gomux._wire.strict import Handshake
 from gomux.error import KeyRevoked
 from gomux.limits import Limits
 
@@ -76,7 +77,8 @@ class MuxFactory(Factory):
     @ivar lingering: the streams that have ended, and whose protocols still have to read
         the last input.  Each with its mux, which may have ended too.
     @ivar keyring: the pre-shared keys.
-    @ivar strict: whether the muxes are in strict mode.
+    @ivar strict: see L{__init__}.
+    @ivar strictClock: see L{__init__}.
     @ivar context: see L{__init__}.
     @ivar salts: see L{__init__}.
     @ivar closesAtShutdown: whether the muxes are closed when the reactor stops, so that
@@ -105,9 +107,10 @@ class MuxFactory(Factory):
         limits: Limits | None = None,
         greet: bool = True,
         pool: MuxPool | None = None,
-        strict: bool = False,
+        strict: bool | Collection[str] = False,
         context: bytes = b"",
         salts: Salts = processSalts,
+        strictClock: bool = False,
     ) -> None:
         """
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.  A server
@@ -122,19 +125,24 @@ class MuxFactory(Factory):
             implementations ignore it.
         @param pool: where to put the muxes that are up; by default a new pool.
         @param strict: whether the muxes are in strict mode; the peers must be in
-            strict mode too.
+            strict mode too.  A collection of names says that the muxes of these peers
+            are, and of no others.
         @param context: in strict mode, the bytes that both peers must be
             configured with.  It separates services that share a pre-shared key.
         @param salts: in strict mode, issues the salts of the handshakes and
             recognizes them.  A handshake fails between two muxes that share one
             L{Salts} object, as all muxes of a process do by default.  To connect
             two muxes of one process, give each end its own object.
+        @param strictClock: in strict mode, whether to refuse a peer whose clock differs
+            by more than 5 minutes.  Then a recorded hello can be sent again for 5
+            minutes only, also after a restart of this process.
         @raise ValueError: if C{psk} is empty, or if a client is given several keys.
         """
         self.keyring = Keyring.of(psk)
         if isClient:
             self.keyring.single()
-        self.strict = strict
+        self.strict = (strict,) if isinstance(strict, str) else strict
+        self.strictClock = strictClock
         self.context = context
         self.salts = salts
         self.isClient = isClient
@@ -182,12 +190,24 @@ class MuxFactory(Factory):
             when it has its carrier.
         @raise ValueError: if this is a client and its keyring now has several keys.
         """
-        keys, seen = self.keyring.keys, self.keyring.firstFrames
-        if self.strict:
-            return Handshake(keys, self.isClient, self.context, self.salts, seen)
+        keys = self.keyring.keys
         if len(keys) > 1 and not self.isClient:
-            return KeyFinder(keys, seen)
-        return KnownKey(*self.keyring.single(), seen)
+            return KeyFinder(keys, self._gateFor, self.strict is True)
+        return self._gateFor(*self.keyring.single())
+
+    def _gateFor(self, name: str, key: bytes) -> Gate:
+        """
+        @return: the gate of a mux whose peer has a key.
+        """
+        strict, seen = self.strict, self.keyring.firstFrames
+        if not (strict if isinstance(strict, bool) else name in strict):
+            return KnownKey(name, key, seen)
+        return Handshake(
+            *(name, key, self.isClient, self.context),
+            salts=self.salts,
+            seen=seen,
+            checksClock=self.strictClock,
+        )
 
     def startFactory(self) -> None:
         """

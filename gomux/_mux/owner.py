@@ -40,7 +40,6 @@ class MuxOwner(Protocol[_Mux]):
     streamFactory: IStreamFactory | IProtocolFactory | None
     isClient: bool
     greet: bool
-    strict: bool
     buffers: Buffers
     acceptPace: AcceptPace
     notices: ThrottledLog

@@ -37,7 +37,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._carrier.transport import MuxCarrier, addressFrom
-from gomux._mux.frames import COMPATIBLE, STRICT, PeerFrames
+from gomux._mux.frames import PeerFrames
 from gomux._mux.gate import Gate, WaitingStreams, explainLoss
 from gomux._mux.incoming import Incoming
 from gomux._mux.liveness import CarrierLiveness, PeerLiveness
@@ -256,7 +256,6 @@ class MuxProtocol(MuxFacts, Protocol):
             factory,
             self._streams,
             self._scheduler,
-            STRICT if factory.strict else COMPATIBLE,
             peerCloses=self._life.peerCloses,
             heard=self._peerLiveness.heard,
         )
@@ -272,7 +271,7 @@ class MuxProtocol(MuxFacts, Protocol):
         )
         self._sendOutputOf(gate)
         if gate.sealer is not None:
-            self._startSending(gate.sealer)
+            self._startSending(gate.sealer, gate.isStrict)
             if factory.isClient:
                 self._scheduler.greet()
         self._streams.account.begin()
@@ -328,8 +327,8 @@ class MuxProtocol(MuxFacts, Protocol):
         self._incoming.parser.useOpener(gate.opener)
         if self.gated:
             assert gate.sealer is not None
-            self._startSending(gate.sealer)
-        self._frames.isBound = isinstance(gate.opener, SequencedOpener)
+            self._startSending(gate.sealer, gate.isStrict)
+        self._frames.begin(gate)
         if self._isBound and isinstance(gate.opener, SequencedOpener):
             self._carrierLiveness.stopKeepalives()
             self._peerLiveness.start(gate.opener)
@@ -351,20 +350,21 @@ class MuxProtocol(MuxFacts, Protocol):
             raise KeyRevoked()
 
     def _sendOutputOf(self, gate: Gate) -> None:
+        if gate.isStrict:
+            self._peerLiveness.limitHandshake(gate)
         output = gate.takeOutput()
         if output and self.hasCarrier:
             self._scheduler.bytesSent += len(output)
             self._carrier.write(output)
 
-    def _startSending(self, sealer: Sealer) -> None:
+    def _startSending(self, sealer: Sealer, isStrict: bool) -> None:
         """
         The gate lets the mux send from now on.
         """
         self._life.open()
-        factory = self.factory
         # The frames of strict mode are bound without a greeting.
-        self._isBound = sealer.isBound and (factory.strict or factory.greet)
-        greets = factory.greet and not factory.strict
+        self._isBound = sealer.isBound and (isStrict or self.factory.greet)
+        greets = self.factory.greet and not isStrict
         self._scheduler.start(sealer, int(self._isBound) if greets else None)
         self._carrier.registerProducer(self._scheduler)
         self._carrierLiveness.start()

@@ -14,6 +14,8 @@ may stand anywhere in it.
   - C{psk}: the key itself.  Anybody who can see the string can read the key.
   - C{strict}: C{yes} for strict mode, which the peer must use too.
   - C{context}: the context of strict mode.  The peer must use the same.
+  - C{strictClock}: C{yes} to refuse, in strict mode, peers whose clock differs much.
+  - C{allowSelf}: C{yes} to let a process connect to itself in strict mode.
   - C{timeout}, for clients: how many seconds to wait for a mux.
   - C{idleTimeout}, for clients: how many seconds to keep a mux without streams.
 
@@ -33,6 +35,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndp
 
 from gomux._mux.dialler import Settings
 from gomux._wire.keyring import Keyring, readPSKFile
+from gomux._wire.salts import Salts, processSalts
 from gomux.endpoints._clientmux import ClientMux
 from gomux.endpoints._connecting import clientEndpoint
 from gomux.endpoints._endpoints import MuxClientEndpoint, MuxServerEndpoint
@@ -48,6 +51,10 @@ _T = TypeVar("_T")
 _muxes: WeakKeyDictionary[Any, WeakValueDictionary[object, ClientMux]] = (
     WeakKeyDictionary()
 )
+
+#: What recognizes the hellos of servers and of clients with C{allowSelf}.
+_serverSalts = Salts()
+_clientSalts = Salts()
 
 _words = {
     "yes": True,
@@ -73,7 +80,7 @@ def parseServer(
     """
     words = _Words(args, kwargs)
     keyring = words.takeKeyring()
-    settings = words.takeSettings()
+    settings = words.takeSettings(_serverSalts)
     carrier = words.carrier("server", serverEndpoint, reactor)
     return MuxServerEndpoint(reactor, carrier, keyring, **settings)
 
@@ -95,7 +102,7 @@ def parseClient(
     words = _Words(args, kwargs)
     keyring = words.takeKeyring()
     _, pskKey = keyring.single()
-    settings = words.takeSettings()
+    settings = words.takeSettings(_clientSalts)
     timeout = words.takeSeconds("timeout", WAIT_TIMEOUT)
     idleTimeout = words.takeSeconds("idleTimeout", IDLE_TIMEOUT)
     carrier = words.carrier("client", clientEndpoint, reactor)
@@ -206,16 +213,29 @@ class _Words:
             warn(warning, stacklevel=5)
         return keyring
 
-    def takeSettings(self) -> Settings:
+    def takeSettings(self, own: Salts) -> Settings:
         """
+        @param own: issues the salts if C{allowSelf} is given.
         @return: the other arguments of L{MuxFactory<gomux.MuxFactory>}.
-        @raise ValueError: if C{context} is given without strict mode.
+        @raise ValueError: if an argument of strict mode is given without strict mode.
         """
         strict = self._takeBool("strict")
         context = self._keywords.pop("context", "")
-        if context and not strict:
-            raise ValueError("context= is of use only with strict=yes")
-        return {"strict": strict, "context": context.encode("utf-8")}
+        strictClock = self._takeBool("strictClock")
+        allowSelf = self._takeBool("allowSelf")
+        for keyword, value in (
+            ("context", context),
+            ("strictClock", strictClock),
+            ("allowSelf", allowSelf),
+        ):
+            if value and not strict:
+                raise ValueError(f"{keyword}= is of use only with strict=yes")
+        return {
+            "strict": strict,
+            "context": context.encode("utf-8"),
+            "strictClock": strictClock,
+            "salts": own if allowSelf else processSalts,
+        }
 
     def takeSeconds(self, keyword: str, default: float) -> float:
         """

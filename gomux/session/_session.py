@@ -90,8 +90,9 @@ class Session:
         psk: bytes | str | Keyring,
         *,
         limits: Limits | None = None,
-        strict: bool = False,
+        strict: bool | Collection[str] = False,
         context: bytes = b"",
+        strictClock: bool = False,
         backlog: int = BACKLOG,
     ) -> Deferred[Session]:
         """
@@ -103,6 +104,7 @@ class Session:
         @param limits: the limits of the mux.
         @param strict: as for L{MuxFactory<gomux.MuxFactory>}.
         @param context: as for L{MuxFactory<gomux.MuxFactory>}.
+        @param strictClock: as for L{MuxFactory<gomux.MuxFactory>}.
         @param backlog: how many streams may wait for L{acceptStream}.
         @return: the session, once the carrier is connected.  Fails as the carrier's
             C{connect} does.  The peer has not shown by then that it holds the
@@ -117,6 +119,7 @@ class Session:
             limits=limits,
             strict=strict,
             context=context,
+            strictClock=strictClock,
         )
         return carrier.connect(cast(IProtocolFactory, factory)).addCallback(
             factory.sessionOf
@@ -130,8 +133,9 @@ class Session:
         psk: bytes | str | Keyring,
         *,
         limits: Limits | None = None,
-        strict: bool = False,
+        strict: bool | Collection[str] = False,
         context: bytes = b"",
+        strictClock: bool = False,
         backlog: int = BACKLOG,
         silentPeers: bool = False,
     ) -> Deferred[Listener]:
@@ -144,6 +148,7 @@ class Session:
         @param limits: the limits of each mux.
         @param strict: as for L{MuxFactory<gomux.MuxFactory>}.
         @param context: as for L{MuxFactory<gomux.MuxFactory>}.
+        @param strictClock: as for L{MuxFactory<gomux.MuxFactory>}.
         @param backlog: how many sessions may wait for L{Listener.accept}, and
             how many streams of each session for L{acceptStream}.
         @param silentPeers: whether to accept peers before they have shown that
@@ -160,6 +165,7 @@ class Session:
             limits=limits,
             strict=strict,
             context=context,
+            strictClock=strictClock,
         )
         listener = Listener(backlog, factory.keyring)
         if silentPeers:

@@ -13,7 +13,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from gomux import GomuxError, Limits, MuxProtocol
 from gomux._wire.crypto import Sealer, SequencedOpener, deriveKey
 from gomux._wire.frame import sealFrame
-from gomux._wire.strict import Salts
+from gomux._wire.salts import Salts
 from gomux.error import (
     AuthenticationFailed,
     HandshakeFailed,

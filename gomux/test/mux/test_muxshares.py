@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from gomux import Limits, MuxFactory
 from gomux._mux.strangers import Strangers
 from gomux._wire.keyring import Keyring
+from gomux._wire.salts import Salts
 from gomux._wire.shares import Shares
-from gomux._wire.strict import Salts
 from gomux.error import LimitExceeded
 from gomux.test.support.helpers import Recorders
 from gomux.testing import MuxPair
