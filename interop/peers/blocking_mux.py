@@ -253,15 +253,17 @@ class Mux:
         self._reader = threading.Thread(target=self._readFrames, daemon=True)
         self._reader.start()
 
-    def openStream(self) -> Stream:
+    def openStream(self, length: int = 0) -> Stream:
         """
         Open a stream.  The application can write to it at once.
+
+        @param length: The C{length} of the frame.
         """
         with self._lock:
             stream = Stream(self, self._nextNumber)
             self._nextNumber = (self._nextNumber + 2) % (1 << 32)
             self._streams[stream.number] = stream
-        self._send(stream.number, Flag.OPEN_STREAM)
+        self._send(stream.number, Flag.OPEN_STREAM, length=length)
         return stream
 
     def acceptStream(self) -> Stream:

@@ -1,7 +1,9 @@
 """
 Strict mode, on top of L{interop.peers.blocking_greeting}: the Noise handshake, keys
-that change, and the stricter rules.  It follows C{docs/strict.rst} and C{docs/protocol.rst}
-alone, on PyNaCl and the hashes of the standard library.
+that change, and the stricter rules.
+
+It follows C{docs/strict.rst} and C{docs/protocol.rst} alone, on PyNaCl and the hashes
+of the standard library.
 """
 
 from __future__ import annotations
