@@ -347,9 +347,9 @@ class StrictTests(TestCase):
             await sending
             self.assertEqual(self.peer._receiveKeys._index, 1)
             self.assertEqual(self.peer._sendKeys._index, 1)
-            while self.peer._accepted:
-                self.peer.acceptStream()
-            await self.assertEchoes()
+            self.peer.roundTrip = None
+            self.peer.ping()
+            await self.eventually(lambda: self.peer.roundTrip is not None)
 
     async def test_oftenRekeyed(self) -> None:
         """
