@@ -139,3 +139,35 @@ class Turns:
             while self._do(work, float("inf")) != DONE:
                 pass
         self._trigger = None
+
+
+class StrangersTurns(Turns):
+    """
+    Work that strangers cause.  In a turn of the reactor either one stranger is refused
+    at once, or the strangers that wait share L{TURN_TIME}.
+
+    The frames of a peer that holds the key are handled when they are read, because
+    there are few such peers.  But in one turn of the reactor the frames of a hundred
+    strangers may be read, and to find that one of them has no key and to drop it takes
+    about L{TURN_TIME}.
+    """
+
+    @property
+    def isFree(self) -> bool:
+        """
+        Whether no stranger has had this turn of the reactor, and none waits.
+        """
+        return self._call is None
+
+    def useUp(self) -> None:
+        """
+        A stranger was refused: let the next one wait for the next turn of the reactor.
+        """
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        hasWork = bool(self._waiting)
+        super()._turn()
+        if hasWork:
+            self.useUp()

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, cast
 
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress
 
 from gomux._mux.muxlife import ENDED, GATED, OPEN
+from gomux.error import HandshakeFailed, Truncated
 
 if TYPE_CHECKING:
     from gomux._mux.incoming import Incoming
@@ -30,6 +32,7 @@ class MuxFacts:
     """
     The facts about a L{MuxProtocol<gomux.MuxProtocol>}, which sets all attributes.
 
+    @ivar bytesReceived: how many bytes were received from the carrier.
     @ivar _key: the name of the peer's key, and the key; C{None} until the peer has
         shown it.
     @ivar _host: the carrier's address at this end.
@@ -44,6 +47,7 @@ class MuxFacts:
     @ivar _peerLiveness: pings the peer, and notices when it is gone.
     """
 
+    bytesReceived = 0
     _key: tuple[str, bytes] | None = None
     _peer: IAddress | None = None
     _host: IAddress
@@ -132,6 +136,19 @@ class MuxFacts:
         Why the mux has ended; C{None} before that.  The carrier may still be connected.
         """
         return self._life.reason
+
+    @property
+    def leftSilently(self) -> bool:
+        """
+        Whether the mux ended because the peer has ended the carrier before either side
+        had sent a byte.
+        """
+        loss = self._life.loss
+        if self.bytesReceived or self.bytesSent or loss is None:
+            return False
+        # If this side has closed the mux, the reason is another error.
+        isCut = isinstance(self.reason, (Truncated, HandshakeFailed))
+        return isCut and loss.type in (ConnectionDone, ConnectionLost)
 
     @property
     def bytesSent(self) -> int:

@@ -26,7 +26,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
@@ -39,7 +38,7 @@ from zope.interface import implementer
 from gomux._carrier.transport import MuxCarrier, addressFrom
 from gomux._mux.frames import PeerFrames
 from gomux._mux.gate import Gate, WaitingStreams, explainLoss
-from gomux._mux.incoming import Incoming
+from gomux._mux.incoming import Early, Incoming
 from gomux._mux.liveness import CarrierLiveness, PeerLiveness
 from gomux._mux.muxfacts import MuxFacts
 from gomux._mux.muxlife import CLOSING, ENDED, ENDING, OPEN, MuxLife
@@ -51,7 +50,6 @@ from gomux._wire.frame import Frame
 from gomux.error import (
     BuffersFull,
     GomuxError,
-    HandshakeFailed,
     KeyRevoked,
     LimitExceeded,
     OpenStreamError,
@@ -71,8 +69,10 @@ class MuxProtocol(MuxFacts, Protocol):
 
     @ivar factory: the factory that made the mux; the mux uses its settings.
     @ivar bytesReceived: how many bytes were received from the carrier.
+    @ivar wasSilent: whether a server made the mux although no frame had come.
     @ivar streamFactory: makes the protocols of the peer's streams; C{None} to use the
         C{streamFactory} of the factory.
+    @ivar _early: what a server has received before it made the mux.
     @ivar _limits: the factory's limits.
     @ivar _waiting: the calls of L{openStream} that wait for the gate.
     @ivar _proving: the results of L{whenAuthenticated} that have not fired.
@@ -85,9 +85,13 @@ class MuxProtocol(MuxFacts, Protocol):
     factory: MuxOwner[MuxProtocol]
     streamFactory: IStreamFactory | IProtocolFactory | None = None
     bytesReceived = 0
+    wasSilent = False
 
-    def __init__(self, factory: MuxOwner[MuxProtocol]) -> None:
+    def __init__(
+        self, factory: MuxOwner[MuxProtocol], early: Early | None = None
+    ) -> None:
         self.factory = factory
+        self._early = early
         clock = factory.clock
         self._limits = limits = factory.limits
         self._waiting = WaitingStreams(limits.maxControl)
@@ -122,19 +126,6 @@ class MuxProtocol(MuxFacts, Protocol):
             explain=lambda loss: explainLoss(self._incoming.gate, loss),
             told=self._told,
         )
-
-    @property
-    def leftSilently(self) -> bool:
-        """
-        Whether the mux ended because the peer has ended the carrier before either side
-        had sent a byte.
-        """
-        loss = self._life.loss
-        if self.bytesReceived or self.bytesSent or loss is None:
-            return False
-        # If this side has closed the mux, the reason is another error.
-        isCut = isinstance(self.reason, (Truncated, HandshakeFailed))
-        return isCut and loss.type in (ConnectionDone, ConnectionLost)
 
     def __repr__(self) -> str:
         peer = "nobody yet" if self._peer is None else self._peer
@@ -242,8 +233,13 @@ class MuxProtocol(MuxFacts, Protocol):
         The carrier is connected: make the parts of the mux that need it.
         """
         factory = self.factory
-        factory.acceptPace.accepted(self.transport)
-        gate = factory.makeGate()
+        early, self._early = self._early, None
+        if early is None:
+            factory.acceptPace.accepted(self.transport)
+        else:
+            self.bytesReceived = early.size
+            self.wasSilent = early.frame is None
+        gate = (early and early.gate) or factory.makeGate()
         carrier = self.getCarrier()
         self._host = addressFrom(lambda: carrier.getHost())
         self._peer = addressFrom(lambda: carrier.getPeer())
@@ -268,14 +264,18 @@ class MuxProtocol(MuxFacts, Protocol):
             gateOpened=self._gateOpened,
             failed=self._fail,
             caughtUp=self._caughtUp,
+            parser=None if early is None else early.parser,
         )
-        self._sendOutputOf(gate)
+        if early is None or early.frame is None:
+            self._sendOutputOf(gate)
         if gate.sealer is not None:
             self._startSending(gate.sealer, gate.isStrict)
             if factory.isClient:
                 self._scheduler.greet()
         self._streams.account.begin()
         factory.muxConnected(self)
+        if early is not None and early.frame is not None:
+            self._incoming.begin(early.frame)
 
     def dataReceived(self, data: bytes) -> None:
         """

@@ -136,7 +136,7 @@ class Handshake:
     @ivar _seen: see L{__init__}.
     @ivar _checksClock: see L{__init__}.
     @ivar _now: see L{__init__}.
-    @ivar _salt: this side's salt.
+    @ivar _salt: this side's salt, once it has said hello.
     @ivar _state: what is due from the peer, or how the handshake has ended.
     @ivar _noise: this side of the Noise handshake, while it is under way.
     @ivar _difference: by how many seconds the peer's clock is ahead of this side's;
@@ -151,6 +151,7 @@ class Handshake:
     opener: RatchetOpener
     _noise: HandshakeState | None = None
     _difference = 0
+    _salt = b""
     _sealer: RatchetSealer
 
     def __init__(
@@ -185,7 +186,6 @@ class Handshake:
         self._seen = seen
         self._checksClock = checksClock
         self._now = now
-        self._salt = salts.issue()
         self._state = _State.HELLO
         self._output = b""
         if isClient:
@@ -364,6 +364,7 @@ class Handshake:
         return HandshakeState(noisePSK(self.key), prologue(self._context))
 
     def _sayHello(self, noise: HandshakeState) -> None:
+        self._salt = self._salts.issue()
         message = noise.writeMessage(_payload.pack(BOUND, int(self._now())))
         sealer = Sealer(self.key, self._salt)
         self._output += b"".join(

@@ -29,6 +29,7 @@ from zope.interface import implementer
 
 from gomux._mux.dialler import Settings
 from gomux._mux.factory import MuxFactory
+from gomux._mux.newcomer import Newcomers
 from gomux._mux.protocol import MuxProtocol
 from gomux._wire.keyring import Keyring
 from gomux.endpoints._clientmux import ClientMux
@@ -171,7 +172,7 @@ class MuxServerEndpoint:
         @return: a L{MuxPort}.  Fails as the carrier's C{listen} does.
         """
         factory = self._makeFactory(protocolFactory)
-        listening: Deferred[IListeningPort] = self._carrier.listen(factory)
+        listening: Deferred[IListeningPort] = self._carrier.listen(Newcomers(factory))
         return listening.addCallback(MuxPort, factory)
 
 
@@ -218,8 +219,8 @@ class MuxPort:
         # stdio: has no port, only the carrier itself.
         stop = getattr(self._port, "stopListening", lambda: None)
         stopped: Deferred[Any] = maybeDeferred(stop)
-        idle = [mux for mux in self.factory.muxes if not mux.streamCount]
         self.factory.retire()
+        idle = [mux for mux in self.factory.muxes if not mux.streamCount]
         return stopped.addCallback(_whenClosed, idle)
 
     def close(self) -> Deferred[None]:

@@ -38,6 +38,7 @@ from zope.interface import implementer
 
 from gomux._mux.factory import MuxFactory
 from gomux._mux.log import CountedLog
+from gomux._mux.newcomer import Newcomers
 from gomux._mux.protocol import MuxProtocol
 from gomux._wire.keyring import Keyring
 from gomux._wire.shares import Peers, Shares
@@ -173,9 +174,8 @@ class Session:
         else:
             factory.authenticated = listener.arrived
         listener.endRevoked = factory.endRevoked
-        return carrier.listen(cast(IProtocolFactory, factory)).addCallback(
-            listener.listening
-        )
+        port = factory if silentPeers else Newcomers(factory)
+        return carrier.listen(port).addCallback(listener.listening)
 
     def openStream(self) -> Deferred[Conn]:
         """

@@ -23,6 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from gomux import Limits, MuxFactory, PageFactory
+from gomux._mux.newcomer import Newcomers
 from gomux._wire.salts import processSalts
 from gomux.tap import ENVIRONMENT, Options, makeService
 from gomux.test.support.logs import Lines
@@ -39,6 +40,15 @@ PSK = "a secret of the tests"
 
 factory = Factory.forProtocol(Protocol)
 notAFactory = 3
+
+
+def muxesOf(service: ListeningService) -> Any:
+    """
+    @return: the factory of the muxes of a C{--listen}.
+    """
+    factory = service._factory
+    assert isinstance(factory, Newcomers)
+    return factory.wrappedFactory
 
 
 def makeFactory() -> IProtocolFactory:
@@ -506,7 +516,7 @@ class ServiceTests(TapTestCase):
         self.assertEqual(
             sorted(parts), ["--connect tcp:h:2", "--forward tcp:3", "--listen tcp:1"]
         )
-        server = parts["--listen tcp:1"]._factory
+        server = muxesOf(parts["--listen tcp:1"])
         client = parts["--connect tcp:h:2"]._dialler
         self.assertIsInstance(server, MuxFactory)
         self.assertIsInstance(client, ServiceDialler)
@@ -525,7 +535,7 @@ class ServiceTests(TapTestCase):
         Each option for a limit reaches the part that has the limit.
         """
         _, parts = self.make("--max-streams", "7")
-        self.assertEqual(parts["--listen tcp:7000"]._factory.limits.maxStreams, 7)
+        self.assertEqual(muxesOf(parts["--listen tcp:7000"]).limits.maxStreams, 7)
         _, parts = self.make("--connect", "tcp:h:2", "--max-retry-delay", "0.5")
         self.assertEqual(parts["--connect tcp:h:2"]._dialler._maxRetryDelay, 0.5)
 
@@ -542,7 +552,7 @@ class ServiceTests(TapTestCase):
             (("--strict", *details), (True, b"example.org/\xc3\xbc", True)),
         ):
             _, parts = self.make(*arguments, *both)
-            server = parts["--listen tcp:1"]._factory
+            server = muxesOf(parts["--listen tcp:1"])
             client = parts["--connect tcp:h:2"]._dialler
             for factory in (server, client):
                 found = (factory.strict, factory.context, factory.strictClock)
@@ -555,7 +565,7 @@ class ServiceTests(TapTestCase):
         """
         both = ("--listen", "tcp:1", "--connect", "tcp:h:2")
         _, parts = self.make("--strict", "--allow-self", *both)
-        server = parts["--listen tcp:1"]._factory
+        server = muxesOf(parts["--listen tcp:1"])
         client = parts["--connect tcp:h:2"]._dialler
         self.assertNotIn(processSalts, (server.salts, client.salts))
         self.assertIsNot(server.salts, client.salts)
@@ -569,7 +579,7 @@ class ServiceTests(TapTestCase):
         path.chmod(0o600)
         keys = ("--psk-file", str(path.path))
         _, parts = self.make(*keys, "--strict-peer", "alice")
-        self.assertEqual(parts["--listen tcp:7000"]._factory.strict, ("alice",))
+        self.assertEqual(muxesOf(parts["--listen tcp:7000"]).strict, ("alice",))
         for arguments, message in (
             (("--strict-peer", "eve"), "--strict-peer eve: no key has this name"),
             (("--strict-peer", ""), "no key has this name"),
@@ -590,7 +600,7 @@ class ServiceTests(TapTestCase):
         With C{--factory}, that factory serves the streams.
         """
         _, parts = self.make("--factory", f"{HERE}.factory")
-        self.assertIs(parts["--listen tcp:7000"]._factory.streamFactory, factory)
+        self.assertIs(muxesOf(parts["--listen tcp:7000"]).streamFactory, factory)
 
     def test_page(self) -> None:
         """
@@ -600,15 +610,16 @@ class ServiceTests(TapTestCase):
         both = ("--listen", "tcp:1", "--connect", "tcp:h:2")
         _, parts = self.make(*both)
         self.assertIsInstance(
-            parts["--listen tcp:1"]._factory.streamFactory, PageFactory
+            muxesOf(parts["--listen tcp:1"]).streamFactory, PageFactory
         )
         _, parts = self.make("--factory", "gomux.PageFactory")
         self.assertIsInstance(
-            parts["--listen tcp:7000"]._factory.streamFactory, PageFactory
+            muxesOf(parts["--listen tcp:7000"]).streamFactory,
+            PageFactory,
         )
         for one in (both[:2], both[2:]):
             [part] = self.make(*one)[1].values()
-            muxes = getattr(part, "_factory", None) or part._dialler
+            muxes = getattr(part, "_dialler", None) or muxesOf(part)
             self.assertIsNone(muxes.streamFactory)
 
     def test_reload(self) -> None:
@@ -636,7 +647,7 @@ class ServiceTests(TapTestCase):
         )
         told: list[tuple[str, frozenset[str]]] = []
         for name, factory in (
-            ("server", parts["--listen tcp:1"]._factory),
+            ("server", muxesOf(parts["--listen tcp:1"])),
             ("client", parts["--connect tcp:h:2"]._dialler),
         ):
             factory.endRevoked = lambda names, who=name: told.append((who, names))

@@ -80,6 +80,7 @@ ROWS = {
     71: "applications and endpoints raise",
     72: "a mux comes up during the stop",
     73: "liveness faked by held-back bytes",
+    74: "strict: connected with itself, redirected",
     75: "a recorded first frame",
     76: "a stranger is sent nothing",
     77: "made-up text in the log",
@@ -95,6 +96,8 @@ ROWS = {
     88: "TCP urgent data",
     89: "connections without a byte",
     90: "bursts of connections to be forwarded",
+    91: "connections to haproxy: without a header",
+    92: "idle connections of one address",
 }
 
 UNSENDABLE = "the reference has no call that sends this"
@@ -108,6 +111,7 @@ NO_PEER = (
     *(71, 72),
     *(75, 76, 77, 78, 79),
     *(81, 82, 83, 84, 85, 86, 87, 88, 89, 90),
+    *(91, 92),
 )
 
 NOT_APPLICABLE: dict[tuple[int, str], str] = {
@@ -123,7 +127,7 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     },
     **{
         (number, pairing): STRICT
-        for number in (44, 45, 47, 73)
+        for number in (44, 45, 47, 73, 74)
         for pairing in (GO_CLIENT, GO_SERVER)
     },
     (35, CLIENT): "a client chooses the server that it connects to",
@@ -136,7 +140,7 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     (58, GO_SERVER): "a client has one mux to each server",
     **{
         (number, CLIENT): "a client chooses the server that it connects to"
-        for number in (61, 62, 63, 66, 75, 76, 79)
+        for number in (61, 62, 63, 66, 75, 76, 79, 91, 92)
     },
     (64, CLIENT): SAME,
     (68, CLIENT): SAME,

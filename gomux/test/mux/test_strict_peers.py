@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import MuxFactory
 from gomux._mux.frames import COMPATIBLE, STRICT
+from gomux._mux.newcomer import Newcomers
 from gomux._wire.crypto import Sealer, deriveKey
 from gomux._wire.frame import HELLO_ID, Flag, sealFrame
 from gomux._wire.keyring import Keyring
@@ -24,6 +25,7 @@ from gomux.error import (
     Truncated,
 )
 from gomux.test.support.helpers import Parts, Recorders, Rig
+from gomux.test.support.middle import StrangersCarrier
 from gomux.testing import MuxPair
 
 ALICE = "the pre-shared key of alice"
@@ -98,7 +100,7 @@ class StrictPeersTests(SynchronousTestCase):
         like the Go package, does not.
         """
         for greet in (True, False):
-            pair = self.pair(BOB, ("other",), greet=greet)
+            pair = self.pair(BOB, "me and others", greet=greet)
             if not greet:
                 pair.client.openStream(Recorders())
                 pair.flush()
@@ -208,3 +210,19 @@ class StrictPeersTests(SynchronousTestCase):
         """
         factory = MuxFactory(ALICE, False, clock=self.clock, strict=True)
         self.assertIs(factory.salts, processSalts)
+
+    def test_revokedMeanwhile(self) -> None:
+        """
+        A peer whose key is revoked while its hello arrives gets no answer.
+        """
+        for isRevoked in (False, True):
+            hello = Handshake("", deriveKey(ALICE), True, salts=Salts()).takeOutput()
+            newcomer = Newcomers(self.server).buildProtocol(None)
+            carrier = StrangersCarrier()
+            newcomer.makeConnection(carrier)
+            newcomer.dataReceived(hello[:50])
+            if isRevoked:
+                self.server.keyring._keys = Keyring({"bob": BOB, "carol": "c"}).keys
+            newcomer.dataReceived(hello[50:])
+            self.assertEqual(len(carrier.value()), 0 if isRevoked else len(hello))
+            self.assertEqual(carrier.ended, isRevoked)

@@ -341,7 +341,7 @@ def useUpNonces(mux: MuxProtocol, left: int, peer: MuxProtocol | None = None) ->
             opener._last = nonceFor(counter - 1)
             opener._nextNonce = opener._noncesFrom(counter)
             return sealer
-        opener = SequencedOpener(deriveKey(PSK), sealer.prefix, counter)
+        opener = SequencedOpener(sealer._key, sealer.prefix, counter)
         Parts(peer).incoming.parser.useOpener(opener)
     return sealer
 
