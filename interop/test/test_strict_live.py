@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from gomux.error import (
 from gomux.test.support.echo import Asking, Echo
 from interop.peers import blocking_strict
 from interop.peers.blocking_greeting import GreetingMux
-from interop.peers.blocking_mux import Flag, Mux
+from interop.peers.blocking_mux import Flag, Mux, MuxError
 from interop.peers.blocking_strict import REKEY, Hellos, StrictMux
 from interop.support.harness import PeerTestCase, drive
 from interop.test.test_peers import DRIVERS
@@ -145,8 +145,9 @@ class PairTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         server, client = socket.socketpair()
-        self.server = StrictMux(server, PSK, False, hellos=Hellos())
-        self.client = StrictMux(client, PSK, True, hellos=Hellos())
+        times: Any = {"interval": 0.05, "deadPeer": 0.2}
+        self.server: Any = StrictMux(server, PSK, False, hellos=Hellos(), **times)
+        self.client: Any = StrictMux(client, PSK, True, hellos=Hellos(), **times)
         self.addCleanup(self.client.close)
 
     def test_rekeyed(self) -> None:
@@ -170,6 +171,40 @@ class PairTests(SynchronousTestCase):
         self.assertEqual(refused.read(5), b"")
         self.client.openStream()
         self.assertEqual(self.server.acceptStream().number, 2)
+
+    def test_silent(self) -> None:
+        """
+        A side whose pings are not echoed ends the mux.
+        """
+        self.server._pinged = lambda number: None
+        self.server._deadPeer = 60.0
+        with self.assertRaisesRegex(MuxError, "does not answer pings"):
+            self.client.acceptStream()
+
+    def test_sameProcess(self) -> None:
+        """
+        Two muxes of a process refuse each other.
+        """
+        server, client = socket.socketpair()
+        mux = StrictMux(server, PSK, False)
+        StrictMux(client, PSK, True)
+        with self.assertRaisesRegex(MuxError, "connected with itself"):
+            mux.acceptStream()
+
+    def test_replayed(self) -> None:
+        """
+        A client's hello that came before gets no answer.
+        """
+        remembers = Hellos()
+        for error in ("the connection ended without CloseMux", "handshake: .* before"):
+            server, client = socket.socketpair()
+            mux = StrictMux(server, PSK, False, hellos=remembers)
+            settings: Any = {"hellos": Hellos(), "random": bytes}
+            StrictMux(client, PSK, True, **settings)
+            mux._up.wait()
+            client.shutdown(socket.SHUT_WR)
+            with self.assertRaisesRegex(MuxError, error):
+                mux.acceptStream()
 
 
 class Watched(MuxFactory):
@@ -202,7 +237,7 @@ class StrictTests(TestCase):
         psk: str = PSK,
         protocol: type[Protocol] = Echo,
         limits: Limits | None = None,
-        strict: bool = True,
+        strict: bool | Collection[str] = True,
         context: bytes = b"",
         peersContext: bytes = b"",
         strictClock: bool = False,
@@ -270,7 +305,7 @@ class StrictTests(TestCase):
         """
         Check that streams of both sides work.
         """
-        asking = await self.mux.openStream(Factory.forProtocol(Asking))
+        asking: Any = await self.mux.openStream(Factory.forProtocol(Asking))
         accepted = await deferToThread(self.peer.acceptStream)
         self.assertEqual(await deferToThread(accepted.read, 10), b"hello")
         await deferToThread(accepted.write, b"world")
@@ -332,7 +367,7 @@ class StrictTests(TestCase):
         """
         for isClient in ROLES:
             await self.start(isClient, protocol=Protocol)
-            senders = [
+            senders: list[Any] = [
                 await self.mux.openStream(Factory.forProtocol(Protocol))
                 for _ in range(MANY)
             ]
@@ -342,7 +377,7 @@ class StrictTests(TestCase):
             )
             while self.peer._peersNonce[1] <= REKEY:
                 for sender in senders:
-                    sender.transport.write(b"x")  # type: ignore[union-attr]
+                    sender.transport.write(b"x")
                 await deferLater(reactor, 0)
             await sending
             self.assertEqual(self.peer._receiveKeys._index, 1)
@@ -405,6 +440,18 @@ class StrictTests(TestCase):
                 await self.assertEchoes()
                 self.peer._sealed(number, flag, b"", length)
                 await self.assertRefuses(ProtocolViolation, "")
+
+    async def test_request(self) -> None:
+        """
+        A stream that begins with a request, or with something newer, is refused.  The
+        mux stays up.
+        """
+        for isClient in ROLES:
+            await self.start(isClient)
+            for length in (1, 2, 65536):
+                refused = await deferToThread(self.peer.openStream, length)
+                self.assertEqual(await deferToThread(refused.read, 1), b"")
+            await self.assertEchoes()
 
     async def test_wrongKey(self) -> None:
         """
@@ -476,7 +523,8 @@ class StrictTests(TestCase):
         """
         for isClient in ROLES:
             for clock, strictClock, isRefused in (
-                (lambda: time.time() + 302, False, False),
+                (lambda: 0.0, False, False),
+                (lambda: (1 << 64) - 1, False, False),
                 (lambda: time.time() + 302, True, True),
                 (lambda: time.time() + 298, True, False),
                 (lambda: time.time() - 298, True, False),
@@ -488,17 +536,43 @@ class StrictTests(TestCase):
                 else:
                     await self.assertEchoes()
 
+    async def test_bits(self) -> None:
+        """
+        The bits in a hello do not matter, neither the known one nor others.
+        """
+        self.patch(blocking_strict, "BOUND", 0xFFFFFFFE)
+        for isClient in ROLES:
+            await self.start(isClient)
+            await self.assertEchoes()
+
+    async def test_keyring(self) -> None:
+        """
+        A server finds the key of the peer's hello among several.
+        """
+        self.keyring = Keyring({"a": "one", "b": PSK, "c": "another"})
+        await self.start(False, strict={"b"})
+        await self.assertEchoes()
+        await self.start(False, psk="another", strict={"b"})
+        await self.assertRefused("the peer has the key, but is not in strict mode")
+
     async def test_unconfirmed(self) -> None:
         """
-        The server refuses a client whose first frame is no confirmation.
+        The server drops a client whose first frame is no confirmation, or that sends
+        none in time.
         """
 
-        class Unconfirmed(StrictMux):
-            def _sealed(self, *args: Any, **kwargs: Any) -> None:
+        class Other(StrictMux):
+            def _sealed(self, *arguments: Any, **settings: Any) -> None:
                 super()._sealed(0, Flag.OPEN_STREAM, b"", 0)
 
-        await self.start(False, peer=Unconfirmed)
-        await self.assertRefuses(HandshakeFailed, "")
+        class Silent(StrictMux):
+            def _sealed(self, *arguments: Any, **settings: Any) -> None:
+                pass
+
+        await self.start(False, peer=Other)
+        await self.assertRefuses(HandshakeFailed, "confirm")
+        await self.start(False, peer=Silent, limits=Limits(handshakeTimeout=0.2))
+        await self.assertRefuses(HandshakeFailed, "confirm")
 
 
 class ProgramTests(PeerTestCase):
