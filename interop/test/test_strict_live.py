@@ -145,9 +145,10 @@ class PairTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         server, client = socket.socketpair()
-        times: Any = {"interval": 0.05, "deadPeer": 0.2}
-        self.server: Any = StrictMux(server, PSK, False, hellos=Hellos(), **times)
-        self.client: Any = StrictMux(client, PSK, True, hellos=Hellos(), **times)
+        self.server: Any = StrictMux(server, PSK, False, hellos=Hellos())
+        self.client: Any = StrictMux(
+            client, PSK, True, hellos=Hellos(), interval=0.05, deadPeer=0.2
+        )
         self.addCleanup(self.client.close)
 
     def test_rekeyed(self) -> None:
@@ -177,7 +178,6 @@ class PairTests(SynchronousTestCase):
         A side whose pings are not echoed ends the mux.
         """
         self.server._pinged = lambda number: None
-        self.server._deadPeer = 60.0
         with self.assertRaisesRegex(MuxError, "does not answer pings"):
             self.client.acceptStream()
 
