@@ -136,7 +136,7 @@ class Attempt:
             role.
         """
         # The mux tries its keys in several turns of the reactor.
-        for _ in range(4):
+        for _ in range(8):
             self.clock.advance(0)
         mux = self.mux
         mux.checkInvariants()
