@@ -143,12 +143,13 @@ class PairTests(SynchronousTestCase):
     Two muxes of the independent implementation.
     """
 
-    def setUp(self) -> None:
+    def start(self, **settings: Any) -> None:
+        """
+        @param settings: Further arguments for the client.
+        """
         server, client = socket.socketpair()
         self.server: Any = StrictMux(server, PSK, False, hellos=Hellos())
-        self.client: Any = StrictMux(
-            client, PSK, True, hellos=Hellos(), interval=0.05, deadPeer=0.2
-        )
+        self.client = StrictMux(client, PSK, True, hellos=Hellos(), **settings)
         self.addCleanup(self.client.close)
 
     def test_rekeyed(self) -> None:
@@ -156,6 +157,7 @@ class PairTests(SynchronousTestCase):
         Data arrives while the keys change.
         """
         self.patch(blocking_strict, "REKEY", 7)
+        self.start()
         here = self.client.openStream()
         there = self.server.acceptStream()
         for _ in range(20):
@@ -168,6 +170,7 @@ class PairTests(SynchronousTestCase):
         """
         A stream that begins with a request is refused, and the mux stays up.
         """
+        self.start()
         refused = self.client.openStream(1)
         self.assertEqual(refused.read(5), b"")
         self.client.openStream()
@@ -177,6 +180,7 @@ class PairTests(SynchronousTestCase):
         """
         A side whose pings are not echoed ends the mux.
         """
+        self.start(interval=0.05, deadPeer=0.2)
         self.server._pinged = lambda number: None
         with self.assertRaisesRegex(MuxError, "does not answer pings"):
             self.client.acceptStream()
