@@ -69,7 +69,7 @@ def hkdf(chainingKey: bytes, data: bytes) -> tuple[bytes, bytes, bytes]:
 
 class Noise:
     """
-    One side of a handshake.
+    One side of a handshake: C{Noise_NNpsk0_25519_ChaChaPoly_BLAKE2b}.
 
     @ivar _ck: The chaining key.
     @ivar _h: The hash of all that both sides have sent.
@@ -77,9 +77,8 @@ class Noise:
     @ivar _peers: The peer's ephemeral public key, once it has come.
     """
 
-    def __init__(self, key: bytes, context: bytes, private: bytes) -> None:
+    def __init__(self, psk: bytes, prologue: bytes, private: bytes) -> None:
         """
-        @param key: The key of the pre-shared key.
         @param private: The ephemeral private key: 32 random bytes.
         """
         self._private = private
@@ -87,13 +86,7 @@ class Noise:
         self._peers = b""
         self._k = b""
         self._ck = self._h = NOISE.ljust(64, b"\0")
-        self._mixHash(
-            b"gomux strict mode"
-            + bytes([VERSION, 1, 2])
-            + len(context).to_bytes(4, "little")
-            + context
-        )
-        psk = blake2b(b"", key=key, person=b"gomux strict psk", digest_size=32).digest()
+        self._mixHash(prologue)
         self._ck, temporary, _ = hkdf(self._ck, psk)
         self._mixHash(temporary)
 
@@ -146,6 +139,21 @@ class Noise:
     def _mixKey(self, data: bytes) -> None:
         self._ck, key, _ = hkdf(self._ck, data)
         self._k = key[:32]
+
+
+def prologueOf(context: bytes) -> bytes:
+    """
+    Make the prologue of the handshake.
+    """
+    size = len(context).to_bytes(4, "little")
+    return b"gomux strict mode" + bytes([VERSION, 1, 2]) + size + context
+
+
+def pskOf(key: bytes) -> bytes:
+    """
+    Derive the pre-shared key of Noise from the key of frames in compatible mode.
+    """
+    return blake2b(b"", key=key, person=b"gomux strict psk", digest_size=32).digest()
 
 
 class Ratchet:
@@ -281,7 +289,8 @@ class StrictMux(GreetingMux):
         @raise MuxError: if the peer does not do its part.
         """
         self._deadline = time.monotonic() + HANDSHAKE_TIMEOUT
-        noise = Noise(self._key, self._context, self._random(32))
+        private = self._random(32)
+        noise = Noise(pskOf(self._key), prologueOf(self._context), private)
         self._prefix = self._random(16)
         if self._isClient:
             self._sendHello(noise, 1)

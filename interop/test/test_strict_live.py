@@ -35,18 +35,25 @@ from gomux.test.support.echo import Asking, Echo
 from interop.peers import blocking_strict
 from interop.peers.blocking_greeting import GreetingMux
 from interop.peers.blocking_mux import Flag, Mux, MuxError
-from interop.peers.blocking_strict import REKEY, Hellos, StrictMux
+from interop.peers.blocking_strict import REKEY, Hellos, Noise, StrictMux, sealMessage
 from interop.support.harness import PeerTestCase, drive
 from interop.test.test_peers import DRIVERS
 
 PSK = "a pre-shared key of the live tests"
-VECTORS = Path(gomux.test.__file__).with_name("vectors") / "strict.json"
+VECTORS = Path(gomux.test.__file__).with_name("vectors")
 
 #: Whether this project is the client.
 ROLES = (False, True)
 
 #: How many streams send at the same time, so that this project sends small frames.
 MANY = 200
+
+
+def read(name: str) -> Any:
+    """
+    @return: the contents of a file of recorded vectors.
+    """
+    return json.loads((VECTORS / name).read_text())
 
 
 class VectorTests(SynchronousTestCase):
@@ -105,7 +112,7 @@ class VectorTests(SynchronousTestCase):
         """
         As client.
         """
-        for vector in json.loads(VECTORS.read_text()):
+        for vector in read("strict.json"):
             self.start(vector, "client")
             self.assertSends(vector["clientHello"])
             self.feed(vector["serverHello"])
@@ -123,7 +130,7 @@ class VectorTests(SynchronousTestCase):
         """
         As server.
         """
-        for vector in json.loads(VECTORS.read_text()):
+        for vector in read("strict.json"):
             self.start(vector, "server")
             self.feed(vector["clientHello"])
             self.assertSends(vector["serverHello"])
@@ -136,6 +143,33 @@ class VectorTests(SynchronousTestCase):
             stream.close()
             self.assertSends(*vector["serverFrames"])
             self.assertOpens(vector["clientRekey"])
+
+    def test_noise(self) -> None:
+        """
+        The handshake is that of Noise, on both sides.
+        """
+        (vector,) = read("noise.json")["vectors"]
+        client, server = (
+            Noise(
+                bytes.fromhex(vector[f"{side}_psks"][0]),
+                bytes.fromhex(vector[f"{side}_prologue"]),
+                bytes.fromhex(vector[f"{side}_ephemeral"]),
+            )
+            for side in ("init", "resp")
+        )
+        messages = [
+            (bytes.fromhex(message["payload"]), bytes.fromhex(message["ciphertext"]))
+            for message in vector["messages"]
+        ]
+        self.assertEqual(client.write(1, messages[0][0]), messages[0][1])
+        self.assertEqual(server.read(1, messages[0][1]), messages[0][0])
+        self.assertEqual(server.write(2, messages[1][0]), messages[1][1])
+        self.assertEqual(client.read(2, messages[1][1]), messages[1][0])
+        self.assertEqual(client.split(), server.split())
+        for number, (payload, sealed) in enumerate(messages[2:]):
+            nonce = bytes(4) + (number // 2).to_bytes(8, "little")
+            key = client.split()[number % 2]
+            self.assertEqual(sealMessage(payload, None, nonce, key), sealed)
 
 
 class PairTests(SynchronousTestCase):
