@@ -12,6 +12,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from nacl.bindings import (
+    crypto_aead_chacha20poly1305_ietf_encrypt as sealMessage,
+)
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
@@ -35,7 +38,7 @@ from gomux.test.support.echo import Asking, Echo
 from interop.peers import blocking_strict
 from interop.peers.blocking_greeting import GreetingMux
 from interop.peers.blocking_mux import Flag, Mux, MuxError
-from interop.peers.blocking_strict import REKEY, Hellos, Noise, StrictMux, sealMessage
+from interop.peers.blocking_strict import REKEY, Hellos, Noise, StrictMux
 from interop.support.harness import PeerTestCase, drive
 from interop.test.test_peers import DRIVERS
 
@@ -300,7 +303,7 @@ class StrictTests(TestCase):
             self.keyring,
             isClient,
             Factory.forProtocol(protocol),
-            clock=reactor,  # type: ignore[arg-type]
+            clock=reactor,
             limits=Limits() if limits is None else limits,
             strict=strict,
             context=context,
