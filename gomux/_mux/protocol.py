@@ -69,7 +69,7 @@ class MuxProtocol(MuxFacts, Protocol):
 
     @ivar factory: the factory that made the mux; the mux uses its settings.
     @ivar bytesReceived: how many bytes were received from the carrier.
-    @ivar wasSilent: whether a server made the mux although no frame had come.
+    @ivar since: when the mux got its carrier, in seconds of the clock.
     @ivar streamFactory: makes the protocols of the peer's streams; C{None} to use the
         C{streamFactory} of the factory.
     @ivar _early: what a server has received before it made the mux.
@@ -83,9 +83,9 @@ class MuxProtocol(MuxFacts, Protocol):
     """
 
     factory: MuxOwner[MuxProtocol]
+    since: float
     streamFactory: IStreamFactory | IProtocolFactory | None = None
     bytesReceived = 0
-    wasSilent = False
 
     def __init__(
         self, factory: MuxOwner[MuxProtocol], early: Early | None = None
@@ -232,11 +232,12 @@ class MuxProtocol(MuxFacts, Protocol):
         """
         factory = self.factory
         early, self._early = self._early, None
+        self.since = factory.clock.seconds()
         if early is None:
             factory.acceptPace.accepted(self.transport)
         else:
             self.bytesReceived = early.size
-            self.wasSilent = early.frame is None
+            self.since = early.since
         gate = (early and early.gate) or factory.makeGate()
         carrier = self.getCarrier()
         self._host = addressFrom(lambda: carrier.getHost())
@@ -264,7 +265,7 @@ class MuxProtocol(MuxFacts, Protocol):
             caughtUp=self._caughtUp,
             parser=None if early is None else early.parser,
         )
-        self._sendOutputOf(gate)
+        self._sendOutputOf(gate, self.since)
         if gate.sealer is not None:
             self._startSending(gate.sealer, gate.isStrict)
             if factory.isClient:
@@ -312,9 +313,9 @@ class MuxProtocol(MuxFacts, Protocol):
         # A client's mux that may send is up already: it keeps its key.
         if (self.gated or not factory.isClient) and factory.isRevoked(gate):
             raise KeyRevoked()
-        self._sendOutputOf(gate)
+        self._sendOutputOf(gate, factory.clock.seconds())
         if not gate.passed:
-            self.factory.muxHeard(self)
+            factory.muxHeard(self, gate.name)
             return None
         descriptors = self.factory.keyring.descriptors
         if not descriptors.mayTake(gate.name):
@@ -339,9 +340,9 @@ class MuxProtocol(MuxFacts, Protocol):
         self._waiting.open(self.openStream)
         return None if gate.ownsFrames or self._life.state >= ENDING else frame
 
-    def _sendOutputOf(self, gate: Gate) -> None:
+    def _sendOutputOf(self, gate: Gate, since: float) -> None:
         if gate.isStrict:
-            self._peerLiveness.limitHandshake(gate)
+            self._peerLiveness.limitHandshake(gate, since)
         output = gate.takeOutput()
         if output and self.hasCarrier:
             self._scheduler.bytesSent += len(output)

@@ -447,9 +447,12 @@ class StrangersTests(SynchronousTestCase):
         rigs = [self.rig() for _ in range(2)]
         for rig in rigs:
             self.greet(rig)
+        done: list[float] = []
+        self.factory.strangersTurns.prefer(lambda until: done.append(until) or DONE)
         [trigger] = clock.triggers
         trigger()
         self.assertEqual(self.ended(rigs), [True, True])
+        self.assertEqual(len(done), 1)
         clock.turn()
         self.assertTrue(self.factory.strangersTurns.idle)
 
