@@ -20,8 +20,8 @@ which of them the server drops when there are too many.
      is dropped.  First in line is the address with most connections whose peers have
      sent no genuine frame: its oldest such connection is dropped.  If there is no such
      connection but the new one, the oldest of all is dropped.  These connections also
-     have no more than a quarter of the descriptors of the process, and no more than a
-     single peer leaves.
+     have no more than a quarter of the descriptors of the process, on all its ports
+     with the same keyring together, and no more than a single peer leaves.
 
 An honest client sends its first frame as soon as it is connected, so its connection is
 silent for a moment only.
@@ -145,12 +145,13 @@ class Strangers:
         """
         How many of these connections there may be.
         """
-        most = min(self._limits.maxUnauthenticated, strangersMost())
         keyring = self._keyring
+        elsewhere = keyring.descriptors.strangers - len(self)
+        left = strangersMost() - elsewhere
         if len(keyring.names) < 2:
             # The single peer may use what is not left to strangers.
-            most = min(most, max(1, len(self) + keyring.descriptors.left))
-        return most
+            left = min(left, len(self) + keyring.descriptors.left)
+        return min(self._limits.maxUnauthenticated, max(1, left))
 
     def refusal(self, address: IAddress | None) -> str | None:
         """

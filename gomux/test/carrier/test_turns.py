@@ -448,7 +448,12 @@ class StrangersTests(SynchronousTestCase):
         for rig in rigs:
             self.greet(rig)
         done: list[float] = []
-        self.factory.strangersTurns.prefer(lambda until: done.append(until) or DONE)
+
+        def work(until: float) -> float:
+            done.append(until)
+            return DONE
+
+        self.factory.strangersTurns.prefer(work)
         [trigger] = clock.triggers
         trigger()
         self.assertEqual(self.ended(rigs), [True, True])
