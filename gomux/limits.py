@@ -64,6 +64,11 @@ PAGE_REQUEST = 8192
 #: How long a request for the status page and its answer may take, in seconds.
 PAGE_TIMEOUT = 30.0
 
+#: How large a request or an answer at the start of a stream may be, in bytes.
+MAX_REQUEST = 4096
+#: How long the name of a service may be, in characters.
+MAX_SERVICE_NAME = 64
+
 #: How many log lines of one kind are written at once.
 LINES_BURST = 10
 #: The time between two log lines of one kind in the long run, in seconds.
