@@ -168,6 +168,13 @@ class Limits:
 
     @ivar handshakeTimeout: in strict mode, how long the handshake may take.
 
+    @ivar greetTimeout: how long a stream for a service waits for the peer's greeting,
+        which announces that the peer understands requests.  A peer of the Go package
+        never sends a greeting.
+
+    @ivar requestTimeout: how long the request of a stream that the peer opens may take
+        to arrive.  Then the stream is aborted.
+
     @ivar ping: the time between two pings.  They are for peers that echo pings: those
         of this software.  If the peer has echoed none of the pings that were sent in
         the last two such intervals, new streams use another mux, if there is one.
@@ -199,6 +206,8 @@ class Limits:
     silentGrace: float = field(default=1.0, metadata=_MAY_BE_OFF)
     busyPoll: float = field(default=0.0004, metadata=_MAY_BE_OFF)
     handshakeTimeout: float = 10.0
+    greetTimeout: float = 5.0
+    requestTimeout: float = 10.0
     ping: float = 5.0
     deadPeer: float = 45.0
 

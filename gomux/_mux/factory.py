@@ -8,7 +8,7 @@ The factory that makes muxes, and keeps track of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -33,10 +33,11 @@ from gomux._mux.gate import Gate
 from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
-from gomux._mux.startstop import startFactory
+from gomux._mux.startstop import startFactory, stopFactory
 from gomux._mux.strangers import Refused, Strangers
 from gomux._wire.keyring import Keyring
 from gomux._wire.keysearch import KeyFinder, KnownKey
+from gomux._wire.request import checkServiceName
 from gomux._wire.shares import Shares
 from gomux._wire.strict import Handshake, Salts, processSalts
 from gomux.error import KeyRevoked
@@ -57,6 +58,12 @@ class MuxFactory(Factory):
     @ivar isClient: C{True} if this side dialled the carriers of its muxes.
     @ivar streamFactory: makes the protocols of streams that peers open; with
         C{None} the mux refuses those streams.
+    @ivar services: the factories of the streams that peers open for a service, by the
+        name of the service.
+    @ivar mayUse: called for each stream that a peer opens, with the name of the peer's
+        key and the name of the service, C{None} for a stream without one.  Returns
+        whether the peer may use the service.  If not, the peer does not learn whether
+        there is such a service.  C{None} if peers may use all services.
     @ivar limits: the limits of each mux.
     @ivar greet: whether each side's first frame is a greeting: a Keepalive that
         announces to a peer of the same software what this side does.  A client sends it
@@ -94,6 +101,7 @@ class MuxFactory(Factory):
 
     noisy = False
     closesAtShutdown = True
+    mayUse: Callable[[str, str | None], bool] | None = None
 
     def __init__(
         self,
@@ -102,6 +110,7 @@ class MuxFactory(Factory):
         streamFactory: IStreamFactory | IProtocolFactory | None = None,
         *,
         clock: IReactorTime,
+        services: Mapping[str, IStreamFactory | IProtocolFactory] | None = None,
         limits: Limits | None = None,
         greet: bool = True,
         pool: MuxPool | None = None,
@@ -117,6 +126,8 @@ class MuxFactory(Factory):
         @param streamFactory: makes the protocols of streams that peers open.
         @param clock: the reactor, or for tests a
             L{Clock<twisted.internet.task.Clock>}.
+        @param services: makes the protocols of streams that peers open for a service,
+            by the name of the service.
         @param limits: the limits of each mux; by default L{Limits()<Limits>}.
         @param greet: whether to send a greeting as the first frame.  Other
             implementations ignore it.
@@ -129,7 +140,8 @@ class MuxFactory(Factory):
             recognizes them.  A handshake fails between two muxes that share one
             L{Salts} object, as all muxes of a process do by default.  To connect
             two muxes of one process, give each end its own object.
-        @raise ValueError: if C{psk} is empty, or if a client is given several keys.
+        @raise ValueError: if C{psk} is empty, if a client is given several keys, or if
+            the name of a service is not valid.
         """
         self.keyring = Keyring.of(psk)
         if isClient:
@@ -139,6 +151,7 @@ class MuxFactory(Factory):
         self.salts = salts
         self.isClient = isClient
         self.streamFactory = streamFactory
+        self.services = {checkServiceName(n): f for n, f in (services or {}).items()}
         self.buffers = buffersOf(clock)
         self.clock = clock = steady(clock)
         self.limits = limits if limits is not None else Limits()
@@ -191,15 +204,19 @@ class MuxFactory(Factory):
 
     def startFactory(self) -> None:
         """
-        Start the streams' factory, which makes protocols from now on.
+        Start the streams' factories, which make protocols from now on.
         """
         startFactory(self.streamFactory)
+        for factory in self.services.values():
+            startFactory(factory)
 
     def stopFactory(self) -> None:
         """
-        Stop the streams' factory.
+        Stop the streams' factories.
         """
         self.acceptPace.stop()
+        for factory in self.services.values():
+            stopFactory(factory)
         # Not stopFactory(): the caller that stops the port must see an error here.
         doStop = getattr(self.streamFactory, "doStop", None)
         if doStop is not None:
@@ -316,6 +333,13 @@ class MuxFactory(Factory):
             for stream, mux in list(self.lingering.items()):
                 if mux.isRevoked(names, keys):
                     stream.drop(KeyRevoked())
+
+    def muxUngreeted(self, mux: MuxProtocol) -> None:
+        """
+        Streams for services wait for the peer's greeting, and it did not come in time.
+        Called by the mux.
+        """
+        self.pool.giveUpNamed()
 
     def muxWorn(self, mux: MuxProtocol) -> None:
         """

@@ -11,11 +11,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, cast
 
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress
 
 from gomux._mux.muxlife import ENDED, GATED, OPEN
+from gomux.error import HandshakeFailed, NoRequests, Truncated
 
 if TYPE_CHECKING:
+    from gomux._mux.frames import PeerFrames
+    from gomux._mux.gate import GreetingWait
     from gomux._mux.incoming import Incoming
     from gomux._mux.liveness import CarrierLiveness, PeerLiveness
     from gomux._mux.muxlife import MuxLife
@@ -30,6 +34,9 @@ class MuxFacts:
     """
     The facts about a L{MuxProtocol<gomux.MuxProtocol>}, which sets all attributes.
 
+    @ivar factory: the factory that made the mux.
+    @ivar bytesReceived: how many bytes were received from the carrier.
+    @ivar greetingWait: how long streams for services wait for the peer's greeting.
     @ivar _key: the name of the peer's key, and the key; C{None} until the peer has
         shown it.
     @ivar _host: the carrier's address at this end.
@@ -39,11 +46,17 @@ class MuxFacts:
     @ivar _streams: the mux's streams.
     @ivar _nextTurn: makes calls in the next turn of the reactor.
     @ivar _scheduler: sends frames.
+    @ivar _frames: handles the peer's frames.
+    @ivar _isBound: whether this side has announced
+        L{BOUND<gomux._wire.frame.BOUND>}, or strict mode implies it.
     @ivar _incoming: keeps received bytes, and has their frames handled.
     @ivar _carrierLiveness: notices a dead carrier.
     @ivar _peerLiveness: pings the peer, and notices when it is gone.
     """
 
+    factory: Any
+    bytesReceived: int
+    greetingWait: GreetingWait
     _key: tuple[str, bytes] | None = None
     _peer: IAddress | None = None
     _host: IAddress
@@ -51,9 +64,30 @@ class MuxFacts:
     _streams: Streams
     _nextTurn: NextTurn
     _scheduler: Scheduler
+    _frames: PeerFrames
+    _isBound = False
     _incoming: Incoming
     _carrierLiveness: CarrierLiveness
     _peerLiveness: PeerLiveness
+
+    @property
+    def leftSilently(self) -> bool:
+        """
+        Whether the mux ended because the peer has ended the carrier before either side
+        had sent a byte.
+        """
+        loss = self._life.loss
+        if self.bytesReceived or self.bytesSent or loss is None:
+            return False
+        # If this side has closed the mux, the reason is another error.
+        isCut = isinstance(self.reason, (Truncated, HandshakeFailed))
+        return isCut and loss.type in (ConnectionDone, ConnectionLost)
+
+    def __repr__(self) -> str:
+        peer = "nobody yet" if self._peer is None else self._peer
+        name = f"{self.peerName!r} at " if self.peerName else ""
+        direction = "to" if self.factory.isClient else "from"
+        return f"<{type(self).__name__} {direction} {name}{peer}>"
 
     @property
     def authenticated(self) -> bool:
@@ -98,6 +132,32 @@ class MuxFacts:
         Whether the peer may open streams.
         """
         return self._life.state <= OPEN
+
+    @property
+    def takesRequests(self) -> bool | None:
+        """
+        Whether this side may open streams for services: the peer has announced that it
+        understands requests, and this side announces the same.  C{None} while that is
+        not known yet.
+        """
+        if self.gated:
+            return None
+        if not self._isBound:
+            return False
+        if self.authenticated:
+            return self._frames.isBound
+        return False if self.greetingWait.isOver else None
+
+    def noRequests(self) -> NoRequests:
+        """
+        @return: why this side may not open streams for services.
+        """
+        if not self._isBound:
+            return NoRequests("greet=False is set on this side")
+        if self.authenticated:
+            return NoRequests("its first frame was no greeting; is it a Go peer?")
+        seconds = self.factory.limits.greetTimeout
+        return NoRequests(f"no greeting came in {seconds:g} seconds; is it a Go peer?")
 
     @property
     def isWorn(self) -> bool:

@@ -42,6 +42,10 @@ class MuxPool:
      2. Prefer a mux whose peer answers pings.
      3. Prefer a mux that has many stream IDs left.
 
+    Streams for a service go over muxes only whose peers have announced that they
+    understand requests.  While there is no such mux, but a peer may still announce
+    that, they wait.
+
     Peers whose muxes are equal by these rules take turns.  Of several such muxes of one
     peer the pool uses the newest: the peer may have come back by another path before
     this side notices the end of the old mux.
@@ -105,10 +109,14 @@ class MuxPool:
             named = self._named.setdefault(mux.peerName, [])
             if mux not in named:
                 named.append(mux)
-        while self._waiting and mux.canOpen:
-            waiting = next(iter(self._waiting))
-            self._forget(waiting)
-            mux.openStream(waiting.factory).chainDeferred(waiting.result)
+        for waiting in list(self._waiting):
+            if not mux.canOpen:
+                break
+            if waiting in self._waiting and _takes(mux, waiting.service):
+                self._forget(waiting)
+                opened = mux.openStream(waiting.factory, waiting.service)
+                opened.chainDeferred(waiting.result)
+        self.giveUpNamed()
 
     def remove(self, mux: MuxProtocol, reason: GomuxError) -> None:
         """
@@ -138,7 +146,10 @@ class MuxPool:
                 mux.close()
 
     def openStream(
-        self, factory: IStreamFactory | IProtocolFactory, timeout: float | None = None
+        self,
+        factory: IStreamFactory | IProtocolFactory,
+        timeout: float | None = None,
+        service: str | None = None,
     ) -> Deferred[IProtocol]:
         """
         Open a stream on the next mux.  If no mux is up, wait for one.
@@ -146,24 +157,43 @@ class MuxPool:
         @param factory: makes the stream's protocol.
         @param timeout: how long to wait for a mux, in seconds; by default the timeout
             of the pool.
+        @param service: the name of the peer's service; C{None} for none.
         @return: fires with the protocol once it is connected.  May be cancelled.  Fails
             with L{OpenStreamError} if no mux is up in time, or if too many streams wait
-            already.
+            already.  With a service, fails as L{gomux.interfaces.IMux.openStream} too.
         """
-        mux = self._next()
+        mux = self._next(service)
         if mux is not None:
-            return mux.openStream(factory)
+            return mux.openStream(factory, service)
         if self._maxWaiting is not None and len(self._waiting) >= self._maxWaiting:
             return fail(
                 OpenStreamError("no mux is up, and too many streams wait for one")
             )
         if timeout is None:
             timeout = self._timeout
-        waiting = _Waiting(factory)
+        waiting = _Waiting(factory, service)
         waiting.result = Deferred(lambda _: self._forget(waiting))
         waiting.timeout = self._clock.callLater(timeout, self._expire, waiting, timeout)
         self._waiting[waiting] = None
+        if service is not None:
+            self.giveUpNamed()
         return waiting.result
+
+    def giveUpNamed(self) -> None:
+        """
+        If streams for services wait, have the peers' greetings waited for, or fail the
+        streams if there are muxes and none of their peers understands requests.
+        """
+        named = [waiting for waiting in self._waiting if waiting.service is not None]
+        muxes = [mux for mux in self._muxes if mux.canOpen] if named else []
+        for mux in muxes:
+            if mux.takesRequests is None:
+                mux.greetingWait.begin()
+        if muxes and all(mux.takesRequests is False for mux in muxes):
+            for waiting in named:
+                if waiting in self._waiting:
+                    self._forget(waiting)
+                    waiting.result.errback(muxes[-1].noRequests())
 
     def failWaiting(self, error: Exception) -> None:
         """
@@ -176,14 +206,15 @@ class MuxPool:
                 self._forget(waiting)
                 waiting.result.errback(error)
 
-    def _next(self) -> MuxProtocol | None:
+    def _next(self, service: str | None) -> MuxProtocol | None:
         """
-        @return: the mux for the next stream; C{None} if no mux can open streams.
+        @param service: the name of the peer's service; C{None} for none.
+        @return: the mux for the next stream; C{None} if no mux can open such streams.
         """
         best = None
         rank = (-1, False, False)
         for mux in self._muxes:
-            if mux.canOpen and (own := _rank(mux)) > rank:
+            if _takes(mux, service) and (own := _rank(mux)) > rank:
                 best, rank = mux, own
                 if rank == _FIRST:
                     break
@@ -194,7 +225,7 @@ class MuxPool:
             self._muxes.remove(mux)
             self._muxes.append(mux)
         if ofPeer:
-            alike = [mux for mux in ofPeer if mux.canOpen and _rank(mux) == rank]
+            alike = [m for m in ofPeer if _takes(m, service) and _rank(m) == rank]
             return alike[-1]
         return best
 
@@ -217,6 +248,13 @@ class MuxPool:
 _FIRST = (True, True, True)
 
 
+def _takes(mux: MuxProtocol, service: str | None) -> bool:
+    """
+    @return: whether this side can open a stream for a service, or one without.
+    """
+    return mux.canOpen and (service is None or bool(mux.takesRequests))
+
+
 def _rank(mux: MuxProtocol) -> tuple[bool, bool, bool]:
     """
     @return: a value that is greater for a mux that the pool prefers.
@@ -229,6 +267,7 @@ class _Waiting:
     A stream that waits for a mux.
 
     @ivar factory: makes the stream's protocol.
+    @ivar service: the name of the peer's service; C{None} for none.
     @ivar timeout: the delayed call that ends the wait.
     @ivar result: the result of L{MuxPool.openStream}.
     """
@@ -236,5 +275,8 @@ class _Waiting:
     timeout: IDelayedCall
     result: Deferred[IProtocol]
 
-    def __init__(self, factory: IStreamFactory | IProtocolFactory) -> None:
+    def __init__(
+        self, factory: IStreamFactory | IProtocolFactory, service: str | None
+    ) -> None:
         self.factory = factory
+        self.service = service

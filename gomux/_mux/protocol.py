@@ -23,10 +23,10 @@ waits in its stream's sender until C{Scheduler}, the carrier's producer, takes i
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
@@ -38,7 +38,7 @@ from zope.interface import implementer
 
 from gomux._carrier.transport import MuxCarrier, addressFrom
 from gomux._mux.frames import COMPATIBLE, STRICT, PeerFrames
-from gomux._mux.gate import Gate, WaitingStreams, explainLoss
+from gomux._mux.gate import Gate, GreetingWait, WaitingStreams, explainLoss
 from gomux._mux.incoming import Incoming
 from gomux._mux.liveness import CarrierLiveness, PeerLiveness
 from gomux._mux.muxfacts import MuxFacts
@@ -51,7 +51,6 @@ from gomux._wire.frame import Frame
 from gomux.error import (
     BuffersFull,
     GomuxError,
-    HandshakeFailed,
     KeyRevoked,
     LimitExceeded,
     OpenStreamError,
@@ -60,6 +59,8 @@ from gomux.error import (
 from gomux.interfaces import IMux
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gomux._mux.owner import MuxOwner
     from gomux.interfaces import IStreamFactory
 
@@ -73,17 +74,19 @@ class MuxProtocol(MuxFacts, Protocol):
     @ivar bytesReceived: how many bytes were received from the carrier.
     @ivar streamFactory: makes the protocols of the peer's streams; C{None} to use the
         C{streamFactory} of the factory.
+    @ivar services: the factories of services that only this mux has, by name.  It has
+        the C{services} of the factory too.
     @ivar _limits: the factory's limits.
-    @ivar _waiting: the calls of L{openStream} that wait for the gate.
+    @ivar greetingWait: how long streams for services wait for the peer's greeting.
+    @ivar _waiting: the calls of L{openStream} that wait for the gate or the greeting.
     @ivar _proving: the results of L{whenAuthenticated} that have not fired.
     @ivar _frames: handles the peer's frames.
     @ivar _carrier: the carrier, as the scheduler uses it.
-    @ivar _isBound: whether this side has announced
-        L{BOUND<gomux._wire.frame.BOUND>}, or strict mode implies it.
     """
 
     factory: MuxOwner[MuxProtocol]
     streamFactory: IStreamFactory | IProtocolFactory | None = None
+    services: Mapping[str, IStreamFactory | IProtocolFactory] = MappingProxyType({})
     bytesReceived = 0
 
     def __init__(self, factory: MuxOwner[MuxProtocol]) -> None:
@@ -91,6 +94,8 @@ class MuxProtocol(MuxFacts, Protocol):
         clock = factory.clock
         self._limits = limits = factory.limits
         self._waiting = WaitingStreams(limits.maxControl)
+        timeout = limits.greetTimeout
+        self.greetingWait = GreetingWait(clock, timeout, self._ungreeted)
         self._proving: list[Deferred[MuxProtocol]] = []
         self._nextTurn = nextTurn = NextTurn(self, clock)
         self._scheduler = scheduler = Scheduler(
@@ -108,7 +113,6 @@ class MuxProtocol(MuxFacts, Protocol):
             factory,
             scheduler,
             nextTurn,
-            peersFactory=self._peersFactory,
             ended=self._streamEnded,
             worn=lambda: self.factory.muxWorn(self),
             overfull=self._overfull,
@@ -123,35 +127,21 @@ class MuxProtocol(MuxFacts, Protocol):
             told=self._told,
         )
 
-    @property
-    def leftSilently(self) -> bool:
-        """
-        Whether the mux ended because the peer has ended the carrier before either side
-        had sent a byte.
-        """
-        loss = self._life.loss
-        if self.bytesReceived or self.bytesSent or loss is None:
-            return False
-        # If this side has closed the mux, the reason is another error.
-        isCut = isinstance(self.reason, (Truncated, HandshakeFailed))
-        return isCut and loss.type in (ConnectionDone, ConnectionLost)
-
-    def __repr__(self) -> str:
-        peer = "nobody yet" if self._peer is None else self._peer
-        name = f"{self.peerName!r} at " if self.peerName else ""
-        direction = "to" if self.factory.isClient else "from"
-        return f"<{type(self).__name__} {direction} {name}{peer}>"
-
     # IMux
 
     def openStream(
-        self, factory: IStreamFactory | IProtocolFactory
+        self, factory: IStreamFactory | IProtocolFactory, service: str | None = None
     ) -> Deferred[IProtocol]:
         if not self.canOpen:
             why = "has no IDs left" if self.takesStreams else "is closing or closed"
             return fail(OpenStreamError(f"the mux {why}"))
         if self.gated:
-            return self._waiting.add(factory)
+            return self._waiting.add(factory, service)
+        if service is not None and not self.takesRequests:
+            if self.takesRequests is not None:
+                return fail(self.noRequests())
+            self.greetingWait.begin()
+            return self._waiting.add(factory, service)
         if not (self.authenticated or self.factory.isClient):
             gate = self._incoming.gate
             assert gate is not None
@@ -164,7 +154,7 @@ class MuxProtocol(MuxFacts, Protocol):
             return fail(OpenStreamError("too many frames wait for the carrier"))
         # The application has decided to send, although the peer may be a stranger.
         self._scheduler.isMute = False
-        opened = self._streams.open(factory)
+        opened = self._streams.open(factory, service)
         if not (self._streams.hasIDs or self._streams.byID):
             self.close()
         return opened
@@ -333,6 +323,7 @@ class MuxProtocol(MuxFacts, Protocol):
         if self._isBound and isinstance(gate.opener, SequencedOpener):
             self._carrierLiveness.stopKeepalives()
             self._peerLiveness.start(gate.opener)
+        self.greetingWait.end()
         self._key = (gate.name, gate.key)
         self._streams.account.begin(gate.name)
         self.factory.muxAuthenticated(self)
@@ -377,9 +368,12 @@ class MuxProtocol(MuxFacts, Protocol):
         """
         return cast(ITCPTransport, self.transport)
 
-    def _peersFactory(self) -> IStreamFactory | IProtocolFactory | None:
-        own = self.streamFactory
-        return self.factory.streamFactory if own is None else own
+    def _ungreeted(self) -> None:
+        """
+        The peer has sent no greeting in time.
+        """
+        self._waiting.fail(self.noRequests())
+        self.factory.muxUngreeted(self)
 
     def _write(self, parts: list[bytes]) -> None:
         if self._life.loss is None:
@@ -440,6 +434,8 @@ class MuxProtocol(MuxFacts, Protocol):
         """
         self._carrierLiveness.stop()
         self._peerLiveness.stop()
+        self.greetingWait.end()
+        self._streams.acceptor.stop()
         gate = self._incoming.gate
         if gate is not None:
             gate.close()

@@ -115,6 +115,7 @@ def vectors() -> dict[str, object]:
         ("client", "the request", frame(CLIENT, 5, 2, len(none), 0, none)),
         ("server", "the refusal", frame(SERVER, 2, 2, len(unknown), 0, unknown)),
         ("server", "CloseStream 2", frame(SERVER, 3, 2, 0, 5)),
+        ("client", "CloseStream 2", frame(CLIENT, 6, 2, 0, 5)),
     ]
     return {
         "psk": PSK.hex(),
