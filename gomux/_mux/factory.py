@@ -224,11 +224,13 @@ class MuxFactory(Factory):
 
     def logPrefix(self) -> str:
         """
-        @return: the log prefix of the streams' factory, followed by C{(gomux)}.
+        @return: the log prefix of the streams' factory, or of the first service's,
+            followed by C{(gomux)}.
         """
-        if self.streamFactory is None:
-            return type(self).__name__
-        return f"{logPrefixOf(self.streamFactory)} (gomux)"
+        for factory in (self.streamFactory, *self.services.values()):
+            if factory is not None:
+                return f"{logPrefixOf(factory)} (gomux)"
+        return type(self).__name__
 
     def muxConnected(self, mux: MuxProtocol) -> None:
         """

@@ -25,7 +25,7 @@ whether the peer understands requests, but no longer than L{GreetingWait} lets t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
@@ -138,8 +138,7 @@ class WaitingStreams:
     The calls of C{openStream()} that wait for the gate to be passed, in order.
 
     @ivar _limit: how many calls may wait.
-    @ivar _factories: the stream factory and the service that each call got, by the
-        Deferred that it returned.
+    @ivar _opened: the Deferreds that the calls returned, as the keys of a dictionary.
     """
 
     def __init__(self, limit: int) -> None:
@@ -147,9 +146,7 @@ class WaitingStreams:
         @param limit: how many calls may wait.
         """
         self._limit = limit
-        self._factories: dict[
-            Deferred[IProtocol], tuple[IStreamFactory | IProtocolFactory, str | None]
-        ] = {}
+        self._opened: dict[Deferred[Any], None] = {}
 
     def add(
         self, factory: IStreamFactory | IProtocolFactory, service: str | None = None
@@ -162,14 +159,16 @@ class WaitingStreams:
         @return: the Deferred that the call returns.  It may be cancelled.  It fails
             with L{OpenStreamError} if too many calls wait.
         """
-        if len(self._factories) >= self._limit:
+        if len(self._opened) >= self._limit:
             return fail(OpenStreamError("too many streams wait for the peer"))
-        opened: Deferred[IProtocol] = Deferred(self._cancel)
-        self._factories[opened] = factory, service
+        opened: Deferred[Any] = Deferred(self._cancel)
+        # When that waits for another Deferred, it can still be cancelled.
+        opened.addCallback(lambda openStream: openStream(factory, service))
+        self._opened[opened] = None
         return opened
 
-    def _cancel(self, opened: Deferred[IProtocol]) -> None:
-        self._factories.pop(opened, None)
+    def _cancel(self, opened: Deferred[Any]) -> None:
+        self._opened.pop(opened, None)
 
     def open(
         self,
@@ -182,16 +181,17 @@ class WaitingStreams:
 
         @param openStream: opens a stream.
         """
-        while self._factories:
-            opened = next(iter(self._factories))
-            openStream(*self._factories.pop(opened)).chainDeferred(opened)
+        while self._opened:
+            opened = next(iter(self._opened))
+            del self._opened[opened]
+            opened.callback(openStream)
 
     def fail(self, reason: GomuxError) -> None:
         """
         The mux has ended, or the peer sends no greeting: let the waiting calls fail.
         """
-        while self._factories:
-            self._factories.popitem()[0].errback(reason)
+        while self._opened:
+            self._opened.popitem()[0].errback(reason)
 
 
 class GreetingWait:

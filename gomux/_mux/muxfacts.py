@@ -12,7 +12,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, ITCPTransport
 
 from gomux._mux.muxlife import ENDED, GATED, OPEN
 from gomux.error import HandshakeFailed, NoRequests, Truncated
@@ -36,6 +36,7 @@ class MuxFacts:
 
     @ivar factory: the factory that made the mux.
     @ivar bytesReceived: how many bytes were received from the carrier.
+    @ivar transport: the carrier.
     @ivar greetingWait: how long streams for services wait for the peer's greeting.
     @ivar _key: the name of the peer's key, and the key; C{None} until the peer has
         shown it.
@@ -56,6 +57,7 @@ class MuxFacts:
 
     factory: Any
     bytesReceived: int
+    transport: Any
     greetingWait: GreetingWait
     _key: tuple[str, bytes] | None = None
     _peer: IAddress | None = None
@@ -220,6 +222,12 @@ class MuxFacts:
         Whether the carrier is still connected.
         """
         return self._life.loss is None
+
+    def getCarrier(self) -> ITCPTransport:
+        """
+        @return: the mux's own transport.
+        """
+        return cast(ITCPTransport, self.transport)
 
     def getHost(self) -> IAddress:
         """

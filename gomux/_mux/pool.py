@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
@@ -21,7 +21,7 @@ from twisted.internet.interfaces import (
 )
 
 from gomux._carrier.clock import steady
-from gomux.error import OpenStreamError
+from gomux.error import NoRequests, OpenStreamError
 from gomux.limits import WAIT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -114,8 +114,7 @@ class MuxPool:
                 break
             if waiting in self._waiting and _takes(mux, waiting.service):
                 self._forget(waiting)
-                opened = mux.openStream(waiting.factory, waiting.service)
-                opened.chainDeferred(waiting.result)
+                waiting.result.callback(mux)
         self.giveUpNamed()
 
     def remove(self, mux: MuxProtocol, reason: GomuxError) -> None:
@@ -171,13 +170,15 @@ class MuxPool:
             )
         if timeout is None:
             timeout = self._timeout
-        waiting = _Waiting(factory, service)
+        waiting = _Waiting(service)
         waiting.result = Deferred(lambda _: self._forget(waiting))
+        # When that waits for another Deferred, it can still be cancelled.
+        waiting.result.addCallback(lambda mux: mux.openStream(factory, service))
         waiting.timeout = self._clock.callLater(timeout, self._expire, waiting, timeout)
         self._waiting[waiting] = None
         if service is not None:
             self.giveUpNamed()
-        return waiting.result
+        return cast("Deferred[IProtocol]", waiting.result)
 
     def giveUpNamed(self) -> None:
         """
@@ -236,6 +237,10 @@ class MuxPool:
 
     def _expire(self, waiting: _Waiting, timeout: float) -> None:
         self._forget(waiting)
+        if waiting.service is not None and any(mux.canOpen for mux in self._muxes):
+            why = f"no greeting came in {timeout:g} seconds"
+            waiting.result.errback(NoRequests(why))
+            return
         reason = (
             "" if self.lastReason is None else f"; the last reason: {self.lastReason}"
         )
@@ -266,17 +271,14 @@ class _Waiting:
     """
     A stream that waits for a mux.
 
-    @ivar factory: makes the stream's protocol.
     @ivar service: the name of the peer's service; C{None} for none.
     @ivar timeout: the delayed call that ends the wait.
-    @ivar result: the result of L{MuxPool.openStream}.
+    @ivar result: the result of L{MuxPool.openStream}.  It gets the mux that the stream
+        goes over, and then opens the stream.
     """
 
     timeout: IDelayedCall
-    result: Deferred[IProtocol]
+    result: Deferred[Any]
 
-    def __init__(
-        self, factory: IStreamFactory | IProtocolFactory, service: str | None
-    ) -> None:
-        self.factory = factory
+    def __init__(self, service: str | None) -> None:
         self.service = service

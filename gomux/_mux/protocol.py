@@ -24,14 +24,10 @@ waits in its stream's sender until C{Scheduler}, the carrier's producer, takes i
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import (
-    IProtocol,
-    IProtocolFactory,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -175,6 +171,13 @@ class MuxProtocol(MuxFacts, Protocol):
     def close(self) -> Deferred[GomuxError]:
         self._life.close()
         return self.whenClosed()
+
+    def closeService(self, service: str | None) -> None:
+        """
+        Close the peer's streams for a service, or those without one, once their output
+        is sent.
+        """
+        self._streams.closeService(service)
 
     def abort(self) -> None:
         self._life.abort()
@@ -361,12 +364,6 @@ class MuxProtocol(MuxFacts, Protocol):
         self._carrierLiveness.start()
 
     # Called by the parts of the mux
-
-    def getCarrier(self) -> ITCPTransport:
-        """
-        @return: the mux's own transport.
-        """
-        return cast(ITCPTransport, self.transport)
 
     def _ungreeted(self) -> None:
         """

@@ -40,7 +40,7 @@ from gomux._mux.stream import Stream
 from gomux._wire.frame import ID_END, REQUEST, Flag
 from gomux._wire.growth import GrowthPolicy
 from gomux._wire.window import MAX_HELD
-from gomux.error import OutputExceeded
+from gomux.error import OutputExceeded, StreamClosed
 from gomux.limits import RESERVED_IDS
 
 if TYPE_CHECKING:
@@ -297,6 +297,14 @@ class Streams:
         self.account.opened(self._scheduler.controlQueued)
         stream = self.byID[streamID] = Stream(self, streamID)
         stream.makeConnection(protocol)
+
+    def closeService(self, service: str | None) -> None:
+        """
+        Close the peer's streams for a service, or those without one.
+        """
+        for streamID, stream in list(self.byID.items()):
+            if stream.service == service and self.isPeers(streamID):
+                stream.closeWith(StreamClosed())
 
     # StreamMux
 

@@ -384,6 +384,25 @@ class PairTests(SynchronousTestCase):
         self.assertEqual(self.muxes.client.protocolCount, 0)
         self.assertEqual(self.muxes.server.protocolCount, 0)
 
+    def test_cancelAfterWait(self) -> None:
+        """
+        A stream that has waited for the greeting, or in the pool, can be cancelled
+        while it waits for the answer.
+        """
+        for fromPool in (True, False):
+            self.pair(latency=1)
+            opened = Recorders()
+            opener: Any = self.factories[0].pool if fromPool else self.muxes.client
+            opening = opener.openStream(opened, service="chat")
+            self.muxes.advance(2.5)
+            self.assertEqual(self.muxes.client.streamCount, 1)
+            opening.cancel()
+            self.failureResultOf(opening, CancelledError)
+            self.muxes.flush()
+            self.assertEqual(opened.made, [])
+            self.assertEqual(self.muxes.client.protocolCount, 0)
+            self.assertEqual(self.muxes.server.protocolCount, 0)
+
     def test_muxLost(self) -> None:
         """
         A stream whose mux is lost before the answer fails with the reason.
@@ -684,6 +703,28 @@ class RawTests(SynchronousTestCase):
         self.assertEqual(rig.mux.streamCount, 100)
         rig.clock.advance(10.1)
         self.assertEqual((rig.mux.streamCount, rig.mux.protocolCount), (1, 1))
+        self.checkBeside(rig)
+
+    def test_slowInTurn(self) -> None:
+        """
+        Streams that come one after the other are aborted one after the other.  A stream
+        that has ended before is not aborted, so no line in the log says so.
+        """
+        rig = self.rig(requestTimeout=10)
+        observer = Lines("gomux")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        for number in range(4):
+            rig.send(self.peers + 2 * number, Flag.OPEN_STREAM, REQUEST)
+            rig.clock.advance(1)
+        rig.send(self.peers + 4, Flag.CLOSE_STREAM)
+        counts = []
+        for _ in range(5):
+            rig.clock.advance(2)
+            counts.append(rig.mux.streamCount)
+        self.assertEqual(counts, [4, 4, 3, 2, 1])
+        self.assertEqual(len(observer.lines), 3)
+        self.assertIn("was not complete within 10 seconds", observer.lines[0])
         self.checkBeside(rig)
 
     def test_memory(self) -> None:
