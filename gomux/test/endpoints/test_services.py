@@ -228,6 +228,12 @@ class PortTests(SynchronousTestCase):
         self.assertIsNone(self.opens(pair, None))
         two.startListening()
         self.assertIsNotNone(self.opens(pair, None))
+        self.successResultOf(two.stopListening())
+        one.stopListening()
+        two.startListening()
+        pair = self.client(two)
+        self.assertIsNone(self.opens(pair, "chat"))
+        self.assertIsNotNone(self.opens(pair, None))
 
     def test_startFails(self) -> None:
         """
