@@ -22,6 +22,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
 
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
@@ -33,7 +34,7 @@ from gomux._mux.gate import Gate
 from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
-from gomux._mux.startstop import startFactory, stopFactory
+from gomux._mux.startstop import startFactory
 from gomux._mux.strangers import Refused, Strangers
 from gomux._wire.keyring import Keyring
 from gomux._wire.keysearch import KeyFinder, KnownKey
@@ -215,12 +216,17 @@ class MuxFactory(Factory):
         Stop the streams' factories.
         """
         self.acceptPace.stop()
-        for factory in self.services.values():
-            stopFactory(factory)
         # Not stopFactory(): the caller that stops the port must see an error here.
-        doStop = getattr(self.streamFactory, "doStop", None)
-        if doStop is not None:
-            doStop()
+        failures = []
+        for factory in (self.streamFactory, *self.services.values()):
+            try:
+                getattr(factory, "doStop", lambda: None)()
+            except BaseException:
+                failures.append(Failure())
+        for failure in failures[1:]:
+            _log.failure("doStop of a factory failed", failure)
+        if failures:
+            failures[0].raiseException()
 
     def logPrefix(self) -> str:
         """

@@ -370,6 +370,25 @@ class PairTests(SynchronousTestCase):
         self.factories[1].doStop()
         self.assertEqual(self.chat.numPorts, 0)
 
+    def test_stopFails(self) -> None:
+        """
+        If several factories fail to stop, the first error is raised, and the others are
+        logged.
+        """
+        services = {name: Recorders() for name in ("a", "b", "c")}
+        self.pair(services=services)
+        factory = self.factories[1]
+        factory.doStart()
+        for name, problem in (("a", KeyError()), ("b", ZeroDivisionError())):
+
+            def fail(problem: Exception = problem) -> None:
+                raise problem
+
+            services[name].doStop = fail  # type: ignore[method-assign]
+        self.assertRaises(KeyError, factory.doStop)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(services["c"].numPorts, 0)
+
     def test_cancel(self) -> None:
         """
         A stream that waits for the answer can be cancelled.  Then it is aborted.
