@@ -13,6 +13,8 @@ L{MuxProtocol} connects the parts of a mux.  Each part has a module in this pack
   - L{gomux._mux.incoming}: when received frames are handled.
   - L{gomux._mux.frames}: the effect of each frame, and the rules for the peer.
   - L{gomux._mux.streams}: the streams by ID.
+  - L{gomux._mux.acceptor}: which protocols the peer's streams get.
+  - L{gomux._mux.requests}: the start of streams for a service.
   - L{gomux._mux.scheduler}: which frame is sent next.
   - L{gomux._mux.nextturn}: calls and sending in the next turn of the reactor.
   - L{gomux._mux.liveness}: how a dead carrier or peer is noticed.

@@ -255,6 +255,27 @@ class ProgramTests(DocsTestCase):
             self.run_("endpoints_python.py"), "from 127.0.0.1\nb'hello'\n" * 3
         )
 
+    def test_services(self) -> None:
+        """
+        Two services of one process are used over one mux, and a third is unknown.
+        """
+        self.start("services_server.py", "7000")
+        self.assertEqual(
+            self.run_("services_client.py"),
+            "b'hello'\nb'HTTP/1.0 200 OK'\nThe peer has no such service: chat.\n",
+        )
+
+    def test_servicesPython(self) -> None:
+        """
+        The program in which peers may use different services prints what the page
+        says.
+        """
+        page = (DOCS / "howto" / "services.rst").read_text()
+        printed = page.partition("It prints::\n\n")[2].partition("\n\n")[0]
+        expected = "".join(f"{line.strip()}\n" for line in printed.splitlines())
+        self.assertEqual(self.run_("services_python.py"), expected)
+        self.assertEqual(expected.count("\n"), 6)
+
     def test_callback(self) -> None:
         """
         The program whose listening side opens the streams works.
