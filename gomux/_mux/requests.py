@@ -101,10 +101,10 @@ class FirstReceiver(Receiver):
             super().received(payload)
             return
         self.window.received(len(payload))
-        self._keep(payload)
         stream = cast("Stream", self._stream)
         first = cast(FirstProtocol, stream.protocol)
-        data = b"".join(self.waiting or ())
+        kept = self.waiting[0] if self.waiting else b""
+        data = kept + payload
         try:
             found = splitMessage(data)
         except MalformedMessage as error:
@@ -112,12 +112,13 @@ class FirstReceiver(Receiver):
             return
         if found is None:
             self.waiting = [data]
+            stream.streams.charge(len(payload))
             return
         message, rest = found
-        size = len(data) - len(rest)
         self.waiting = [rest] if rest else None
-        stream.streams.charge(-size)
-        stream.streams.consumed(stream, size)
+        if more := len(rest) - len(kept):
+            stream.streams.charge(more)
+        stream.streams.consumed(stream, len(data) - len(rest))
         # The receiver of any other stream from here on.
         isFast = fastPaths().sparedContext
         self.__class__ = Receiver if isFast else PlainReceiver  # type: ignore[assignment]
@@ -146,12 +147,15 @@ class FirstProtocol(Protocol):
 
     stream: Stream
 
-    def connectionMade(self) -> None:
+    def begin(self, stream: Stream) -> None:
         """
-        Wait for the message.
+        Wait for the message.  This stands for C{makeConnection}, without its cost.
+
+        @param stream: the stream.
         """
-        self.stream = cast("Stream", self.transport)
-        self.stream.receiver = FirstReceiver(self.stream)
+        self.stream = stream
+        stream.protocol = self
+        stream.receiver = FirstReceiver(stream)
 
     def messageReceived(self, message: bytes) -> None:
         """
@@ -225,12 +229,12 @@ class Opening(FirstProtocol):
             lambda _: self.stream.abortConnection()
         )
 
-    def connectionMade(self) -> None:
+    def begin(self, stream: Stream) -> None:
         """
         Send the request.
         """
-        super().connectionMade()
-        self.stream.write(self._request)
+        super().begin(stream)
+        stream.write(self._request)
 
     def messageReceived(self, message: bytes) -> None:
         """
@@ -307,11 +311,11 @@ class Accepting(FirstProtocol):
     def __init__(self, acceptor: Acceptor) -> None:
         self._acceptor = acceptor
 
-    def connectionMade(self) -> None:
+    def begin(self, stream: Stream) -> None:
         """
         Wait for the request, but not for ever.
         """
-        super().connectionMade()
+        super().begin(stream)
         self._acceptor.begin(self)
 
     def messageReceived(self, message: bytes) -> None:

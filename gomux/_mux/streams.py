@@ -15,7 +15,7 @@ ends with its last stream.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import NoProtocol
@@ -258,10 +258,13 @@ class Streams:
         self._factories[streamID] = factory
         self.account.opened(self._scheduler.controlQueued)
         stream = self.byID[streamID] = Stream(self, streamID, service)
-        length = 0 if opening is None else REQUEST
-        self._scheduler.control(streamID, Flag.OPEN_STREAM, length)
-        stream.makeConnection(protocol)
-        return succeed(protocol) if opening is None else opening.result
+        if opening is None:
+            self._scheduler.control(streamID, Flag.OPEN_STREAM)
+            stream.makeConnection(protocol)
+            return succeed(protocol)
+        self._scheduler.control(streamID, Flag.OPEN_STREAM, REQUEST)
+        opening.begin(stream)
+        return opening.result
 
     def peerOpens(
         self, streamID: int, isWelcome: bool, hasRequest: bool = False
@@ -296,7 +299,10 @@ class Streams:
         self.peerCount += 1
         self.account.opened(self._scheduler.controlQueued)
         stream = self.byID[streamID] = Stream(self, streamID)
-        stream.makeConnection(protocol)
+        if hasRequest:
+            cast(Accepting, protocol).begin(stream)
+        else:
+            stream.makeConnection(protocol)
 
     def closeService(self, service: str | None) -> None:
         """

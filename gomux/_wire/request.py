@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 
 from gomux.limits import MAX_REQUEST, MAX_SERVICE_NAME
@@ -35,6 +36,10 @@ CODES = {
     "busy": "there are too many connections",
     "failed": "the connection could not be made",
 }
+
+#: How many of the last messages of each kind are remembered, with what they mean: most
+#: streams are for the same few services.
+CACHED = 64
 
 #: The size of the field that has the size of a message, in bytes.
 SIZE_BYTES = 2
@@ -108,6 +113,7 @@ def splitMessage(data: bytes) -> tuple[bytes, bytes] | None:
     return data[SIZE_BYTES:end], data[end:]
 
 
+@lru_cache(maxsize=CACHED)
 def encodeRequest(request: Request) -> bytes:
     """
     @return: the message of a request.
@@ -128,6 +134,7 @@ def encodeRequest(request: Request) -> bytes:
     return message
 
 
+@lru_cache(maxsize=CACHED)
 def decodeRequest(message: bytes) -> Request:
     """
     @param message: the JSON of a request.
@@ -150,6 +157,7 @@ def decodeRequest(message: bytes) -> Request:
     return Request(service, connect, _address(members, "from"), _address(members, "to"))
 
 
+@lru_cache(maxsize=CACHED)
 def encodeAnswer(code: str | None = None) -> bytes:
     """
     @param code: the code of a refusal, one of L{CODES}; C{None} to accept.
@@ -160,6 +168,7 @@ def encodeAnswer(code: str | None = None) -> bytes:
     return _encode({"error": code, "reason": CODES[code]})
 
 
+@lru_cache(maxsize=CACHED)
 def decodeAnswer(message: bytes) -> tuple[str, str] | None:
     """
     @param message: the JSON of an answer.
