@@ -22,6 +22,7 @@ from twisted.python.usage import CompleteFiles, Completions, UsageError
 from twisted.python.usage import Options as _Options
 
 from gomux._mux.factory import MuxFactory
+from gomux._mux.newcomer import Newcomers
 from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring, readPSKFile
 from gomux._wire.strict import Salts
@@ -430,7 +431,7 @@ def makeService(options: Options) -> IService:
         # The service closes the muxes, once their streams have had time to end.
         server.closesAtShutdown = False
         factories.append(server)
-        service.addService(ListeningService(name, endpoint, server))
+        service.addService(ListeningService(name, endpoint, Newcomers(server)))
     for name, endpoint in options.forwardEndpoints:
         tunnel = forward(name, pool, clock, limits, options.keyring)
         tunnels.append(tunnel)

@@ -49,7 +49,7 @@ class AcceptPace:
 
         @param transport: the new connection, or a transport on top of it, as TLS is.
         """
-        port = self.refused(transport)
+        port = acceptOne(transport)
         if port is None:
             return
         clock = steady(cast(IReactorTime, port.reactor))
@@ -57,29 +57,6 @@ class AcceptPace:
             port.pauseProducing()
             call = clock.callLater(self._bucket.wait, self._resume, port)
             self._waiting[port] = call
-
-    def refused(self, transport: Any) -> Port | None:
-        """
-        A port may have accepted a connection that is dropped at once.  Dropping it
-        takes so little time that the port need not pause.
-
-        @param transport: as for L{accepted}.
-        @return: the port; C{None} if no port has accepted the connection.
-        """
-        port = _portOf(transport)
-        if port is not None:
-            # Port.doRead reads this number once, and accepts up to that many, even if
-            # the port is paused meanwhile.  If it has accepted exactly as many as the
-            # number says then, it raises the number by 20.  Otherwise it sets the
-            # number to how many it has accepted.  It has accepted at least one, so with
-            # 0 the number does not rise.
-            port.numberAccepts = 0
-            # A port that was made from a socket, such as one of systemd's, has no
-            # backlog: the program that made the socket has chosen it.
-            if port.backlog is not None and port.backlog < ACCEPT_QUEUE:
-                port.backlog = ACCEPT_QUEUE
-                port.socket.listen(ACCEPT_QUEUE)
-        return port
 
     def authenticated(self, transport: Any) -> None:
         """
@@ -101,6 +78,33 @@ class AcceptPace:
         for call in self._waiting.values():
             call.cancel()
         self._waiting.clear()
+
+
+def acceptOne(transport: Any) -> Port | None:
+    """
+    Make the port that has accepted a connection accept no other in this turn of the
+    reactor.  If it has a short queue, make that longer.
+
+    Called for connections that are dropped at once, too.  A connection keeps its
+    descriptor until the next turn of the reactor, so a port that accepts many in one
+    turn may use up all descriptors.
+
+    @param transport: the new connection, or a transport on top of it, as TLS is.
+    @return: the port; C{None} if no port has accepted the connection.
+    """
+    port = _portOf(transport)
+    if port is not None:
+        # Port.doRead reads this number once, and accepts up to that many.  If it has
+        # accepted exactly as many as the number says then, it raises the number by 20.
+        # Otherwise it sets the number to how many it has accepted.  It has accepted at
+        # least one, so with 0 the number does not rise.
+        port.numberAccepts = 0
+        # A port that was made from a socket, such as one of systemd's, has no backlog:
+        # the program that made the socket has chosen it.
+        if port.backlog is not None and port.backlog < ACCEPT_QUEUE:
+            port.backlog = ACCEPT_QUEUE
+            port.socket.listen(ACCEPT_QUEUE)
+    return port
 
 
 def _portOf(transport: Any) -> Port | None:

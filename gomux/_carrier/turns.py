@@ -24,6 +24,9 @@ from twisted.logger import Logger
 #: How long, in seconds, frames of one peer are handled, or streams ended, before other
 #: connections are due their turn.  At least one frame is handled.
 TURN_TIME = 0.00015
+#: The same for all strangers together.  At least one stranger is refused, or
+#: L{KEYS_A_TURN<gomux._wire.keysearch.KEYS_A_TURN>} keys are tried.
+STRANGERS_TIME = 0.00005
 
 #: Works until a time, in seconds of the clock.  Returns how many seconds to wait before
 #: the rest: mostly 0, which is until other connections have had their turn; L{DONE} if
@@ -39,6 +42,7 @@ class Turns:
     """
     Work that waits for later turns of the reactor.
 
+    @ivar turnTime: how long the work that waits may take in one turn, in seconds.
     @ivar _clock: the reactor.
     @ivar _waiting: the work that goes on in the next turn.
     @ivar _resting: the work that waits for some time first, with the call that ends
@@ -47,6 +51,8 @@ class Turns:
     @ivar _trigger: does the rest of all work when the reactor stops, while there is
         work.
     """
+
+    turnTime = TURN_TIME
 
     def __init__(self, clock: Any) -> None:
         """
@@ -72,7 +78,7 @@ class Turns:
 
         @param work: the work.
         """
-        left = work(self._clock.seconds() + TURN_TIME)
+        left = work(self._clock.seconds() + self.turnTime)
         if left != DONE:
             self.later(work, left)
 
@@ -104,7 +110,7 @@ class Turns:
         Do a part of all work that waits, one after another, until the turn is over.
         """
         seconds = self._clock.seconds
-        until = seconds() + TURN_TIME
+        until = seconds() + self.turnTime
         waiting = self._waiting
         for _ in range(len(waiting)):
             work = waiting.popleft()
@@ -139,3 +145,37 @@ class Turns:
             while self._do(work, float("inf")) != DONE:
                 pass
         self._trigger = None
+
+
+class StrangersTurns(Turns):
+    """
+    Work that strangers cause.  In a turn of the reactor either one stranger is refused
+    at once, or the strangers that wait share L{STRANGERS_TIME}.
+
+    The frames of a peer that holds the key are handled when they are read, because
+    there are few such peers.  But in one turn of the reactor the frames of a hundred
+    strangers may be read, and to find that one of them has no key and to drop it takes
+    about L{STRANGERS_TIME}.
+    """
+
+    turnTime = STRANGERS_TIME
+
+    @property
+    def isFree(self) -> bool:
+        """
+        Whether no stranger has had this turn of the reactor, and none waits.
+        """
+        return self._call is None
+
+    def useUp(self) -> None:
+        """
+        A stranger was refused: let the next one wait for the next turn of the reactor.
+        """
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        hasWork = bool(self._waiting)
+        super()._turn()
+        if hasWork:
+            self.useUp()

@@ -22,20 +22,19 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger, LogLevel
-from twisted.python.failure import Failure
 
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.clock import steady
-from gomux._carrier.turns import Turns
+from gomux._carrier.turns import StrangersTurns, Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.buffers import buffersOf
 from gomux._mux.gate import Gate
 from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
-from gomux._mux.startstop import startFactory
-from gomux._mux.strangers import Refused, Strangers
+from gomux._mux.startstop import startFactory, stopFactories
+from gomux._mux.strangers import Refused, Stranger, Strangers
 from gomux._wire.keyring import Keyring
 from gomux._wire.keysearch import KeyFinder, KnownKey
 from gomux._wire.request import checkServiceName
@@ -45,6 +44,8 @@ from gomux.error import KeyRevoked
 from gomux.limits import Limits
 
 if TYPE_CHECKING:
+    from gomux._mux.incoming import Early
+    from gomux._mux.newcomer import Newcomer
     from gomux._mux.streamlife import StreamLife
     from gomux.error import GomuxError
     from gomux.interfaces import IStreamFactory
@@ -77,6 +78,8 @@ class MuxFactory(Factory):
     @ivar clock: the reactor, or for tests a clock.
     @ivar busyPoll: keeps the reactor awake while an answer is due.
     @ivar turns: shares the reactor's time among the muxes.
+    @ivar strangersTurns: shares the reactor's time among the muxes whose peers have
+        not shown that they hold the key.
     @ivar buffers: counts the memory that the muxes of the reactor take.
     @ivar acceptPace: limits how fast new carriers are accepted.
     @ivar notices: logs what peers and strangers do, with a limit on the number of lines
@@ -94,6 +97,7 @@ class MuxFactory(Factory):
         C{None} while there are no muxes.
     @ivar _strangers: a server's muxes whose peers have not shown that they hold the
         key.
+    @ivar _newcomers: the connections that wait for their first frame.
     @ivar _descriptors: for each mux whose peer has shown the key, the shares that the
         mux's descriptor is counted in.
     @ivar _unauthenticated: for each of these muxes, the delayed call that lets the pool
@@ -163,12 +167,14 @@ class MuxFactory(Factory):
         self.retired = False
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
+        self.strangersTurns = StrangersTurns(clock)
         self.acceptPace = AcceptPace()
         self.lingering: dict[StreamLife, MuxProtocol] = {}
         self._trigger: object = None
         self.notices = ThrottledLog(_log, clock)
         self._strangers = Strangers(self.limits, self.keyring, clock.seconds)
-        self._unauthenticated: dict[MuxProtocol, IDelayedCall] = {}
+        self._unauthenticated: dict[Stranger, IDelayedCall] = {}
+        self._newcomers: set[Newcomer] = set()
         self._descriptors: dict[MuxProtocol, Shares] = {}
 
     def buildProtocol(  # type: ignore[override]
@@ -181,14 +187,29 @@ class MuxFactory(Factory):
         """
         if self.isClient:
             self.keyring.single()
-        elif why := self._strangers.refusal(addr):
-            self.notices.warn(
-                "refused a connection from {peer}: {why}",
-                peer=describeAddress(addr),
-                why=why,
-            )
-            return Refused(self.acceptPace)  # type: ignore[return-value]
-        return MuxProtocol(self)
+        return self.refused(addr) or MuxProtocol(self)  # type: ignore[return-value]
+
+    def refused(self, address: IAddress | None) -> Refused | None:
+        """
+        @param address: where a new carrier comes from.
+        @return: a protocol that refuses it, if strangers have too many; else C{None}.
+        """
+        why = None if self.isClient else self._strangers.refusal(address)
+        if why is None:
+            return None
+        self.notices.warn(
+            "refused a connection from {peer}: {why}",
+            peer=describeAddress(address),
+            why=why,
+        )
+        return Refused()
+
+    def makeMux(self, early: Early) -> MuxProtocol:
+        """
+        @param early: what a connection that was accepted has received.
+        @return: its mux.
+        """
+        return MuxProtocol(self, early)
 
     def makeGate(self) -> Gate:
         """
@@ -216,17 +237,7 @@ class MuxFactory(Factory):
         Stop the streams' factories.
         """
         self.acceptPace.stop()
-        # Not stopFactory(): the caller that stops the port must see an error here.
-        failures = []
-        for factory in (self.streamFactory, *self.services.values()):
-            try:
-                getattr(factory, "doStop", lambda: None)()
-            except BaseException:
-                failures.append(Failure())
-        for failure in failures[1:]:
-            _log.failure("doStop of a factory failed", failure)
-        if failures:
-            failures[0].raiseException()
+        stopFactories((self.streamFactory, *self.services.values()))
 
     def logPrefix(self) -> str:
         """
@@ -237,6 +248,27 @@ class MuxFactory(Factory):
             if factory is not None:
                 return f"{logPrefixOf(factory)} (gomux)"
         return type(self).__name__
+
+    def newcomerConnected(self, newcomer: Newcomer) -> None:
+        """
+        A connection was accepted, and waits for its first frame.
+        """
+        self.acceptPace.accepted(newcomer.transport)
+        self._newcomers.add(newcomer)
+        self._addStranger(newcomer)
+
+    def newcomerGone(self, newcomer: Newcomer) -> None:
+        """
+        A connection ends before its first frame, or gets its mux.
+        """
+        self._newcomers.discard(newcomer)
+        self._strangers.remove(newcomer)
+
+    def _addStranger(self, stranger: Stranger) -> None:
+        surplus = self._strangers.add(stranger, stranger.getPeer())
+        if surplus is not None:
+            self._forgetUnauthenticated(surplus)
+            surplus.evict()
 
     def muxConnected(self, mux: MuxProtocol) -> None:
         """
@@ -252,12 +284,11 @@ class MuxFactory(Factory):
             return
         grace = self.limits.silentGrace
         if grace:
-            call = self.clock.callLater(grace, self._muxSilent, mux)
+            # A silent newcomer has waited for so long already.
+            delay = 0.0 if mux.wasSilent else grace
+            call = self.clock.callLater(delay, self._muxSilent, mux)
             self._unauthenticated[mux] = call
-        surplus = self._strangers.add(mux, mux.getPeer())
-        if surplus is not None:
-            self._forgetUnauthenticated(surplus)
-            surplus.evict()
+        self._addStranger(mux)
 
     def _reactorStops(self) -> Deferred[list[GomuxError]]:
         self._trigger = None
@@ -291,13 +322,15 @@ class MuxFactory(Factory):
         holds the key: a stranger is sent nothing.
         """
         self.retired = True
+        for newcomer in list(self._newcomers):
+            newcomer.enter()
         for mux in list(self.muxes):
             call = self._unauthenticated.get(mux)
             isComing = mux.gated if call is None else call.active()
             if not isComing:
                 mux.drain()
 
-    def _forgetUnauthenticated(self, mux: MuxProtocol) -> None:
+    def _forgetUnauthenticated(self, mux: Stranger) -> None:
         self._strangers.remove(mux)
         call = self._unauthenticated.pop(mux, None)
         if call is not None and call.active():
@@ -383,6 +416,16 @@ class MuxFactory(Factory):
         if mux.leftSilently and not self.isClient:
             # Health checks connect and leave without a word every few seconds.
             return
+        self.logEnd(reason, mux.getPeer(), mux.peerName)
+
+    def logEnd(self, reason: GomuxError, peer: IAddress, name: str = "") -> None:
+        """
+        Log the end of a mux, or of a connection that got none.
+
+        @param reason: why it has ended.
+        @param peer: the address of its peer.
+        @param name: the name of the peer, if it has shown its key.
+        """
         level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
         losses = self.notices
         if isinstance(reason, KeyRevoked):
@@ -391,9 +434,9 @@ class MuxFactory(Factory):
         losses.emit(
             level,
             "the mux {direction} {name}{peer} ended: {reason}",
-            kind=(type(reason), mux.peerName),
+            kind=(type(reason), name),
             direction="to" if self.isClient else "from",
-            name=f"{mux.peerName!r} at " if mux.peerName else "",
-            peer=describeAddress(mux.getPeer()),
+            name=f"{name!r} at " if name else "",
+            peer=describeAddress(peer),
             reason=reason,
         )

@@ -39,10 +39,18 @@ from twisted.python.failure import Failure
 
 from gomux._wire.crypto import Sealer
 from gomux._wire.frame import FrameOpener
-from gomux.error import GomuxError, NotAuthenticated, OpenStreamError, Truncated
+from gomux.error import (
+    GomuxError,
+    KeyRevoked,
+    NotAuthenticated,
+    OpenStreamError,
+    Truncated,
+)
 
 if TYPE_CHECKING:
+    from gomux._wire.keyring import Keys
     from gomux.interfaces import IStreamFactory
+    from gomux.limits import Limits
 
 
 class Gate(FrameOpener, Protocol):
@@ -112,6 +120,15 @@ class Gate(FrameOpener, Protocol):
         """
         The gate is passed or the carrier is gone: release the gate's resources.
         """
+
+
+def checkRevoked(gate: Gate, keys: Keys) -> None:
+    """
+    @param keys: the keys that are still valid.
+    @raise KeyRevoked: if the gate's key was revoked after the gate was made.
+    """
+    if gate.key and (gate.name, gate.key) not in keys:
+        raise KeyRevoked()
 
 
 def explainLoss(gate: Gate | None, loss: Failure) -> GomuxError:
@@ -206,16 +223,16 @@ class GreetingWait:
     """
 
     def __init__(
-        self, clock: IReactorTime, timeout: float, over: Callable[[], None]
+        self, clock: IReactorTime, limits: Limits, over: Callable[[], None]
     ) -> None:
         """
         @param clock: the reactor.
-        @param timeout: how long to wait, in seconds.
+        @param limits: the limits of the mux.
         @param over: called when the peer has sent no greeting in time.
         """
         self.isOver = False
         self._clock = clock
-        self._timeout = timeout
+        self._timeout = limits.greetTimeout
         self._over = over
         self._call: IDelayedCall | None = None
 

@@ -12,11 +12,12 @@ more credit.  Everything else that a peer can make this side keep has a limit in
 L{Limits<gomux.Limits>}.
 
 The mux handles frames as soon as they are received.  It leaves the rest for a later
-turn of the reactor in three cases:
+turn of the reactor in four cases:
 
   - The turn's time is used up, and other connections are due their turn.
   - The peer opens streams faster than its C{openRate}.
   - The gate needs more time for a frame.
+  - The peer may be a stranger, and this turn has been used for another stranger.
 
 In these cases the mux pauses reading until it has handled the rest.  That takes a
 limited time, whatever the peer does.
@@ -25,7 +26,7 @@ limited time, whatever the peer does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from gomux._carrier.transport import MuxCarrier
 from gomux._carrier.turns import DONE
@@ -43,6 +44,22 @@ FRAMES_PER_LOOK = 8
 LARGE = 16384
 
 
+class Early(NamedTuple):
+    """
+    What a server has received before it made the mux.
+
+    @ivar gate: the gate, if it was needed.
+    @ivar parser: has the received bytes for the gate, if there were any.
+    @ivar size: how many bytes were received.
+    @ivar frame: the first frame, if it was complete; the gate has opened it.
+    """
+
+    gate: Gate | None
+    parser: FrameParser | None
+    size: int
+    frame: Frame | None
+
+
 class Incoming:
     """
     Keeps the bytes that the peer has sent, and has their frames handled.
@@ -50,16 +67,20 @@ class Incoming:
     @ivar gate: opens the first frames; C{None} once it is passed.
     @ivar isBehind: whether received frames wait for a later turn of the reactor.
     @ivar parser: keeps the received bytes and cuts them into frames.
+    @ivar _opened: a first frame that the gate has opened and nobody has handled.
     @ivar _frames: handles the frames.
     @ivar _scheduler: sends the frames of this side.
     @ivar _carrier: the carrier, for pausing its reading.
     @ivar _turns: calls L{take} again in later turns of the reactor.
+    @ivar _strangersTurns: does the same while the peer has not shown the key.
     @ivar _busyPoll: keeps the reactor awake while an answer is due.
     @ivar _seconds: returns the time, in seconds.
     @ivar _gateOpened: see L{__init__}.
     @ivar _failed: see L{__init__}.
     @ivar _caughtUp: see L{__init__}.
     """
+
+    _opened: Frame | None = None
 
     def __init__(
         self,
@@ -72,6 +93,7 @@ class Incoming:
         gateOpened: Callable[[Frame], Frame | None],
         failed: Callable[[GomuxError], None],
         caughtUp: Callable[[bool], None],
+        parser: FrameParser | None = None,
     ) -> None:
         """
         @param owner: the mux's factory.
@@ -85,27 +107,54 @@ class Incoming:
         @param failed: called with an error that ends the mux.
         @param caughtUp: called when no frames wait for a later turn any more; with
             C{False} if a bug made their handling fail, otherwise with C{True}.
+        @param parser: the parser, if bytes have been received before.
         """
         self.gate: Gate | None = gate
         self.isBehind = False
-        self.parser = FrameParser(gate)
+        self.parser = FrameParser(gate) if parser is None else parser
         self._frames = frames
         self._scheduler = scheduler
         self._carrier = carrier
         self._turns = owner.turns
+        self._strangersTurns = owner.strangersTurns
         self._busyPoll = owner.busyPoll
         self._seconds = owner.clock.seconds
         self._gateOpened = gateOpened
         self._failed = failed
         self._caughtUp = caughtUp
 
+    def begin(self, frame: Frame) -> None:
+        """
+        Handle a first frame that the gate has opened before, and what follows.
+        """
+        self._opened = frame
+        self._strangersTurns.begin(self._takeFirst)
+
     def receive(self, data: bytes) -> None:
         """
         Take bytes that were read from the carrier.
         """
         self.parser.receive(data)
-        if not self.isBehind:
+        if self.isBehind:
+            return
+        if self.gate is None:
             self._turns.begin(self.take)
+        elif self._strangersTurns.isFree:
+            self._strangersTurns.begin(self._takeFirst)
+        else:
+            self._strangersTurns.later(self._takeFirst)
+            self._fallBehind(True)
+
+    def _takeFirst(self, until: float) -> float:
+        """
+        As L{take}, until the gate is passed.  After that the mux has its turns with the
+        other muxes whose peers hold the key.
+        """
+        left = self.take(until)
+        if left == DONE or self.gate is not None:
+            return left
+        self._turns.later(self.take, left)
+        return DONE
 
     def take(self, until: float) -> float:
         """
@@ -141,6 +190,8 @@ class Incoming:
             left = 0.0
         except GomuxError as error:
             self._failed(error)
+            if self.gate is not None:
+                self._strangersTurns.useUp()
         except BaseException:
             self._gaveUp()
             raise
@@ -159,11 +210,13 @@ class Incoming:
             yet.
         @raise NotYet: if the gate needs another turn of the reactor.
         """
-        while (frame := self.parser.nextFrame()) is not None:
+        frame, self._opened = self._opened or self.parser.nextFrame(), None
+        while frame is not None:
             rest = self._gateOpened(frame)
             if gate.passed:
                 self.gate = None
                 return rest or self.parser.nextFrame()
+            frame = self.parser.nextFrame()
         return None
 
     def clear(self) -> None:

@@ -56,7 +56,7 @@ class MuxFacts:
     """
 
     factory: Any
-    bytesReceived: int
+    bytesReceived = 0
     transport: Any
     greetingWait: GreetingWait
     _key: tuple[str, bytes] | None = None
@@ -71,19 +71,6 @@ class MuxFacts:
     _incoming: Incoming
     _carrierLiveness: CarrierLiveness
     _peerLiveness: PeerLiveness
-
-    @property
-    def leftSilently(self) -> bool:
-        """
-        Whether the mux ended because the peer has ended the carrier before either side
-        had sent a byte.
-        """
-        loss = self._life.loss
-        if self.bytesReceived or self.bytesSent or loss is None:
-            return False
-        # If this side has closed the mux, the reason is another error.
-        isCut = isinstance(self.reason, (Truncated, HandshakeFailed))
-        return isCut and loss.type in (ConnectionDone, ConnectionLost)
 
     def __repr__(self) -> str:
         peer = "nobody yet" if self._peer is None else self._peer
@@ -194,6 +181,19 @@ class MuxFacts:
         Why the mux has ended; C{None} before that.  The carrier may still be connected.
         """
         return self._life.reason
+
+    @property
+    def leftSilently(self) -> bool:
+        """
+        Whether the mux ended because the peer has ended the carrier before either side
+        had sent a byte.
+        """
+        loss = self._life.loss
+        if self.bytesReceived or self.bytesSent or loss is None:
+            return False
+        # If this side has closed the mux, the reason is another error.
+        isCut = isinstance(self.reason, (Truncated, HandshakeFailed))
+        return isCut and loss.type in (ConnectionDone, ConnectionLost)
 
     @property
     def bytesSent(self) -> int:

@@ -14,7 +14,6 @@ L{MuxProtocol} connects the parts of a mux.  Each part has a module in this pack
   - L{gomux._mux.frames}: the effect of each frame, and the rules for the peer.
   - L{gomux._mux.streams}: the streams by ID.
   - L{gomux._mux.acceptor}: which protocols the peer's streams get.
-  - L{gomux._mux.requests}: the start of streams for a service.
   - L{gomux._mux.scheduler}: which frame is sent next.
   - L{gomux._mux.nextturn}: calls and sending in the next turn of the reactor.
   - L{gomux._mux.liveness}: how a dead carrier or peer is noticed.
@@ -36,8 +35,14 @@ from zope.interface import implementer
 
 from gomux._carrier.transport import MuxCarrier, addressFrom
 from gomux._mux.frames import COMPATIBLE, STRICT, PeerFrames
-from gomux._mux.gate import Gate, GreetingWait, WaitingStreams, explainLoss
-from gomux._mux.incoming import Incoming
+from gomux._mux.gate import (
+    Gate,
+    GreetingWait,
+    WaitingStreams,
+    checkRevoked,
+    explainLoss,
+)
+from gomux._mux.incoming import Early, Incoming
 from gomux._mux.liveness import CarrierLiveness, PeerLiveness
 from gomux._mux.muxfacts import MuxFacts
 from gomux._mux.muxlife import CLOSING, ENDED, ENDING, OPEN, MuxLife
@@ -69,31 +74,31 @@ class MuxProtocol(MuxFacts, Protocol):
     One mux over one carrier, made by a L{MuxFactory<gomux.MuxFactory>}.
 
     @ivar factory: the factory that made the mux; the mux uses its settings.
-    @ivar bytesReceived: how many bytes were received from the carrier.
+    @ivar wasSilent: whether a server made the mux although no frame had come.
     @ivar streamFactory: makes the protocols of the peer's streams; C{None} to use the
         C{streamFactory} of the factory.
-    @ivar services: the factories of services that only this mux has, by name.  It has
-        the C{services} of the factory too.
+    @ivar services: the factories of services that only this mux has, by name.
+    @ivar _early: what a server has received before it made the mux.
     @ivar _limits: the factory's limits.
-    @ivar greetingWait: how long streams for services wait for the peer's greeting.
     @ivar _waiting: the calls of L{openStream} that wait for the gate or the greeting.
     @ivar _proving: the results of L{whenAuthenticated} that have not fired.
-    @ivar _frames: handles the peer's frames.
     @ivar _carrier: the carrier, as the scheduler uses it.
     """
 
     factory: MuxOwner[MuxProtocol]
     streamFactory: IStreamFactory | IProtocolFactory | None = None
     services: Mapping[str, IStreamFactory | IProtocolFactory] = MappingProxyType({})
-    bytesReceived = 0
+    wasSilent = False
 
-    def __init__(self, factory: MuxOwner[MuxProtocol]) -> None:
+    def __init__(
+        self, factory: MuxOwner[MuxProtocol], early: Early | None = None
+    ) -> None:
         self.factory = factory
+        self._early = early
         clock = factory.clock
         self._limits = limits = factory.limits
         self._waiting = WaitingStreams(limits.maxControl)
-        timeout = limits.greetTimeout
-        self.greetingWait = GreetingWait(clock, timeout, self._ungreeted)
+        self.greetingWait = GreetingWait(clock, limits, self._ungreeted)
         self._proving: list[Deferred[MuxProtocol]] = []
         self._nextTurn = nextTurn = NextTurn(self, clock)
         self._scheduler = scheduler = Scheduler(
@@ -144,7 +149,7 @@ class MuxProtocol(MuxFacts, Protocol):
             gate = self._incoming.gate
             assert gate is not None
             try:
-                self._checkRevoked(gate)
+                checkRevoked(gate, self.factory.keyring.keys)
             except KeyRevoked as error:
                 self._fail(error)
                 return fail(OpenStreamError("the key of the mux was revoked"))
@@ -176,8 +181,7 @@ class MuxProtocol(MuxFacts, Protocol):
 
     def closeService(self, service: str | None) -> None:
         """
-        Close the peer's streams for a service, or those without one, once their output
-        is sent.
+        Close the peer's streams for a service; C{None} for those without one.
         """
         self._streams.closeService(service)
 
@@ -237,8 +241,13 @@ class MuxProtocol(MuxFacts, Protocol):
         The carrier is connected: make the parts of the mux that need it.
         """
         factory = self.factory
-        factory.acceptPace.accepted(self.transport)
-        gate = factory.makeGate()
+        early, self._early = self._early, None
+        if early is None:
+            factory.acceptPace.accepted(self.transport)
+        else:
+            self.bytesReceived = early.size
+            self.wasSilent = early.frame is None
+        gate = (early and early.gate) or factory.makeGate()
         carrier = self.getCarrier()
         self._host = addressFrom(lambda: carrier.getHost())
         self._peer = addressFrom(lambda: carrier.getPeer())
@@ -264,6 +273,7 @@ class MuxProtocol(MuxFacts, Protocol):
             gateOpened=self._gateOpened,
             failed=self._fail,
             caughtUp=self._caughtUp,
+            parser=None if early is None else early.parser,
         )
         self._sendOutputOf(gate)
         if gate.sealer is not None:
@@ -272,6 +282,8 @@ class MuxProtocol(MuxFacts, Protocol):
                 self._scheduler.greet()
         self._streams.account.begin()
         factory.muxConnected(self)
+        if early is not None and early.frame is not None:
+            self._incoming.begin(early.frame)
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -310,7 +322,7 @@ class MuxProtocol(MuxFacts, Protocol):
         assert gate is not None
         if self.gated or not self.factory.isClient:
             # A client's mux that may send is up already: it keeps its key.
-            self._checkRevoked(gate)
+            checkRevoked(gate, self.factory.keyring.keys)
         self._sendOutputOf(gate)
         if not gate.passed:
             self.factory.muxHeard(self)
@@ -338,13 +350,6 @@ class MuxProtocol(MuxFacts, Protocol):
             self._frames.greeted(frame)
         self._waiting.open(self.openStream)
         return None if gate.ownsFrames or self._life.state >= ENDING else frame
-
-    def _checkRevoked(self, gate: Gate) -> None:
-        """
-        @raise KeyRevoked: if the gate's key was revoked after the gate was made.
-        """
-        if gate.key and (gate.name, gate.key) not in self.factory.keyring.keys:
-            raise KeyRevoked()
 
     def _sendOutputOf(self, gate: Gate) -> None:
         output = gate.takeOutput()

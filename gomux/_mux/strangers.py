@@ -19,9 +19,9 @@ which of them the server drops when there are too many.
   3. If there are more than C{maxUnauthenticated} such connections, an older connection
      is dropped.  First in line is the address with most connections whose peers have
      sent no genuine frame: its oldest such connection is dropped.  If there is no such
-     connection but the new one, the oldest of all is dropped.  If the keyring has
-     several peers, there are also never more than a quarter of the descriptors that the
-     process may have.
+     connection but the new one, the oldest of all is dropped.  These connections also
+     have no more than a quarter of the descriptors of the process, or if the keyring
+     has a single peer, those that the peer does not use.
 
 An honest client sends its first frame as soon as it is connected, so its connection is
 silent for a moment only.
@@ -30,6 +30,7 @@ silent for a moment only.
 from __future__ import annotations
 
 import random
+import typing
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
@@ -40,12 +41,11 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol
 
-from gomux._carrier.accept import AcceptPace
+from gomux._carrier.accept import acceptOne
 from gomux._wire.shares import strangersMost
 
 if TYPE_CHECKING:
-    from gomux._mux.protocol import MuxProtocol
-    from gomux._wire.shares import Peers
+    from gomux._wire.keyring import Keyring
     from gomux.limits import Limits
 
 #: How many bits of an IPv6 address its owner cannot choose.
@@ -79,8 +79,20 @@ def _sourceOf(host: str) -> int | None:
     return int(ip)
 
 
-def _size(muxes: dict[MuxProtocol, float]) -> int:
-    return len(muxes)
+class Stranger(typing.Protocol):
+    """
+    A connection whose peer has not shown that it holds a key, with its mux or without.
+    """
+
+    def getPeer(self) -> IAddress:
+        """
+        @return: the address of the peer.
+        """
+
+    def evict(self) -> None:
+        """
+        Drop the connection, because there are too many.
+        """
 
 
 class Strangers:
@@ -88,7 +100,7 @@ class Strangers:
     The muxes of a server whose peers have not shown yet that they hold a key.
 
     @ivar _limits: the factory's limits.
-    @ivar _peers: the keyring.
+    @ivar _keyring: the keyring.
     @ivar _seconds: tells the time.
     @ivar _random: returns a random number from 0 up to 1.
     @ivar _sources: the muxes, the oldest first, with the source of each.
@@ -98,20 +110,20 @@ class Strangers:
     """
 
     def __init__(
-        self, limits: Limits, peers: Peers, seconds: Callable[[], float]
+        self, limits: Limits, keyring: Keyring, seconds: Callable[[], float]
     ) -> None:
         """
         @param limits: the factory's limits.
-        @param peers: the keyring.
+        @param keyring: the keyring.
         @param seconds: tells the time.
         """
         self._limits = limits
-        self._peers = peers
+        self._keyring = keyring
         self._seconds = seconds
         self._random = random.random
-        self._sources: dict[MuxProtocol, int | None] = {}
+        self._sources: dict[Stranger, int | None] = {}
         self._counts: Counter[int | None] = Counter()
-        self._silent: dict[int | None, dict[MuxProtocol, float]] = {}
+        self._silent: dict[int | None, dict[Stranger, float]] = {}
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -121,8 +133,10 @@ class Strangers:
         """
         How many of these connections there may be.
         """
-        most = self._limits.maxUnauthenticated
-        return min(most, strangersMost()) if len(self._peers.names) > 1 else most
+        keyring = self._keyring
+        isShared = len(keyring.names) > 1
+        most = strangersMost() if isShared else max(1, keyring.descriptors.room(""))
+        return min(most, self._limits.maxUnauthenticated)
 
     def refusal(self, address: IAddress | None) -> str | None:
         """
@@ -146,7 +160,7 @@ class Strangers:
         oldest = next(iter(self._silent.get(source, {}).values()), inf)
         return self._seconds() - oldest > PATIENCE
 
-    def add(self, mux: MuxProtocol, address: IAddress | None) -> MuxProtocol | None:
+    def add(self, mux: Stranger, address: IAddress | None) -> Stranger | None:
         """
         A mux has its carrier.
 
@@ -162,12 +176,12 @@ class Strangers:
             return next(iter(own))
         if len(self) <= self._most:
             return None
-        ofSource = max(self._silent.values(), key=_size)
+        ofSource = max(self._silent.values(), key=len)
         victim = next(iter(ofSource))
         # The new mux is spared, because its peer has had no time to send anything yet.
         return victim if victim is not mux else next(iter(self._sources))
 
-    def heard(self, mux: MuxProtocol) -> None:
+    def heard(self, mux: Stranger) -> None:
         """
         The peer has sent a genuine frame.  The frame may still be a recorded one, so
         the peer is a stranger until it has finished the handshake of strict mode.
@@ -178,7 +192,7 @@ class Strangers:
         if not silent:
             self._silent.pop(source, None)
 
-    def remove(self, mux: MuxProtocol) -> None:
+    def remove(self, mux: Stranger) -> None:
         """
         The peer has shown that it holds a key, or the mux has ended.
         """
@@ -196,20 +210,12 @@ class Refused(Protocol):
 
     C{buildProtocol} does not return C{None} instead, because some wrappers of
     factories, such as that of TLS, do not allow that.
-
-    @ivar _pace: see L{__init__}.
     """
-
-    def __init__(self, pace: AcceptPace) -> None:
-        """
-        @param pace: limits how fast connections are accepted.
-        """
-        self._pace = pace
 
     def connectionMade(self) -> None:
         """
         Drop the connection.
         """
-        self._pace.refused(self.transport)
+        acceptOne(self.transport)
         transport: Any = self.transport
         getattr(transport, "abortConnection", transport.loseConnection)()

@@ -154,12 +154,12 @@ def shareDescriptors(peers: Peers) -> Shares:
     """
     @param peers: the keyring.
     @return: the shares of the descriptors that this process may have, apart from those
-        of strangers and those that are not counted.  A single peer has no limit but
-        that of the system.
+        of strangers and those that are not counted.  A single peer may also have those
+        that strangers do not use.
     """
     most = _descriptors()
-    rest = max(UNCOUNTED, most // UNCOUNTED_PART)
-    return Shares(max(1, most - most // STRANGERS - rest), peers, alone=sys.maxsize)
+    alone = max(1, most - max(UNCOUNTED, most // UNCOUNTED_PART))
+    return Shares(max(1, alone - most // STRANGERS), peers, alone)
 
 
 def _descriptors() -> int:

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._mux.factory import MuxFactory
+from gomux._mux.newcomer import Newcomers
 from gomux._mux.protocol import MuxProtocol
 from gomux._mux.startstop import startFactory
 
@@ -102,7 +103,9 @@ class SharedPort:
         result: Deferred[MuxPort] = Deferred(lambda _: self._cancelled(member))
         self._waiting[member] = result
         if self._opening is None:
-            opening: Deferred[IListeningPort] = self._carrier.listen(self.factory)
+            opening: Deferred[IListeningPort] = self._carrier.listen(
+                Newcomers(self.factory)
+            )
             self._opening = opening
             opening.addCallbacks(self._listens, self._failed)
         return result
@@ -207,8 +210,8 @@ class SharedPort:
         # stdio: has no port, only the carrier itself.
         stop = getattr(self.port, "stopListening", lambda: None)
         stopped: Deferred[Any] = maybeDeferred(stop)
-        idle = [mux for mux in self.factory.muxes if not mux.streamCount]
         self.factory.retire()
+        idle = [mux for mux in self.factory.muxes if not mux.streamCount]
         return stopped.addCallback(_whenClosed, idle)
 
 

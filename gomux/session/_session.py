@@ -37,6 +37,7 @@ from twisted.logger import Logger
 
 from gomux._mux.factory import MuxFactory
 from gomux._mux.log import CountedLog
+from gomux._mux.newcomer import Newcomers
 from gomux._mux.protocol import MuxProtocol
 from gomux._wire.keyring import Keyring
 from gomux._wire.request import checkServiceName
@@ -184,9 +185,8 @@ class Session:
         else:
             factory.authenticated = listener.arrived
         listener.endRevoked = factory.endRevoked
-        return carrier.listen(cast(IProtocolFactory, factory)).addCallback(
-            listener.listening
-        )
+        port = factory if silentPeers else Newcomers(factory)
+        return carrier.listen(port).addCallback(listener.listening)
 
     def openStream(self, service: str | None = None) -> Deferred[Conn]:
         """

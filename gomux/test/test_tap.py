@@ -23,6 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from gomux import Limits, MuxFactory, PageFactory
+from gomux._mux.newcomer import Newcomers
 from gomux.tap import ENVIRONMENT, Options, makeService
 from gomux.test.support.logs import Lines
 from gomux.test.support.owner import owned
@@ -38,6 +39,15 @@ PSK = "a secret of the tests"
 
 factory = Factory.forProtocol(Protocol)
 notAFactory = 3
+
+
+def muxesOf(service: ListeningService) -> Any:
+    """
+    @return: the factory of the muxes of a C{--listen}.
+    """
+    factory = service._factory
+    assert isinstance(factory, Newcomers)
+    return factory.wrappedFactory
 
 
 def makeFactory() -> IProtocolFactory:
@@ -505,7 +515,7 @@ class ServiceTests(TapTestCase):
         self.assertEqual(
             sorted(parts), ["--connect tcp:h:2", "--forward tcp:3", "--listen tcp:1"]
         )
-        server = parts["--listen tcp:1"]._factory
+        server = muxesOf(parts["--listen tcp:1"])
         client = parts["--connect tcp:h:2"]._dialler
         self.assertIsInstance(server, MuxFactory)
         self.assertIsInstance(client, ServiceDialler)
@@ -526,7 +536,7 @@ class ServiceTests(TapTestCase):
         Each option for a limit reaches the part that has the limit.
         """
         _, parts = self.make("--max-streams", "7")
-        self.assertEqual(parts["--listen tcp:7000"]._factory.limits.maxStreams, 7)
+        self.assertEqual(muxesOf(parts["--listen tcp:7000"]).limits.maxStreams, 7)
         _, parts = self.make("--connect", "tcp:h:2", "--max-retry-delay", "0.5")
         self.assertEqual(parts["--connect tcp:h:2"]._dialler._maxRetryDelay, 0.5)
 
@@ -536,14 +546,14 @@ class ServiceTests(TapTestCase):
         """
         for arguments, strict in (([], False), (["--strict"], True)):
             _, parts = self.make(*arguments)
-            self.assertIs(parts["--listen tcp:7000"]._factory.strict, strict)
+            self.assertIs(muxesOf(parts["--listen tcp:7000"]).strict, strict)
 
     def test_factory(self) -> None:
         """
         With C{--factory}, that factory serves the streams.
         """
         _, parts = self.make("--factory", f"{HERE}.factory")
-        self.assertIs(parts["--listen tcp:7000"]._factory.streamFactory, factory)
+        self.assertIs(muxesOf(parts["--listen tcp:7000"]).streamFactory, factory)
 
     def test_page(self) -> None:
         """
@@ -553,15 +563,16 @@ class ServiceTests(TapTestCase):
         both = ("--listen", "tcp:1", "--connect", "tcp:h:2")
         _, parts = self.make(*both)
         self.assertIsInstance(
-            parts["--listen tcp:1"]._factory.streamFactory, PageFactory
+            muxesOf(parts["--listen tcp:1"]).streamFactory, PageFactory
         )
         _, parts = self.make("--factory", "gomux.PageFactory")
         self.assertIsInstance(
-            parts["--listen tcp:7000"]._factory.streamFactory, PageFactory
+            muxesOf(parts["--listen tcp:7000"]).streamFactory,
+            PageFactory,
         )
         for one in (both[:2], both[2:]):
             [part] = self.make(*one)[1].values()
-            muxes = getattr(part, "_factory", None) or part._dialler
+            muxes = getattr(part, "_dialler", None) or muxesOf(part)
             self.assertIsNone(muxes.streamFactory)
 
     def test_reload(self) -> None:
@@ -589,7 +600,7 @@ class ServiceTests(TapTestCase):
         )
         told: list[tuple[str, frozenset[str]]] = []
         for name, factory in (
-            ("server", parts["--listen tcp:1"]._factory),
+            ("server", muxesOf(parts["--listen tcp:1"])),
             ("client", parts["--connect tcp:h:2"]._dialler),
         ):
             factory.endRevoked = lambda names, who=name: told.append((who, names))

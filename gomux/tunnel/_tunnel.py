@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 
+from gomux._carrier.accept import acceptOne
 from gomux._carrier.clock import steady
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
@@ -114,6 +115,7 @@ class Tunnel(Factory):
         """
         The near end of a bridge is connected.
         """
+        acceptOne(bridge.near.transport)
         self.bridges.add(bridge)
         for shares in self._shares.values():
             shares.take(bridge.peer)
@@ -154,6 +156,7 @@ class _Refusal(Protocol):
         """
         Reset the connection.
         """
+        acceptOne(self.transport)
         EndTransport(self.transport).abort()
 
 

@@ -95,6 +95,8 @@ ROWS = {
     88: "TCP urgent data",
     89: "connections without a byte",
     90: "bursts of connections to be forwarded",
+    91: "connections to haproxy: without a header",
+    92: "idle connections of one address",
 }
 
 UNSENDABLE = "the reference has no call that sends this"
@@ -108,6 +110,7 @@ NO_PEER = (
     *(71, 72),
     *(75, 76, 77, 78, 79),
     *(81, 82, 83, 84, 85, 86, 87, 88, 89, 90),
+    *(91, 92),
 )
 
 NOT_APPLICABLE: dict[tuple[int, str], str] = {
@@ -136,7 +139,7 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     (58, GO_SERVER): "a client has one mux to each server",
     **{
         (number, CLIENT): "a client chooses the server that it connects to"
-        for number in (61, 62, 63, 66, 75, 76, 79)
+        for number in (61, 62, 63, 66, 75, 76, 79, 91, 92)
     },
     (64, CLIENT): SAME,
     (68, CLIENT): SAME,

@@ -4,14 +4,18 @@ Faults and abuse: one holder of a key takes all that the peers of a keyring shar
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThread
 from twisted.protocols.wire import Echo
 
 from interop.faults.attacker import CLOSE, DATA, KEEPALIVE, PSK, Attacker
-from interop.faults.cases import SERVER, FaultTestCase, row
+from interop.faults.cases import CLIENT, SERVER, FaultTestCase, row
 from interop.support.tunnels import ANY, Service, TunnelTestCase, endpoint
 
 ALICE = "the pre-shared key of alice"
@@ -138,3 +142,65 @@ class Shares(FaultTestCase, TunnelTestCase):
         bob.send(DATA, bob.open(), b"GET / HTTP/1.0\r\n\r\n")
         await bob.untilFrame(CLOSE, 0)
         self.assertIn(b"200 OK", bob.data(0))
+
+
+class Descriptors(TunnelTestCase):
+    """
+    The descriptors of a process with one peer.
+    """
+
+    pairing = CLIENT
+
+    @row(36)
+    async def test_forward(self) -> None:
+        """
+        More clients connect to a forwarding port than there are descriptors.  Those
+        that are too many are reset.  The log says so in a few lines, and the process
+        keeps descriptors for the rest of its work.  When the others have gone, a new
+        client is served.
+        """
+        port = reactor.listenTCP(0, Factory.forProtocol(Echo), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        target = endpoint(f"127.0.0.1:{port.getHost().port}")
+        server = self.service("--listen", ANY, "--target", target)
+        there = endpoint(await server.address("listen"))
+        client = self.service("--connect", there, "--forward", ANY, prefix=PREFIX)
+        host, _, number = (await client.address("forward")).partition(":")
+        where = host, int(number)
+
+        def flood() -> tuple[int, int]:
+            with ExitStack() as held:
+                served = 0
+                for _ in range(2 * DESCRIPTORS):
+                    served += answers(held.enter_context(socket.socket()), where)
+                return served, client.descriptors()
+
+        served, descriptors = await deferToThread(flood)
+        self.assertGreater(served, DESCRIPTORS // 2)
+        self.assertLess(served, DESCRIPTORS)
+        self.assertLess(descriptors, DESCRIPTORS - 16)
+        self.assertNotIn("EMFILE", client.log)
+        self.assertIn("descriptors are used already", client.log)
+        self.assertLess(client.log.count("\n"), 40)
+
+        def again() -> bool:
+            with socket.socket() as one:
+                return answers(one, where)
+
+        while not await deferToThread(again):
+            pass
+
+
+def answers(connection: socket.socket, where: tuple[str, int]) -> bool:
+    """
+    Connect, and send a byte.
+
+    @return: whether an echo comes back.
+    """
+    connection.settimeout(10)
+    try:
+        connection.connect(where)
+        connection.sendall(b"x")
+        return connection.recv(1) == b"x"
+    except ConnectionError:
+        return False

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from twisted.internet import reactor
@@ -21,8 +21,10 @@ from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 from twisted.protocols.wire import Echo
 
+from gomux._mux.strangers import PATIENCE
 from gomux._wire.crypto import Opener, Sealer, deriveKey
 from gomux._wire.frame import Flag, FrameParser, sealFrame
+from gomux.endpoints._haproxy import MAX_WAITING
 from interop.faults.cases import SERVER, row
 from interop.support.harness import Peer
 from interop.support.tunnels import ANY, PSK, Service, TunnelTestCase, endpoint, sleep
@@ -66,7 +68,7 @@ class Client:
     A blocking client with the key, and one stream to an echo server.
     """
 
-    def __init__(self, address: str, psk: str = PSK) -> None:
+    def __init__(self, address: str, psk: str = PSK, header: bytes = b"") -> None:
         key = deriveKey(psk)
         self.socket = socket.create_connection(where(address), 5)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -78,7 +80,7 @@ class Client:
 
         self.first = seal(Flag.OPEN_STREAM)
         self.ping = lambda: seal(Flag.DATA, b"ping")
-        self.socket.sendall(self.first)
+        self.socket.sendall(header + self.first)
 
     def close(self) -> None:
         self.socket.close()
@@ -227,6 +229,56 @@ class Strangers(TunnelTestCase):
         times, count = await deferToThread(measure)
         self.assertGreaterEqual(count, 200)
         self.assertLess(statistics.median(times), 0.01)
+
+    @row(91)
+    async def test_noHeader(self) -> None:
+        """
+        Of connections to a haproxy: port that have not sent their header, the oldest
+        are dropped, so a client with a header is served at once.
+        """
+        _, address = await self.server(listen=f"haproxy:{ANY}")
+
+        def abuse() -> None:
+            with ExitStack() as held:
+                silent = [
+                    held.enter_context(socket.create_connection(where(address), 5))
+                    for _ in range(MAX_WAITING + 1)
+                ]
+                header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1024 7000\r\n"
+                with closing(Client(address, header=header)) as client:
+                    self.assertLess(client.roundTrip(), 1)
+                with self.assertRaises(ConnectionResetError):
+                    silent[0].recv(1)
+
+        await deferToThread(abuse)
+
+    @row(92)
+    async def test_idleNeighbours(self) -> None:
+        """
+        Silent connections take the whole quota of an address.  A client from the same
+        address is refused, but only until the oldest of them has been silent for ten
+        seconds.
+        """
+        _, address = await self.server("--address-quota", "4")
+
+        def abuse() -> list[bool]:
+            end = time.monotonic() + PATIENCE + 20
+            with ExitStack() as held:
+                for _ in range(4):
+                    held.enter_context(socket.create_connection(where(address), 5))
+                served = []
+                while True not in served and time.monotonic() < end:
+                    try:
+                        firstAnswer(address)
+                    except OSError:
+                        served.append(False)
+                        time.sleep(0.5)
+                    else:
+                        served.append(True)
+            return served
+
+        served = await deferToThread(abuse)
+        self.assertEqual([served[0], served[-1]], [False, True])
 
     @row(75)
     async def test_replayed(self) -> None:

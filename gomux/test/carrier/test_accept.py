@@ -12,7 +12,7 @@ from twisted.internet.tcp import Port, Server
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux._carrier.accept import AcceptPace
+from gomux._carrier.accept import AcceptPace, acceptOne
 from gomux._mux.factory import MuxFactory
 from gomux._wire.frame import Flag
 from gomux.limits import ACCEPT_BURST, ACCEPT_QUEUE, ACCEPT_RATE
@@ -68,7 +68,7 @@ class PaceTests(SynchronousTestCase):
         also if TLS lies between the port and the mux, or if the connection is refused.
         """
         for transport in self.transports:
-            for accepted in (self.pace.accepted, self.pace.refused):
+            for accepted in (self.pace.accepted, acceptOne):
                 self.port.numberAccepts = 10
                 accepted(transport)
                 self.assertEqual(self.port.numberAccepts, 0)
@@ -98,7 +98,7 @@ class PaceTests(SynchronousTestCase):
         """
         for _ in range(3 * ACCEPT_BURST):
             self.accept()
-            self.pace.refused(self.transports[0])
+            acceptOne(self.transports[0])
             self.assertTrue(self.isAccepting())
             self.reactor.advance(1 / ACCEPT_RATE)
 

@@ -8,13 +8,20 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux import Limits
+from gomux import Limits, MuxFactory
 from gomux._carrier.turns import DONE, TURN_TIME, Turns
 from gomux._mux import incoming
 from gomux._wire.frame import Flag
-from gomux.error import PeerClosedConnection, ProtocolViolation, Truncated
-from gomux.test.support.helpers import Parts, Recorder, Rig
+from gomux._wire.keysearch import KnownKey
+from gomux.error import (
+    AuthenticationFailed,
+    PeerClosedConnection,
+    ProtocolViolation,
+    Truncated,
+)
+from gomux.test.support.helpers import Parts, Recorder, Recorders, Rig
 from gomux.test.support.slowclock import SlowClock
+from gomux.testing import PSK
 
 
 class ShutdownClock(SlowClock):
@@ -361,3 +368,123 @@ class EndTests(SynchronousTestCase):
             self.clock.turn()
         self.assertEqual(self.lost(), self.made)
         self.assertEqual(last.events, ["made", "lost"])
+
+
+class StrangersTests(SynchronousTestCase):
+    """
+    The first frames of many peers, some of them strangers.
+    """
+
+    def setUp(self) -> None:
+        self.clock = SlowClock()
+        self.streams = Recorders()
+        self.factory = MuxFactory(PSK, False, self.streams, clock=self.clock)
+
+    def rig(self, psk: str = "another secret") -> Rig:
+        return Rig(factory=self.factory, clock=self.clock, psk=psk)
+
+    def greet(self, rig: Rig) -> None:
+        """
+        Have the peer's first frame arrive, and take only the turn in which it arrives.
+        """
+        rig.mux.dataReceived(rig.peer.seal(0, Flag.KEEPALIVE))
+
+    def ended(self, rigs: list[Rig]) -> list[bool]:
+        return [rig.mux.reason is not None for rig in rigs]
+
+    def test_oneATurn(self) -> None:
+        """
+        Of strangers whose frames come in one turn of the reactor, the first is refused
+        at once.  The others wait, their carriers are not read meanwhile, and each is
+        refused in a turn of its own if it takes all the time of that turn.
+        """
+
+        def slow(gate: KnownKey, header: bytes, sealed: bytes) -> bytes:
+            self.clock.work(TURN_TIME)
+            raise AuthenticationFailed("a stranger")
+
+        self.patch(KnownKey, "open", slow)
+        rigs = [self.rig() for _ in range(4)]
+        for rig in rigs:
+            self.greet(rig)
+        for count in (1, 2, 3):
+            waits = [False] * count + [True] * (4 - count)
+            self.assertEqual(self.ended(rigs), [not wait for wait in waits])
+            self.assertFalse(any(rig.carrier.reading for rig in rigs[count:]))
+            self.clock.turn()
+        self.assertEqual(self.ended(rigs), [True] * 4)
+
+    def test_afterWaiting(self) -> None:
+        """
+        A stranger whose frame comes in a turn in which one that waited was refused
+        waits for the next turn.
+        """
+        rigs = [self.rig() for _ in range(3)]
+        self.greet(rigs[0])
+        self.greet(rigs[1])
+        self.clock.turn()
+        self.greet(rigs[2])
+        self.assertEqual(self.ended(rigs), [True, True, False])
+        self.clock.turn()
+        self.assertEqual(self.ended(rigs), [True] * 3)
+
+    def test_alone(self) -> None:
+        """
+        Strangers that come one after another need not wait.
+        """
+        for _ in range(3):
+            rig = self.rig()
+            self.greet(rig)
+            self.assertEqual(self.ended([rig]), [True])
+            self.clock.turn()
+
+    def test_honest(self) -> None:
+        """
+        Peers with the key make nobody wait, and a peer that has shown the key does not
+        wait for strangers.
+        """
+        rigs = [self.rig(PSK) for _ in range(3)]
+        for rig in rigs:
+            self.greet(rig)
+        self.assertTrue(all(rig.mux.authenticated for rig in rigs))
+        strangers = [self.rig() for _ in range(2)]
+        for stranger in strangers:
+            self.greet(stranger)
+        rigs[0].mux.dataReceived(rigs[0].peer.seal(0, Flag.OPEN_STREAM))
+        self.assertEqual(len(self.streams.made), 1)
+        self.assertEqual(self.ended(strangers), [True, False])
+
+    def test_newcomer(self) -> None:
+        """
+        A new peer with the key waits for a turn among the strangers.  The rest of what
+        it has sent waits with the frames of those who hold the key.
+        """
+        self.patch(incoming, "FRAMES_PER_LOOK", 1)
+        streams = Recorders(data=lambda _: self.clock.work(TURN_TIME))
+        self.factory.streamFactory = streams
+        stranger, another, newcomer = self.rig(), self.rig(), self.rig(PSK)
+        self.greet(stranger)
+        seal = newcomer.peer.seal
+        frames = [seal(0, Flag.OPEN_STREAM), *[seal(0, Flag.DATA, b"x")] * 3]
+        newcomer.mux.dataReceived(b"".join(frames))
+        self.assertFalse(newcomer.mux.authenticated)
+        self.clock.turn()
+        self.assertTrue(newcomer.mux.authenticated)
+        self.clock.turn()
+        self.greet(another)
+        self.assertEqual(self.ended([another]), [True])
+        self.assertEqual(bytes(streams.made[0].received), b"xx")
+        self.clock.turn()
+        self.assertEqual(bytes(streams.made[0].received), b"xxx")
+
+    def test_gone(self) -> None:
+        """
+        The frame of a peer that has left is handled in its turn, and the mux ends.
+        """
+        rigs = [self.rig(), self.rig()]
+        for rig in rigs:
+            self.greet(rig)
+        rigs[1].peerCarrier.abortConnection()
+        self.clock.turn()
+        self.clock.turn()
+        self.assertEqual(self.factory.muxes, [])

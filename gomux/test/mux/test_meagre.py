@@ -359,6 +359,7 @@ class StandardEndpointTests(SynchronousTestCase):
         port = self.successResultOf(endpoint.listen(Recorders()))
         address: IAddress = port.getHost()
         self.assertIsInstance(address, IPv4Address)
+        self.clock.advance(1)
         self.assertEqual(len(port.factory.muxes), 1)
         stopped = port.close()
         self.clock.pump([1.0] * 20)

@@ -163,7 +163,7 @@ class StrangersTests(SynchronousTestCase):
     def test_descriptors(self) -> None:
         """
         If several peers share the descriptors, a quarter of them is the most that
-        strangers can have.
+        strangers can have.  If there is one peer, strangers can have what it leaves.
         """
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
@@ -171,10 +171,13 @@ class StrangersTests(SynchronousTestCase):
         for psks, limit, most in (
             ({"alice": ALICE, "bob": BOB}, 256, 50),
             ({"alice": ALICE, "bob": BOB}, 40, 40),
-            ({"alice": ALICE}, 256, 256),
+            ({"alice": ALICE}, 256, 200 - 32 - 20),
+            ({"alice": ALICE}, 40, 40),
         ):
+            keyring = Keyring(psks)
+            keyring.descriptors.take("alice", 20)
             strangers = Strangers(
-                Limits(maxUnauthenticated=limit), Keyring(psks), Clock().seconds
+                Limits(maxUnauthenticated=limit), keyring, Clock().seconds
             )
             muxes: list[object] = [object() for _ in range(most + 1)]
             dropped = [strangers.add(mux, None) for mux in muxes]  # type: ignore[arg-type]

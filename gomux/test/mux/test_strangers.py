@@ -21,7 +21,6 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits, MuxFactory
-from gomux._carrier.accept import AcceptPace
 from gomux._mux.strangers import PATIENCE, Refused, Strangers, sourceOf
 from gomux._wire.frame import Flag
 from gomux._wire.keyring import Keyring
@@ -218,7 +217,7 @@ class RefusedTests(SynchronousTestCase):
         A connection that is refused is aborted, or closed if it cannot be aborted.
         """
         aborted = StringTransport()
-        Refused(AcceptPace()).makeConnection(aborted)
+        Refused().makeConnection(aborted)
         self.assertTrue(aborted.disconnected)
 
         class Meagre:
@@ -228,7 +227,7 @@ class RefusedTests(SynchronousTestCase):
                 self.lost = True
 
         meagre = Meagre()
-        Refused(AcceptPace()).makeConnection(meagre)
+        Refused().makeConnection(meagre)
         self.assertTrue(meagre.lost)
 
     def test_factory(self) -> None:

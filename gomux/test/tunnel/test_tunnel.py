@@ -40,8 +40,15 @@ from gomux import MuxFactory, StreamAddress
 from gomux._mux.log import ThrottledLog, describeAddress, printable
 from gomux._mux.pool import MuxPool
 from gomux._wire.window import INITIAL_WINDOW
-from gomux.limits import LINE_EVERY, LINES_BURST, TEXT_LENGTH, TunnelLimits
+from gomux.limits import (
+    ACCEPT_QUEUE,
+    LINE_EVERY,
+    LINES_BURST,
+    TEXT_LENGTH,
+    TunnelLimits,
+)
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
+from gomux.test.support.kernel import Kernel
 from gomux.test.support.logs import Lines
 from gomux.test.support.tunnelrig import HERE, THERE, Rig
 from gomux.testing import PSK, MuxPair
@@ -158,6 +165,24 @@ class TransferTests(SynchronousTestCase):
         self.assertIn("the target: stream 0 of 192.0.2.1:49152", self.rig.logged[0])
         self.assertIn("the forward: 192.0.2.3:50000", self.rig.logged[1])
 
+    def test_oneEachTurn(self) -> None:
+        """
+        A port accepts one connection for a tunnel in each turn of the reactor, also if
+        that is refused.
+        """
+        for refuses in (False, True):
+            if refuses:
+                self.rig.here._shares["connections"].total = 0
+                self.rig.here._shares["connections"]._alone = 0
+            near = self.rig.here.buildProtocol(HERE)
+            assert near is not None
+            reactor = MemoryReactorClock()
+            port = Port(0, self.rig.here, backlog=ACCEPT_QUEUE, reactor=reactor)
+            port.numberAccepts = 10
+            client = ("192.0.2.1", 49152)
+            near.makeConnection(Server(Kernel(), near, client, port, 0, reactor))  # type: ignore[arg-type]
+            self.assertEqual(port.numberAccepts, 0)
+
     def test_resetLooksLikeEnd(self) -> None:
         """
         A reset that Twisted reports as EOF is carried as a reset.  Twisted does so if
@@ -173,7 +198,7 @@ class TransferTests(SynchronousTestCase):
             end = self.rig.here.buildProtocol(HERE)
             assert end is not None
             reactor = MemoryReactorClock()
-            port = Port(0, self.rig.here, reactor=reactor)
+            port = Port(0, self.rig.here, backlog=ACCEPT_QUEUE, reactor=reactor)
             peer = accepted.getpeername()
             connection = Server(accepted, end, peer, port, 0, reactor)
             end.makeConnection(connection)

@@ -1,0 +1,283 @@
+# -*- test-case-name: gomux.test.mux.test_newcomer -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+The connections that a server has accepted, until their first frame.
+
+Strangers can connect as fast as they like.  A mux has a hundred objects, and they refer
+to each other, so only Python's garbage collector frees them, and all peers wait while
+it runs.  So a server makes a mux only when the gate has opened the first frame.  It
+also makes one if the peer is silent for C{silentGrace} seconds, because a peer of the
+reference implementation may be silent for as long as it likes.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IAddress, IDelayedCall, ITransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.policies import WrappingFactory
+from twisted.python.failure import Failure
+
+from gomux._carrier.transport import addressFrom, dropTransport
+from gomux._carrier.turns import DONE
+from gomux._mux.gate import Gate, explainLoss
+from gomux._mux.incoming import Early
+from gomux._wire.frame import Frame, FrameParser, NotYet
+from gomux.error import GomuxError, LimitExceeded
+
+if TYPE_CHECKING:
+    from gomux._carrier.turns import StrangersTurns
+    from gomux._mux.protocol import MuxProtocol
+    from gomux._mux.strangers import Refused
+    from gomux.limits import Limits
+
+#: How long a peer may be silent before it gets its mux, in seconds, if C{silentGrace}
+#: is off.  The mux of strict mode limits the time for the handshake.
+SILENT = 1.0
+
+
+class NewcomersOwner(typing.Protocol):
+    """
+    The part of the factory of the muxes that newcomers use.  See
+    L{MuxFactory<gomux.MuxFactory>}.
+    """
+
+    clock: Any
+    limits: Limits
+    strangersTurns: StrangersTurns
+
+    def logPrefix(self) -> str:
+        """
+        @return: the log prefix of the muxes.
+        """
+
+    def refused(self, address: IAddress | None) -> Refused | None:
+        """
+        @return: a protocol that refuses a new connection, or C{None}.
+        """
+
+    def makeGate(self) -> Gate:
+        """
+        @return: the gate of a new mux.
+        """
+
+    def makeMux(self, early: Early) -> MuxProtocol:
+        """
+        @return: the mux of a connection.
+        """
+
+    def newcomerConnected(self, newcomer: Newcomer) -> None:
+        """
+        A connection waits for its first frame.
+        """
+
+    def newcomerGone(self, newcomer: Newcomer) -> None:
+        """
+        A connection has ended, or gets its mux.
+        """
+
+    def logEnd(self, reason: GomuxError, peer: IAddress) -> None:
+        """
+        Log the end of a connection.
+        """
+
+
+class Newcomer(Protocol):
+    """
+    A connection without a mux.  When it gets its mux, it passes on everything to that.
+
+    @ivar _owner: the factory of the muxes.
+    @ivar _gate: the gate of the mux, which opens the first frames; C{None} before the
+        first byte.
+    @ivar _parser: cuts the received bytes into frames for the gate; C{None} before the
+        first byte.
+    @ivar _size: how many bytes have been received.
+    @ivar _frame: the first frame, once the gate has opened it.
+    @ivar _call: gives a silent peer its mux.
+    @ivar _waits: whether received bytes wait for a later turn of the reactor.
+    @ivar _isDue: whether the connection gets its mux after that turn, in any case.
+    @ivar _isOver: whether the connection has its mux, or has ended.
+    """
+
+    _gate: Gate | None = None
+    _parser: FrameParser | None = None
+    _size = 0
+    _frame: Frame | None = None
+    _call: IDelayedCall
+    _waits = False
+    _isDue = False
+    _isOver = False
+
+    def __init__(self, owner: NewcomersOwner) -> None:
+        """
+        @param owner: the factory of the muxes.
+        """
+        self._owner = owner
+
+    def logPrefix(self) -> str:
+        """
+        @return: the log prefix of the muxes' factory.
+        """
+        return self._owner.logPrefix()
+
+    def connectionMade(self) -> None:
+        """
+        Wait for the first frame.
+        """
+        owner = self._owner
+        grace = owner.limits.silentGrace or SILENT
+        self._call = owner.clock.callLater(grace, self.enter)
+        owner.newcomerConnected(self)
+
+    def getPeer(self) -> IAddress:
+        """
+        @return: the address of the peer.
+        """
+        transport: Any = self.transport
+        return addressFrom(lambda: transport.getPeer())
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Take bytes, and have the gate open the first frame once it is there: at once, or
+        after other strangers have had their turns.
+        """
+        if self._isOver:
+            return
+        self._size += len(data)
+        if self._parser is None:
+            self._gate = self._owner.makeGate()
+            self._parser = FrameParser(self._gate)
+        self._parser.receive(data)
+        turns = self._owner.strangersTurns
+        if self._waits:
+            return
+        if turns.isFree or not hasattr(self.transport, "pauseProducing"):
+            turns.begin(self._open)
+        else:
+            turns.later(self._open)
+            self._wait()
+
+    def _wait(self) -> None:
+        """
+        Read nothing while received bytes wait for a later turn.
+        """
+        if not self._waits:
+            self._waits = True
+            transport: Any = self.transport
+            getattr(transport, "pauseProducing", lambda: None)()
+
+    def _open(self, until: float) -> float:
+        """
+        Have the gate open the first frame.
+
+        @return: 0 if the gate needs another turn of the reactor, else L{DONE}.
+        """
+        if self._isOver:
+            return DONE
+        assert self._parser is not None
+        try:
+            self._frame = self._parser.nextFrame()
+        except NotYet:
+            self._wait()
+            return 0.0
+        except GomuxError as error:
+            self._owner.strangersTurns.useUp()
+            self._refuse(error)
+            return DONE
+        if self._waits:
+            self._waits = False
+            transport: Any = self.transport
+            getattr(transport, "resumeProducing", lambda: None)()
+        if self._frame is not None or self._isDue:
+            self.enter()
+        return DONE
+
+    def enter(self) -> None:
+        """
+        Give the connection its mux, with all that has been received.
+        """
+        if self._isOver:
+            return
+        if self._waits:
+            self._isDue = True
+            return
+        self._end()
+        early = Early(self._gate, self._parser, self._size, self._frame)
+        mux = self._owner.makeMux(early)
+        self.dataReceived = mux.dataReceived  # type: ignore[method-assign]
+        self.connectionLost = mux.connectionLost  # type: ignore[method-assign]
+        try:
+            mux.makeConnection(self.transport)
+        except BaseException:
+            # This may be a later turn, in which no reactor sees the exception.
+            dropTransport(cast(ITransport, self.transport))
+            raise
+
+    def _end(self) -> None:
+        self._isOver = True
+        if self._call.active():
+            self._call.cancel()
+        self._owner.newcomerGone(self)
+
+    def _refuse(self, error: GomuxError) -> None:
+        """
+        Drop the connection.
+        """
+        self._end()
+        self._owner.logEnd(error, self.getPeer())
+        self._close()
+        dropTransport(cast(ITransport, self.transport))
+
+    def _close(self) -> None:
+        if self._gate is not None:
+            self._gate.close()
+
+    def evict(self) -> None:
+        """
+        Drop the connection, because there are too many without a first frame.
+        """
+        if not self._isOver:
+            self._refuse(
+                LimitExceeded("too many connections wait for their first frame")
+            )
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection has ended without a first frame.
+        """
+        if self._isOver:
+            return
+        self._end()
+        loss = reason or connectionDone  # Some transports give C{None}.
+        if self._size or not loss.check(ConnectionDone, ConnectionLost):
+            gate = self._gate or self._owner.makeGate()
+            self._owner.logEnd(explainLoss(gate, loss), self.getPeer())
+        self._close()
+
+
+class Newcomers(WrappingFactory):
+    """
+    What a server's ports get in place of the factory of its muxes.
+
+    @ivar wrappedFactory: the factory of the muxes.
+    """
+
+    noisy = False
+    wrappedFactory: NewcomersOwner
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:  # type: ignore[override]
+        """
+        @return: the protocol of a new connection, which may refuse it.
+        """
+        return self.wrappedFactory.refused(addr) or Newcomer(self.wrappedFactory)
+
+    def logPrefix(self) -> str:
+        """
+        @return: the log prefix of the muxes' factory.
+        """
+        return self.wrappedFactory.logPrefix()
