@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 from twisted.application.service import IService
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
-from twisted.python.reflect import namedAny
 from twisted.python.usage import CompleteFiles, Completions, UsageError
 from twisted.python.usage import Options as _Options
 
@@ -32,6 +31,7 @@ from gomux.error import KeyringError
 from gomux.limits import SHORT_PSK, Limits, TunnelLimits
 from gomux.status._page import PageFactory
 from gomux.tunnel import Tunnel, forward, target
+from gomux.tunnel._guide import GUIDE
 from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
 from gomux.tunnel._service import (
     Connector,
@@ -39,6 +39,7 @@ from gomux.tunnel._service import (
     ServiceDialler,
     TunnelService,
 )
+from gomux.tunnel._serviceoptions import Rules, findFactory, splitService
 
 _log = Logger()
 
@@ -48,31 +49,6 @@ _L = TypeVar("_L", Limits, TunnelLimits)
 DEFAULT_LISTEN = "tcp:7000"
 #: The environment variable that may have the pre-shared key.
 ENVIRONMENT = "GOMUX_PSK"
-
-_GUIDE = """
-Carries many connections through a single encrypted connection, the mux.
-
-One side accepts the mux with --listen, and the other side connects it with
---connect. Either side can open streams in the mux: with --forward it accepts
-connections and carries each as a stream, and the other side connects each
-stream to its --target. Both sides need the same pre-shared key:
-
-  (umask 077; python -m gomux genpsk > psk)
-
-Port 80 of the machine A becomes port 8080 of the machine B:
-
-  A$ twistd gomux --psk-file psk --listen tcp:7000 --target tcp:localhost:80
-  B$ twistd gomux --psk-file psk --connect tcp:A:7000 --forward tcp:8080
-
-The same if only B can be reached from outside:
-
-  A$ twistd gomux --psk-file psk --connect tcp:B:7000 --target tcp:localhost:80
-  B$ twistd gomux --psk-file psk --listen tcp:7000 --forward tcp:8080
-
-An ENDPOINT is any of Twisted's endpoint strings, such as
-tcp:8080:interface=127.0.0.1, unix:/run/app.sock or tls:example.org:443.
-Sizes are in bytes, times in seconds, rates in events a second.
-"""
 
 
 class Options(_Options):
@@ -87,6 +63,8 @@ class Options(_Options):
     @ivar forwardEndpoints: where to accept connections that continue as streams.
     @ivar targetEndpoint: where the peer's streams are connected to.
     @ivar streamFactory: the factory that serves the peer's streams.
+    @ivar services: the factories that serve the peer's streams for a service, by name.
+    @ivar rules: which peers may use which services.
     @ivar _psks: the options that gave a pre-shared key, and their values.
     @ivar _given: the values of the options that may be repeated, by option.
     """
@@ -135,8 +113,11 @@ class Options(_Options):
         super().__init__()
         self._psks: list[tuple[str, str]] = []
         self._given: dict[str, list[str]] = {
-            name: [] for name in ("listen", "connect", "forward", "target", "factory")
+            name: []
+            for name in ("listen", "connect", "forward", "target", "factory", "allow")
         }
+        self.services: dict[str, IProtocolFactory] = {}
+        self.rules = Rules()
         self.listenEndpoints: list[tuple[str, Any]] = []
         self.connectEndpoints: list[tuple[str, Any]] = []
         self.forwardEndpoints: list[tuple[str, Any]] = []
@@ -146,7 +127,7 @@ class Options(_Options):
         @return: the text of C{--help}.  The guide is not in C{longdesc}, which would
             be wrapped again.
         """
-        return str(super().getUsage(width)) + _GUIDE
+        return str(super().getUsage(width)) + GUIDE
 
     def opt_psk(self, psk: str) -> None:
         """
@@ -192,13 +173,24 @@ class Options(_Options):
 
     def opt_factory(self, name: str) -> None:
         """
-        Serve each stream that the peer opens with this factory: the dotted name
-        of an IProtocolFactory, or of a callable that returns one.
+        Serve the streams that the peer opens with this factory: [SERVICE=], and the
+        dotted name of an IProtocolFactory, or of a callable that returns one. With a
+        SERVICE, it serves the streams for that service, and the option can be given
+        several times. Without one, it serves those without a service.
         gomux.PageFactory is a status page about the mux.  With neither --target nor
         --factory, the streams are refused; but a process with both --listen and
         --connect serves that page.
         """
         self._given["factory"].append(name)
+
+    def opt_allow(self, rule: str) -> None:
+        """
+        Which services a peer may use: PEER=SERVICE[,SERVICE...]. PEER is a name in the
+        --psk-file, or * for all peers that have no rule of their own. The service
+        unnamed stands for streams without a service. Can be given several times.
+        [default: every peer may use everything]
+        """
+        self._given["allow"].append(rule)
 
     def parseArgs(self, *arguments: str) -> None:
         """
@@ -229,11 +221,13 @@ class Options(_Options):
                     "--connect needs a --psk-file with a single pre-shared key:"
                     f" {error}"
                 ) from None
-        for name in ("target", "factory"):
-            if len(self._given[name]) > 1:
-                raise UsageError(f"--{name} can be given only once")
-        if self._given["target"] and self._given["factory"]:
-            raise UsageError("--target and --factory cannot be used together")
+        if len(self._given["target"]) > 1:
+            raise UsageError("--target can be given only once")
+        for text in self._given["allow"]:
+            try:
+                self.rules.allow(text, self.keyring.names)
+            except ValueError as error:
+                raise UsageError(f"--allow {text}: {error}") from None
         if not (self._given["listen"] or self._given["connect"]):
             self._given["listen"].append(DEFAULT_LISTEN)
         self.listenEndpoints += self._endpoints("listen", serverEndpoint)
@@ -241,8 +235,30 @@ class Options(_Options):
         self.forwardEndpoints += self._endpoints("forward", forwardingEndpoint)
         for found in self._endpoints("target", clientEndpoint):
             self.targetEndpoint = found
-        for name in self._given["factory"]:
-            self.streamFactory = _findFactory(name)
+        for text in self._given["factory"]:
+            self._addFactory(text)
+
+    def _addFactory(self, text: str) -> None:
+        """
+        @raise UsageError: if the value of a C{--factory} cannot be used.
+        """
+        try:
+            service, name = splitService(text)
+            factory = findFactory(name)
+        except ValueError as error:
+            raise UsageError(f"--factory {text}: {error}") from None
+        if service is not None:
+            if service in self.services:
+                raise UsageError(f"--factory {text}: {service!r} is served already")
+            self.services[service] = factory
+            return
+        if self.streamFactory is not None:
+            raise UsageError("--factory can be given only once without a SERVICE")
+        if self._given["target"]:
+            raise UsageError(
+                "--target and --factory cannot be used together without a SERVICE"
+            )
+        self.streamFactory = factory
 
     def _findKeyring(self) -> Keyring:
         psks, self._psks = self._psks, []
@@ -353,27 +369,6 @@ def _warn(source: str, keyring: Keyring) -> None:
         _log.warn("{source}: {text}", source=source, text=warning)
 
 
-def _findFactory(name: str) -> IProtocolFactory:
-    """
-    @return: the factory with this dotted name.
-    @raise UsageError: if it cannot be imported or is not a factory.
-    """
-    try:
-        found = namedAny(name)
-    except Exception as error:
-        raise UsageError(f"--factory {name}: cannot be imported: {error}") from None
-    if not IProtocolFactory.providedBy(found) and callable(found):
-        try:
-            found = found()
-        except Exception as error:
-            raise UsageError(f"--factory {name}: calling it failed: {error}") from None
-    if not IProtocolFactory.providedBy(found):
-        raise UsageError(
-            f"--factory {name}: not an IProtocolFactory or a callable that returns one"
-        )
-    return found
-
-
 def _makeReload(options: Options, factories: list[MuxFactory]) -> Callable[[], None]:
     """
     @param factories: the factories of the service's muxes.
@@ -408,6 +403,8 @@ def makeService(options: Options) -> IService:
         tunnels.append(streams)
     elif options.streamFactory is not None:
         streams = options.streamFactory
+    elif options.services:
+        pass
     elif options.listenEndpoints and options.connectEndpoints:
         # Perhaps a demonstration.
         streams = PageFactory()
@@ -421,7 +418,9 @@ def makeService(options: Options) -> IService:
         "limits": options.limits(Limits),
         "pool": pool,
         "strict": bool(options["strict"]),
+        "services": options.services,
     }
+    mayUse = options.rules.mayUse if options.rules else None
     # One set for each role, because both ends of a mux may be in this process.
     serverSalts, clientSalts = Salts(), Salts()
     for name, endpoint in options.listenEndpoints:
@@ -431,6 +430,7 @@ def makeService(options: Options) -> IService:
         # The service closes the muxes, once their streams have had time to end.
         server.closesAtShutdown = False
         factories.append(server)
+        server.mayUse = mayUse
         service.addService(ListeningService(name, endpoint, Newcomers(server)))
     for name, endpoint in options.forwardEndpoints:
         tunnel = forward(name, pool, clock, limits, options.keyring)
@@ -443,5 +443,6 @@ def makeService(options: Options) -> IService:
             **settings,
         )
         factories.append(client)
+        client.mayUse = mayUse
         service.addService(Connector(name, client))
     return service

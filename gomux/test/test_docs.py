@@ -265,6 +265,18 @@ class ProgramTests(DocsTestCase):
             "b'hello'\nb'HTTP/1.0 200 OK'\nThe peer has no such service: chat.\n",
         )
 
+    def test_servicesTwistd(self) -> None:
+        """
+        The command line serves the service that the rule allows.
+        """
+        self.start("services_twistd.sh", "7000")
+        client = self.text("services_client.py")
+        self.assertIn('"echo"', client)
+        process = self.start("services_client.py")
+        output, _ = process.communicate(timeout=PATIENCE)
+        self.assertEqual(output.splitlines()[0], "b'hello'")
+        self.assertIn("gomux.error.ServiceNotAllowed", output)
+
     def test_servicesPython(self) -> None:
         """
         The program in which peers may use different services prints what the page

@@ -394,6 +394,95 @@ class OptionsTests(TapTestCase):
         options = self.parse("--factory", "twisted.internet.protocol.Factory")
         self.assertIsInstance(options.streamFactory, Factory)
 
+    def test_factoryOfService(self) -> None:
+        """
+        C{--factory} with a service can be given several times, beside one without a
+        service or a C{--target}.
+        """
+        name = f"{HERE}.factory"
+        for other in (("--factory", name), ("--target", "tcp:h:1"), ()):
+            options = self.parse(
+                *("--factory", f"a={HERE}.makeFactory", "--factory", f"b-2={name}"),
+                *other,
+            )
+            self.assertEqual(options.services, {"a": factory, "b-2": factory})
+            isPlain = other[:1] == ("--factory",)
+            self.assertEqual(options.streamFactory is factory, isPlain)
+
+    def test_badServices(self) -> None:
+        """
+        A service that is served twice or has no valid name is an error that names the
+        option and the value.
+        """
+        name = f"{HERE}.factory"
+        self.assertUsageError(
+            *("--factory", f"a={name}") * 2,
+            says=f"--factory a={name}: 'a' is served already",
+        )
+        for service in ("", "unnamed", "a b", 65 * "x"):
+            self.assertUsageError(
+                *("--factory", f"{service}={name}"),
+                says=f"--factory {service}={name}: {service!r} is not the name",
+            )
+        self.assertUsageError(
+            *("--factory", "a=nonsense"),
+            says="--factory a=nonsense: cannot be imported",
+        )
+
+    def keys(self) -> tuple[str, str]:
+        """
+        @return: options for a key file with the names C{alice} and C{bob}.
+        """
+        path = FilePath(self.mktemp())
+        path.setContent(b"alice:aaaaaaaaaaaaaaaa\nbob:bbbbbbbbbbbbbbbb\n")
+        path.chmod(0o600)
+        return "--psk-file", str(path.path)
+
+    def test_allow(self) -> None:
+        """
+        A peer with a rule may use what its rules say and nothing else, any other peer
+        what the rules for C{*} say, and a peer without a rule may use everything.
+        """
+        for texts, expected in (
+            ((), "alice:-ab bob:-ab"),
+            (("alice=a",), "alice:a bob:-ab"),
+            (("alice=a,unnamed",), "alice:-a bob:-ab"),
+            (("alice=a", "alice=b"), "alice:ab bob:-ab"),
+            (("*=b",), "alice:b bob:b"),
+            (("alice=a", "*=b,unnamed"), "alice:a bob:-b"),
+        ):
+            arguments = [part for text in texts for part in ("--allow", text)]
+            rules = self.parse(*self.keys(), *arguments).rules
+            found = [
+                peer
+                + ":"
+                + "".join(
+                    service or "-"
+                    for service in (None, "a", "b")
+                    if rules.mayUse(peer, service)
+                )
+                for peer in ("alice", "bob")
+            ]
+            self.assertEqual(" ".join(found), expected)
+
+    def test_badRules(self) -> None:
+        """
+        A rule that is not valid, or for nobody, is an error that names the option and
+        the rule.
+        """
+        for text, says in (
+            ("alice", "a rule has the form PEER=SERVICE"),
+            ("carol=a", "no key has the name 'carol'"),
+            ("=a", "no key has the name ''"),
+            ("alice=", "'' is not the name of a service"),
+            ("alice=a,", "'' is not the name of a service"),
+            ("*=a b", "'a b' is not the name of a service"),
+        ):
+            self.assertUsageError(
+                *(*self.keys(), "--allow", text), says=f"--allow {text}: {says}"
+            )
+        self.assertUsageError("--allow", "=a", says="no key has the name ''")
+
     def test_badFactories(self) -> None:
         """
         A C{--factory} that is neither a factory nor a callable that returns one is an
@@ -554,6 +643,28 @@ class ServiceTests(TapTestCase):
         """
         _, parts = self.make("--factory", f"{HERE}.factory")
         self.assertIs(muxesOf(parts["--listen tcp:7000"]).streamFactory, factory)
+
+    def test_services(self) -> None:
+        """
+        The services and the rules hold for muxes of both roles.  The status page does
+        not appear beside services.
+        """
+        _, parts = self.make(
+            *("--listen", "tcp:1", "--connect", "tcp:h:2", "--allow", "*=a"),
+            *("--factory", f"a={HERE}.factory"),
+        )
+        muxes = [
+            muxesOf(parts["--listen tcp:1"]),
+            parts["--connect tcp:h:2"]._dialler,
+        ]
+        for one in muxes:
+            self.assertEqual(one.services, {"a": factory})
+            self.assertIsNone(one.streamFactory)
+            self.assertTrue(one.mayUse("", "a"))
+            self.assertFalse(one.mayUse("", "b"))
+            self.assertFalse(one.mayUse("", None))
+        _, parts = self.make()
+        self.assertIsNone(muxesOf(parts["--listen tcp:7000"]).mayUse)
 
     def test_page(self) -> None:
         """
