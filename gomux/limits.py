@@ -226,6 +226,9 @@ class TunnelLimits:
     @ivar waitTimeout: how long a connection waits while no mux is up.  Then it is
         reset.
 
+    @ivar answerTimeout: how long the peer may take to accept a stream for a service, in
+        addition to C{waitTimeout}.  Then the connection is reset.
+
     @ivar maxWaiting: how many connections may wait for a mux.
 
     @ivar maxConnections: how many connections one forwarding endpoint, or the
@@ -246,6 +249,7 @@ class TunnelLimits:
 
     targetTimeout: float = 30.0
     waitTimeout: float = 30.0
+    answerTimeout: float = 45.0
     maxWaiting: int = 1024
     maxConnections: int = 4096
     maxRetryDelay: float = 2.0

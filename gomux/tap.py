@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -39,7 +40,12 @@ from gomux.tunnel._service import (
     ServiceDialler,
     TunnelService,
 )
-from gomux.tunnel._serviceoptions import Rules, findFactory, splitService
+from gomux.tunnel._serviceoptions import (
+    Rules,
+    findFactory,
+    splitService,
+    withoutSecrets,
+)
 
 _log = Logger()
 
@@ -60,8 +66,9 @@ class Options(_Options):
     @ivar listenEndpoints: where to accept muxes.  Each endpoint here and below is a
         pair of its name in log lines and the endpoint.
     @ivar connectEndpoints: where to connect muxes to.
-    @ivar forwardEndpoints: where to accept connections that continue as streams.
-    @ivar targetEndpoint: where the peer's streams are connected to.
+    @ivar forwardEndpoints: where to accept connections that continue as streams, and
+        the service that the streams are for.
+    @ivar targets: where the peer's streams are connected to, by service.
     @ivar streamFactory: the factory that serves the peer's streams.
     @ivar services: the factories that serve the peer's streams for a service, by name.
     @ivar rules: which peers may use which services.
@@ -106,21 +113,18 @@ class Options(_Options):
 
     keyring: Keyring
     keysFromFile = False
-    targetEndpoint: tuple[str, Any] | None = None
     streamFactory: IProtocolFactory | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self._psks: list[tuple[str, str]] = []
-        self._given: dict[str, list[str]] = {
-            name: []
-            for name in ("listen", "connect", "forward", "target", "factory", "allow")
-        }
+        self._given: defaultdict[str, list[str]] = defaultdict(list)
         self.services: dict[str, IProtocolFactory] = {}
         self.rules = Rules()
         self.listenEndpoints: list[tuple[str, Any]] = []
         self.connectEndpoints: list[tuple[str, Any]] = []
-        self.forwardEndpoints: list[tuple[str, Any]] = []
+        self.forwardEndpoints: list[tuple[str, Any, str | None]] = []
+        self.targets: dict[str | None, tuple[str, Any]] = {}
 
     def getUsage(self, width: int | None = None) -> str:
         """
@@ -159,15 +163,17 @@ class Options(_Options):
 
     def opt_forward(self, endpoint: str) -> None:
         """
-        Accept connections at this ENDPOINT, and carry each to the peer as a
-        stream.  With several peers, connections go to each peer in turn.  Can be
-        given several times.
+        Accept connections at this [SERVICE=]ENDPOINT, and carry each to the peer as a
+        stream, for that service of the peer if there is one. With several peers,
+        connections go to each peer in turn. Can be given several times.
         """
         self._given["forward"].append(endpoint)
 
     def opt_target(self, endpoint: str) -> None:
         """
-        Connect each stream that the peer opens to this ENDPOINT.
+        Connect the streams that the peer opens to this [SERVICE=]ENDPOINT: those for
+        that service, or without one those without a service. Can be given several
+        times.
         """
         self._given["target"].append(endpoint)
 
@@ -198,7 +204,7 @@ class Options(_Options):
         """
         if arguments:
             # After --psk, it may be the rest of a key with a space.
-            rest = _withoutSecrets(arguments[0])
+            rest = withoutSecrets(arguments[0])
             shown = "" if dict(self._psks).get("--psk") else f": {rest!r}"
             raise UsageError(f"unexpected argument{shown}")
 
@@ -221,8 +227,6 @@ class Options(_Options):
                     "--connect needs a --psk-file with a single pre-shared key:"
                     f" {error}"
                 ) from None
-        if len(self._given["target"]) > 1:
-            raise UsageError("--target can be given only once")
         for text in self._given["allow"]:
             try:
                 self.rules.allow(text, self.keyring.names)
@@ -230,11 +234,16 @@ class Options(_Options):
                 raise UsageError(f"--allow {text}: {error}") from None
         if not (self._given["listen"] or self._given["connect"]):
             self._given["listen"].append(DEFAULT_LISTEN)
-        self.listenEndpoints += self._endpoints("listen", serverEndpoint)
-        self.connectEndpoints += self._endpoints("connect", clientEndpoint)
+        for name, endpoint, _ in self._endpoints("listen", serverEndpoint):
+            self.listenEndpoints.append((name, endpoint))
+        for name, endpoint, _ in self._endpoints("connect", clientEndpoint):
+            self.connectEndpoints.append((name, endpoint))
         self.forwardEndpoints += self._endpoints("forward", forwardingEndpoint)
-        for found in self._endpoints("target", clientEndpoint):
-            self.targetEndpoint = found
+        for name, endpoint, service in self._endpoints("target", clientEndpoint):
+            if service in self.targets:
+                which = service or "streams without a SERVICE"
+                raise UsageError(f"--target can be given only once for {which}")
+            self.targets[service] = name, endpoint
         for text in self._given["factory"]:
             self._addFactory(text)
 
@@ -248,16 +257,14 @@ class Options(_Options):
         except ValueError as error:
             raise UsageError(f"--factory {text}: {error}") from None
         if service is not None:
-            if service in self.services:
+            if service in self.services or service in self.targets:
                 raise UsageError(f"--factory {text}: {service!r} is served already")
             self.services[service] = factory
             return
         if self.streamFactory is not None:
             raise UsageError("--factory can be given only once without a SERVICE")
-        if self._given["target"]:
-            raise UsageError(
-                "--target and --factory cannot be used together without a SERVICE"
-            )
+        if None in self.targets:
+            raise UsageError("--target and --factory both lack a SERVICE")
         self.streamFactory = factory
 
     def _findKeyring(self) -> Keyring:
@@ -305,18 +312,21 @@ class Options(_Options):
 
     def _endpoints(
         self, option: str, parse: Callable[[Any, str], Any]
-    ) -> list[tuple[str, Any]]:
+    ) -> list[tuple[str, Any, str | None]]:
         """
-        @return: an option's endpoints, each with its name in log lines.
+        @return: an option's endpoints, each with its name in log lines and its service.
         @raise UsageError: if an endpoint string is not valid.
         """
         from twisted.internet import reactor
 
         found = []
         for text in self._given[option]:
-            name = f"--{option} {_withoutSecrets(text)}"
+            name = f"--{option} {withoutSecrets(text)}"
+            service = None
             try:
-                found.append((name, parse(reactor, text)))
+                if option in ("forward", "target"):
+                    service, text = splitService(text)
+                found.append((name, parse(reactor, text), service))
             except Exception as error:
                 raise UsageError(f"{name}: not a usable endpoint: {error}") from None
         return found
@@ -355,14 +365,6 @@ def _unindentHelp() -> None:
 _unindentHelp()
 
 
-def _withoutSecrets(endpoint: str) -> str:
-    """
-    @return: an endpoint string for log lines, without the pre-shared key and all after
-        it: a key may have a colon, though there it ends for the parser.
-    """
-    return re.sub(r"\bpsk\\*=.*", "psk=...", endpoint, flags=re.DOTALL | re.IGNORECASE)
-
-
 def _warn(source: str, keyring: Keyring) -> None:
     for warning in keyring.warnings:
         # Not "warning": the logger expects a Python warning under that name.
@@ -397,17 +399,16 @@ def makeService(options: Options) -> IService:
     limits = options.limits(TunnelLimits)
     pool = MuxPool(clock, limits.waitTimeout, limits.maxWaiting)
     tunnels: list[Tunnel] = []
-    streams: IProtocolFactory | None = None
-    if options.targetEndpoint is not None:
-        streams = target(*options.targetEndpoint, clock, limits, options.keyring)
-        tunnels.append(streams)
-    elif options.streamFactory is not None:
-        streams = options.streamFactory
-    elif options.services:
-        pass
-    elif options.listenEndpoints and options.connectEndpoints:
+    services: dict[Any, IProtocolFactory] = dict(options.services)
+    if options.streamFactory is not None:
+        services[None] = options.streamFactory
+    for wanted, named in options.targets.items():
+        services[wanted] = tunnel = target(*named, clock, limits, options.keyring)
+        tunnels.append(tunnel)
+    if not services and options.listenEndpoints and options.connectEndpoints:
         # Perhaps a demonstration.
-        streams = PageFactory()
+        services[None] = PageFactory()
+    streams = services.pop(None, None)
 
     factories: list[MuxFactory] = []
     service = TunnelService(
@@ -418,7 +419,7 @@ def makeService(options: Options) -> IService:
         "limits": options.limits(Limits),
         "pool": pool,
         "strict": bool(options["strict"]),
-        "services": options.services,
+        "services": services,
     }
     mayUse = options.rules.mayUse if options.rules else None
     # One set for each role, because both ends of a mux may be in this process.
@@ -432,8 +433,8 @@ def makeService(options: Options) -> IService:
         factories.append(server)
         server.mayUse = mayUse
         service.addService(ListeningService(name, endpoint, Newcomers(server)))
-    for name, endpoint in options.forwardEndpoints:
-        tunnel = forward(name, pool, clock, limits, options.keyring)
+    for name, endpoint, wanted in options.forwardEndpoints:
+        tunnel = forward(name, pool, clock, limits, options.keyring, wanted)
         tunnels.append(tunnel)
         service.addService(ListeningService(name, endpoint, tunnel))
     for name, endpoint in options.connectEndpoints:

@@ -30,7 +30,9 @@ cancel the result of C{openStream()}.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
+from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import NoProtocol
@@ -301,6 +303,21 @@ class Opening(FirstProtocol):
             self.result.errback(error)
 
 
+class Answering(Interface):
+    """
+    A protocol that is not ready when it is made, such as one that has to connect to
+    somewhere else.
+
+    @ivar answersRequests: C{True}: the protocol answers the request itself.
+    @ivar answer: called by the protocol, before it writes anything, with C{None} to
+        accept the request, or with the code of a refusal, which also closes the stream.
+        Set before the protocol is connected.
+    """
+
+    answersRequests: bool
+    answer: Callable[[str | None], None] | None
+
+
 class Accepting(FirstProtocol):
     """
     The protocol of a stream that the peer has opened, until its request is complete.
@@ -332,13 +349,26 @@ class Accepting(FirstProtocol):
         stream.service = request.service
         made = acceptor.make(request, stream.getPeer())
         if isinstance(made, str):
-            name = request.service or "connect"
-            acceptor.logRefusal("refused a stream of the peer", name, made)
-            stream.write(encodeAnswer(made))
-            stream.loseConnection()
-        else:
-            stream.write(encodeAnswer())
+            self.answer(made)
+        elif getattr(made, "answersRequests", False):
+            cast(Answering, made).answer = self.answer
             self.replace(made)
+        else:
+            self.answer(None)
+            self.replace(made)
+
+    def answer(self, code: str | None) -> None:
+        """
+        Send the answer.
+
+        @param code: the code of a refusal; C{None} to accept.
+        """
+        stream = self.stream
+        stream.write(encodeAnswer(code))
+        if code is not None:
+            name = stream.service or "connect"
+            self._acceptor.logRefusal("refused a stream of the peer", name, code)
+            stream.loseConnection()
 
     def failed(self, why: str) -> None:
         """

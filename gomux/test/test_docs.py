@@ -357,6 +357,18 @@ class TunnelTests(DocsTestCase):
         self.start("tunnel_b.sh", "8080")
         self.assertEqual(self.get(self.port("8080")), b"hello from a file\n")
 
+    def test_services(self) -> None:
+        """
+        A tunnel carries a service by its name, beside another one.
+        """
+        self.site()
+        self.start("services_a.sh", "7000")
+        self.start("services_b.sh", "8080")
+        self.assertEqual(self.get(self.port("8080")), b"hello from a file\n")
+        process = self.start("services_client.py")
+        output, _ = process.communicate(timeout=PATIENCE)
+        self.assertIn("b'hello'", output)
+
     def test_reverse(self) -> None:
         """
         A tunnel to a target behind the connecting side works.

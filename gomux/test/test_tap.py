@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from twisted.application.service import IService
+from twisted.internet.defer import succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
@@ -334,7 +335,7 @@ class OptionsTests(TapTestCase):
             ["--connect tcp:h:3", "--connect tcp:h:4"],
         )
         self.assertEqual(
-            [name for name, _ in options.forwardEndpoints],
+            [name for name, _, _ in options.forwardEndpoints],
             ["--forward tcp:5", "--forward unix:x"],
         )
 
@@ -371,8 +372,7 @@ class OptionsTests(TapTestCase):
         An error or a name in the log hides the key in a C{gomux:} endpoint string.
         """
         options = self.parse("--target", f"gomux:tcp:h:1:psk={PSK}")
-        assert options.targetEndpoint is not None
-        self.assertEqual(options.targetEndpoint[0], "--target gomux:tcp:h:1:psk=...")
+        self.assertEqual(options.targets[None][0], "--target gomux:tcp:h:1:psk=...")
         self.assertUsageError(
             "--target",
             f"gomux:nonsense:psk={PSK}",
@@ -408,6 +408,54 @@ class OptionsTests(TapTestCase):
             self.assertEqual(options.services, {"a": factory, "b-2": factory})
             isPlain = other[:1] == ("--factory",)
             self.assertEqual(options.streamFactory is factory, isPlain)
+
+    def test_endpointsOfServices(self) -> None:
+        """
+        C{--forward} and C{--target} take a service in front of the endpoint, beside
+        others without one.
+        """
+        options = self.parse(
+            *(
+                "--forward",
+                "a=tcp:1",
+                "--forward",
+                "tcp:2",
+                "--forward",
+                "a=unix:x:mode=600",
+            ),
+            *("--target", "a=tcp:h:3", "--target", "tcp:host=h:port=4"),
+        )
+        self.assertEqual(
+            [(name, service) for name, _, service in options.forwardEndpoints],
+            [
+                ("--forward a=tcp:1", "a"),
+                ("--forward tcp:2", None),
+                ("--forward a=unix:x:mode=600", "a"),
+            ],
+        )
+        self.assertEqual(
+            {service: name for service, (name, _) in options.targets.items()},
+            {"a": "--target a=tcp:h:3", None: "--target tcp:host=h:port=4"},
+        )
+        for option in ("forward", "target"):
+            for value in ("a b=tcp:h:1", "=tcp:h:1", "unnamed=tcp:h:1", "a@b=tcp:h:1"):
+                self.assertUsageError(
+                    *(f"--{option}", value),
+                    says=f"--{option} {value}: not a usable endpoint: ",
+                )
+
+    def test_servedTwice(self) -> None:
+        """
+        A service has one target or one factory.
+        """
+        self.assertUsageError(
+            *("--target", "a=tcp:h:1", "--target", "a=tcp:h:2"),
+            says="--target can be given only once for a",
+        )
+        self.assertUsageError(
+            *("--target", "a=tcp:h:1", "--factory", f"a={HERE}.factory"),
+            says="'a' is served already",
+        )
 
     def test_badServices(self) -> None:
         """
@@ -643,6 +691,31 @@ class ServiceTests(TapTestCase):
         """
         _, parts = self.make("--factory", f"{HERE}.factory")
         self.assertIs(muxesOf(parts["--listen tcp:7000"]).streamFactory, factory)
+
+    def test_targets(self) -> None:
+        """
+        Each target serves its own streams, and a forwarding endpoint opens streams for
+        its service.
+        """
+        service, parts = self.make(
+            *("--target", "a=tcp:h:1", "--target", "tcp:h:2", "--forward", "b=tcp:3"),
+            *("--factory", f"c={HERE}.factory"),
+        )
+        muxes = muxesOf(parts["--listen tcp:7000"])
+        self.assertEqual(muxes.services["a"].name, "--target a=tcp:h:1")
+        self.assertIs(muxes.services["c"], factory)
+        self.assertEqual(muxes.streamFactory.name, "--target tcp:h:2")
+        self.assertEqual(len(service.tunnels), 3)
+        forwarding = parts["--forward b=tcp:3"]._factory
+        asked: list[Any] = []
+
+        def openStream(factory: Any, timeout: float, service: str) -> Any:
+            asked.append(service)
+            return succeed(None)
+
+        self.patch(service.pool, "openStream", openStream)
+        forwarding.connect(Factory())
+        self.assertEqual(asked, ["b"])
 
     def test_services(self) -> None:
         """

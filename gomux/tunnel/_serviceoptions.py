@@ -56,6 +56,14 @@ def findFactory(name: str) -> IProtocolFactory:
     return found
 
 
+def withoutSecrets(endpoint: str) -> str:
+    """
+    @return: an endpoint string for log lines, without the pre-shared key and all after
+        it: a key may have a colon, though there it ends for the parser.
+    """
+    return re.sub(r"\bpsk\\*=.*", "psk=...", endpoint, flags=re.DOTALL | re.IGNORECASE)
+
+
 class Rules:
     """
     Which services each peer may use.

@@ -30,6 +30,7 @@ from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring
 from gomux._wire.shares import Shares
+from gomux.error import ServiceBusy
 from gomux.limits import TunnelLimits
 from gomux.tunnel._bridge import Bridge
 from gomux.tunnel._transport import EndTransport
@@ -88,6 +89,7 @@ class Tunnel(Factory):
         @return: the near end of a new bridge.  If there are too many bridges, or too
             many of the peer: C{None} for a stream, so that its mux refuses it; for any
             other connection a protocol that resets it.
+        @raise ServiceBusy: instead of C{None} for a stream for a service.
         """
         peer = getattr(addr, "peerName", None)
         for places, shares in self._shares.items():
@@ -99,6 +101,8 @@ class Tunnel(Factory):
                     addr=describeAddress(addr),
                     why=shares.refusal(peer, places),
                 )
+                if getattr(addr, "service", None) is not None:
+                    raise ServiceBusy()
                 return None if hasattr(addr, "streamID") else _Refusal()
         return Bridge(self, describeAddress(addr), peer).near
 
@@ -166,6 +170,7 @@ def forward(
     clock: IReactorTime,
     limits: TunnelLimits,
     keyring: Keyring | None = None,
+    service: str | None = None,
 ) -> Tunnel:
     """
     Make the factory for a listener whose connections continue as streams.
@@ -176,10 +181,20 @@ def forward(
     @param limits: the limits of the tunnel.
     @param keyring: the keyring of the peers that share the descriptors with this side's
         clients, if there is one.
+    @param service: the peer's service that the streams are for; C{None} for none.
     """
+
+    def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
+        opening = pool.openStream(factory, limits.waitTimeout, service)
+        if service is None:
+            return opening
+        return opening.addTimeout(
+            limits.waitTimeout + limits.answerTimeout, steady(clock)
+        )
+
     return Tunnel(
         name,
-        lambda factory: pool.openStream(factory, limits.waitTimeout),
+        connect,
         clock,
         limits,
         _shares(Shares(limits.maxConnections), keyring),
