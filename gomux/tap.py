@@ -253,6 +253,8 @@ class Options(_Options):
         """
         try:
             service, name = splitService(text)
+            if service is None and None in self.targets:
+                raise ValueError("--target and --factory both lack a SERVICE")
             factory = findFactory(name)
         except ValueError as error:
             raise UsageError(f"--factory {text}: {error}") from None
@@ -263,8 +265,6 @@ class Options(_Options):
             return
         if self.streamFactory is not None:
             raise UsageError("--factory can be given only once without a SERVICE")
-        if None in self.targets:
-            raise UsageError("--target and --factory both lack a SERVICE")
         self.streamFactory = factory
 
     def _findKeyring(self) -> Keyring:
