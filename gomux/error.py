@@ -144,8 +144,9 @@ class KeyRevoked(GomuxError, ConnectionLost):
 
 class HandshakeFailed(NotAuthenticated):
     """
-    In strict mode: the mux did not come up.  The peer is not in strict mode, has the
-    wrong role or context, or did not answer in time, or an attacker interfered.
+    In strict mode: the mux did not come up.  The peer is not in strict mode, has
+    another version, context or clock or the wrong role, or did not answer in time, or
+    an attacker interfered.  The text says which, as far as this side can tell.
     """
 
     MESSAGE = "The strict mode handshake failed"

@@ -29,6 +29,12 @@ SHORT_PSK = 16
 #: The first frames of this many recent muxes are remembered, so that they cannot be
 #: replayed.
 FIRST_FRAMES = 65536
+#: In strict mode, how many frames of a direction are sealed with one key.  This is a
+#: part of the wire.
+REKEY_FRAMES = 65536
+#: In strict mode with C{strictClock}, by how much the clocks of the peers may differ,
+#: in seconds.
+CLOCK_DIFFERENCE = 300
 #: How many salts of finished strict mode handshakes are remembered.
 SALTS_REMEMBERED = 1024
 

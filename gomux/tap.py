@@ -19,13 +19,11 @@ from twisted.application.service import IService
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.usage import CompleteFiles, Completions, UsageError
-from twisted.python.usage import Options as _Options
 
 from gomux._mux.factory import MuxFactory
 from gomux._mux.newcomer import Newcomers
 from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring, readPSKFile
-from gomux._wire.strict import Salts
 from gomux.endpoints._connecting import clientEndpoint
 from gomux.endpoints._listening import forwardingEndpoint, serverEndpoint
 from gomux.error import KeyringError
@@ -46,6 +44,7 @@ from gomux.tunnel._serviceoptions import (
     splitService,
     withoutSecrets,
 )
+from gomux.tunnel._strictoptions import StrictOptions
 
 _log = Logger()
 
@@ -57,7 +56,7 @@ DEFAULT_LISTEN = "tcp:7000"
 ENVIRONMENT = "GOMUX_PSK"
 
 
-class Options(_Options):
+class Options(StrictOptions):
     """
     The command line.
 
@@ -97,13 +96,6 @@ class Options(_Options):
             None,
             "On SIGHUP, end the muxes of peers whose key was removed from the"
             " --psk-file or changed in it. Without this option they stay up.",
-        ],
-        [
-            "strict",
-            None,
-            "Detect all frames that were replayed, dropped or reordered on the way,"
-            " and end the mux. Without this option, peers of this software detect most"
-            " of them. Both sides must use this option and this software.",
         ],
     ]
 
@@ -215,6 +207,7 @@ class Options(_Options):
         @raise UsageError: if the options are not valid.
         """
         self.keyring = self._findKeyring()
+        self.checkStrict(self.keyring)
         if self["end-revoked"] and not self.keysFromFile:
             raise UsageError(
                 "--end-revoked needs a --psk-file: only its keys can be revoked"
@@ -357,7 +350,7 @@ def _unindentHelp() -> None:
     """
     Remove the indentation of the C{opt_} docstrings, which C{--help} would print.
     """
-    for name, method in vars(Options).items():
+    for name, method in (*vars(Options).items(), *vars(StrictOptions).items()):
         if name.startswith("opt_"):
             method.__doc__ = " ".join((method.__doc__ or "").split())
 
@@ -418,16 +411,12 @@ def makeService(options: Options) -> IService:
         "clock": clock,
         "limits": options.limits(Limits),
         "pool": pool,
-        "strict": bool(options["strict"]),
         "services": services,
     }
     mayUse = options.rules.mayUse if options.rules else None
-    # One set for each role, because both ends of a mux may be in this process.
-    serverSalts, clientSalts = Salts(), Salts()
+    serverStrict, clientStrict = options.strictSettings(), options.strictSettings()
     for name, endpoint in options.listenEndpoints:
-        server = MuxFactory(
-            options.keyring, False, streams, salts=serverSalts, **settings
-        )
+        server = MuxFactory(options.keyring, False, streams, **serverStrict, **settings)
         # The service closes the muxes, once their streams have had time to end.
         server.closesAtShutdown = False
         factories.append(server)
@@ -440,7 +429,7 @@ def makeService(options: Options) -> IService:
     for name, endpoint in options.connectEndpoints:
         client = ServiceDialler(
             *(options.keyring, endpoint, limits.maxRetryDelay, streams),
-            salts=clientSalts,
+            **clientStrict,
             **settings,
         )
         factories.append(client)

@@ -122,7 +122,13 @@ class Turns:
         self._call = None
         if waiting:
             self._call = self._clock.callLater(0, self._turn)
-        elif self._trigger is not None and not self._resting:
+        self._rest()
+
+    def _rest(self) -> None:
+        """
+        If no work is left, there is nothing to do when the reactor stops.
+        """
+        if self._trigger is not None and self.idle:
             self._clock.removeSystemEventTrigger(self._trigger)
             self._trigger = None
 
@@ -156,9 +162,17 @@ class StrangersTurns(Turns):
     there are few such peers.  But in one turn of the reactor the frames of a hundred
     strangers may be read, and to find that one of them has no key and to drop it takes
     about L{STRANGERS_TIME}.
+
+    The work that has begun is finished first, and then the newest is next.  If more
+    strangers come than there is time for, the oldest are dropped while they wait.  So a
+    client that holds a key is either served soon or dropped.  If the oldest were next,
+    all would wait for as long as it takes until they are dropped.
+
+    @ivar _begun: the work that has begun and is not finished.
     """
 
     turnTime = STRANGERS_TIME
+    _begun: Work | None = None
 
     @property
     def isFree(self) -> bool:
@@ -166,6 +180,21 @@ class StrangersTurns(Turns):
         Whether no stranger has had this turn of the reactor, and none waits.
         """
         return self._call is None
+
+    @property
+    def idle(self) -> bool:
+        """
+        Whether no work is left for later.
+        """
+        return self._begun is None and super().idle
+
+    def begin(self, work: Work) -> None:
+        """
+        Do some work now, and the rest of it before that of others.
+        """
+        super().begin(work)
+        if self._begun is None and self._waiting and self._waiting[-1] == work:
+            self._begun = self._waiting.pop()
 
     def useUp(self) -> None:
         """
@@ -175,7 +204,21 @@ class StrangersTurns(Turns):
             self._call = self._clock.callLater(0, self._turn)
 
     def _turn(self) -> None:
-        hasWork = bool(self._waiting)
-        super()._turn()
+        seconds = self._clock.seconds
+        until = seconds() + self.turnTime
+        hasWork = not self.idle
+        while self._begun or self._waiting:
+            work = self._begun or self._waiting.pop()
+            self._begun = work if self._do(work, until) != DONE else None
+            if self._begun or seconds() >= until:
+                break
+        self._call = None
         if hasWork:
             self.useUp()
+        self._rest()
+
+    def _finish(self) -> None:
+        if self._begun:
+            self._waiting.append(self._begun)
+            self._begun = None
+        super()._finish()

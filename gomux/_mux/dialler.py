@@ -72,10 +72,12 @@ from gomux._wire.keyring import Keyring
 from gomux.limits import MAX_RETRY_DELAY, MAX_WORN
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from typing_extensions import Unpack
 
     from gomux._mux.pool import MuxPool
-    from gomux._wire.strict import Salts
+    from gomux._wire.salts import Salts
     from gomux.error import GomuxError
     from gomux.interfaces import IStreamFactory
     from gomux.limits import Limits
@@ -105,9 +107,10 @@ class Settings(TypedDict, total=False):
 
     limits: Limits | None
     greet: bool
-    strict: bool
+    strict: bool | Collection[str]
     context: bytes
     salts: Salts
+    strictClock: bool
 
 
 class State(Enum):

@@ -8,7 +8,7 @@ The factory that makes muxes, and keeps track of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -20,7 +20,6 @@ from twisted.internet.interfaces import (
     IReactorCore,
     IReactorTime,
 )
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger, LogLevel
 
 from gomux._carrier.accept import AcceptPace
@@ -29,17 +28,17 @@ from gomux._carrier.clock import steady
 from gomux._carrier.turns import StrangersTurns, Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.buffers import buffersOf
-from gomux._mux.gate import Gate
-from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf
+from gomux._mux.gate import Gate, KeyFinder
+from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
-from gomux._mux.startstop import startFactory, stopFactories
+from gomux._mux.serving import ServingFactory
 from gomux._mux.strangers import Refused, Stranger, Strangers
 from gomux._wire.keyring import Keyring
-from gomux._wire.keysearch import KeyFinder, KnownKey
-from gomux._wire.request import checkServiceName
+from gomux._wire.keysearch import KnownKey
+from gomux._wire.salts import Salts, processSalts
 from gomux._wire.shares import Shares
-from gomux._wire.strict import Handshake, Salts, processSalts
+from gomux._wire.strict import Handshake
 from gomux.error import KeyRevoked
 from gomux.limits import Limits
 
@@ -53,19 +52,11 @@ if TYPE_CHECKING:
 _log = Logger()
 
 
-class MuxFactory(Factory):
+class MuxFactory(ServingFactory):
     """
     Makes a mux for each carrier that is connected or accepted.
 
     @ivar isClient: C{True} if this side dialled the carriers of its muxes.
-    @ivar streamFactory: makes the protocols of streams that peers open; with
-        C{None} the mux refuses those streams.
-    @ivar services: the factories of the streams that peers open for a service, by the
-        name of the service.
-    @ivar mayUse: called for each stream that a peer opens, with the name of the peer's
-        key and the name of the service, C{None} for a stream without one.  Returns
-        whether the peer may use the service.  If not, the peer does not learn whether
-        there is such a service.  C{None} if peers may use all services.
     @ivar limits: the limits of each mux.
     @ivar greet: whether each side's first frame is a greeting: a Keepalive that
         announces to a peer of the same software what this side does.  A client sends it
@@ -87,7 +78,8 @@ class MuxFactory(Factory):
     @ivar lingering: the streams that have ended, and whose protocols still have to read
         the last input.  Each with its mux, which may have ended too.
     @ivar keyring: the pre-shared keys.
-    @ivar strict: whether the muxes are in strict mode.
+    @ivar strict: see L{__init__}.
+    @ivar strictClock: see L{__init__}.
     @ivar context: see L{__init__}.
     @ivar salts: see L{__init__}.
     @ivar closesAtShutdown: whether the muxes are closed when the reactor stops, so that
@@ -106,7 +98,6 @@ class MuxFactory(Factory):
 
     noisy = False
     closesAtShutdown = True
-    mayUse: Callable[[str, str | None], bool] | None = None
 
     def __init__(
         self,
@@ -119,9 +110,10 @@ class MuxFactory(Factory):
         limits: Limits | None = None,
         greet: bool = True,
         pool: MuxPool | None = None,
-        strict: bool = False,
+        strict: bool | Collection[str] = False,
         context: bytes = b"",
         salts: Salts = processSalts,
+        strictClock: bool = False,
     ) -> None:
         """
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.  A server
@@ -138,25 +130,29 @@ class MuxFactory(Factory):
             implementations ignore it.
         @param pool: where to put the muxes that are up; by default a new pool.
         @param strict: whether the muxes are in strict mode; the peers must be in
-            strict mode too.
+            strict mode too.  A collection of names says that the muxes of these peers
+            are, and of no others.
         @param context: in strict mode, the bytes that both peers must be
             configured with.  It separates services that share a pre-shared key.
         @param salts: in strict mode, issues the salts of the handshakes and
             recognizes them.  A handshake fails between two muxes that share one
             L{Salts} object, as all muxes of a process do by default.  To connect
             two muxes of one process, give each end its own object.
+        @param strictClock: in strict mode, whether to refuse a peer whose clock differs
+            by more than 5 minutes.  Then a recorded hello can be sent again for 5
+            minutes only, also after a restart of this process.
         @raise ValueError: if C{psk} is empty, if a client is given several keys, or if
             the name of a service is not valid.
         """
         self.keyring = Keyring.of(psk)
         if isClient:
             self.keyring.single()
-        self.strict = strict
+        self.strict = (strict,) if isinstance(strict, str) else strict
+        self.strictClock = strictClock
         self.context = context
         self.salts = salts
         self.isClient = isClient
-        self.streamFactory = streamFactory
-        self.services = {checkServiceName(n): f for n, f in (services or {}).items()}
+        self.serve(streamFactory, services or {})
         self.buffers = buffersOf(clock)
         self.clock = clock = steady(clock)
         self.limits = limits if limits is not None else Limits()
@@ -204,6 +200,16 @@ class MuxFactory(Factory):
         )
         return Refused()
 
+    def isRevoked(self, gate: Gate | None) -> bool:
+        """
+        @param gate: the gate of a mux, if it has one.
+        @return: whether the gate has found a key that was revoked after the gate was
+            made.
+        """
+        if gate is None or not gate.key:
+            return False
+        return (gate.name, gate.key) not in self.keyring.keys
+
     def makeMux(self, early: Early) -> MuxProtocol:
         """
         @param early: what a connection that was accepted has received.
@@ -217,37 +223,24 @@ class MuxFactory(Factory):
             when it has its carrier.
         @raise ValueError: if this is a client and its keyring now has several keys.
         """
-        keys, seen = self.keyring.keys, self.keyring.firstFrames
-        if self.strict:
-            return Handshake(keys, self.isClient, self.context, self.salts, seen)
+        keys = self.keyring.keys
         if len(keys) > 1 and not self.isClient:
-            return KeyFinder(keys, seen)
-        return KnownKey(*self.keyring.single(), seen)
+            return KeyFinder(keys, self._gateFor, self.strict is True)
+        return self._gateFor(*self.keyring.single())
 
-    def startFactory(self) -> None:
+    def _gateFor(self, name: str, key: bytes) -> Gate:
         """
-        Start the streams' factories, which make protocols from now on.
+        @return: the gate of a mux whose peer has a key.
         """
-        startFactory(self.streamFactory)
-        for factory in self.services.values():
-            startFactory(factory)
-
-    def stopFactory(self) -> None:
-        """
-        Stop the streams' factories.
-        """
-        self.acceptPace.stop()
-        stopFactories((self.streamFactory, *self.services.values()))
-
-    def logPrefix(self) -> str:
-        """
-        @return: the log prefix of the streams' factory, or of the first service's,
-            followed by C{(gomux)}.
-        """
-        for factory in (self.streamFactory, *self.services.values()):
-            if factory is not None:
-                return f"{logPrefixOf(factory)} (gomux)"
-        return type(self).__name__
+        strict, seen = self.strict, self.keyring.firstFrames
+        if not (strict if isinstance(strict, bool) else name in strict):
+            return KnownKey(name, key, seen)
+        return Handshake(
+            *(name, key, self.isClient, self.context),
+            salts=self.salts,
+            seen=seen,
+            checksClock=self.strictClock,
+        )
 
     def newcomerConnected(self, newcomer: Newcomer) -> None:
         """
@@ -367,6 +360,8 @@ class MuxFactory(Factory):
             L{Keyring.reload<gomux._wire.keyring.Keyring.reload>}.
         """
         if names:
+            for newcomer in list(self._newcomers):
+                newcomer.revoke()
             keys = self.keyring.keys
             for mux in list(self.muxes):
                 if not mux.authenticated or mux.isRevoked(names, keys):
@@ -428,7 +423,7 @@ class MuxFactory(Factory):
         """
         level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
         losses = self.notices
-        if isinstance(reason, KeyRevoked):
+        if isinstance(reason, KeyRevoked) and name:
             # Peers cannot cause revocations, so all of them are logged.
             losses = ThrottledLog(_log, self.clock)
         losses.emit(

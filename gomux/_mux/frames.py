@@ -23,10 +23,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from gomux._carrier.rate import TokenBucket
+from gomux._mux.gate import Gate
 from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.stream import Stream
 from gomux._mux.streams import Streams
+from gomux._wire.crypto import SequencedOpener
 from gomux._wire.frame import HELLO_ID, REQUEST, Flag, Frame
 from gomux.error import LimitExceeded, ProtocolViolation
 
@@ -97,8 +99,8 @@ class PeerFrames:
     @ivar _streams: the mux's streams.
     @ivar _byID: the open streams by ID.
     @ivar _scheduler: sends frames.
-    @ivar _rules: what the peer may send.
-    @ivar _flags: the rules by flag.
+    @ivar _rules: what the peer may send; not there before L{begin}.
+    @ivar _flags: the rules by flag; not there before L{begin}.
     @ivar _peerCloses: called when the peer closes the mux.
     @ivar _heard: called with the stream ID of a Keepalive of the peer.
     @ivar _opens: limits how fast the peer may open streams.
@@ -114,7 +116,6 @@ class PeerFrames:
         owner: MuxOwner[Any],
         streams: Streams,
         scheduler: Scheduler,
-        rules: Rules,
         *,
         peerCloses: Callable[[], None],
         heard: Callable[[int], bool],
@@ -124,7 +125,6 @@ class PeerFrames:
         @param owner: the mux's factory.
         @param streams: the mux's streams.
         @param scheduler: sends frames, and counts the control frames that wait.
-        @param rules: what the peer may send.
         @param peerCloses: called when the peer closes the mux.
         @param heard: called with the stream ID of each Keepalive but a greeting.
             Returns whether the Keepalive echoes a ping.
@@ -135,8 +135,6 @@ class PeerFrames:
         self._streams = streams
         self._byID = streams.byID
         self._scheduler = scheduler
-        self._rules = rules
-        self._flags = rules.flags
         self._limits = limits = owner.limits
         self._clock = owner.clock
         self._notices = owner.notices
@@ -147,6 +145,14 @@ class PeerFrames:
         self._ignored = TokenBucket(limits.ignoredRate, limits.ignoredBurst)
         self._saidRest = False
 
+    def begin(self, gate: Gate) -> None:
+        """
+        The gate is passed: the next frame is the first one to handle.
+        """
+        self._rules = STRICT if gate.isStrict else COMPATIBLE
+        self._flags = self._rules.flags
+        self.isBound = isinstance(gate.opener, SequencedOpener)
+
     def greeted(self, frame: Frame) -> None:
         """
         Note the first frame of a peer in compatible mode, before it is handled.
@@ -155,7 +161,7 @@ class PeerFrames:
         """
         streamID, _, flag, _ = frame
         mux = self._mux
-        if streamID == HELLO_ID and flag == Flag.KEEPALIVE:
+        if streamID == HELLO_ID and flag == Flag.DATA:
             self._notices.warn(
                 "{mux}: the peer is in strict mode, which is off here", mux=mux
             )

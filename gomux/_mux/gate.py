@@ -11,11 +11,10 @@ opener of all further frames from the gate, and drops the gate.  There are three
 
   - L{KnownKey<gomux._wire.keysearch.KnownKey>}: compatible mode with one key.  The mux
     may send at once.  The first genuine frame shows that the peer holds the key.
-  - L{KeyFinder<gomux._wire.keysearch.KeyFinder>}: compatible mode, for a server with
-    several keys.  The mux can send nothing before the first frame shows which key the
-    peer has.
   - L{Handshake<gomux._wire.strict.Handshake>}: strict mode.  Only the frames of the
     handshake may be sent before it is done.
+  - L{KeyFinder}: for a server with several keys.  The mux can send nothing before the
+    first frame shows which key the peer has.  Then it is one of the other two.
 
 While the gate does not let the mux send, calls of C{openStream()} wait in
 L{WaitingStreams}.  Calls for a service wait there until the peer's first frame shows
@@ -39,9 +38,11 @@ from twisted.python.failure import Failure
 
 from gomux._wire.crypto import Sealer
 from gomux._wire.frame import FrameOpener
+from gomux._wire.keysearch import KeySearch
 from gomux.error import (
     GomuxError,
-    KeyRevoked,
+    HandshakeFailed,
+    NeverAuthenticated,
     NotAuthenticated,
     OpenStreamError,
     Truncated,
@@ -67,6 +68,19 @@ class Gate(FrameOpener, Protocol):
         """
         Whether the frames that the gate opens are for the gate alone.  The mux does not
         handle those.
+        """
+
+    @property
+    def isStrict(self) -> bool:
+        """
+        Whether the mux is in strict mode.  If that depends on the peer's key, C{False}
+        until the key is known.
+        """
+
+    @property
+    def missing(self) -> str:
+        """
+        What has not come from the peer, and why that may be: the end of a sentence.
         """
 
     @property
@@ -122,13 +136,97 @@ class Gate(FrameOpener, Protocol):
         """
 
 
-def checkRevoked(gate: Gate, keys: Keys) -> None:
+class KeyFinder:
     """
-    @param keys: the keys that are still valid.
-    @raise KeyRevoked: if the gate's key was revoked after the gate was made.
+    The gate of a server with several keys: it finds the peer's key by the first frame.
+    The gate for that key then opens the frame again.
+
+    See L{Gate}.
+
+    @ivar _search: finds the peer's key.
+    @ivar _gateFor: see L{__init__}.
+    @ivar _isStrict: see L{__init__}.
+    @ivar _gate: the gate for the peer's key, once that is known.
     """
-    if gate.key and (gate.name, gate.key) not in keys:
-        raise KeyRevoked()
+
+    _gate: Gate | None = None
+
+    def __init__(
+        self, keys: Keys, gateFor: Callable[[str, bytes], Gate], isStrict: bool
+    ) -> None:
+        """
+        @param keys: the keys that the peer may have.
+        @param gateFor: called with the name of the peer's key, and the key; makes the
+            gate for it.
+        @param isStrict: whether all peers are in strict mode.
+        """
+        self._search = KeySearch(keys)
+        self._gateFor = gateFor
+        self._isStrict = isStrict
+
+    def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
+        """
+        Take the peer's next frame.
+
+        @raise NotYet: if there are more keys to try.
+        @raise AuthenticationFailed: if none of the keys opens it, or if the peer's gate
+            refuses it.
+        """
+        if self._gate is None:
+            self._gate = self._gateFor(*self._search.open(header, sealed))
+        return self._gate.open(header, sealed)
+
+    @property
+    def _found(self) -> Gate:
+        assert self._gate is not None
+        return self._gate
+
+    @property
+    def ownsFrames(self) -> bool:
+        return self._found.ownsFrames
+
+    @property
+    def isStrict(self) -> bool:
+        return self._isStrict if self._gate is None else self._gate.isStrict
+
+    @property
+    def missing(self) -> str:
+        if self._gate is None:
+            return "wrong pre-shared key, or no gomux peer?"
+        return self._gate.missing
+
+    @property
+    def passed(self) -> bool:
+        return self._gate is not None and self._gate.passed
+
+    @property
+    def name(self) -> str:
+        return self._found.name
+
+    @property
+    def key(self) -> bytes:
+        return b"" if self._gate is None else self._gate.key
+
+    @property
+    def sealer(self) -> Sealer | None:
+        return None if self._gate is None else self._gate.sealer
+
+    @property
+    def opener(self) -> FrameOpener:
+        return self._found.opener
+
+    def takeOutput(self) -> bytes:
+        return b"" if self._gate is None else self._gate.takeOutput()
+
+    def interrupted(self, detail: str) -> GomuxError:
+        if self._gate is not None:
+            return self._gate.interrupted(detail)
+        error = HandshakeFailed if self._isStrict else NeverAuthenticated
+        return error(f"before any authenticated frame came; {self.missing}{detail}")
+
+    def close(self) -> None:
+        if self._gate is not None:
+            self._gate.close()
 
 
 def explainLoss(gate: Gate | None, loss: Failure) -> GomuxError:

@@ -23,6 +23,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 
 from gomux._carrier.watch import Watch
+from gomux._mux.gate import Gate
 from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._wire.crypto import SequencedOpener
@@ -136,8 +137,8 @@ class PeerLiveness:
     strict mode.  In both cases frames open only in sequence.  So the counter tells
     which frames the peer has received, and an attacker cannot fake an echo.
 
-    In strict mode this object also fails the mux if the handshake takes too long.  The
-    time of the handshake begins when this object is made.
+    In strict mode this object also fails the mux if the handshake takes too long: see
+    L{limitHandshake}.
 
     The time in which the process could not run does not count, because the frames that
     the peer has sent meanwhile are not read yet.
@@ -158,7 +159,7 @@ class PeerLiveness:
     @ivar _dueAt: when C{_call} is due.
     @ivar _pingWaits: whether a ping waits to be sent.
     @ivar _call: before L{start}, the delayed call that ends the time for the handshake,
-        or C{None} outside of strict mode; after L{start}, the next call of L{_look}.
+        or C{None} if there is none; after L{start}, the next call of L{_look}.
     """
 
     roundTrip: float | None = None
@@ -183,14 +184,21 @@ class PeerLiveness:
         """
         self._scheduler = scheduler
         self._clock = owner.clock
-        self._limits = limits = owner.limits
+        self._limits = owner.limits
         self._isBehind = isBehind
         self._failed = failed
         self._unechoed: deque[tuple[int, float]] = deque()
-        if owner.strict:
-            self._call = self._clock.callLater(
-                limits.handshakeTimeout, self._handshakeTimedOut
-            )
+
+    def limitHandshake(self, gate: Gate) -> None:
+        """
+        From now on, the peer has C{handshakeTimeout} seconds until L{start} must be
+        called.  A further call has no effect.
+
+        @param gate: tells what is missing.
+        """
+        if self._call is None:
+            seconds = self._limits.handshakeTimeout
+            self._call = self._clock.callLater(seconds, self._timedOut, gate)
 
     @property
     def isRunning(self) -> bool:
@@ -297,12 +305,10 @@ class PeerLiveness:
         self._pingWaits = False
         self._unechoed.append((counter, self._now()))
 
-    def _handshakeTimedOut(self) -> None:
+    def _timedOut(self, gate: Gate) -> None:
+        seconds = self._limits.handshakeTimeout
         self._failed(
-            HandshakeFailed(
-                f"not done after {self._limits.handshakeTimeout:g} seconds;"
-                " a peer that is not in strict mode?"
-            )
+            HandshakeFailed(f"not done after {seconds:g} seconds; {gate.missing}")
         )
 
 

@@ -28,7 +28,7 @@ from gomux._carrier.turns import DONE
 from gomux._mux.gate import Gate, explainLoss
 from gomux._mux.incoming import Early
 from gomux._wire.frame import Frame, FrameParser, NotYet
-from gomux.error import GomuxError, LimitExceeded
+from gomux.error import GomuxError, KeyRevoked, LimitExceeded
 
 if TYPE_CHECKING:
     from gomux._carrier.turns import StrangersTurns
@@ -64,6 +64,11 @@ class NewcomersOwner(typing.Protocol):
     def makeGate(self) -> Gate:
         """
         @return: the gate of a new mux.
+        """
+
+    def isRevoked(self, gate: Gate | None) -> bool:
+        """
+        @return: whether the key that a gate has found was revoked since.
         """
 
     def makeMux(self, early: Early) -> MuxProtocol:
@@ -193,7 +198,9 @@ class Newcomer(Protocol):
             self._waits = False
             transport: Any = self.transport
             getattr(transport, "resumeProducing", lambda: None)()
-        if self._frame is not None or self._isDue:
+        if self._frame is not None and self._owner.isRevoked(self._gate):
+            self.revoke()
+        elif self._frame is not None or self._isDue:
             self.enter()
         return DONE
 
@@ -246,6 +253,13 @@ class Newcomer(Protocol):
                 LimitExceeded("too many connections wait for their first frame")
             )
 
+    def revoke(self) -> None:
+        """
+        Drop the connection, because its peer's key was revoked, or may have been.
+        """
+        if not self._isOver:
+            self._refuse(KeyRevoked())
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         The connection has ended without a first frame.
@@ -255,8 +269,9 @@ class Newcomer(Protocol):
         self._end()
         loss = reason or connectionDone  # Some transports give C{None}.
         if self._size or not loss.check(ConnectionDone, ConnectionLost):
-            gate = self._gate or self._owner.makeGate()
-            self._owner.logEnd(explainLoss(gate, loss), self.getPeer())
+            if self._gate is None:
+                self._gate = self._owner.makeGate()
+            self._owner.logEnd(explainLoss(self._gate, loss), self.getPeer())
         self._close()
 
 

@@ -45,7 +45,6 @@ class MuxOwner(Protocol[_Mux]):
     mayUse: Callable[[str, str | None], bool] | None
     isClient: bool
     greet: bool
-    strict: bool
     buffers: Buffers
     acceptPace: AcceptPace
     notices: ThrottledLog
@@ -58,6 +57,11 @@ class MuxOwner(Protocol[_Mux]):
     def makeGate(self) -> Gate:
         """
         @return: the gate of a new mux.
+        """
+
+    def isRevoked(self, gate: Gate | None) -> bool:
+        """
+        @return: whether the key that a gate has found was revoked since.
         """
 
     def muxConnected(self, mux: _Mux) -> None:

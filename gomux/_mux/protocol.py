@@ -34,14 +34,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._carrier.transport import MuxCarrier, addressFrom
-from gomux._mux.frames import COMPATIBLE, STRICT, PeerFrames
-from gomux._mux.gate import (
-    Gate,
-    GreetingWait,
-    WaitingStreams,
-    checkRevoked,
-    explainLoss,
-)
+from gomux._mux.frames import PeerFrames
+from gomux._mux.gate import Gate, GreetingWait, WaitingStreams, explainLoss
 from gomux._mux.incoming import Early, Incoming
 from gomux._mux.liveness import CarrierLiveness, PeerLiveness
 from gomux._mux.muxfacts import MuxFacts
@@ -148,10 +142,8 @@ class MuxProtocol(MuxFacts, Protocol):
         if not (self.authenticated or self.factory.isClient):
             gate = self._incoming.gate
             assert gate is not None
-            try:
-                checkRevoked(gate, self.factory.keyring.keys)
-            except KeyRevoked as error:
-                self._fail(error)
+            if self.factory.isRevoked(gate):
+                self._fail(KeyRevoked())
                 return fail(OpenStreamError("the key of the mux was revoked"))
         if self._scheduler.controlQueued >= self._limits.maxControl:
             return fail(OpenStreamError("too many frames wait for the carrier"))
@@ -260,7 +252,6 @@ class MuxProtocol(MuxFacts, Protocol):
             factory,
             self._streams,
             self._scheduler,
-            STRICT if factory.strict else COMPATIBLE,
             peerCloses=self._life.peerCloses,
             heard=self._peerLiveness.heard,
         )
@@ -275,9 +266,10 @@ class MuxProtocol(MuxFacts, Protocol):
             caughtUp=self._caughtUp,
             parser=None if early is None else early.parser,
         )
-        self._sendOutputOf(gate)
+        if early is None or early.frame is None:
+            self._sendOutputOf(gate)
         if gate.sealer is not None:
-            self._startSending(gate.sealer)
+            self._startSending(gate.sealer, gate.isStrict)
             if factory.isClient:
                 self._scheduler.greet()
         self._streams.account.begin()
@@ -318,11 +310,11 @@ class MuxProtocol(MuxFacts, Protocol):
         @raise KeyRevoked: if the peer comes up with a key that was revoked meanwhile.
         @raise LimitExceeded: if the peer's share of the descriptors is used up.
         """
-        gate = self._incoming.gate
+        gate, factory = self._incoming.gate, self.factory
         assert gate is not None
-        if self.gated or not self.factory.isClient:
-            # A client's mux that may send is up already: it keeps its key.
-            checkRevoked(gate, self.factory.keyring.keys)
+        # A client's mux that may send is up already: it keeps its key.
+        if (self.gated or not factory.isClient) and factory.isRevoked(gate):
+            raise KeyRevoked()
         self._sendOutputOf(gate)
         if not gate.passed:
             self.factory.muxHeard(self)
@@ -335,8 +327,8 @@ class MuxProtocol(MuxFacts, Protocol):
         self._incoming.parser.useOpener(gate.opener)
         if self.gated:
             assert gate.sealer is not None
-            self._startSending(gate.sealer)
-        self._frames.isBound = isinstance(gate.opener, SequencedOpener)
+            self._startSending(gate.sealer, gate.isStrict)
+        self._frames.begin(gate)
         if self._isBound and isinstance(gate.opener, SequencedOpener):
             self._carrierLiveness.stopKeepalives()
             self._peerLiveness.start(gate.opener)
@@ -352,20 +344,21 @@ class MuxProtocol(MuxFacts, Protocol):
         return None if gate.ownsFrames or self._life.state >= ENDING else frame
 
     def _sendOutputOf(self, gate: Gate) -> None:
+        if gate.isStrict:
+            self._peerLiveness.limitHandshake(gate)
         output = gate.takeOutput()
         if output and self.hasCarrier:
             self._scheduler.bytesSent += len(output)
             self._carrier.write(output)
 
-    def _startSending(self, sealer: Sealer) -> None:
+    def _startSending(self, sealer: Sealer, isStrict: bool) -> None:
         """
         The gate lets the mux send from now on.
         """
         self._life.open()
-        factory = self.factory
         # The frames of strict mode are bound without a greeting.
-        self._isBound = sealer.isBound and (factory.strict or factory.greet)
-        greets = factory.greet and not factory.strict
+        self._isBound = sealer.isBound and (isStrict or self.factory.greet)
+        greets = self.factory.greet and not isStrict
         self._scheduler.start(sealer, int(self._isBound) if greets else None)
         self._carrier.registerProducer(self._scheduler)
         self._carrierLiveness.start()

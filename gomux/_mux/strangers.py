@@ -20,8 +20,8 @@ which of them the server drops when there are too many.
      is dropped.  First in line is the address with most connections whose peers have
      sent no genuine frame: its oldest such connection is dropped.  If there is no such
      connection but the new one, the oldest of all is dropped.  These connections also
-     have no more than a quarter of the descriptors of the process, or if the keyring
-     has a single peer, those that the peer does not use.
+     have no more than a quarter of the descriptors of the process, and no more than a
+     single peer leaves.
 
 An honest client sends its first frame as soon as it is connected, so its connection is
 silent for a moment only.
@@ -133,10 +133,12 @@ class Strangers:
         """
         How many of these connections there may be.
         """
+        most = min(self._limits.maxUnauthenticated, strangersMost())
         keyring = self._keyring
-        isShared = len(keyring.names) > 1
-        most = strangersMost() if isShared else max(1, keyring.descriptors.room(""))
-        return min(most, self._limits.maxUnauthenticated)
+        if len(keyring.names) < 2:
+            # The single peer may use what is not left to strangers.
+            most = min(most, max(1, len(self) + keyring.descriptors.left))
+        return most
 
     def refusal(self, address: IAddress | None) -> str | None:
         """
@@ -172,6 +174,7 @@ class Strangers:
         self._counts[source] += 1
         own = self._silent.setdefault(source, {})
         own[mux] = self._seconds()
+        self._keyring.descriptors.strangers += 1
         if source is not None and self._counts[source] > self._limits.addressQuota:
             return next(iter(own))
         if len(self) <= self._most:
@@ -199,6 +202,7 @@ class Strangers:
         self.heard(mux)
         if mux in self._sources:
             source = self._sources.pop(mux)
+            self._keyring.descriptors.strangers -= 1
             self._counts[source] -= 1
             if not self._counts[source]:
                 del self._counts[source]

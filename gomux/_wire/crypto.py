@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from functools import cached_property
 from itertools import count
 from struct import Struct
@@ -40,8 +41,8 @@ TAG_SIZE = 16
 
 _NONCE_START = b"\x00\x00\x00\x00"
 _COUNTER_END = 1 << 64
-# Reserved for the frame that ends a mux.
-_LAST_COUNTER = _COUNTER_END - 1
+#: The counter that is reserved for the frame that ends a mux.
+LAST_COUNTER = _COUNTER_END - 1
 
 _fourWords = Struct("<4I")
 _eightWords = Struct("<8I")
@@ -49,8 +50,8 @@ _eightWords = Struct("<8I")
 _outerWords = Struct("<4I32x4I")
 _ZEROS = bytes(_outerWords.size)
 _counter = Struct("<Q")
-# A nonce of ChaCha20-Poly1305: 4 zero bytes, and a counter.
-_nonce = Struct("<4xQ").pack
+#: Returns a nonce of ChaCha20-Poly1305: 4 zero bytes, and a counter.
+nonceFor = Struct("<4xQ").pack
 # "expand 32-byte k", the constant that ChaCha20's state starts with.
 _SIGMA = _fourWords.unpack(b"expand 32-byte k")
 
@@ -180,12 +181,12 @@ class Sealer:
     @ivar prefix: the first 16 bytes of every nonce.
     @ivar isBound: whether all frames have the same prefix.
     @ivar _next: the counter of the next nonce.
-    @ivar _end: the first counter that must not be used with C{prefix}.
-    @ivar _subkeys: derives the subkey of a prefix.
+    @ivar _end: the first counter that must not be used with C{prefix} and C{_key}.
+    @ivar _key: the key that the subkey of C{prefix} is derived from.
     @ivar _encrypt: encrypts and authenticates with the subkey of C{prefix}.
     """
 
-    __slots__ = ("prefix", "isBound", "_next", "_end", "_subkeys", "_encrypt")
+    __slots__ = ("prefix", "isBound", "_next", "_end", "_key", "_encrypt")
 
     def __init__(
         self, key: bytes, prefix: bytes | None = None, counter: int = 0
@@ -197,8 +198,8 @@ class Sealer:
         @param counter: the first nonce's counter, from 0 to 2**64 - 1.
         """
         self._next = counter
-        self._end = _LAST_COUNTER
-        self._subkeys = subkeysOf(key)
+        self._end = LAST_COUNTER
+        self._key = key
         self.isBound = prefix is not None or fastPaths().constantPrefix
         if prefix is None:
             prefix = os.urandom(PREFIX_SIZE)
@@ -215,7 +216,19 @@ class Sealer:
 
     def _usePrefix(self, prefix: bytes) -> None:
         self.prefix = prefix
-        self._encrypt = ChaCha20Poly1305(self._subkeys.derive(prefix)).encrypt
+        self._encrypt = ChaCha20Poly1305(subkeysOf(self._key).derive(prefix)).encrypt
+
+    def _renew(self, counter: int) -> None:
+        """
+        No further frame must be sealed with this prefix and key: use another prefix.
+
+        @param counter: the counter of the next frame.
+        @raise NonceExhausted: see L{seal}.
+        """
+        if counter >= LAST_COUNTER:
+            raise NonceExhausted()
+        self._end = counter + 1
+        self._usePrefix(os.urandom(PREFIX_SIZE))
 
     def seal(self, fields: bytes, payload: bytes | memoryview) -> tuple[bytes, bytes]:
         """
@@ -229,10 +242,7 @@ class Sealer:
         """
         counter = self._next
         if counter >= self._end:
-            if counter >= _LAST_COUNTER:
-                raise NonceExhausted()
-            self._end = counter + 1
-            self._usePrefix(os.urandom(PREFIX_SIZE))
+            self._renew(counter)
         self._next = counter + 1
         tail = _counter.pack(counter)
         header = fields + self.prefix + tail
@@ -245,10 +255,10 @@ class Sealer:
 
         @raise NonceExhausted: if the last frame was sealed before.
         """
-        if self._next > _LAST_COUNTER:
+        if self._next > LAST_COUNTER:
             raise NonceExhausted()
         self._next = _COUNTER_END
-        tail = _counter.pack(_LAST_COUNTER)
+        tail = _counter.pack(LAST_COUNTER)
         header = fields + self.prefix + tail
         return header, self._encrypt(_NONCE_START + tail, b"", header)
 
@@ -333,16 +343,40 @@ class SequencedOpener:
             follow.
         """
         self._prefix = prefix
-        self._last = _nonce(counter - 1) if counter else b""
-        self._nextNonce = map(_nonce, count(counter)).__next__
-        self._decrypt = ChaCha20Poly1305(subkeysOf(key).derive(prefix)).decrypt
+        self._last = nonceFor(counter - 1) if counter else b""
+        self._useKey(key, counter)
+
+    def _useKey(self, key: bytes, counter: int) -> None:
+        """
+        Open frames with a key.
+
+        @param key: 32 bytes.
+        @param counter: the counter that is due.
+        """
+        self._nextNonce = self._noncesFrom(counter)
+        self._decrypt = ChaCha20Poly1305(subkeysOf(key).derive(self._prefix)).decrypt
+
+    def _noncesFrom(self, counter: int) -> Callable[[], bytes]:
+        """
+        @return: returns the last 12 bytes of the nonces from C{counter} on.
+        """
+        return map(nonceFor, count(counter)).__next__
+
+    def _renew(self) -> bool:
+        """
+        The nonces have run out.
+
+        @return: whether there are more now.
+        """
+        return False
 
     @property
     def last(self) -> int:
         """
-        The counter of the last frame of the sequence; 0 before the first frame.
+        The counter of the last frame of the sequence; -1 before the first frame.
         """
-        return int.from_bytes(self._last[len(_NONCE_START) :], "little")
+        last = self._last
+        return int.from_bytes(last[len(_NONCE_START) :], "little") if last else -1
 
     def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
         """
@@ -360,6 +394,9 @@ class SequencedOpener:
             payload = self._decrypt(nonce, sealed, header)
         except (InvalidTag, StructError):
             pass
+        except StopIteration:
+            if self._renew():
+                return self.open(header, sealed)
         else:
             self._last = nonce
             return payload
@@ -370,8 +407,8 @@ class SequencedOpener:
         """
         @return: why a frame does not open.  The frame that was due is still due.
         """
-        due = self.last + 1 if self._last else 0
-        self._nextNonce = map(_nonce, count(due)).__next__
+        due = self.last + 1
+        self._nextNonce = self._noncesFrom(due)
         if due >= _COUNTER_END:
             return OutOfSequence("a frame came after the end of the sequence")
         if header[-24:] != self._prefix + _counter.pack(due):

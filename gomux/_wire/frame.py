@@ -57,9 +57,11 @@ MAX_LENGTH = 65536
 #: when its application reads into a large buffer, although it does not accept as much.
 MAX_CREDIT = 131072
 
-#: The stream ID of the Keepalive that is the hello of strict mode: C{GMX}, then the
+#: The stream ID of the Data frame that is the hello of strict mode: C{GMX}, then the
 #: version in the fourth byte.
-HELLO_ID = int.from_bytes(b"GMX\x01", "little")
+HELLO_ID = int.from_bytes(b"GMX\x02", "little")
+#: The size of the payload of a hello, of any version.
+HELLO_SIZE = 60
 #: The bit in the C{length} of a greeting: all frames of this direction have the nonce
 #: prefix of the greeting, and consecutive counters.
 BOUND = 1

@@ -19,7 +19,7 @@ from gomux._wire.crypto import (
     SequencedOpener,
     opens,
 )
-from gomux._wire.frame import NotYet, isBound
+from gomux._wire.frame import HELLO_SIZE, NotYet, isBound
 from gomux._wire.keyring import Keys
 from gomux._wire.replay import FirstFrames
 from gomux.error import AuthenticationFailed, GomuxError, NeverAuthenticated
@@ -27,6 +27,20 @@ from gomux.error import AuthenticationFailed, GomuxError, NeverAuthenticated
 #: How many keys are tried in one turn of the reactor.  That takes some 0.07 ms: a
 #: stranger's first frame costs all keys, and other connections must not wait for that.
 KEYS_A_TURN = 8
+#: What it means that no key opens a first frame.
+NO_KEY = "the peer has another pre-shared key, or does not speak gomux"
+
+
+def requireFirst(sealed: bytes | memoryview) -> None:
+    """
+    Check the size of a first frame, which strangers can send too.
+
+    @param sealed: its ciphertext with its tag.
+    @raise AuthenticationFailed: if no peer sends such a frame first: it carries data,
+        and not as much as a hello of strict mode.
+    """
+    if len(sealed) not in (TAG_SIZE, HELLO_SIZE + TAG_SIZE):
+        raise AuthenticationFailed("the first frame carries data")
 
 
 class KeySearch:
@@ -48,8 +62,8 @@ class KeySearch:
         """
         Try the next keys.
 
-        Strangers can make this side do that.  So a frame with a payload, which no
-        peer sends first, is not tried.
+        Strangers can make this side do that.  So a frame that no peer sends first is
+        not tried.
 
         @param header: the whole header of the first frame.
         @param sealed: its ciphertext with its tag.
@@ -57,17 +71,14 @@ class KeySearch:
         @raise NotYet: if there are more keys to try.
         @raise AuthenticationFailed: if the peer has none of the keys.
         """
-        if len(sealed) != TAG_SIZE:
-            raise AuthenticationFailed("the first frame carries data")
+        requireFirst(sealed)
         for name, key in islice(self._untried, KEYS_A_TURN):
             self._left -= 1
             if opens(key, header, sealed):
                 return name, key
         if self._left:
             raise NotYet()
-        raise AuthenticationFailed(
-            "the peer has another pre-shared key, or does not speak gomux"
-        )
+        raise AuthenticationFailed(NO_KEY)
 
 
 class FirstFrame:
@@ -77,14 +88,17 @@ class FirstFrame:
 
     See L{gomux._mux.gate.Gate}.
 
+    @ivar missing: why a genuine frame may not come.
     @ivar passed: whether a genuine frame has come.
-    @ivar name: the name of the peer's key, once C{passed}.
+    @ivar name: the name of the peer's key.
     @ivar key: that key.
     @ivar opener: opens all further frames, once C{passed}.
     @ivar _seen: the first frames that must not come again; C{None} for no check.
     """
 
     ownsFrames = False
+    isStrict = False
+    missing = "wrong pre-shared key, or no gomux peer?"
     passed = False
     name = ""
     key = b""
@@ -124,8 +138,7 @@ class FirstFrame:
         @return: what it means that the carrier ends before a genuine frame has come.
         """
         return NeverAuthenticated(
-            "before any authenticated frame came;"
-            f" wrong pre-shared key, or no gomux peer?{detail}"
+            f"before any authenticated frame came; {self.missing}{detail}"
         )
 
 
@@ -159,38 +172,3 @@ class KnownKey(FirstFrame):
         payload = self.opener.open(header, sealed)
         self._pass(self.key, header)
         return payload
-
-
-class KeyFinder(FirstFrame):
-    """
-    The gate of a server with several keys: it finds the peer's key by the first frame.
-
-    @ivar sealer: seals the mux's frames; C{None} before the first frame.
-    @ivar _search: finds the peer's key.
-    """
-
-    sealer: Sealer | None = None
-
-    def __init__(self, keys: Keys, seen: FirstFrames | None = None) -> None:
-        """
-        @param keys: the keys that the peer may have.
-        @param seen: the first frames that must not come again.
-        """
-        self._seen = seen
-        self._search = KeySearch(keys)
-
-    def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
-        """
-        Take the peer's first frame.
-
-        @param header: the whole header.
-        @param sealed: the ciphertext with its tag.
-        @return: its payload, C{b""}.
-        @raise NotYet: if there are more keys to try.
-        @raise AuthenticationFailed: if none of the keys opens it, or if it is a replay.
-        """
-        self.name, key = self._search.open(header, sealed)
-        self.sealer = Sealer(key)
-        self.opener = Opener(key, self.sealer.prefix)
-        self._pass(key, header)
-        return b""

@@ -61,6 +61,7 @@ class Shares:
 
     @ivar total: how many places there are.
     @ivar used: how many of them are used.
+    @ivar strangers: how many places strangers use, which count only for a single peer.
     @ivar _alone: see L{__init__}.
     @ivar _peers: see L{__init__}.
     @ivar _used: how many places each peer uses, without peers that use none.
@@ -75,7 +76,7 @@ class Shares:
         @param alone: how many places a single peer has; by default C{total}.
         """
         self.total = total
-        self.used = 0
+        self.used = self.strangers = 0
         self._alone = total if alone is None else alone
         self._peers = peers
         self._used: dict[str | None, int] = {}
@@ -85,6 +86,14 @@ class Shares:
         @return: how many places a peer uses.
         """
         return self._used.get(peer, 0)
+
+    @property
+    def left(self) -> int:
+        """
+        How many places a single peer and strangers leave; less than 0 if they use too
+        many.
+        """
+        return self._alone - self.used - self.strangers
 
     def mayTake(self, peer: str | None) -> bool:
         """
@@ -102,7 +111,7 @@ class Shares:
         """
         names = () if self._peers is None else self._peers.names
         if len(names) < 2:
-            return max(0, self._alone - self.used)
+            return max(0, self.left)
         free = self.total - self.used
         minimum = max(1, self.total // (MINIMUMS * len(names)))
         # Most peers may use none, so only those that use some are looked at.
@@ -145,7 +154,7 @@ class Shares:
 
 def strangersMost() -> int:
     """
-    @return: how many descriptors strangers may have, where peers have shares.
+    @return: how many descriptors strangers may have.
     """
     return _descriptors() // STRANGERS
 
@@ -155,7 +164,7 @@ def shareDescriptors(peers: Peers) -> Shares:
     @param peers: the keyring.
     @return: the shares of the descriptors that this process may have, apart from those
         of strangers and those that are not counted.  A single peer may also have those
-        that strangers do not use.
+        that strangers do not use at the moment.
     """
     most = _descriptors()
     alone = max(1, most - max(UNCOUNTED, most // UNCOUNTED_PART))

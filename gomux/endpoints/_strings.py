@@ -14,6 +14,8 @@ may stand anywhere in it.
   - C{psk}: the key itself.  Anybody who can see the string can read the key.
   - C{strict}: C{yes} for strict mode, which the peer must use too.
   - C{context}: the context of strict mode.  The peer must use the same.
+  - C{strictClock}: C{yes} to refuse, in strict mode, peers whose clock differs much.
+  - C{allowSelf}: C{yes} to let a process connect to itself in strict mode.
   - C{service}: the name of the service: for servers of the service that is served, and
     for clients of the peer's service.
   - C{timeout}, for clients: how many seconds to wait for a mux.
@@ -36,6 +38,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndp
 from gomux._mux.dialler import Settings
 from gomux._wire.keyring import Keyring, readPSKFile
 from gomux._wire.request import checkServiceName
+from gomux._wire.salts import Salts, processSalts
 from gomux.endpoints._clientmux import ClientMux
 from gomux.endpoints._connecting import clientEndpoint
 from gomux.endpoints._endpoints import MuxClientEndpoint, MuxServerEndpoint
@@ -51,6 +54,10 @@ _T = TypeVar("_T")
 _muxes: WeakKeyDictionary[Any, WeakValueDictionary[object, ClientMux]] = (
     WeakKeyDictionary()
 )
+
+#: What recognizes the hellos of servers and of clients with C{allowSelf}.
+_serverSalts = Salts()
+_clientSalts = Salts()
 
 _words = {
     "yes": True,
@@ -77,7 +84,7 @@ def parseServer(
     """
     words = _Words(args, kwargs)
     keyring = words.takeKeyring()
-    settings = words.takeSettings()
+    settings = words.takeSettings(_serverSalts)
     service = words.takeService()
     carrier = words.carrier("server", serverEndpoint, reactor)
     description = words.description()
@@ -103,7 +110,7 @@ def parseClient(
     words = _Words(args, kwargs)
     keyring = words.takeKeyring()
     _, pskKey = keyring.single()
-    settings = words.takeSettings()
+    settings = words.takeSettings(_clientSalts)
     service = words.takeService()
     timeout = words.takeSeconds("timeout", WAIT_TIMEOUT)
     idleTimeout = words.takeSeconds("idleTimeout", IDLE_TIMEOUT)
@@ -215,16 +222,29 @@ class _Words:
             warn(warning, stacklevel=5)
         return keyring
 
-    def takeSettings(self) -> Settings:
+    def takeSettings(self, own: Salts) -> Settings:
         """
+        @param own: issues the salts if C{allowSelf} is given.
         @return: the other arguments of L{MuxFactory<gomux.MuxFactory>}.
-        @raise ValueError: if C{context} is given without strict mode.
+        @raise ValueError: if an argument of strict mode is given without strict mode.
         """
         strict = self._takeBool("strict")
         context = self._keywords.pop("context", "")
-        if context and not strict:
-            raise ValueError("context= is of use only with strict=yes")
-        return {"strict": strict, "context": context.encode("utf-8")}
+        strictClock = self._takeBool("strictClock")
+        allowSelf = self._takeBool("allowSelf")
+        for keyword, value in (
+            ("context", context),
+            ("strictClock", strictClock),
+            ("allowSelf", allowSelf),
+        ):
+            if value and not strict:
+                raise ValueError(f"{keyword}= is of use only with strict=yes")
+        return {
+            "strict": strict,
+            "context": context.encode("utf-8"),
+            "strictClock": strictClock,
+            "salts": own if allowSelf else processSalts,
+        }
 
     def takeService(self) -> str | None:
         """

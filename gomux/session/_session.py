@@ -44,7 +44,7 @@ from gomux._wire.request import checkServiceName
 from gomux._wire.shares import Peers, Shares
 from gomux.error import ConnectionClosed, GomuxError
 from gomux.limits import BACKLOG, Limits
-from gomux.session._backlog import Backlog
+from gomux.session._backlog import Backlog, nothing
 from gomux.session._conn import Conn
 from gomux.session._connfactory import ConnFactory
 
@@ -99,8 +99,9 @@ class Session:
         psk: bytes | str | Keyring,
         *,
         limits: Limits | None = None,
-        strict: bool = False,
+        strict: bool | Collection[str] = False,
         context: bytes = b"",
+        strictClock: bool = False,
         backlog: int = BACKLOG,
         services: Collection[str] = (),
     ) -> Deferred[Session]:
@@ -113,14 +114,14 @@ class Session:
         @param limits: the limits of the mux.
         @param strict: as for L{MuxFactory<gomux.MuxFactory>}.
         @param context: as for L{MuxFactory<gomux.MuxFactory>}.
+        @param strictClock: as for L{MuxFactory<gomux.MuxFactory>}.
         @param backlog: how many streams may wait for L{acceptStream}.
         @param services: the names of the services that the peer may open streams for,
             besides those without a name.  L{acceptStream} returns all of them.
         @return: the session, once the carrier is connected.  Fails as the carrier's
             C{connect} does.  The peer has not shown by then that it holds the
             key: its first frame shows that.
-        @raise ValueError: if C{psk} is empty, C{backlog} less than 1, or a name of
-            C{services} not valid.
+        @raise ValueError: if C{psk}, C{backlog} or C{services} is not valid.
         """
         factory = _SessionFactory(
             psk,
@@ -131,6 +132,7 @@ class Session:
             limits=limits,
             strict=strict,
             context=context,
+            strictClock=strictClock,
         )
         return carrier.connect(cast(IProtocolFactory, factory)).addCallback(
             factory.sessionOf
@@ -144,8 +146,9 @@ class Session:
         psk: bytes | str | Keyring,
         *,
         limits: Limits | None = None,
-        strict: bool = False,
+        strict: bool | Collection[str] = False,
         context: bytes = b"",
+        strictClock: bool = False,
         backlog: int = BACKLOG,
         services: Collection[str] = (),
         silentPeers: bool = False,
@@ -159,6 +162,7 @@ class Session:
         @param limits: the limits of each mux.
         @param strict: as for L{MuxFactory<gomux.MuxFactory>}.
         @param context: as for L{MuxFactory<gomux.MuxFactory>}.
+        @param strictClock: as for L{MuxFactory<gomux.MuxFactory>}.
         @param backlog: how many sessions may wait for L{Listener.accept}, and
             how many streams of each session for L{acceptStream}.
         @param services: as for L{client}.
@@ -166,8 +170,7 @@ class Session:
             they hold the key.  A client of the Go package sends nothing before
             it opens a stream, so a server that opens the first stream needs this.
         @return: the listener, once it listens.
-        @raise ValueError: if C{psk} is empty, C{backlog} less than 1, or a name of
-            C{services} not valid.
+        @raise ValueError: if C{psk}, C{backlog} or C{services} is not valid.
         """
         factory = _SessionFactory(
             psk,
@@ -178,6 +181,7 @@ class Session:
             limits=limits,
             strict=strict,
             context=context,
+            strictClock=strictClock,
         )
         listener = Listener(backlog, factory.keyring)
         if silentPeers:
@@ -237,7 +241,7 @@ class Session:
             self._backlog.end(ConnectionClosed())
             for conn in list(self._conns):
                 conn.muxClosing()
-        return self._mux.close().addCallback(_nothing)
+        return self._mux.close().addCallback(nothing)
 
     def localAddr(self) -> IAddress:
         """
@@ -346,7 +350,7 @@ class Listener:
             self._backlog.items.popleft().close()
         # stdio: has no port, only the carrier itself.
         stop = getattr(self._port, "stopListening", lambda: None)
-        return maybeDeferred(stop).addCallback(_nothing)
+        return maybeDeferred(stop).addCallback(nothing)
 
     def addr(self) -> IAddress:
         """
@@ -418,8 +422,8 @@ class _SessionFactory(MuxFactory):
         """
         super().__init__(psk, isClient, **settings)
         self.sessions: dict[MuxProtocol, Session] = {}
-        self.connected: Callable[[Session], None] = _nothing
-        self.authenticated: Callable[[Session], None] = _nothing
+        self.connected: Callable[[Session], None] = nothing
+        self.authenticated: Callable[[Session], None] = nothing
         self._backlog = backlog
         self._services = tuple(map(checkServiceName, services))
 
@@ -442,9 +446,3 @@ class _SessionFactory(MuxFactory):
         @return: the session of a mux.
         """
         return self.sessions[cast(MuxProtocol, mux)]
-
-
-def _nothing(ignored: object) -> None:
-    """
-    Do and return nothing.
-    """

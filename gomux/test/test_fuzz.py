@@ -18,7 +18,8 @@ from gomux._mux.stream import Stream
 from gomux._wire import keyring
 from gomux._wire.frame import Flag
 from gomux._wire.request import MalformedMessage, Request, splitMessage
-from gomux._wire.strict import Handshake, Salts
+from gomux._wire.salts import Salts
+from gomux._wire.strict import Handshake
 from gomux._wire.window import ReceiveWindow
 from gomux.endpoints._strings import _Words
 from gomux.error import GomuxError, KeyringError
@@ -187,7 +188,7 @@ class StrictTargetTests(SynchronousTestCase):
         """
         late = bytes([0, 9, 7])
         strict(late)
-        self.patch(PeerLiveness, "_handshakeTimedOut", lambda _: None)
+        self.patch(PeerLiveness, "_timedOut", lambda *_: None)
         error = self.assertRaises(AssertionError, strict, late)
         self.assertIn("has no end", str(error))
 

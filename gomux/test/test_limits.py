@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from gomux import Limits, MuxFactory
 from gomux._mux.frames import REST
 from gomux._wire.frame import Flag
-from gomux._wire.strict import Salts
+from gomux._wire.salts import Salts
 from gomux._wire.window import ReceiveWindow
 from gomux.error import (
     BuffersFull,

@@ -25,6 +25,7 @@ from zope.interface.verify import verifyObject
 
 from gomux import Limits, MuxFactory, PageFactory
 from gomux._mux.newcomer import Newcomers
+from gomux._wire.salts import processSalts
 from gomux.tap import ENVIRONMENT, Options, makeService
 from gomux.test.support.logs import Lines
 from gomux.test.support.owner import owned
@@ -659,8 +660,6 @@ class ServiceTests(TapTestCase):
         self.assertEqual((server.isClient, client.isClient), (False, True))
         self.assertIs(server.pool, service.pool)
         self.assertIs(client.pool, service.pool)
-        # Both ends may be in this process.
-        self.assertIsNot(server.salts, client.salts)
         streams = server.streamFactory
         self.assertIs(client.streamFactory, streams)
         self.assertEqual(streams.name, "--target tcp:h:4")
@@ -679,11 +678,59 @@ class ServiceTests(TapTestCase):
 
     def test_strict(self) -> None:
         """
-        C{--strict} makes muxes in strict mode.
+        C{--strict} makes muxes in strict mode, with the details that other options
+        give.
         """
-        for arguments, strict in (([], False), (["--strict"], True)):
-            _, parts = self.make(*arguments)
-            self.assertIs(muxesOf(parts["--listen tcp:7000"]).strict, strict)
+        both = ("--listen", "tcp:1", "--connect", "tcp:h:2")
+        details = ("--context", "example.org/\xfc", "--strict-clock")
+        for arguments, expected in (
+            ((), (False, b"", False)),
+            (("--strict",), (True, b"", False)),
+            (("--strict", *details), (True, b"example.org/\xc3\xbc", True)),
+        ):
+            _, parts = self.make(*arguments, *both)
+            server = muxesOf(parts["--listen tcp:1"])
+            client = parts["--connect tcp:h:2"]._dialler
+            for factory in (server, client):
+                found = (factory.strict, factory.context, factory.strictClock)
+                self.assertEqual(found, expected)
+                self.assertIs(factory.salts, processSalts)
+
+    def test_allowSelf(self) -> None:
+        """
+        With C{--allow-self}, the two roles do not recognize the hellos of each other.
+        """
+        both = ("--listen", "tcp:1", "--connect", "tcp:h:2")
+        _, parts = self.make("--strict", "--allow-self", *both)
+        server = muxesOf(parts["--listen tcp:1"])
+        client = parts["--connect tcp:h:2"]._dialler
+        self.assertNotIn(processSalts, (server.salts, client.salts))
+        self.assertIsNot(server.salts, client.salts)
+
+    def test_strictPeers(self) -> None:
+        """
+        C{--strict-peer} makes muxes in strict mode for the peers that it names.
+        """
+        path = FilePath(self.mktemp())
+        path.setContent(f"alice:a long secret of alice\nbob:{PSK}\n".encode())
+        path.chmod(0o600)
+        keys = ("--psk-file", str(path.path))
+        _, parts = self.make(*keys, "--strict-peer", "alice")
+        self.assertEqual(muxesOf(parts["--listen tcp:7000"]).strict, ("alice",))
+        for arguments, message in (
+            (("--strict-peer", "eve"), "--strict-peer eve: no key has this name"),
+            (("--strict-peer", ""), "no key has this name"),
+            (("--strict-peer", "bob", "--strict"), "leave out --strict-peer"),
+        ):
+            self.assertUsageError(*keys, *arguments, says=message)
+
+    def test_strictDetails(self) -> None:
+        """
+        The options that are of use in strict mode only are refused without it.
+        """
+        for arguments in (("--context", "x"), ("--strict-clock",), ("--allow-self",)):
+            message = f"{arguments[0]} is of use only with --strict or --strict-peer"
+            self.assertUsageError(*arguments, says=message)
 
     def test_factory(self) -> None:
         """

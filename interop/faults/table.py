@@ -80,6 +80,7 @@ ROWS = {
     71: "applications and endpoints raise",
     72: "a mux comes up during the stop",
     73: "liveness faked by held-back bytes",
+    74: "strict: connected with itself, redirected",
     75: "a recorded first frame",
     76: "a stranger is sent nothing",
     77: "made-up text in the log",
@@ -126,7 +127,7 @@ NOT_APPLICABLE: dict[tuple[int, str], str] = {
     },
     **{
         (number, pairing): STRICT
-        for number in (44, 45, 47, 73)
+        for number in (44, 45, 47, 73, 74)
         for pairing in (GO_CLIENT, GO_SERVER)
     },
     (35, CLIENT): "a client chooses the server that it connects to",

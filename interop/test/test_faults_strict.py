@@ -11,9 +11,9 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from gomux import GomuxError, Limits, MuxProtocol
-from gomux._wire.crypto import Sealer, SequencedOpener, deriveKey
+from gomux._wire.crypto import Sealer
 from gomux._wire.frame import sealFrame
-from gomux._wire.strict import Salts
+from gomux._wire.salts import Salts
 from gomux.error import (
     AuthenticationFailed,
     HandshakeFailed,
@@ -22,6 +22,7 @@ from gomux.error import (
     PeerVanished,
     ProtocolViolation,
 )
+from gomux.test.support.helpers import useUpNonces
 from gomux.testing import (
     Action,
     FaultProxy,
@@ -58,12 +59,13 @@ class GreetedAsServer(FaultTestCase):
     path; seen by the server.
 
     @cvar strict: Whether they are in strict mode.
-    @cvar first: The first frame of a direction that can be an application's.
+    @cvar first: The first frame to the subject that can be an application's.
+    @cvar firstBack: The first frame from it that can be.
     """
 
     pairing = SERVER
     strict = False
-    first = 1
+    first = firstBack = 1
 
     def setUp(self) -> None:
         super().setUp()
@@ -91,8 +93,7 @@ class GreetedAsServer(FaultTestCase):
                 self.apps,
                 limits=limits if isClient == subjectIsClient else others or limits,
                 strict=self.strict,
-                salts=Salts(),
-                **settings,
+                **{"salts": Salts(), **settings},
             )
             for isClient in (False, True)
         )
@@ -224,7 +225,7 @@ class GreetedAsServer(FaultTestCase):
         await self.established(mux, other)
         own: list[bytes] = []
         self.fromSubject.when(
-            self.first,
+            self.firstBack,
             lambda way, frame: (own.append(frame.data), way.send(frame.data)),
         )
         await mux.openStream(Apps(Quiet))
@@ -311,10 +312,7 @@ class GreetedAsServer(FaultTestCase):
         """
         mux, other = await self.connect()
         await self.established(mux, other)
-        sealer = mux._scheduler._sealer
-        sealer._next = counter = 2**64 - 3
-        opener = SequencedOpener(deriveKey(PSK), sealer.prefix, counter)
-        other._incoming.parser.useOpener(opener)
+        useUpNonces(mux, 3, other)
         app: Any = await mux.openStream(Apps(Quiet))
         app.transport.write(b"last")
         await self.written(mux)
@@ -327,11 +325,11 @@ class GreetedAsServer(FaultTestCase):
 
 class StrictAsServer(GreetedAsServer):
     """
-    The same in strict mode, after the hello and the confirmation.
+    The same in strict mode, after the client's hello and confirmation.
     """
 
     strict = True
-    first = 2
+    first, firstBack = 2, 1
 
     @row(45)
     async def test_oldSalt(self) -> None:
@@ -360,13 +358,41 @@ class StrictAsServer(GreetedAsServer):
     @row(45, 35)
     async def test_saltThenSilence(self) -> None:
         """
-        If the peer sends its hello and then nothing, the mux ends after
-        C{handshakeTimeout}.
+        If a client sends its hello and then nothing, or a server nothing, the mux ends
+        after C{handshakeTimeout}.
         """
-        self.prepare = lambda: self.toSubject.when(1, blackHole())  # type: ignore[method-assign]
+        last = self.first - 1
+        self.prepare = lambda: self.toSubject.when(last, blackHole())  # type: ignore[method-assign]
         mux, other = await self.connect(Limits(handshakeTimeout=0.3))
         self.assertIsInstance(await mux.whenClosed(), HandshakeFailed)
         self.assertFalse(mux.authenticated)
+
+    async def assertNoMux(self, words: str, **settings: Any) -> None:
+        """
+        Check that no mux comes up, and that the server says why.
+        """
+        mux, other = await self.connect(**settings)
+        reasons = [await mux.whenClosed(), await other.whenClosed()]
+        for reason in reasons:
+            self.assertIsInstance(reason, HandshakeFailed)
+        self.assertFalse(mux.authenticated or other.authenticated)
+        self.assertIn(words, str(reasons[self.pairing == CLIENT]))
+
+    @row(74)
+    async def test_self(self) -> None:
+        """
+        A process that is connected with itself is refused.
+        """
+        await self.assertNoMux("connected with itself", salts=Salts())
+
+    @row(74)
+    async def test_redirected(self) -> None:
+        """
+        A client that is redirected to another holder of its key is refused if the two
+        have different contexts.
+        """
+        self.prepare = lambda: setattr(self.client, "context", b"another")  # type: ignore[method-assign]
+        await self.assertNoMux("has another context")
 
     async def assertFrameEnds(self, fields: tuple[int, int, int], words: str) -> None:
         """
@@ -435,5 +461,7 @@ class GreetedAsClient(Swapped, GreetedAsServer):
 
 class StrictAsClient(Swapped, StrictAsServer):
     """
-    Strict mode, seen by the client.
+    Strict mode, seen by the client: the server sends its hello only.
     """
+
+    first, firstBack = 1, 2

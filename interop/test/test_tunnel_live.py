@@ -160,6 +160,32 @@ class GoTests(TunnelTestCase):
         client = self.go("--connect", muxes, "--forward", "127.0.0.1:0")
         await self.fetchFiles(await client.line("forwarding "))
 
+    async def test_besideStrict(self) -> None:
+        """
+        One listener serves a Go client and a client in strict mode, each with its own
+        key.  A client with the second key that is not in strict mode is refused.
+        """
+        web = await self.serveFiles(1 * MIB)
+        keys = self.mktemp()
+        alice = "the pre-shared key of alice"
+        with open(keys, "w", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+            file.write(f"alice:{alice}\ngo:{PSK}\n")
+        server = self.service(
+            *("--listen", ANY, "--target", endpoint(web)),
+            *("--psk-file", keys, "--strict-peer", "alice"),
+            psk=None,
+        )
+        muxes = await server.address("listen")
+        strict = self.service(
+            *("--connect", endpoint(muxes), "--forward", ANY, "--strict"), psk=alice
+        )
+        other = self.go("--connect", muxes, "--forward", "127.0.0.1:0")
+        await self.fetchFiles(await strict.address("forward"))
+        await self.fetchFiles(await other.line("forwarding "))
+        self.service("--connect", endpoint(muxes), psk=alice)
+        line = await server.line("the mux from ")
+        self.assertIn("not in strict mode", line)
+
     async def test_goReverse(self) -> None:
         """
         Files arrive when this server forwards and the Go client has the target.

@@ -4,11 +4,12 @@ Tests for L{gomux._carrier.turns}, and for the work of a mux that is done in tur
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux import Limits, MuxFactory
+from gomux import Keyring, Limits, MuxFactory
 from gomux._carrier.turns import DONE, TURN_TIME, Turns
 from gomux._mux import incoming
 from gomux._wire.frame import Flag
@@ -396,7 +397,8 @@ class StrangersTests(SynchronousTestCase):
         """
         Of strangers whose frames come in one turn of the reactor, the first is refused
         at once.  The others wait, their carriers are not read meanwhile, and each is
-        refused in a turn of its own if it takes all the time of that turn.
+        refused in a turn of its own if it takes all the time of that turn, the newest
+        first.
         """
 
         def slow(gate: KnownKey, header: bytes, sealed: bytes) -> bytes:
@@ -407,12 +409,49 @@ class StrangersTests(SynchronousTestCase):
         rigs = [self.rig() for _ in range(4)]
         for rig in rigs:
             self.greet(rig)
-        for count in (1, 2, 3):
-            waits = [False] * count + [True] * (4 - count)
-            self.assertEqual(self.ended(rigs), [not wait for wait in waits])
-            self.assertFalse(any(rig.carrier.reading for rig in rigs[count:]))
+        for over in ({0}, {0, 3}, {0, 3, 2}):
+            ended = [number in over for number in range(4)]
+            self.assertEqual(self.ended(rigs), ended)
+            self.assertFalse(
+                any(rig.carrier.reading for rig in rigs if rig.mux.reason is None)
+            )
             self.clock.turn()
         self.assertEqual(self.ended(rigs), [True] * 4)
+
+    def test_begun(self) -> None:
+        """
+        The search for the key of a peer is finished before the next one begins.
+        """
+        self.factory.keyring = Keyring({f"peer {n}": os.urandom(16) for n in range(20)})
+        rigs = [self.rig() for _ in range(3)]
+        for rig in rigs:
+            self.greet(rig)
+        for over in ({0}, {0, 2}, {0, 2, 1}):
+            for _ in range(2):
+                self.assertNotEqual(self.ended(rigs).count(True), len(over))
+                self.clock.turn()
+            self.assertEqual(self.ended(rigs), [n in over for n in range(3)])
+
+    def test_shutdown(self) -> None:
+        """
+        Searches that have begun or wait are finished when the reactor stops.
+        """
+        clock = self.clock = ShutdownClock()
+        self.factory = MuxFactory(
+            Keyring({f"peer {n}": os.urandom(16) for n in range(20)}),
+            False,
+            clock=clock,
+            limits=Limits(silentGrace=0),
+        )
+        self.factory.closesAtShutdown = False
+        rigs = [self.rig() for _ in range(2)]
+        for rig in rigs:
+            self.greet(rig)
+        [trigger] = clock.triggers
+        trigger()
+        self.assertEqual(self.ended(rigs), [True, True])
+        clock.turn()
+        self.assertTrue(self.factory.strangersTurns.idle)
 
     def test_afterWaiting(self) -> None:
         """

@@ -39,7 +39,7 @@ from gomux import (
     StreamClientEndpoint,
     StreamServerEndpoint,
 )
-from gomux._wire.strict import Salts
+from gomux._wire.salts import Salts
 from gomux.error import (
     ConnectionClosed,
     OpenStreamError,

@@ -24,6 +24,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from gomux import MuxClientEndpoint, MuxServerEndpoint
+from gomux._wire.salts import processSalts
 from gomux.endpoints._strings import _muxes
 from gomux.test.support.certificates import NAME, PEM
 from gomux.test.support.echo import Asking, Echo
@@ -191,7 +192,10 @@ class ClientTests(ParserTestCase):
         count = 0
         cores = (self.reactor, MemoryReactorClock())
         for core in cores:
-            for setting in ("", ":idleTimeout=7", ":strict=yes", ":strict=1:context=x"):
+            for setting in (
+                *("", ":idleTimeout=7", ":strict=yes", ":strict=1:context=x"),
+                *(":strict=yes:strictClock=yes", ":strict=yes:allowSelf=yes"),
+            ):
                 for host in ("example.org", "example.com"):
                     for psk in (PSK, "another key for this test"):
                         self.writePSK(psk)
@@ -328,6 +332,17 @@ class ServerTests(ParserTestCase):
         endpoint = self.server(f"gomux:tcp:7000:strict=true:context=x:{self.psk}")
         factory = self.successResultOf(endpoint.listen(Recorders())).factory
         self.assertEqual((factory.strict, factory.context), (True, b"x"))
+        self.assertFalse(factory.strictClock)
+        self.assertIs(factory.salts, processSalts)
+        endpoint = self.server(
+            f"gomux:tcp:7000:strict=yes:strictClock=yes:allowSelf=yes:{self.psk}"
+        )
+        factory = self.successResultOf(endpoint.listen(Recorders())).factory
+        self.assertTrue(factory.strictClock)
+        mux = self.client(f"gomux:tcp:h:1:strict=yes:allowSelf=yes:{self.psk}")._mux
+        self.assertFalse(mux.strictClock)
+        self.assertNotIn(processSalts, (mux.salts, factory.salts))
+        self.assertIsNot(mux.salts, factory.salts)
 
     def test_keyring(self) -> None:
         """
@@ -458,7 +473,9 @@ class NonsenseTests(ParserTestCase):
         for keyword in ("strict", "pskFileInsecure"):
             words = f"{keyword}=perhaps is neither yes nor no"
             self.check(words, f"{client}{keyword}=perhaps")
-        self.check("of use only with strict=yes", client + "context=x")
+        for keyword in ("context", "strictClock", "allowSelf"):
+            words = f"{keyword}= is of use only with strict=yes"
+            self.check(words, f"{client}{keyword}=1")
 
     def test_warnings(self) -> None:
         """

@@ -12,11 +12,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import MuxFactory
-from gomux._mux.gate import Gate, WaitingStreams, explainLoss
+from gomux._mux.gate import Gate, KeyFinder, WaitingStreams, explainLoss
 from gomux._wire.crypto import Opener, Sealer, deriveKey
 from gomux._wire.frame import Flag, NotYet, sealFrame
 from gomux._wire.keyring import Keyring
-from gomux._wire.keysearch import KEYS_A_TURN, FirstFrame
+from gomux._wire.keysearch import KEYS_A_TURN, FirstFrame, KnownKey
 from gomux.error import (
     AuthenticationFailed,
     ConnectionClosed,
@@ -27,6 +27,10 @@ from gomux.error import (
 from gomux.test.support.helpers import Parts, Recorders, Rig
 from gomux.test.support.slowclock import SlowClock
 from gomux.testing import PSK
+
+ALICE = "the pre-shared key of alice"
+BOB = "the pre-shared key of bob"
+EVE = "a pre-shared key that nobody has"
 
 
 class SlowGate(FirstFrame):
@@ -381,3 +385,62 @@ class LossTests(SynchronousTestCase):
         later = explainLoss(None, Failure(ConnectionDone()))
         self.assertIsInstance(later, Truncated)
         self.assertNotIn("pre-shared key", str(later))
+
+
+def finderOf(*keys: tuple[str, bytes]) -> KeyFinder:
+    """
+    @return: the gate of a server in compatible mode with these keys.
+    """
+    return KeyFinder(keys, KnownKey, False)
+
+
+class KeyFinderTests(SynchronousTestCase):
+    """
+    L{KeyFinder}
+    """
+
+    def test_found(self) -> None:
+        """
+        The first frame shows the peer's key and passes the gate.
+        """
+        keys = Keyring({"alice": ALICE, "bob": BOB}).keys
+        for psk, name in ((ALICE, "alice"), (BOB, "bob")):
+            finder = finderOf(*keys)
+            header, body = sealFrame(Sealer(deriveKey(psk)), 0, 0, Flag.OPEN_STREAM)
+            self.assertFalse(finder.passed)
+            self.assertEqual(finder.open(header, body), b"")
+            self.assertTrue(finder.passed)
+            self.assertEqual((finder.name, finder.takeOutput()), (name, b""))
+
+    def test_notFound(self) -> None:
+        """
+        A first frame under none of the keys does not pass the gate.
+        """
+        finder = finderOf(*Keyring({"alice": ALICE, "bob": BOB}).keys)
+        header, body = sealFrame(Sealer(deriveKey(EVE)), 0, 0, Flag.OPEN_STREAM)
+        self.assertRaises(AuthenticationFailed, finder.open, header, body)
+        self.assertFalse(finder.passed)
+
+    def test_data(self) -> None:
+        """
+        A first frame with a payload is refused before any key is tried.
+        """
+        finder = finderOf(("alice", deriveKey(ALICE)))
+        header, body = sealFrame(Sealer(deriveKey(ALICE)), 0, 1, Flag.DATA, b"x")
+        error = self.assertRaises(AuthenticationFailed, finder.open, header, body)
+        self.assertIn("carries data", str(error))
+
+    def test_manyKeys(self) -> None:
+        """
+        If there are more keys than are tried in one turn, the frame has to be offered
+        again.
+        """
+        names = [str(number) for number in range(2 * KEYS_A_TURN)]
+        finder = finderOf(*((name, deriveKey(name)) for name in names))
+        last = names[-1]
+        frame = sealFrame(Sealer(deriveKey(last)), 0, 0, Flag.KEEPALIVE)
+        self.assertRaises(NotYet, finder.open, *frame)
+        self.assertFalse(finder.passed)
+        self.assertIsNone(finder.sealer)
+        self.assertEqual(finder.open(*frame), b"")
+        self.assertEqual(finder.name, last)

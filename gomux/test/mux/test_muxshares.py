@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from gomux import Limits, MuxFactory
 from gomux._mux.strangers import Strangers
 from gomux._wire.keyring import Keyring
+from gomux._wire.salts import Salts
 from gomux._wire.shares import Shares
-from gomux._wire.strict import Salts
 from gomux.error import LimitExceeded
 from gomux.test.support.helpers import Recorders
 from gomux.testing import MuxPair
@@ -162,8 +162,8 @@ class StrangersTests(SynchronousTestCase):
 
     def test_descriptors(self) -> None:
         """
-        If several peers share the descriptors, a quarter of them is the most that
-        strangers can have.  If there is one peer, strangers can have what it leaves.
+        A quarter of the descriptors is the most that strangers can have.  If there is
+        one peer, they can have no more than it leaves, and it no more than they leave.
         """
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
@@ -171,14 +171,21 @@ class StrangersTests(SynchronousTestCase):
         for psks, limit, most in (
             ({"alice": ALICE, "bob": BOB}, 256, 50),
             ({"alice": ALICE, "bob": BOB}, 40, 40),
-            ({"alice": ALICE}, 256, 200 - 32 - 20),
-            ({"alice": ALICE}, 40, 40),
+            ({"alice": ALICE}, 256, 50),
         ):
             keyring = Keyring(psks)
-            keyring.descriptors.take("alice", 20)
             strangers = Strangers(
                 Limits(maxUnauthenticated=limit), keyring, Clock().seconds
             )
             muxes: list[object] = [object() for _ in range(most + 1)]
             dropped = [strangers.add(mux, None) for mux in muxes]  # type: ignore[arg-type]
             self.assertEqual(dropped, [None] * most + [muxes[0]])
+            if len(psks) == 1 and limit == 256:
+                descriptors = keyring.descriptors
+                self.assertEqual(descriptors.room("alice"), 200 - 32 - most - 1)
+                for mux in muxes:
+                    strangers.remove(mux)  # type: ignore[arg-type]
+                self.assertEqual(descriptors.room("alice"), 200 - 32)
+                descriptors.take("alice", 150)
+                added = [strangers.add(mux, None) for mux in muxes[:19]]  # type: ignore[arg-type]
+                self.assertEqual(added, [None] * 18 + [muxes[0]])

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from gomux import MuxFactory
 from gomux._wire.frame import Flag
 from gomux._wire.keyring import Keyring, readPSKFile
-from gomux._wire.strict import Salts
+from gomux._wire.salts import Salts
 from gomux.error import (
     AuthenticationFailed,
     GomuxError,

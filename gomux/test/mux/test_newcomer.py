@@ -18,13 +18,16 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
+from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Keyring, Limits, MuxFactory, MuxProtocol, MuxServerEndpoint, Session
 from gomux._carrier.turns import TURN_TIME
 from gomux._mux.newcomer import SILENT, Newcomer, Newcomers
 from gomux._wire.frame import Flag
+from gomux._wire.keyring import readPSKFile
 from gomux._wire.keysearch import KEYS_A_TURN, KnownKey
+from gomux._wire.salts import Salts
 from gomux.error import AuthenticationFailed
 from gomux.test.support.helpers import FramePeer, Recorders
 from gomux.test.support.logs import Lines
@@ -255,6 +258,16 @@ class SilentTests(NewcomerTestCase):
         transport.protocol.connectionLost(Failure(ValueError("no certificate")))
         self.assertIn("no certificate", self.lines.lines[-1])
 
+    def test_released(self) -> None:
+        """
+        A stranger whose carrier fails leaves no handshake of strict mode behind.
+        """
+        self.start(strict=True, salts=Salts())
+        _, transport = self.meet()
+        transport.protocol.connectionLost(Failure(ValueError("no certificate")))
+        self.assertIn("no certificate", self.lines.lines[-1])
+        self.assertEqual(self.factory.salts.inProgress, 0)
+
     def test_retire(self) -> None:
         """
         When the server stops, silent peers are dropped after C{silentGrace}, and a peer
@@ -353,6 +366,74 @@ class StrangerTests(NewcomerTestCase):
         self.assertEqual([end.disconnected for end in ends], [False, True])
 
 
+class RevokedTests(NewcomerTestCase):
+    """
+    Peers whose key is revoked before they have a mux.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = FilePath(self.mktemp())
+        self.write("alice", "bob")
+        self.keyring = readPSKFile(self.path.path)
+
+    def write(self, *names: str) -> None:
+        """
+        Write the key file.
+        """
+        lines = [f"{name}:{name} has this long key" for name in names]
+        self.path.setContent("\n".join(["[keyring]", *lines, ""]).encode())
+        self.path.chmod(0o600)
+
+    def begin(self, strict: bool) -> tuple[FramePeer, Carrier, bytes]:
+        """
+        Have a part of alice's first frame arrive.
+
+        @return: alice, the connection, and the rest of the frame.
+        """
+        self.start(self.keyring, strict=strict)
+        peer, transport = self.meet("alice has this long key")
+        frame = peer.seal(0, Flag.KEEPALIVE)
+        if strict:
+            key = "alice has this long key"
+            client = MuxFactory(key, True, clock=self.clock, strict=True, salts=Salts())
+            frame = client.makeGate().takeOutput()
+        self.deliver(transport, frame[:20])
+        return peer, transport, frame[20:]
+
+    def test_reloaded(self) -> None:
+        """
+        Nobody gets in by a key that was revoked, also if a part of the first frame came
+        before, and is sent nothing that is sealed with it.
+        """
+        for strict in (False, True):
+            self.write("alice", "bob")
+            self.keyring.reload()
+            peer, transport, rest = self.begin(strict)
+            self.write("bob")
+            self.keyring.reload()
+            made: list[object] = []
+            self.patch(self.factory, "makeMux", made.append)
+            self.deliver(transport, rest)
+            self.clock.advance(0)
+            self.assertFalse(isUp(transport))
+            self.assertEqual(peer.bytesReceived, 0)
+            self.assertIn("revoked", self.lines.lines[-1])
+            self.assertEqual(made, [])
+
+    def test_endRevoked(self) -> None:
+        """
+        C{endRevoked} drops all connections whose peers have not shown a key, and the
+        log has few lines about that.
+        """
+        _, transport, _ = self.begin(False)
+        silent = [self.meet()[1] for _ in range(30)]
+        self.factory.endRevoked(["alice"])
+        self.assertFalse(any(isUp(one) for one in [transport, *silent]))
+        self.assertLess(len(self.lines.lines), 15)
+        self.assertEqual(len(self.factory._strangers), 0)
+
+
 class TurnTests(NewcomerTestCase):
     """
     Newcomers take turns.
@@ -361,7 +442,8 @@ class TurnTests(NewcomerTestCase):
     def test_oneATurn(self) -> None:
         """
         Of strangers whose frames come in one turn of the reactor, the first is refused
-        at once.  The others wait, and are not read meanwhile.
+        at once.  The others wait, and are not read meanwhile.  The newest is next,
+        because the oldest are the first to be dropped.
         """
 
         def slow(gate: KnownKey, header: bytes, sealed: bytes) -> bytes:
@@ -372,10 +454,10 @@ class TurnTests(NewcomerTestCase):
         transports = [self.meet()[1] for _ in range(4)]
         for transport in transports:
             self.deliver(transport, bytes(52))
-        for count in (1, 2, 3, 4):
+        for over in ({0}, {0, 3}, {0, 3, 2}, {0, 1, 2, 3}):
             alive = [isUp(transport) for transport in transports]
-            self.assertEqual(alive, [False] * count + [True] * (4 - count))
-            self.assertFalse(any(one.reading for one in transports[count:]))
+            self.assertEqual(alive, [number not in over for number in range(4)])
+            self.assertFalse(any(one.reading for one in transports))
             self.clock.turn()
 
     def test_wait(self) -> None:

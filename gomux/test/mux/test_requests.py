@@ -22,7 +22,7 @@ from gomux import Limits, MuxFactory, error
 from gomux._mux.stream import Stream
 from gomux._wire.frame import BOUND, REQUEST, Flag
 from gomux._wire.request import CODES, encodeAnswer
-from gomux._wire.strict import Salts
+from gomux._wire.salts import Salts
 from gomux._wire.window import INITIAL_WINDOW
 from gomux.limits import LINES_BURST, MAX_REQUEST
 from gomux.test.support.helpers import (

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits, MuxFactory
 from gomux._wire.frame import Flag
-from gomux._wire.strict import Salts
+from gomux._wire.salts import Salts
 from gomux.error import (
     AuthenticationFailed,
     ConnectionClosed,
@@ -162,6 +162,92 @@ class SilenceTests(SynchronousTestCase):
                 rig.wait(0.25)
                 self.assertIsInstance(rig.reason(), PeerVanished)
                 self.assertEqual(rig.clock.getDelayedCalls(), [])
+
+    def test_strangersBytes(self) -> None:
+        """
+        Bytes that an attacker drips do not keep the mux up, neither parts of a frame
+        that never ends, nor those of a genuine frame.
+        """
+        for isClient in (True, False):
+            for isGenuine in (True, False):
+                rig = StrictRig(isClient=isClient)
+                frame = rig.peer.seal(0, Flag.KEEPALIVE)
+                for number in range(4):
+                    byte = frame[number : number + 1] if isGenuine else b"\0"
+                    rig.sendRaw(byte)
+                    rig.wait(11)
+                self.assertIsNone(rig.reason())
+                rig.wait(1)
+                self.assertIsInstance(rig.reason(), PeerVanished)
+
+    def test_fortySeconds(self) -> None:
+        """
+        One byte every 40 seconds, which kept a dead mux up in an earlier version, does
+        not.
+        """
+        rig = StrictRig()
+        rig.wait(40)
+        rig.sendRaw(b"\0")
+        self.assertIsNone(rig.reason())
+        rig.wait(5)
+        self.assertIsInstance(rig.reason(), PeerVanished)
+
+    def test_oldEchoes(self) -> None:
+        """
+        Genuine frames that were held back and come one by one do not keep the mux up
+        beyond the age of the echo in them.
+        """
+        rig = StrictRig(isClient=True)
+        held = [rig.peer.seal(0xFFFFFFFF, Flag.KEEPALIVE) for _ in range(9)]
+        for frame in held:
+            self.assertIsNone(rig.reason())
+            rig.sendRaw(frame)
+            rig.wait(5)
+        self.assertIsInstance(rig.reason(), PeerVanished)
+
+    def test_noneReceived(self) -> None:
+        """
+        The first pings of a client that has had no frame after the server's hello
+        acknowledge none.
+        """
+        rig = StrictRig(isClient=True)
+        rig.wait(5)
+        pings = [f[0] for f in rig.peer.frames if f[1] == Flag.KEEPALIVE]
+        self.assertEqual(pings, [0xFFFFFFFF])
+
+    def test_stalledPath(self) -> None:
+        """
+        A path that stalls for less than the limit ends nothing, in either direction,
+        and also if both processes go on sending.
+        """
+        clock = Clock()
+        client, server = (
+            MuxFactory(
+                PSK, isClient, Recorders(), clock=clock, strict=True, salts=Salts()
+            )
+            for isClient in (True, False)
+        )
+        pair = MuxPair(clientFactory=client, serverFactory=server, clock=clock)
+        pair.flush()
+        made = Recorders()
+        for mux in (pair.client, pair.server):
+            mux.openStream(made)
+        for pipes in (
+            [pair.clientToServer],
+            [pair.serverToClient],
+            [pair.clientToServer, pair.serverToClient],
+        ):
+            for _ in range(3):
+                for pipe in pipes:
+                    pipe.stall()
+                for _ in range(35):
+                    for stream in made.made:
+                        stream.stream.write(b"x" * 1000)
+                    pair.advance(1)
+                for pipe in pipes:
+                    pipe.unstall()
+                pair.advance(10)
+        self.assertTrue(pair.client.answers and pair.server.answers)
 
     def test_pair(self) -> None:
         """

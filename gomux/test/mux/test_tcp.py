@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 
 from gomux import Limits, MuxFactory, MuxProtocol
 from gomux._wire.frame import Flag
-from gomux._wire.strict import Salts
+from gomux._wire.salts import Salts
 from gomux.error import (
     AuthenticationFailed,
     ConnectionClosed,

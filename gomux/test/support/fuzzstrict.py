@@ -17,9 +17,17 @@ from twisted.logger import globalLogPublisher
 
 from gomux import MuxFactory
 from gomux._wire.crypto import Sealer, deriveKey
-from gomux._wire.frame import HELLO_ID, MAX_LENGTH, OVERHEAD, Flag, FrameParser
+from gomux._wire.frame import (
+    HELLO_ID,
+    HELLO_SIZE,
+    MAX_LENGTH,
+    OVERHEAD,
+    Flag,
+    FrameParser,
+)
 from gomux._wire.keyring import Keyring
-from gomux._wire.strict import Handshake, Salts, processSalts
+from gomux._wire.salts import Salts, processSalts
+from gomux._wire.strict import Handshake
 from gomux.error import (
     AuthenticationFailed,
     ConnectionClosed,
@@ -33,8 +41,10 @@ from gomux.test.support.strictrig import HandshakeOpener
 from gomux.testing import PSK
 from gomux.testing._pair import connect
 
-#: The bytes of a hello and a confirmation, which prove that a side has the key.
-PROOF = 2 * OVERHEAD
+#: The bytes of a hello.
+HELLO = OVERHEAD + HELLO_SIZE
+#: The bytes that prove that a server has the key, and that a client has it.
+PROOFS = (HELLO, HELLO + OVERHEAD)
 #: How a mux may end that is not authenticated.
 ENDS = (NotAuthenticated, AuthenticationFailed, ConnectionClosed, ProtocolViolation)
 
@@ -98,7 +108,8 @@ class Attempt:
         Let the peer take the mux's part of the handshake, and add its answer to
         C{genuine}.
         """
-        new = bytes(self.path.received[self._heard : PROOF])
+        end = PROOFS[self.mux.factory.isClient]
+        new = bytes(self.path.received[self._heard : end])
         self._heard += len(new)
         self._parser.receive(new)
         try:
@@ -125,13 +136,13 @@ class Attempt:
             role.
         """
         # The mux tries its keys in several turns of the reactor.
-        for _ in range(4):
+        for _ in range(8):
             self.clock.advance(0)
         mux = self.mux
         mux.checkInvariants()
         isProved = (
             isGenuine
-            and len(self.genuine) == PROOF
+            and len(self.genuine) == PROOFS[not self.mux.factory.isClient]
             and self.delivered.startswith(self.genuine)
         )
         sent = len(self.path.received)
@@ -139,7 +150,7 @@ class Attempt:
             assert isProved, "authenticated without the peer's handshake"
         else:
             assert self.ends or not isProved, "the peer's handshake was not accepted"
-            assert sent <= PROOF, "more than the handshake was sent"
+            assert sent <= HELLO, "more than the hello was sent"
             if not self.hasKey and not mux.factory.isClient:
                 assert not sent, "a stranger got an answer"
             for reason in self.ends:
@@ -172,6 +183,7 @@ class Attack:
     """
 
     def __init__(self, data: bytes) -> None:
+        self._inProgress = processSalts.inProgress
         self._data = data
         self._offset = 0
         kind = self.take(1)[0]
@@ -199,8 +211,8 @@ class Attack:
         self.attempt = self._connect()
 
     def _connect(self) -> Attempt:
-        keys = (("", deriveKey(self._psk)),)
-        peer = Handshake(keys, self._peerIsClient, self._context, Salts())
+        key, isClient = deriveKey(self._psk), self._peerIsClient
+        peer = Handshake("", key, isClient, self._context, salts=Salts())
         return Attempt(self.factory, self.clock, peer)
 
     def take(self, size: int) -> bytes:
@@ -243,7 +255,7 @@ class Attack:
         if data:
             attempt.used += len(data)
             data[p % len(data)] ^= 1 << (p & 7)
-            attempt.hasKey |= p % len(data) >= OVERHEAD
+            attempt.hasKey |= p % len(data) >= HELLO
             self._send(bytes(data))
 
     def drop(self, p: int) -> None:
@@ -276,16 +288,23 @@ class Attack:
     def forge(self, p: int) -> None:
         """
         Send a frame that has the key.  1: a hello.  2: with a wrong counter.  4: with
-        the nonce prefix of the peer's confirmation.
+        the nonce prefix of the peer's hello.  8: with the Noise message of the peer's
+        hello.
         """
         fields = self.take(12)
-        role = 1 + (not self.factory.isClient) if p & 8 else 2 - self._peerIsClient
         if p & 1:
-            fields = _fields.pack(HELLO_ID, role, Flag.KEEPALIVE)
-        prefix = bytes(self.attempt.genuine[-40:-24]) if p & 4 else self.take(16)
+            fields = _fields.pack(HELLO_ID, HELLO_SIZE, Flag.DATA)
+        prefix = bytes(self.attempt.genuine[12:28]) if p & 4 else self.take(16)
         sealer = Sealer(deriveKey(PSK), prefix.ljust(16, b"\0"))
         sealer._next = p >> 4 if p & 2 else 0
-        payload = b"" if fields[8:] != bytes(4) else self.take(p >> 4)
+        payload = b""
+        if p & 9 == 9:
+            message = self.attempt.peer._startNoise().writeMessage(bytes(12))
+            payload = message[: p >> 4 or None]
+        elif fields[8:] == bytes(4):
+            payload = self.take(HELLO_SIZE if p & 1 else p >> 4)
+        if payload:
+            fields = fields[:4] + len(payload).to_bytes(4, "little") + fields[8:]
         self.attempt.hasKey = True
         self._send(b"".join(sealer.seal(fields, payload)))
 
@@ -354,7 +373,6 @@ class Attack:
         """
         Run all steps, and check what must hold after each.
         """
-        inProgress = processSalts.inProgress - 1
         globalLogPublisher.addObserver(self.failures)
         try:
             while self._offset < len(self._data):
@@ -367,7 +385,7 @@ class Attack:
         finally:
             globalLogPublisher.removeObserver(self.failures)
         assert not self.failures.events, self.failures.events
-        assert processSalts.inProgress == inProgress, "a salt is kept"
+        assert processSalts.inProgress == self._inProgress, "a salt is kept"
         assert not self.clock.getDelayedCalls(), self.clock.getDelayedCalls()
 
 

@@ -23,8 +23,16 @@ from zope.interface import implementer
 
 from gomux import Limits, MuxFactory, MuxProtocol
 from gomux._mux.stream import Stream
-from gomux._wire.crypto import Opener, Sealer, SequencedOpener, deriveKey
+from gomux._wire.crypto import (
+    LAST_COUNTER,
+    Opener,
+    Sealer,
+    SequencedOpener,
+    deriveKey,
+    nonceFor,
+)
 from gomux._wire.frame import Flag, FrameParser, sealFrame
+from gomux._wire.ratchet import RatchetSealer
 from gomux.error import PeerVanished
 from gomux.testing import PSK, MuxPair
 from gomux.testing._pair import connect
@@ -341,7 +349,15 @@ def useUpNonces(mux: MuxProtocol, left: int, peer: MuxProtocol | None = None) ->
     sealer = Parts(mux).scheduler._sealer
     sealer._next = counter = 2**64 - left
     if peer is not None and sealer.isBound:
-        opener = SequencedOpener(deriveKey(PSK), sealer.prefix, counter)
+        if isinstance(sealer, RatchetSealer):
+            # The same key as that of the frames before, so that both sides have it.
+            sealer._end = LAST_COUNTER
+            opener: Any = getattr(Parts(peer).incoming.parser._open, "__self__", None)
+            opener._end = LAST_COUNTER + 1
+            opener._last = nonceFor(counter - 1)
+            opener._nextNonce = opener._noncesFrom(counter)
+            return sealer
+        opener = SequencedOpener(sealer._key, sealer.prefix, counter)
         Parts(peer).incoming.parser.useOpener(opener)
     return sealer
 

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import MuxFactory, MuxProtocol
-from gomux._wire.strict import Salts
+from gomux._wire.salts import Salts
 from gomux.error import (
     AuthenticationFailed,
     GomuxError,
@@ -31,6 +31,19 @@ CLIENT, SERVER = 0, 1
 #: A frame that the attacker delivers: the receiver, the bytes, and whether this frame
 #: must end the receiver's mux.
 Delivery = tuple[int, bytes, bool]
+
+
+def cutFrames(data: bytes) -> list[bytes]:
+    """
+    @return: the whole frames that C{data} consists of.
+    """
+    frames = []
+    while data:
+        length, flags = unpack_from("<II", data, 4)
+        size = 52 + (length if flags == 0 else 0)
+        frames.append(data[:size])
+        data = data[size:]
+    return frames
 
 
 class Caller(Protocol):
@@ -283,13 +296,7 @@ class Middle:
         """
         data = self.buffers[side] + self.carriers[side].value()
         self.carriers[side].clear()
-        frames = []
-        while data:
-            length, flags = unpack_from("<II", data, 4)
-            size = 52 + (length if flags == 0 else 0)
-            frames.append(data[:size])
-            data = data[size:]
-        return frames
+        return cutFrames(data)
 
     def delivered(self) -> tuple[int, int]:
         """

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from gomux._wire.strict import Salts
+from gomux._wire.salts import Salts
 from gomux.limits import BACKLOG
 from gomux.session._conn import Conn
 from gomux.session._session import _SessionFactory

@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from gomux import Limits, MuxFactory
 from gomux._wire.crypto import deriveKey
 from gomux._wire.frame import FrameParser
-from gomux._wire.strict import Handshake, Salts
+from gomux._wire.salts import Salts
+from gomux._wire.strict import Handshake
 from gomux.test.support.helpers import FramePeer, Recorders, Rig
 from gomux.testing import PSK
 from gomux.testing._pair import connect
@@ -47,8 +48,7 @@ class StrictRig(Rig):
         here = IPv4Address("TCP", "192.0.2.1", 49152)
         there = IPv4Address("TCP", "192.0.2.2", 7000)
         self.mux = self.factory.buildProtocol(there)
-        keys = (("", deriveKey(PSK)),)
-        self.handshake = Handshake(keys, not isClient, b"", Salts())
+        self.handshake = Handshake("", deriveKey(PSK), not isClient, salts=Salts())
         self.peer = FramePeer()
         self.peer.parser = FrameParser(HandshakeOpener(self.handshake))
         self.carrier, self.peerCarrier = connect(
@@ -57,7 +57,8 @@ class StrictRig(Rig):
         self.run()
         if up:
             self.answer()
-            self.answer()
+            if not isClient:
+                self.answer()
             self.peer.take()
 
     def answer(self) -> None:

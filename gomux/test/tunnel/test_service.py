@@ -27,7 +27,7 @@ from zope.interface.verify import verifyObject
 
 from gomux import MuxFactory, MuxProtocol
 from gomux._mux.pool import MuxPool
-from gomux._wire.strict import Salts
+from gomux._wire.salts import Salts
 from gomux.error import ConnectionClosed, OpenStreamError, PeerClosedConnection
 from gomux.test.support.dialling import THERE, DiallerTestCase
 from gomux.test.support.helpers import Recorders

@@ -10,9 +10,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire.crypto import Sealer, deriveKey
-from gomux._wire.frame import Flag, NotYet, sealFrame
+from gomux._wire.frame import HELLO_SIZE, Flag, NotYet, sealFrame
 from gomux._wire.keyring import Keyring, Keys, readPSKFile
-from gomux._wire.keysearch import KEYS_A_TURN, KeyFinder, KeySearch, KnownKey
+from gomux._wire.keysearch import KEYS_A_TURN, KeySearch, KnownKey
 from gomux.error import AuthenticationFailed, KeyringError, Truncated
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS
 from gomux.test.support.owner import owned
@@ -411,12 +411,17 @@ class KeySearchTests(SynchronousTestCase):
 
     def test_payload(self) -> None:
         """
-        A frame with a payload, which no peer sends first, is not tried.
+        A frame with a payload, which no peer sends first, is not tried, unless it has
+        the size of a hello of strict mode.
         """
-        search = KeySearch(keysFor(100))
-        frame = Sealer(deriveKey("0")).seal(bytes(12), b"payload")
-        error = self.assertRaises(AuthenticationFailed, search.open, *frame)
-        self.assertIn("carries data", str(error))
+        for size in (1, HELLO_SIZE - 1, HELLO_SIZE + 1, HELLO_SIZE):
+            search = KeySearch(keysFor(10))
+            frame = Sealer(deriveKey("3")).seal(bytes(12), bytes(size))
+            if size == HELLO_SIZE:
+                self.assertEqual(search.open(*frame)[0], "3")
+            else:
+                error = self.assertRaises(AuthenticationFailed, search.open, *frame)
+                self.assertIn("carries data", str(error))
 
 
 class KnownKeyTests(SynchronousTestCase):
@@ -445,54 +450,3 @@ class KnownKeyTests(SynchronousTestCase):
         self.assertRaises(AuthenticationFailed, gate.open, header, body)
         self.assertFalse(gate.passed)
         self.assertIsInstance(gate.interrupted(""), Truncated)
-
-
-class KeyFinderTests(SynchronousTestCase):
-    """
-    L{KeyFinder}
-    """
-
-    def test_found(self) -> None:
-        """
-        The first frame shows the peer's key and passes the gate.
-        """
-        keys = Keyring({"alice": ALICE, "bob": BOB}).keys
-        for psk, name in ((ALICE, "alice"), (BOB, "bob")):
-            finder = KeyFinder(keys)
-            header, body = sealFrame(Sealer(deriveKey(psk)), 0, 0, Flag.OPEN_STREAM)
-            self.assertFalse(finder.passed)
-            self.assertEqual(finder.open(header, body), b"")
-            self.assertTrue(finder.passed)
-            self.assertEqual((finder.name, finder.takeOutput()), (name, b""))
-
-    def test_notFound(self) -> None:
-        """
-        A first frame under none of the keys does not pass the gate.
-        """
-        finder = KeyFinder(Keyring({"alice": ALICE, "bob": BOB}).keys)
-        header, body = sealFrame(Sealer(deriveKey(EVE)), 0, 0, Flag.OPEN_STREAM)
-        self.assertRaises(AuthenticationFailed, finder.open, header, body)
-        self.assertFalse(finder.passed)
-
-    def test_data(self) -> None:
-        """
-        A first frame with a payload is refused before any key is tried.
-        """
-        finder = KeyFinder((("alice", deriveKey(ALICE)),))
-        header, body = sealFrame(Sealer(deriveKey(ALICE)), 0, 1, Flag.DATA, b"x")
-        error = self.assertRaises(AuthenticationFailed, finder.open, header, body)
-        self.assertIn("carries data", str(error))
-
-    def test_manyKeys(self) -> None:
-        """
-        If there are more keys than are tried in one turn, the frame has to be offered
-        again.
-        """
-        finder = KeyFinder(keysFor(2 * KEYS_A_TURN))
-        last = str(2 * KEYS_A_TURN - 1)
-        frame = sealFrame(Sealer(deriveKey(last)), 0, 0, Flag.KEEPALIVE)
-        self.assertRaises(NotYet, finder.open, *frame)
-        self.assertFalse(finder.passed)
-        self.assertIsNone(finder.sealer)
-        self.assertEqual(finder.open(*frame), b"")
-        self.assertEqual(finder.name, last)

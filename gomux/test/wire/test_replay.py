@@ -8,14 +8,17 @@ Tests for L{gomux._wire.replay}.
 from __future__ import annotations
 
 import tracemalloc
+from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from gomux._mux.gate import KeyFinder
 from gomux._wire.crypto import Sealer, deriveKey
-from gomux._wire.frame import OVERHEAD, Flag, FrameParser, sealFrame
-from gomux._wire.keysearch import KeyFinder, KnownKey
+from gomux._wire.frame import HELLO_SIZE, OVERHEAD, Flag, FrameParser, sealFrame
+from gomux._wire.keysearch import KnownKey
 from gomux._wire.replay import FirstFrames
-from gomux._wire.strict import Handshake, Salts
+from gomux._wire.salts import Salts
+from gomux._wire.strict import Handshake
 from gomux.error import AuthenticationFailed, OutOfSequence
 from gomux.limits import FIRST_FRAMES
 
@@ -99,7 +102,7 @@ class GateTests(SynchronousTestCase):
         keys = (("a", OTHER), ("b", KEY))
         for make in (
             lambda: KnownKey("", KEY, self.seen),
-            lambda: KeyFinder(keys, self.seen),
+            lambda: KeyFinder(keys, partial(KnownKey, seen=self.seen), False),
         ):
             frame = b"".join(sealFrame(Sealer(KEY), 0, 0, Flag.OPEN_STREAM))
             forged = frame[:-1] + bytes([frame[-1] ^ 1])
@@ -116,11 +119,10 @@ class GateTests(SynchronousTestCase):
         """
         In strict mode a server refuses a recorded hello.
         """
-        hello = Handshake((("", KEY),), True, salts=Salts()).takeOutput()
-        self.assertEqual(len(hello), OVERHEAD)
+        hello = Handshake("", KEY, True, salts=Salts()).takeOutput()
+        self.assertEqual(len(hello), OVERHEAD + HELLO_SIZE)
         first, second = (
-            Handshake((("", KEY),), False, salts=Salts(), seen=self.seen)
-            for _ in range(2)
+            Handshake("", KEY, False, salts=Salts(), seen=self.seen) for _ in range(2)
         )
         self.receive(first, hello)
         self.assertNotEqual(first.takeOutput(), b"")

@@ -8,21 +8,36 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux._wire.crypto import Opener, Sealer, deriveKey
-from gomux._wire.frame import HEADER_SIZE, HELLO_ID, Flag, NotYet, sealFrame
-from gomux._wire.keysearch import KEYS_A_TURN
-from gomux._wire.strict import Handshake, Salts
-from gomux.error import AuthenticationFailed, GomuxError, HandshakeFailed
+from gomux._wire import noise, strict
+from gomux._wire.crypto import Sealer, deriveKey
+from gomux._wire.frame import (
+    HEADER_SIZE,
+    HELLO_ID,
+    HELLO_SIZE,
+    OVERHEAD,
+    Flag,
+    sealFrame,
+)
+from gomux._wire.replay import FirstFrames
+from gomux._wire.salts import Salts
+from gomux._wire.strict import Handshake
+from gomux.error import (
+    AuthenticationFailed,
+    GomuxError,
+    HandshakeFailed,
+    OutOfSequence,
+)
 from gomux.test.support import strictvectors
 
 VECTORS = Path(__file__).parent.parent / "vectors" / "strict.json"
 KEY = deriveKey("a pre-shared key for tests alone")
 OTHER_KEY = deriveKey("another pre-shared key for tests")
-FRAME_SIZE = 52
+NOW = 1795000000
 
 
 class FixedSalts(Salts):
@@ -39,29 +54,30 @@ class FixedSalts(Salts):
         return self.salt
 
 
-def frames(data: bytes) -> list[bytes]:
-    """
-    Cut a sequence of frames without payload into frames.
-    """
-    return [data[i : i + FRAME_SIZE] for i in range(0, len(data), FRAME_SIZE)]
-
-
-def take(handshake: Handshake, frame: bytes) -> list[bytes]:
+def take(handshake: Handshake, frame: bytes) -> bytes:
     """
     @return: the output of a handshake after a frame.
     """
     handshake.open(frame[:HEADER_SIZE], frame[HEADER_SIZE:])
-    return frames(handshake.takeOutput())
+    return handshake.takeOutput()
 
 
 def seal(
-    streamID: int, length: int, flag: int, prefix: bytes | None = None, counter: int = 0
+    streamID: int,
+    length: int,
+    flag: int,
+    payload: bytes = b"",
+    counter: int = 0,
+    key: bytes = KEY,
 ) -> bytes:
-    return b"".join(sealFrame(Sealer(KEY, prefix, counter), streamID, length, flag))
+    sealer = Sealer(key, None, counter)
+    return b"".join(sealFrame(sealer, streamID, length, flag, payload))
 
 
-def hello(role: int, streamID: int = HELLO_ID, counter: int = 0) -> bytes:
-    return seal(streamID, role, Flag.KEEPALIVE, counter=counter)
+def sealHello(
+    message: bytes, streamID: int = HELLO_ID, counter: int = 0, key: bytes = KEY
+) -> bytes:
+    return seal(streamID, len(message), Flag.DATA, message, counter, key)
 
 
 class VectorTests(SynchronousTestCase):
@@ -89,24 +105,40 @@ class VectorTests(SynchronousTestCase):
                 for name, value in vector.items()
                 if isinstance(value, str) and name != "about"
             }
-            keys = (("", deriveKey(case["psk"])),)
-            context = case["context"]
-            client = Handshake(keys, True, context, FixedSalts(case["clientSalt"]))
-            server = Handshake(keys, False, context, FixedSalts(case["serverSalt"]))
+            keys = {
+                who: X25519PrivateKey.from_private_bytes(case[f"{who}Private"])
+                for who in ("client", "server")
+            }
+            made = iter((keys["client"], keys["server"]))
+
+            class Fixed:
+                generate = made.__next__
+
+            self.patch(noise, "X25519PrivateKey", Fixed)
+            client, server = (
+                Handshake(
+                    "",
+                    deriveKey(case["psk"]),
+                    who == "client",
+                    case["context"],
+                    salts=FixedSalts(case[f"{who}Prefix"]),
+                    now=lambda time=vector[f"{who}Time"]: time,  # type: ignore[misc]
+                )
+                for who in ("client", "server")
+            )
             self.assertEqual(client.takeOutput(), case["clientHello"])
             self.assertEqual(server.takeOutput(), b"")
+            self.assertEqual(take(server, case["clientHello"]), case["serverHello"])
+            self.assertFalse(server.passed)
             self.assertEqual(
-                take(server, case["clientHello"]),
-                [case["serverHello"], case["serverConfirmation"]],
+                take(client, case["serverHello"]), case["clientConfirmation"]
             )
-            self.assertEqual(take(client, case["serverHello"]), [])
-            self.assertEqual(
-                take(client, case["serverConfirmation"]), [case["clientConfirmation"]]
-            )
-            self.assertEqual(take(server, case["clientConfirmation"]), [])
-            self.assertTrue(client.passed and server.passed)
+            self.assertTrue(client.passed)
+            self.assertEqual(take(server, case["clientConfirmation"]), b"")
+            self.assertTrue(server.passed)
             self._exchange(client, server, vector["clientFrames"])
             self._exchange(server, client, vector["serverFrames"])
+        self._rekey(client, server, vector["clientRekey"])
 
     def _exchange(self, sender: Handshake, to: Handshake, sealed: list[str]) -> None:
         assert sender.sealer is not None
@@ -114,6 +146,21 @@ class VectorTests(SynchronousTestCase):
             header, body = frame[:HEADER_SIZE], frame[HEADER_SIZE:]
             payload = to.opener.open(header, body)
             self.assertEqual(sender.sealer.seal(header[:12], payload), (header, body))
+
+    def _rekey(self, sender: Handshake, to: Handshake, frames: dict[str, str]) -> None:
+        """
+        Exchange frames until those of the vector have come.
+        """
+        assert sender.sealer is not None
+        fields = bytes(8) + b"\1\0\0\0"
+        found = {}
+        while sender.sealer.last < max(map(int, frames)):
+            header, body = sender.sealer.seal(fields, b"")
+            self.assertEqual(to.opener.open(header, body), b"")
+            number = str(sender.sealer.last)
+            if number in frames:
+                found[number] = (header + body).hex()
+        self.assertEqual(found, frames)
 
 
 class HandshakeTests(SynchronousTestCase):
@@ -123,12 +170,20 @@ class HandshakeTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clientSalts, self.serverSalts = Salts(), Salts()
+        self.seen = FirstFrames()
         self.client = self.make(True)
         self.server = self.make(False)
 
-    def make(self, isClient: bool, key: bytes = KEY, context: bytes = b"") -> Handshake:
+    def make(
+        self, isClient: bool, key: bytes = KEY, context: bytes = b"", **more: Any
+    ) -> Handshake:
         salts = self.clientSalts if isClient else self.serverSalts
-        return Handshake((("", key),), isClient, context, salts)
+        settings: dict[str, Any] = {
+            "salts": salts,
+            "seen": self.seen,
+            "now": lambda: NOW,
+        }
+        return Handshake("alice", key, isClient, context, **{**settings, **more})
 
     def refused(
         self, handshake: Handshake, frame: bytes, message: str, error: Any = None
@@ -142,26 +197,57 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(handshake.takeOutput(), b"")
         self.assertFalse(handshake.passed)
 
+    def agree(self, client: Handshake, server: Handshake) -> list[bytes]:
+        """
+        @return: the frames of a whole handshake.
+        """
+        frames = [client.takeOutput()]
+        frames.append(take(server, frames[0]))
+        frames.append(take(client, frames[1]))
+        self.assertEqual(take(server, frames[2]), b"")
+        return frames
+
+    def test_pair(self) -> None:
+        """
+        Two sides agree.  The hellos have their size, and the confirmation the first
+        counter.
+        """
+        frames = self.agree(self.client, self.server)
+        self.assertTrue(self.client.passed and self.server.passed)
+        sizes = [len(frame) - OVERHEAD for frame in frames]
+        self.assertEqual(sizes, [HELLO_SIZE, HELLO_SIZE, 0])
+        for sender, receiver in (
+            (self.client, self.server),
+            (self.server, self.client),
+        ):
+            assert sender.sealer is not None
+            header, sealed = sender.sealer.seal(bytes(12), b"data")
+            self.assertEqual(receiver.opener.open(header, sealed), b"data")
+        self.assertEqual(self.client.opener.last, 0)
+        self.assertEqual(self.server.opener.last, 1)
+
     def test_serverSilent(self) -> None:
         """
-        A server sends nothing before it has a hello.
+        A server sends nothing before it has a hello, and has no keys to send with
+        before it has the confirmation.
         """
         self.assertEqual(self.server.takeOutput(), b"")
+        take(self.server, self.client.takeOutput())
+        self.assertFalse(self.server.passed)
+        self.assertIsNone(self.server.sealer)
 
     def test_fresh(self) -> None:
         """
-        No two handshakes have the same salt, or the same prefixes.
+        No two handshakes have the same salts or ephemeral keys.
         """
         seen = set()
         for _ in range(10):
-            client, server = self.make(True), self.make(False)
-            [clientHello] = frames(client.takeOutput())
-            serverHello, confirmation = take(server, clientHello)
-            take(client, serverHello)
-            [answer] = take(client, confirmation)
-            for frame in (clientHello, serverHello, confirmation, answer):
+            frames = self.agree(self.make(True), self.make(False))
+            for frame in frames[:2]:
                 seen.add(frame[12:28])
-        self.assertEqual(len(seen), 40)
+                seen.add(sealed := frame[36:])
+                seen.add(sealed[:32])
+        self.assertEqual(len(seen), 60)
 
     def test_compatiblePeer(self) -> None:
         """
@@ -173,164 +259,228 @@ class HandshakeTests(SynchronousTestCase):
                 handshake.takeOutput()
                 self.refused(handshake, seal(0, 0, flag), "not in strict mode")
 
-    def test_otherFlag(self) -> None:
+    def test_otherID(self) -> None:
         """
-        A frame with the ID of a hello is refused if it is not a Keepalive.
+        Data with the size of a hello is no hello if its ID is another.
         """
-        frame = seal(HELLO_ID, 1, Flag.WINDOW_UPDATE)
+        frame = sealHello(bytes(HELLO_SIZE), 2)
         self.refused(self.server, frame, "not in strict mode")
 
-    def test_data(self) -> None:
+    def test_otherFlag(self) -> None:
         """
-        A frame with a payload is refused before any key is tried.
+        A frame with the ID of a hello is refused if it is not a Data frame.
         """
-        parts = sealFrame(Sealer(KEY), 0, 5, Flag.DATA, b"hello")
-        self.refused(self.server, b"".join(parts), "carries data", AuthenticationFailed)
+        frame = seal(HELLO_ID, 0, Flag.KEEPALIVE)
+        self.refused(self.server, frame, "not in strict mode")
+
+    def test_otherSize(self) -> None:
+        """
+        A first frame of another size is refused before it is opened.
+        """
+        self.patch(strict, "Opener", None)
+        for size in (1, HELLO_SIZE - 1, HELLO_SIZE + 1, 65536):
+            for handshake in (self.make(True), self.make(False)):
+                handshake.takeOutput()
+                frame = sealHello(bytes(size))
+                self.refused(handshake, frame, "carries data", AuthenticationFailed)
 
     def test_otherVersion(self) -> None:
         """
         A hello with another version is refused.
         """
-        frame = hello(1, HELLO_ID + (1 << 24))
-        self.refused(self.server, frame, "version 2 of strict mode")
+        for version in (1, 3):
+            frame = sealHello(bytes(HELLO_SIZE), HELLO_ID + (version - 2 << 24))
+            self.refused(
+                self.make(False),
+                frame,
+                f"version {version} of strict mode, and this side version 2",
+            )
 
     def test_sameRole(self) -> None:
         """
-        A hello with this side's own role is refused.
+        A client that gets the hello of another client says so.
         """
-        self.refused(self.server, hello(2), "the peer is a server, as this side is")
-        [own] = frames(self.client.takeOutput())
-        self.refused(self.client, own, "the peer is a client, as this side is")
+        other = self.make(True, salts=Salts()).takeOutput()
+        self.client.takeOutput()
+        self.refused(self.client, other, "the peer is a client, as this side is")
 
-    def test_unknownRole(self) -> None:
+    def test_serverToServer(self) -> None:
         """
-        A hello with an unknown role is refused.
+        A server does not accept the hello of a server.
         """
-        self.refused(self.server, hello(3), "unknown role 3")
+        answer = take(self.make(False, salts=Salts()), self.client.takeOutput())
+        self.refused(self.server, answer, "or is a server, as this side is")
+
+    def test_otherAnswer(self) -> None:
+        """
+        A client does not accept a server's hello that answers another client.
+        """
+        answer = take(self.server, self.make(True).takeOutput())
+        self.client.takeOutput()
+        self.refused(self.client, answer, "does not answer this side's")
 
     def test_counter(self) -> None:
         """
         A hello that is not the first frame with its salt is refused.
         """
-        self.refused(self.server, hello(1, counter=1), "not its first frame")
+        noise = self.client._startNoise()
+        message = noise.writeMessage(bytes(12))
+        frame = sealHello(message, counter=1)
+        self.refused(self.server, frame, "not its first frame")
+        take(self.make(False), sealHello(message))
 
     def test_wrongKey(self) -> None:
         """
         A hello that is sealed with another key is refused.
         """
-        [frame] = frames(self.make(True, OTHER_KEY).takeOutput())
+        frame = self.make(True, OTHER_KEY).takeOutput()
         self.refused(self.server, frame, "another pre-shared key", AuthenticationFailed)
 
-    @settings(max_examples=100, deadline=None)
-    @given(st.integers(0, FRAME_SIZE * 8 - 1), st.integers(0, 3))
+    def test_wrongPSK(self) -> None:
+        """
+        A hello that is sealed with the right key is refused if its Noise message was
+        made with another.
+        """
+        message = self.make(True, OTHER_KEY)._startNoise().writeMessage(bytes(12))
+        self.refused(self.server, sealHello(message), "another context")
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.integers(0, 8 * 112 - 1), st.integers(0, 2))
     def test_flipped(self, bit: int, which: int) -> None:
         """
         One changed bit in any frame of the handshake ends it at that frame.
         """
         client, server = self.make(True), self.make(False)
-        number = 0
-        sent = [(server, frame) for frame in frames(client.takeOutput())]
-        while sent:
-            receiver, frame = sent.pop(0)
-            if number == which:
-                changed = bytearray(frame)
-                changed[bit // 8] ^= 1 << bit % 8
-                self.assertRaises(GomuxError, take, receiver, bytes(changed))
-                self.assertEqual(receiver.takeOutput(), b"")
-                self.assertFalse(receiver.passed)
-                return
-            other = client if receiver is server else server
-            sent += [(other, answer) for answer in take(receiver, frame)]
-            number += 1
-        self.fail(f"the handshake has no frame {which}")
+        frame = client.takeOutput()
+        receivers = [server, client, server]
+        for receiver in receivers[:which]:
+            frame = take(receiver, frame)
+        changed = bytearray(frame)
+        changed[bit // 8 % len(frame)] ^= 1 << bit % 8
+        self.assertRaises(GomuxError, take, receivers[which], bytes(changed))
+        self.assertEqual(receivers[which].takeOutput(), b"")
+        self.assertFalse(receivers[which].passed)
 
     def test_context(self) -> None:
         """
-        A confirmation from a side with another context is refused.
+        A hello from a side with another context is refused, and names the context.
         """
-        server = self.make(False, context=b"another")
-        serverHello, confirmation = take(server, self.client.takeOutput())
-        take(self.client, serverHello)
-        self.refused(self.client, confirmation, "the peer has another context")
+        for own, other in ((b"", b"a"), (b"a", b""), (b"ab", b"a")):
+            hello = self.make(True, context=own).takeOutput()
+            server = self.make(False, context=other)
+            self.refused(server, hello, "the peer has another context")
+            self.agree(self.make(True, context=own), self.make(False, context=own))
 
     def test_confirmationForm(self) -> None:
         """
         A confirmation that is not a plain Keepalive is refused.
         """
-        for streamID, length, flag in (
-            (1, 0, Flag.KEEPALIVE),
-            (0, 1, Flag.KEEPALIVE),
-            (0, 0, Flag.CLOSE_MUX),
+        for fields in ((1, 0, Flag.KEEPALIVE), (0, 1, Flag.KEEPALIVE), (0, 0, 7)):
+            client, server = self.make(True), self.make(False)
+            take(client, take(server, client.takeOutput()))
+            client._sealer._next = 0
+            frame = b"".join(sealFrame(client._sealer, *fields))
+            self.refused(server, frame, "is not a Keepalive")
+
+    def test_noConfirmation(self) -> None:
+        """
+        The client's second frame with its new key is no confirmation, nor is a frame
+        under the pre-shared key.
+        """
+        for make in (
+            lambda client: client.sealer.seal(bytes(8) + b"\1\0\0\0", b""),
+            lambda client: sealFrame(Sealer(KEY, client._salt), 0, 0, Flag.KEEPALIVE),
         ):
             client, server = self.make(True), self.make(False)
-            serverHello, confirmation = take(server, client.takeOutput())
-            take(client, serverHello)
-            frame = seal(streamID, length, flag, confirmation[12:28])
-            self.refused(client, frame, "is not a Keepalive")
-
-    def test_confirmationCounter(self) -> None:
-        """
-        A confirmation with another counter than 0 is refused.
-        """
-        serverHello, confirmation = take(self.server, self.client.takeOutput())
-        take(self.client, serverHello)
-        frame = seal(0, 0, Flag.KEEPALIVE, confirmation[12:28], 1)
-        self.refused(self.client, frame, "does not fit this handshake")
+            take(client, take(server, client.takeOutput()))
+            self.refused(server, b"".join(make(client)), "does not fit this handshake")
 
     def test_dead(self) -> None:
         """
         After an error every frame is refused.
         """
-        self.refused(self.server, hello(2), "a server, as this side is")
+        self.refused(self.server, seal(0, 0, Flag.KEEPALIVE), "not in strict mode")
         self.refused(self.server, self.client.takeOutput(), "after the end")
 
-    def test_keyring(self) -> None:
+    def test_seen(self) -> None:
         """
-        A server finds the client's key from the hello, and answers with that key.
+        A hello that was seen before is refused without an answer, and the error tells
+        how old it is.
         """
-        keys = (("alice", OTHER_KEY), ("bob", KEY))
-        server = Handshake(keys, False, salts=self.serverSalts)
-        serverHello, confirmation = take(server, self.client.takeOutput())
-        take(self.client, serverHello)
-        [answer] = take(self.client, confirmation)
-        take(server, answer)
-        self.assertTrue(server.passed)
-        self.assertEqual(server.name, "bob")
+        hello = self.client.takeOutput()
+        self.assertNotEqual(take(self.server, hello), b"")
+        again = self.make(False, now=lambda: NOW + 7200.5)
+        self.refused(again, hello, "7200 seconds old", OutOfSequence)
 
-    def test_manyKeys(self) -> None:
+    def test_clock(self) -> None:
         """
-        If a server has more keys than it tries in one turn of the reactor, the hello
-        has to be offered again, and is answered once.
+        With C{checksClock} either side refuses a hello whose time stamp differs by more
+        than 300 seconds.  Without it any time stamp is accepted.
         """
-        keys = [(str(number), bytes([number] * 32)) for number in range(KEYS_A_TURN)]
-        server = Handshake((*keys, ("bob", KEY)), False, salts=self.serverSalts)
-        first = self.client.takeOutput()
-        self.assertRaises(NotYet, take, server, first)
-        self.assertEqual(server.takeOutput(), b"")
-        serverHello, confirmation = take(server, first)
-        take(self.client, serverHello)
-        self.assertIsNone(server.sealer)
-        [answer] = take(self.client, confirmation)
-        take(server, answer)
-        self.assertTrue(server.passed)
-        self.assertIsNotNone(server.sealer)
-        self.assertEqual(server.name, "bob")
+        for difference in (-301, 301, -300, 300, -(10**9), 10**15):
+            isOff = abs(difference) > 300
+            then = NOW + difference
+            for checks in (True, False):
+                client = self.make(True, now=lambda then=then: then)
+                server = self.make(False, checksClock=checks)
+                hello = client.takeOutput()
+                if isOff and checks:
+                    order = "ahead of" if difference > 0 else "behind"
+                    self.refused(
+                        server, hello, f"{abs(difference)} seconds {order} this side's"
+                    )
+                else:
+                    take(server, hello)
+                client = self.make(True, checksClock=checks)
+                server = self.make(False, now=lambda then=then: then)
+                answer = take(server, client.takeOutput())
+                if isOff and checks:
+                    self.refused(client, answer, "the peer's clock is")
+                else:
+                    take(client, answer)
 
-    def test_pinned(self) -> None:
+    def test_missing(self) -> None:
         """
-        A frame after the hello is refused if it is sealed with another key than the
-        hello.
+        What is told of a handshake that is not done says what is missing, and whether
+        the hello may be an old one.
         """
-        server = Handshake(
-            (("a", OTHER_KEY), ("b", KEY)), False, salts=self.serverSalts
-        )
-        serverHello, confirmation = take(server, self.client.takeOutput())
-        take(self.client, serverHello)
-        [answer] = take(self.client, confirmation)
-        Opener(KEY).open(answer[:HEADER_SIZE], answer[HEADER_SIZE:])
-        sealer = Sealer(OTHER_KEY, answer[12:28])
-        frame = b"".join(sealFrame(sealer, 0, 0, Flag.KEEPALIVE))
-        self.refused(server, frame, "", AuthenticationFailed)
+        old = self.make(True, now=lambda: NOW - 4000)
+        for client, hint in ((self.client, ""), (old, "4000 seconds behind")):
+            server = self.make(False)
+            self.assertIn("has sent no hello", str(server.interrupted("")))
+            self.assertIn("has not answered", str(client.interrupted(" And more.")))
+            self.assertIn(" And more.", str(client.interrupted(" And more.")))
+            take(server, client.takeOutput())
+            error = server.interrupted("")
+            self.assertIsInstance(error, HandshakeFailed)
+            self.assertIn("has not confirmed its hello", str(error))
+            self.assertIn(hint, str(error))
+            self.assertEqual("old one" in str(error), bool(hint))
+
+    def test_noKeyForReplays(self) -> None:
+        """
+        A server makes no ephemeral key for a hello that it refuses.
+        """
+        hello = self.client.takeOutput()
+        take(self.server, hello)
+        self.patch(noise, "X25519PrivateKey", None)
+        self.refused(self.make(False), hello, "came again", OutOfSequence)
+        self.refused(self.make(False), seal(0, 0, 1), "not in strict mode")
+
+    def test_forgets(self) -> None:
+        """
+        A handshake drops its Noise state when it is done, when it fails, and when it is
+        closed.
+        """
+        hello = self.client.takeOutput()
+        self.assertIsNotNone(self.client._noise)
+        take(self.client, take(self.server, hello))
+        self.assertIsNone(self.client._noise)
+        self.assertIsNone(self.server._noise)
+        client = self.make(True)
+        self.assertRaises(HandshakeFailed, take, client, seal(0, 0, 1))
+        client.close()
+        self.assertIsNone(client._noise)
 
 
 class SaltTests(SynchronousTestCase):
@@ -345,14 +495,22 @@ class SaltTests(SynchronousTestCase):
         """
         salts = Salts()
         for closed in (False, True):
-            client = Handshake((("", KEY),), True, salts=salts)
-            server = Handshake((("", KEY),), False, salts=salts)
+            client = Handshake("", KEY, True, salts=salts)
+            server = Handshake("", KEY, False, salts=salts)
             if closed:
                 client.close()
             error = self.assertRaises(
                 HandshakeFailed, take, server, client.takeOutput()
             )
             self.assertIn("connected with itself", str(error))
+
+    def test_reflected(self) -> None:
+        """
+        A client that gets its own hello back is connected with itself.
+        """
+        client = Handshake("", KEY, True, salts=Salts())
+        error = self.assertRaises(HandshakeFailed, take, client, client.takeOutput())
+        self.assertIn("connected with itself", str(error))
 
     def test_bounded(self) -> None:
         """
