@@ -8,8 +8,6 @@ C{twistd gomux}: the command line, and the service that it describes.
 
 from __future__ import annotations
 
-import os
-import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import fields
@@ -18,19 +16,19 @@ from typing import Any, TypeVar
 from twisted.application.service import IService
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
-from twisted.python.usage import CompleteFiles, Completions, UsageError
+from twisted.python.usage import UsageError
 
 from gomux._mux.factory import MuxFactory
 from gomux._mux.newcomer import Newcomers
 from gomux._mux.pool import MuxPool
-from gomux._wire.keyring import Keyring, readPSKFile
 from gomux.endpoints._connecting import clientEndpoint
 from gomux.endpoints._listening import forwardingEndpoint, serverEndpoint
-from gomux.error import KeyringError
-from gomux.limits import SHORT_PSK, Limits, TunnelLimits
+from gomux.error import OpenStreamError
+from gomux.limits import Limits, TunnelLimits
 from gomux.status._page import PageFactory
 from gomux.tunnel import Tunnel, forward, target
 from gomux.tunnel._guide import GUIDE
+from gomux.tunnel._keyoptions import KeyOptions
 from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
 from gomux.tunnel._service import (
     Connector,
@@ -41,6 +39,8 @@ from gomux.tunnel._service import (
 from gomux.tunnel._serviceoptions import (
     Rules,
     findFactory,
+    splitConnect,
+    splitForward,
     splitService,
     withoutSecrets,
 )
@@ -52,26 +52,21 @@ _L = TypeVar("_L", Limits, TunnelLimits)
 
 #: The endpoint that accepts muxes if neither C{--listen} nor C{--connect} is given.
 DEFAULT_LISTEN = "tcp:7000"
-#: The environment variable that may have the pre-shared key.
-ENVIRONMENT = "GOMUX_PSK"
 
 
-class Options(StrictOptions):
+class Options(KeyOptions, StrictOptions):
     """
     The command line.
 
-    @ivar keyring: the pre-shared keys.
-    @ivar keysFromFile: whether the keys are from a file that L{reload} can read again.
     @ivar listenEndpoints: where to accept muxes.  Each endpoint here and below is a
         pair of its name in log lines and the endpoint.
-    @ivar connectEndpoints: where to connect muxes to.
+    @ivar connectEndpoints: where to connect muxes to, and the peer whose key is used.
     @ivar forwardEndpoints: where to accept connections that continue as streams, and
-        the service that the streams are for.
+        the service and the peer that the streams are for.
     @ivar targets: where the peer's streams are connected to, by service.
     @ivar streamFactory: the factory that serves the peer's streams.
     @ivar services: the factories that serve the peer's streams for a service, by name.
     @ivar rules: which peers may use which services.
-    @ivar _psks: the options that gave a pre-shared key, and their values.
     @ivar _given: the values of the options that may be repeated, by option.
     """
 
@@ -79,43 +74,18 @@ class Options(StrictOptions):
     longdesc = ""
     synopsis = "[options]"
 
-    optFlags = [
-        [
-            "psk-file-insecure",
-            None,
-            "Use the --psk-file even if other users can read or change it, or own it.",
-        ],
-        [
-            "allow-short-psk",
-            None,
-            f"Use pre-shared keys of fewer than {SHORT_PSK} bytes, which are easy to"
-            " guess.",
-        ],
-        [
-            "end-revoked",
-            None,
-            "On SIGHUP, end the muxes of peers whose key was removed from the"
-            " --psk-file or changed in it. Without this option they stay up.",
-        ],
-    ]
-
     optParameters = [option for limits in LIMITS for option in limitOptions(limits)]
 
-    compData = Completions(optActions={"psk-file": CompleteFiles()})
-
-    keyring: Keyring
-    keysFromFile = False
     streamFactory: IProtocolFactory | None = None
 
     def __init__(self) -> None:
         super().__init__()
-        self._psks: list[tuple[str, str]] = []
         self._given: defaultdict[str, list[str]] = defaultdict(list)
         self.services: dict[str, IProtocolFactory] = {}
         self.rules = Rules()
         self.listenEndpoints: list[tuple[str, Any]] = []
-        self.connectEndpoints: list[tuple[str, Any]] = []
-        self.forwardEndpoints: list[tuple[str, Any, str | None]] = []
+        self.connectEndpoints: list[tuple[str, Any, str | None]] = []
+        self.forwardEndpoints: list[tuple[str, Any, str | None, str | None]] = []
         self.targets: dict[str | None, tuple[str, Any]] = {}
 
     def getUsage(self, width: int | None = None) -> str:
@@ -124,21 +94,6 @@ class Options(StrictOptions):
             be wrapped again.
         """
         return str(super().getUsage(width)) + GUIDE
-
-    def opt_psk(self, psk: str) -> None:
-        """
-        The pre-shared key itself.  Other users can read it in the list of
-        processes: --psk-file or the environment variable GOMUX_PSK is safer.
-        """
-        self._psks.append(("--psk", psk))
-
-    def opt_psk_file(self, path: str) -> None:
-        """
-        A file with the pre-shared key in a single line, or with several keys in
-        lines of the form name:psk.  On SIGHUP it is read again: new muxes use the
-        new keys.  See also --end-revoked.
-        """
-        self._psks.append(("--psk-file", path))
 
     def opt_listen(self, endpoint: str) -> None:
         """
@@ -149,14 +104,17 @@ class Options(StrictOptions):
 
     def opt_connect(self, endpoint: str) -> None:
         """
-        Keep one mux connected to this ENDPOINT.  Can be given several times.
+        Keep one mux connected to this [PEER=]ENDPOINT. PEER says whose key in the
+        --psk-file to use. It is needed if the file has several. Can be given several
+        times.
         """
         self._given["connect"].append(endpoint)
 
     def opt_forward(self, endpoint: str) -> None:
         """
-        Accept connections at this [SERVICE=]ENDPOINT, and carry each to the peer as a
-        stream, for that service of the peer if there is one. With several peers,
+        Accept connections at this [SERVICE][@PEER]=ENDPOINT, and carry each to the peer
+        as a stream, for that service of the peer if there is one. PEER is a name in the
+        --psk-file: connections wait for that peer, and go to no other. Without a PEER,
         connections go to each peer in turn. Can be given several times.
         """
         self._given["forward"].append(endpoint)
@@ -206,20 +164,8 @@ class Options(StrictOptions):
 
         @raise UsageError: if the options are not valid.
         """
-        self.keyring = self._findKeyring()
+        self.keyring = self.findKeyring()
         self.checkStrict(self.keyring)
-        if self["end-revoked"] and not self.keysFromFile:
-            raise UsageError(
-                "--end-revoked needs a --psk-file: only its keys can be revoked"
-            )
-        if self._given["connect"]:
-            try:
-                self.keyring.single()
-            except KeyringError as error:
-                raise UsageError(
-                    "--connect needs a --psk-file with a single pre-shared key:"
-                    f" {error}"
-                ) from None
         for text in self._given["allow"]:
             try:
                 self.rules.allow(text, self.keyring.names)
@@ -227,12 +173,17 @@ class Options(StrictOptions):
                 raise UsageError(f"--allow {text}: {error}") from None
         if not (self._given["listen"] or self._given["connect"]):
             self._given["listen"].append(DEFAULT_LISTEN)
-        for name, endpoint, _ in self._endpoints("listen", serverEndpoint):
-            self.listenEndpoints.append((name, endpoint))
-        for name, endpoint, _ in self._endpoints("connect", clientEndpoint):
-            self.connectEndpoints.append((name, endpoint))
-        self.forwardEndpoints += self._endpoints("forward", forwardingEndpoint)
-        for name, endpoint, service in self._endpoints("target", clientEndpoint):
+        keyring = self.keyring
+        self.listenEndpoints += self._endpoints("listen", serverEndpoint, _unsplit)
+        self.connectEndpoints += self._endpoints(
+            *("connect", clientEndpoint), lambda text: splitConnect(text, keyring)
+        )
+        self.forwardEndpoints += self._endpoints(
+            *("forward", forwardingEndpoint),
+            lambda text: splitForward(text, keyring.names),
+        )
+        targets = self._endpoints("target", clientEndpoint, splitService)
+        for name, endpoint, service in targets:
             if service in self.targets:
                 which = service or "streams without a SERVICE"
                 raise UsageError(f"--target can be given only once for {which}")
@@ -260,84 +211,44 @@ class Options(StrictOptions):
             raise UsageError("--factory can be given only once without a SERVICE")
         self.streamFactory = factory
 
-    def _findKeyring(self) -> Keyring:
-        psks, self._psks = self._psks, []
-        # Removed, so that programs that this process starts do not inherit it.
-        inherited = os.environ.pop(ENVIRONMENT, None)
-        if inherited is not None:
-            psks.append((f"the environment's {ENVIRONMENT}", inherited))
-        if not psks:
-            raise UsageError(
-                "a pre-shared key is needed: give --psk-file, or set"
-                f" {ENVIRONMENT} in the environment, or give --psk"
-            )
-        if len(psks) > 1:
-            sources = " and ".join(source for source, _ in psks)
-            raise UsageError(f"give the pre-shared key only once, not by {sources}")
-        [(source, value)] = psks
-        allowShort = bool(self["allow-short-psk"])
-        try:
-            if source == "--psk-file":
-                keyring = readPSKFile(
-                    value,
-                    bool(self["psk-file-insecure"]),
-                    allowShort=allowShort,
-                    user=self.parent.get("uid") if self.parent is not None else None,
-                )
-                self.keysFromFile = True
-            else:
-                # The bytes as they were given, in any locale.
-                keyring = Keyring((("", os.fsencode(value)),), allowShort=allowShort)
-        except KeyringError as error:
-            hint = ""
-            if source == "--psk-file" and re.search("others can|its owner", str(error)):
-                hint = ", or give --psk-file-insecure"
-            elif "is shorter than" in str(error):
-                hint = ", or give --allow-short-psk"
-            raise UsageError(f"{source}: {error}{hint}") from None
-        if source == "--psk":
-            _log.warn(
-                "--psk: other users of this machine can read the pre-shared key in the"
-                " list of processes; --psk-file is better"
-            )
-        _warn(source, keyring)
-        return keyring
-
     def _endpoints(
-        self, option: str, parse: Callable[[Any, str], Any]
-    ) -> list[tuple[str, Any, str | None]]:
+        self,
+        option: str,
+        parse: Callable[[Any, str], Any],
+        split: Callable[[str], tuple[Any, ...]],
+    ) -> list[tuple[Any, ...]]:
         """
-        @return: an option's endpoints, each with its name in log lines and its service.
-        @raise UsageError: if an endpoint string is not valid.
+        @param parse: makes an endpoint of a string.
+        @param split: splits a value into names and the string.
+        @return: an option's endpoints, each after its name in log lines and before
+            those names.
+        @raise UsageError: if a name or an endpoint string is not valid.
         """
         from twisted.internet import reactor
 
         found = []
         for text in self._given[option]:
             name = f"--{option} {withoutSecrets(text)}"
-            service = None
             try:
-                if option in ("forward", "target"):
-                    service, text = splitService(text)
-                found.append((name, parse(reactor, text), service))
+                *names, string = split(text)
+            except ValueError as error:
+                raise UsageError(f"{name}: {error}") from None
+            try:
+                found.append((name, parse(reactor, string), *names))
             except Exception as error:
                 raise UsageError(f"{name}: not a usable endpoint: {error}") from None
         return found
 
-    def reload(self) -> frozenset[str]:
+    def missing(self) -> dict[str, str]:
         """
-        Read the file with the pre-shared keys again.  New muxes use the new keys.
-
-        @return: the names of keys that were removed or have changed.
+        @return: the options that name a peer without a key, with the peer.  The keys of
+            some may have been removed.
         """
-        try:
-            revoked = self.keyring.reload()
-        except KeyringError as error:
-            _log.error("the pre-shared keys stay as they are: {error}", error=error)
-            return frozenset()
-        _log.info("the pre-shared keys were read again")
-        _warn("--psk-file", self.keyring)
-        return revoked
+        named = {f"--allow {peer}": peer for peer in self.rules.peers}
+        named.update((name, peer) for name, _, peer in self.connectEndpoints if peer)
+        named.update((name, peer) for name, *_, peer in self.forwardEndpoints if peer)
+        names = self.keyring.names
+        return {option: peer for option, peer in named.items() if peer not in names}
 
     def limits(self, kind: type[_L]) -> _L:
         """
@@ -350,7 +261,9 @@ def _unindentHelp() -> None:
     """
     Remove the indentation of the C{opt_} docstrings, which C{--help} would print.
     """
-    for name, method in (*vars(Options).items(), *vars(StrictOptions).items()):
+    for name, method in (
+        i for c in (Options, KeyOptions, StrictOptions) for i in vars(c).items()
+    ):
         if name.startswith("opt_"):
             method.__doc__ = " ".join((method.__doc__ or "").split())
 
@@ -358,14 +271,15 @@ def _unindentHelp() -> None:
 _unindentHelp()
 
 
-def _warn(source: str, keyring: Keyring) -> None:
-    for warning in keyring.warnings:
-        # Not "warning": the logger expects a Python warning under that name.
-        _log.warn("{source}: {text}", source=source, text=warning)
+def _unsplit(text: str) -> tuple[str]:
+    return (text,)
 
 
-def _makeReload(options: Options, factories: list[MuxFactory]) -> Callable[[], None]:
+def _makeReload(
+    options: Options, pool: MuxPool, factories: list[MuxFactory]
+) -> Callable[[], None]:
     """
+    @param pool: the muxes that are up.
     @param factories: the factories of the service's muxes.
     @return: the function to call on SIGHUP.
     """
@@ -375,6 +289,16 @@ def _makeReload(options: Options, factories: list[MuxFactory]) -> Callable[[], N
             _log.info("SIGHUP: no --psk-file was given: there is nothing to read again")
             return
         revoked = options.reload()
+        missing = options.missing()
+        for option, peer in missing.items():
+            _log.warn(
+                "{option}: no key has the name {peer!r} now; until one has, nothing"
+                " goes to that peer, and the rules for it stay",
+                option=option,
+                peer=peer,
+            )
+        names = set(missing.values())
+        pool.failPeers(names, OpenStreamError("the key of the peer was removed"))
         if options["end-revoked"]:
             for factory in factories:
                 factory.endRevoked(revoked)
@@ -405,7 +329,8 @@ def makeService(options: Options) -> IService:
 
     factories: list[MuxFactory] = []
     service = TunnelService(
-        pool, tunnels, clock, limits, _makeReload(options, factories), factories
+        *(pool, tunnels, clock, limits),
+        *(_makeReload(options, pool, factories), factories),
     )
     settings: dict[str, Any] = {
         "clock": clock,
@@ -422,13 +347,14 @@ def makeService(options: Options) -> IService:
         factories.append(server)
         server.mayUse = mayUse
         service.addService(ListeningService(name, endpoint, Newcomers(server)))
-    for name, endpoint, wanted in options.forwardEndpoints:
-        tunnel = forward(name, pool, clock, limits, options.keyring, wanted)
+    for name, endpoint, wanted, peer in options.forwardEndpoints:
+        tunnel = forward(name, pool, clock, limits, options.keyring, wanted, peer)
         tunnels.append(tunnel)
         service.addService(ListeningService(name, endpoint, tunnel))
-    for name, endpoint in options.connectEndpoints:
+    for name, endpoint, peer in options.connectEndpoints:
         client = ServiceDialler(
             *(options.keyring, endpoint, limits.maxRetryDelay, streams),
+            peer=peer,
             **clientStrict,
             **settings,
         )

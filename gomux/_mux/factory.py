@@ -78,6 +78,7 @@ class MuxFactory(ServingFactory):
     @ivar lingering: the streams that have ended, and whose protocols still have to read
         the last input.  Each with its mux, which may have ended too.
     @ivar keyring: the pre-shared keys.
+    @ivar peer: see L{__init__}.
     @ivar strict: see L{__init__}.
     @ivar strictClock: see L{__init__}.
     @ivar context: see L{__init__}.
@@ -114,6 +115,7 @@ class MuxFactory(ServingFactory):
         context: bytes = b"",
         salts: Salts = processSalts,
         strictClock: bool = False,
+        peer: str | None = None,
     ) -> None:
         """
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.  A server
@@ -141,12 +143,15 @@ class MuxFactory(ServingFactory):
         @param strictClock: in strict mode, whether to refuse a peer whose clock differs
             by more than 5 minutes.  Then a recorded hello can be sent again for 5
             minutes only, also after a restart of this process.
-        @raise ValueError: if C{psk} is empty, if a client is given several keys, or if
-            the name of a service is not valid.
+        @param peer: for a client, the name of the key to use; C{None} if the keyring
+            has a single key.
+        @raise ValueError: if C{psk} is empty, if a client is given several keys and
+            none of them is named, or if the name of a service is not valid.
         """
         self.keyring = Keyring.of(psk)
+        self.peer = peer
         if isClient:
-            self.keyring.single()
+            self.keyring.single(peer)
         self.strict = (strict,) if isinstance(strict, str) else strict
         self.strictClock = strictClock
         self.context = context
@@ -182,7 +187,7 @@ class MuxFactory(ServingFactory):
         @raise ValueError: if this is a client and its keyring now has several keys.
         """
         if self.isClient:
-            self.keyring.single()
+            self.keyring.single(self.peer)
         return self.refused(addr) or MuxProtocol(self)  # type: ignore[return-value]
 
     def refused(self, address: IAddress | None) -> Refused | None:
@@ -226,7 +231,7 @@ class MuxFactory(ServingFactory):
         keys = self.keyring.keys
         if len(keys) > 1 and not self.isClient:
             return KeyFinder(keys, self._gateFor, self.strict is True)
-        return self._gateFor(*self.keyring.single())
+        return self._gateFor(*self.keyring.single(self.peer))
 
     def _gateFor(self, name: str, key: bytes) -> Gate:
         """

@@ -101,6 +101,35 @@ class MuxFacts:
         return self.peerName in names and self._key not in keys
 
     @property
+    def _expectedKey(self) -> tuple[str, bytes] | None:
+        """
+        The name of the peer's key, and the key.  A client has dialled the peer of a
+        key, which need not have shown it yet.
+        """
+        gate = self._incoming.gate
+        if self._key is None and self.factory.isClient and gate is not None:
+            return gate.name, gate.key
+        return self._key
+
+    @property
+    def expectedName(self) -> str:
+        """
+        The name of the key that the peer has shown, or that a client expects.
+        """
+        key = self._expectedKey
+        return "" if key is None else key[0]
+
+    def isWith(self, peer: str) -> bool:
+        """
+        @param peer: the name of a peer.
+        @return: whether everything sent on this mux is for that peer alone: it has
+            shown its key, or a client has dialled it, and the key is still in the
+            keyring.
+        """
+        key = self._expectedKey
+        return key is not None and key[0] == peer and key in self.factory.keyring.keys
+
+    @property
     def gated(self) -> bool:
         """
         Whether the gate still keeps the mux from sending.

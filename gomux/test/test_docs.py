@@ -50,7 +50,7 @@ PATIENCE = 30
 #: C{trial}; as C{-m twisted.trial}, an old Twisted needs setuptools.
 TRIAL = "from twisted.scripts.trial import run; run()"
 
-_port = re.compile(r"\b(7000|8000|8080)\b")
+_port = re.compile(r"\b(2525|7000|8000|808[01])\b")
 
 
 class DocsTestCase(SynchronousTestCase):
@@ -93,7 +93,9 @@ class DocsTestCase(SynchronousTestCase):
         """
         directory = self.directory / name.replace(".", "-")
         directory.mkdir()
-        shutil.copy2(self.psk, directory)
+        for path in (self.psk, self.directory / "peers.keys"):
+            if path.exists():
+                shutil.copy2(path, directory)
         shutil.copy2(EXAMPLES / "service.py", directory)
         (directory / "public").mkdir()
         (directory / "public" / "hello.txt").write_text("hello from a file\n")
@@ -368,6 +370,18 @@ class TunnelTests(DocsTestCase):
         process = self.start("services_client.py")
         output, _ = process.communicate(timeout=PATIENCE)
         self.assertIn("b'hello'", output)
+
+    def test_peers(self) -> None:
+        """
+        A service is carried to the peer that the command line names.
+        """
+        self.site()
+        keys = self.directory / "peers.keys"
+        keys.write_text(f"alice:{self.psk.read_text()}bob:another pre-shared key\n")
+        keys.chmod(0o600)
+        self.start("services_peers.sh", "8081")
+        self.start("services_alice.sh", "2525")
+        self.assertEqual(self.get(self.port("8080")), b"hello from a file\n")
 
     def test_reverse(self) -> None:
         """

@@ -26,10 +26,12 @@ from zope.interface.verify import verifyObject
 from gomux import Limits, MuxFactory, PageFactory
 from gomux._mux.newcomer import Newcomers
 from gomux._wire.salts import processSalts
-from gomux.tap import ENVIRONMENT, Options, makeService
+from gomux.error import OpenStreamError
+from gomux.tap import Options, makeService
 from gomux.test.support.logs import Lines
 from gomux.test.support.owner import owned
 from gomux.tunnel import Tunnel, TunnelLimits
+from gomux.tunnel._keyoptions import ENVIRONMENT
 from gomux.tunnel._service import (
     Connector,
     ListeningService,
@@ -83,7 +85,7 @@ class TapTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(os, "environ", dict(os.environ))
         os.environ.pop(ENVIRONMENT, None)
-        self.observer = Lines("gomux.tap")
+        self.observer = Lines("gomux.t")
         globalLogPublisher.addObserver(self.observer)
         self.addCleanup(globalLogPublisher.removeObserver, self.observer)
 
@@ -180,7 +182,7 @@ class PSKTests(TapTestCase):
         self.assertEqual(len(self.parse("--psk-file", path).keyring), 2)
         self.assertUsageError(
             *("--psk-file", path, "--connect", "tcp:127.0.0.1:1"),
-            says="--connect needs a --psk-file with a single pre-shared key",
+            says="--connect tcp:127.0.0.1:1: say whose key to use, as PEER=ENDPOINT",
         )
 
     def test_none(self) -> None:
@@ -314,7 +316,7 @@ class OptionsTests(TapTestCase):
         """
         options = self.parse("--connect", "tcp:127.0.0.1:1")
         self.assertEqual(options.listenEndpoints, [])
-        [(name, endpoint)] = options.connectEndpoints
+        [(name, endpoint, _)] = options.connectEndpoints
         self.assertEqual(name, "--connect tcp:127.0.0.1:1")
         self.assertIsInstance(endpoint, TCP4ClientEndpoint)
 
@@ -332,11 +334,11 @@ class OptionsTests(TapTestCase):
             ["--listen tcp:1", "--listen tcp:2"],
         )
         self.assertEqual(
-            [name for name, _ in options.connectEndpoints],
+            [name for name, _, _ in options.connectEndpoints],
             ["--connect tcp:h:3", "--connect tcp:h:4"],
         )
         self.assertEqual(
-            [name for name, _, _ in options.forwardEndpoints],
+            [name for name, *_ in options.forwardEndpoints],
             ["--forward tcp:5", "--forward unix:x"],
         )
 
@@ -427,7 +429,7 @@ class OptionsTests(TapTestCase):
             *("--target", "a=tcp:h:3", "--target", "tcp:host=h:port=4"),
         )
         self.assertEqual(
-            [(name, service) for name, _, service in options.forwardEndpoints],
+            [(name, service) for name, _, service, _ in options.forwardEndpoints],
             [
                 ("--forward a=tcp:1", "a"),
                 ("--forward tcp:2", None),
@@ -439,11 +441,59 @@ class OptionsTests(TapTestCase):
             {"a": "--target a=tcp:h:3", None: "--target tcp:host=h:port=4"},
         )
         for option in ("forward", "target"):
-            for value in ("a b=tcp:h:1", "=tcp:h:1", "unnamed=tcp:h:1", "a@b=tcp:h:1"):
+            for value in ("a b=tcp:h:1", "=tcp:h:1", "unnamed=tcp:h:1", "a b@=tcp:h:1"):
                 self.assertUsageError(
                     *(f"--{option}", value),
-                    says=f"--{option} {value}: not a usable endpoint: ",
+                    says="is not the name of a service",
                 )
+        self.assertUsageError(
+            *("--target", "a@b=tcp:h:1"), says="'a@b' is not the name of a service"
+        )
+
+    def test_peersOfEndpoints(self) -> None:
+        """
+        C{--forward} takes a peer, with a service or without, and C{--connect} takes the
+        peer whose key it uses.
+        """
+        options = self.parse(
+            *(*self.keys(), "--listen", "tcp:1"),
+            *("--forward", "@alice=tcp:1", "--forward", "web@bob=tcp:2"),
+            *("--connect", "alice=tcp:h:3", "--connect", "bob=unix:x"),
+        )
+        self.assertEqual(
+            [names for _, _, *names in options.forwardEndpoints],
+            [[None, "alice"], ["web", "bob"]],
+        )
+        self.assertEqual(
+            [(name, peer) for name, _, peer in options.connectEndpoints],
+            [
+                ("--connect alice=tcp:h:3", "alice"),
+                ("--connect bob=unix:x", "bob"),
+            ],
+        )
+        self.assertEqual(options.missing(), {})
+
+    def test_badPeers(self) -> None:
+        """
+        A peer that has no key is an error that names the option and the value.
+        """
+        for option, value, says in (
+            ("forward", "@carol=tcp:1", "no key has the name 'carol'"),
+            ("forward", "web@=tcp:1", "no key has the name ''"),
+            ("forward", "web@a@b=tcp:1", "no key has the name 'a@b'"),
+            ("connect", "carol=tcp:h:1", "no key has the name 'carol'"),
+            ("connect", "=tcp:h:1", "no key has the name ''"),
+            ("connect", "tcp:h:1", "say whose key to use"),
+            ("connect", "alice=nonsense", "not a usable endpoint"),
+        ):
+            self.assertUsageError(
+                *(*self.keys(), f"--{option}", value),
+                says=f"--{option} {value}: {says}",
+            )
+        self.assertUsageError(
+            *("--forward", "@carol=tcp:1"),
+            says="no key has the name 'carol'; a file that begins with [keyring]",
+        )
 
     def test_servedTwice(self) -> None:
         """
@@ -756,13 +806,13 @@ class ServiceTests(TapTestCase):
         forwarding = parts["--forward b=tcp:3"]._factory
         asked: list[Any] = []
 
-        def openStream(factory: Any, timeout: float, service: str) -> Any:
-            asked.append(service)
+        def openStream(factory: Any, timeout: float, service: str, peer: Any) -> Any:
+            asked.append((service, peer))
             return succeed(None)
 
         self.patch(service.pool, "openStream", openStream)
         forwarding.connect(Factory())
-        self.assertEqual(asked, ["b"])
+        self.assertEqual(asked, [("b", None)])
 
     def test_services(self) -> None:
         """
@@ -861,3 +911,46 @@ class ServiceTests(TapTestCase):
             [("server", frozenset()), ("client", frozenset())],
         )
         self.assertIn("stay as they are", self.observer.lines[-1])
+
+    def test_peerRemoved(self) -> None:
+        """
+        Options that name a peer without a key are logged after a reload.  Nothing goes
+        to that peer, also of what waited for it, until it has a key again.
+        """
+        path = FilePath(self.mktemp())
+        both = b"alice:aaaaaaaaaaaaaaaa\nbob:bbbbbbbbbbbbbbbb\n"
+        path.setContent(both)
+        path.chmod(0o600)
+        service, parts = self.make(
+            *("--psk-file", path.path, "--listen", "tcp:1", "--allow", "alice=a"),
+            *("--forward", "@alice=tcp:2", "--forward", "@bob=tcp:3"),
+            *("--connect", "alice=tcp:h:4"),
+        )
+        alice, bob = (
+            parts[f"--forward @{name}"]._factory
+            for name in ("alice=tcp:2", "bob=tcp:3")
+        )
+        waiting = [alice.connect(Factory()), bob.connect(Factory())]
+        path.setContent(b"[keyring]\nbob:bbbbbbbbbbbbbbbb\n")
+        path.chmod(0o600)
+        service.reload()
+        lines = [line for line in self.observer.lines if "no key has" in line]
+        self.assertEqual(
+            [line.partition(": no key has the name 'alice'")[0] for line in lines],
+            ["--allow alice", "--connect alice=tcp:h:4", "--forward @alice=tcp:2"],
+        )
+        error = self.failureResultOf(waiting[0], OpenStreamError)
+        self.assertIn("was removed", str(error.value))
+        self.failureResultOf(alice.connect(Factory()), OpenStreamError)
+        self.assertNoResult(waiting[1])
+        client = parts["--connect alice=tcp:h:4"]._dialler
+        self.assertRaises(ValueError, client.buildProtocol, None)
+        path.setContent(both)
+        path.chmod(0o600)
+        service.reload()
+        again = alice.connect(Factory())
+        self.assertNoResult(again)
+        self.assertEqual(client.makeGate().name, "alice")
+        service.pool.failWaiting(OpenStreamError())
+        self.failureResultOf(waiting[1], OpenStreamError)
+        self.failureResultOf(again, OpenStreamError)

@@ -3,8 +3,8 @@
 # See LICENSE for details.
 
 """
-The services in the options of C{twistd gomux}: which factory serves a service, and
-which peers may use it.
+The services and peers in the options of C{twistd gomux}: which factory serves a
+service, which peers may use it, and to which peer a connection goes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from collections.abc import Collection
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.python.reflect import namedAny
 
+from gomux._wire.keyring import HEADING, Keyring
 from gomux._wire.request import UNNAMED, checkServiceName
+from gomux.error import KeyringError
 
 #: The name that stands for all peers without a rule of their own.
 EVERYBODY = "*"
@@ -25,15 +27,76 @@ def splitService(text: str) -> tuple[str | None, str]:
     """
     Split the value of an option: C{[SERVICE=]REST}.
 
-    @param text: the value.  C{REST} is the name of a factory or the string of an
-        endpoint, neither of which begins with a word and an equals sign.
     @return: the name of the service, C{None} without one; and the rest.
     @raise ValueError: if the name is not valid.
     """
+    service, rest = _split(text)
+    return service if service is None else checkServiceName(service), rest
+
+
+def checkPeer(peer: str, peers: Collection[str]) -> str:
+    """
+    @param peer: the name of a peer.
+    @param peers: the names of the peers' keys.
+    @return: the name.
+    @raise ValueError: if no key has it.
+    """
+    if not peer or peer not in peers:
+        hint = f"; a file that begins with {HEADING.decode()} has names"
+        more = "" if any(peers) else hint
+        raise ValueError(f"no key has the name {peer!r}{more}")
+    return peer
+
+
+def splitForward(
+    text: str, peers: Collection[str]
+) -> tuple[str | None, str | None, str]:
+    """
+    Split the value of an option: C{[SERVICE][@PEER]=ENDPOINT}.
+
+    @param peers: the names of the peers' keys.
+    @return: the names of the service and the peer, C{None} for each that is not given;
+        and the endpoint.
+    @raise ValueError: if a name is not valid, or no key has it.
+    """
+    names, endpoint = _split(text)
+    if names is None:
+        return None, None, endpoint
+    service, isNamed, peer = names.partition("@")
+    return (
+        checkServiceName(service) if service or not isNamed else None,
+        checkPeer(peer, peers) if isNamed else None,
+        endpoint,
+    )
+
+
+def splitConnect(text: str, keyring: Keyring) -> tuple[str | None, str]:
+    """
+    Split the value of an option: C{[PEER=]ENDPOINT}.
+
+    @return: the name of the peer, C{None} if there is a single key and no name; and the
+        endpoint.
+    @raise ValueError: if no key has the name, or a name is needed.
+    """
+    peer, endpoint = _split(text)
+    if peer is not None:
+        return checkPeer(peer, keyring.names), endpoint
+    try:
+        keyring.single()
+    except KeyringError as error:
+        raise ValueError(f"say whose key to use, as PEER=ENDPOINT: {error}") from None
+    return None, endpoint
+
+
+def _split(text: str) -> tuple[str | None, str]:
+    """
+    Split the value of an option: C{[NAME=]REST}.
+
+    @param text: the value.  C{REST} is the name of a factory or the string of an
+        endpoint, neither of which begins with a word and an equals sign.
+    """
     match = re.fullmatch("([^:=]*)=(.*)", text, re.DOTALL)
-    if match is None:
-        return None, text
-    return checkServiceName(match[1]), match[2]
+    return (None, text) if match is None else (match[1], match[2])
 
 
 def findFactory(name: str) -> IProtocolFactory:
@@ -88,12 +151,19 @@ class Rules:
         peer, isRule, services = text.partition("=")
         if not isRule:
             raise ValueError("a rule has the form PEER=SERVICE[,SERVICE...]")
-        if peer != EVERYBODY and (not peer or peer not in peers):
-            raise ValueError(f"no key has the name {peer!r}")
+        if peer != EVERYBODY:
+            checkPeer(peer, peers)
         for service in services.split(","):
             if service != UNNAMED:
                 checkServiceName(service)
             self._allowed.setdefault(peer, set()).add(service)
+
+    @property
+    def peers(self) -> list[str]:
+        """
+        The names of the peers that have rules of their own.
+        """
+        return [peer for peer in self._allowed if peer != EVERYBODY]
 
     def mayUse(self, peer: str, service: str | None) -> bool:
         """

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
@@ -30,7 +30,7 @@ from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring
 from gomux._wire.shares import Shares
-from gomux.error import ServiceBusy
+from gomux.error import OpenStreamError, ServiceBusy
 from gomux.limits import TunnelLimits
 from gomux.tunnel._bridge import Bridge
 from gomux.tunnel._transport import EndTransport
@@ -171,6 +171,7 @@ def forward(
     limits: TunnelLimits,
     keyring: Keyring | None = None,
     service: str | None = None,
+    peer: str | None = None,
 ) -> Tunnel:
     """
     Make the factory for a listener whose connections continue as streams.
@@ -182,10 +183,14 @@ def forward(
     @param keyring: the keyring of the peers that share the descriptors with this side's
         clients, if there is one.
     @param service: the peer's service that the streams are for; C{None} for none.
+    @param peer: the name of the peer's key, in that keyring; C{None} for any peer.
     """
 
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
-        opening = pool.openStream(factory, limits.waitTimeout, service)
+        if peer is not None and keyring is not None and peer not in keyring.names:
+            # It was there, before the keys were read again.
+            return fail(OpenStreamError(f"no key has the name {peer!r}"))
+        opening = pool.openStream(factory, limits.waitTimeout, service, peer)
         if service is None:
             return opening
         return opening.addTimeout(
