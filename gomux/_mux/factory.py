@@ -8,7 +8,7 @@ The factory that makes muxes, and keeps track of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -19,7 +19,6 @@ from twisted.internet.interfaces import (
     IReactorCore,
     IReactorTime,
 )
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from gomux._carrier.accept import AcceptPace
@@ -29,10 +28,10 @@ from gomux._carrier.turns import StrangersTurns, Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.buffers import buffersOf
 from gomux._mux.gate import Gate, KeyFinder
-from gomux._mux.log import ThrottledLog, describeAddress, logEnd, logPrefixOf
+from gomux._mux.log import ThrottledLog, describeAddress, logEnd
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
-from gomux._mux.startstop import startFactory
+from gomux._mux.serving import ServingFactory
 from gomux._mux.strangers import Refused, Stranger, Strangers
 from gomux._wire.keyring import Keyring
 from gomux._wire.keysearch import KnownKey
@@ -52,13 +51,11 @@ if TYPE_CHECKING:
 _log = Logger()
 
 
-class MuxFactory(Factory):
+class MuxFactory(ServingFactory):
     """
     Makes a mux for each carrier that is connected or accepted.
 
     @ivar isClient: C{True} if this side dialled the carriers of its muxes.
-    @ivar streamFactory: makes the protocols of streams that peers open; with
-        C{None} the mux refuses those streams.
     @ivar limits: the limits of each mux.
     @ivar greet: whether each side's first frame is a greeting: a Keepalive that
         announces to a peer of the same software what this side does.  A client sends it
@@ -80,6 +77,7 @@ class MuxFactory(Factory):
     @ivar lingering: the streams that have ended, and whose protocols still have to read
         the last input.  Each with its mux, which may have ended too.
     @ivar keyring: the pre-shared keys.
+    @ivar peer: see L{__init__}.
     @ivar strict: see L{__init__}.
     @ivar strictClock: see L{__init__}.
     @ivar context: see L{__init__}.
@@ -108,6 +106,7 @@ class MuxFactory(Factory):
         streamFactory: IStreamFactory | IProtocolFactory | None = None,
         *,
         clock: IReactorTime,
+        services: Mapping[str, IStreamFactory | IProtocolFactory] | None = None,
         limits: Limits | None = None,
         greet: bool = True,
         pool: MuxPool | None = None,
@@ -115,6 +114,7 @@ class MuxFactory(Factory):
         context: bytes = b"",
         salts: Salts = processSalts,
         strictClock: bool = False,
+        peer: str | None = None,
     ) -> None:
         """
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.  A server
@@ -124,6 +124,8 @@ class MuxFactory(Factory):
         @param streamFactory: makes the protocols of streams that peers open.
         @param clock: the reactor, or for tests a
             L{Clock<twisted.internet.task.Clock>}.
+        @param services: makes the protocols of streams that peers open for a service,
+            by the name of the service.
         @param limits: the limits of each mux; by default L{Limits()<Limits>}.
         @param greet: whether to send a greeting as the first frame.  Other
             implementations ignore it.
@@ -140,17 +142,21 @@ class MuxFactory(Factory):
         @param strictClock: in strict mode, whether to refuse a peer whose clock differs
             by more than 5 minutes.  Then a recorded hello can be sent again for 5
             minutes only, also after a restart of this process.
-        @raise ValueError: if C{psk} is empty, or if a client is given several keys.
+        @param peer: for a client, the name of the key to use; C{None} if the keyring
+            has a single key.
+        @raise ValueError: if C{psk} is empty, if a client is given several keys and
+            none of them is named, or if the name of a service is not valid.
         """
         self.keyring = Keyring.of(psk)
+        self.peer = peer
         if isClient:
-            self.keyring.single()
+            self.keyring.single(peer)
         self.strict = (strict,) if isinstance(strict, str) else strict
         self.strictClock = strictClock
         self.context = context
         self.salts = salts
         self.isClient = isClient
-        self.streamFactory = streamFactory
+        self.serve(streamFactory, services or {})
         self.buffers = buffersOf(clock)
         self.clock = clock = steady(clock)
         self.limits = limits if limits is not None else Limits()
@@ -180,7 +186,7 @@ class MuxFactory(Factory):
         @raise ValueError: if this is a client and its keyring now has several keys.
         """
         if self.isClient:
-            self.keyring.single()
+            self.keyring.single(self.peer)
         return self.refused(addr) or MuxProtocol(self)  # type: ignore[return-value]
 
     def refused(self, address: IAddress | None) -> Refused | None:
@@ -231,7 +237,7 @@ class MuxFactory(Factory):
             if known is not None:
                 keys = tuple(sorted(keys, key=lambda key: key[0] != known))
             return KeyFinder(keys, self._gateFor, self.strict is True)
-        return self._gateFor(*self.keyring.single())
+        return self._gateFor(*self.keyring.single(self.peer))
 
     def _gateFor(self, name: str, key: bytes) -> Gate:
         """
@@ -242,30 +248,6 @@ class MuxFactory(Factory):
             return KnownKey(name, key, seen)
         settings = (self.context, self.salts, seen, self.strictClock)
         return Handshake(name, key, self.isClient, *settings)
-
-    def startFactory(self) -> None:
-        """
-        Start the streams' factory, which makes protocols from now on.
-        """
-        startFactory(self.streamFactory)
-
-    def stopFactory(self) -> None:
-        """
-        Stop the streams' factory.
-        """
-        self.acceptPace.stop()
-        # Not stopFactory(): the caller that stops the port must see an error here.
-        doStop = getattr(self.streamFactory, "doStop", None)
-        if doStop is not None:
-            doStop()
-
-    def logPrefix(self) -> str:
-        """
-        @return: the log prefix of the streams' factory, followed by C{(gomux)}.
-        """
-        if self.streamFactory is None:
-            return type(self).__name__
-        return f"{logPrefixOf(self.streamFactory)} (gomux)"
 
     def isKnown(self, address: IAddress | None) -> bool:
         """
@@ -401,6 +383,13 @@ class MuxFactory(Factory):
             for stream, mux in list(self.lingering.items()):
                 if mux.isRevoked(names, keys):
                     stream.drop(KeyRevoked())
+
+    def muxUngreeted(self, mux: MuxProtocol) -> None:
+        """
+        Streams for services wait for the peer's greeting, and it did not come in time.
+        Called by the mux.
+        """
+        self.pool.giveUpNamed()
 
     def muxWorn(self, mux: MuxProtocol) -> None:
         """
