@@ -54,7 +54,7 @@ from gomux._wire.frame import (
     unpackFields,
 )
 from gomux._wire.keysearch import NO_KEY, requireFirst
-from gomux._wire.noise import HandshakeState, NoiseError
+from gomux._wire.noise import HandshakeState, NoiseError, ZeroSecret
 from gomux._wire.ratchet import RatchetOpener, RatchetSealer
 from gomux._wire.replay import FirstFrames
 from gomux._wire.salts import Salts, processSalts
@@ -246,7 +246,15 @@ class Handshake:
         """
         state, self._state = self._state, _State.FAILED
         if state is _State.HELLO:
-            payload = self._receiveHello(header, sealed)
+            try:
+                payload = self._receiveHello(header, sealed)
+            except ZeroSecret:
+                payload = b""
+            if not payload:
+                raise HandshakeFailed(
+                    "the peer's ephemeral key makes the shared secret zero; nobody"
+                    " makes such a key by chance"
+                )
         elif state is _State.CONFIRMATION:
             payload = self._receiveConfirmation(header, sealed)
         else:

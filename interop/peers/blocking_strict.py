@@ -95,6 +95,7 @@ class Noise:
         Make a message.
 
         @param number: 1 for the client, 2 for the server.
+        @raise MuxError: if it is message 2, and the shared secret is zero.
         """
         self._mixEphemeral(number, self._public)
         sealed = sealMessage(payload, self._h, bytes(12), self._k)
@@ -107,6 +108,7 @@ class Noise:
 
         @return: Its payload.
         @raise CryptoError: if it does not open.
+        @raise MuxError: if it is message 2, and the shared secret is zero.
         """
         self._peers, sealed = message[:32], message[32:]
         self._mixEphemeral(number, self._peers)
@@ -126,12 +128,15 @@ class Noise:
         Mix in the public key at the start of a message, and in message 2 the shared
         secret.
 
-        @raise CryptoError: if the shared secret is zero.
+        @raise MuxError: if the shared secret is zero.
         """
         self._mixHash(public)
         self._mixKey(public)
         if number == 2:
-            self._mixKey(crypto_scalarmult(self._private, self._peers))
+            try:
+                self._mixKey(crypto_scalarmult(self._private, self._peers))
+            except CryptoError:
+                raise MuxError("the shared secret is zero") from None
 
     def _mixHash(self, data: bytes) -> None:
         self._h = blake2b(self._h + data).digest()

@@ -24,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import gomux.test
 from gomux import Limits, MuxFactory, MuxProtocol
-from gomux._wire import ratchet
+from gomux._wire import noise, ratchet
 from gomux._wire.keyring import Keyring
 from gomux.error import (
     AuthenticationFailed,
@@ -521,6 +521,39 @@ class StrictTests(TestCase):
         await self.start(True, peerIsClient=True)
         await self.assertRefuses(HandshakeFailed, "client")
         await self.assertRefused("the peer has another context, or the same role")
+
+    async def test_zeroSecret(self) -> None:
+        """
+        An ephemeral key that makes the shared secret zero ends the mux with an error
+        that says so.
+        """
+        self.patch(blocking_strict, "crypto_scalarmult_base", lambda key: bytes(32))
+        self.patch(blocking_strict, "crypto_scalarmult", lambda *keys: bytes(32))
+        for isClient in ROLES:
+            await self.start(isClient)
+            await self.assertRefuses(HandshakeFailed, "shared secret zero")
+
+    async def test_peerSeesZeroSecret(self) -> None:
+        """
+        The other implementation refuses such a key as well.
+        """
+
+        class ZeroKey:
+            def public_key(self) -> ZeroKey:
+                return self
+
+            def public_bytes_raw(self) -> bytes:
+                return bytes(32)
+
+            def exchange(self, public: object) -> bytes:
+                return bytes(32)
+
+            generate = classmethod(lambda cls: cls())
+
+        self.patch(noise, "X25519PrivateKey", ZeroKey)
+        for isClient in ROLES:
+            await self.start(isClient)
+            await self.assertRefused("the shared secret is zero")
 
     async def test_otherVersion(self) -> None:
         """
