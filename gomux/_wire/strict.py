@@ -343,7 +343,7 @@ class Handshake:
         if self._seen is None:
             return
         try:
-            self._seen.add(header, self.name)
+            self._seen.add(header, self.key)
         except OutOfSequence:
             raise OutOfSequence(
                 "the hello of an earlier connection came again; by its time stamp it"
