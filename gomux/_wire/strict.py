@@ -306,8 +306,8 @@ class Handshake:
         if message is None:
             # Not raised inside the except block: Opener.open says why.
             raise AuthenticationFailed(NO_KEY)
-        streamID, _, flag = unpackFields(header)
-        if flag != _DATA or streamID & _MAGIC_MASK != HELLO_ID & _MAGIC_MASK:
+        streamID, _, _ = unpackFields(header)
+        if not message or streamID & _MAGIC_MASK != HELLO_ID & _MAGIC_MASK:
             raise HandshakeFailed("the peer has the key, but is not in strict mode")
         if streamID != HELLO_ID:
             raise HandshakeFailed(

@@ -284,10 +284,12 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_otherFlag(self) -> None:
         """
-        A frame with the ID of a hello is refused if it is not a Data frame.
+        A frame with the ID of a hello is refused if it is not a Data frame, or if it is
+        empty.
         """
-        frame = seal(HELLO_ID, 0, Flag.KEEPALIVE)
-        self.refused(self.server, frame, "not in strict mode")
+        for flag in (Flag.KEEPALIVE, Flag.DATA):
+            frame = seal(HELLO_ID, 0, flag)
+            self.refused(self.make(False), frame, "not in strict mode")
 
     def test_otherSize(self) -> None:
         """
