@@ -270,7 +270,8 @@ class FirstHeader(StrictMux):
         header = HEADER.pack(0, 131073, Flag.WINDOW_UPDATE, bytes(24))
         self._deadline = time.monotonic() + 10
         self._socket.sendall(header)
-        self._receive(1)
+        while True:
+            self._receive(1)
 
 
 class StrictTests(TestCase):
