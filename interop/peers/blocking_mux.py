@@ -235,11 +235,14 @@ class Mux:
     """
     One mux over a connected socket, which it owns.
 
+    @cvar maxCredit: The largest C{length} of a WindowUpdate.
     @ivar _lock: Guards all attributes below except the socket, and is notified of each
         change.
     @ivar _error: Why the mux ended, or L{None}.
     @ivar _accepted: Streams that the peer opened and the application has not accepted.
     """
+
+    maxCredit = MAX_LENGTH
 
     def __init__(self, connection: socket.socket, psk: str, isClient: bool) -> None:
         self._socket = connection
@@ -369,8 +372,8 @@ class Mux:
         if len(header) < HEADER.size:
             raise MuxError("the connection ended without CloseMux")
         number, length, flag, _ = HEADER.unpack(header)
-        if length > MAX_LENGTH:
-            raise MuxError(f"a length of {length} is more than {MAX_LENGTH}")
+        if length > (self.maxCredit if flag == Flag.WINDOW_UPDATE else MAX_LENGTH):
+            raise MuxError(f"a length of {length} is too large")
         sealed = read(TAG_SIZE + (length if flag == Flag.DATA else 0))
         self._process(number, length, flag, self._open(header, sealed))
 

@@ -36,6 +36,7 @@ from nacl.exceptions import CryptoError
 from interop.peers.blocking_greeting import BOUND, NONCE, GreetingMux
 from interop.peers.blocking_mux import (
     HEADER,
+    MAX_LENGTH,
     TAG_SIZE,
     Flag,
     MuxError,
@@ -95,6 +96,7 @@ class Noise:
         Make a message.
 
         @param number: 1 for the client, 2 for the server.
+        @raise MuxError: if it is message 2, and the shared secret is zero.
         """
         self._mixEphemeral(number, self._public)
         sealed = sealMessage(payload, self._h, bytes(12), self._k)
@@ -107,6 +109,7 @@ class Noise:
 
         @return: Its payload.
         @raise CryptoError: if it does not open.
+        @raise MuxError: if it is message 2, and the shared secret is zero.
         """
         self._peers, sealed = message[:32], message[32:]
         self._mixEphemeral(number, self._peers)
@@ -126,12 +129,15 @@ class Noise:
         Mix in the public key at the start of a message, and in message 2 the shared
         secret.
 
-        @raise CryptoError: if the shared secret is zero.
+        @raise MuxError: if the shared secret is zero.
         """
         self._mixHash(public)
         self._mixKey(public)
         if number == 2:
-            self._mixKey(crypto_scalarmult(self._private, self._peers))
+            try:
+                self._mixKey(crypto_scalarmult(self._private, self._peers))
+            except CryptoError:
+                raise MuxError("the shared secret is zero") from None
 
     def _mixHash(self, data: bytes) -> None:
         self._h = blake2b(self._h + data).digest()
@@ -232,6 +238,8 @@ class StrictMux(GreetingMux):
     @ivar _up: Set when the mux is up, and also when it has ended.
     """
 
+    maxCredit = 131072
+
     def __init__(
         self,
         connection: socket.socket,
@@ -317,7 +325,8 @@ class StrictMux(GreetingMux):
         header = self._receive(HEADER.size)
         streamID, length, flag, nonce = HEADER.unpack(header)
         size = length if flag == Flag.DATA else 0
-        if size not in (0, HELLO_SIZE):
+        greatest = self.maxCredit if flag == Flag.WINDOW_UPDATE else MAX_LENGTH
+        if size not in (0, HELLO_SIZE) or length > greatest:
             raise MuxError("the first frame is no hello")
         message = openFrame(header, self._receive(TAG_SIZE + size), self._key)
         magic = streamID.to_bytes(4, "little")
@@ -334,11 +343,11 @@ class StrictMux(GreetingMux):
             _, moment = PAYLOAD.unpack(noise.read(number, message))
         except CryptoError:
             raise MuxError("the peer has another context, or the same role") from None
+        if not self._hellos.opened.add(nonce):
+            raise MuxError("the peer's hello came before")
         skew = moment - self._clock()
         if self._checksClock and abs(skew) > MAX_SKEW:
             raise MuxError(f"the peer's clock differs by {skew:.0f} seconds")
-        if not self._hellos.opened.add(nonce):
-            raise MuxError("the peer's hello came before")
         self._peersNonce = prefix, -1
         self._isFirst = False
 
@@ -388,8 +397,8 @@ class StrictMux(GreetingMux):
         if length and flag not in (Flag.DATA, Flag.WINDOW_UPDATE, Flag.OPEN_STREAM):
             raise MuxError(f"a length of {length} with flags {flag}")
         if flag == Flag.OPEN_STREAM:
-            if self._isOwn(number):
-                raise MuxError(f"the peer opened stream {number} of this side")
+            if self._isOwn(number) or number in self._streams:
+                raise MuxError(f"the peer opened stream {number}")
             self._lastOpened = max(self._lastOpened, number)
             if length:  # a request
                 self._send(number, Flag.WINDOW_UPDATE)

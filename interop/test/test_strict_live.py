@@ -24,20 +24,21 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import gomux.test
 from gomux import Limits, MuxFactory, MuxProtocol
-from gomux._wire import ratchet
+from gomux._wire import noise, ratchet
 from gomux._wire.keyring import Keyring
 from gomux.error import (
     AuthenticationFailed,
     GomuxError,
     HandshakeFailed,
     OutOfSequence,
+    PeerClosedConnection,
     PeerVanished,
     ProtocolViolation,
 )
 from gomux.test.support.echo import Asking, Echo
 from interop.peers import blocking_strict
 from interop.peers.blocking_greeting import GreetingMux
-from interop.peers.blocking_mux import Flag, Mux, MuxError
+from interop.peers.blocking_mux import HEADER, Flag, Mux, MuxError
 from interop.peers.blocking_strict import REKEY, Hellos, Noise, StrictMux
 from interop.support.harness import PeerTestCase, drive
 from interop.test.test_peers import DRIVERS
@@ -260,6 +261,19 @@ class Watched(MuxFactory):
         self.connected.callback(mux)
 
 
+class FirstHeader(StrictMux):
+    """
+    Sends nothing but the header of a WindowUpdate with a length that is too large.
+    """
+
+    def _shakeHands(self) -> None:
+        header = HEADER.pack(0, 131073, Flag.WINDOW_UPDATE, bytes(24))
+        self._deadline = time.monotonic() + 10
+        self._socket.sendall(header)
+        while True:
+            self._receive(1)
+
+
 class StrictTests(TestCase):
     """
     This project in each role.
@@ -475,12 +489,44 @@ class StrictTests(TestCase):
             (1001, Flag.WINDOW_UPDATE, 1),
             (1000, Flag.CLOSE_STREAM, 0),
             (1001, Flag.DATA, 0),
+            (0, Flag.OPEN_STREAM, 0),
+            (1, Flag.OPEN_STREAM, 0),
+            (0, Flag.WINDOW_UPDATE, 131073),
+            (0, Flag.KEEPALIVE, 65537),
         ):
             for isClient in ROLES:
                 await self.start(isClient)
                 await self.assertEchoes()
                 self.peer._sealed(number, flag, b"", length)
                 await self.assertRefuses(ProtocolViolation, "")
+
+    async def test_allowed(self) -> None:
+        """
+        Frames for streams that have ended or were skipped have no effect, a window
+        update may be large, and the ID of CloseMux does not matter.
+        """
+        for isClient in ROLES:
+            await self.start(isClient)
+            peersOwn = int(isClient)
+            await self.assertEchoes()
+            self.peer._sealed(peersOwn, Flag.WINDOW_UPDATE, b"", 131072)
+            self.peer._nextNumber = 1000 + peersOwn
+            await self.assertEchoes()
+            for number in (900 + peersOwn, 1 - peersOwn):
+                for flag in (Flag.DATA, Flag.CLOSE_STREAM, Flag.CLOSE_STREAM):
+                    self.peer._sealed(number, flag, b"", 0)
+                self.peer._sealed(number, Flag.WINDOW_UPDATE, b"", 1)
+            await self.assertEchoes()
+            self.peer._sealed(77, Flag.CLOSE_MUX, b"", 0)
+            await self.assertRefuses(PeerClosedConnection, "")
+
+    async def test_largeLength(self) -> None:
+        """
+        A first frame with a length that no frame may have is refused by its header.
+        """
+        for isClient in ROLES:
+            await self.start(isClient, peer=FirstHeader)
+            await self.assertRefuses(ProtocolViolation, "length of 131073")
 
     async def test_request(self) -> None:
         """
@@ -521,6 +567,39 @@ class StrictTests(TestCase):
         await self.start(True, peerIsClient=True)
         await self.assertRefuses(HandshakeFailed, "client")
         await self.assertRefused("the peer has another context, or the same role")
+
+    async def test_zeroSecret(self) -> None:
+        """
+        An ephemeral key that makes the shared secret zero ends the mux with an error
+        that says so.
+        """
+        self.patch(blocking_strict, "crypto_scalarmult_base", lambda key: bytes(32))
+        self.patch(blocking_strict, "crypto_scalarmult", lambda *keys: bytes(32))
+        for isClient in ROLES:
+            await self.start(isClient)
+            await self.assertRefuses(HandshakeFailed, "shared secret zero")
+
+    async def test_peerSeesZeroSecret(self) -> None:
+        """
+        The other implementation refuses such a key as well.
+        """
+
+        class ZeroKey:
+            def public_key(self) -> ZeroKey:
+                return self
+
+            def public_bytes_raw(self) -> bytes:
+                return bytes(32)
+
+            def exchange(self, public: object) -> bytes:
+                return bytes(32)
+
+            generate = classmethod(lambda cls: cls())
+
+        self.patch(noise, "X25519PrivateKey", ZeroKey)
+        for isClient in ROLES:
+            await self.start(isClient)
+            await self.assertRefused("the shared secret is zero")
 
     async def test_otherVersion(self) -> None:
         """
