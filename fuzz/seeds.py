@@ -9,8 +9,15 @@ from collections.abc import Iterator
 from struct import pack
 
 from gomux._wire.frame import Flag, Frame
+from gomux.test.support.fuzzrequests import ENDS
 from gomux.test.support.fuzztargets import Script
 from gomux.test.support.recordings import SIDES, Session, sessions
+from gomux.test.support.requestvectors import (
+    ANSWERS,
+    MALFORMED,
+    NO_ANSWERS,
+    REQUESTS,
+)
 
 #: The most bytes of a seed.
 SIZE = 2048
@@ -58,6 +65,9 @@ _STRINGS = [
         b"tcp6:7000:interface=\\:\\:1\x0e",
         b"tcp:192.0.2.1:7000\x0e:strict=yes:context=a",
         b"tcp:192.0.2.1:7000\x0e:timeout=5:idleTimeout=inf",
+        b"tcp:7000\x0e:service=chat",
+        b"tcp:7000\x05:service=unnamed",
+        b"tcp:7000\x05:service=a b",
         b"tcp:192.0.2.1:7000:context=a\x0e",
         b"tcp:192.0.2.1:7000\x02:allowShortPSK=yes",
         b"tcp:192.0.2.1:7000:psk=short",
@@ -114,7 +124,28 @@ _KEYFILES = [
     )
 ]
 
-_WRITTEN = {"strict": _ATTACKS, "strings": _STRINGS, "keyfile": _KEYFILES}
+#: Requests and answers, see L{fuzzrequests.Exchange}.
+_MESSAGES = [
+    bytes([kind, end, size]) + text.encode()
+    for texts, own in (
+        ([text for text, _ in REQUESTS] + MALFORMED, 0),
+        ([text for text, _ in ANSWERS] + NO_ANSWERS, 2),
+    )
+    for number, text in enumerate(texts)
+    for kind, end, size in (
+        (4 + own, number % len(ENDS), 0),
+        (5 + 8 + own, number % len(ENDS), 1 + number % 50),
+        (4 + 16 + own, 4 + number % 2, 7),
+        (own, number % len(ENDS), 3),
+    )
+]
+
+_WRITTEN = {
+    "strict": _ATTACKS,
+    "strings": _STRINGS,
+    "keyfile": _KEYFILES,
+    "requests": _MESSAGES,
+}
 
 
 def seeds(target: str) -> Iterator[bytes]:

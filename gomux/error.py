@@ -10,7 +10,15 @@ L{ConnectionLost<twisted.internet.error.ConnectionLost>} if it was not.  So a pr
 that knows nothing of gomux can tell the two apart, as it does over TCP.
 """
 
-from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+    NoRouteError,
+    ServiceNameUnknownError,
+)
+from twisted.internet.error import TimeoutError as ConnectTimeoutError
 
 
 class GomuxError(Exception):
@@ -216,6 +224,94 @@ class OpenStreamError(GomuxError, ConnectError):
 
     MESSAGE = "The stream could not be opened"
     reason: BaseException | None = None
+
+
+class NoRequests(OpenStreamError):
+    """
+    A stream for a service could not be opened, because the peer has not announced in
+    time that it understands requests.  It is a peer of the Go package, or one side has
+    its greeting turned off.
+    """
+
+    MESSAGE = "The peer has not announced that it has services"
+
+
+class RequestRefused(OpenStreamError):
+    """
+    The peer has refused to connect a stream to a service.  The subclasses tell why.  A
+    factory that serves streams can raise one of them in C{buildProtocol}: then the peer
+    gets that answer.
+
+    @ivar code: the peer's answer, as on the wire.
+    @ivar service: the name of the service; C{None} if the error is not from a peer.
+    """
+
+    MESSAGE = "The peer refused the stream"
+    code: str = "failed"
+    service: str | None = None
+
+
+class ServiceUnknown(RequestRefused, ServiceNameUnknownError):
+    """
+    The peer has no such service.
+    """
+
+    MESSAGE = "The peer has no such service"
+    code = "unknown"
+
+
+class ServiceNotAllowed(RequestRefused):
+    """
+    This side may not use the service, whether the peer has it or not.
+    """
+
+    MESSAGE = "The peer does not allow the use of this service"
+    code = "not-allowed"
+
+
+class ServiceRefused(RequestRefused, ConnectionRefusedError):
+    """
+    The service, or its target, has refused the connection.
+    """
+
+    MESSAGE = "The service refused the connection"
+    code = "refused"
+
+
+class ServiceUnreachable(RequestRefused, NoRouteError):
+    """
+    The peer cannot reach the target of the service.
+    """
+
+    MESSAGE = "The peer cannot reach the service"
+    code = "unreachable"
+
+
+class ServiceTimeout(RequestRefused, ConnectTimeoutError):
+    """
+    The target of the service did not answer the peer in time, or the peer did not
+    answer this side in time.
+    """
+
+    MESSAGE = "The service did not answer in time"
+    code = "timeout"
+
+
+class ServiceBusy(RequestRefused):
+    """
+    The service has too many connections.
+    """
+
+    MESSAGE = "The service has too many connections"
+    code = "busy"
+
+
+class ServiceFailed(RequestRefused):
+    """
+    The service failed for another reason: see the peer's log.
+    """
+
+    MESSAGE = "The service failed"
 
 
 class KeyringError(GomuxError, ValueError):

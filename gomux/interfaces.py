@@ -42,18 +42,26 @@ class IMux(Interface):
     bytesSent: int = Attribute("How many bytes were written to the carrier.")
     streamCount: int = Attribute("How many streams are open.")
 
-    def openStream(factory: IStreamFactory) -> Deferred[IProtocol]:
+    def openStream(
+        factory: IStreamFactory, service: str | None = None
+    ) -> Deferred[IProtocol]:
         """
-        Open a stream to the peer.  There is no accept message in the protocol: a peer
-        that refuses the stream aborts it, and a Go peer closes it.
+        Open a stream to the peer.
+
+        Without a service there is no accept message in the protocol: a peer that
+        refuses the stream aborts it, and a Go peer closes it.  With a service, the peer
+        has to accept the stream first.
 
         @param factory: makes the stream's protocol, for the L{gomux.StreamAddress} of
             the peer's end.
+        @param service: the name of one of the peer's services; C{None} for none.
         @return: fires with the protocol, once it is connected.  Fails with
             L{gomux.OpenStreamError} if no stream can be opened on this mux now, and
             with L{twisted.internet.error.NoProtocol} if the factory makes no protocol.
-            While the stream waits for the peer to show its key this can be cancelled,
-            and fails if the mux ends.
+            While the stream waits for the peer to show its key, or to accept the
+            stream, this can be cancelled, and fails if the mux ends.  With a service,
+            it fails with a L{gomux.RequestRefused} if the peer refuses the stream, and
+            with L{gomux.NoRequests} if the peer knows no services.
         """
 
     def close() -> Deferred[GomuxError]:

@@ -70,6 +70,11 @@ PAGE_REQUEST = 8192
 #: How long a request for the status page and its answer may take, in seconds.
 PAGE_TIMEOUT = 30.0
 
+#: How large a request or an answer at the start of a stream may be, in bytes.
+MAX_REQUEST = 4096
+#: How long the name of a service may be, in characters.
+MAX_SERVICE_NAME = 64
+
 #: How many log lines of one kind are written at once.
 LINES_BURST = 10
 #: The time between two log lines of one kind in the long run, in seconds.
@@ -169,6 +174,13 @@ class Limits:
 
     @ivar handshakeTimeout: in strict mode, how long the handshake may take.
 
+    @ivar greetTimeout: how long a stream for a service waits for the peer's greeting,
+        which announces that the peer understands requests.  A peer of the Go package
+        never sends a greeting.
+
+    @ivar requestTimeout: how long the request of a stream that the peer opens may take
+        to arrive.  Then the stream is aborted.
+
     @ivar ping: the time between two pings.  They are for peers that echo pings: those
         of this software.  If the peer has echoed none of the pings that were sent in
         the last two such intervals, new streams use another mux, if there is one.
@@ -200,6 +212,8 @@ class Limits:
     silentGrace: float = field(default=1.0, metadata=_MAY_BE_OFF)
     busyPoll: float = field(default=0.0004, metadata=_MAY_BE_OFF)
     handshakeTimeout: float = 10.0
+    greetTimeout: float = 5.0
+    requestTimeout: float = 10.0
     ping: float = 5.0
     deadPeer: float = 45.0
 
@@ -217,6 +231,9 @@ class TunnelLimits:
 
     @ivar waitTimeout: how long a connection waits while no mux is up.  Then it is
         reset.
+
+    @ivar answerTimeout: how long the peer may take to accept a stream for a service, in
+        addition to C{waitTimeout}.  Then the connection is reset.
 
     @ivar maxWaiting: how many connections may wait for a mux.
 
@@ -238,6 +255,7 @@ class TunnelLimits:
 
     targetTimeout: float = 30.0
     waitTimeout: float = 30.0
+    answerTimeout: float = 45.0
     maxWaiting: int = 1024
     maxConnections: int = 4096
     maxRetryDelay: float = 2.0

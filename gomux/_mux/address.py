@@ -38,27 +38,41 @@ class StreamAddress:
     @ivar streamID: from 0 to 2**32 - 1; even if the client opened the stream.
     @ivar peerName: the name of the key that the peer of the mux has shown; C{""} if the
         key has no name, or before the peer has shown it.
+    @ivar service: the name of the service that the stream is for; C{None} for none.
     """
 
     carrier: IAddress
     streamID: int
     peerName: str
+    service: str | None
 
     def __new__(
-        cls, carrier: IAddress, streamID: int, peerName: str = ""
+        cls,
+        carrier: IAddress,
+        streamID: int,
+        peerName: str = "",
+        service: str | None = None,
     ) -> StreamAddress:
         kind = type(carrier)
         self: StreamAddress = object.__new__(_both(kind) if kind in KINDS else cls)
         self.carrier = carrier
         self.streamID = streamID
         self.peerName = peerName
+        self.service = service
         return self
 
-    def __init__(self, carrier: IAddress, streamID: int, peerName: str = "") -> None:
+    def __init__(
+        self,
+        carrier: IAddress,
+        streamID: int,
+        peerName: str = "",
+        service: str | None = None,
+    ) -> None:
         """
         @param carrier: the carrier's address.
         @param streamID: from 0 to 2**32 - 1.
         @param peerName: the name of the key that the peer has shown.
+        @param service: the name of the service; C{None} for none.
         """
 
     def __getattr__(self, name: str) -> Any:
@@ -82,7 +96,12 @@ class StreamAddress:
         return f"StreamAddress({self.carrier!r}, {self.streamID})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StreamAddress, (self.carrier, self.streamID, self.peerName)
+        return StreamAddress, (
+            self.carrier,
+            self.streamID,
+            self.peerName,
+            self.service,
+        )
 
 
 @lru_cache(maxsize=len(KINDS))

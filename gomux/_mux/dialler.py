@@ -153,6 +153,7 @@ class Dialler(MuxFactory):
         *,
         clock: IReactorTime,
         pool: MuxPool | None = None,
+        peer: str | None = None,
         **settings: Unpack[Settings],
     ) -> None:
         """
@@ -162,9 +163,16 @@ class Dialler(MuxFactory):
         @param streamFactory: as for L{MuxFactory}.
         @param clock: as for L{MuxFactory}.
         @param pool: as for L{MuxFactory}.
+        @param peer: as for L{MuxFactory}.
         @param settings: the other arguments of L{MuxFactory}.
         """
-        super().__init__(psk, True, streamFactory, clock=clock, pool=pool, **settings)
+        super().__init__(
+            *(psk, True, streamFactory),
+            clock=clock,
+            pool=pool,
+            peer=peer,
+            **settings,
+        )
         self.carrier = carrier
         self._maxRetryDelay = maxRetryDelay
         self._wanted = False

@@ -8,11 +8,10 @@ The factory that makes muxes, and keeps track of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -20,8 +19,7 @@ from twisted.internet.interfaces import (
     IReactorCore,
     IReactorTime,
 )
-from twisted.internet.protocol import Factory
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
@@ -30,10 +28,10 @@ from gomux._carrier.turns import StrangersTurns, Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.buffers import buffersOf
 from gomux._mux.gate import Gate, KeyFinder
-from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf
+from gomux._mux.log import ThrottledLog, describeAddress, logEnd
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
-from gomux._mux.startstop import startFactory
+from gomux._mux.serving import ServingFactory
 from gomux._mux.strangers import Refused, Stranger, Strangers
 from gomux._wire.keyring import Keyring
 from gomux._wire.keysearch import KnownKey
@@ -53,13 +51,11 @@ if TYPE_CHECKING:
 _log = Logger()
 
 
-class MuxFactory(Factory):
+class MuxFactory(ServingFactory):
     """
     Makes a mux for each carrier that is connected or accepted.
 
     @ivar isClient: C{True} if this side dialled the carriers of its muxes.
-    @ivar streamFactory: makes the protocols of streams that peers open; with
-        C{None} the mux refuses those streams.
     @ivar limits: the limits of each mux.
     @ivar greet: whether each side's first frame is a greeting: a Keepalive that
         announces to a peer of the same software what this side does.  A client sends it
@@ -81,6 +77,7 @@ class MuxFactory(Factory):
     @ivar lingering: the streams that have ended, and whose protocols still have to read
         the last input.  Each with its mux, which may have ended too.
     @ivar keyring: the pre-shared keys.
+    @ivar peer: see L{__init__}.
     @ivar strict: see L{__init__}.
     @ivar strictClock: see L{__init__}.
     @ivar context: see L{__init__}.
@@ -109,6 +106,7 @@ class MuxFactory(Factory):
         streamFactory: IStreamFactory | IProtocolFactory | None = None,
         *,
         clock: IReactorTime,
+        services: Mapping[str, IStreamFactory | IProtocolFactory] | None = None,
         limits: Limits | None = None,
         greet: bool = True,
         pool: MuxPool | None = None,
@@ -116,6 +114,7 @@ class MuxFactory(Factory):
         context: bytes = b"",
         salts: Salts = processSalts,
         strictClock: bool = False,
+        peer: str | None = None,
     ) -> None:
         """
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.  A server
@@ -125,6 +124,8 @@ class MuxFactory(Factory):
         @param streamFactory: makes the protocols of streams that peers open.
         @param clock: the reactor, or for tests a
             L{Clock<twisted.internet.task.Clock>}.
+        @param services: makes the protocols of streams that peers open for a service,
+            by the name of the service.
         @param limits: the limits of each mux; by default L{Limits()<Limits>}.
         @param greet: whether to send a greeting as the first frame.  Other
             implementations ignore it.
@@ -141,17 +142,21 @@ class MuxFactory(Factory):
         @param strictClock: in strict mode, whether to refuse a peer whose clock differs
             by more than 5 minutes.  Then a recorded hello can be sent again for 5
             minutes only, also after a restart of this process.
-        @raise ValueError: if C{psk} is empty, or if a client is given several keys.
+        @param peer: for a client, the name of the key to use; C{None} if the keyring
+            has a single key.
+        @raise ValueError: if C{psk} is empty, if a client is given several keys and
+            none of them is named, or if the name of a service is not valid.
         """
         self.keyring = Keyring.of(psk)
+        self.peer = peer
         if isClient:
-            self.keyring.single()
+            self.keyring.single(peer)
         self.strict = (strict,) if isinstance(strict, str) else strict
         self.strictClock = strictClock
         self.context = context
         self.salts = salts
         self.isClient = isClient
-        self.streamFactory = streamFactory
+        self.serve(streamFactory, services or {})
         self.buffers = buffersOf(clock)
         self.clock = clock = steady(clock)
         self.limits = limits if limits is not None else Limits()
@@ -181,7 +186,7 @@ class MuxFactory(Factory):
         @raise ValueError: if this is a client and its keyring now has several keys.
         """
         if self.isClient:
-            self.keyring.single()
+            self.keyring.single(self.peer)
         return self.refused(addr) or MuxProtocol(self)  # type: ignore[return-value]
 
     def refused(self, address: IAddress | None) -> Refused | None:
@@ -209,23 +214,30 @@ class MuxFactory(Factory):
             return False
         return (gate.name, gate.key) not in self.keyring.keys
 
-    def makeMux(self, early: Early) -> MuxProtocol:
+    def makeMux(self, newcomer: Newcomer, early: Early) -> MuxProtocol:
         """
-        @param early: what a connection that was accepted has received.
-        @return: its mux.
+        @param newcomer: a connection that was accepted.
+        @param early: what it has received.
+        @return: its mux, which takes its place among the strangers.
         """
-        return MuxProtocol(self, early)
+        mux = MuxProtocol(self, early)
+        self._newcomers.remove(newcomer)
+        self._strangers.replace(newcomer, mux)
+        return mux
 
-    def makeGate(self) -> Gate:
+    def makeGate(self, address: IAddress | None = None) -> Gate:
         """
-        @return: the gate of a new mux, with the current keys.  Called by the mux
-            when it has its carrier.
+        @param address: where the peer is, if that is known.
+        @return: the gate of a new mux, with the current keys.
         @raise ValueError: if this is a client and its keyring now has several keys.
         """
         keys = self.keyring.keys
         if len(keys) > 1 and not self.isClient:
+            known = self._strangers.nameAt(address)
+            if known is not None:
+                keys = tuple(sorted(keys, key=lambda key: key[0] != known))
             return KeyFinder(keys, self._gateFor, self.strict is True)
-        return self._gateFor(*self.keyring.single())
+        return self._gateFor(*self.keyring.single(self.peer))
 
     def _gateFor(self, name: str, key: bytes) -> Gate:
         """
@@ -237,29 +249,11 @@ class MuxFactory(Factory):
         settings = (self.context, self.salts, seen, self.strictClock)
         return Handshake(name, key, self.isClient, *settings)
 
-    def startFactory(self) -> None:
+    def isKnown(self, address: IAddress | None) -> bool:
         """
-        Start the streams' factory, which makes protocols from now on.
+        @return: whether a peer at this address has shown a key before.
         """
-        startFactory(self.streamFactory)
-
-    def stopFactory(self) -> None:
-        """
-        Stop the streams' factory.
-        """
-        self.acceptPace.stop()
-        # Not stopFactory(): the caller that stops the port must see an error here.
-        doStop = getattr(self.streamFactory, "doStop", None)
-        if doStop is not None:
-            doStop()
-
-    def logPrefix(self) -> str:
-        """
-        @return: the log prefix of the streams' factory, followed by C{(gomux)}.
-        """
-        if self.streamFactory is None:
-            return type(self).__name__
-        return f"{logPrefixOf(self.streamFactory)} (gomux)"
+        return self._strangers.nameAt(address) is not None
 
     def newcomerConnected(self, newcomer: Newcomer) -> None:
         """
@@ -271,7 +265,7 @@ class MuxFactory(Factory):
 
     def newcomerGone(self, newcomer: Newcomer) -> None:
         """
-        A connection ends before its first frame, or gets its mux.
+        A connection ends without a mux.
         """
         self._newcomers.discard(newcomer)
         self._strangers.remove(newcomer)
@@ -296,11 +290,11 @@ class MuxFactory(Factory):
             return
         grace = self.limits.silentGrace
         if grace:
-            # A silent newcomer has waited for so long already.
-            delay = 0.0 if mux.wasSilent else grace
+            delay = max(0.0, mux.since + grace - self.clock.seconds())
             call = self.clock.callLater(delay, self._muxSilent, mux)
             self._unauthenticated[mux] = call
-        self._addStranger(mux)
+        if mux not in self._strangers:
+            self._addStranger(mux)
 
     def _reactorStops(self) -> Deferred[list[GomuxError]]:
         self._trigger = None
@@ -348,18 +342,19 @@ class MuxFactory(Factory):
         if call is not None and call.active():
             call.cancel()
 
-    def muxHeard(self, mux: MuxProtocol) -> None:
+    def muxHeard(self, mux: MuxProtocol, name: str) -> None:
         """
         The peer has sent a genuine frame, but has not finished the handshake.  Called
         by the mux.
         """
-        self._strangers.heard(mux)
+        self._strangers.heard(mux, name)
 
     def muxAuthenticated(self, mux: MuxProtocol) -> None:
         """
         The peer of a mux has shown that it holds the key.  Called by the mux.
         """
         self.acceptPace.authenticated(mux.transport)
+        self._strangers.met(mux.getPeer(), mux.peerName)
         self._forgetUnauthenticated(mux)
         self._descriptors[mux] = descriptors = self.keyring.descriptors
         descriptors.take(mux.peerName)
@@ -388,6 +383,13 @@ class MuxFactory(Factory):
             for stream, mux in list(self.lingering.items()):
                 if mux.isRevoked(names, keys):
                     stream.drop(KeyRevoked())
+
+    def muxUngreeted(self, mux: MuxProtocol) -> None:
+        """
+        Streams for services wait for the peer's greeting, and it did not come in time.
+        Called by the mux.
+        """
+        self.pool.giveUpNamed()
 
     def muxWorn(self, mux: MuxProtocol) -> None:
         """
@@ -433,17 +435,4 @@ class MuxFactory(Factory):
         @param peer: the address of its peer.
         @param name: the name of the peer, if it has shown its key.
         """
-        level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
-        losses = self.notices
-        if isinstance(reason, KeyRevoked) and name:
-            # Peers cannot cause revocations, so all of them are logged.
-            losses = ThrottledLog(_log, self.clock)
-        losses.emit(
-            level,
-            "the mux {direction} {name}{peer} ended: {reason}",
-            kind=(type(reason), name),
-            direction="to" if self.isClient else "from",
-            name=f"{name!r} at " if name else "",
-            peer=describeAddress(peer),
-            reason=reason,
-        )
+        logEnd(self.notices, "to" if self.isClient else "from", reason, peer, name)

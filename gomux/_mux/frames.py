@@ -200,10 +200,10 @@ class PeerFrames:
         """
         OpenStream: the peer opens a stream.
 
-        A length of 1 announces a request, which this version does not understand.  From
-        a peer that is bound, a greater length means something else, which this version
-        does not understand either.  Such streams are refused.  From any other peer, a
-        length greater than 1 means nothing.
+        A length of 1 announces that the stream begins with a request.  From a peer that
+        is bound, a greater length means something that this version does not
+        understand, so such a stream is refused.  From any other peer, a length greater
+        than 1 means nothing.
         """
         streams = self._streams
         if not streams.isPeers(streamID):
@@ -219,9 +219,9 @@ class PeerFrames:
         self._opens.take(self._clock.seconds())
         if wait := self._opens.wait:
             self._leaveAlone(wait)
-        isPlain = length == 0 or (length > REQUEST and not self.isBound)
-        isWelcome = isPlain and self._mux.takesStreams and not streams.isFull
-        streams.peerOpens(streamID, isWelcome)
+        isKnown = length <= REQUEST or not self.isBound
+        isWelcome = isKnown and self._mux.takesStreams and not streams.isFull
+        streams.peerOpens(streamID, isWelcome, length == REQUEST)
 
     def _leaveAlone(self, wait: float) -> None:
         """

@@ -17,17 +17,23 @@ opener of all further frames from the gate, and drops the gate.  There are three
     first frame shows which key the peer has.  Then it is one of the other two.
 
 While the gate does not let the mux send, calls of C{openStream()} wait in
-L{WaitingStreams}.
+L{WaitingStreams}.  Calls for a service wait there until the peer's first frame shows
+whether the peer understands requests, but no longer than L{GreetingWait} lets them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+)
 from twisted.python.failure import Failure
 
 from gomux._wire.crypto import Sealer
@@ -45,6 +51,7 @@ from gomux.error import (
 if TYPE_CHECKING:
     from gomux._wire.keyring import Keys
     from gomux.interfaces import IStreamFactory
+    from gomux.limits import Limits
 
 
 class Gate(FrameOpener, Protocol):
@@ -246,8 +253,7 @@ class WaitingStreams:
     The calls of C{openStream()} that wait for the gate to be passed, in order.
 
     @ivar _limit: how many calls may wait.
-    @ivar _factories: the stream factory that each call got, by the Deferred that it
-        returned.
+    @ivar _opened: the Deferreds that the calls returned, as the keys of a dictionary.
     """
 
     def __init__(self, limit: int) -> None:
@@ -255,43 +261,95 @@ class WaitingStreams:
         @param limit: how many calls may wait.
         """
         self._limit = limit
-        self._factories: dict[
-            Deferred[IProtocol], IStreamFactory | IProtocolFactory
-        ] = {}
+        self._opened: dict[Deferred[Any], None] = {}
 
-    def add(self, factory: IStreamFactory | IProtocolFactory) -> Deferred[IProtocol]:
+    def add(
+        self, factory: IStreamFactory | IProtocolFactory, service: str | None = None
+    ) -> Deferred[IProtocol]:
         """
         Let a call wait.
 
         @param factory: makes the stream's protocol.
+        @param service: the name of the peer's service; C{None} for none.
         @return: the Deferred that the call returns.  It may be cancelled.  It fails
             with L{OpenStreamError} if too many calls wait.
         """
-        if len(self._factories) >= self._limit:
+        if len(self._opened) >= self._limit:
             return fail(OpenStreamError("too many streams wait for the peer"))
-        opened: Deferred[IProtocol] = Deferred(self._cancel)
-        self._factories[opened] = factory
+        opened: Deferred[Any] = Deferred(self._cancel)
+        # When that waits for another Deferred, it can still be cancelled.
+        opened.addCallback(lambda openStream: openStream(factory, service))
+        self._opened[opened] = None
         return opened
 
-    def _cancel(self, opened: Deferred[IProtocol]) -> None:
-        self._factories.pop(opened, None)
+    def _cancel(self, opened: Deferred[Any]) -> None:
+        self._opened.pop(opened, None)
 
     def open(
         self,
-        openStream: Callable[[IStreamFactory | IProtocolFactory], Deferred[IProtocol]],
+        openStream: Callable[
+            [IStreamFactory | IProtocolFactory, str | None], Deferred[IProtocol]
+        ],
     ) -> None:
         """
         The gate is passed: make the waiting calls, in order.
 
         @param openStream: opens a stream.
         """
-        while self._factories:
-            opened = next(iter(self._factories))
-            openStream(self._factories.pop(opened)).chainDeferred(opened)
+        while self._opened:
+            opened = next(iter(self._opened))
+            del self._opened[opened]
+            opened.callback(openStream)
 
     def fail(self, reason: GomuxError) -> None:
         """
-        The mux has ended: let the waiting calls fail.
+        The mux has ended, or the peer sends no greeting: let the waiting calls fail.
         """
-        while self._factories:
-            self._factories.popitem()[0].errback(reason)
+        while self._opened:
+            self._opened.popitem()[0].errback(reason)
+
+
+class GreetingWait:
+    """
+    Waits for the greeting of a peer, once a mux, when it is first needed.
+
+    @ivar isOver: whether the peer has sent no greeting in time.
+    @ivar _clock: the reactor.
+    @ivar _timeout: how long to wait, in seconds.
+    @ivar _over: see L{__init__}.
+    @ivar _call: the delayed call of the end of the time; C{None} before the wait.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, limits: Limits, over: Callable[[], None]
+    ) -> None:
+        """
+        @param clock: the reactor.
+        @param limits: the limits of the mux.
+        @param over: called when the peer has sent no greeting in time.
+        """
+        self.isOver = False
+        self._clock = clock
+        self._timeout = limits.greetTimeout
+        self._over = over
+        self._call: IDelayedCall | None = None
+
+    def begin(self) -> None:
+        """
+        Begin to wait, unless that has begun before.
+        """
+        if self._call is None and not self.isOver:
+            self._call = self._clock.callLater(self._timeout, self._expire)
+
+    def end(self) -> None:
+        """
+        The peer's first frame has come, or the mux has ended.
+        """
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def _expire(self) -> None:
+        self._call = None
+        self.isOver = True
+        self._over()

@@ -12,12 +12,14 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, ITCPTransport
 
 from gomux._mux.muxlife import ENDED, GATED, OPEN
-from gomux.error import HandshakeFailed, Truncated
+from gomux.error import HandshakeFailed, NoRequests, Truncated
 
 if TYPE_CHECKING:
+    from gomux._mux.frames import PeerFrames
+    from gomux._mux.gate import GreetingWait
     from gomux._mux.incoming import Incoming
     from gomux._mux.liveness import CarrierLiveness, PeerLiveness
     from gomux._mux.muxlife import MuxLife
@@ -32,7 +34,10 @@ class MuxFacts:
     """
     The facts about a L{MuxProtocol<gomux.MuxProtocol>}, which sets all attributes.
 
+    @ivar factory: the factory that made the mux.
     @ivar bytesReceived: how many bytes were received from the carrier.
+    @ivar transport: the carrier.
+    @ivar greetingWait: how long streams for services wait for the peer's greeting.
     @ivar _key: the name of the peer's key, and the key; C{None} until the peer has
         shown it.
     @ivar _host: the carrier's address at this end.
@@ -42,12 +47,18 @@ class MuxFacts:
     @ivar _streams: the mux's streams.
     @ivar _nextTurn: makes calls in the next turn of the reactor.
     @ivar _scheduler: sends frames.
+    @ivar _frames: handles the peer's frames.
+    @ivar _isBound: whether this side has announced
+        L{BOUND<gomux._wire.frame.BOUND>}, or strict mode implies it.
     @ivar _incoming: keeps received bytes, and has their frames handled.
     @ivar _carrierLiveness: notices a dead carrier.
     @ivar _peerLiveness: pings the peer, and notices when it is gone.
     """
 
+    factory: Any
     bytesReceived = 0
+    transport: Any
+    greetingWait: GreetingWait
     _key: tuple[str, bytes] | None = None
     _peer: IAddress | None = None
     _host: IAddress
@@ -55,9 +66,17 @@ class MuxFacts:
     _streams: Streams
     _nextTurn: NextTurn
     _scheduler: Scheduler
+    _frames: PeerFrames
+    _isBound = False
     _incoming: Incoming
     _carrierLiveness: CarrierLiveness
     _peerLiveness: PeerLiveness
+
+    def __repr__(self) -> str:
+        peer = "nobody yet" if self._peer is None else self._peer
+        name = f"{self.peerName!r} at " if self.peerName else ""
+        direction = "to" if self.factory.isClient else "from"
+        return f"<{type(self).__name__} {direction} {name}{peer}>"
 
     @property
     def authenticated(self) -> bool:
@@ -82,6 +101,35 @@ class MuxFacts:
         return self.peerName in names and self._key not in keys
 
     @property
+    def _expectedKey(self) -> tuple[str, bytes] | None:
+        """
+        The name of the peer's key, and the key.  A client has dialled the peer of a
+        key, which need not have shown it yet.
+        """
+        gate = self._incoming.gate
+        if self._key is None and self.factory.isClient and gate is not None:
+            return gate.name, gate.key
+        return self._key
+
+    @property
+    def expectedName(self) -> str:
+        """
+        The name of the key that the peer has shown, or that a client expects.
+        """
+        key = self._expectedKey
+        return "" if key is None else key[0]
+
+    def isWith(self, peer: str) -> bool:
+        """
+        @param peer: the name of a peer.
+        @return: whether everything sent on this mux is for that peer alone: it has
+            shown its key, or a client has dialled it, and the key is still in the
+            keyring.
+        """
+        key = self._expectedKey
+        return key is not None and key[0] == peer and key in self.factory.keyring.keys
+
+    @property
     def gated(self) -> bool:
         """
         Whether the gate still keeps the mux from sending.
@@ -102,6 +150,32 @@ class MuxFacts:
         Whether the peer may open streams.
         """
         return self._life.state <= OPEN
+
+    @property
+    def takesRequests(self) -> bool | None:
+        """
+        Whether this side may open streams for services: the peer has announced that it
+        understands requests, and this side announces the same.  C{None} while that is
+        not known yet.
+        """
+        if self.gated:
+            return None
+        if not self._isBound:
+            return False
+        if self.authenticated:
+            return self._frames.isBound
+        return False if self.greetingWait.isOver else None
+
+    def noRequests(self) -> NoRequests:
+        """
+        @return: why this side may not open streams for services.
+        """
+        if not self._isBound:
+            return NoRequests("greet=False is set on this side")
+        if self.authenticated:
+            return NoRequests("its first frame was no greeting; is it a Go peer?")
+        seconds = self.factory.limits.greetTimeout
+        return NoRequests(f"no greeting came in {seconds:g} seconds; is it a Go peer?")
 
     @property
     def isWorn(self) -> bool:
@@ -177,6 +251,12 @@ class MuxFacts:
         Whether the carrier is still connected.
         """
         return self._life.loss is None
+
+    def getCarrier(self) -> ITCPTransport:
+        """
+        @return: the mux's own transport.
+        """
+        return cast(ITCPTransport, self.transport)
 
     def getHost(self) -> IAddress:
         """

@@ -3,7 +3,8 @@
 # See LICENSE for details.
 
 """
-The part of the mux factory that its muxes use.
+The part of the mux factory that its muxes use, and the part of the mux that its streams
+use.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IProtocolFactory
+    from collections.abc import Callable, Mapping
+
+    from twisted.internet.interfaces import IAddress, IProtocolFactory, ITCPTransport
 
     from gomux._carrier.accept import AcceptPace
     from gomux._carrier.busypoll import BusyPoll
@@ -38,6 +41,8 @@ class MuxOwner(Protocol[_Mux]):
     clock: Any
     limits: Limits
     streamFactory: IStreamFactory | IProtocolFactory | None
+    services: dict[str, IStreamFactory | IProtocolFactory]
+    mayUse: Callable[[str, str | None], bool] | None
     isClient: bool
     greet: bool
     buffers: Buffers
@@ -64,14 +69,21 @@ class MuxOwner(Protocol[_Mux]):
         The mux has its carrier.
         """
 
-    def muxHeard(self, mux: _Mux) -> None:
+    def muxHeard(self, mux: _Mux, name: str) -> None:
         """
         The peer has sent a genuine frame, but has not finished the handshake.
+
+        @param name: the name of its key.
         """
 
     def muxAuthenticated(self, mux: _Mux) -> None:
         """
         The peer has shown that it holds the key.
+        """
+
+    def muxUngreeted(self, mux: _Mux) -> None:
+        """
+        Streams for services wait for the peer's greeting, and it did not come in time.
         """
 
     def muxWorn(self, mux: _Mux) -> None:
@@ -90,4 +102,44 @@ class MuxOwner(Protocol[_Mux]):
         The mux has ended.
 
         @param reason: why it has ended.
+        """
+
+
+class CarriedMux(Protocol):
+    """
+    The part of the mux that its
+    L{Streams<gomux._mux.streams.Streams>} use.
+
+    @ivar streamFactory: see L{gomux.MuxProtocol}.
+    @ivar services: see L{gomux.MuxProtocol}.
+    """
+
+    streamFactory: IStreamFactory | IProtocolFactory | None
+    services: Mapping[str, IStreamFactory | IProtocolFactory]
+
+    def getCarrier(self) -> ITCPTransport:
+        """
+        @return: the mux's own transport.
+        """
+
+    @property
+    def hasCarrier(self) -> bool:
+        """
+        Whether the carrier is still connected.
+        """
+
+    @property
+    def peerName(self) -> str:
+        """
+        The name of the key that the peer has shown.
+        """
+
+    def getHost(self) -> IAddress:
+        """
+        @return: the carrier's address at this end, even once the carrier is gone.
+        """
+
+    def getPeer(self) -> IAddress:
+        """
+        @return: the carrier's address at the other end, even once the carrier is gone.
         """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
@@ -21,7 +21,7 @@ from twisted.internet.interfaces import (
 )
 
 from gomux._carrier.clock import steady
-from gomux.error import OpenStreamError
+from gomux.error import NoRequests, OpenStreamError
 from gomux.limits import WAIT_TIMEOUT
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ class MuxPool:
      2. Prefer a mux whose peer answers pings.
      3. Prefer a mux that has many stream IDs left.
 
+    Streams for a service go over muxes only whose peers have announced that they
+    understand requests.  While there is no such mux, but a peer may still announce
+    that, they wait.
+
     Peers whose muxes are equal by these rules take turns.  Of several such muxes of one
     peer the pool uses the newest: the peer may have come back by another path before
     this side notices the end of the old mux.
@@ -50,14 +54,19 @@ class MuxPool:
     share a key that has no name, so each mux with such a key counts as a peer of its
     own.  On a client every mux does.
 
+    A stream for a peer by name goes over a mux with a key of that name, and never over
+    another: over the newest of those that are equal by these rules.  While there is no
+    such mux it waits.  A server's mux counts once the peer has shown that it holds the
+    key, and no mux counts whose key is not in the keyring any more.
+
     @ivar lastReason: why the last mux was lost, or why the last attempt to connect one
         failed; C{None} before that.
     @ivar _clock: the reactor.
     @ivar _timeout: how long a stream waits for a mux, in seconds.
     @ivar _maxWaiting: how many streams may wait; C{None} if any number may.
     @ivar _muxes: the muxes that are up, in the order of their turns.
-    @ivar _named: a server's muxes with named keys, by the name of the key, the oldest
-        mux first.
+    @ivar _named: the muxes with named keys, by the name of the key, the oldest mux
+        first.
     @ivar _waiting: the streams that wait, in order, as the keys of a dictionary.
     """
 
@@ -101,14 +110,18 @@ class MuxPool:
         """
         if mux not in self._muxes:
             self._muxes.append(mux)
-        if mux.peerName and not mux.factory.isClient:
-            named = self._named.setdefault(mux.peerName, [])
+        name = mux.expectedName
+        if name:
+            named = self._named.setdefault(name, [])
             if mux not in named:
                 named.append(mux)
-        while self._waiting and mux.canOpen:
-            waiting = next(iter(self._waiting))
-            self._forget(waiting)
-            mux.openStream(waiting.factory).chainDeferred(waiting.result)
+        for waiting in list(self._waiting):
+            if not mux.canOpen:
+                break
+            if waiting in self._waiting and _takes(mux, waiting.service, waiting.peer):
+                self._forget(waiting)
+                waiting.result.callback(mux)
+        self.giveUpNamed()
 
     def remove(self, mux: MuxProtocol, reason: GomuxError) -> None:
         """
@@ -119,11 +132,11 @@ class MuxPool:
         if mux in self._muxes:
             self._muxes.remove(mux)
             self.lastReason = reason
-        named = self._named.get(mux.peerName, [])
-        if mux in named:
-            named.remove(mux)
-            if not named:
-                del self._named[mux.peerName]
+        for name, named in list(self._named.items()):
+            if mux in named:
+                named.remove(mux)
+                if not named:
+                    del self._named[name]
 
     def closeNamed(self, names: Collection[str]) -> None:
         """
@@ -138,7 +151,11 @@ class MuxPool:
                 mux.close()
 
     def openStream(
-        self, factory: IStreamFactory | IProtocolFactory, timeout: float | None = None
+        self,
+        factory: IStreamFactory | IProtocolFactory,
+        timeout: float | None = None,
+        service: str | None = None,
+        peer: str | None = None,
     ) -> Deferred[IProtocol]:
         """
         Open a stream on the next mux.  If no mux is up, wait for one.
@@ -146,24 +163,58 @@ class MuxPool:
         @param factory: makes the stream's protocol.
         @param timeout: how long to wait for a mux, in seconds; by default the timeout
             of the pool.
+        @param service: the name of the peer's service; C{None} for none.
+        @param peer: the name of the peer's key; C{None} for any peer.
         @return: fires with the protocol once it is connected.  May be cancelled.  Fails
             with L{OpenStreamError} if no mux is up in time, or if too many streams wait
-            already.
+            already.  With a service, fails as L{gomux.interfaces.IMux.openStream} too.
         """
-        mux = self._next()
+        mux = self._next(service) if peer is None else self._ofPeer(service, peer)
         if mux is not None:
-            return mux.openStream(factory)
+            return mux.openStream(factory, service)
         if self._maxWaiting is not None and len(self._waiting) >= self._maxWaiting:
-            return fail(
-                OpenStreamError("no mux is up, and too many streams wait for one")
-            )
+            what = _whose("no mux", peer)
+            return fail(OpenStreamError(f"{what} is up, and too many streams wait"))
         if timeout is None:
             timeout = self._timeout
-        waiting = _Waiting(factory)
+        waiting = _Waiting(service, peer)
         waiting.result = Deferred(lambda _: self._forget(waiting))
+        # When that waits for another Deferred, it can still be cancelled.
+        waiting.result.addCallback(lambda mux: mux.openStream(factory, service))
         waiting.timeout = self._clock.callLater(timeout, self._expire, waiting, timeout)
         self._waiting[waiting] = None
-        return waiting.result
+        if service is not None:
+            self.giveUpNamed()
+        return cast("Deferred[IProtocol]", waiting.result)
+
+    def giveUpNamed(self) -> None:
+        """
+        If streams for services wait, have the peers' greetings waited for, or fail the
+        streams if there are muxes and none of their peers understands requests.
+        """
+        named = [waiting for waiting in self._waiting if waiting.service is not None]
+        for peer in {waiting.peer for waiting in named}:
+            muxes = [mux for mux in self._muxes if _takes(mux, None, peer)]
+            for mux in muxes:
+                if mux.takesRequests is None:
+                    mux.greetingWait.begin()
+            if muxes and all(mux.takesRequests is False for mux in muxes):
+                for waiting in named:
+                    if waiting.peer == peer and waiting in self._waiting:
+                        self._forget(waiting)
+                        waiting.result.errback(muxes[-1].noRequests())
+
+    def failPeers(self, names: Collection[str], error: Exception) -> None:
+        """
+        Fail the opening of the streams that wait for a mux of some peers.
+
+        @param names: the names of the keys of these peers.
+        @param error: why it fails.
+        """
+        for waiting in list(self._waiting):
+            if waiting.peer in names and waiting in self._waiting:
+                self._forget(waiting)
+                waiting.result.errback(error)
 
     def failWaiting(self, error: Exception) -> None:
         """
@@ -176,27 +227,40 @@ class MuxPool:
                 self._forget(waiting)
                 waiting.result.errback(error)
 
-    def _next(self) -> MuxProtocol | None:
+    def _next(self, service: str | None) -> MuxProtocol | None:
         """
-        @return: the mux for the next stream; C{None} if no mux can open streams.
+        @param service: the name of the peer's service; C{None} for none.
+        @return: the mux for the next stream; C{None} if no mux can open such streams.
         """
         best = None
         rank = (-1, False, False)
         for mux in self._muxes:
-            if mux.canOpen and (own := _rank(mux)) > rank:
+            if _takes(mux, service, None) and (own := _rank(mux)) > rank:
                 best, rank = mux, own
                 if rank == _FIRST:
                     break
         if best is None:
             return None
-        ofPeer = self._named.get(best.peerName)
-        for mux in ofPeer or (best,):
+        ofPeer = [best]
+        if not best.factory.isClient:
+            muxes = self._named.get(best.peerName, ofPeer)
+            ofPeer = [mux for mux in muxes if not mux.factory.isClient]
+        for mux in ofPeer:
             self._muxes.remove(mux)
             self._muxes.append(mux)
-        if ofPeer:
-            alike = [mux for mux in ofPeer if mux.canOpen and _rank(mux) == rank]
-            return alike[-1]
-        return best
+        alike = [m for m in ofPeer if _takes(m, service, None) and _rank(m) == rank]
+        return alike[-1]
+
+    def _ofPeer(self, service: str | None, peer: str) -> MuxProtocol | None:
+        """
+        @param service: the name of the peer's service; C{None} for none.
+        @param peer: the name of the peer's key.
+        @return: the newest of the peer's best muxes; C{None} if none can open such
+            streams.
+        """
+        muxes = self._named.get(peer, ())
+        able = [mux for mux in muxes if _takes(mux, service, peer)]
+        return max(reversed(able), key=_rank, default=None)
 
     def _forget(self, waiting: _Waiting) -> None:
         del self._waiting[waiting]
@@ -205,16 +269,37 @@ class MuxPool:
 
     def _expire(self, waiting: _Waiting, timeout: float) -> None:
         self._forget(waiting)
+        peer = waiting.peer
+        isUp = any(_takes(mux, None, peer) for mux in self._muxes)
+        if waiting.service is not None and isUp:
+            why = f"no greeting came in {timeout:g} seconds"
+            waiting.result.errback(NoRequests(why))
+            return
         reason = (
             "" if self.lastReason is None else f"; the last reason: {self.lastReason}"
         )
-        error = OpenStreamError(f"no mux was up within {timeout:g} seconds{reason}")
+        what = _whose("no mux", peer)
+        error = OpenStreamError(f"{what} was up within {timeout:g} seconds{reason}")
         error.reason = error.__cause__ = self.lastReason
         waiting.result.errback(error)
 
 
 # The best rank.
 _FIRST = (True, True, True)
+
+
+def _takes(mux: MuxProtocol, service: str | None, peer: str | None) -> bool:
+    """
+    @return: whether this side can open a stream for a service, or one without, and for
+        a peer, or for any.
+    """
+    if not (mux.canOpen and (service is None or mux.takesRequests)):
+        return False
+    return peer is None or mux.isWith(peer)
+
+
+def _whose(what: str, peer: str | None) -> str:
+    return what if peer is None else f"{what} of {peer!r}"
 
 
 def _rank(mux: MuxProtocol) -> tuple[bool, bool, bool]:
@@ -228,13 +313,16 @@ class _Waiting:
     """
     A stream that waits for a mux.
 
-    @ivar factory: makes the stream's protocol.
+    @ivar service: the name of the peer's service; C{None} for none.
+    @ivar peer: the name of the peer's key; C{None} for any peer.
     @ivar timeout: the delayed call that ends the wait.
-    @ivar result: the result of L{MuxPool.openStream}.
+    @ivar result: the result of L{MuxPool.openStream}.  It gets the mux that the stream
+        goes over, and then opens the stream.
     """
 
     timeout: IDelayedCall
-    result: Deferred[IProtocol]
+    result: Deferred[Any]
 
-    def __init__(self, factory: IStreamFactory | IProtocolFactory) -> None:
-        self.factory = factory
+    def __init__(self, service: str | None, peer: str | None) -> None:
+        self.service = service
+        self.peer = peer

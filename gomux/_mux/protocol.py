@@ -13,6 +13,7 @@ L{MuxProtocol} connects the parts of a mux.  Each part has a module in this pack
   - L{gomux._mux.incoming}: when received frames are handled.
   - L{gomux._mux.frames}: the effect of each frame, and the rules for the peer.
   - L{gomux._mux.streams}: the streams by ID.
+  - L{gomux._mux.acceptor}: which protocols the peer's streams get.
   - L{gomux._mux.scheduler}: which frame is sent next.
   - L{gomux._mux.nextturn}: calls and sending in the next turn of the reactor.
   - L{gomux._mux.liveness}: how a dead carrier or peer is noticed.
@@ -23,21 +24,18 @@ waits in its stream's sender until C{Scheduler}, the carrier's producer, takes i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import (
-    IProtocol,
-    IProtocolFactory,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._carrier.transport import MuxCarrier, addressFrom
 from gomux._mux.frames import PeerFrames
-from gomux._mux.gate import Gate, WaitingStreams, explainLoss
+from gomux._mux.gate import Gate, GreetingWait, WaitingStreams, explainLoss
 from gomux._mux.incoming import Early, Incoming
 from gomux._mux.liveness import CarrierLiveness, PeerLiveness
 from gomux._mux.muxfacts import MuxFacts
@@ -58,6 +56,8 @@ from gomux.error import (
 from gomux.interfaces import IMux
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gomux._mux.owner import MuxOwner
     from gomux.interfaces import IStreamFactory
 
@@ -68,24 +68,21 @@ class MuxProtocol(MuxFacts, Protocol):
     One mux over one carrier, made by a L{MuxFactory<gomux.MuxFactory>}.
 
     @ivar factory: the factory that made the mux; the mux uses its settings.
-    @ivar bytesReceived: how many bytes were received from the carrier.
-    @ivar wasSilent: whether a server made the mux although no frame had come.
+    @ivar since: when the mux got its carrier, in seconds of the clock.
     @ivar streamFactory: makes the protocols of the peer's streams; C{None} to use the
         C{streamFactory} of the factory.
+    @ivar services: the factories of services that only this mux has, by name.
     @ivar _early: what a server has received before it made the mux.
     @ivar _limits: the factory's limits.
-    @ivar _waiting: the calls of L{openStream} that wait for the gate.
+    @ivar _waiting: the calls of L{openStream} that wait for the gate or the greeting.
     @ivar _proving: the results of L{whenAuthenticated} that have not fired.
-    @ivar _frames: handles the peer's frames.
     @ivar _carrier: the carrier, as the scheduler uses it.
-    @ivar _isBound: whether this side has announced
-        L{BOUND<gomux._wire.frame.BOUND>}, or strict mode implies it.
     """
 
     factory: MuxOwner[MuxProtocol]
+    since: float
     streamFactory: IStreamFactory | IProtocolFactory | None = None
-    bytesReceived = 0
-    wasSilent = False
+    services: Mapping[str, IStreamFactory | IProtocolFactory] = MappingProxyType({})
 
     def __init__(
         self, factory: MuxOwner[MuxProtocol], early: Early | None = None
@@ -95,6 +92,7 @@ class MuxProtocol(MuxFacts, Protocol):
         clock = factory.clock
         self._limits = limits = factory.limits
         self._waiting = WaitingStreams(limits.maxControl)
+        self.greetingWait = GreetingWait(clock, limits, self._ungreeted)
         self._proving: list[Deferred[MuxProtocol]] = []
         self._nextTurn = nextTurn = NextTurn(self, clock)
         self._scheduler = scheduler = Scheduler(
@@ -112,7 +110,6 @@ class MuxProtocol(MuxFacts, Protocol):
             factory,
             scheduler,
             nextTurn,
-            peersFactory=self._peersFactory,
             ended=self._streamEnded,
             worn=lambda: self.factory.muxWorn(self),
             overfull=self._overfull,
@@ -127,22 +124,21 @@ class MuxProtocol(MuxFacts, Protocol):
             told=self._told,
         )
 
-    def __repr__(self) -> str:
-        peer = "nobody yet" if self._peer is None else self._peer
-        name = f"{self.peerName!r} at " if self.peerName else ""
-        direction = "to" if self.factory.isClient else "from"
-        return f"<{type(self).__name__} {direction} {name}{peer}>"
-
     # IMux
 
     def openStream(
-        self, factory: IStreamFactory | IProtocolFactory
+        self, factory: IStreamFactory | IProtocolFactory, service: str | None = None
     ) -> Deferred[IProtocol]:
         if not self.canOpen:
             why = "has no IDs left" if self.takesStreams else "is closing or closed"
             return fail(OpenStreamError(f"the mux {why}"))
         if self.gated:
-            return self._waiting.add(factory)
+            return self._waiting.add(factory, service)
+        if service is not None and not self.takesRequests:
+            if self.takesRequests is not None:
+                return fail(self.noRequests())
+            self.greetingWait.begin()
+            return self._waiting.add(factory, service)
         if not (self.authenticated or self.factory.isClient):
             gate = self._incoming.gate
             assert gate is not None
@@ -153,7 +149,7 @@ class MuxProtocol(MuxFacts, Protocol):
             return fail(OpenStreamError("too many frames wait for the carrier"))
         # The application has decided to send, although the peer may be a stranger.
         self._scheduler.isMute = False
-        opened = self._streams.open(factory)
+        opened = self._streams.open(factory, service)
         if not (self._streams.hasIDs or self._streams.byID):
             self.close()
         return opened
@@ -174,6 +170,12 @@ class MuxProtocol(MuxFacts, Protocol):
     def close(self) -> Deferred[GomuxError]:
         self._life.close()
         return self.whenClosed()
+
+    def closeService(self, service: str | None) -> None:
+        """
+        Close the peer's streams for a service; C{None} for those without one.
+        """
+        self._streams.closeService(service)
 
     def abort(self) -> None:
         self._life.abort()
@@ -232,11 +234,12 @@ class MuxProtocol(MuxFacts, Protocol):
         """
         factory = self.factory
         early, self._early = self._early, None
+        self.since = factory.clock.seconds()
         if early is None:
             factory.acceptPace.accepted(self.transport)
         else:
             self.bytesReceived = early.size
-            self.wasSilent = early.frame is None
+            self.since = early.since
         gate = (early and early.gate) or factory.makeGate()
         carrier = self.getCarrier()
         self._host = addressFrom(lambda: carrier.getHost())
@@ -264,7 +267,7 @@ class MuxProtocol(MuxFacts, Protocol):
             caughtUp=self._caughtUp,
             parser=None if early is None else early.parser,
         )
-        self._sendOutputOf(gate)
+        self._sendOutputOf(gate, self.since)
         if gate.sealer is not None:
             self._startSending(gate.sealer, gate.isStrict)
             if factory.isClient:
@@ -312,9 +315,9 @@ class MuxProtocol(MuxFacts, Protocol):
         # A client's mux that may send is up already: it keeps its key.
         if (self.gated or not factory.isClient) and factory.isRevoked(gate):
             raise KeyRevoked()
-        self._sendOutputOf(gate)
+        self._sendOutputOf(gate, factory.clock.seconds())
         if not gate.passed:
-            self.factory.muxHeard(self)
+            factory.muxHeard(self, gate.name)
             return None
         descriptors = self.factory.keyring.descriptors
         if not descriptors.mayTake(gate.name):
@@ -329,6 +332,7 @@ class MuxProtocol(MuxFacts, Protocol):
         if self._isBound and isinstance(gate.opener, SequencedOpener):
             self._carrierLiveness.stopKeepalives()
             self._peerLiveness.start(gate.opener)
+        self.greetingWait.end()
         self._key = (gate.name, gate.key)
         self._streams.account.begin(gate.name)
         self.factory.muxAuthenticated(self)
@@ -339,9 +343,9 @@ class MuxProtocol(MuxFacts, Protocol):
         self._waiting.open(self.openStream)
         return None if gate.ownsFrames or self._life.state >= ENDING else frame
 
-    def _sendOutputOf(self, gate: Gate) -> None:
+    def _sendOutputOf(self, gate: Gate, since: float) -> None:
         if gate.isStrict:
-            self._peerLiveness.limitHandshake(gate)
+            self._peerLiveness.limitHandshake(gate, since)
         output = gate.takeOutput()
         if output and self.hasCarrier:
             self._scheduler.bytesSent += len(output)
@@ -361,15 +365,12 @@ class MuxProtocol(MuxFacts, Protocol):
 
     # Called by the parts of the mux
 
-    def getCarrier(self) -> ITCPTransport:
+    def _ungreeted(self) -> None:
         """
-        @return: the mux's own transport.
+        The peer has sent no greeting in time.
         """
-        return cast(ITCPTransport, self.transport)
-
-    def _peersFactory(self) -> IStreamFactory | IProtocolFactory | None:
-        own = self.streamFactory
-        return self.factory.streamFactory if own is None else own
+        self._waiting.fail(self.noRequests())
+        self.factory.muxUngreeted(self)
 
     def _write(self, parts: list[bytes]) -> None:
         if self._life.loss is None:
@@ -430,6 +431,8 @@ class MuxProtocol(MuxFacts, Protocol):
         """
         self._carrierLiveness.stop()
         self._peerLiveness.stop()
+        self.greetingWait.end()
+        self._streams.acceptor.stop()
         gate = self._incoming.gate
         if gate is not None:
             gate.close()

@@ -67,7 +67,7 @@ class StreamMux(LifeMux, Protocol):
         @return: the carrier's address at this end, even once the carrier is gone.
         """
 
-    def addressOf(self, streamID: int) -> StreamAddress:
+    def addressOf(self, streamID: int, service: str | None = None) -> StreamAddress:
         """
         @return: the other end's address of a stream, even once the carrier is gone.
         """
@@ -88,13 +88,21 @@ class Stream(StreamLife):
     One stream of a mux, as a transport.  Only the mux makes streams.
 
     @ivar streams: the mux, as its streams call it.
+    @ivar service: the name of the service that the stream is for; C{None} for none, and
+        before the peer's request is there.
     @ivar _noDelay: the last argument of L{setTcpNoDelay}; missing before any call.
     """
 
-    __slots__ = ("_noDelay",)
+    __slots__ = ("service", "_noDelay")
 
     streams: StreamMux
     _noDelay: bool
+
+    def __init__(
+        self, streams: StreamMux, streamID: int, service: str | None = None
+    ) -> None:
+        super().__init__(streams, streamID)
+        self.service = service
 
     # State, with the names of Twisted's own transports
 
@@ -189,13 +197,14 @@ class Stream(StreamLife):
         """
         @return: this end's address.
         """
-        return StreamAddress(self.streams.getHost(), self.streamID)
+        host = self.streams.getHost()
+        return StreamAddress(host, self.streamID, service=self.service)
 
     def getPeer(self) -> StreamAddress:  # type: ignore[override]
         """
         @return: the other end's address.
         """
-        return self.streams.addressOf(self.streamID)
+        return self.streams.addressOf(self.streamID, self.service)
 
     # ITCPTransport
 

@@ -263,7 +263,7 @@ class StreamLife:
         if self.life is _CLOSING:
             self._end()
         else:
-            self._writeHalfClosed()
+            self.writeHalfClosed()
 
     def frameCloseStream(self) -> None:
         """
@@ -329,7 +329,7 @@ class StreamLife:
             self._end()
         else:
             self.streams.sendControl(self.streamID, Flag.CLOSE_READ)
-            self.streams.callSoon(self._writeHalfClosed)
+            self.streams.callSoon(self.writeHalfClosed)
 
     def inputEnded(self) -> None:
         """
@@ -367,7 +367,7 @@ class StreamLife:
 
     # Ends
 
-    def _writeHalfClosed(self) -> None:
+    def writeHalfClosed(self) -> None:
         """
         The writing half is closed: tell the protocol.
         """

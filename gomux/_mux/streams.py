@@ -15,7 +15,7 @@ ends with its last stream.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import NoProtocol
@@ -25,28 +25,28 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     ITCPTransport,
 )
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gomux._fastpaths import fastPaths
+from gomux._mux.acceptor import Acceptor
 from gomux._mux.address import StreamAddress
 from gomux._mux.buffers import Account
-from gomux._mux.log import CountedLog
 from gomux._mux.nextturn import NextTurn
 from gomux._mux.plainsender import senderMaker
+from gomux._mux.requests import Accepting, Opening
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.startstop import startFactory, stopFactory
 from gomux._mux.stream import Stream
-from gomux._wire.frame import ID_END, Flag
+from gomux._wire.frame import ID_END, REQUEST, Flag
 from gomux._wire.growth import GrowthPolicy
 from gomux._wire.window import MAX_HELD
-from gomux.error import OutputExceeded
+from gomux.error import OutputExceeded, StreamClosed
 from gomux.limits import RESERVED_IDS
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLContextFactory
 
-    from gomux._mux.owner import MuxOwner
+    from gomux._mux.owner import CarriedMux, MuxOwner
     from gomux._mux.receiver import ReceiverStream
     from gomux._mux.sendermux import SenderStream
     from gomux._mux.streamlife import StreamLife
@@ -54,41 +54,6 @@ if TYPE_CHECKING:
 
 # Each side has only every second ID.
 _WORN_FROM = ID_END - 2 * RESERVED_IDS
-
-_log = Logger()
-
-
-class CarriedMux(Protocol):
-    """
-    The part of the mux that L{Streams} uses.
-    """
-
-    def getCarrier(self) -> ITCPTransport:
-        """
-        @return: the mux's own transport.
-        """
-
-    @property
-    def hasCarrier(self) -> bool:
-        """
-        Whether the carrier is still connected.
-        """
-
-    @property
-    def peerName(self) -> str:
-        """
-        The name of the key that the peer has shown.
-        """
-
-    def getHost(self) -> IAddress:
-        """
-        @return: the carrier's address at this end, even once the carrier is gone.
-        """
-
-    def getPeer(self) -> IAddress:
-        """
-        @return: the carrier's address at the other end, even once the carrier is gone.
-        """
 
 
 class Streams:
@@ -112,15 +77,14 @@ class Streams:
     @ivar maxOutput: see L{gomux.Limits.maxOutput}.
     @ivar activate: queues a sender in the scheduler, if it can send.
     @ivar sendControl: sends a control frame.
+    @ivar acceptor: makes the protocols of the streams that the peer opens.
     @ivar lingering: the streams that have ended and still have input that waits.
     @ivar _scheduler: sends the streams' frames.
     @ivar _clock: the reactor.
     @ivar _maxStreams: how many streams the peer may have.
-    @ivar _peersFactory: see L{__init__}.
     @ivar _ended: see L{__init__}.
     @ivar _worn: see L{__init__}.
     @ivar _notices: logs what goes wrong, with a limit on the number of lines.
-    @ivar _refusals: logs why streams are refused.
     @ivar _batch: the largest credit that is held back to save frames, in bytes.
     @ivar _lastConsumer: the ID of the stream whose input was consumed last; -1 for no
         stream.
@@ -137,7 +101,6 @@ class Streams:
         scheduler: Scheduler,
         nextTurn: NextTurn,
         *,
-        peersFactory: Callable[[], IStreamFactory | IProtocolFactory | None],
         ended: Callable[[], None],
         worn: Callable[[], None],
         overfull: Callable[[], None],
@@ -147,8 +110,6 @@ class Streams:
         @param owner: the mux's factory.
         @param scheduler: sends the streams' frames.
         @param nextTurn: makes calls in the next turn of the reactor.
-        @param peersFactory: returns the factory of the protocols of the peer's streams,
-            or C{None} to refuse these streams.
         @param ended: called when a stream is no longer open on the wire.
         @param worn: called when C{isWorn} has become true.
         @param overfull: called in the next turn of the reactor if this mux has to end,
@@ -183,10 +144,9 @@ class Streams:
         self._scheduler = scheduler
         self._clock = owner.clock
         self._maxStreams = limits.maxStreams
-        self._peersFactory = peersFactory
         self._ended = ended
         self._worn = worn
-        self._refusals = CountedLog(owner.notices, owner.clock)
+        self.acceptor = Acceptor(mux, owner)
 
     def __repr__(self) -> str:
         return repr(self.mux)
@@ -266,11 +226,14 @@ class Streams:
 
     # The start of streams
 
-    def open(self, factory: IStreamFactory | IProtocolFactory) -> Deferred[IProtocol]:
+    def open(
+        self, factory: IStreamFactory | IProtocolFactory, service: str | None = None
+    ) -> Deferred[IProtocol]:
         """
         Open a stream to the peer.
 
         @param factory: makes the stream's protocol.
+        @param service: the name of the peer's service; C{None} for none.
         @return: as L{gomux.interfaces.IMux.openStream}.
         """
         # Set before buildProtocol, which may open streams too.
@@ -278,9 +241,13 @@ class Streams:
         self.nextID += 2
         if streamID >= _WORN_FROM:
             self._wears()
+        opening = None
         try:
             startFactory(factory)
-            protocol = factory.buildProtocol(self.addressOf(streamID))
+            if service is None:
+                protocol = factory.buildProtocol(self.addressOf(streamID))
+            else:
+                protocol = opening = Opening(factory, service, self.acceptor)
         except BaseException:
             failure = Failure()
             stopFactory(factory)
@@ -290,67 +257,60 @@ class Streams:
             return fail(NoProtocol())
         self._factories[streamID] = factory
         self.account.opened(self._scheduler.controlQueued)
-        stream = self.byID[streamID] = Stream(self, streamID)
-        self._scheduler.control(streamID, Flag.OPEN_STREAM)
-        stream.makeConnection(protocol)
-        return succeed(protocol)
+        stream = self.byID[streamID] = Stream(self, streamID, service)
+        if opening is None:
+            self._scheduler.control(streamID, Flag.OPEN_STREAM)
+            stream.makeConnection(protocol)
+            return succeed(protocol)
+        self._scheduler.control(streamID, Flag.OPEN_STREAM, REQUEST)
+        opening.begin(stream)
+        return opening.result
 
-    def peerOpens(self, streamID: int, isWelcome: bool) -> None:
+    def peerOpens(
+        self, streamID: int, isWelcome: bool, hasRequest: bool = False
+    ) -> None:
         """
         The peer opens a stream: accept or refuse it.
 
         @param isWelcome: whether the mux accepts streams now.
+        @param hasRequest: whether the stream begins with a request.
         @raise LimitExceeded: if the peer leaves too many refusals unread.
         """
         self._peerOpened += 1
         self.peerNextID = max(self.peerNextID, streamID + 2)
         if streamID >= _WORN_FROM:
             self._wears()
-        protocol = None
+        protocol: IProtocol | None = None
         if isWelcome and not self.account.mayOpen:
-            self._refused("the peer has its share of maxBuffered")
+            self.acceptor.refused("the peer has its share of maxBuffered")
+        elif isWelcome and hasRequest:
+            protocol = Accepting(self.acceptor)
         elif isWelcome:
-            protocol = self._buildPeers(streamID)
+            protocol = self.acceptor.makePlain(self.addressOf(streamID))
         elif self.isFull:
-            self._refused("the peer has as many streams open as maxStreams allows")
+            self.acceptor.refused(
+                "the peer has as many streams open as maxStreams allows"
+            )
         else:
-            self._refused("the mux is draining, because it was told to stop")
+            self.acceptor.refused("the mux is draining, because it was told to stop")
         if protocol is None:
             self._scheduler.refuse(streamID)
             return
         self.peerCount += 1
         self.account.opened(self._scheduler.controlQueued)
         stream = self.byID[streamID] = Stream(self, streamID)
-        stream.makeConnection(protocol)
+        if hasRequest:
+            cast(Accepting, protocol).begin(stream)
+        else:
+            stream.makeConnection(protocol)
 
-    def _buildPeers(self, streamID: int) -> IProtocol | None:
+    def closeService(self, service: str | None) -> None:
         """
-        @return: the protocol of a stream that the peer opens, or C{None} to refuse it.
+        Close the peer's streams for a service, or those without one.
         """
-        factory = self._peersFactory()
-        if factory is None:
-            self._refused("nothing serves the peer's streams")
-            return None
-        try:
-            protocol = factory.buildProtocol(self.addressOf(streamID))
-        except BaseException:
-            _log.failure(
-                "{mux} refused stream {id} of the peer: buildProtocol failed",
-                id=streamID,
-                mux=self.mux,
-            )
-            return None
-        if protocol is None:
-            self._refused("the factory made no protocol")
-        return protocol
-
-    def _refused(self, why: str) -> None:
-        """
-        Log that a stream is refused.
-        """
-        self._refusals.warn(
-            f"{{mux}} refused {{count}} of the peer's streams: {why}", mux=self.mux
-        )
+        for streamID, stream in list(self.byID.items()):
+            if stream.service == service and self.isPeers(streamID):
+                stream.closeWith(StreamClosed())
 
     # StreamMux
 
@@ -373,11 +333,12 @@ class Streams:
         """
         return self.mux.getHost()
 
-    def addressOf(self, streamID: int) -> StreamAddress:
+    def addressOf(self, streamID: int, service: str | None = None) -> StreamAddress:
         """
         @return: the other end's address of a stream, even once the carrier is gone.
         """
-        return StreamAddress(self.mux.getPeer(), streamID, self.mux.peerName)
+        mux = self.mux
+        return StreamAddress(mux.getPeer(), streamID, mux.peerName, service)
 
     def startTLS(
         self, stream: Stream, contextFactory: IOpenSSLContextFactory, normal: bool

@@ -94,11 +94,19 @@ class Keyring:
         """
         return self._keys
 
-    def single(self) -> tuple[str, bytes]:
+    def single(self, name: str | None = None) -> tuple[str, bytes]:
         """
-        @return: the name and the key of the frames, if the keyring has one key.
-        @raise KeyringError: if it has several.
+        @param name: the name of a peer; C{None} if the keyring has one key.
+        @return: the name and the key of the frames.  If the peer has several keys,
+            while one is exchanged for another, the last of them.
+        @raise KeyringError: if the peer has no key, or without a name if the keyring
+            has several keys.
         """
+        if name is not None:
+            found = [pair for pair in self._keys if pair[0] == name]
+            if not found:
+                raise KeyringError(f"no key has the name {name!r}")
+            return found[-1]
         if len(self._keys) != 1:
             names = {name for name, _ in self._keys}
             whose = (

@@ -9,7 +9,8 @@ when it has had no streams for a while.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.interfaces import (
@@ -24,7 +25,7 @@ from gomux._mux.dialler import Dialler, Settings
 from gomux._mux.protocol import MuxProtocol
 from gomux._mux.startstop import stopFactory
 from gomux._wire.keyring import Keyring
-from gomux.error import OpenStreamError
+from gomux.error import NoRequests, OpenStreamError, ServiceTimeout
 from gomux.limits import IDLE_TIMEOUT, MAX_RETRY_DELAY
 
 if TYPE_CHECKING:
@@ -62,23 +63,30 @@ class ClientMux(Dialler):
         self._idle: IDelayedCall | None = None
 
     def openStream(
-        self, factory: IProtocolFactory, timeout: float
+        self, factory: IProtocolFactory, timeout: float, service: str | None = None
     ) -> Deferred[IProtocol]:
         """
         Open a stream.  Dial the mux first if there is none.
 
         @param factory: makes the stream's protocol.
-        @param timeout: how long to wait for the mux, in seconds.
+        @param timeout: how long to wait for the mux, and for the answer of the service,
+            in seconds.
+        @param service: the name of the peer's service; C{None} for none.
         @return: the protocol, connected.
         """
+        if service is not None and not (self.greet or self.strict):
+            return fail(NoRequests("greet=False is set on this side"))
         # TCP starts the factory before it connects, so this does too.
         try:
             factory.doStart()
         except BaseException:
             return fail(Failure())
-        opened = self.pool.openStream(factory, timeout)
+        opened = self.pool.openStream(factory, timeout, service)
         if self.pool.waiting:
             self.start()
+        if service is not None:
+            # While the stream waits for a mux, the pool's own timeout comes first.
+            opened.addTimeout(timeout, self.clock, partial(_noAnswer, service))
         return opened.addBoth(self._opened, factory)
 
     def _opened(
@@ -90,6 +98,9 @@ class ClientMux(Dialler):
         stopFactory(factory)
         if not self.pool.waiting:
             self.stop()
+            if self._idle is None and self.muxes:
+                # A stream for a service has waited for a greeting.
+                self.muxIdle(self.muxes[0])
         return result
 
     def close(self) -> Deferred[None]:
@@ -136,6 +147,9 @@ class ClientMux(Dialler):
         self._closeIdle()
 
     def _closeIdle(self) -> Deferred[list[GomuxError]]:
+        if self.pool.waiting:
+            # Streams for a service wait for the greeting on a mux.
+            return gatherResults([])
         return gatherResults(
             [mux.close() for mux in list(self.muxes) if not mux.streamCount]
         )
@@ -144,3 +158,12 @@ class ClientMux(Dialler):
         idle, self._idle = self._idle, None
         if idle is not None:
             idle.cancel()
+
+
+def _noAnswer(service: str, result: object, timeout: float) -> NoReturn:
+    """
+    A stream for a service was cancelled, because its time is over.
+    """
+    error = ServiceTimeout(f"{service} (no answer within {timeout:g} seconds)")
+    error.service = service
+    raise error

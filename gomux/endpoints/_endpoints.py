@@ -12,9 +12,11 @@ already exists.  Either side of that mux can both listen and connect.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
-from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
@@ -29,14 +31,17 @@ from zope.interface import implementer
 
 from gomux._mux.dialler import Settings
 from gomux._mux.factory import MuxFactory
-from gomux._mux.newcomer import Newcomers
 from gomux._mux.protocol import MuxProtocol
 from gomux._wire.keyring import Keyring
+from gomux._wire.request import checkServiceName
 from gomux.endpoints._clientmux import ClientMux
+from gomux.endpoints._ports import MuxPort, SharedPort
 from gomux.limits import IDLE_TIMEOUT, WAIT_TIMEOUT
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from gomux.interfaces import IStreamFactory
 
 __all__ = [
     "MuxClientEndpoint",
@@ -46,6 +51,10 @@ __all__ = [
     "StreamPort",
     "StreamServerEndpoint",
 ]
+
+#: The ports of carriers on which endpoints listen: one per reactor, carrier, key and
+#: settings.
+_ports: WeakKeyDictionary[Any, dict[Hashable, SharedPort]] = WeakKeyDictionary()
 
 
 @implementer(IStreamClientEndpoint)
@@ -63,6 +72,7 @@ class MuxClientEndpoint:
 
     @ivar _mux: dials the mux, and opens the streams.
     @ivar _timeout: see L{__init__}.
+    @ivar _service: see L{__init__}.
     """
 
     def __init__(
@@ -71,6 +81,7 @@ class MuxClientEndpoint:
         carrier: IStreamClientEndpoint,
         psk: bytes | str | Keyring,
         *,
+        service: str | None = None,
         timeout: float = WAIT_TIMEOUT,
         idleTimeout: float = IDLE_TIMEOUT,
         **settings: Unpack[Settings],
@@ -79,13 +90,17 @@ class MuxClientEndpoint:
         @param reactor: the reactor.
         @param carrier: the endpoint that connects the carrier.
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.
+        @param service: the name of the peer's service to connect to; C{None} to connect
+            to what the peer serves without a name.
         @param timeout: how long L{connect} waits for a mux, in seconds.
-            Meanwhile a carrier that fails to connect is tried again.
+            Meanwhile a carrier that fails to connect is tried again.  With a service,
+            this is also the time for the peer's greeting and its answer.
         @param idleTimeout: how long a mux without streams is kept, in seconds.
         @param settings: C{limits}, C{greet}, C{strict}, C{context} and C{salts},
             as for L{MuxFactory<gomux.MuxFactory>}.
-        @raise ValueError: if C{psk} is empty.
+        @raise ValueError: if C{psk} is empty, or C{service} is not a valid name.
         """
+        self._service = None if service is None else checkServiceName(service)
         self._mux = ClientMux(
             reactor, carrier, psk, idleTimeout=idleTimeout, **settings
         )
@@ -93,16 +108,19 @@ class MuxClientEndpoint:
 
     @classmethod
     def sharing(
-        cls, mux: ClientMux, timeout: float = WAIT_TIMEOUT
+        cls, mux: ClientMux, timeout: float = WAIT_TIMEOUT, service: str | None = None
     ) -> MuxClientEndpoint:
         """
         Make an endpoint that shares a mux with other endpoints.
 
         @param mux: the shared mux.
         @param timeout: how long L{connect} of this endpoint waits, in seconds.
+        @param service: the name of the peer's service.
         @return: the endpoint.
+        @raise ValueError: if C{service} is not a valid name.
         """
         self = cls.__new__(cls)
+        self._service = None if service is None else checkServiceName(service)
         self._mux = mux
         self._timeout = timeout
         return self
@@ -116,9 +134,12 @@ class MuxClientEndpoint:
             there is no mux in time, it fails with
             L{OpenStreamError<gomux.OpenStreamError>}, a
             L{ConnectError<twisted.internet.error.ConnectError>} that gives the
-            reason.
+            reason.  With a service, it fires once the peer has accepted the stream.
+            Then it fails with a L{RequestRefused<gomux.RequestRefused>} if the peer
+            refuses the stream or does not answer in time, and with
+            L{NoRequests<gomux.NoRequests>} if the peer knows no services.
         """
-        return self._mux.openStream(protocolFactory, self._timeout)
+        return self._mux.openStream(protocolFactory, self._timeout, self._service)
 
     def close(self) -> Deferred[None]:
         """
@@ -136,8 +157,14 @@ class MuxServerEndpoint:
     """
     Listens for muxes, and serves the streams that peers open over them.
 
+    Several endpoints with the same carrier, key and settings, each with a service of
+    its own, share one port.  At most one of them may have no service.
+
     @ivar _carrier: listens for the carriers.
-    @ivar _makeFactory: makes the factory of the muxes from a stream factory.
+    @ivar _service: see L{__init__}.
+    @ivar _makeFactory: makes the factory of the muxes.
+    @ivar _shared: the ports of the reactor.
+    @ivar _key: the key of the endpoint's port among them.
     """
 
     def __init__(
@@ -145,105 +172,72 @@ class MuxServerEndpoint:
         reactor: Any,
         carrier: IStreamServerEndpoint,
         psk: bytes | str | Keyring,
+        *,
+        service: str | None = None,
         **settings: Unpack[Settings],
     ) -> None:
         """
         @param reactor: the reactor.
         @param carrier: the endpoint that listens for carriers.
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.
+        @param service: the name of the service; C{None} to serve the streams that peers
+            open without a name.
         @param settings: C{limits}, C{greet}, C{strict}, C{context} and C{salts},
             as for L{MuxFactory<gomux.MuxFactory>}.
-        @raise ValueError: if C{psk} is empty.
+        @raise ValueError: if C{psk} is empty, or C{service} is not a valid name.
         """
+        self._service = None if service is None else checkServiceName(service)
         self._carrier = carrier
-        self._makeFactory = lambda streamFactory: MuxFactory(
-            psk, False, streamFactory, clock=reactor, **settings
-        )
+        self._makeFactory = lambda: MuxFactory(psk, False, clock=reactor, **settings)
         # Raises for a bad key now, before anything listens.
-        self._makeFactory(None)
+        keys = frozenset(self._makeFactory().keyring.keys)
+        self._shared = _ports.setdefault(reactor, {})
+        # A port that is shared refers to its carrier, so no other has the same id.
+        self._key: tuple[Hashable, ...] = (
+            id(carrier),
+            keys,
+            *sorted(settings.items()),
+        )
+
+    @classmethod
+    def described(
+        cls,
+        description: str,
+        reactor: Any,
+        carrier: IStreamServerEndpoint,
+        psk: Keyring,
+        service: str | None,
+        **settings: Unpack[Settings],
+    ) -> MuxServerEndpoint:
+        """
+        Make an endpoint that shares its port with others whose carriers are described
+        by the same string.
+
+        @param description: the string of the carrier.
+        @return: the endpoint.
+        """
+        self = cls(reactor, carrier, psk, service=service, **settings)
+        self._key = (description, *self._key[1:])
+        return self
 
     def listen(  # type: ignore[override]
         self, protocolFactory: IProtocolFactory
     ) -> Deferred[MuxPort]:
         """
-        Listen on the carrier.
+        Listen on the carrier, unless another endpoint that shares its port does so
+        already.
 
         @param protocolFactory: makes the protocol of each stream.
-        @return: a L{MuxPort}.  Fails as the carrier's C{listen} does.
+        @return: a L{MuxPort}.  Fails as the carrier's C{listen} does, and with
+            L{CannotListenError<twisted.internet.error.CannotListenError>} if another
+            endpoint on this port has the same service.
         """
-        factory = self._makeFactory(protocolFactory)
-        listening: Deferred[IListeningPort] = self._carrier.listen(Newcomers(factory))
-        return listening.addCallback(MuxPort, factory)
-
-
-@implementer(IListeningPort)
-class MuxPort:
-    """
-    The listening port of a L{MuxServerEndpoint}.
-
-    @ivar factory: makes the muxes.  Its C{pool} has the muxes that are up.
-    @ivar _port: the listening port of the carrier.
-    """
-
-    def __init__(self, port: IListeningPort, factory: MuxFactory) -> None:
-        self._port = port
-        self.factory = factory
-
-    def __repr__(self) -> str:
-        return f"<MuxPort on {self._port!r}>"
-
-    def getHost(self) -> IAddress:
-        """
-        @return: the address that the carrier listens on.
-        """
-        return self._port.getHost()
-
-    def startListening(self) -> None:
-        """
-        Listen again.
-        """
-        self.factory.retired = False
-        self._port.startListening()
-
-    def stopListening(self) -> Deferred[None]:
-        """
-        Accept no more muxes, and no more streams on the muxes that are up.  A mux that
-        was accepted before but comes up later is closed as soon as it is up.
-
-        Open streams stay open, as TCP connections do.  A mux is closed when its
-        last stream ends.  L{close} ends all streams and muxes.
-
-        @return: fires when the carrier has stopped listening and the muxes
-            that had no streams are gone.
-        """
-        # stdio: has no port, only the carrier itself.
-        stop = getattr(self._port, "stopListening", lambda: None)
-        stopped: Deferred[Any] = maybeDeferred(stop)
-        self.factory.retire()
-        idle = [mux for mux in self.factory.muxes if not mux.streamCount]
-        return stopped.addCallback(_whenClosed, idle)
-
-    def close(self) -> Deferred[None]:
-        """
-        Stop listening, and close all muxes.  Each stream first sends its output,
-        for at most L{gomux.Limits.closeTimeout} seconds.
-
-        @return: fires when all muxes are gone.
-        """
-        stopped = self.stopListening()
-        muxes = list(self.factory.muxes)
-        for mux in muxes:
-            if mux.streamCount:
-                mux.close()
-        return stopped.addBoth(_whenClosed, muxes)
-
-
-def _whenClosed(result: Any, muxes: list[MuxProtocol]) -> Deferred[Any]:
-    """
-    @return: fires with C{result} once all muxes are gone.
-    """
-    closed: Deferred[Any] = gatherResults([mux.whenClosed() for mux in muxes])
-    return closed.addCallback(lambda _: result)
+        shared = self._shared.get(self._key)
+        if shared is None or (self._service is None and shared.serves(None)):
+            # For the second endpoint without a name, the carrier decides.
+            factory = self._makeFactory()
+            shared = SharedPort(self._carrier, factory, self._shared, self._key)
+        return shared.listen(self._service, protocolFactory)
 
 
 class StreamOpener(Protocol):
@@ -252,7 +246,9 @@ class StreamOpener(Protocol):
     L{pool<gomux.MuxFactory.pool>} of a L{MuxFactory<gomux.MuxFactory>}.
     """
 
-    def openStream(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+    def openStream(
+        self, factory: IProtocolFactory, *, service: str | None = None
+    ) -> Deferred[IProtocol]:
         """
         Open a stream.
         """
@@ -265,22 +261,27 @@ class StreamClientEndpoint:
     and the server of the mux may use it.
 
     @ivar _mux: the mux.
+    @ivar _service: see L{__init__}.
     """
 
-    def __init__(self, mux: StreamOpener) -> None:
+    def __init__(self, mux: StreamOpener, service: str | None = None) -> None:
         """
         @param mux: the mux or pool that opens the streams.
+        @param service: the name of the peer's service to connect to; C{None} for none.
+        @raise ValueError: if C{service} is not a valid name.
         """
         self._mux = mux
+        self._service = None if service is None else checkServiceName(service)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
         Open a stream.
 
         @param protocolFactory: makes the stream's protocol.
-        @return: the protocol, connected.
+        @return: the protocol, connected.  With a service, once the peer has accepted
+            the stream.
         """
-        return self._mux.openStream(protocolFactory)
+        return self._mux.openStream(protocolFactory, service=self._service)
 
 
 @implementer(IStreamServerEndpoint)
@@ -290,13 +291,20 @@ class StreamServerEndpoint:
     that all peers open over the muxes of a factory.
 
     @ivar _mux: the mux or the factory.
+    @ivar _service: see L{__init__}.
     """
 
-    def __init__(self, mux: MuxProtocol | MuxFactory) -> None:
+    def __init__(
+        self, mux: MuxProtocol | MuxFactory, service: str | None = None
+    ) -> None:
         """
         @param mux: the mux, or the factory of the muxes.
+        @param service: the name of the service; C{None} to serve the streams that peers
+            open without a name.
+        @raise ValueError: if C{service} is not a valid name.
         """
         self._mux = mux
+        self._service = None if service is None else checkServiceName(service)
 
     def listen(  # type: ignore[override]
         self, protocolFactory: IProtocolFactory
@@ -309,11 +317,11 @@ class StreamServerEndpoint:
             <twisted.internet.error.CannotListenError>} if another factory
             already serves these streams.
         """
-        if self._mux.streamFactory is not None:
+        port = StreamPort(self._mux, protocolFactory, self._service)
+        if port.served is not None:
             return fail(
                 CannotListenError("gomux", self._mux, "its streams are served already")
             )
-        port = StreamPort(self._mux, protocolFactory)
         try:
             port.startListening()
         except BaseException:
@@ -328,16 +336,30 @@ class StreamPort:
 
     @ivar _mux: the mux, or the factory of muxes, whose streams are served.
     @ivar _factory: makes the protocol of each stream.
+    @ivar _service: the name of the service; C{None} for streams without one.
     """
 
     def __init__(
-        self, mux: MuxProtocol | MuxFactory, factory: IProtocolFactory
+        self,
+        mux: MuxProtocol | MuxFactory,
+        factory: IProtocolFactory,
+        service: str | None = None,
     ) -> None:
         self._mux = mux
         self._factory = factory
+        self._service = service
 
     def __repr__(self) -> str:
         return f"<StreamPort of {self._mux!r}>"
+
+    @property
+    def served(self) -> IStreamFactory | IProtocolFactory | None:
+        """
+        The factory that serves the streams now, if there is one.
+        """
+        if self._service is None:
+            return self._mux.streamFactory
+        return self._mux.services.get(self._service)
 
     def getHost(self) -> IAddress:
         """
@@ -358,7 +380,10 @@ class StreamPort:
         Serve streams, or serve them again after L{stopListening}.
         """
         self._factory.doStart()
-        self._mux.streamFactory = self._factory
+        if self._service is None:
+            self._mux.streamFactory = self._factory
+        else:
+            self._mux.services = {**self._mux.services, self._service: self._factory}
 
     def stopListening(self) -> Deferred[None]:
         """
@@ -366,7 +391,12 @@ class StreamPort:
 
         @return: a Deferred that has fired.
         """
-        if self._mux.streamFactory is not self._factory:
+        if self.served is not self._factory:
             return succeed(None)
-        self._mux.streamFactory = None
+        if self._service is None:
+            self._mux.streamFactory = None
+        else:
+            services = dict(self._mux.services)
+            del services[self._service]
+            self._mux.services = services
         return maybeDeferred(self._factory.doStop)

@@ -16,6 +16,8 @@ may stand anywhere in it.
   - C{context}: the context of strict mode.  The peer must use the same.
   - C{strictClock}: C{yes} to refuse, in strict mode, peers whose clock differs much.
   - C{allowSelf}: C{yes} to let a process connect to itself in strict mode.
+  - C{service}: the name of the service: for servers of the service that is served, and
+    for clients of the peer's service.
   - C{timeout}, for clients: how many seconds to wait for a mux.
   - C{idleTimeout}, for clients: how many seconds to keep a mux without streams.
 
@@ -35,6 +37,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndp
 
 from gomux._mux.dialler import Settings
 from gomux._wire.keyring import Keyring, readPSKFile
+from gomux._wire.request import checkServiceName
 from gomux._wire.salts import Salts, processSalts
 from gomux.endpoints._clientmux import ClientMux
 from gomux.endpoints._connecting import clientEndpoint
@@ -70,7 +73,8 @@ def parseServer(
     reactor: Any, args: Sequence[object], kwargs: Mapping[str, object]
 ) -> IStreamServerEndpoint:
     """
-    Make the server endpoint that a string describes.
+    Make the server endpoint that a string describes.  Endpoints with the same carrier,
+    pre-shared key and settings share one port, each with its own C{service}.
 
     @param reactor: the reactor.
     @param args: the string's positional arguments after C{gomux}.
@@ -81,8 +85,12 @@ def parseServer(
     words = _Words(args, kwargs)
     keyring = words.takeKeyring()
     settings = words.takeSettings(_serverSalts)
+    service = words.takeService()
     carrier = words.carrier("server", serverEndpoint, reactor)
-    return MuxServerEndpoint(reactor, carrier, keyring, **settings)
+    description = words.description()
+    return MuxServerEndpoint.described(
+        description, reactor, carrier, keyring, service, **settings
+    )
 
 
 def parseClient(
@@ -90,8 +98,8 @@ def parseClient(
 ) -> IStreamClientEndpoint:
     """
     Make the client endpoint that a string describes.  Endpoints with the same
-    carrier, pre-shared key and settings share one mux, even if their C{timeout}
-    differs.
+    carrier, pre-shared key and settings share one mux, even if their C{timeout} or
+    C{service} differs.
 
     @param reactor: the reactor.
     @param args: the string's positional arguments after C{gomux}.
@@ -103,6 +111,7 @@ def parseClient(
     keyring = words.takeKeyring()
     _, pskKey = keyring.single()
     settings = words.takeSettings(_clientSalts)
+    service = words.takeService()
     timeout = words.takeSeconds("timeout", WAIT_TIMEOUT)
     idleTimeout = words.takeSeconds("idleTimeout", IDLE_TIMEOUT)
     carrier = words.carrier("client", clientEndpoint, reactor)
@@ -112,7 +121,7 @@ def parseClient(
     if mux is None:
         mux = ClientMux(reactor, carrier, keyring, idleTimeout=idleTimeout, **settings)
         muxes[key] = mux
-    return MuxClientEndpoint.sharing(mux, timeout)
+    return MuxClientEndpoint.sharing(mux, timeout, service)
 
 
 class _Words:
@@ -236,6 +245,21 @@ class _Words:
             "strictClock": strictClock,
             "salts": own if allowSelf else processSalts,
         }
+
+    def takeService(self) -> str | None:
+        """
+        @return: the name of the service; C{None} for none.
+        @raise ValueError: if the name is not valid.
+        """
+        service = self._keywords.pop("service", None)
+        if service is None:
+            return None
+        try:
+            return checkServiceName(service)
+        except ValueError:
+            if not self._hasKey:
+                raise
+            raise ValueError("service= is not the name of a service") from None
 
     def takeSeconds(self, keyword: str, default: float) -> float:
         """

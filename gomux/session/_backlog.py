@@ -83,3 +83,9 @@ class Backlog(Generic[_T]):
             waiting, self._waiting = self._waiting, deque()
             for one in waiting:
                 one.errback(copy(error))
+
+
+def nothing(ignored: object) -> None:
+    """
+    Do and return nothing.
+    """

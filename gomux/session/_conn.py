@@ -43,12 +43,7 @@ from gomux.error import (
     WriteClosed,
 )
 from gomux.session._deadline import Deadline
-from gomux.session._pending import PendingRead, PendingWrite
-
-#: The most that L{Conn.read} returns by default, in bytes.
-READ_SIZE = 65536
-#: The most that is written to the transport in one call, in bytes.
-WRITE_SIZE = 65536
+from gomux.session._pending import READ_SIZE, WRITE_SIZE, PendingRead, PendingWrite
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -120,6 +115,13 @@ class Conn(Protocol):
         How many received bytes were not read yet.
         """
         return len(self._rest) - self._offset + self.transport.unread
+
+    @property
+    def service(self) -> str | None:
+        """
+        The name of the service that the stream is for; C{None} for none.
+        """
+        return self.transport.service
 
     # The methods of the Go package
 
@@ -241,8 +243,7 @@ class Conn(Protocol):
         Set the time from which reads fail with L{DeadlineExceeded}, also reads that
         wait then.  A later deadline lets reads work again.
 
-        @param time: the deadline, in seconds of the reactor's clock; C{None} for
-            never.
+        @param time: as for L{setDeadline}.
         """
         self._readDeadline.set(time)
 
@@ -251,8 +252,7 @@ class Conn(Protocol):
         Set the time from which writes fail with L{DeadlineExceeded}, also writes that
         wait then.  A later deadline lets writes work again.
 
-        @param time: the deadline, in seconds of the reactor's clock; C{None} for
-            never.
+        @param time: as for L{setDeadline}.
         """
         self._writeDeadline.set(time)
 

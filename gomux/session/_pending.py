@@ -10,6 +10,11 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
+#: The most that L{Conn.read<gomux.Conn.read>} returns by default, in bytes.
+READ_SIZE = 65536
+#: The most that is written to the transport in one call, in bytes.
+WRITE_SIZE = 65536
+
 
 class PendingRead:
     """

@@ -34,19 +34,19 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from gomux._mux.factory import MuxFactory
 from gomux._mux.log import CountedLog
 from gomux._mux.newcomer import Newcomers
 from gomux._mux.protocol import MuxProtocol
 from gomux._wire.keyring import Keyring
+from gomux._wire.request import checkServiceName
 from gomux._wire.shares import Peers, Shares
 from gomux.error import ConnectionClosed, GomuxError
-from gomux.interfaces import IStreamFactory
 from gomux.limits import BACKLOG, Limits
-from gomux.session._backlog import Backlog
+from gomux.session._backlog import Backlog, nothing
 from gomux.session._conn import Conn
+from gomux.session._connfactory import ConnFactory
 
 _log = Logger()
 
@@ -66,14 +66,22 @@ class Session:
     @ivar _refusals: logs that the backlog is full.
     """
 
-    def __init__(self, mux: MuxProtocol, clock: IReactorTime, backlog: int) -> None:
+    def __init__(
+        self,
+        mux: MuxProtocol,
+        clock: IReactorTime,
+        backlog: int,
+        services: Collection[str],
+    ) -> None:
         """
         @param mux: a mux whose carrier is connected, and which has no streams yet.
         @param clock: the reactor.
         @param backlog: how many streams may wait to be accepted.
+        @param services: the names of the services that the peer may open streams for.
         """
         self._mux = mux
-        mux.streamFactory = _Streams(self._incoming)
+        streams = mux.streamFactory = ConnFactory(self._incoming)
+        mux.services = dict.fromkeys(services, streams)
         self._clock = clock
         self._backlog: Backlog[Conn] = Backlog(backlog)
         self._conns: dict[Conn, None] = {}
@@ -95,6 +103,7 @@ class Session:
         context: bytes = b"",
         strictClock: bool = False,
         backlog: int = BACKLOG,
+        services: Collection[str] = (),
     ) -> Deferred[Session]:
         """
         Connect to a peer.
@@ -107,15 +116,18 @@ class Session:
         @param context: as for L{MuxFactory<gomux.MuxFactory>}.
         @param strictClock: as for L{MuxFactory<gomux.MuxFactory>}.
         @param backlog: how many streams may wait for L{acceptStream}.
+        @param services: the names of the services that the peer may open streams for,
+            besides those without a name.  L{acceptStream} returns all of them.
         @return: the session, once the carrier is connected.  Fails as the carrier's
             C{connect} does.  The peer has not shown by then that it holds the
             key: its first frame shows that.
-        @raise ValueError: if C{psk} is empty or C{backlog} less than 1.
+        @raise ValueError: if C{psk}, C{backlog} or C{services} is not valid.
         """
         factory = _SessionFactory(
             psk,
             True,
             backlog,
+            services,
             clock=reactor,
             limits=limits,
             strict=strict,
@@ -138,6 +150,7 @@ class Session:
         context: bytes = b"",
         strictClock: bool = False,
         backlog: int = BACKLOG,
+        services: Collection[str] = (),
         silentPeers: bool = False,
     ) -> Deferred[Listener]:
         """
@@ -152,16 +165,18 @@ class Session:
         @param strictClock: as for L{MuxFactory<gomux.MuxFactory>}.
         @param backlog: how many sessions may wait for L{Listener.accept}, and
             how many streams of each session for L{acceptStream}.
+        @param services: as for L{client}.
         @param silentPeers: whether to accept peers before they have shown that
             they hold the key.  A client of the Go package sends nothing before
             it opens a stream, so a server that opens the first stream needs this.
         @return: the listener, once it listens.
-        @raise ValueError: if C{psk} is empty or C{backlog} less than 1.
+        @raise ValueError: if C{psk}, C{backlog} or C{services} is not valid.
         """
         factory = _SessionFactory(
             psk,
             False,
             backlog,
+            services,
             clock=reactor,
             limits=limits,
             strict=strict,
@@ -177,20 +192,22 @@ class Session:
         port = factory if silentPeers else Newcomers(factory)
         return carrier.listen(port).addCallback(listener.listening)
 
-    def openStream(self) -> Deferred[Conn]:
+    def openStream(self, service: str | None = None) -> Deferred[Conn]:
         """
         Open a stream to the peer.
 
-        @return: the stream.  Fails with L{ConnectionClosed},
-            L{PeerClosedConnection<gomux.PeerClosedConnection>} or another
-            reason why the mux ended, and with
-            L{OpenStreamError<gomux.OpenStreamError>} if the mux can open no
-            stream now.
+        @param service: the name of one of the peer's services; C{None} for none.
+        @return: the stream; with a service, once the peer has accepted it.  Fails with
+            L{ConnectionClosed}, L{PeerClosedConnection<gomux.PeerClosedConnection>} or
+            another reason why the mux ended, and with
+            L{OpenStreamError<gomux.OpenStreamError>} if the mux can open no stream now,
+            if the peer refuses the stream or if it knows no services.
         """
         reason = ConnectionClosed() if self._closed else self._mux.reason
         if reason is not None:
             return fail(copy(reason))
-        return cast("Deferred[Conn]", self._mux.openStream(_Streams(self._outgoing)))
+        opening = self._mux.openStream(ConnFactory(self._outgoing), service)
+        return cast("Deferred[Conn]", opening)
 
     def acceptStream(self) -> Deferred[Conn]:
         """
@@ -224,7 +241,7 @@ class Session:
             self._backlog.end(ConnectionClosed())
             for conn in list(self._conns):
                 conn.muxClosing()
-        return self._mux.close().addCallback(_nothing)
+        return self._mux.close().addCallback(nothing)
 
     def localAddr(self) -> IAddress:
         """
@@ -333,7 +350,7 @@ class Listener:
             self._backlog.items.popleft().close()
         # stdio: has no port, only the carrier itself.
         stop = getattr(self._port, "stopListening", lambda: None)
-        return maybeDeferred(stop).addCallback(_nothing)
+        return maybeDeferred(stop).addCallback(nothing)
 
     def addr(self) -> IAddress:
         """
@@ -376,24 +393,6 @@ class Listener:
             self._backlog.put(session)
 
 
-@implementer(IStreamFactory)
-class _Streams:
-    """
-    The stream factory of a session: makes a L{Conn} for each stream.
-
-    @ivar _build: makes the L{Conn}; returns C{None} to refuse the stream.
-    """
-
-    def __init__(self, build: Callable[[], Conn | None]) -> None:
-        self._build = build
-
-    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
-        """
-        @return: the stream's L{Conn}; C{None} refuses the stream.
-        """
-        return self._build()
-
-
 class _SessionFactory(MuxFactory):
     """
     Makes muxes, and a session for each mux.
@@ -403,6 +402,7 @@ class _SessionFactory(MuxFactory):
     @ivar authenticated: called with each session when its peer has shown that it
         holds the key.
     @ivar _backlog: see L{Session}.
+    @ivar _services: see L{Session}.
     """
 
     def __init__(
@@ -410,22 +410,26 @@ class _SessionFactory(MuxFactory):
         psk: bytes | str | Keyring,
         isClient: bool,
         backlog: int,
+        services: Collection[str] = (),
         **settings: Any,
     ) -> None:
         """
         @param psk: as for L{MuxFactory}.
         @param isClient: as for L{MuxFactory}.
         @param backlog: how many streams of each session may wait to be accepted.
+        @param services: the services that the peers may open streams for.
         @param settings: as for L{MuxFactory}.
         """
         super().__init__(psk, isClient, **settings)
         self.sessions: dict[MuxProtocol, Session] = {}
-        self.connected: Callable[[Session], None] = _nothing
-        self.authenticated: Callable[[Session], None] = _nothing
+        self.connected: Callable[[Session], None] = nothing
+        self.authenticated: Callable[[Session], None] = nothing
         self._backlog = backlog
+        self._services = tuple(map(checkServiceName, services))
 
     def muxConnected(self, mux: MuxProtocol) -> None:
-        session = self.sessions[mux] = Session(mux, self.clock, self._backlog)
+        session = Session(mux, self.clock, self._backlog, self._services)
+        self.sessions[mux] = session
         super().muxConnected(mux)
         self.connected(session)
 
@@ -442,9 +446,3 @@ class _SessionFactory(MuxFactory):
         @return: the session of a mux.
         """
         return self.sessions[cast(MuxProtocol, mux)]
-
-
-def _nothing(ignored: object) -> None:
-    """
-    Do and return nothing.
-    """

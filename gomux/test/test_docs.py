@@ -50,7 +50,7 @@ PATIENCE = 30
 #: C{trial}; as C{-m twisted.trial}, an old Twisted needs setuptools.
 TRIAL = "from twisted.scripts.trial import run; run()"
 
-_port = re.compile(r"\b(7000|8000|8080)\b")
+_port = re.compile(r"\b(2525|7000|8000|808[01])\b")
 
 
 class DocsTestCase(SynchronousTestCase):
@@ -93,7 +93,9 @@ class DocsTestCase(SynchronousTestCase):
         """
         directory = self.directory / name.replace(".", "-")
         directory.mkdir()
-        shutil.copy2(self.psk, directory)
+        for path in (self.psk, self.directory / "peers.keys"):
+            if path.exists():
+                shutil.copy2(path, directory)
         shutil.copy2(EXAMPLES / "service.py", directory)
         (directory / "public").mkdir()
         (directory / "public" / "hello.txt").write_text("hello from a file\n")
@@ -255,6 +257,39 @@ class ProgramTests(DocsTestCase):
             self.run_("endpoints_python.py"), "from 127.0.0.1\nb'hello'\n" * 3
         )
 
+    def test_services(self) -> None:
+        """
+        Two services of one process are used over one mux, and a third is unknown.
+        """
+        self.start("services_server.py", "7000")
+        self.assertEqual(
+            self.run_("services_client.py"),
+            "b'hello'\nb'HTTP/1.0 200 OK'\nThe peer has no such service: chat.\n",
+        )
+
+    def test_servicesTwistd(self) -> None:
+        """
+        The command line serves the service that the rule allows.
+        """
+        self.start("services_twistd.sh", "7000")
+        client = self.text("services_client.py")
+        self.assertIn('"echo"', client)
+        process = self.start("services_client.py")
+        output, _ = process.communicate(timeout=PATIENCE)
+        self.assertEqual(output.splitlines()[0], "b'hello'")
+        self.assertIn("gomux.error.ServiceNotAllowed", output)
+
+    def test_servicesPython(self) -> None:
+        """
+        The program in which peers may use different services prints what the page
+        says.
+        """
+        page = (DOCS / "howto" / "services.rst").read_text()
+        printed = page.partition("It prints::\n\n")[2].partition("\n\n")[0]
+        expected = "".join(f"{line.strip()}\n" for line in printed.splitlines())
+        self.assertEqual(self.run_("services_python.py"), expected)
+        self.assertEqual(expected.count("\n"), 6)
+
     def test_callback(self) -> None:
         """
         The program whose listening side opens the streams works.
@@ -322,6 +357,30 @@ class TunnelTests(DocsTestCase):
         self.site()
         self.start("tunnel_a.sh", "7000")
         self.start("tunnel_b.sh", "8080")
+        self.assertEqual(self.get(self.port("8080")), b"hello from a file\n")
+
+    def test_services(self) -> None:
+        """
+        A tunnel carries a service by its name, beside another one.
+        """
+        self.site()
+        self.start("services_a.sh", "7000")
+        self.start("services_b.sh", "8080")
+        self.assertEqual(self.get(self.port("8080")), b"hello from a file\n")
+        process = self.start("services_client.py")
+        output, _ = process.communicate(timeout=PATIENCE)
+        self.assertIn("b'hello'", output)
+
+    def test_peers(self) -> None:
+        """
+        A service is carried to the peer that the command line names.
+        """
+        self.site()
+        keys = self.directory / "peers.keys"
+        keys.write_text(f"alice:{self.psk.read_text()}bob:another pre-shared key\n")
+        keys.chmod(0o600)
+        self.start("services_peers.sh", "8081")
+        self.start("services_alice.sh", "2525")
         self.assertEqual(self.get(self.port("8080")), b"hello from a file\n")
 
     def test_reverse(self) -> None:

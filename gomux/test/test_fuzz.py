@@ -10,16 +10,21 @@ from typing import Any
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase
 
+from gomux._mux import requests as _requests
+from gomux._mux.acceptor import Acceptor
 from gomux._mux.liveness import PeerLiveness
+from gomux._mux.receiver import Receiver
 from gomux._mux.stream import Stream
 from gomux._wire import keyring
 from gomux._wire.frame import Flag
+from gomux._wire.request import MalformedMessage, Request, splitMessage
 from gomux._wire.salts import Salts
 from gomux._wire.strict import Handshake
 from gomux._wire.window import ReceiveWindow
 from gomux.endpoints._strings import _Words
 from gomux.error import GomuxError, KeyringError
 from gomux.test.support.fuzzkeyfile import keyfile, masked
+from gomux.test.support.fuzzrequests import requests
 from gomux.test.support.fuzzstrict import Attack, strict
 from gomux.test.support.fuzzstrings import strings
 from gomux.test.support.fuzztargets import (
@@ -74,6 +79,13 @@ class CorpusTests(SynchronousTestCase):
         """
         for data in corpus("keyfile"):
             keyfile(data)
+
+    def test_requests(self) -> None:
+        """
+        No input of the corpus of requests fails.
+        """
+        for data in corpus("requests"):
+            requests(data)
 
     def test_script(self) -> None:
         """
@@ -232,6 +244,80 @@ class StringsTargetTests(SynchronousTestCase):
 
         self.patch(_Words, "takeSettings", fail)
         self.assertRaises(ZeroDivisionError, strings, b"\xfftcp:7000\x01")
+
+
+class RequestsTargetTests(SynchronousTestCase):
+    """
+    L{gomux.test.support.fuzzrequests}
+    """
+
+    good = (
+        bytes([4, 0, 0]) + b'{"service":"chat"}',
+        bytes([4 + 2, 0, 0]) + b'{"ok":true}',
+    )
+
+    def check(self, *datas: bytes) -> None:
+        """
+        Check that each input fails.
+        """
+        for data in datas:
+            self.assertRaises(AssertionError, requests, data)
+
+    def test_good(self) -> None:
+        """
+        Valid requests and answers, and all ways to end, do not fail.
+        """
+        for data in self.good:
+            for end in range(6):
+                for size in (0, 1, 5):
+                    requests(bytes([data[0], end, size]) + data[3:])
+
+    def test_messageDelivered(self) -> None:
+        """
+        The target detects that the application gets a part of the message.
+        """
+
+        def split(data: bytes) -> tuple[bytes, bytes] | None:
+            found = splitMessage(data)
+            return None if found is None else (found[0], b"}" + found[1])
+
+        self.patch(_requests, "splitMessage", split)
+        self.check(*self.good)
+
+    def test_dataLost(self) -> None:
+        """
+        The target detects that the data behind a message is lost.
+        """
+        self.patch(Receiver, "_deliverWaiting", lambda receiver: None)
+        self.check(*self.good)
+
+    def test_malformed(self) -> None:
+        """
+        The target detects that a malformed message is accepted, or a valid one is not.
+        """
+        bad = [bytes([data[0], 0, 0]) + b'{"x":1}' for data in self.good]
+        for data in bad:
+            requests(data)
+        self.patch(_requests, "decodeRequest", lambda message: Request("chat"))
+        self.patch(_requests, "decodeAnswer", lambda message: None)
+        for data in bad:
+            self.assertRaises((AssertionError, KeyError), requests, data)
+
+        def fail(message: bytes) -> None:
+            raise MalformedMessage()
+
+        self.patch(_requests, "decodeRequest", fail)
+        self.patch(_requests, "decodeAnswer", fail)
+        self.check(*self.good)
+
+    def test_forEver(self) -> None:
+        """
+        The target detects a request that has no time limit.
+        """
+        late = bytes([0, 0, 0, 5])
+        requests(late)
+        self.patch(Acceptor, "begin", lambda acceptor, accepting: None)
+        self.check(late)
 
 
 class KeyfileTargetTests(SynchronousTestCase):

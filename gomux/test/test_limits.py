@@ -23,6 +23,7 @@ from gomux.error import (
     GomuxError,
     HandshakeFailed,
     LimitExceeded,
+    NoRequests,
     OpenStreamError,
     OutputExceeded,
     PeerVanished,
@@ -737,6 +738,30 @@ class LimitTests(SynchronousTestCase):
         self.assertNoResult(waiting)
         pair.advance(0.2)
         self.assertIsInstance(self.successResultOf(waiting), HandshakeFailed)
+
+    def test_greetTimeout(self) -> None:
+        """
+        A stream for a service fails if the peer sends no greeting in C{greetTimeout}
+        seconds.
+        """
+        rig = Rig(isClient=True, greet=True, limits=Limits(greetTimeout=3))
+        opening = rig.mux.openStream(Recorders(), "chat")
+        rig.clock.advance(2.9)
+        self.assertNoResult(opening)
+        rig.clock.advance(0.2)
+        self.failureResultOf(opening, NoRequests)
+
+    def test_requestTimeout(self) -> None:
+        """
+        A stream of the peer is aborted if its request is not complete in
+        C{requestTimeout} seconds.
+        """
+        rig = Rig(limits=Limits(requestTimeout=3))
+        rig.send(0, Flag.OPEN_STREAM, 1)
+        rig.clock.advance(2.9)
+        self.assertEqual(rig.mux.streamCount, 1)
+        rig.clock.advance(0.2)
+        self.assertEqual(rig.mux.streamCount, 0)
 
     def test_ping(self) -> None:
         """

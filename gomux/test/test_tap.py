@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from twisted.application.service import IService
+from twisted.internet.defer import succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
@@ -25,10 +26,12 @@ from zope.interface.verify import verifyObject
 from gomux import Limits, MuxFactory, PageFactory
 from gomux._mux.newcomer import Newcomers
 from gomux._wire.salts import processSalts
-from gomux.tap import ENVIRONMENT, Options, makeService
+from gomux.error import OpenStreamError
+from gomux.tap import Options, makeService
 from gomux.test.support.logs import Lines
 from gomux.test.support.owner import owned
 from gomux.tunnel import Tunnel, TunnelLimits
+from gomux.tunnel._keyoptions import ENVIRONMENT
 from gomux.tunnel._service import (
     Connector,
     ListeningService,
@@ -82,7 +85,7 @@ class TapTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(os, "environ", dict(os.environ))
         os.environ.pop(ENVIRONMENT, None)
-        self.observer = Lines("gomux.tap")
+        self.observer = Lines("gomux.t")
         globalLogPublisher.addObserver(self.observer)
         self.addCleanup(globalLogPublisher.removeObserver, self.observer)
 
@@ -179,7 +182,7 @@ class PSKTests(TapTestCase):
         self.assertEqual(len(self.parse("--psk-file", path).keyring), 2)
         self.assertUsageError(
             *("--psk-file", path, "--connect", "tcp:127.0.0.1:1"),
-            says="--connect needs a --psk-file with a single pre-shared key",
+            says="--connect tcp:127.0.0.1:1: say whose key to use, as PEER=ENDPOINT",
         )
 
     def test_none(self) -> None:
@@ -313,7 +316,7 @@ class OptionsTests(TapTestCase):
         """
         options = self.parse("--connect", "tcp:127.0.0.1:1")
         self.assertEqual(options.listenEndpoints, [])
-        [(name, endpoint)] = options.connectEndpoints
+        [(name, endpoint, _)] = options.connectEndpoints
         self.assertEqual(name, "--connect tcp:127.0.0.1:1")
         self.assertIsInstance(endpoint, TCP4ClientEndpoint)
 
@@ -331,11 +334,11 @@ class OptionsTests(TapTestCase):
             ["--listen tcp:1", "--listen tcp:2"],
         )
         self.assertEqual(
-            [name for name, _ in options.connectEndpoints],
+            [name for name, _, _ in options.connectEndpoints],
             ["--connect tcp:h:3", "--connect tcp:h:4"],
         )
         self.assertEqual(
-            [name for name, _ in options.forwardEndpoints],
+            [name for name, *_ in options.forwardEndpoints],
             ["--forward tcp:5", "--forward unix:x"],
         )
 
@@ -372,8 +375,7 @@ class OptionsTests(TapTestCase):
         An error or a name in the log hides the key in a C{gomux:} endpoint string.
         """
         options = self.parse("--target", f"gomux:tcp:h:1:psk={PSK}")
-        assert options.targetEndpoint is not None
-        self.assertEqual(options.targetEndpoint[0], "--target gomux:tcp:h:1:psk=...")
+        self.assertEqual(options.targets[None][0], "--target gomux:tcp:h:1:psk=...")
         self.assertUsageError(
             "--target",
             f"gomux:nonsense:psk={PSK}",
@@ -394,6 +396,191 @@ class OptionsTests(TapTestCase):
             self.assertIs(options.streamFactory, factory)
         options = self.parse("--factory", "twisted.internet.protocol.Factory")
         self.assertIsInstance(options.streamFactory, Factory)
+
+    def test_factoryOfService(self) -> None:
+        """
+        C{--factory} with a service can be given several times, beside one without a
+        service or a C{--target}.
+        """
+        name = f"{HERE}.factory"
+        for other in (("--factory", name), ("--target", "tcp:h:1"), ()):
+            options = self.parse(
+                *("--factory", f"a={HERE}.makeFactory", "--factory", f"b-2={name}"),
+                *other,
+            )
+            self.assertEqual(options.services, {"a": factory, "b-2": factory})
+            isPlain = other[:1] == ("--factory",)
+            self.assertEqual(options.streamFactory is factory, isPlain)
+
+    def test_endpointsOfServices(self) -> None:
+        """
+        C{--forward} and C{--target} take a service in front of the endpoint, beside
+        others without one.
+        """
+        options = self.parse(
+            *(
+                "--forward",
+                "a=tcp:1",
+                "--forward",
+                "tcp:2",
+                "--forward",
+                "a=unix:x:mode=600",
+            ),
+            *("--target", "a=tcp:h:3", "--target", "tcp:host=h:port=4"),
+        )
+        self.assertEqual(
+            [(name, service) for name, _, service, _ in options.forwardEndpoints],
+            [
+                ("--forward a=tcp:1", "a"),
+                ("--forward tcp:2", None),
+                ("--forward a=unix:x:mode=600", "a"),
+            ],
+        )
+        self.assertEqual(
+            {service: name for service, (name, _) in options.targets.items()},
+            {"a": "--target a=tcp:h:3", None: "--target tcp:host=h:port=4"},
+        )
+        for option in ("forward", "target"):
+            for value in ("a b=tcp:h:1", "=tcp:h:1", "unnamed=tcp:h:1", "a b@=tcp:h:1"):
+                self.assertUsageError(
+                    *(f"--{option}", value),
+                    says="is not the name of a service",
+                )
+        self.assertUsageError(
+            *("--target", "a@b=tcp:h:1"), says="'a@b' is not the name of a service"
+        )
+
+    def test_peersOfEndpoints(self) -> None:
+        """
+        C{--forward} takes a peer, with a service or without, and C{--connect} takes the
+        peer whose key it uses.
+        """
+        options = self.parse(
+            *(*self.keys(), "--listen", "tcp:1"),
+            *("--forward", "@alice=tcp:1", "--forward", "web@bob=tcp:2"),
+            *("--connect", "alice=tcp:h:3", "--connect", "bob=unix:x"),
+        )
+        self.assertEqual(
+            [names for _, _, *names in options.forwardEndpoints],
+            [[None, "alice"], ["web", "bob"]],
+        )
+        self.assertEqual(
+            [(name, peer) for name, _, peer in options.connectEndpoints],
+            [
+                ("--connect alice=tcp:h:3", "alice"),
+                ("--connect bob=unix:x", "bob"),
+            ],
+        )
+        self.assertEqual(options.missing(), {})
+
+    def test_badPeers(self) -> None:
+        """
+        A peer that has no key is an error that names the option and the value.
+        """
+        for option, value, says in (
+            ("forward", "@carol=tcp:1", "no key has the name 'carol'"),
+            ("forward", "web@=tcp:1", "no key has the name ''"),
+            ("forward", "web@a@b=tcp:1", "no key has the name 'a@b'"),
+            ("connect", "carol=tcp:h:1", "no key has the name 'carol'"),
+            ("connect", "=tcp:h:1", "no key has the name ''"),
+            ("connect", "tcp:h:1", "say whose key to use"),
+            ("connect", "alice=nonsense", "not a usable endpoint"),
+        ):
+            self.assertUsageError(
+                *(*self.keys(), f"--{option}", value),
+                says=f"--{option} {value}: {says}",
+            )
+        self.assertUsageError(
+            *("--forward", "@carol=tcp:1"),
+            says="no key has the name 'carol'; a file that begins with [keyring]",
+        )
+
+    def test_servedTwice(self) -> None:
+        """
+        A service has one target or one factory.
+        """
+        self.assertUsageError(
+            *("--target", "a=tcp:h:1", "--target", "a=tcp:h:2"),
+            says="--target can be given only once for a",
+        )
+        self.assertUsageError(
+            *("--target", "a=tcp:h:1", "--factory", f"a={HERE}.factory"),
+            says="'a' is served already",
+        )
+
+    def test_badServices(self) -> None:
+        """
+        A service that is served twice or has no valid name is an error that names the
+        option and the value.
+        """
+        name = f"{HERE}.factory"
+        self.assertUsageError(
+            *("--factory", f"a={name}") * 2,
+            says=f"--factory a={name}: 'a' is served already",
+        )
+        for service in ("", "unnamed", "a b", 65 * "x"):
+            self.assertUsageError(
+                *("--factory", f"{service}={name}"),
+                says=f"--factory {service}={name}: {service!r} is not the name",
+            )
+        self.assertUsageError(
+            *("--factory", "a=nonsense"),
+            says="--factory a=nonsense: cannot be imported",
+        )
+
+    def keys(self) -> tuple[str, str]:
+        """
+        @return: options for a key file with the names C{alice} and C{bob}.
+        """
+        path = FilePath(self.mktemp())
+        path.setContent(b"alice:aaaaaaaaaaaaaaaa\nbob:bbbbbbbbbbbbbbbb\n")
+        path.chmod(0o600)
+        return "--psk-file", str(path.path)
+
+    def test_allow(self) -> None:
+        """
+        A peer with a rule may use what its rules say and nothing else, any other peer
+        what the rules for C{*} say, and a peer without a rule may use everything.
+        """
+        for texts, expected in (
+            ((), "alice:-ab bob:-ab"),
+            (("alice=a",), "alice:a bob:-ab"),
+            (("alice=a,unnamed",), "alice:-a bob:-ab"),
+            (("alice=a", "alice=b"), "alice:ab bob:-ab"),
+            (("*=b",), "alice:b bob:b"),
+            (("alice=a", "*=b,unnamed"), "alice:a bob:-b"),
+        ):
+            arguments = [part for text in texts for part in ("--allow", text)]
+            rules = self.parse(*self.keys(), *arguments).rules
+            found = [
+                peer
+                + ":"
+                + "".join(
+                    service or "-"
+                    for service in (None, "a", "b")
+                    if rules.mayUse(peer, service)
+                )
+                for peer in ("alice", "bob")
+            ]
+            self.assertEqual(" ".join(found), expected)
+
+    def test_badRules(self) -> None:
+        """
+        A rule that is not valid, or for nobody, is an error that names the option and
+        the rule.
+        """
+        for text, says in (
+            ("alice", "a rule has the form PEER=SERVICE"),
+            ("carol=a", "no key has the name 'carol'"),
+            ("=a", "no key has the name ''"),
+            ("alice=", "'' is not the name of a service"),
+            ("alice=a,", "'' is not the name of a service"),
+            ("*=a b", "'a b' is not the name of a service"),
+        ):
+            self.assertUsageError(
+                *(*self.keys(), "--allow", text), says=f"--allow {text}: {says}"
+            )
+        self.assertUsageError("--allow", "=a", says="no key has the name ''")
 
     def test_badFactories(self) -> None:
         """
@@ -602,6 +789,53 @@ class ServiceTests(TapTestCase):
         _, parts = self.make("--factory", f"{HERE}.factory")
         self.assertIs(muxesOf(parts["--listen tcp:7000"]).streamFactory, factory)
 
+    def test_targets(self) -> None:
+        """
+        Each target serves its own streams, and a forwarding endpoint opens streams for
+        its service.
+        """
+        service, parts = self.make(
+            *("--target", "a=tcp:h:1", "--target", "tcp:h:2", "--forward", "b=tcp:3"),
+            *("--factory", f"c={HERE}.factory"),
+        )
+        muxes = muxesOf(parts["--listen tcp:7000"])
+        self.assertEqual(muxes.services["a"].name, "--target a=tcp:h:1")
+        self.assertIs(muxes.services["c"], factory)
+        self.assertEqual(muxes.streamFactory.name, "--target tcp:h:2")
+        self.assertEqual(len(service.tunnels), 3)
+        forwarding = parts["--forward b=tcp:3"]._factory
+        asked: list[Any] = []
+
+        def openStream(factory: Any, timeout: float, service: str, peer: Any) -> Any:
+            asked.append((service, peer))
+            return succeed(None)
+
+        self.patch(service.pool, "openStream", openStream)
+        forwarding.connect(Factory())
+        self.assertEqual(asked, [("b", None)])
+
+    def test_services(self) -> None:
+        """
+        The services and the rules hold for muxes of both roles.  The status page does
+        not appear beside services.
+        """
+        _, parts = self.make(
+            *("--listen", "tcp:1", "--connect", "tcp:h:2", "--allow", "*=a"),
+            *("--factory", f"a={HERE}.factory"),
+        )
+        muxes = [
+            muxesOf(parts["--listen tcp:1"]),
+            parts["--connect tcp:h:2"]._dialler,
+        ]
+        for one in muxes:
+            self.assertEqual(one.services, {"a": factory})
+            self.assertIsNone(one.streamFactory)
+            self.assertTrue(one.mayUse("", "a"))
+            self.assertFalse(one.mayUse("", "b"))
+            self.assertFalse(one.mayUse("", None))
+        _, parts = self.make()
+        self.assertIsNone(muxesOf(parts["--listen tcp:7000"]).mayUse)
+
     def test_page(self) -> None:
         """
         With neither a target nor a factory, streams get the status page if the process
@@ -677,3 +911,46 @@ class ServiceTests(TapTestCase):
             [("server", frozenset()), ("client", frozenset())],
         )
         self.assertIn("stay as they are", self.observer.lines[-1])
+
+    def test_peerRemoved(self) -> None:
+        """
+        Options that name a peer without a key are logged after a reload.  Nothing goes
+        to that peer, also of what waited for it, until it has a key again.
+        """
+        path = FilePath(self.mktemp())
+        both = b"alice:aaaaaaaaaaaaaaaa\nbob:bbbbbbbbbbbbbbbb\n"
+        path.setContent(both)
+        path.chmod(0o600)
+        service, parts = self.make(
+            *("--psk-file", path.path, "--listen", "tcp:1", "--allow", "alice=a"),
+            *("--forward", "@alice=tcp:2", "--forward", "@bob=tcp:3"),
+            *("--connect", "alice=tcp:h:4"),
+        )
+        alice, bob = (
+            parts[f"--forward @{name}"]._factory
+            for name in ("alice=tcp:2", "bob=tcp:3")
+        )
+        waiting = [alice.connect(Factory()), bob.connect(Factory())]
+        path.setContent(b"[keyring]\nbob:bbbbbbbbbbbbbbbb\n")
+        path.chmod(0o600)
+        service.reload()
+        lines = [line for line in self.observer.lines if "no key has" in line]
+        self.assertEqual(
+            [line.partition(": no key has the name 'alice'")[0] for line in lines],
+            ["--allow alice", "--connect alice=tcp:h:4", "--forward @alice=tcp:2"],
+        )
+        error = self.failureResultOf(waiting[0], OpenStreamError)
+        self.assertIn("was removed", str(error.value))
+        self.failureResultOf(alice.connect(Factory()), OpenStreamError)
+        self.assertNoResult(waiting[1])
+        client = parts["--connect alice=tcp:h:4"]._dialler
+        self.assertRaises(ValueError, client.buildProtocol, None)
+        path.setContent(both)
+        path.chmod(0o600)
+        service.reload()
+        again = alice.connect(Factory())
+        self.assertNoResult(again)
+        self.assertEqual(client.makeGate().name, "alice")
+        service.pool.failWaiting(OpenStreamError())
+        self.failureResultOf(waiting[1], OpenStreamError)
+        self.failureResultOf(again, OpenStreamError)

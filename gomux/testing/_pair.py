@@ -20,9 +20,12 @@ from gomux.testing._memory import Carrier
 from gomux.testing._pipe import Pipe
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gomux.interfaces import IStreamFactory
     from gomux.limits import Limits
 
+    Services = Mapping[str, IStreamFactory | IProtocolFactory]
 
 #: The pre-shared key of a L{MuxPair} that makes its own factories.
 PSK: Final = "a pre-shared key for tests alone"
@@ -70,6 +73,8 @@ class MuxPair:
         serverStreams: IStreamFactory | IProtocolFactory | None = None,
         clientStreams: IStreamFactory | IProtocolFactory | None = None,
         *,
+        serverServices: Services | None = None,
+        clientServices: Services | None = None,
         clientFactory: MuxFactory | None = None,
         serverFactory: MuxFactory | None = None,
         clock: Clock | None = None,
@@ -84,8 +89,11 @@ class MuxPair:
             opens; with C{None} those streams are refused.
         @param clientStreams: makes the client's protocols for streams that the server
             opens; with C{None} those streams are refused.
+        @param serverServices: the same for streams that the client opens for a service,
+            by the name of the service.
+        @param clientServices: the same for streams that the server opens for a service.
         @param clientFactory: makes the client's mux, instead of a factory built from
-            C{clientStreams}, C{limits} and C{greet}.
+            C{clientStreams}, C{clientServices}, C{limits} and C{greet}.
         @param serverFactory: the same for the server's mux.
         @param clock: the clock that both muxes run on.  Required if a factory is
             given, which must use the same clock.
@@ -100,11 +108,23 @@ class MuxPair:
         self.clock = clock = clock if clock is not None else Clock()
         if clientFactory is None:
             clientFactory = MuxFactory(
-                PSK, True, clientStreams, clock=clock, limits=limits, greet=greet
+                PSK,
+                True,
+                clientStreams,
+                clock=clock,
+                services=clientServices,
+                limits=limits,
+                greet=greet,
             )
         if serverFactory is None:
             serverFactory = MuxFactory(
-                PSK, False, serverStreams, clock=clock, limits=limits, greet=greet
+                PSK,
+                False,
+                serverStreams,
+                clock=clock,
+                services=serverServices,
+                limits=limits,
+                greet=greet,
             )
         self.clientFactory = clientFactory
         self.serverFactory = serverFactory

@@ -50,6 +50,7 @@ from twisted.python.failure import Failure
 from gomux._mux.log import ThrottledLog
 from gomux.error import KeyRevoked
 from gomux.limits import TunnelLimits
+from gomux.tunnel._codes import codeOf
 from gomux.tunnel._end import End, Life
 
 #: How many times within a timeout a bridge checks whether any bytes have moved.
@@ -159,6 +160,8 @@ class Bridge:
             end.abort()
         else:
             self.state = State.JOINED
+            if self.near.answer is not None:
+                self.near.answer(None)
             self._follow(end)
             self.near.join(end)
             end.join(self.near)
@@ -174,7 +177,7 @@ class Bridge:
 
     def _failed(self, failure: Failure) -> None:
         """
-        The far end cannot be connected: abort the near end.
+        The far end cannot be connected: refuse or abort the near end.
         """
         if self.state is not State.CONNECTING:
             return
@@ -184,7 +187,13 @@ class Bridge:
             near=self._name,
             reason=failure.getErrorMessage(),
         )
-        self.abort()
+        answer = self.near.answer
+        if answer is None or self.near.life is Life.LOST:
+            self.abort()
+        else:
+            # The peer learns why, and the stream closes.
+            self.state = State.ENDING
+            answer(codeOf(failure))
 
     def halfClosed(self) -> None:
         """

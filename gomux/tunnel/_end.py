@@ -146,6 +146,9 @@ class End(Protocol):
     One end of a bridge.
 
     @ivar output: its transport, to which the other end writes.
+    @ivar answersRequests: an end of a stream for a service answers the peer's request
+        once the other end is connected.
+    @ivar answer: sends that answer; C{None} for any other end.
     @ivar life: the L{Life}.
     @ivar moved: how many bytes of input have passed since L{countInput}.
     @ivar _bridge: the bridge.
@@ -156,6 +159,8 @@ class End(Protocol):
     """
 
     output: EndTransport
+    answersRequests = True
+    answer: Callable[[str | None], None] | None = None
     # Any transport will do.
     transport: Any = None
     life = Life.LIVE

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
@@ -30,6 +30,7 @@ from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring
 from gomux._wire.shares import Shares
+from gomux.error import OpenStreamError, ServiceBusy
 from gomux.limits import TunnelLimits
 from gomux.tunnel._bridge import Bridge
 from gomux.tunnel._transport import EndTransport
@@ -88,6 +89,7 @@ class Tunnel(Factory):
         @return: the near end of a new bridge.  If there are too many bridges, or too
             many of the peer: C{None} for a stream, so that its mux refuses it; for any
             other connection a protocol that resets it.
+        @raise ServiceBusy: instead of C{None} for a stream for a service.
         """
         peer = getattr(addr, "peerName", None)
         for places, shares in self._shares.items():
@@ -99,6 +101,8 @@ class Tunnel(Factory):
                     addr=describeAddress(addr),
                     why=shares.refusal(peer, places),
                 )
+                if getattr(addr, "service", None) is not None:
+                    raise ServiceBusy()
                 return None if hasattr(addr, "streamID") else _Refusal()
         return Bridge(self, describeAddress(addr), peer).near
 
@@ -166,6 +170,8 @@ def forward(
     clock: IReactorTime,
     limits: TunnelLimits,
     keyring: Keyring | None = None,
+    service: str | None = None,
+    peer: str | None = None,
 ) -> Tunnel:
     """
     Make the factory for a listener whose connections continue as streams.
@@ -176,10 +182,24 @@ def forward(
     @param limits: the limits of the tunnel.
     @param keyring: the keyring of the peers that share the descriptors with this side's
         clients, if there is one.
+    @param service: the peer's service that the streams are for; C{None} for none.
+    @param peer: the name of the peer's key, in that keyring; C{None} for any peer.
     """
+
+    def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
+        if peer is not None and keyring is not None and peer not in keyring.names:
+            # It was there, before the keys were read again.
+            return fail(OpenStreamError(f"no key has the name {peer!r}"))
+        opening = pool.openStream(factory, limits.waitTimeout, service, peer)
+        if service is None:
+            return opening
+        return opening.addTimeout(
+            limits.waitTimeout + limits.answerTimeout, steady(clock)
+        )
+
     return Tunnel(
         name,
-        lambda factory: pool.openStream(factory, limits.waitTimeout),
+        connect,
         clock,
         limits,
         _shares(Shares(limits.maxConnections), keyring),

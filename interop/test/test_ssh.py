@@ -23,10 +23,18 @@ from twisted.conch.ssh.session import SSHSession
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    clientFromString,
+    serverFromString,
+)
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from twisted.web.static import Data
 from zope.interface import implementer
 
 from gomux import MuxClientEndpoint, MuxServerEndpoint
@@ -165,6 +173,60 @@ class SSHTests(TestCase):
         await near.stopListening()
         await client.close()
         await server.close()
+
+    async def test_services(self) -> None:
+        """
+        One process serves conch and a web site, each with an endpoint string and a
+        service of its own, on one port.  C{ssh} and C{curl} use both over one mux.
+        """
+        userKey = makeKey()
+        files = {"key": PSK, "identity": userKey.toString("openssh")}
+        paths = {}
+        for name, content in files.items():
+            paths[name] = self.mktemp()
+            with open(
+                os.open(paths[name], os.O_CREAT | os.O_WRONLY, 0o600), "wb"
+            ) as file:
+                file.write(content)
+        root = Resource()
+        root.putChild(b"page", Data(b"the page", "text/plain"))
+        ports: list[Any] = []
+        number = "0"
+        for service, factory in (
+            ("ssh", self.makeServer(userKey)),
+            ("web", Site(root)),
+        ):
+            string = f"gomux:tcp:0:interface=127.0.0.1:pskFile={paths['key']}"
+            endpoint = serverFromString(reactor, f"{string}:service={service}")
+            port: Any = await endpoint.listen(factory)
+            ports.append(port)
+            number = str(port.getHost().port)
+        self.assertEqual({port.getHost().port for port in ports}, {int(number)})
+        near = []
+        for service in ("ssh", "web"):
+            string = f"gomux:tcp:127.0.0.1:{number}:pskFile={paths['key']}"
+            client: Any = clientFromString(reactor, f"{string}:service={service}")
+            tunnel = target(service, client, reactor, TunnelLimits())
+            carrier = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+            near.append(await carrier.listen(tunnel))
+        numbers = [port.getHost().port for port in near]
+        ssh = self.ssh(numbers[0], paths["identity"], "cat; exit 7", b"hello")
+        path = shutil.which("curl")
+        assert path is not None, "curl is needed"
+        curl = Run(b"")
+        url = f"http://127.0.0.1:{numbers[1]}/page"
+        reactor.spawnProcess(curl, path, [path, "-sS", url], env=os.environ)
+        self.addCleanup(curl.end)
+        self.assertEqual(await ssh.ended, 7, ssh.errors.decode())
+        self.assertEqual(ssh.output, b"hello")
+        self.assertEqual(await curl.ended, 0, curl.errors.decode())
+        self.assertEqual(curl.output, b"the page")
+        self.assertEqual(len(ports[0].factory.muxes), 1)
+        for port in near:
+            await port.stopListening()
+        await client.close()
+        for port in ports:
+            await port.close()
 
     def ssh(self, port: int, identity: str, command: str, data: bytes) -> Run:
         """

@@ -16,12 +16,10 @@ from twisted.internet.error import (
     CannotListenError,
     ConnectError,
     ConnectionDone,
-    ConnectionRefusedError,
     NoProtocol,
 )
 from twisted.internet.interfaces import (
     IListeningPort,
-    IProtocolFactory,
     IReactorCore,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
@@ -30,7 +28,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import directlyProvides, implementer
+from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
 from gomux import (
@@ -50,48 +48,8 @@ from gomux.error import (
 )
 from gomux.test.support.echo import Asking, Echo
 from gomux.test.support.helpers import Recorder, Recorders
+from gomux.test.support.memorycarrier import MemoryCarrier
 from gomux.testing import PSK, MuxPair
-
-
-@implementer(IStreamClientEndpoint)
-class MemoryCarrier:
-    """
-    A client endpoint whose attempts wait for the test to decide.
-
-    @ivar server: makes the muxes at the other end.
-    @ivar attempts: the attempts that the test has not let succeed or fail yet.
-    @ivar cancelled: how many attempts were cancelled.
-    @ivar pairs: the muxes of the attempts that succeeded.
-    """
-
-    def __init__(self, clock: Clock, server: MuxFactory) -> None:
-        self.clock = clock
-        self.server = server
-        self.attempts: list[tuple[Any, Deferred[Any]]] = []
-        self.cancelled = 0
-        self.pairs: list[MuxPair] = []
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
-        attempt: Deferred[Any] = Deferred(self.cancel)
-        self.attempts.append((protocolFactory, attempt))
-        return attempt
-
-    def cancel(self, attempt: Deferred[Any]) -> None:
-        self.cancelled += 1
-        self.attempts = [pair for pair in self.attempts if pair[1] is not attempt]
-
-    def succeed(self) -> MuxPair:
-        factory, attempt = self.attempts.pop(0)
-        pair = MuxPair(
-            clientFactory=factory, serverFactory=self.server, clock=self.clock
-        )
-        self.pairs.append(pair)
-        attempt.callback(pair.client)
-        pair.flush()
-        return pair
-
-    def refuse(self) -> None:
-        self.attempts.pop(0)[1].errback(ConnectionRefusedError())
 
 
 class ClientTests(SynchronousTestCase):

@@ -443,6 +443,24 @@ class NonsenseTests(ParserTestCase):
         self.assertRaises(FileNotFoundError, self.server, certificate)
         self.check("timeout", f"gomux:tcp:7000:timeout=1:{self.psk}", "server")
 
+    def test_service(self) -> None:
+        """
+        A service must have a valid name.  If the string has the key, the error does not
+        show the name, because it may be a part of the key.
+        """
+        for make in (self.client, self.server):
+            for name in ("", "unnamed", "a b", 65 * "x"):
+                string = f"gomux:tcp:192.0.2.1:7000:{self.psk}:service={name}"
+                if make == self.server:
+                    string = string.replace("192.0.2.1:", "")
+                error = self.assertRaises(ValueError, make, string)
+                self.assertIn("is not the name of a service", str(error))
+                self.assertIn(repr(name), str(error))
+                string = string.replace(self.psk, "psk=a key of 16 bytes")
+                error = self.assertRaises(ValueError, make, string)
+                self.assertNotIn(repr(name), str(error))
+        self.flushWarnings()
+
     def test_values(self) -> None:
         """
         Each value must be of the keyword's type.

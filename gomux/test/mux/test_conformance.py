@@ -1,8 +1,9 @@
 """
 Twisted's own tests of transports, run over gomux endpoints.
 
-The same assertions that Twisted makes about TCP run here about streams, with every
-reactor of this platform.  L{NOT_APPLICABLE} lists the exceptions.
+The same assertions that Twisted makes about TCP run here about streams, also about
+streams for a service, with every reactor of this platform.  L{NOT_APPLICABLE} lists the
+exceptions.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ from gomux.test.support.certificates import CERTIFICATE, NAME
 from gomux.test.support.servertls import wrapServerTLS
 
 PSK = b"a key for the conformance tests"
+
+#: The service of the tests of streams for a service.
+SERVICE = "conformance"
 
 #: How long one test may take, in seconds.
 TIMEOUT = 30
@@ -129,19 +133,33 @@ def applicable(tests: type) -> type:
 class TCPCarrier(EndpointCreator):
     """
     Streams over TCP.
+
+    @ivar service: the service that the streams are for.
     """
 
+    service: str | None = None
+
     def server(self, reactor: Any) -> IStreamServerEndpoint:
-        return MuxServerEndpoint(reactor, self.listener(reactor), PSK)
+        carrier = self.listener(reactor)
+        return MuxServerEndpoint(reactor, carrier, PSK, service=self.service)
 
     def client(self, reactor: Any, serverAddress: Any) -> IStreamClientEndpoint:
-        return MuxClientEndpoint(reactor, self.dialler(reactor, serverAddress), PSK)
+        carrier = self.dialler(reactor, serverAddress)
+        return MuxClientEndpoint(reactor, carrier, PSK, service=self.service)
 
     def listener(self, reactor: Any) -> IStreamServerEndpoint:
         return TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
 
     def dialler(self, reactor: Any, address: Any) -> IStreamClientEndpoint:
         return TCP4ClientEndpoint(reactor, "127.0.0.1", address.port)
+
+
+class NamedStreams(TCPCarrier):
+    """
+    Streams for a service, over TCP.
+    """
+
+    service = SERVICE
 
 
 class UNIXCarrier(TCPCarrier):
@@ -229,8 +247,9 @@ class StreamReactor:
     A reactor whose TCP connections are streams.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, service: str | None = None) -> None:
         self.reactor = reactor
+        self.service = service
         self.closers: list[Callable[[], Deferred[None]]] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -244,7 +263,8 @@ class StreamReactor:
         interface: str = "",
     ) -> IListeningPort:
         carrier = TCP4ServerEndpoint(self.reactor, port, backlog, interface)
-        listening = MuxServerEndpoint(self.reactor, carrier, PSK).listen(factory)
+        endpoint = MuxServerEndpoint(self.reactor, carrier, PSK, service=self.service)
+        listening = endpoint.listen(factory)
         ports: list[Any] = []
         listening.addCallback(ports.append)
         self.closers.append(ports[0].close)
@@ -262,7 +282,12 @@ class StreamReactor:
     ) -> Connector:
         carrier = TCP4ClientEndpoint(self.reactor, host, port)
         endpoint = MuxClientEndpoint(
-            self.reactor, carrier, PSK, timeout=min(timeout, 0.5), idleTimeout=0
+            self.reactor,
+            carrier,
+            PSK,
+            service=self.service,
+            timeout=min(timeout, 0.5),
+            idleTimeout=0,
         )
         connector = Connector(factory)
         endpoint.connect(connector).addErrback(connector.failed)  # type: ignore[arg-type]
@@ -279,10 +304,12 @@ class WithBuiltReactor(ReactorBuilder):
     """
 
     timeout = TIMEOUT
+    service: str | None = None
     _port: Any = None
 
     def listen(self, reactor: Any, factory: Any) -> Any:
-        self._port = StreamReactor(reactor).listenTCP(0, factory, interface="127.0.0.1")
+        adapted = StreamReactor(reactor, self.service)
+        self._port = adapted.listenTCP(0, factory, interface="127.0.0.1")
         return self._port
 
     def connect(self, reactor: Any, factory: Any) -> Any:
@@ -290,7 +317,8 @@ class WithBuiltReactor(ReactorBuilder):
             port = self._port.getHost().port
         else:
             port = findFreePort("127.0.0.1", socket.AF_INET)[1]
-        return StreamReactor(reactor).connectTCP("127.0.0.1", port, factory)
+        adapted = StreamReactor(reactor, self.service)
+        return adapted.connectTCP("127.0.0.1", port, factory)
 
     def getListeningPort(self, reactor: Any, factory: Any) -> Any:
         return self.listen(reactor, factory)
@@ -361,7 +389,7 @@ class WriteSequence(WithBuiltReactor):
         self: Any, reactor: Any, interface: str, addressFamily: int
     ) -> Any:
         return test_tcp.TCPTransportTestsBuilder.getConnectedClientAndServer(
-            self, StreamReactor(reactor), interface, addressFamily
+            self, StreamReactor(reactor, self.service), interface, addressFamily
         )
 
 
@@ -379,8 +407,11 @@ class OwnConnections(ReactorBuilder):
         case.patch(test_tcp, "TCP4ClientEndpoint", wrappedClient)
         withoutGoodbye(case)
 
+    service: str | None = None
+
     def buildReactor(self) -> Any:
-        return StreamReactor(super().buildReactor())
+        WrappedCarrier.service = self.service
+        return StreamReactor(super().buildReactor(), self.service)
 
 
 class WrappedCarrier(TCPCarrier):
@@ -397,7 +428,14 @@ class WrappedCarrier(TCPCarrier):
 
 def wrappedClient(reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
     carrier = TCP4ClientEndpoint(reactor.reactor, host, port)
-    return MuxClientEndpoint(reactor.reactor, carrier, PSK)
+    return MuxClientEndpoint(reactor.reactor, carrier, PSK, service=reactor.service)
+
+
+def named(base: type) -> type:
+    """
+    @return: a class like C{base} whose streams are for a service.
+    """
+    return type(f"Named{base.__name__}", (base,), {"service": SERVICE})
 
 
 def withEveryReactor(
@@ -421,6 +459,7 @@ for _name, _endpoints in (
     ("OverUNIX", UNIXCarrier()),
     ("OverTLS", TLSCarrier()),
     ("OfTLSInside", TLSInside()),
+    ("OfService", NamedStreams()),
 ):
     withEveryReactor(
         f"Connection{_name}",
@@ -430,10 +469,14 @@ for _name, _endpoints in (
     )
     withEveryReactor(f"Abort{_name}", Abort, test_tcp.AbortConnectionMixin, _endpoints)
 
-withEveryReactor("Client", WithBuiltReactor, connectionmixins.StreamClientTestsMixin)
-withEveryReactor("Port", WithBuiltReactor, test_tcp.StreamTransportTestsMixin)
-withEveryReactor("WriteSequence", WriteSequence, test_tcp.WriteSequenceTestsMixin)
-withEveryReactor("Connection", OwnConnections, test_tcp.TCPConnectionTestsBuilder)
+for _name, _base, _mixin in (
+    ("Client", WithBuiltReactor, connectionmixins.StreamClientTestsMixin),
+    ("Port", WithBuiltReactor, test_tcp.StreamTransportTestsMixin),
+    ("WriteSequence", WriteSequence, test_tcp.WriteSequenceTestsMixin),
+    ("Connection", OwnConnections, test_tcp.TCPConnectionTestsBuilder),
+):
+    withEveryReactor(_name, _base, _mixin)
+    withEveryReactor(f"{_name}OfService", named(_base), _mixin)
 
 
 # Tests that run with the installed reactor
@@ -445,9 +488,10 @@ class WithGlobalReactor(TestCase):
     """
 
     timeout = TIMEOUT
+    service: str | None = None
 
     def setUp(self) -> Any:
-        self.adapted = StreamReactor(globalReactor)
+        self.adapted = StreamReactor(globalReactor, self.service)
         self.patch(old_tcp, "reactor", self.adapted)
         return super().setUp()
 
@@ -468,10 +512,15 @@ for _tests in (
     old_tcp.LoopbackTests,
     old_tcp.WriteDataTests,
 ):
-    _name = _tests.__name__
-    globals()[_name] = type(
-        _name, (WithGlobalReactor, applicable(_tests)), {"__module__": __name__}
-    )
+    for _name, _service in (
+        (_tests.__name__, None),
+        (f"Named{_tests.__name__}", SERVICE),
+    ):
+        globals()[_name] = type(
+            _name,
+            (WithGlobalReactor, applicable(_tests)),
+            {"__module__": __name__, "service": _service},
+        )
 del _tests
 
 

@@ -56,9 +56,12 @@ MEBIBYTE = 1024 * 1024
 class Live(TestCase):
     """
     A test with muxes over TCP.
+
+    @ivar service: the service that the streams are for; C{None} for none.
     """
 
     timeout = 120
+    service: str | None = None
 
     def setUp(self) -> None:
         self.ports: list[Any] = []
@@ -76,7 +79,7 @@ class Live(TestCase):
 
         @return: an endpoint that connects to it.
         """
-        server = MuxServerEndpoint(reactor, localServer(), PSK)
+        server = MuxServerEndpoint(reactor, localServer(), PSK, service=self.service)
         port: Any = await server.listen(factory)
         self.ports.append(port)
         return self.client(port)
@@ -86,7 +89,7 @@ class Live(TestCase):
         @return: an endpoint that connects to a port.
         """
         carrier = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
-        client = MuxClientEndpoint(reactor, carrier, PSK)
+        client = MuxClientEndpoint(reactor, carrier, PSK, service=self.service)
         self.clients.append(client)
         return client
 
@@ -237,7 +240,7 @@ class WebTests(Live):
         HTTP works over TLS over a stream.
         """
         self.site = CountingSite(Hashing())
-        server = MuxServerEndpoint(reactor, localServer(), PSK)
+        server = MuxServerEndpoint(reactor, localServer(), PSK, service=self.service)
         port: Any = await wrapServerTLS(CERTIFICATE.options(), server).listen(self.site)
         self.ports.append(port)
         endpoint = wrapClientTLS(tlsOptions(), self.client(port))
@@ -263,6 +266,8 @@ class WebTests(Live):
         with open(os.open(psk, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as key:
             key.write(PSK)
         string = f"gomux:unix:web:pskFile={quoteStringArgument(psk)}"
+        if self.service is not None:
+            string += f":service={self.service}"
         process = Process()
         reactor.spawnProcess(
             process,
@@ -548,3 +553,10 @@ class BasicTests(Live):
         proxy = portforward.ProxyFactory("127.0.0.1", number)
         await self.check(await self.serve(proxy))
         await target.stopListening()
+
+
+for _tests in (WebTests, AMPTests, SMTPTests, BasicTests):
+    _name = f"Named{_tests.__name__}"
+    _body = {"__module__": __name__, "service": "any", "__doc__": _tests.__doc__}
+    globals()[_name] = type(_name, (_tests,), _body)
+del _tests

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -87,7 +88,7 @@ class GateFactory(MuxFactory):
 
     gate: Gate
 
-    def makeGate(self) -> Gate:
+    def makeGate(self, address: IAddress | None = None) -> Gate:
         return self.gate
 
 
@@ -326,13 +327,13 @@ class WaitingStreamsTests(SynchronousTestCase):
         self.waiting = WaitingStreams(2)
         self.opened: list[object] = []
 
-    def openStream(self, factory: object) -> Deferred[object]:
-        self.opened.append(factory)
+    def openStream(self, factory: object, service: object) -> Deferred[object]:
+        self.opened.append((factory, service))
         return Deferred()
 
-    def add(self) -> tuple[Recorders, Deferred[object]]:
+    def add(self, service: str | None = None) -> tuple[Recorders, Deferred[object]]:
         factory = Recorders()
-        return factory, self.waiting.add(factory)  # type: ignore[return-value]
+        return factory, self.waiting.add(factory, service)  # type: ignore[return-value]
 
     def test_order(self) -> None:
         """
@@ -343,10 +344,10 @@ class WaitingStreamsTests(SynchronousTestCase):
         _, cancelled = self.add()
         cancelled.addErrback(lambda _: None)
         cancelled.cancel()
-        third, _ = self.add()
+        third, _ = self.add("chat")
         opener: Callable[..., Deferred[object]] = self.openStream
         self.waiting.open(opener)  # type: ignore[arg-type]
-        self.assertEqual(self.opened, [first, third])
+        self.assertEqual(self.opened, [(first, None), (third, "chat")])
         self.waiting.open(opener)  # type: ignore[arg-type]
         self.assertEqual(len(self.opened), 2)
 

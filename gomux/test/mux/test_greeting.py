@@ -20,7 +20,7 @@ from gomux._wire.frame import BOUND, Flag, sealFrame
 from gomux._wire.keyring import Keyring
 from gomux.error import OutOfSequence, PeerClosedConnection
 from gomux.test.support import greetingvectors
-from gomux.test.support.helpers import Parts, Recorders, Rig
+from gomux.test.support.helpers import Parts, Recorders, Rig, note
 from gomux.testing import PSK
 
 VECTORS = Path(__file__).parent.parent / "vectors" / "greeting.json"
@@ -36,22 +36,6 @@ def greetingRig(isClient: bool = False, psk: str | Keyring = PSK) -> Rig:
     rig = Rig(isClient=isClient, factory=factory, clock=clock)
     rig.streams = streams
     return rig
-
-
-def note(rig: Rig) -> list[bytes]:
-    """
-    @return: the frames that the mux of a rig sends from now on.
-    """
-    sent: list[bytes] = []
-    parser = rig.peer.parser
-    openFrame = parser._open
-
-    def noted(header: bytes, sealed: bytes | memoryview) -> bytes:
-        sent.append(header + bytes(sealed))
-        return openFrame(header, sealed)
-
-    parser._open = noted
-    return sent
 
 
 class SentTests(SynchronousTestCase):
@@ -352,20 +336,21 @@ class LengthTests(SynchronousTestCase):
 
     def test_openStream(self) -> None:
         """
-        A stream whose OpenStream has a length of 1 is refused.  A stream with a greater
-        length is refused only if the peer has announced that it knows what a length
-        means.
+        A stream whose OpenStream has a length of 1 begins with a request.  A stream
+        with a greater length is refused only if the peer has announced that it knows
+        what a length means.
         """
         for bits in (0, BOUND):
             rig = Rig()
             rig.send(0, Flag.KEEPALIVE, bits)
             for streamID, length in enumerate((1, 2, 65536)):
                 rig.send(2 * streamID, Flag.OPEN_STREAM, length)
-                refused = bits == BOUND or length == 1
+                refused = bits == BOUND and length > 1
                 flags = [frame[1] for frame in rig.sent()]
                 refusal = [Flag.WINDOW_UPDATE, Flag.CLOSE_STREAM]
                 self.assertEqual(flags, refusal if refused else [])
             self.assertEqual(len(rig.streams.made), 0 if bits else 2)
+            self.assertEqual(rig.mux.streamCount, 1 if bits else 3)
             rig.send(6, Flag.OPEN_STREAM)
             self.assertEqual(rig.sent(), [])
             self.assertIsNone(rig.reason())

@@ -2,10 +2,10 @@
 Two muxes, checked against a model of what they should do.
 
 Hypothesis chooses what the applications and the network do: open streams on both sides,
-write, pause, close one half or the whole stream, abort; stall, and cut the data into
-pieces.  Whatever it chooses, bytes must arrive unchanged and in order, no credit may be
-lost or invented, all data must arrive once nothing is paused or stalled, and in the end
-no stream may be left on either side.
+for a service or not, write, pause, close one half or the whole stream, abort; stall,
+and cut the data into pieces.  Whatever it chooses, bytes must arrive unchanged and in
+order, no credit may be lost or invented, all data must arrive once nothing is paused or
+stalled, and in the end no stream may be left on either side.
 
 C{GOMUX_MODEL_STEPS=100000} in the environment runs that many steps, and chooses new
 ones each time.
@@ -34,7 +34,7 @@ from zope.interface import implementer
 from gomux import Limits, MuxProtocol
 from gomux._mux.stream import Stream
 from gomux._wire.window import ReceiveWindow
-from gomux.error import ConnectionClosed, PeerClosedConnection
+from gomux.error import ConnectionClosed, OpenStreamError, PeerClosedConnection
 from gomux.test.support.helpers import Parts, PushProducer
 from gomux.testing import MuxPair
 
@@ -47,6 +47,7 @@ PATTERN = bytes(i * i // 7 % 256 for i in range(65521))
 SIZES = st.one_of(
     st.integers(1, 300), st.sampled_from([16383, 16384, 65536, 70000, 150000])
 )
+SERVICE = "model"
 CHUNKS = st.sampled_from([None, 37, 100, 1448, 5000, 40000])
 
 
@@ -197,7 +198,14 @@ class Peers(RuleBasedStateMachine):
         near, far = Ends(self.near), Ends(self.far)
         near.peers, far.peers = self.far, self.near
         self.factories = {True: near, False: far}
-        self.pair = MuxPair(far, near, limits=Limits(maxGrowth=200000))
+        self.pair = MuxPair(
+            far,
+            near,
+            serverServices={SERVICE: far},
+            clientServices={SERVICE: near},
+            limits=Limits(maxGrowth=200000),
+        )
+        self.opening = 0
         self.muxes: dict[bool, MuxProtocol] = {
             True: self.pair.client,
             False: self.pair.server,
@@ -217,6 +225,21 @@ class Peers(RuleBasedStateMachine):
         factory.halfCloseable = half
         self.muxes[fromClient].openStream(factory)
         list(factory.made.values())[-1].write(size)
+
+    @rule(fromClient=st.booleans(), size=SIZES)
+    def openNamed(self, fromClient: bool, size: int) -> None:
+        factory = self.factories[fromClient]
+        opened = self.muxes[fromClient].openStream(factory, SERVICE)
+        self.opening += 1
+        opened.addCallbacks(lambda end: end.write(size), self.notOpened)
+        opened.addCallback(lambda _: self.opened())
+
+    def opened(self) -> None:
+        self.opening -= 1
+
+    def notOpened(self, failure: Failure) -> None:
+        # The other end has aborted it, or the network was stalled for too long.
+        failure.trap(OpenStreamError)
 
     @rule(side=st.booleans(), half=st.booleans())
     def serve(self, side: bool, half: bool) -> None:
@@ -288,6 +311,7 @@ class Peers(RuleBasedStateMachine):
             if not end.lost:
                 end.transport.resumeProducing()
         self.pair.flush()
+        assert not self.opening
         for mux in self.muxes.values():
             assert Parts(mux).scheduler.idle
         self.check_delivered(self.near, self.far)
@@ -296,7 +320,11 @@ class Peers(RuleBasedStateMachine):
 
     def check_delivered(self, ends: dict[int, End], others: dict[int, End]) -> None:
         for streamID, end in ends.items():
-            other = others[streamID]
+            other = others.get(streamID)
+            if other is None:
+                # The end that accepted the stream has aborted it before its answer.
+                assert end.transport.service == SERVICE and end.lost and not end.exact
+                continue
             if end.exact:
                 assert other.received == end.written, (streamID, other, end)
             if other.lost or end.lost:

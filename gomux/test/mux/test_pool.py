@@ -6,54 +6,19 @@ from __future__ import annotations
 
 from functools import partial
 from operator import is_not
+from typing import Any
 
-from twisted.internet.defer import CancelledError
-from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import MuxFactory, MuxProtocol
-from gomux._mux.pool import MuxPool
 from gomux._wire.frame import ID_END
 from gomux._wire.keyring import Keyring
-from gomux.error import OpenStreamError
+from gomux.error import NoRequests, OpenStreamError
+from gomux.test.support.helpers import Parts, Recorders
+from gomux.test.support.poolline import Line
 from gomux.testing import PSK, MuxPair
-
-NAMES = ("alice", "bob")
-
-
-class Line:
-    """
-    A server with several clients, whose muxes are in one pool.
-    """
-
-    def __init__(self, maxWaiting: int | None = None) -> None:
-        self.clock = Clock()
-        self.pool = MuxPool(self.clock, timeout=10, maxWaiting=maxWaiting)
-        self.pairs: list[MuxPair] = []
-        self.streams = Factory.forProtocol(Protocol)
-
-    def connect(self, greet: bool = True, name: str = "") -> MuxPair:
-        """
-        Connect a client.
-
-        @param name: the name of its key, or C{""} for a key without a name.
-        """
-        psk = PSK if not name else Keyring({name: "the key of " + name})
-        keys = PSK if not name else Keyring({n: "the key of " + n for n in NAMES})
-        pair = MuxPair(
-            clientFactory=MuxFactory(
-                psk, True, self.streams, clock=self.clock, greet=greet
-            ),
-            serverFactory=MuxFactory(keys, False, clock=self.clock, pool=self.pool),
-            clock=self.clock,
-        )
-        self.pairs.append(pair)
-        return pair
-
-    def flush(self) -> None:
-        for pair in self.pairs:
-            pair.flush()
 
 
 class PoolTests(SynchronousTestCase):
@@ -84,6 +49,110 @@ class PoolTests(SynchronousTestCase):
         for _ in range(6):
             self.open()
         self.assertEqual([pair.server.streamCount for pair in pairs], [2, 2, 2])
+
+    def openNamed(self, timeout: float | None = None) -> Deferred[Any]:
+        """
+        Open a stream for a service.
+        """
+        self.named = Recorders()
+        return self.pool.openStream(self.named, timeout, "chat")
+
+    def served(self, pair: MuxPair) -> int:
+        """
+        @return: how many streams for a service a client has been asked for.
+        """
+        streams = Parts(pair.client).streams.byID.values()
+        return sum(stream.service == "chat" for stream in streams)
+
+    def test_named(self) -> None:
+        """
+        Streams for a service go to the peers in turn that understand requests, and to
+        no other.
+        """
+        pairs = [self.line.connect(greet) for greet in (True, False, True)]
+        self.line.flush()
+        pairs[1].client.openStream(self.line.streams)
+        for pair in pairs:
+            pair.clientFactory.services["chat"] = self.line.streams
+        for _ in range(6):
+            self.openNamed()
+            self.line.flush()
+        self.assertEqual([self.served(pair) for pair in pairs], [3, 0, 3])
+
+    def test_namedWait(self) -> None:
+        """
+        Streams for a service wait for a mux, and go over the first that can take them.
+        Streams without a service do not wait for them.
+        """
+        named = self.openNamed()
+        plain = self.open()
+        pair = self.line.connect()
+        pair.clientFactory.services["chat"] = Recorders()
+        self.line.flush()
+        self.assertEqual(len(plain), 1)
+        self.assertEqual(self.successResultOf(named), self.named.made[0])
+        self.assertEqual(self.pool.waiting, 0)
+
+    def test_namedNoPeer(self) -> None:
+        """
+        Streams for a service fail once the peers of all muxes have announced nothing.
+        Streams that come later fail at once.  Streams without a service are not
+        affected.
+        """
+        waiting = self.openNamed()
+        pair = self.line.connect(greet=False)
+        self.line.flush()
+        self.pool.add(pair.server)
+        self.assertNoResult(waiting)
+        pair.client.openStream(self.line.streams)
+        self.line.flush()
+        self.failureResultOf(waiting, NoRequests)
+        self.failureResultOf(self.openNamed(), NoRequests)
+        self.assertEqual(len(self.open()), 1)
+        self.assertEqual(self.pool.waiting, 0)
+
+    def test_namedSilent(self) -> None:
+        """
+        Streams for a service wait for the greeting of a silent peer, but not for longer
+        than C{greetTimeout}, and not if another peer understands requests.
+        """
+        silent = self.line.connect(greet=False)
+        silent.advance(2)
+        self.assertEqual(self.pool.muxes, [silent.server])
+        waiting = self.openNamed()
+        silent.advance(4.9)
+        self.assertNoResult(waiting)
+        silent.advance(0.2)
+        failure = self.failureResultOf(waiting, NoRequests)
+        self.assertIn("no greeting came", str(failure.value))
+        other = self.line.connect()
+        other.clientFactory.services["chat"] = Recorders()
+        self.line.flush()
+        opening = self.openNamed()
+        self.line.flush()
+        self.successResultOf(opening)
+
+    def test_namedNextMux(self) -> None:
+        """
+        A stream whose mux ends before the greeting is not lost: it goes over the next
+        mux.  Its time goes on.
+        """
+        silent = self.line.connect(greet=False)
+        silent.advance(2)
+        waiting = self.openNamed()
+        silent.client.abort()
+        silent.flush()
+        self.assertNoResult(waiting)
+        pair = self.line.connect()
+        pair.clientFactory.services["chat"] = Recorders()
+        self.line.flush()
+        self.successResultOf(waiting)
+        for other in (silent, pair):
+            other.client.abort()
+            other.flush()
+        late = self.openNamed(3)
+        pair.advance(3.1)
+        self.assertIn("no mux was up", str(self.failureResultOf(late).value))
 
     def counts(self, pairs: list[MuxPair]) -> list[int]:
         """

@@ -127,7 +127,7 @@ class TransportTests(SynchronousTestCase):
         """
         rig = Rig()
         stream = rig.opened().stream
-        rig.mux.transport = object()  # type: ignore[assignment]
+        rig.mux.transport = object()
         stream.setTcpKeepAlive(True)
         self.assertFalse(stream.getTcpKeepAlive())
 

@@ -30,13 +30,15 @@ from gomux.error import (
     OpenStreamError,
     PeerAbortedStream,
     PeerClosedConnection,
+    ServiceBusy,
+    ServiceUnknown,
     Truncated,
 )
 from gomux.interfaces import IStreamFactory
 from gomux.limits import Limits
 from gomux.session import Listener, Session
 from gomux.session._conn import Conn
-from gomux.session._session import _Streams
+from gomux.session._connfactory import ConnFactory
 from gomux.test.support.sessionpair import LARGE, SessionPair
 from gomux.testing import PSK
 
@@ -53,7 +55,7 @@ class StreamTests(SynchronousTestCase):
         """
         The stream factory of a session provides L{IStreamFactory}.
         """
-        verifyObject(IStreamFactory, _Streams(lambda: None))
+        verifyObject(IStreamFactory, ConnFactory(lambda: None))
 
     def test_bothWays(self) -> None:
         """
@@ -130,6 +132,58 @@ class StreamTests(SynchronousTestCase):
         reading = accepted.read()
         both.pair.flush()
         self.assertEqual(self.successResultOf(reading), b"hello")
+
+    def test_service(self) -> None:
+        """
+        Both ends of a stream know its service.  A service that is not named when the
+        session is made is unknown, and a stream opens once the peer has accepted it.
+        """
+        for strict in (False, True):
+            both = SessionPair(services=("chat", "web"), strict=strict)
+            for one, other in ((both.client, both.server), (both.server, both.client)):
+                for service in ("web", None, "chat"):
+                    opening = one.openStream(service)
+                    both.pair.flush()
+                    near = self.successResultOf(opening)
+                    far = self.successResultOf(other.acceptStream())
+                    self.assertEqual((near.service, far.service), (service, service))
+                    near.write(b"hello")
+                    reading = far.read()
+                    both.pair.flush()
+                    self.assertEqual(self.successResultOf(reading), b"hello")
+                opening = one.openStream("none")
+                both.pair.flush()
+                self.failureResultOf(opening, ServiceUnknown)
+                self.assertNoResult(other.acceptStream())
+
+    def test_serviceBusy(self) -> None:
+        """
+        A stream for a service is told that the backlog is full.
+        """
+        both = SessionPair(backlog=2, services=("chat",))
+        opened = [both.client.openStream("chat") for _ in range(3)]
+        both.pair.flush()
+        self.failureResultOf(opened[2], ServiceBusy)
+
+    def test_serviceClosed(self) -> None:
+        """
+        A session that is closed while a stream waits for the answer fails the opening.
+        """
+        both = SessionPair(services=("chat",))
+        both.pair.flush()
+        both.pair.clientToServer.stall()
+        opening = both.client.openStream("chat")
+        both.client.close()
+        both.pair.clientToServer.unstall()
+        both.pair.flush()
+        failure = self.failureResultOf(opening, OpenStreamError)
+        self.assertIsInstance(failure.value.reason, ConnectionClosed)
+
+    def test_serviceName(self) -> None:
+        """
+        The name of a service must be valid.
+        """
+        self.assertRaises(ValueError, SessionPair, services=("a b",))
 
     def test_noRoom(self) -> None:
         """

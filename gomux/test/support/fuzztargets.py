@@ -5,8 +5,8 @@ an exception when an invariant does not hold.
 L{parser} parses the bytes.  L{mux} reads the bytes as a script of steps that the peer,
 the applications, the network and the clock take.  In a script the peer holds the key,
 so its frames decrypt: see L{Script}.  The other targets have modules of their own:
-L{gomux.test.support.fuzzstrict}, L{gomux.test.support.fuzzstrings} and
-L{gomux.test.support.fuzzkeyfile}.
+L{gomux.test.support.fuzzstrict}, L{gomux.test.support.fuzzstrings},
+L{gomux.test.support.fuzzkeyfile} and L{gomux.test.support.fuzzrequests}.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from gomux._wire.window import INITIAL_WINDOW
 from gomux.error import AuthenticationFailed, GomuxError, ProtocolViolation
 from gomux.interfaces import IStreamFactory
 from gomux.test.support.fuzzkeyfile import keyfile
+from gomux.test.support.fuzzrequests import requests
 from gomux.test.support.fuzzstrict import strict
 from gomux.test.support.fuzzstrings import strings
 from gomux.test.support.helpers import (
@@ -681,4 +682,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "strict": strict,
     "strings": strings,
     "keyfile": keyfile,
+    "requests": requests,
 }

@@ -311,6 +311,22 @@ class Rig:
         return reason
 
 
+def note(rig: Rig) -> list[bytes]:
+    """
+    @return: the frames that the mux of a rig sends from now on.
+    """
+    sent: list[bytes] = []
+    parser = rig.peer.parser
+    openFrame = parser._open
+
+    def noted(header: bytes, sealed: bytes | memoryview) -> bytes:
+        sent.append(header + bytes(sealed))
+        return openFrame(header, sealed)
+
+    parser._open = noted
+    return sent
+
+
 def resultOf(deferred: Deferred[Any], run: Callable[[], None]) -> Any:
     """
     @return: the result of a L{Deferred} that fires during C{run}, or else C{None}.

@@ -89,9 +89,13 @@ class Rig:
         self.limits = TunnelLimits(**{"maxConnections": 3, **limits})
         self.target = Target(self.clock)
         self.there = target("the target", self.target, self.clock, self.limits)
-        self.pair = MuxPair(streams or self.there, clock=self.clock)
+        service = getattr(case, "service", None)
+        served = streams or self.there
+        self.pair = MuxPair(served, serverServices={"any": served}, clock=self.clock)
         self.pool = self.pair.clientFactory.pool
-        self.here = forward("the forward", self.pool, self.clock, self.limits)
+        self.here = forward(
+            "the forward", self.pool, self.clock, self.limits, service=service
+        )
         lines = Lines("gomux.tunnel")
         self.logged = lines.lines
         globalLogPublisher.addObserver(lines)

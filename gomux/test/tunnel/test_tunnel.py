@@ -655,12 +655,12 @@ class ForwardTests(SynchronousTestCase):
         clientSide.write(b"ping")
         self.rig.flush()
         self.assertEqual(clientSide.outgoing.bytesDelivered, 0)
-        MuxPair(
+        pair = MuxPair(
             clientFactory=self.rig.pair.clientFactory,
-            serverFactory=MuxFactory(PSK, False, self.rig.there, clock=self.rig.clock),
+            serverFactory=self.rig.pair.serverFactory,
             clock=self.rig.clock,
         )
-        self.rig.flush()
+        pair.flush()
         self.assertEqual(self.rig.target.made[0].received, b"ping")
 
     def test_timeout(self) -> None:
@@ -841,3 +841,10 @@ class PartTests(SynchronousTestCase):
         self.assertEqual(
             describeAddress(StreamAddress(HERE, 4)), "stream 4 of 192.0.2.3:50000"
         )
+
+
+for _tests in (TransferTests, TargetTests, ForwardTests):
+    _name = f"Named{_tests.__name__}"
+    _body = {"__module__": __name__, "service": "any", "__doc__": _tests.__doc__}
+    globals()[_name] = type(_name, (_tests,), _body)
+del _tests

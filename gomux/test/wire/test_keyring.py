@@ -32,6 +32,17 @@ class KeyringTests(SynchronousTestCase):
         self.assertIn(message, str(error))
         self.assertIsInstance(error, ValueError)
 
+    def test_singleOfPeer(self) -> None:
+        """
+        A client uses the key of one peer: the last, if the peer has two.
+        """
+        keys = Keyring((("a", "1"), ("b", "2"), ("a", "3"), ("b", "4")))
+        self.assertEqual(keys.single("a"), ("a", deriveKey("3")))
+        self.assertEqual(keys.single("b"), ("b", deriveKey("4")))
+        self.assertRaises(KeyringError, keys.single)
+        error = self.assertRaises(KeyringError, keys.single, "c")
+        self.assertIn("'c'", str(error))
+
     def test_of(self) -> None:
         """
         A single pre-shared key makes a keyring with one key, which has no name.

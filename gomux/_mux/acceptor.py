@@ -1,0 +1,215 @@
+# -*- test-case-name: gomux.test.mux.test_requests -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+The making of the protocols of the streams that the peer opens, with a request or
+without one, and the time that a request may take.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+)
+from twisted.logger import Logger
+
+from gomux._mux.log import CountedLog
+from gomux._wire.request import Request
+from gomux.error import RequestRefused
+
+if TYPE_CHECKING:
+    from gomux._mux.owner import CarriedMux, MuxOwner
+    from gomux.interfaces import IStreamFactory
+
+_log = Logger()
+
+# Why a stream without a request is refused, by the code that a request would get.
+_PLAIN = {
+    "unknown": "nothing serves the peer's streams",
+    "not-allowed": "the peer may not use streams without a service",
+    "refused": "the factory made no protocol",
+}
+
+
+class WaitingStream(Protocol):
+    """
+    The protocol of a stream whose request is not complete.
+    """
+
+    def failed(self, why: str) -> None:
+        """
+        Abort the stream.
+
+        @param why: what is wrong with the request.
+        """
+
+
+class Acceptor:
+    """
+    Makes the protocols of the streams that the peer opens, and says why it makes none.
+
+    @ivar _mux: the mux.
+    @ivar _owner: the mux's factory.
+    @ivar _timeout: how long a request may take, in seconds.
+    @ivar _clock: the reactor.
+    @ivar _waiting: the streams whose request is not complete, the oldest first, with
+        the time at which each is aborted.
+    @ivar _call: aborts them; C{None} while there are none.  It is not cancelled when
+        the last of them is complete, because most requests are complete at once.
+    @ivar _refusals: logs why streams without a request are refused.
+    """
+
+    def __init__(self, mux: CarriedMux, owner: MuxOwner[Any]) -> None:
+        """
+        @param mux: the mux.
+        @param owner: the mux's factory.
+        """
+        self._mux = mux
+        self._owner = owner
+        self._clock: IReactorTime = owner.clock
+        self._timeout = owner.limits.requestTimeout
+        self._waiting: dict[WaitingStream, float] = {}
+        self._call: IDelayedCall | None = None
+        self._refusals = CountedLog(owner.notices, owner.clock)
+
+    # Streams without a request
+
+    def makePlain(self, address: IAddress) -> IProtocol | None:
+        """
+        @param address: the peer's end of a stream without a request.
+        @return: the stream's protocol; C{None} to refuse the stream.
+        """
+        made = self.make(None, address)
+        if not isinstance(made, str):
+            return made
+        if made != "failed":
+            self.refused(_PLAIN.get(made, f"the factory answers: {made}"))
+        return None
+
+    def refused(self, why: str) -> None:
+        """
+        Log that a stream without a request is refused.
+        """
+        self._refusals.warn(
+            f"{{mux}} refused {{count}} of the peer's streams: {why}", mux=self._mux
+        )
+
+    # All streams
+
+    def make(self, request: Request | None, address: IAddress) -> IProtocol | str:
+        """
+        Make the protocol of a stream that the peer opens.
+
+        @param request: the stream's request; C{None} for a stream without one.
+        @param address: the peer's end of the stream.
+        @return: the protocol, or the code of a refusal.
+        """
+        service = None
+        if request is not None:
+            service = request.service
+            if service is None:
+                # This side connects to nothing.
+                return "not-allowed"
+        owner = self._owner
+        try:
+            if owner.mayUse is not None and not owner.mayUse(
+                self._mux.peerName, service
+            ):
+                return "not-allowed"
+            factory = self._factoryOf(service)
+            if factory is None:
+                return "unknown"
+            protocol = factory.buildProtocol(address)
+        except RequestRefused as error:
+            return error.code
+        except BaseException:
+            _log.failure(
+                "{mux} refused stream {id} of the peer: buildProtocol failed",
+                id=getattr(address, "streamID", None),
+                mux=self._mux,
+            )
+            return "failed"
+        return "refused" if protocol is None else protocol
+
+    def _factoryOf(
+        self, service: str | None
+    ) -> IStreamFactory | IProtocolFactory | None:
+        """
+        @return: the factory of a service, of the mux or of all muxes of its factory.
+        """
+        mux, owner = self._mux, self._owner
+        if service is None:
+            own = mux.streamFactory
+            return owner.streamFactory if own is None else own
+        own = mux.services.get(service)
+        return owner.services.get(service) if own is None else own
+
+    # Streams whose request is not complete
+
+    def begin(self, accepting: WaitingStream) -> None:
+        """
+        A stream waits for its request.
+        """
+        self._waiting[accepting] = self._clock.seconds() + self._timeout
+        if self._call is None:
+            self._call = self._clock.callLater(self._timeout, self._expire)
+
+    def end(self, accepting: WaitingStream) -> None:
+        """
+        A stream does not wait for its request any more.
+        """
+        self._waiting.pop(accepting, None)
+
+    def _expire(self) -> None:
+        """
+        Abort the streams that have waited for too long.
+        """
+        self._call = None
+        now = self._clock.seconds()
+        while self._waiting:
+            accepting, end = next(iter(self._waiting.items()))
+            if end > now:
+                self._call = self._clock.callLater(end - now, self._expire)
+                break
+            accepting.failed(f"it was not complete within {self._timeout:g} seconds")
+
+    def stop(self) -> None:
+        """
+        The mux has ended.
+        """
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    # The log
+
+    def logRefusal(self, what: str, service: str, code: str) -> None:
+        """
+        Log that a request was refused.
+
+        @param what: by whom, as the start of a sentence about the mux.
+        """
+        self._owner.notices.warn(
+            f"{{mux}}: {what} for {{service}}: {{code}}",
+            kind=code,
+            mux=self._mux,
+            service=service,
+            code=code,
+        )
+
+    def logBroken(self, what: str, stream: object, why: str) -> None:
+        """
+        Log that a stream is aborted because of a message.
+
+        @param what: the message.
+        """
+        self._owner.notices.warn(
+            f"aborted {{stream}} because of {what}: {{why}}", stream=stream, why=why
+        )
