@@ -441,6 +441,9 @@ class StrictTests(TestCase):
             self.peer.ping()
             await self.eventually(lambda: self.peer.roundTrip is not None)
 
+    # 131072 frames each way take 15 seconds on an idle machine.
+    test_rekeyed.timeout = 280  # type: ignore[attr-defined]
+
     async def test_oftenRekeyed(self) -> None:
         """
         Both sides change their keys again and again.
