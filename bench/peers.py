@@ -58,11 +58,13 @@ class Side:
     @ivar name: its name in tables.
     @ivar server: the kind of the peer that listens.
     @ivar client: the kind of the peer that connects and drives.
+    @ivar options: further options of both peers.
     """
 
     name: str
     server: str
     client: str
+    options: tuple[str, ...] = ()
 
     @property
     def isThere(self) -> bool:
@@ -86,7 +88,9 @@ def listen(side: Side, *options: str) -> Process:
     """
     Start a side's server.
     """
-    return Process([*command(side.server), "--psk", PSK, "--listen", ANY, *options])
+    return Process(
+        [*command(side.server), "--psk", PSK, "--listen", ANY, *side.options, *options]
+    )
 
 
 def connect(side: Side, address: str, *options: str) -> Process:
@@ -94,7 +98,10 @@ def connect(side: Side, address: str, *options: str) -> Process:
     Start a side's client.
     """
     return Process(
-        [*command(side.client), "--psk", PSK, "--connect", address, *options]
+        [
+            *(*command(side.client), "--psk", PSK, "--connect", address),
+            *(*side.options, *options),
+        ]
     )
 
 
