@@ -232,8 +232,8 @@ class TunnelLimits:
     @ivar waitTimeout: how long a connection waits while no mux is up.  Then it is
         reset.
 
-    @ivar answerTimeout: how long the peer may take to accept a stream for a service, in
-        addition to C{waitTimeout}.  Then the connection is reset.
+    @ivar answerTimeout: how long the peer may take to accept a stream for a service,
+        from the time when it is opened.  Then the connection is reset.
 
     @ivar maxWaiting: how many connections may wait for a mux.
 

@@ -432,7 +432,7 @@ class MuxProtocol(MuxFacts, Protocol):
         self._carrierLiveness.stop()
         self._peerLiveness.stop()
         self.greetingWait.end()
-        self._streams.acceptor.stop()
+        self._streams.acceptor.waiting.stop()
         gate = self._incoming.gate
         if gate is not None:
             gate.close()
