@@ -223,7 +223,6 @@ class Opening(FirstProtocol):
         self._acceptor.logBroken("the peer's answer", self.stream, why)
         error = self._error(errors.ServiceFailed, f" (its answer is not valid: {why})")
         self.stream.abortWith(error)
-        self._fail(error)
 
     def writeConnectionLost(self) -> None:
         """

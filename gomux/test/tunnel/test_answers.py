@@ -344,6 +344,24 @@ class ForwardTests(SynchronousTestCase):
             else:
                 self.successResultOf(opening)
 
+    def test_relayTimeout(self) -> None:
+        """
+        If the next peer does not accept a relayed stream in time, the first learns
+        that, and the next peer's stream is aborted.
+        """
+        rig = self.rig("any", answerTimeout=7)
+        rig.target.hold()
+        relayed = MuxPair(clock=rig.clock, serverServices={"any": rig.here})
+        relayed.flush()
+        opening = relayed.client.openStream(Recorders(), "any")
+        relayed.flush()
+        rig.flush()
+        self.assertEqual(len(rig.there.bridges), 1)
+        rig.pair.advance(7.1)
+        relayed.flush()
+        self.failureResultOf(opening, error.ServiceTimeout)
+        self.assertEqual((rig.here.bridges, rig.there.bridges), (set(), set()))
+
     def test_clientLeaves(self) -> None:
         """
         If the client resets its connection before the stream is accepted, the stream
