@@ -26,8 +26,8 @@ MAX_KEYS = 256
 MAX_KEY_FILE = 262144
 #: A pre-shared key with fewer bytes than this is too easy to guess.
 SHORT_PSK = 16
-#: The first frames of this many recent muxes are remembered, so that they cannot be
-#: replayed.
+#: The first frames of this many recent muxes of the process are remembered, so that
+#: they cannot be replayed.
 FIRST_FRAMES = 65536
 #: In strict mode, how many frames of a direction are sealed with one key.  This is a
 #: part of the wire.

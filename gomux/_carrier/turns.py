@@ -163,16 +163,25 @@ class StrangersTurns(Turns):
     strangers may be read, and to find that one of them has no key and to drop it takes
     about L{STRANGERS_TIME}.
 
-    The work that has begun is finished first, and then the newest is next.  If more
+    The work that has begun is finished first, and then that of peers that are probably
+    no strangers is next, and then the newest of the rest.  If more
     strangers come than there is time for, the oldest are dropped while they wait.  So a
     client that holds a key is either served soon or dropped.  If the oldest were next,
     all would wait for as long as it takes until they are dropped.
 
     @ivar _begun: the work that has begun and is not finished.
+    @ivar _preferred: the work that is done before that in C{_waiting}.
     """
 
     turnTime = STRANGERS_TIME
     _begun: Work | None = None
+
+    def __init__(self, clock: Any) -> None:
+        """
+        @param clock: as for L{Turns}.
+        """
+        super().__init__(clock)
+        self._preferred: deque[Work] = deque()
 
     @property
     def isFree(self) -> bool:
@@ -186,7 +195,14 @@ class StrangersTurns(Turns):
         """
         Whether no work is left for later.
         """
-        return self._begun is None and super().idle
+        return not (self._begun or self._preferred) and super().idle
+
+    def prefer(self, work: Work) -> None:
+        """
+        As L{later}, but before the work of strangers.
+        """
+        self.later(work)
+        self._preferred.append(self._waiting.pop())
 
     def begin(self, work: Work) -> None:
         """
@@ -207,8 +223,10 @@ class StrangersTurns(Turns):
         seconds = self._clock.seconds
         until = seconds() + self.turnTime
         hasWork = not self.idle
-        while self._begun or self._waiting:
-            work = self._begun or self._waiting.pop()
+        while self._begun or self._preferred or self._waiting:
+            work = self._begun or (
+                self._preferred.popleft() if self._preferred else self._waiting.pop()
+            )
             self._begun = work if self._do(work, until) != DONE else None
             if self._begun or seconds() >= until:
                 break
@@ -221,4 +239,6 @@ class StrangersTurns(Turns):
         if self._begun:
             self._waiting.append(self._begun)
             self._begun = None
+        self._waiting += self._preferred
+        self._preferred.clear()
         super()._finish()

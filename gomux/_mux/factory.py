@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -20,7 +19,7 @@ from twisted.internet.interfaces import (
     IReactorCore,
     IReactorTime,
 )
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
@@ -29,7 +28,7 @@ from gomux._carrier.turns import StrangersTurns, Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.buffers import buffersOf
 from gomux._mux.gate import Gate, KeyFinder
-from gomux._mux.log import ThrottledLog, describeAddress
+from gomux._mux.log import ThrottledLog, describeAddress, logEnd
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
 from gomux._mux.serving import ServingFactory
@@ -215,21 +214,28 @@ class MuxFactory(ServingFactory):
             return False
         return (gate.name, gate.key) not in self.keyring.keys
 
-    def makeMux(self, early: Early) -> MuxProtocol:
+    def makeMux(self, newcomer: Newcomer, early: Early) -> MuxProtocol:
         """
-        @param early: what a connection that was accepted has received.
-        @return: its mux.
+        @param newcomer: a connection that was accepted.
+        @param early: what it has received.
+        @return: its mux, which takes its place among the strangers.
         """
-        return MuxProtocol(self, early)
+        mux = MuxProtocol(self, early)
+        self._newcomers.remove(newcomer)
+        self._strangers.replace(newcomer, mux)
+        return mux
 
-    def makeGate(self) -> Gate:
+    def makeGate(self, address: IAddress | None = None) -> Gate:
         """
-        @return: the gate of a new mux, with the current keys.  Called by the mux
-            when it has its carrier.
+        @param address: where the peer is, if that is known.
+        @return: the gate of a new mux, with the current keys.
         @raise ValueError: if this is a client and its keyring now has several keys.
         """
         keys = self.keyring.keys
         if len(keys) > 1 and not self.isClient:
+            known = self._strangers.nameAt(address)
+            if known is not None:
+                keys = tuple(sorted(keys, key=lambda key: key[0] != known))
             return KeyFinder(keys, self._gateFor, self.strict is True)
         return self._gateFor(*self.keyring.single(self.peer))
 
@@ -240,12 +246,14 @@ class MuxFactory(ServingFactory):
         strict, seen = self.strict, self.keyring.firstFrames
         if not (strict if isinstance(strict, bool) else name in strict):
             return KnownKey(name, key, seen)
-        return Handshake(
-            *(name, key, self.isClient, self.context),
-            salts=self.salts,
-            seen=seen,
-            checksClock=self.strictClock,
-        )
+        settings = (self.context, self.salts, seen, self.strictClock)
+        return Handshake(name, key, self.isClient, *settings)
+
+    def isKnown(self, address: IAddress | None) -> bool:
+        """
+        @return: whether a peer at this address has shown a key before.
+        """
+        return self._strangers.nameAt(address) is not None
 
     def newcomerConnected(self, newcomer: Newcomer) -> None:
         """
@@ -257,7 +265,7 @@ class MuxFactory(ServingFactory):
 
     def newcomerGone(self, newcomer: Newcomer) -> None:
         """
-        A connection ends before its first frame, or gets its mux.
+        A connection ends without a mux.
         """
         self._newcomers.discard(newcomer)
         self._strangers.remove(newcomer)
@@ -282,11 +290,11 @@ class MuxFactory(ServingFactory):
             return
         grace = self.limits.silentGrace
         if grace:
-            # A silent newcomer has waited for so long already.
-            delay = 0.0 if mux.wasSilent else grace
+            delay = max(0.0, mux.since + grace - self.clock.seconds())
             call = self.clock.callLater(delay, self._muxSilent, mux)
             self._unauthenticated[mux] = call
-        self._addStranger(mux)
+        if mux not in self._strangers:
+            self._addStranger(mux)
 
     def _reactorStops(self) -> Deferred[list[GomuxError]]:
         self._trigger = None
@@ -334,18 +342,19 @@ class MuxFactory(ServingFactory):
         if call is not None and call.active():
             call.cancel()
 
-    def muxHeard(self, mux: MuxProtocol) -> None:
+    def muxHeard(self, mux: MuxProtocol, name: str) -> None:
         """
         The peer has sent a genuine frame, but has not finished the handshake.  Called
         by the mux.
         """
-        self._strangers.heard(mux)
+        self._strangers.heard(mux, name)
 
     def muxAuthenticated(self, mux: MuxProtocol) -> None:
         """
         The peer of a mux has shown that it holds the key.  Called by the mux.
         """
         self.acceptPace.authenticated(mux.transport)
+        self._strangers.met(mux.getPeer(), mux.peerName)
         self._forgetUnauthenticated(mux)
         self._descriptors[mux] = descriptors = self.keyring.descriptors
         descriptors.take(mux.peerName)
@@ -426,17 +435,4 @@ class MuxFactory(ServingFactory):
         @param peer: the address of its peer.
         @param name: the name of the peer, if it has shown its key.
         """
-        level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
-        losses = self.notices
-        if isinstance(reason, KeyRevoked) and name:
-            # Peers cannot cause revocations, so all of them are logged.
-            losses = ThrottledLog(_log, self.clock)
-        losses.emit(
-            level,
-            "the mux {direction} {name}{peer} ended: {reason}",
-            kind=(type(reason), name),
-            direction="to" if self.isClient else "from",
-            name=f"{name!r} at " if name else "",
-            peer=describeAddress(peer),
-            reason=reason,
-        )
+        logEnd(self.notices, "to" if self.isClient else "from", reason, peer, name)

@@ -52,12 +52,14 @@ class Early(NamedTuple):
     @ivar parser: has the received bytes for the gate, if there were any.
     @ivar size: how many bytes were received.
     @ivar frame: the first frame, if it was complete; the gate has opened it.
+    @ivar since: when the carrier was accepted, in seconds of the clock.
     """
 
     gate: Gate | None
     parser: FrameParser | None
     size: int
     frame: Frame | None
+    since: float
 
 
 class Incoming:

@@ -189,15 +189,17 @@ class PeerLiveness:
         self._failed = failed
         self._unechoed: deque[tuple[int, float]] = deque()
 
-    def limitHandshake(self, gate: Gate) -> None:
+    def limitHandshake(self, gate: Gate, since: float) -> None:
         """
-        From now on, the peer has C{handshakeTimeout} seconds until L{start} must be
-        called.  A further call has no effect.
+        The peer has C{handshakeTimeout} seconds until L{start} must be called.  A
+        further call has no effect.
 
         @param gate: tells what is missing.
+        @param since: when the time began, in seconds of the clock.
         """
         if self._call is None:
-            seconds = self._limits.handshakeTimeout
+            end = since + self._limits.handshakeTimeout
+            seconds = max(0.0, end - self._clock.seconds())
             self._call = self._clock.callLater(seconds, self._timedOut, gate)
 
     @property

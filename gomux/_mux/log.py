@@ -14,12 +14,14 @@ from functools import lru_cache
 from math import inf
 from typing import Any
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, ILoggingContext, IReactorTime
 from twisted.logger import Logger, LogLevel
 from twisted.python.context import call
 from twisted.python.log import ILogContext
 
 from gomux._carrier.rate import TokenBucket
+from gomux.error import GomuxError, KeyRevoked
 from gomux.limits import LINE_EVERY, LINES_BURST, TEXT_LENGTH
 
 
@@ -64,12 +66,18 @@ class ThrottledLog:
         self._kinds[key] = bucket, 0 if isLogged else leftOut + 1
         if not isLogged:
             return
-        for name, value in values.items():
-            if isinstance(value, (str, BaseException)):
-                values[name] = printable(str(value))
         if leftOut:
             line += " ({leftOut} such lines were left out before this one)"
             values["leftOut"] = leftOut
+        self.always(level, line, **values)
+
+    def always(self, level: LogLevel, line: str, **values: object) -> None:
+        """
+        Log a line in any case.
+        """
+        for name, value in values.items():
+            if isinstance(value, (str, BaseException)):
+                values[name] = printable(str(value))
         self._log.emit(level, line, **values)
 
     def info(self, line: str, **values: object) -> None:
@@ -83,6 +91,33 @@ class ThrottledLog:
         Log a line about a problem.
         """
         self.emit(LogLevel.warn, line, **values)
+
+
+def logEnd(
+    log: ThrottledLog, direction: str, reason: GomuxError, peer: IAddress, name: str
+) -> None:
+    """
+    Log the end of a mux, or of a connection that got none.
+
+    @param log: where the line goes.  It may be left out, but not if the key of the peer
+        was revoked: peers cannot cause that.
+    @param direction: C{"to"} or C{"from"}.
+    @param reason: why it has ended.
+    @param peer: the address of its peer.
+    @param name: the name of the peer; empty if it has not shown its key.
+    """
+    line = "the mux {direction} {name}{peer} ended: {reason}"
+    values: dict[str, object] = {
+        "direction": direction,
+        "name": f"{name!r} at " if name else "",
+        "peer": describeAddress(peer),
+        "reason": reason,
+    }
+    if isinstance(reason, KeyRevoked) and name:
+        log.always(LogLevel.warn, line, **values)
+        return
+    level = LogLevel.info if isinstance(reason, ConnectionDone) else LogLevel.warn
+    log.emit(level, line, kind=(type(reason), name), **values)
 
 
 def _newBucket() -> TokenBucket:

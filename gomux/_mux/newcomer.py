@@ -15,6 +15,7 @@ reference implementation may be silent for as long as it likes.
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -61,7 +62,12 @@ class NewcomersOwner(typing.Protocol):
         @return: a protocol that refuses a new connection, or C{None}.
         """
 
-    def makeGate(self) -> Gate:
+    def isKnown(self, address: IAddress) -> bool:
+        """
+        @return: whether a peer at this address has shown a key before.
+        """
+
+    def makeGate(self, address: IAddress) -> Gate:
         """
         @return: the gate of a new mux.
         """
@@ -71,7 +77,7 @@ class NewcomersOwner(typing.Protocol):
         @return: whether the key that a gate has found was revoked since.
         """
 
-    def makeMux(self, early: Early) -> MuxProtocol:
+    def makeMux(self, newcomer: Newcomer, early: Early) -> MuxProtocol:
         """
         @return: the mux of a connection.
         """
@@ -83,12 +89,50 @@ class NewcomersOwner(typing.Protocol):
 
     def newcomerGone(self, newcomer: Newcomer) -> None:
         """
-        A connection has ended, or gets its mux.
+        A connection ends without a mux.
         """
 
     def logEnd(self, reason: GomuxError, peer: IAddress) -> None:
         """
         Log the end of a connection.
+        """
+
+
+class Gone:
+    """
+    The transport of a connection that is gone.  It drops what is written.
+
+    @ivar _transport: the transport that is gone.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def getHost(self) -> Any:
+        """
+        @return: the address of this end.
+        """
+        return self._transport.getHost()
+
+    def getPeer(self) -> Any:
+        """
+        @return: the address of the other end.
+        """
+        return self._transport.getPeer()
+
+    def write(self, data: bytes) -> None:
+        """
+        Drop data.
+        """
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """
+        Drop data.
+        """
+
+    def loseConnection(self) -> None:
+        """
+        Do nothing.
         """
 
 
@@ -104,8 +148,10 @@ class Newcomer(Protocol):
     @ivar _size: how many bytes have been received.
     @ivar _frame: the first frame, once the gate has opened it.
     @ivar _call: gives a silent peer its mux.
+    @ivar _since: when the connection was accepted, in seconds of the clock.
     @ivar _waits: whether received bytes wait for a later turn of the reactor.
     @ivar _isDue: whether the connection gets its mux after that turn, in any case.
+    @ivar _loss: why the connection was lost, while received bytes wait.
     @ivar _isOver: whether the connection has its mux, or has ended.
     """
 
@@ -114,9 +160,11 @@ class Newcomer(Protocol):
     _size = 0
     _frame: Frame | None = None
     _call: IDelayedCall
+    _since: float
     _waits = False
     _isDue = False
     _isOver = False
+    _loss: Failure | None = None
 
     def __init__(self, owner: NewcomersOwner) -> None:
         """
@@ -135,8 +183,10 @@ class Newcomer(Protocol):
         Wait for the first frame.
         """
         owner = self._owner
-        grace = owner.limits.silentGrace or SILENT
+        limits = owner.limits
+        grace = min(limits.silentGrace or SILENT, limits.handshakeTimeout)
         self._call = owner.clock.callLater(grace, self.enter)
+        self._since = owner.clock.seconds()
         owner.newcomerConnected(self)
 
     def getPeer(self) -> IAddress:
@@ -149,23 +199,25 @@ class Newcomer(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """
         Take bytes, and have the gate open the first frame once it is there: at once, or
-        after other strangers have had their turns.
+        after other strangers have had their turns.  At an address at which a peer has
+        shown a key before, it is before strangers, and that key is tried first.
         """
         if self._isOver:
             return
         self._size += len(data)
         if self._parser is None:
-            self._gate = self._owner.makeGate()
+            self._gate = self._owner.makeGate(self.getPeer())
             self._parser = FrameParser(self._gate)
         self._parser.receive(data)
-        turns = self._owner.strangersTurns
         if self._waits:
             return
+        turns = self._owner.strangersTurns
         if turns.isFree or not hasattr(self.transport, "pauseProducing"):
             turns.begin(self._open)
-        else:
-            turns.later(self._open)
-            self._wait()
+            return
+        isKnown = self._owner.isKnown(self.getPeer())
+        (turns.prefer if isKnown else turns.later)(self._open)
+        self._wait()
 
     def _wait(self) -> None:
         """
@@ -185,22 +237,30 @@ class Newcomer(Protocol):
         if self._isOver:
             return DONE
         assert self._parser is not None
+        turns = self._owner.strangersTurns
         try:
             self._frame = self._parser.nextFrame()
         except NotYet:
             self._wait()
             return 0.0
         except GomuxError as error:
-            self._owner.strangersTurns.useUp()
+            turns.useUp()
             self._refuse(error)
             return DONE
         if self._waits:
             self._waits = False
             transport: Any = self.transport
             getattr(transport, "resumeProducing", lambda: None)()
-        if self._frame is not None and self._owner.isRevoked(self._gate):
+        if self._frame is None:
+            if self._loss is not None:
+                self.connectionLost(self._loss)
+            elif self._isDue:
+                self.enter()
+            return DONE
+        turns.useUp()
+        if self._owner.isRevoked(self._gate):
             self.revoke()
-        elif self._frame is not None or self._isDue:
+        else:
             self.enter()
         return DONE
 
@@ -213,22 +273,30 @@ class Newcomer(Protocol):
         if self._waits:
             self._isDue = True
             return
-        self._end()
-        early = Early(self._gate, self._parser, self._size, self._frame)
-        mux = self._owner.makeMux(early)
+        self._finish()
+        early = Early(self._gate, self._parser, self._size, self._frame, self._since)
+        mux = self._owner.makeMux(self, early)
         self.dataReceived = mux.dataReceived  # type: ignore[method-assign]
         self.connectionLost = mux.connectionLost  # type: ignore[method-assign]
         try:
             mux.makeConnection(self.transport)
+            if self._loss is not None:
+                mux.connectionLost(self._loss)
         except BaseException:
             # This may be a later turn, in which no reactor sees the exception.
             dropTransport(cast(ITransport, self.transport))
             raise
 
-    def _end(self) -> None:
+    def _finish(self) -> None:
         self._isOver = True
         if self._call.active():
             self._call.cancel()
+
+    def _end(self) -> None:
+        """
+        The connection ends without a mux.
+        """
+        self._finish()
         self._owner.newcomerGone(self)
 
     def _refuse(self, error: GomuxError) -> None:
@@ -266,11 +334,16 @@ class Newcomer(Protocol):
         """
         if self._isOver:
             return
-        self._end()
         loss = reason or connectionDone  # Some transports give C{None}.
+        if self._waits:
+            # TLS reports the end although it is paused.  The first frame counts.
+            self._loss = loss
+            self.transport = cast(ITransport, Gone(self.transport))
+            return
+        self._end()
         if self._size or not loss.check(ConnectionDone, ConnectionLost):
             if self._gate is None:
-                self._gate = self._owner.makeGate()
+                self._gate = self._owner.makeGate(self.getPeer())
             self._owner.logEnd(explainLoss(self._gate, loss), self.getPeer())
         self._close()
 

@@ -69,9 +69,11 @@ class MuxOwner(Protocol[_Mux]):
         The mux has its carrier.
         """
 
-    def muxHeard(self, mux: _Mux) -> None:
+    def muxHeard(self, mux: _Mux, name: str) -> None:
         """
         The peer has sent a genuine frame, but has not finished the handshake.
+
+        @param name: the name of its key.
         """
 
     def muxAuthenticated(self, mux: _Mux) -> None:

@@ -68,7 +68,7 @@ class MuxProtocol(MuxFacts, Protocol):
     One mux over one carrier, made by a L{MuxFactory<gomux.MuxFactory>}.
 
     @ivar factory: the factory that made the mux; the mux uses its settings.
-    @ivar wasSilent: whether a server made the mux although no frame had come.
+    @ivar since: when the mux got its carrier, in seconds of the clock.
     @ivar streamFactory: makes the protocols of the peer's streams; C{None} to use the
         C{streamFactory} of the factory.
     @ivar services: the factories of services that only this mux has, by name.
@@ -80,9 +80,9 @@ class MuxProtocol(MuxFacts, Protocol):
     """
 
     factory: MuxOwner[MuxProtocol]
+    since: float
     streamFactory: IStreamFactory | IProtocolFactory | None = None
     services: Mapping[str, IStreamFactory | IProtocolFactory] = MappingProxyType({})
-    wasSilent = False
 
     def __init__(
         self, factory: MuxOwner[MuxProtocol], early: Early | None = None
@@ -234,11 +234,12 @@ class MuxProtocol(MuxFacts, Protocol):
         """
         factory = self.factory
         early, self._early = self._early, None
+        self.since = factory.clock.seconds()
         if early is None:
             factory.acceptPace.accepted(self.transport)
         else:
             self.bytesReceived = early.size
-            self.wasSilent = early.frame is None
+            self.since = early.since
         gate = (early and early.gate) or factory.makeGate()
         carrier = self.getCarrier()
         self._host = addressFrom(lambda: carrier.getHost())
@@ -266,8 +267,7 @@ class MuxProtocol(MuxFacts, Protocol):
             caughtUp=self._caughtUp,
             parser=None if early is None else early.parser,
         )
-        if early is None or early.frame is None:
-            self._sendOutputOf(gate)
+        self._sendOutputOf(gate, self.since)
         if gate.sealer is not None:
             self._startSending(gate.sealer, gate.isStrict)
             if factory.isClient:
@@ -315,9 +315,9 @@ class MuxProtocol(MuxFacts, Protocol):
         # A client's mux that may send is up already: it keeps its key.
         if (self.gated or not factory.isClient) and factory.isRevoked(gate):
             raise KeyRevoked()
-        self._sendOutputOf(gate)
+        self._sendOutputOf(gate, factory.clock.seconds())
         if not gate.passed:
-            self.factory.muxHeard(self)
+            factory.muxHeard(self, gate.name)
             return None
         descriptors = self.factory.keyring.descriptors
         if not descriptors.mayTake(gate.name):
@@ -343,9 +343,9 @@ class MuxProtocol(MuxFacts, Protocol):
         self._waiting.open(self.openStream)
         return None if gate.ownsFrames or self._life.state >= ENDING else frame
 
-    def _sendOutputOf(self, gate: Gate) -> None:
+    def _sendOutputOf(self, gate: Gate, since: float) -> None:
         if gate.isStrict:
-            self._peerLiveness.limitHandshake(gate)
+            self._peerLiveness.limitHandshake(gate, since)
         output = gate.takeOutput()
         if output and self.hasCarrier:
             self._scheduler.bytesSent += len(output)

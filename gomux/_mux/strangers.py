@@ -20,8 +20,8 @@ which of them the server drops when there are too many.
      is dropped.  First in line is the address with most connections whose peers have
      sent no genuine frame: its oldest such connection is dropped.  If there is no such
      connection but the new one, the oldest of all is dropped.  These connections also
-     have no more than a quarter of the descriptors of the process, and no more than a
-     single peer leaves.
+     have no more than a quarter of the descriptors of the process, on all its ports
+     with the same keyring together, and no more than a single peer leaves.
 
 An honest client sends its first frame as soon as it is connected, so its connection is
 silent for a moment only.
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 #: How many bits of an IPv6 address its owner cannot choose.
 NETWORK_BITS = 64
+#: How many addresses of peers that have shown a key are remembered.
+KNOWN_ADDRESSES = 1024
 #: For how long a silent connection holds its place in the quota of its address, in
 #: seconds.
 PATIENCE = 10.0
@@ -105,6 +107,10 @@ class Strangers:
     @ivar _random: returns a random number from 0 up to 1.
     @ivar _sources: the muxes, the oldest first, with the source of each.
     @ivar _counts: how many muxes each source has.
+    @ivar _heard: the muxes whose peers have sent a genuine frame, and are preferred
+        for it, with the names of their keys.
+    @ivar _heardOf: how many of these each name has.
+    @ivar _known: by source, the name of the key that a peer has shown last.
     @ivar _silent: by source, the muxes whose peers have shown no genuine frame, the
         oldest first, and when each got its carrier.
     """
@@ -123,22 +129,29 @@ class Strangers:
         self._random = random.random
         self._sources: dict[Stranger, int | None] = {}
         self._counts: Counter[int | None] = Counter()
+        self._heard: dict[Stranger, str] = {}
+        self._heardOf: Counter[str] = Counter()
+        self._known: dict[int, str] = {}
         self._silent: dict[int | None, dict[Stranger, float]] = {}
 
     def __len__(self) -> int:
         return len(self._sources)
+
+    def __contains__(self, mux: object) -> bool:
+        return mux in self._sources
 
     @property
     def _most(self) -> int:
         """
         How many of these connections there may be.
         """
-        most = min(self._limits.maxUnauthenticated, strangersMost())
         keyring = self._keyring
+        elsewhere = keyring.descriptors.strangers - len(self)
+        left = strangersMost() - elsewhere
         if len(keyring.names) < 2:
             # The single peer may use what is not left to strangers.
-            most = min(most, max(1, len(self) + keyring.descriptors.left))
-        return most
+            left = min(left, len(self) + keyring.descriptors.left)
+        return min(self._limits.maxUnauthenticated, max(1, left))
 
     def refusal(self, address: IAddress | None) -> str | None:
         """
@@ -184,10 +197,60 @@ class Strangers:
         # The new mux is spared, because its peer has had no time to send anything yet.
         return victim if victim is not mux else next(iter(self._sources))
 
-    def heard(self, mux: Stranger) -> None:
+    def replace(self, old: Stranger, new: Stranger) -> None:
+        """
+        A connection gets its mux, which takes its place: it is as old.
+        """
+        self._sources = {new if m is old else m: s for m, s in self._sources.items()}
+        source = self._sources[new]
+        silent = self._silent.get(source, {})
+        if old in silent:
+            self._silent[source] = {
+                new if mux is old else mux: since for mux, since in silent.items()
+            }
+
+    def met(self, address: IAddress, name: str) -> None:
+        """
+        Remember the address of a peer that has shown its key.
+
+        @param name: the name of the key.
+        """
+        source = sourceOf(address)
+        if source is not None:
+            self._known.pop(source, None)
+            self._known[source] = name
+            if len(self._known) > KNOWN_ADDRESSES:
+                del self._known[next(iter(self._known))]
+
+    def nameAt(self, address: IAddress | None) -> str | None:
+        """
+        @return: the name of the key that a peer at this address has shown last; C{None}
+            if none has, or it is forgotten.
+        """
+        source = sourceOf(address)
+        return None if source is None else self._known.get(source)
+
+    def heard(self, mux: Stranger, name: str) -> None:
         """
         The peer has sent a genuine frame.  The frame may still be a recorded one, so
         the peer is a stranger until it has finished the handshake of strict mode.
+
+        One of several peers can protect only half of the connections that there may be
+        in this way.
+
+        @param name: the name of its key.
+        """
+        isShared = len(self._keyring.names) > 1
+        if mux in self._sources and mux not in self._heard:
+            if isShared and 2 * self._heardOf[name] >= self._most:
+                return
+            self._heard[mux] = name
+            self._heardOf[name] += 1
+            self._speaks(mux)
+
+    def _speaks(self, mux: Stranger) -> None:
+        """
+        The peer is silent no more.
         """
         source = self._sources.get(mux)
         silent = self._silent.get(source, {})
@@ -199,7 +262,12 @@ class Strangers:
         """
         The peer has shown that it holds a key, or the mux has ended.
         """
-        self.heard(mux)
+        self._speaks(mux)
+        name = self._heard.pop(mux, None)
+        if name is not None:
+            self._heardOf[name] -= 1
+            if not self._heardOf[name]:
+                del self._heardOf[name]
         if mux in self._sources:
             source = self._sources.pop(mux)
             self._keyring.descriptors.strangers -= 1

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from gomux._wire.crypto import deriveKey
-from gomux._wire.replay import FirstFrames
+from gomux._wire.replay import processFirstFrames
 from gomux._wire.shares import shareDescriptors
 from gomux.error import KeyringError
 from gomux.limits import MAX_KEY_FILE, MAX_KEYS, SHORT_PSK
@@ -43,12 +43,14 @@ class Keyring:
     Pre-shared keys by name.
 
     @ivar warnings: warnings for the operator, one sentence each.
-    @ivar firstFrames: the first frames of the last muxes with these keys.
+    @cvar firstFrames: the first frames of the last muxes, with these and other keys.
     @ivar names: the names of the peers.
     @ivar descriptors: how the peers share the descriptors of the process.
     @ivar _source: the file that L{reload} reads, if there is one.
     @ivar _keys: the keys of the frames.  L{reload} replaces the whole tuple.
     """
+
+    firstFrames = processFirstFrames
 
     def __init__(
         self,
@@ -66,7 +68,6 @@ class Keyring:
             short, or if two are the same.
         """
         self._source = source
-        self.firstFrames = FirstFrames()
         pairs = psks.items() if isinstance(psks, Mapping) else psks
         self._keys, self.warnings = _derive(tuple(pairs), allowShort)
         self.names = frozenset(name for name, _ in self._keys)

@@ -120,7 +120,7 @@ class FirstFrame:
         @raise OutOfSequence: if it was the first frame of an earlier mux.
         """
         if self._seen is not None:
-            self._seen.add(header, self.name)
+            self._seen.add(header, key)
         self.key = key
         if isBound(header):
             nonce = header[-NONCE_SIZE:]

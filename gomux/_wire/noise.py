@@ -49,6 +49,13 @@ class NoiseError(Exception):
     """
 
 
+class ZeroSecret(Exception):
+    """
+    The other side's ephemeral public key is one of the few that make the shared secret
+    zero, whatever the private key.
+    """
+
+
 def rekey(key: bytes) -> bytes:
     """
     The function REKEY of a cipher.
@@ -223,6 +230,7 @@ class HandshakeState(SymmetricState):
 
         @param payload: what to tell the other side.
         @return: the message.
+        @raise ZeroSecret: if this message answers one with a bad public key.
         """
         self._mixPSK()
         private = self._private = self._private or X25519PrivateKey.generate()
@@ -239,6 +247,7 @@ class HandshakeState(SymmetricState):
         @param message: the other side's message.
         @return: its payload.
         @raise NoiseError: if the message does not open.  The handshake has then failed.
+        @raise ZeroSecret: if the message is an answer with a bad public key.
         """
         isAnswer = self._psk is None
         self._mixPSK()
@@ -268,10 +277,10 @@ class HandshakeState(SymmetricState):
         """
         The token C{ee}, which the second message has.
 
-        @raise NoiseError: if the other side's public key is of low order.
+        @raise ZeroSecret: if the other side's public key is of low order.
         """
         try:
             shared = private.exchange(X25519PublicKey.from_public_bytes(peers))
         except ValueError:
-            raise NoiseError("the shared secret is zero") from None
+            raise ZeroSecret() from None
         self.mixKey(shared)

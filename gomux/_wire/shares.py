@@ -156,7 +156,7 @@ def strangersMost() -> int:
     """
     @return: how many descriptors strangers may have.
     """
-    return _descriptors() // STRANGERS
+    return descriptors() // STRANGERS
 
 
 def shareDescriptors(peers: Peers) -> Shares:
@@ -166,12 +166,12 @@ def shareDescriptors(peers: Peers) -> Shares:
         of strangers and those that are not counted.  A single peer may also have those
         that strangers do not use at the moment.
     """
-    most = _descriptors()
+    most = descriptors()
     alone = max(1, most - max(UNCOUNTED, most // UNCOUNTED_PART))
     return Shares(max(1, alone - most // STRANGERS), peers, alone)
 
 
-def _descriptors() -> int:
+def descriptors() -> int:
     """
     @return: how many descriptors this process may have.
     """

@@ -54,7 +54,7 @@ from gomux._wire.frame import (
     unpackFields,
 )
 from gomux._wire.keysearch import NO_KEY, requireFirst
-from gomux._wire.noise import HandshakeState, NoiseError
+from gomux._wire.noise import HandshakeState, NoiseError, ZeroSecret
 from gomux._wire.ratchet import RatchetOpener, RatchetSealer
 from gomux._wire.replay import FirstFrames
 from gomux._wire.salts import Salts, processSalts
@@ -160,7 +160,6 @@ class Handshake:
         key: bytes,
         isClient: bool,
         context: bytes = b"",
-        *,
         salts: Salts = processSalts,
         seen: FirstFrames | None = None,
         checksClock: bool = False,
@@ -247,7 +246,15 @@ class Handshake:
         """
         state, self._state = self._state, _State.FAILED
         if state is _State.HELLO:
-            payload = self._receiveHello(header, sealed)
+            try:
+                payload = self._receiveHello(header, sealed)
+            except ZeroSecret:
+                payload = b""
+            if not payload:
+                raise HandshakeFailed(
+                    "the peer's ephemeral key makes the shared secret zero; nobody"
+                    " makes such a key by chance"
+                )
         elif state is _State.CONFIRMATION:
             payload = self._receiveConfirmation(header, sealed)
         else:
@@ -299,8 +306,8 @@ class Handshake:
         if message is None:
             # Not raised inside the except block: Opener.open says why.
             raise AuthenticationFailed(NO_KEY)
-        streamID, _, flag = unpackFields(header)
-        if flag != _DATA or streamID & _MAGIC_MASK != HELLO_ID & _MAGIC_MASK:
+        streamID, _, _ = unpackFields(header)
+        if not message or streamID & _MAGIC_MASK != HELLO_ID & _MAGIC_MASK:
             raise HandshakeFailed("the peer has the key, but is not in strict mode")
         if streamID != HELLO_ID:
             raise HandshakeFailed(
@@ -336,7 +343,7 @@ class Handshake:
         if self._seen is None:
             return
         try:
-            self._seen.add(header, self.name)
+            self._seen.add(header, self.key)
         except OutOfSequence:
             raise OutOfSequence(
                 "the hello of an earlier connection came again; by its time stamp it"

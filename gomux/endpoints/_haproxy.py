@@ -39,6 +39,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from gomux._carrier.clock import steady
 from gomux._mux.log import ThrottledLog, describeAddress
+from gomux._wire.shares import descriptors
 
 _log = Logger()
 
@@ -48,8 +49,9 @@ HEADER_TIMEOUT = 10.0
 #: from the specification.  The second leaves room for all that load balancers add.
 MAX_TEXT, MAX_BINARY = 107, 4096
 #: How many connections of one port may wait for their header.  A load balancer sends
-#: the header at once.
-MAX_WAITING = 256
+#: the header at once.  If the process may have few descriptors, it is this part of
+#: them, but at least C{LEAST_WAITING}.
+MAX_WAITING, PART_WAITING, LEAST_WAITING = 256, 32, 16
 
 _PREFIX: bytes = V2Parser.PREFIX
 
@@ -88,6 +90,7 @@ class ProxiedFactory(WrappingFactory):
     @ivar clock: tells the time.
     @ivar log: logs connections without a valid header.
     @ivar waiting: the connections whose header is not complete, the oldest first.
+    @ivar mostWaiting: how many of these there may be.
     """
 
     def __init__(self, factory: IProtocolFactory, clock: IReactorTime) -> None:
@@ -95,6 +98,8 @@ class ProxiedFactory(WrappingFactory):
         self.clock: Any = steady(clock)
         self.log = ThrottledLog(_log, self.clock)
         self.waiting: dict[ProxiedProtocol, None] = {}
+        part = max(LEAST_WAITING, descriptors() // PART_WAITING)
+        self.mostWaiting = min(MAX_WAITING, part)
 
     def buildProtocol(self, addr: IAddress | None) -> ProxiedProtocol:
         """
@@ -146,7 +151,7 @@ class ProxiedProtocol(ProtocolWrapper):
         )
         waiting = self.factory.waiting
         waiting[self] = None
-        if len(waiting) > MAX_WAITING:
+        if len(waiting) > self.factory.mostWaiting:
             next(iter(waiting))._drop("too many connections wait for a header")
 
     def dataReceived(self, data: bytes) -> None:

@@ -9,7 +9,6 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable
 
 from nacl.bindings import (
     crypto_aead_xchacha20poly1305_ietf_encrypt as seal,
@@ -27,11 +26,13 @@ class GreetingMux(Mux):
     A mux that greets.  If the peer greets too, both ping.
 
     @ivar roundTrip: How long the last ping took that was echoed, or L{None}.
+    @ivar echoed: When the last ping was sent that was echoed.
     @ivar echoes: How many pings of the peer were answered.
     """
 
     def __init__(self, connection: socket.socket, psk: str, isClient: bool) -> None:
         self.roundTrip: float | None = None
+        self.echoed = 0.0
         self.echoes = 0
         self._prefix = os.urandom(16)
         self._counter = 0
@@ -75,32 +76,35 @@ class GreetingMux(Mux):
             nonce = NONCE.pack(self._prefix, self._counter)
             if isPing:
                 self._unechoed.append((self._counter & LOW, time.monotonic()))
+            key = self._sealingKey(self._counter)
             self._counter += 1
             header = HEADER.pack(number, length or len(payload), flag, nonce)
             try:
-                self._socket.sendall(header + seal(payload, header, nonce, self._key))
+                self._socket.sendall(header + seal(payload, header, nonce, key))
             except OSError as e:
                 error = MuxError(f"could not write: {e}")
                 self._end(error)
                 raise error from e
 
-    def _readFrame(self, read: Callable[[int], bytes]) -> None:
-        headers: list[bytes] = []
+    def _sealingKey(self, counter: int) -> bytes:
+        """
+        Find the key that seals the frame with this counter.
+        """
+        return self._key
 
-        def note(size: int) -> bytes:
-            data = read(size)
-            headers.append(data)
-            return data
+    def _open(self, header: bytes, sealed: bytes) -> bytes:
+        payload = super()._open(header, sealed)
+        self._check(*HEADER.unpack(header))
+        return payload
 
-        super()._readFrame(note)
-        number, length, flag, nonce = HEADER.unpack(headers[0])
-        self._check(number, length, flag, nonce)
+    def _process(self, number: int, length: int, flag: int, payload: bytes) -> None:
+        super()._process(number, length, flag, payload)
         if flag == Flag.KEEPALIVE and length == 0 and self._peersNonce is not None:
             self._pinged(number)
 
     def _check(self, number: int, length: int, flag: int, nonce: bytes) -> None:
         """
-        @raise MuxError: If a frame that was opened may not come now.
+        @raise MuxError: If a frame may not come now.
         """
         prefix, counter = NONCE.unpack(nonce)
         if prefix == self._prefix:
@@ -118,7 +122,8 @@ class GreetingMux(Mux):
     def _pinged(self, number: int) -> None:
         isEcho = False
         while self._unechoed and (number - self._unechoed[0][0]) & LOW < 1 << 31:
-            self.roundTrip = time.monotonic() - self._unechoed.pop(0)[1]
+            self.echoed = self._unechoed.pop(0)[1]
+            self.roundTrip = time.monotonic() - self.echoed
             isEcho = True
         if not isEcho:
             assert self._peersNonce is not None

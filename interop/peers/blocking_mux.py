@@ -88,6 +88,19 @@ class WriteClosed(MuxError):
     """
 
 
+def openFrame(header: bytes, sealed: bytes, key: bytes) -> bytes:
+    """
+    Open a frame.
+
+    @return: Its payload.
+    @raise MuxError: if it does not open.
+    """
+    try:
+        return openSealed(sealed, header, HEADER.unpack(header)[3], key)
+    except (CryptoError, ValueError):
+        raise MuxError("message authentication failed") from None
+
+
 class Stream:
     """
     One stream. Any method may be called from any thread.
@@ -222,11 +235,14 @@ class Mux:
     """
     One mux over a connected socket, which it owns.
 
+    @cvar maxCredit: The largest C{length} of a WindowUpdate.
     @ivar _lock: Guards all attributes below except the socket, and is notified of each
         change.
     @ivar _error: Why the mux ended, or L{None}.
     @ivar _accepted: Streams that the peer opened and the application has not accepted.
     """
+
+    maxCredit = MAX_LENGTH
 
     def __init__(self, connection: socket.socket, psk: str, isClient: bool) -> None:
         self._socket = connection
@@ -240,15 +256,17 @@ class Mux:
         self._reader = threading.Thread(target=self._readFrames, daemon=True)
         self._reader.start()
 
-    def openStream(self) -> Stream:
+    def openStream(self, length: int = 0) -> Stream:
         """
         Open a stream.  The application can write to it at once.
+
+        @param length: The C{length} of the frame.
         """
         with self._lock:
             stream = Stream(self, self._nextNumber)
             self._nextNumber = (self._nextNumber + 2) % (1 << 32)
             self._streams[stream.number] = stream
-        self._send(stream.number, Flag.OPEN_STREAM)
+        self._send(stream.number, Flag.OPEN_STREAM, length=length)
         return stream
 
     def acceptStream(self) -> Stream:
@@ -353,14 +371,27 @@ class Mux:
         header = read(HEADER.size)
         if len(header) < HEADER.size:
             raise MuxError("the connection ended without CloseMux")
-        number, length, flag, nonce = HEADER.unpack(header)
-        if length > MAX_LENGTH:
-            raise MuxError(f"a length of {length} is more than {MAX_LENGTH}")
+        number, length, flag, _ = HEADER.unpack(header)
+        if length > (self.maxCredit if flag == Flag.WINDOW_UPDATE else MAX_LENGTH):
+            raise MuxError(f"a length of {length} is too large")
         sealed = read(TAG_SIZE + (length if flag == Flag.DATA else 0))
-        try:
-            payload = openSealed(sealed, header, nonce, self._key)
-        except (CryptoError, ValueError):
-            raise MuxError("message authentication failed") from None
+        self._process(number, length, flag, self._open(header, sealed))
+
+    def _open(self, header: bytes, sealed: bytes) -> bytes:
+        """
+        Open a frame, if it may come now.
+
+        @return: Its payload.
+        @raise MuxError: if it may not come now, or does not open.
+        """
+        return openFrame(header, sealed, self._key)
+
+    def _process(self, number: int, length: int, flag: int, payload: bytes) -> None:
+        """
+        Process a frame that was opened.
+
+        @raise MuxError: for whatever ends the mux.
+        """
         if flag == Flag.CLOSE_MUX:
             raise PeerClosedMux("peer closed mux gracefully")
         if flag == Flag.OPEN_STREAM:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from interop.peers.blocking_drivers import Drivers
 from interop.peers.blocking_input import Input, carry, inThread
 from interop.peers.blocking_mux import ClosedHere, Mux, MuxError, PeerClosedMux, Stream
+from interop.peers.blocking_strict import StrictMux
 from interop.peers.peerlib import (
     DriverFailed,
     parseOptions,
@@ -255,7 +256,7 @@ class Peer:
         Run a mux on a new connection.  The first mux also runs the drivers.
         """
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        session = Session(Mux(connection, self._options.psk, isClient), self._options)
+        session = Session(self._makeMux(connection, isClient), self._options)
         with self._lock:
             self._sessions.append(session)
             drives = bool(self._options.drive) and not self._driving
@@ -268,6 +269,12 @@ class Peer:
             self._sessions.remove(session)
         if isClient and not drives:
             self._exit.put(0 if graceful else 1)
+
+    def _makeMux(self, connection: socket.socket, isClient: bool) -> Mux:
+        options = self._options
+        if options.strict:
+            return StrictMux(connection, options.psk, isClient, options.context)
+        return Mux(connection, options.psk, isClient)
 
     def _drive(self, session: Session) -> None:
         code = 0

@@ -57,7 +57,8 @@ def parseOptions(arguments: Sequence[str]) -> argparse.Namespace:
 
     @param arguments: The arguments after the program's name.
     @return: The options: C{psk}, C{listen}, C{connect}, C{forward}, C{target},
-        C{readSize} (bytes), C{readDelay} (seconds) and C{drive} (a list).
+        C{readSize} (bytes), C{readDelay} (seconds), C{drive} (a list), C{strict} and
+        C{context} (bytes).
         Addresses are C{(host, port)} or L{None}.
     """
     parser = argparse.ArgumentParser(description="A peer of the live tests.")
@@ -75,6 +76,8 @@ def parseOptions(arguments: Sequence[str]) -> argparse.Namespace:
         default=0.0,
     )
     parser.add_argument("--drive", action="append", default=[])
+    parser.add_argument("--strict", action="store_true")
+    parser.add_argument("--context", type=str.encode, default=b"")
     return parser.parse_args(arguments)
 
 

@@ -67,9 +67,15 @@ class PeerFactory(MuxFactory):
     Makes the muxes, and tells the program when one comes up or ends.
     """
 
-    def __init__(self, peer: Peer, psk: str, isClient: bool) -> None:
+    def __init__(self, peer: Peer, options: Namespace) -> None:
         super().__init__(
-            psk, isClient, streamFactory=peer, clock=reactor, limits=LIMITS
+            options.psk,
+            options.listen is None,
+            streamFactory=peer,
+            clock=reactor,
+            limits=LIMITS,
+            strict=options.strict,
+            context=options.context,
         )
         self._peer = peer
 
@@ -119,7 +125,7 @@ class Peer:
         @return: The exit code.
         """
         options = self._options
-        factory = PeerFactory(self, options.psk, options.listen is None)
+        factory = PeerFactory(self, options)
         if options.target is not None:
             endpoint = TCP4ClientEndpoint(reactor, *options.target)
             self._serve = target("target", endpoint, reactor, TUNNELS).buildProtocol

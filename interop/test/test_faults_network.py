@@ -229,7 +229,11 @@ class Vanishing(TunnelTestCase, FaultTestCase):
 class Strict(Vanishing):
     """
     The tests of L{Vanishing} in strict mode, where the two sides ping each other.
+
+    @cvar mode: The options for the mode.
     """
+
+    mode: tuple[str, ...] = ("--strict",)
 
     async def startStrict(self, seconds: float) -> None:
         """
@@ -238,7 +242,7 @@ class Strict(Vanishing):
         @param seconds: The silence after which a peer is given up.
         """
         limits = ("--dead-peer", f"{seconds:g}", "--ping", "0.25")
-        await self.connect("--strict", *limits)
+        await self.connect(*self.mode, *limits)
 
     @row(34)
     async def test_idle(self) -> None:
@@ -265,19 +269,6 @@ class Strict(Vanishing):
         await self.startStrict(PATIENT)
         await self.assertGoesOn()
 
-
-class Pinged(Strict):
-    """
-    The tests of L{Vanishing} in compatible mode, where the two sides greet and so ping
-    each other.
-    """
-
-    async def startStrict(self, seconds: float) -> None:
-        """
-        Start both.
-        """
-        await self.connect("--dead-peer", f"{seconds:g}", "--ping", "0.25")
-
     @row(39)
     async def test_slow(self) -> None:
         """
@@ -288,7 +279,8 @@ class Pinged(Strict):
             self.network.slow(SLOW)
         except CannotMakeNetwork as error:
             raise SkipTest(str(error)) from None
-        await self.connect("--dead-peer", SLOW_DEAD, "--ping", SLOW_PING)
+        limits = ("--dead-peer", SLOW_DEAD, "--ping", SLOW_PING)
+        await self.connect(*self.mode, *limits)
         echoed = await self.stream()
         data = os.urandom(SLOW_SIZE)
         echoed.transport.write(data)
@@ -299,6 +291,15 @@ class Pinged(Strict):
         self.assertTrue(echoed.received == data, "what came back differs")
         for service in (self.subject, self.peer):
             self.assertNotIn("ended", service.log)
+
+
+class Pinged(Strict):
+    """
+    The tests of L{Strict} in compatible mode, where the two sides greet and so ping
+    each other.
+    """
+
+    mode = ()
 
 
 class PingedAsClient(Pinged):

@@ -447,9 +447,17 @@ class StrangersTests(SynchronousTestCase):
         rigs = [self.rig() for _ in range(2)]
         for rig in rigs:
             self.greet(rig)
+        done: list[float] = []
+
+        def work(until: float) -> float:
+            done.append(until)
+            return DONE
+
+        self.factory.strangersTurns.prefer(work)
         [trigger] = clock.triggers
         trigger()
         self.assertEqual(self.ended(rigs), [True, True])
+        self.assertEqual(len(done), 1)
         clock.turn()
         self.assertTrue(self.factory.strangersTurns.idle)
 

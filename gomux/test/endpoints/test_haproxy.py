@@ -4,6 +4,7 @@ Tests for L{gomux.endpoints._haproxy}: connections with a PROXY protocol header.
 
 from __future__ import annotations
 
+import resource
 import socket
 import struct
 from typing import Any
@@ -191,7 +192,7 @@ class HeaderTests(SynchronousTestCase):
         _, gone = open()
         gone.loseConnection()
         self.clock.advance(0)
-        clients = [open()[0] for _ in range(MAX_WAITING)]
+        clients = [open()[0] for _ in range(factory.mostWaiting)]
         self.clock.advance(0)
         self.assertEqual({client.reason for client in clients}, {None})
         last, _ = open()
@@ -199,6 +200,18 @@ class HeaderTests(SynchronousTestCase):
         self.assertIsInstance(clients[0].reason, ConnectionLost)
         others = [served, last, *clients[1:]]
         self.assertEqual({client.reason for client in others}, {None})
+
+    def test_fewDescriptors(self) -> None:
+        """
+        The connections that wait for a header have a small part of the descriptors.
+        """
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for limit, most in ((200, 16), (1024, 32), (hard, MAX_WAITING)):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            factory = ProxiedFactory(self.factory, self.clock)
+            self.assertLessEqual(factory.mostWaiting, most)
+            self.assertGreaterEqual(factory.mostWaiting, min(most, limit // 32))
 
     def test_noTimeout(self) -> None:
         """

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -87,7 +88,7 @@ class GateFactory(MuxFactory):
 
     gate: Gate
 
-    def makeGate(self) -> Gate:
+    def makeGate(self, address: IAddress | None = None) -> Gate:
         return self.gate
 
 

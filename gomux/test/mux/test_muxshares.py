@@ -180,6 +180,13 @@ class StrangersTests(SynchronousTestCase):
             muxes: list[object] = [object() for _ in range(most + 1)]
             dropped = [strangers.add(mux, None) for mux in muxes]  # type: ignore[arg-type]
             self.assertEqual(dropped, [None] * most + [muxes[0]])
+            other = Strangers(Limits(), keyring, Clock().seconds)
+            if limit == 256:
+                # All places are taken at the first port.
+                self.assertIsNone(other.add(muxes[-1], None))  # type: ignore[arg-type]
+                self.assertIsNotNone(other.add(muxes[-2], None))  # type: ignore[arg-type]
+                for mux in muxes[-2:]:
+                    other.remove(mux)  # type: ignore[arg-type]
             if len(psks) == 1 and limit == 256:
                 descriptors = keyring.descriptors
                 self.assertEqual(descriptors.room("alice"), 200 - 32 - most - 1)

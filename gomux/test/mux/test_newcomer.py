@@ -128,7 +128,6 @@ class FirstFrameTests(NewcomerTestCase):
                 self.deliver(transport, sealed[start : start + size])
             mux = self.mux()
             self.assertTrue(mux.authenticated)
-            self.assertFalse(mux.wasSilent)
             self.assertEqual(mux.bytesReceived, len(sealed))
             self.assertEqual(bytes(self.streams.made[0].received), b"hello")
             self.assertEqual(self.factory.pool.muxes, [mux])
@@ -198,7 +197,6 @@ class SilentTests(NewcomerTestCase):
         self.assertEqual(self.factory.muxes, [])
         self.clock.advance(0.1)
         mux = self.mux()
-        self.assertTrue(mux.wasSilent)
         self.clock.advance(0)
         self.assertEqual(self.factory.pool.muxes, [mux])
         self.assertEqual(len(self.factory._strangers), 1)
@@ -258,16 +256,6 @@ class SilentTests(NewcomerTestCase):
         transport.protocol.connectionLost(Failure(ValueError("no certificate")))
         self.assertIn("no certificate", self.lines.lines[-1])
 
-    def test_released(self) -> None:
-        """
-        A stranger whose carrier fails leaves no handshake of strict mode behind.
-        """
-        self.start(strict=True, salts=Salts())
-        _, transport = self.meet()
-        transport.protocol.connectionLost(Failure(ValueError("no certificate")))
-        self.assertIn("no certificate", self.lines.lines[-1])
-        self.assertEqual(self.factory.salts.inProgress, 0)
-
     def test_retire(self) -> None:
         """
         When the server stops, silent peers are dropped after C{silentGrace}, and a peer
@@ -280,8 +268,42 @@ class SilentTests(NewcomerTestCase):
         self.deliver(transport, peer.seal(0, Flag.KEEPALIVE))
         self.clock.advance(0)
         self.assertEqual([frame[1] for frame in peer.take()], [Flag.CLOSE_MUX])
-        self.clock.advance(1)
+        self.clock.advance(0.9)
+        self.assertTrue(isUp(silent))
+        self.clock.advance(0.1)
         self.assertFalse(isUp(silent))
+
+    def test_age(self) -> None:
+        """
+        The mux of a silent peer is as old as its connection: it is dropped before
+        younger ones, and in strict mode the time for the handshake is not longer.
+        """
+        limits = Limits(maxUnauthenticated=2, handshakeTimeout=5)
+        self.start(limits=limits, strict=True)
+        _, old = self.meet()
+        self.clock.advance(0.5)
+        _, young = self.meet()
+        self.clock.advance(0.5)
+        self.mux()
+        self.meet()
+        self.assertEqual([isUp(old), isUp(young)], [False, True])
+        self.start(limits=limits, strict=True)
+        _, transport = self.meet()
+        self.clock.advance(4.9)
+        self.assertTrue(isUp(transport))
+        self.clock.advance(0.1)
+        self.assertFalse(isUp(transport))
+
+    def test_shortHandshake(self) -> None:
+        """
+        If C{handshakeTimeout} is shorter than C{silentGrace}, it holds all the same.
+        """
+        limits = Limits(silentGrace=7, handshakeTimeout=2)
+        self.start(limits=limits, strict=True)
+        _, transport = self.meet()
+        self.clock.advance(2)
+        self.clock.advance(0)
+        self.assertFalse(isUp(transport))
 
 
 class StrangerTests(NewcomerTestCase):
@@ -487,7 +509,7 @@ class TurnTests(NewcomerTestCase):
         self.factory.retire()
         self.assertEqual(self.factory.muxes, [])
         self.clock.turn()
-        self.assertTrue(self.mux().wasSilent)
+        self.assertFalse(self.mux().authenticated)
 
     def test_unpausable(self) -> None:
         """
@@ -528,18 +550,93 @@ class TurnTests(NewcomerTestCase):
         self.assertEqual(self.mux().peerName, "me")
         self.assertTrue(transport.reading)
 
-    def test_lostWhileWaiting(self) -> None:
+    def lose(self, data: bytes, peer: FramePeer, transport: Carrier) -> None:
         """
-        A peer that is gone when its turn comes gets no mux.
+        Have bytes and the end of a connection come, while a stranger has its turn.
         """
         _, stranger = self.meet()
-        peer, transport = self.meet()
         self.deliver(stranger, bytes(52))
-        self.deliver(transport, peer.seal(0, Flag.KEEPALIVE))
+        self.deliver(transport, data)
         transport.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.streams.made, [])
         self.clock.turn()
-        self.clock.turn()
+
+    def test_lostWhileWaiting(self) -> None:
+        """
+        What a peer has sent before its end is handled, although the end comes first.
+        TLS can report the end of a connection that is paused.
+        """
+        peer, transport = self.meet()
+        frames = peer.seal(0, Flag.OPEN_STREAM) + peer.seal(0, Flag.DATA, b"hello")
+        self.lose(frames, peer, transport)
+        [recorder] = self.streams.made
+        self.assertEqual(bytes(recorder.received), b"hello")
+        for _ in range(3):
+            self.clock.turn()
+        self.assertEqual(recorder.events[-1], "lost")
         self.assertEqual(self.factory.muxes, [])
+        self.assertEqual(len(self.factory._strangers), 0)
+
+    def test_lostStranger(self) -> None:
+        """
+        A stranger, or a peer with a part of its frame, that is gone when its turn comes
+        gets no mux.
+        """
+        peer, transport = self.meet()
+        self.lose(peer.seal(0, Flag.KEEPALIVE)[:-1], peer, transport)
+        self.assertIn("before any authenticated frame came", self.lines.lines[-1])
+        peer, transport = self.meet()
+        self.lose(bytes(52), peer, transport)
+        self.assertEqual(self.factory.muxes, [])
+        self.assertEqual(len(self.factory._strangers), 0)
+
+    def test_manyHonest(self) -> None:
+        """
+        In a turn of the reactor only one mux is made.
+        """
+        peers = [self.meet() for _ in range(3)]
+        for peer, transport in peers:
+            self.deliver(transport, peer.seal(0, Flag.KEEPALIVE))
+        self.assertEqual(len(self.factory.muxes), 1)
+        factory, made = self.factory, []
+        make = factory.makeMux
+
+        def slow(*args: Any) -> MuxProtocol:
+            self.clock.work(TURN_TIME)
+            made.append(args)
+            return make(*args)
+
+        self.patch(factory, "makeMux", slow)
+        self.clock.turn()
+        self.assertEqual(len(made), 1)
+        self.clock.turn()
+        self.assertEqual(len(factory.muxes), 3)
+
+    def test_known(self) -> None:
+        """
+        Where a peer has shown its key before, it is before strangers, and that key is
+        tried first.
+        """
+        names = [f"peer {number}" for number in range(3 * KEYS_A_TURN)]
+        keys: dict[str, bytes | str] = {name: os.urandom(16) for name in names}
+        self.start(Keyring({**keys, "me": PSK}))
+        peer, transport = self.meet()
+        self.deliver(transport, peer.seal(0, Flag.KEEPALIVE))
+        for _ in range(4):
+            self.clock.turn()
+        self.mux().abort()
+        self.clock.advance(0)
+        _, begun = self.meet()
+        self.count = 0
+        peer, transport = self.meet()
+        self.count = 10
+        _, later = self.meet()
+        self.deliver(begun, bytes(52))
+        self.deliver(transport, peer.seal(0, Flag.KEEPALIVE))
+        self.deliver(later, bytes(52))
+        for _ in range(3):
+            self.clock.turn()
+        self.assertEqual(self.mux().peerName, "me")
 
 
 class ListeningTests(SynchronousTestCase):

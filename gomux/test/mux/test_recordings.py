@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from gomux import MuxFactory
 from gomux._mux.scheduler import Scheduler
 from gomux._wire.frame import Flag, Frame
+from gomux._wire.replay import FirstFrames
 from gomux._wire.window import ReceiveWindow
 from gomux.error import AuthenticationFailed
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders, Rig
@@ -124,6 +125,17 @@ class CutTests(SynchronousTestCase):
                     )
 
 
+def factoryFor(
+    recorded: Session, streams: Recorders, isClient: bool, clock: Clock
+) -> MuxFactory:
+    """
+    @return: a factory that knows no first frames, so that a session can be replayed.
+    """
+    factory = MuxFactory(recorded.psk, isClient, streams, clock=clock, greet=False)
+    factory.keyring.firstFrames = FirstFrames()
+    return factory
+
+
 class Replay:
     """
     Replays one side of a session to a live mux, which does what the other side did in
@@ -144,9 +156,7 @@ class Replay:
             isClient=isClient,
             psk=recorded.psk,
             clock=clock,
-            factory=MuxFactory(
-                recorded.psk, isClient, self.factory, clock=clock, greet=False
-            ),
+            factory=factoryFor(recorded, self.factory, isClient, clock),
         )
         self.kept: dict[int, int] = {}
         with patch.object(Scheduler, "forget", self.noting(Scheduler.forget)):
@@ -330,7 +340,7 @@ class ApplicationTests(SynchronousTestCase):
         recorded = session(name)
         clock = Clock()
         streams = Recorders(kind, **hooks)
-        factory = MuxFactory(recorded.psk, False, streams, clock=clock, greet=False)
+        factory = factoryFor(recorded, streams, False, clock)
         rig = Rig(clock=clock, psk=recorded.psk, factory=factory)
         rig.streams = streams
         for writer, data in recorded.writes:

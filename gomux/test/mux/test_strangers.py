@@ -7,6 +7,8 @@ Tests for L{gomux._mux.strangers}, and that a stranger is sent nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.address import (
     HostnameAddress,
     IPv4Address,
@@ -21,7 +23,13 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits, MuxFactory
-from gomux._mux.strangers import PATIENCE, Refused, Strangers, sourceOf
+from gomux._mux.strangers import (
+    KNOWN_ADDRESSES,
+    PATIENCE,
+    Refused,
+    Strangers,
+    sourceOf,
+)
 from gomux._wire.frame import Flag
 from gomux._wire.keyring import Keyring
 from gomux.endpoints._haproxy import ProxiedFactory
@@ -108,7 +116,7 @@ class StrangersTests(SynchronousTestCase):
         """
         strangers = self.strangers(addressQuota=3)
         muxes = self.add(strangers, "192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2")
-        strangers.heard(muxes[0])  # type: ignore[arg-type]
+        strangers.heard(muxes[0], "")  # type: ignore[arg-type]
         self.assertIn("this address", strangers.refusal(at("192.0.2.1")) or "")
         self.assertIsNone(strangers.refusal(at("192.0.2.2")))
         strangers.remove(muxes[0])  # type: ignore[arg-type]
@@ -130,7 +138,7 @@ class StrangersTests(SynchronousTestCase):
             strangers.remove(mux)  # type: ignore[arg-type]
         silent, *heard = self.add(strangers, *["192.0.2.1"] * 2)
         for mux in heard:
-            strangers.heard(mux)  # type: ignore[arg-type]
+            strangers.heard(mux, "")  # type: ignore[arg-type]
         self.assertIsNotNone(strangers.refusal(at("192.0.2.1")))
 
     def test_unix(self) -> None:
@@ -184,12 +192,12 @@ class StrangersTests(SynchronousTestCase):
         """
         strangers = self.strangers(maxUnauthenticated=3)
         muxes = self.add(strangers, "192.0.2.1", "192.0.2.1", "192.0.2.2")
-        strangers.heard(muxes[0])  # type: ignore[arg-type]
-        strangers.heard(muxes[1])  # type: ignore[arg-type]
+        strangers.heard(muxes[0], "")  # type: ignore[arg-type]
+        strangers.heard(muxes[1], "")  # type: ignore[arg-type]
         self.assertIs(self.surplus(strangers, "192.0.2.3"), muxes[2])
         strangers.remove(muxes[2])  # type: ignore[arg-type]
         for mux in list(strangers._sources):
-            strangers.heard(mux)
+            strangers.heard(mux, "")
         self.assertIs(self.surplus(strangers, "192.0.2.4"), muxes[0])
 
     def test_bounded(self) -> None:
@@ -200,11 +208,70 @@ class StrangersTests(SynchronousTestCase):
         for number in range(100):
             (mux,) = self.add(strangers, f"192.0.2.{number}")
             if number % 2:
-                strangers.heard(mux)  # type: ignore[arg-type]
+                strangers.heard(mux, "")  # type: ignore[arg-type]
             strangers.remove(mux)  # type: ignore[arg-type]
             strangers.remove(mux)  # type: ignore[arg-type]
         kept = (strangers._sources, strangers._silent, strangers._counts)
         self.assertEqual(kept, ({}, {}, {}))
+
+
+class KnownTests(SynchronousTestCase):
+    """
+    The addresses of peers that have shown their keys.
+    """
+
+    def setUp(self) -> None:
+        keyring = Keyring.of(PSK)
+        self.strangers = Strangers(Limits(), keyring, Clock().seconds)
+
+    def test_met(self) -> None:
+        """
+        The last name at an address is known.  A Unix socket has no address.
+        """
+        strangers = self.strangers
+        self.assertIsNone(strangers.nameAt(at("192.0.2.1")))
+        for name in ("alice", "bob"):
+            strangers.met(at("192.0.2.1"), name)
+            self.assertEqual(strangers.nameAt(at("192.0.2.1")), name)
+        strangers.met(UNIXAddress("/tmp/x"), "alice")
+        self.assertIsNone(strangers.nameAt(UNIXAddress("/tmp/x")))
+        self.assertIsNone(strangers.nameAt(None))
+
+    def test_bounded(self) -> None:
+        """
+        The addresses that have not been used for longest are forgotten.
+        """
+        hosts = [f"10.0.{n // 250}.{n % 250}" for n in range(KNOWN_ADDRESSES + 1)]
+        for host in (*hosts[:-1], hosts[0], hosts[-1]):
+            self.strangers.met(at(host), "alice")
+        known = [self.strangers.nameAt(at(host)) for host in hosts]
+        self.assertEqual(known, ["alice", None] + ["alice"] * (KNOWN_ADDRESSES - 1))
+
+
+class HandshakeShareTests(SynchronousTestCase):
+    """
+    Peers that have sent a hello and do not finish the handshake.
+    """
+
+    def test_share(self) -> None:
+        """
+        One of several peers protects no more than half of the connections from being
+        dropped.  A single peer protects all.
+        """
+        for names, dropped in ((("alice", "bob"), 2), (("alice",), None)):
+            keyring = Keyring({name: f"{name}{PSK}" for name in names})
+            limits = Limits(maxUnauthenticated=4)
+            strangers = Strangers(limits, keyring, Clock().seconds)
+            muxes: list[Any] = [object() for _ in range(5)]
+            for mux in muxes[:4]:
+                strangers.add(mux, None)
+                strangers.heard(mux, "alice")
+                strangers.heard(mux, "alice")
+            victim = strangers.add(muxes[4], None)
+            self.assertIs(victim, muxes[0 if dropped is None else dropped])
+            for mux in muxes:
+                strangers.remove(mux)
+            self.assertEqual((strangers._heard, strangers._heardOf), ({}, {}))
 
 
 class RefusedTests(SynchronousTestCase):

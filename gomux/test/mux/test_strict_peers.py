@@ -224,5 +224,6 @@ class StrictPeersTests(SynchronousTestCase):
             if isRevoked:
                 self.server.keyring._keys = Keyring({"bob": BOB, "carol": "c"}).keys
             newcomer.dataReceived(hello[50:])
+            self.clock.advance(0)
             self.assertEqual(len(carrier.value()), 0 if isRevoked else len(hello))
             self.assertEqual(carrier.ended, isRevoked)

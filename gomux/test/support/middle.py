@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import MuxFactory, MuxProtocol
+from gomux._wire.replay import FirstFrames
 from gomux._wire.salts import Salts
 from gomux.error import (
     AuthenticationFailed,
@@ -247,6 +248,8 @@ class Middle:
                 strict=True,
                 salts=Salts(),
             )
+            # A process that has just started remembers nothing.
+            factory.keyring.firstFrames = FirstFrames()
             mux = factory.buildProtocol(None)
             carrier = StrangersCarrier()
             mux.makeConnection(carrier)

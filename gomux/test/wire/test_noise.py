@@ -19,6 +19,7 @@ from gomux._wire.noise import (
     CipherState,
     HandshakeState,
     NoiseError,
+    ZeroSecret,
     rekey,
 )
 
@@ -199,10 +200,10 @@ class RefusalTests(SynchronousTestCase):
         client = HandshakeState(PSK, PROLOGUE)
         client.writeMessage(b"")
         message = bytes(32) + bytes(16)
-        self.assertRaises(NoiseError, client.readMessage, message)
+        self.assertRaises(ZeroSecret, client.readMessage, message)
         server._mixPSK()
         server._peers = bytes(32)
-        self.assertRaises(NoiseError, server.writeMessage, b"")
+        self.assertRaises(ZeroSecret, server.writeMessage, b"")
 
     def test_rekey(self) -> None:
         """

@@ -10,17 +10,22 @@ from __future__ import annotations
 import tracemalloc
 from functools import partial
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from gomux import MuxFactory
 from gomux._mux.gate import KeyFinder
+from gomux._wire import replay
 from gomux._wire.crypto import Sealer, deriveKey
 from gomux._wire.frame import HELLO_SIZE, OVERHEAD, Flag, FrameParser, sealFrame
+from gomux._wire.keyring import Keyring
 from gomux._wire.keysearch import KnownKey
 from gomux._wire.replay import FirstFrames
 from gomux._wire.salts import Salts
 from gomux._wire.strict import Handshake
 from gomux.error import AuthenticationFailed, OutOfSequence
 from gomux.limits import FIRST_FRAMES
+from gomux.test.support.helpers import Rig
 
 KEY = deriveKey("a pre-shared key")
 OTHER = deriveKey("another pre-shared key")
@@ -45,10 +50,10 @@ class FirstFramesTests(SynchronousTestCase):
         """
         seen = FirstFrames()
         for number in range(100):
-            seen.add(header(number), "alice")
+            seen.add(header(number), KEY)
         for number in range(100):
-            self.assertRaises(OutOfSequence, seen.add, header(number), "alice")
-        self.assertRaises(OutOfSequence, seen.add, b"x" + header(5)[1:], "bob")
+            self.assertRaises(OutOfSequence, seen.add, header(number), KEY)
+        self.assertRaises(OutOfSequence, seen.add, b"x" + header(5)[1:], OTHER)
         self.assertEqual(len(seen), 100)
 
     def test_limit(self) -> None:
@@ -59,10 +64,10 @@ class FirstFramesTests(SynchronousTestCase):
         self.addCleanup(tracemalloc.stop)
         seen = FirstFrames()
         for number in range(FIRST_FRAMES + 10):
-            seen.add(header(number), "alice")
+            seen.add(header(number), KEY)
         self.assertEqual(len(seen), FIRST_FRAMES)
-        self.assertRaises(OutOfSequence, seen.add, header(10), "alice")
-        seen.add(header(9), "alice")
+        self.assertRaises(OutOfSequence, seen.add, header(10), KEY)
+        seen.add(header(9), KEY)
         self.assertLess(tracemalloc.get_traced_memory()[0], 16e6)
 
     def test_shares(self) -> None:
@@ -70,12 +75,47 @@ class FirstFramesTests(SynchronousTestCase):
         A peer with very many muxes cannot have the first frames of another forgotten.
         """
         seen = FirstFrames()
-        seen.add(header(0), "bob")
+        seen.add(header(0), OTHER)
         for number in range(1, FIRST_FRAMES + 10):
-            seen.add(header(number), "alice")
+            seen.add(header(number), KEY)
         self.assertEqual(len(seen), FIRST_FRAMES)
-        self.assertRaises(OutOfSequence, seen.add, header(0), "bob")
-        seen.add(header(1), "alice")
+        self.assertRaises(OutOfSequence, seen.add, header(0), OTHER)
+        seen.add(header(1), KEY)
+
+    def test_manyKeys(self) -> None:
+        """
+        The number of keys of which something is remembered is limited, too.
+        """
+        self.patch(replay, "FIRST_FRAMES", 10)
+        seen = FirstFrames()
+        for number in range(100):
+            seen.add(header(number), number.to_bytes(32, "big"))
+        self.assertEqual(len(seen), 10)
+        self.assertEqual(len(seen._order), 10)
+
+    def test_process(self) -> None:
+        """
+        All factories of a process that are given the same pre-shared key refuse what
+        one of them has opened, also if each has a keyring of its own.
+        """
+        hello = Handshake("", KEY, True, salts=Salts()).takeOutput()
+        greeting = b"".join(sealFrame(Sealer(KEY), 0, 1, Flag.KEEPALIVE))
+        psks: tuple[str | bytes | Keyring, ...] = (
+            "a pre-shared key",
+            b"a pre-shared key",
+            Keyring({"alice": "a pre-shared key", "bob": "another pre-shared key"}),
+        )
+        for strict, first in ((True, hello), (False, greeting)):
+            reasons = []
+            for psk in psks:
+                clock = Clock()
+                factory = MuxFactory(psk, False, clock=clock, strict=strict)
+                rig = Rig(factory=factory, clock=clock, psk="a pre-shared key")
+                rig.sendRaw(first)
+                reasons.append(rig.mux.reason)
+            self.assertIsNone(reasons.pop(0))
+            for reason in reasons:
+                self.assertIsInstance(reason, OutOfSequence)
 
 
 class GateTests(SynchronousTestCase):

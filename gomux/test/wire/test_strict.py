@@ -23,9 +23,10 @@ from gomux._wire.frame import (
     Flag,
     sealFrame,
 )
+from gomux._wire.noise import HandshakeState
 from gomux._wire.replay import FirstFrames
 from gomux._wire.salts import Salts
-from gomux._wire.strict import Handshake
+from gomux._wire.strict import Handshake, noisePSK, prologue
 from gomux.error import (
     AuthenticationFailed,
     GomuxError,
@@ -52,6 +53,21 @@ class FixedSalts(Salts):
     def issue(self) -> bytes:
         self._current.add(self.salt)
         return self.salt
+
+
+class ZeroKey:
+    """
+    An ephemeral key that makes all shared secrets zero.
+    """
+
+    def public_key(self) -> ZeroKey:
+        return self
+
+    def public_bytes_raw(self) -> bytes:
+        return bytes(32)
+
+    def exchange(self, public: object) -> bytes:
+        return bytes(32)
 
 
 def take(handshake: Handshake, frame: bytes) -> bytes:
@@ -268,10 +284,12 @@ class HandshakeTests(SynchronousTestCase):
 
     def test_otherFlag(self) -> None:
         """
-        A frame with the ID of a hello is refused if it is not a Data frame.
+        A frame with the ID of a hello is refused if it is not a Data frame, or if it is
+        empty.
         """
-        frame = seal(HELLO_ID, 0, Flag.KEEPALIVE)
-        self.refused(self.server, frame, "not in strict mode")
+        for flag in (Flag.KEEPALIVE, Flag.DATA):
+            frame = seal(HELLO_ID, 0, flag)
+            self.refused(self.make(False), frame, "not in strict mode")
 
     def test_otherSize(self) -> None:
         """
@@ -318,6 +336,23 @@ class HandshakeTests(SynchronousTestCase):
         answer = take(self.server, self.make(True).takeOutput())
         self.client.takeOutput()
         self.refused(self.client, answer, "does not answer this side's")
+
+    def test_zeroSecret(self) -> None:
+        """
+        A peer with the key cannot choose an ephemeral key that makes the shared secret
+        zero.  Both sides refuse it, and say so.
+        """
+        private: Any = ZeroKey()
+        noise = HandshakeState(noisePSK(KEY), prologue(b""), private)
+        hello = sealHello(noise.writeMessage(bytes(12)))
+        self.refused(self.server, hello, "the shared secret zero")
+        hello = self.client.takeOutput()
+        noise = HandshakeState(noisePSK(KEY), prologue(b""), private)
+        noise.readMessage(
+            self.make(False).open(hello[:HEADER_SIZE], hello[HEADER_SIZE:])
+        )
+        answer = sealHello(noise.writeMessage(bytes(12)))
+        self.refused(self.client, answer, "the shared secret zero")
 
     def test_counter(self) -> None:
         """
