@@ -226,7 +226,7 @@ class Opening(FirstProtocol):
 
     def writeConnectionLost(self) -> None:
         """
-        The writing half is closed.  L{replace} tells a protocol that is not there yet.
+        The writing half is closed.  C{replace} tells a protocol that is not there yet.
         """
         half = IHalfCloseableProtocol(self._atOnce, None)
         if half is not None:
