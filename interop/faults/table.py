@@ -86,6 +86,7 @@ ROWS = {
     77: "made-up text in the log",
     78: "Unix sockets that are made",
     79: "1000 muxes of a peer, filled",
+    80: "requests: malformed, slow, huge, forbidden",
     81: "programs ask a stream for its addresses",
     82: "small writes over TLS in a stream",
     83: "thousands of connects before a mux is up",
@@ -109,7 +110,7 @@ NO_PEER = (
     *(8, 25, 36, 37, 41, 42, 43, 51),
     *(52, 53, 54, 55, 56, 57, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70),
     *(71, 72),
-    *(75, 76, 77, 78, 79),
+    *(75, 76, 77, 78, 79, 80),
     *(81, 82, 83, 84, 85, 86, 87, 88, 89, 90),
     *(91, 92),
 )

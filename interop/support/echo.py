@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from interop.support.ending import Ending
@@ -67,3 +68,30 @@ class EchoFactory(Factory):
 
     noisy = False
     protocol = Echo
+
+
+class Watch(Echo):
+    """
+    Writes to the log, every second, for how long the peer has not answered a ping.
+    """
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self._call = LoopingCall(self._tell)
+        self._call.start(1.0)
+
+    def _tell(self) -> None:
+        liveness = self.transport.mux._peerLiveness
+        age = liveness._now() - liveness._echoedAt
+        print(f"newest echoed ping: {age:.1f} seconds ago", flush=True)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._call.stop()
+
+
+class WatchFactory(EchoFactory):
+    """
+    Makes L{Watch} protocols; a name for C{--factory}.
+    """
+
+    protocol = Watch

@@ -8,6 +8,7 @@ tests cut the link between the namespaces.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from unittest import SkipTest
@@ -49,18 +50,27 @@ SLOW, SLOW_SIZE, SLOW_TIME = "5mbit", 8 * MEBIBYTE, 60
 SLOW_DEAD, SLOW_PING = "9", "1"
 """A fifth of the usual limits, as the rate is five times that of a slow uplink."""
 
+UPLINK, UPLINK_STREAMS, UPLINK_TIME = "1mbit", 8, 20
+"""The rate of a slow uplink, and how many streams send for how many seconds."""
 
-class Vanishing(TunnelTestCase, FaultTestCase):
+UPLINK_AGE = 15.0
+"""How old the newest echoed ping may become there: a third of what ends the mux."""
+
+
+class Apart(TunnelTestCase, FaultTestCase):
     """
-    The subject is the server, and the peer is this project too.
+    The subject and the peer in namespaces of their own.  The subject is the server, and
+    the peer is this project too.
 
     @cvar listens: Whether the subject is the server.
+    @cvar factory: The peer's factory for streams.
     @ivar subject: The subject's process.
     @ivar peer: The peer's process.
     """
 
     timeout = 100
     listens = True
+    factory = "interop.support.echo.EchoFactory"
     subject: Service
     peer: Peer
 
@@ -123,7 +133,7 @@ class Vanishing(TunnelTestCase, FaultTestCase):
             *(
                 *carrier,
                 "--factory",
-                "interop.support.echo.EchoFactory",
+                self.factory,
                 *self._options,
             ),
             prefix=self.network.at(THERE),
@@ -198,6 +208,12 @@ class Vanishing(TunnelTestCase, FaultTestCase):
         idle.transport.write(b"still here")
         await self.eventually(lambda: idle.received == b"still here")
         self.assertNotIn("ended", self.subject.log)
+
+
+class Vanishing(Apart):
+    """
+    The peer vanishes.  Only the kernel notices that.
+    """
 
     @row(34)
     async def test_idle(self) -> None:
@@ -289,6 +305,39 @@ class Strict(Vanishing):
             if len(echoed.received) >= len(data):
                 break
         self.assertTrue(echoed.received == data, "what came back differs")
+        for service in (self.subject, self.peer):
+            self.assertNotIn("ended", service.log)
+
+
+class Uplink(Apart):
+    """
+    Two peers with the usual limits, over a slow uplink.
+    """
+
+    factory = "interop.support.echo.WatchFactory"
+
+    @row(39)
+    async def test_bulk(self) -> None:
+        """
+        While streams send as fast as they can, both ways, pings are echoed long before
+        the mux would end.
+        """
+        try:
+            self.network.slow(UPLINK)
+        except CannotMakeNetwork as error:
+            raise SkipTest(str(error)) from None
+        await self.connect("--strict")
+        streams = [await self.stream() for _ in range(UPLINK_STREAMS)]
+        for echoed in streams:
+            echoed.transport.write(bytes(MEBIBYTE))
+        await sleep(UPLINK_TIME)
+        for echoed in streams:
+            self.assertNotEqual(len(echoed.received), 0)
+            self.assertLess(len(echoed.received), MEBIBYTE)
+        log = self.peer.log
+        ages = [float(age) for age in re.findall(r"ping: ([0-9.]+) seconds", log)]
+        self.assertGreater(len(ages), UPLINK_TIME)
+        self.assertLess(max(ages), UPLINK_AGE)
         for service in (self.subject, self.peer):
             self.assertNotIn("ended", service.log)
 

@@ -26,6 +26,7 @@ from gomux._wire.frame import (
     FrameParser,
 )
 from gomux._wire.keyring import Keyring
+from gomux._wire.replay import FirstFrames
 from gomux._wire.salts import Salts, processSalts
 from gomux._wire.strict import Handshake
 from gomux.error import (
@@ -201,6 +202,8 @@ class Attack:
             strict=True,
             context=_CONTEXT,
         )
+        # What an input does must not depend on the inputs before it.
+        self.factory.keyring.firstFrames = FirstFrames()
         self._psk = PSK[::-1] if kind & 4 else PSK
         self._context = b"" if kind & 8 else _CONTEXT
         self._peerIsClient = isClient == bool(kind & 16)
