@@ -93,6 +93,11 @@ class Limits:
 
     Sizes are in bytes, times in seconds, rates in events a second.
 
+    @ivar maxMuxes: how many muxes one peer may have on a server.  More are ended as
+        soon as they have shown the key.  A mux that was lost without a word counts
+        until C{deadPeer} or C{carrierTimeout} ends it.  All who have the same key are
+        one peer.
+
     @ivar maxStreams: how many streams of one mux the peer may have open.  More are
         refused.  A stream that the peer has closed counts until its protocol's
         C{connectionLost} has run.
@@ -190,6 +195,7 @@ class Limits:
         time for a peer that pauses and for packets that are lost.
     """
 
+    maxMuxes: int = 4096
     maxStreams: int = 16384
     openRate: float = 10000.0
     openBurst: int = 1000
@@ -232,8 +238,8 @@ class TunnelLimits:
     @ivar waitTimeout: how long a connection waits while no mux is up.  Then it is
         reset.
 
-    @ivar answerTimeout: how long the peer may take to accept a stream for a service, in
-        addition to C{waitTimeout}.  Then the connection is reset.
+    @ivar answerTimeout: how long the peer may take to accept a stream for a service,
+        from the time when it is opened.  Then the connection is reset.
 
     @ivar maxWaiting: how many connections may wait for a mux.
 

@@ -27,7 +27,7 @@ from gomux.error import OpenStreamError
 from gomux.limits import Limits, TunnelLimits
 from gomux.status._page import PageFactory
 from gomux.tunnel import Tunnel, forward, target
-from gomux.tunnel._guide import GUIDE
+from gomux.tunnel._guide import arrange
 from gomux.tunnel._keyoptions import KeyOptions
 from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
 from gomux.tunnel._service import (
@@ -90,10 +90,10 @@ class Options(KeyOptions, StrictOptions):
 
     def getUsage(self, width: int | None = None) -> str:
         """
-        @return: the text of C{--help}.  The guide is not in C{longdesc}, which would
-            be wrapped again.
+        @return: the text of C{--help}.
         """
-        return str(super().getUsage(width)) + GUIDE
+        limits = [optionName(f.name) for kind in LIMITS for f in fields(kind)]
+        return arrange(super().getUsage(width), limits)
 
     def opt_listen(self, endpoint: str) -> None:
         """

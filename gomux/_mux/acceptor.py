@@ -11,15 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IProtocol,
-    IProtocolFactory,
-    IReactorTime,
-)
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from twisted.logger import Logger
 
+from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import CountedLog
 from gomux._wire.request import Request
 from gomux.error import RequestRefused
@@ -55,14 +50,9 @@ class Acceptor:
     """
     Makes the protocols of the streams that the peer opens, and says why it makes none.
 
+    @ivar waiting: the streams whose request is not complete.
     @ivar _mux: the mux.
     @ivar _owner: the mux's factory.
-    @ivar _timeout: how long a request may take, in seconds.
-    @ivar _clock: the reactor.
-    @ivar _waiting: the streams whose request is not complete, the oldest first, with
-        the time at which each is aborted.
-    @ivar _call: aborts them; C{None} while there are none.  It is not cancelled when
-        the last of them is complete, because most requests are complete at once.
     @ivar _refusals: logs why streams without a request are refused.
     """
 
@@ -73,10 +63,9 @@ class Acceptor:
         """
         self._mux = mux
         self._owner = owner
-        self._clock: IReactorTime = owner.clock
-        self._timeout = owner.limits.requestTimeout
-        self._waiting: dict[WaitingStream, float] = {}
-        self._call: IDelayedCall | None = None
+        self.waiting: Deadlines[WaitingStream] = Deadlines(
+            owner.clock, owner.limits.requestTimeout, self._tooLate
+        )
         self._refusals = CountedLog(owner.notices, owner.clock)
 
     # Streams without a request
@@ -153,40 +142,12 @@ class Acceptor:
 
     # Streams whose request is not complete
 
-    def begin(self, accepting: WaitingStream) -> None:
+    def _tooLate(self, accepting: WaitingStream) -> None:
         """
-        A stream waits for its request.
+        Abort a stream that has waited for too long.
         """
-        self._waiting[accepting] = self._clock.seconds() + self._timeout
-        if self._call is None:
-            self._call = self._clock.callLater(self._timeout, self._expire)
-
-    def end(self, accepting: WaitingStream) -> None:
-        """
-        A stream does not wait for its request any more.
-        """
-        self._waiting.pop(accepting, None)
-
-    def _expire(self) -> None:
-        """
-        Abort the streams that have waited for too long.
-        """
-        self._call = None
-        now = self._clock.seconds()
-        while self._waiting:
-            accepting, end = next(iter(self._waiting.items()))
-            if end > now:
-                self._call = self._clock.callLater(end - now, self._expire)
-                break
-            accepting.failed(f"it was not complete within {self._timeout:g} seconds")
-
-    def stop(self) -> None:
-        """
-        The mux has ended.
-        """
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
+        seconds = self.waiting.timeout
+        accepting.failed(f"it was not complete within {seconds:g} seconds")
 
     # The log
 

@@ -322,6 +322,9 @@ class MuxProtocol(MuxFacts, Protocol):
         descriptors = self.factory.keyring.descriptors
         if not descriptors.mayTake(gate.name):
             raise LimitExceeded(descriptors.refusal(gate.name, "descriptors"))
+        muxes = factory.keyring.muxes[gate.name]
+        if muxes >= self._limits.maxMuxes and not factory.isClient:
+            raise LimitExceeded(f"the peer has {muxes} muxes already, see maxMuxes")
         self._scheduler.isMute = False
         gate.close()
         self._incoming.parser.useOpener(gate.opener)
@@ -432,7 +435,7 @@ class MuxProtocol(MuxFacts, Protocol):
         self._carrierLiveness.stop()
         self._peerLiveness.stop()
         self.greetingWait.end()
-        self._streams.acceptor.stop()
+        self._streams.acceptor.waiting.stop()
         gate = self._incoming.gate
         if gate is not None:
             gate.close()

@@ -7,12 +7,13 @@ Streams that begin with a request: the states of both sides until the answer.
 
 A stream for a service begins with a request, and the peer answers it.  Each is the
 first L{message<gomux._wire.request>} of its direction.  No byte of them reaches an
-application.  Until the message is there, the stream has a protocol and a receiver of
-this module:
+application.  Until the message is there, the stream has a protocol of this module and a
+receiver of its own:
 
-  - L{FirstReceiver} keeps what the peer sends until the message is complete.  What it
-    keeps counts as input that waits, so it has a bound, and the peer gets no credit for
-    it before.  Then the receiver becomes an ordinary L{Receiver}.
+  - C{FirstReceiver}, in L{gomux._mux.firstmessage}, keeps what the peer sends until the
+    message is complete.  What it keeps counts as input that waits, so it has a bound,
+    and the peer gets no credit for it before.  Then the receiver becomes an ordinary
+    C{Receiver}.
   - L{Opening} is the protocol on the side that has opened the stream.  It sends the
     request.  Once the peer has accepted it, C{Opening} makes the application's
     protocol, which takes its place.
@@ -22,6 +23,10 @@ this module:
 
 The data behind the message goes to the application's protocol, as if it were the first
 data of the stream.
+
+A factory can write to its stream at once, behind the request: see L{WritingAtOnce}.
+Then C{Opening} stays the stream's protocol until the peer has answered, and tells the
+application's protocol what it has to know.
 
 A request that is late, cut, malformed or too large ends its stream with an abort, and
 so does such an answer.  There is no limit of time for an answer here: the caller can
@@ -35,23 +40,19 @@ from typing import TYPE_CHECKING, cast
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import NoProtocol
+from twisted.internet.error import ConnectionAborted, NoProtocol
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IProtocol,
     IProtocolFactory,
 )
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from gomux import error as errors
-from gomux._fastpaths import fastPaths
 from gomux._mux.acceptor import Acceptor
-from gomux._mux.log import logContextOf, printable
-from gomux._mux.receiver import PlainReceiver, Receiver, ReceiveState
-from gomux._mux.sender import SendState
-from gomux._mux.streamlife import LifeState
+from gomux._mux.firstmessage import FirstProtocol
+from gomux._mux.log import callInContext, printable
 from gomux._wire.request import (
     CODES,
     MalformedMessage,
@@ -60,7 +61,6 @@ from gomux._wire.request import (
     decodeRequest,
     encodeAnswer,
     encodeRequest,
-    splitMessage,
 )
 
 if TYPE_CHECKING:
@@ -82,119 +82,26 @@ _ERRORS: dict[str, type[errors.RequestRefused]] = {
 }
 
 
-class FirstReceiver(Receiver):
+class WritingAtOnce(Interface):
     """
-    The receiver of a stream whose first message is not complete.
-    """
+    A factory whose protocols write to a stream before the peer has accepted it.  What
+    they have written to a stream that the peer refuses is lost.  Then, or if no answer
+    comes, their C{connectionLost} gets the error that C{openStream()} would fail with.
 
-    __slots__ = ()
-
-    def __init__(self, stream: Stream) -> None:
-        super().__init__(stream)
-        # Nothing else may deliver what waits.
-        self._delivering = True
-
-    def received(self, payload: bytes) -> None:
-        """
-        Take data from the peer.  If that completes the message, give it to the
-        L{FirstProtocol}, and what is left to the protocol that has taken its place.
-        """
-        if self.state is not ReceiveState.OPEN:
-            super().received(payload)
-            return
-        self.window.received(len(payload))
-        stream = cast("Stream", self._stream)
-        first = cast(FirstProtocol, stream.protocol)
-        kept = self.waiting[0] if self.waiting else b""
-        data = kept + payload
-        try:
-            found = splitMessage(data)
-        except MalformedMessage as error:
-            first.failed(str(error))
-            return
-        if found is None:
-            self.waiting = [data]
-            stream.streams.charge(len(payload))
-            return
-        message, rest = found
-        self.waiting = [rest] if rest else None
-        if more := len(rest) - len(kept):
-            stream.streams.charge(more)
-        stream.streams.consumed(stream, len(data) - len(rest))
-        # The receiver of any other stream from here on.
-        isFast = fastPaths().sparedContext
-        self.__class__ = Receiver if isFast else PlainReceiver  # type: ignore[assignment]
-        first.messageReceived(message)
-        try:
-            self._context = logContextOf(stream.protocol)
-        except BaseException:
-            stream.applicationFailed()
-        self._deliverWaiting()
-
-    def finish(self) -> None:
-        """
-        The peer sends no more, so the message stays incomplete.
-        """
-        self._drop()
-        super().finish()
-
-
-@implementer(IHalfCloseableProtocol)
-class FirstProtocol(Protocol):
-    """
-    The protocol of a stream whose first message is not complete.
-
-    @ivar stream: the stream.
+    @ivar writesAtOnce: C{True}.
     """
 
-    stream: Stream
+    writesAtOnce: bool
 
-    def begin(self, stream: Stream) -> None:
-        """
-        Wait for the message.  This stands for C{makeConnection}, without its cost.
 
-        @param stream: the stream.
-        """
-        self.stream = stream
-        stream.protocol = self
-        stream.receiver = FirstReceiver(stream)
+class AtOnce(Interface):
+    """
+    A protocol of such a factory.
+    """
 
-    def messageReceived(self, message: bytes) -> None:
+    def answered(self) -> None:
         """
-        The message is complete.
-
-        @param message: the JSON of the message.
-        """
-        raise NotImplementedError
-
-    def failed(self, why: str) -> None:
-        """
-        Abort the stream, because the message is not valid or does not come.
-
-        @param why: what is wrong with the message.
-        """
-        self.stream.abortConnection()
-
-    def replace(self, protocol: IProtocol) -> None:
-        """
-        Let the application's protocol take the place of this one.
-        """
-        stream = self.stream
-        if stream.makeConnection(protocol) and stream.life is LifeState.LIVE:
-            sender = stream.sender
-            if sender is not None and sender.state is SendState.CLOSED:
-                # The peer has said so before the application's protocol was there.
-                stream.streams.callSoon(stream.writeHalfClosed)
-
-    def readConnectionLost(self) -> None:
-        """
-        The peer has finished writing.
-        """
-        self.failed("it was cut short")
-
-    def writeConnectionLost(self) -> None:
-        """
-        The peer wants no data.  L{replace} tells the application.
+        The peer has accepted the stream.
         """
 
 
@@ -209,7 +116,11 @@ class Opening(FirstProtocol):
     @ivar _service: the name of the service.
     @ivar _request: the message of the request.
     @ivar _acceptor: logs refusals.
+    @ivar _atOnce: the application's protocol, if it writes before the peer has
+        answered; else C{None}.
     """
+
+    _atOnce: IProtocol | None = None
 
     def __init__(
         self,
@@ -237,6 +148,38 @@ class Opening(FirstProtocol):
         """
         super().begin(stream)
         stream.write(self._request)
+        if getattr(self._factory, "writesAtOnce", False):
+            protocol = self._build()
+            if protocol is not None:
+                self._atOnce = protocol
+                self._tell(protocol.makeConnection, stream)
+                self.result.callback(protocol)
+
+    def _build(self) -> IProtocol | None:
+        """
+        @return: the application's protocol; C{None} if there is none, and the stream
+            was aborted.
+        """
+        try:
+            protocol = self._factory.buildProtocol(self.stream.getPeer())
+        except BaseException:
+            failure = Failure()
+            self.stream.abortConnection()
+            self._fail(failure)
+            return None
+        if protocol is None:
+            self.stream.abortConnection()
+            self._fail(NoProtocol())
+        return protocol
+
+    def _tell(self, method: Callable[..., object], *arguments: object) -> None:
+        """
+        Call a method of the application's protocol before the peer has answered.
+        """
+        try:
+            callInContext(self._atOnce, method, *arguments)
+        except BaseException:
+            self.stream.applicationFailed()
 
     def messageReceived(self, message: bytes) -> None:
         """
@@ -252,53 +195,69 @@ class Opening(FirstProtocol):
             return
         code, reason = refusal
         self._acceptor.logRefusal("the peer refused a stream", self._service, code)
-        self.stream.loseConnection()
         shown = printable(reason)
         # A reason that says no more than the error does is left out.
         more = "" if reason in ("", CODES[code]) else f" ({shown})"
-        self._failWith(_ERRORS[code], more)
+        refused = self._error(_ERRORS[code], more)
+        if self._atOnce is None:
+            self.stream.loseConnection()
+        else:
+            self.stream.abortWith(refused)
+        self._fail(refused)
 
     def _accepted(self) -> None:
-        stream = self.stream
-        try:
-            protocol = self._factory.buildProtocol(stream.getPeer())
-        except BaseException:
-            failure = Failure()
-            stream.abortConnection()
-            self._fail(failure)
+        if self._atOnce is not None:
+            self.stream.protocol = self._atOnce
+            self._tell(cast(AtOnce, self._atOnce).answered)
             return
-        if protocol is None:
-            stream.abortConnection()
-            self._fail(NoProtocol())
-            return
-        self.replace(protocol)
-        if not self.result.called:
-            self.result.callback(protocol)
+        protocol = self._build()
+        if protocol is not None:
+            self.replace(protocol)
+            if not self.result.called:
+                self.result.callback(protocol)
 
     def failed(self, why: str) -> None:
         """
         Abort the stream, because the peer's answer is not valid or does not come.
         """
         self._acceptor.logBroken("the peer's answer", self.stream, why)
-        super().failed(why)
-        self._failWith(errors.ServiceFailed, f" (its answer is not valid: {why})")
+        error = self._error(errors.ServiceFailed, f" (its answer is not valid: {why})")
+        self.stream.abortWith(error)
+
+    def writeConnectionLost(self) -> None:
+        """
+        The writing half is closed.  C{replace} tells a protocol that is not there yet.
+        """
+        half = IHalfCloseableProtocol(self._atOnce, None)
+        if half is not None:
+            self._tell(half.writeConnectionLost)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        The stream has ended without an answer.
+        The stream has ended without an answer, or because of a refusal.
         """
-        error = errors.OpenStreamError(
-            f"it ended before the peer had answered: {reason.getErrorMessage()}"
+        isOwn = self._atOnce is not None and reason.check(
+            errors.StreamClosed, ConnectionAborted
         )
-        error.reason = error.__cause__ = reason.value
-        self._fail(error)
+        if not (isOwn or reason.check(errors.RequestRefused)):
+            error = errors.OpenStreamError(
+                f"it ended before the peer had answered: {reason.getErrorMessage()}"
+            )
+            error.reason = error.__cause__ = reason.value
+            reason = Failure(error)
+        if self._atOnce is None:
+            self._fail(reason)
+        else:
+            self._tell(self._atOnce.connectionLost, reason)
 
-    def _failWith(self, kind: type[errors.RequestRefused], more: str) -> None:
+    def _error(
+        self, kind: type[errors.RequestRefused], more: str
+    ) -> errors.RequestRefused:
         error = kind(f"{self._service}{more}")
         error.service = self._service
-        self._fail(error)
+        return error
 
-    def _fail(self, error: Exception | Failure) -> None:
+    def _fail(self, error: BaseException | Failure) -> None:
         if not self.result.called:
             self.result.errback(error)
 
@@ -333,14 +292,14 @@ class Accepting(FirstProtocol):
         Wait for the request, but not for ever.
         """
         super().begin(stream)
-        self._acceptor.begin(self)
+        self._acceptor.waiting.begin(self)
 
     def messageReceived(self, message: bytes) -> None:
         """
         The request is complete: answer it.
         """
         acceptor, stream = self._acceptor, self.stream
-        acceptor.end(self)
+        acceptor.waiting.end(self)
         try:
             request = decodeRequest(message)
         except MalformedMessage as error:
@@ -374,7 +333,7 @@ class Accepting(FirstProtocol):
         """
         Abort the stream, because the request is not valid or does not come.
         """
-        self._acceptor.end(self)
+        self._acceptor.waiting.end(self)
         self._acceptor.logBroken("the peer's request", self.stream, why)
         super().failed(why)
 
@@ -382,4 +341,4 @@ class Accepting(FirstProtocol):
         """
         The stream has ended.
         """
-        self._acceptor.end(self)
+        self._acceptor.waiting.end(self)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -46,6 +47,7 @@ class Keyring:
     @cvar firstFrames: the first frames of the last muxes, with these and other keys.
     @ivar names: the names of the peers.
     @ivar descriptors: how the peers share the descriptors of the process.
+    @ivar muxes: how many muxes each peer has, on servers with this keyring.
     @ivar _source: the file that L{reload} reads, if there is one.
     @ivar _keys: the keys of the frames.  L{reload} replaces the whole tuple.
     """
@@ -72,6 +74,7 @@ class Keyring:
         self._keys, self.warnings = _derive(tuple(pairs), allowShort)
         self.names = frozenset(name for name, _ in self._keys)
         self.descriptors = shareDescriptors(self)
+        self.muxes = Counter[str]()
 
     @classmethod
     def of(cls, psk: bytes | str | Keyring) -> Keyring:

@@ -10,8 +10,9 @@ from typing import Any
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase
 
+from gomux._mux import firstmessage as _firstmessage
 from gomux._mux import requests as _requests
-from gomux._mux.acceptor import Acceptor
+from gomux._mux.deadlines import Deadlines
 from gomux._mux.liveness import PeerLiveness
 from gomux._mux.receiver import Receiver
 from gomux._mux.stream import Stream
@@ -281,7 +282,7 @@ class RequestsTargetTests(SynchronousTestCase):
             found = splitMessage(data)
             return None if found is None else (found[0], b"}" + found[1])
 
-        self.patch(_requests, "splitMessage", split)
+        self.patch(_firstmessage, "splitMessage", split)
         self.check(*self.good)
 
     def test_dataLost(self) -> None:
@@ -316,7 +317,7 @@ class RequestsTargetTests(SynchronousTestCase):
         """
         late = bytes([0, 0, 0, 5])
         requests(late)
-        self.patch(Acceptor, "begin", lambda acceptor, accepting: None)
+        self.patch(Deadlines, "begin", lambda deadlines, accepting: None)
         self.check(late)
 
 

@@ -92,6 +92,18 @@ class LimitTests(SynchronousTestCase):
     def check_exceeded(self, rig: Rig) -> None:
         self.assertIsInstance(rig.reason(), LimitExceeded)
 
+    def test_maxMuxes(self) -> None:
+        """
+        A peer's muxes over C{maxMuxes} end.
+        """
+        clock = Clock()
+        factory = MuxFactory(PSK, False, clock=clock, limits=Limits(maxMuxes=2))
+        pairs = [MuxPair(serverFactory=factory, clock=clock) for _ in range(3)]
+        for pair in pairs:
+            pair.flush()
+        reasons = [type(pair.server.reason) for pair in pairs]
+        self.assertEqual(reasons, [type(None), type(None), LimitExceeded])
+
     def test_maxStreams(self) -> None:
         """
         The peer's streams over C{maxStreams} are refused.  A stream that the peer has

@@ -649,7 +649,7 @@ class OptionsTests(TapTestCase):
         for kind in (Limits, TunnelLimits):
             for field in fields(kind):
                 name = re.sub("[A-Z]", lambda m: "-" + m[0].lower(), field.name)
-                self.assertRegex(text, rf"--{name}= +Limit: \w")
+                self.assertRegex(text, rf"--{name}= +[A-Z]")
         for option in ("psk", "psk-file", "listen", "connect", "forward", "target"):
             self.assertRegex(text, rf"--{option}= +\w")
         self.assertNotRegex(text, r"[A-Z]\{")
@@ -657,12 +657,36 @@ class OptionsTests(TapTestCase):
         self.assertNotIn("Another program.", text)
         self.assertLessEqual(max(map(len, text.splitlines())), 80)
 
+    def test_helpOrder(self) -> None:
+        """
+        The help has each option once.  Those that say what is carried are first, and
+        the limits stand in a section of their own, after the guide.
+        """
+        first, _, limits = str(Options()).partition("\nLimits:\n")
+        pattern = r"(?m)^  .{4}--([a-z-]+)"
+        names = re.findall(pattern, first)
+        self.assertEqual(
+            names[:8],
+            [
+                *("psk", "psk-file", "listen", "connect"),
+                *("forward", "target", "factory", "allow"),
+            ],
+        )
+        self.assertIn("context", names)
+        self.assertIn("A PEER is a name", first)
+        limited = re.findall(pattern, limits)
+        self.assertEqual(limited, sorted(limited))
+        self.assertEqual(len(limited), len(fields(Limits)) + len(fields(TunnelLimits)))
+        every = [option.rstrip("=") for option in Options().longOpt]
+        self.assertEqual(sorted(names + limited), sorted(every))
+
     def test_examples(self) -> None:
         """
         The command lines in the help can be parsed.
         """
-        examples = re.findall(r"\$ twistd gomux (.*)", str(Options()))
-        self.assertEqual(len(examples), 4)
+        text = str(Options()).replace("\\\n", " ")
+        examples = re.findall(r"\$ twistd gomux (.*)", text)
+        self.assertEqual(len(examples), 6)
         for example in examples:
             self.parse(
                 *example.replace("--psk-file psk", "--psk 0123456789abcdef").split()

@@ -22,7 +22,9 @@ The bridge passes on how an end closes:
 The state of a bridge only moves forward:
 
   - C{CONNECTING}: the near end exists, and stays paused until the far end is connected.
-  - C{JOINED}: both ends are connected.
+  - C{JOINED}: both ends are connected.  A far end that is a stream for a service need
+    not be accepted yet: what the near end sends follows the request at once, and is
+    lost if the peer refuses the stream.
   - C{ENDING}: one end is gone, or the bridge was aborted.
   - C{OVER}: both ends are gone, and the tunnel has forgotten the bridge.
 
@@ -47,8 +49,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
+from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import ThrottledLog
-from gomux.error import KeyRevoked
+from gomux.error import KeyRevoked, ServiceTimeout
 from gomux.limits import TunnelLimits
 from gomux.tunnel._codes import codeOf
 from gomux.tunnel._end import End, Life
@@ -80,6 +83,7 @@ class BridgeTunnel(Interface):
     clock: Any
     log: ThrottledLog
     limits: TunnelLimits
+    awaited: Deadlines[Bridge] | None
 
     def connect(self, factory: Factory) -> Deferred[IProtocol]:
         """
@@ -94,6 +98,11 @@ class BridgeTunnel(Interface):
     def follows(self, bridge: Bridge, mux: Any) -> None:
         """
         An end is a stream: tell the bridge when the mux of the stream has ended.
+        """
+
+    def explain(self, failure: Failure) -> str:
+        """
+        Say why the far end cannot be connected.
         """
 
     def over(self, bridge: Bridge) -> None:
@@ -153,14 +162,17 @@ class Bridge:
         if end is self.near:
             self._tunnel.began(self)
             self._follow(end)
-            connecting = maybeDeferred(self._tunnel.connect, _EndFactory(self._far))
+            factory = _EndFactory(self._far, self._tunnel.awaited is not None)
+            connecting = maybeDeferred(self._tunnel.connect, factory)
             self._connecting = connecting
             connecting.addErrback(self._failed)
         elif self.state is not State.CONNECTING:
             end.abort()
         else:
             self.state = State.JOINED
-            if self.near.answer is not None:
+            if self._tunnel.awaited is not None:
+                self._tunnel.awaited.begin(self)
+            elif self.near.answer is not None:
                 self.near.answer(None)
             self._follow(end)
             self.near.join(end)
@@ -175,17 +187,46 @@ class Bridge:
         if hasattr(mux, "whenClosed"):
             self._tunnel.follows(self, mux)
 
+    def answered(self) -> None:
+        """
+        The far end is a stream, and the peer has accepted it.
+        """
+        if self._tunnel.awaited is not None:
+            self._tunnel.awaited.end(self)
+        if self.near.answer is not None:
+            self.near.answer(None)
+
+    @property
+    def _isAwaited(self) -> bool:
+        """
+        Whether the far end is a stream that the peer has not accepted yet.
+        """
+        awaited = self._tunnel.awaited
+        return awaited is not None and self in awaited
+
+    def unanswered(self) -> None:
+        """
+        The peer has not accepted the far end in time.
+        """
+        self._refuse(Failure(ServiceTimeout()))
+        self._far.abort()
+
     def _failed(self, failure: Failure) -> None:
         """
-        The far end cannot be connected: refuse or abort the near end.
+        The far end cannot be connected.
         """
-        if self.state is not State.CONNECTING:
-            return
+        if self.state is State.CONNECTING:
+            self._refuse(failure)
+
+    def _refuse(self, failure: Failure) -> None:
+        """
+        Refuse or abort the near end, because there is no far end.
+        """
         self._tunnel.log.warn(
             "{name}: closed {near}: the other side cannot be connected: {reason}",
             name=self._tunnel.name,
             near=self._name,
-            reason=failure.getErrorMessage(),
+            reason=self._tunnel.explain(failure),
         )
         answer = self.near.answer
         if answer is None or self.near.life is Life.LOST:
@@ -214,6 +255,8 @@ class Bridge:
             self.state = State.ENDING
             if self._connecting is not None:
                 self._connecting.cancel()
+        elif self.state is State.JOINED and end is self._far and self._isAwaited:
+            self._refuse(reason)
         elif self.state is State.JOINED:
             self.state = State.ENDING
             if end.isOrderly(reason):
@@ -345,13 +388,16 @@ class _EndFactory(Factory):
     """
     A factory whose only protocol is the far end of a bridge.
 
+    @ivar writesAtOnce: see
+        L{WritingAtOnce<gomux._mux.requests.WritingAtOnce>}.
     @ivar _end: the far end.
     """
 
     noisy = False
 
-    def __init__(self, end: End) -> None:
+    def __init__(self, end: End, writesAtOnce: bool) -> None:
         self._end = end
+        self.writesAtOnce = writesAtOnce
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         return self._end

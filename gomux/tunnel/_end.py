@@ -99,6 +99,11 @@ class EndBridge(Interface):
         The end is connected.
         """
 
+    def answered(self) -> None:
+        """
+        The end is a stream for a service, and the peer has accepted it.
+        """
+
     def halfClosed(self) -> None:
         """
         A half of an end was closed.
@@ -205,6 +210,12 @@ class End(Protocol):
         self.output = EndTransport(self.transport)
         self.output.pauseReading()
         self._bridge.connected(self)
+
+    def answered(self) -> None:
+        """
+        This end is a stream for a service, and the peer has accepted it.
+        """
+        self._bridge.answered()
 
     def dataReceived(self, data: bytes) -> None:
         """

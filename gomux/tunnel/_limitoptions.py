@@ -55,7 +55,7 @@ def limitOptions(limits: type) -> list[list[Any]]:
             optionName(field.name),
             None,
             field.default,
-            f"Limit: {docs.get(field.name, '')}",
+            docs[field.name][0].upper() + docs[field.name][1:],
             _coerce(field),
         ]
         for field in fields(limits)

@@ -23,14 +23,16 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from gomux._carrier.accept import acceptOne
 from gomux._carrier.clock import steady
+from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring
 from gomux._wire.shares import Shares
-from gomux.error import OpenStreamError, ServiceBusy
+from gomux.error import OpenStreamError, ServiceBusy, ServiceUnknown
 from gomux.limits import TunnelLimits
 from gomux.tunnel._bridge import Bridge
 from gomux.tunnel._transport import EndTransport
@@ -52,6 +54,9 @@ class Tunnel(Factory):
     @ivar clock: tells the time.
     @ivar limits: its limits.
     @ivar log: where the bridges log.
+    @ivar awaited: the bridges whose far end is a stream that the peer has not accepted
+        yet; C{None} if the far ends are accepted when they are connected.
+    @ivar hint: what the log says if the peer has no such service.
     @ivar _shares: the shares of which each bridge takes one place, by the name of their
         places in log lines.
     @ivar _byMux: the bridges that are told when a mux has ended, by mux.
@@ -81,6 +86,8 @@ class Tunnel(Factory):
         self.clock: Any = steady(clock)
         self.limits = limits
         self.log = ThrottledLog(_log, self.clock)
+        self.awaited: Deadlines[Bridge] | None = None
+        self.hint = ""
         self._shares = shares
         self._byMux: dict[Any, set[Bridge]] = {}
 
@@ -137,10 +144,19 @@ class Tunnel(Factory):
         for bridge in self._byMux.pop(mux):
             bridge.muxEnded()
 
+    def explain(self, failure: Failure) -> str:
+        """
+        @return: why the far end of a bridge cannot be connected, and perhaps a hint.
+        """
+        hint = self.hint if failure.check(ServiceUnknown) else ""
+        return failure.getErrorMessage() + hint
+
     def over(self, bridge: Bridge) -> None:
         """
         Both ends of a bridge are gone.
         """
+        if self.awaited is not None:
+            self.awaited.end(bridge)
         if bridge in self.bridges:
             self.bridges.remove(bridge)
             for shares in self._shares.values():
@@ -190,20 +206,17 @@ def forward(
         if peer is not None and keyring is not None and peer not in keyring.names:
             # It was there, before the keys were read again.
             return fail(OpenStreamError(f"no key has the name {peer!r}"))
-        opening = pool.openStream(factory, limits.waitTimeout, service, peer)
-        if service is None:
-            return opening
-        return opening.addTimeout(
-            limits.waitTimeout + limits.answerTimeout, steady(clock)
-        )
+        return pool.openStream(factory, limits.waitTimeout, service, peer)
 
-    return Tunnel(
-        name,
-        connect,
-        clock,
-        limits,
-        _shares(Shares(limits.maxConnections), keyring),
-    )
+    shares = _shares(Shares(limits.maxConnections), keyring)
+    tunnel = Tunnel(name, connect, clock, limits, shares)
+    if service is not None:
+        tunnel.awaited = Deadlines(
+            tunnel.clock, limits.answerTimeout, Bridge.unanswered
+        )
+        if peer is None and keyring is not None and len(keyring.names) > 1:
+            tunnel.hint = "; if only one of several peers has it, name that as @PEER"
+    return tunnel
 
 
 def target(

@@ -39,6 +39,7 @@ from zope.interface import implementer
 
 from gomux import MuxClientEndpoint, MuxServerEndpoint
 from gomux.tunnel import TunnelLimits, target
+from interop.support.tunnels import ANY, Service, TunnelTestCase, endpoint, run
 
 PSK = b"a key for the tests with ssh"
 
@@ -123,8 +124,10 @@ def makeKey() -> Any:
     return Key(Ed25519PrivateKey.generate())
 
 
-class SSHTests(TestCase):
-    timeout = 60
+class SSHMixin(TestCase):
+    """
+    Serves and runs C{ssh}.
+    """
 
     def makeServer(self, userKey: Any) -> SSHFactory:
         """
@@ -138,6 +141,51 @@ class SSHTests(TestCase):
         keys = InMemorySSHKeyDB({name: [userKey.public()]})
         factory.portal = Portal(Realm(), [SSHPublicKeyChecker(keys)])
         return factory
+
+    def ssh(self, port: int, identity: str, command: str, data: bytes) -> Run:
+        """
+        Start C{ssh}.
+        """
+        path = shutil.which("ssh")
+        assert path is not None, "ssh is needed"
+        options = (
+            "BatchMode=yes",
+            "IdentitiesOnly=yes",
+            "StrictHostKeyChecking=no",
+            f"UserKnownHostsFile={os.devnull}",
+            "LogLevel=ERROR",
+        )
+        run = Run(data)
+        reactor.spawnProcess(
+            run,
+            path,
+            [
+                path,
+                *(f"-o{option}" for option in options),
+                *("-F", os.devnull, "-i", identity, "-p", str(port)),
+                *(f"{getpass.getuser()}@127.0.0.1", command),
+            ],
+            env=os.environ,
+        )
+        self.addCleanup(run.end)
+        return run
+
+    def secret(self, content: bytes) -> str:
+        """
+        @return: the path of a file that only its owner can read.
+        """
+        path = os.path.abspath(self.mktemp())
+        with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(content)
+        return path
+
+
+class SSHTests(SSHMixin):
+    """
+    C{ssh} with this process as both sides
+    """
+
+    timeout = 60
 
     async def test_command(self) -> None:
         """
@@ -166,9 +214,9 @@ class SSHTests(TestCase):
             self.ssh(near.getHost().port, identity, "cat; exit 7", data)
             for _ in range(3)
         ]
-        for run in runs:
-            self.assertEqual(await run.ended, 7, run.errors.decode())
-            self.assertEqual(run.output, data)
+        for one in runs:
+            self.assertEqual(await one.ended, 7, one.errors.decode())
+            self.assertEqual(one.output, data)
         self.assertEqual(len(server.factory.muxes), 1)
         await near.stopListening()
         await client.close()
@@ -228,30 +276,92 @@ class SSHTests(TestCase):
         for port in ports:
             await port.close()
 
-    def ssh(self, port: int, identity: str, command: str, data: bytes) -> Run:
+
+class PeersTests(SSHMixin, TunnelTestCase):
+    """
+    C{twistd gomux} with two peers
+    """
+
+    timeout = 120
+
+    def serve(self, factory: Any) -> str:
         """
-        Start C{ssh}.
+        @return: the endpoint string of a listener of this process.
         """
-        path = shutil.which("ssh")
-        assert path is not None, "ssh is needed"
-        options = (
-            "BatchMode=yes",
-            "IdentitiesOnly=yes",
-            "StrictHostKeyChecking=no",
-            f"UserKnownHostsFile={os.devnull}",
-            "LogLevel=ERROR",
+        listen: Any = reactor
+        port = listen.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        return endpoint(f"127.0.0.1:{port.getHost().port}")
+
+    def page(self, text: str) -> str:
+        root = Resource()
+        root.putChild(b"page", Data(text.encode(), "text/plain"))
+        return self.serve(Site(root))
+
+    async def test_byName(self) -> None:
+        """
+        C{ssh} and C{curl} use services by name in both directions, those of the peer
+        that is named and of no other, beside streams without a service.
+        """
+        userKey = makeKey()
+        self.identity = self.secret(userKey.toString("openssh"))
+        shell = self.serve(self.makeServer(userKey))
+        keys = {name: f"the pre-shared key of {name}" for name in ("alice", "bob")}
+        ring = "".join(f"{name}:{key}\n" for name, key in keys.items())
+        forwards = ("ssh@alice", "web@alice", "web@bob", "none@alice", "@bob", "@alice")
+        hub = self.service(
+            *("--psk-file", self.secret(ring.encode()), "--listen", ANY),
+            *(part for name in forwards for part in ("--forward", f"{name}={ANY}")),
+            *("--target", f"web={self.page('of the hub')}", "--target", f"ssh={shell}"),
+            *("--allow", "alice=web", "--allow", "bob=ssh"),
+            psk=None,
         )
-        run = Run(data)
-        reactor.spawnProcess(
-            run,
-            path,
-            [
-                path,
-                *(f"-o{option}" for option in options),
-                *("-F", os.devnull, "-i", identity, "-p", str(port)),
-                *(f"{getpass.getuser()}@127.0.0.1", command),
-            ],
-            env=os.environ,
-        )
-        self.addCleanup(run.end)
-        return run
+        muxes = endpoint(await hub.address("listen"))
+        clients = {}
+        for name, key in keys.items():
+            clients[name] = self.service(
+                *("--connect", muxes, "--target", f"web={self.page(f'of {name}')}"),
+                *("--target", self.page(f"unnamed of {name}")),
+                *("--target", f"ssh={shell}"),
+                *("--forward", f"web={ANY}", "--forward", f"ssh={ANY}"),
+                psk=key,
+            )
+        for name, text in (
+            ("web@alice", b"of alice"),
+            ("web@bob", b"of bob"),
+            ("@alice", b"unnamed of alice"),
+            ("@bob", b"unnamed of bob"),
+            ("none@alice", None),
+        ):
+            await self.reads(hub, name, text)
+        await hub.line("--forward none@alice=")
+        self.assertIn("The peer has no such service: none", hub.log)
+        await self.reads(clients["alice"], "web", b"of the hub")
+        await self.reads(clients["bob"], "web", None)
+        self.assertIn("a stream for web: not-allowed", clients["bob"].log)
+        await self.runs(hub, "ssh@alice", True)
+        await self.runs(clients["bob"], "ssh", True)
+        await self.runs(clients["alice"], "ssh", False)
+        for client in clients.values():
+            self.assertEqual(client.log.count(": connected"), 1)
+            self.assertNotIn("Traceback", client.log)
+        self.assertNotIn("Traceback", hub.log)
+
+    async def reads(self, service: Service, name: str, text: bytes | None) -> None:
+        """
+        Check what C{curl} reads through a C{--forward}; C{None} for a reset.
+        """
+        address = await service.address("forward", f"{name}={ANY}")
+        output, errors, status = await run("curl", "-sS", f"http://{address}/page")
+        self.assertEqual(output, text or b"", errors)
+        self.assertEqual(status == 0, text is not None)
+
+    async def runs(self, service: Service, name: str, works: bool) -> None:
+        """
+        Check whether C{ssh} can run a command through a C{--forward}.
+        """
+        address = await service.address("forward", f"{name}={ANY}")
+        port = int(address.rpartition(":")[2])
+        ssh = self.ssh(port, self.identity, "cat; exit 7", b"hello")
+        self.assertEqual(await ssh.ended, 7 if works else 255, ssh.errors.decode())
+        self.assertEqual(ssh.output, b"hello" if works else b"")

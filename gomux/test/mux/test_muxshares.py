@@ -52,6 +52,7 @@ class MuxSharesTests(SynchronousTestCase):
         self.assertEqual(self.server.muxes, [])
         self.assertEqual(self.keyring.descriptors.used, 0)
         self.assertEqual(self.server._descriptors, {})
+        self.assertEqual(self.keyring.muxes.total(), 0)
 
     def factory(self, psk: str | Keyring, isClient: bool) -> MuxFactory:
         return MuxFactory(
@@ -135,6 +136,44 @@ class MuxSharesTests(SynchronousTestCase):
             pair.flush()
         self.assertEqual(self.keyring.descriptors["alice"], 31)
         self.assertEqual(len(self.connectAll(ALICE)), 6)
+
+    def test_maxMuxes(self) -> None:
+        """
+        A peer has no more than C{maxMuxes}, on all servers with the keyring together
+        and with all its keys.  A refused mux takes no streams.  Other peers do not
+        notice, and what a client has dialled does not count.
+        """
+        self.server.limits = Limits(maxMuxes=3)
+        pairs = self.connectAll(ALICE, OTHER)
+        self.assertEqual(len(pairs), 3)
+        first = self.server
+        self.server = self.factory(self.keyring, False)
+        self.server.limits = Limits(maxMuxes=4)
+        pairs += self.connectAll(ALICE)
+        self.assertEqual(len(pairs), 4)
+        refused = self.connect(ALICE)
+        self.assertIsInstance(refused.server.reason, LimitExceeded)
+        self.assertIn("has 4 muxes already", str(refused.server.reason))
+        self.assertFalse(refused.server.authenticated)
+        self.assertEqual(len(self.connectAll(BOB)), 4)
+        other, self.server = self.server, first
+        pairs[0].client.abort()
+        pairs[0].flush()
+        pairs[3].client.close()
+        pairs[3].flush()
+        self.assertEqual(len(self.connectAll(ALICE)), 1)
+        for mux in list(other.muxes):
+            mux.abort()
+        client = self.factory(ALICE, True)
+        for _ in range(5):
+            pair = MuxPair(
+                clientFactory=client,
+                serverFactory=self.factory(ALICE, False),
+                clock=self.clock,
+            )
+            pair.flush()
+            self.assertTrue(pair.client.authenticated)
+        self.assertEqual(client.keyring.muxes.total(), 0)
 
     def test_single(self) -> None:
         """

@@ -19,8 +19,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import error
-from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
+from gomux._wire.keyring import Keyring
+from gomux._wire.window import INITIAL_WINDOW
+from gomux.test.support.helpers import HalfRecorder, Parts, Recorder, Recorders
 from gomux.test.support.tunnelrig import Rig
+from gomux.testing import MuxPair
+from gomux.tunnel import forward
 from gomux.tunnel._codes import codeOf
 
 
@@ -195,20 +199,168 @@ class ForwardTests(SynchronousTestCase):
         self.assertIn("the forward: closed", rig.logged[1])
         self.assertIn("The service refused the connection", rig.logged[1])
 
+    def test_atOnce(self) -> None:
+        """
+        What the client sends is sent behind the request, before the target is
+        connected, but no more than a window.
+        """
+        rig = self.rig("any")
+        waiting = rig.target.hold()
+        client, side = rig.open()
+        side.write(b"to the target")
+        rig.flush()
+        self.assertEqual(self.unread(rig), len("to the target"))
+        assert rig.target.factory is not None
+        waiting.callback(rig.target.connected(rig.target.factory))
+        rig.flush()
+        self.assertEqual(rig.target.made[0].received, b"to the target")
+        rig.target.carriers[0][1].write(b"from the target")
+        rig.flush()
+        self.assertEqual(client.received, b"from the target")
+        rig.target.hold()
+        _, side = rig.open()
+        side.write(bytes(10 * INITIAL_WINDOW))
+        rig.flush()
+        self.assertLess(self.unread(rig), INITIAL_WINDOW)
+        self.assertGreaterEqual(self.unread(rig), INITIAL_WINDOW // 2)
+
+    def unread(self, rig: Rig) -> int:
+        """
+        @return: how much input waits on the side of the target.
+        """
+        streams = Parts(rig.pair.server).streams.byID.values()
+        return sum(stream.unread for stream in streams)
+
+    def test_refusedData(self) -> None:
+        """
+        What the client has sent to a stream that is refused is lost, also its EOF, and
+        the client sees a reset.
+        """
+        for closes in (False, True):
+            rig = self.rig("any")
+            waiting = rig.target.hold()
+            client, side = rig.open()
+            side.write(b"all" if closes else bytes(2 * INITIAL_WINDOW))
+            if closes:
+                side.loseWriteConnection()
+            rig.flush()
+            self.assertIsNone(client.reason)
+            waiting.errback(ConnectionRefusedError())
+            rig.flush()
+            self.assertIsInstance(client.reason, ConnectionLost)
+            self.assertEqual((rig.here.bridges, rig.there.bridges), (set(), set()))
+            self.assertEqual(rig.pair.client.protocolCount, 0)
+            self.assertEqual(rig.pair.server.protocolCount, 0)
+            self.assertIn("The service refused the connection", rig.logged[1])
+            self.assertEqual(len(rig.logged), 2)
+
+    def test_muxLost(self) -> None:
+        """
+        If the mux is lost before the stream is accepted, the client sees a reset.
+        """
+        rig = self.rig("any")
+        rig.target.hold()
+        client, _ = rig.open()
+        rig.pair.loseCarrier()
+        rig.flush()
+        self.assertIsInstance(client.reason, ConnectionLost)
+        self.assertEqual(rig.here.bridges, set())
+
     def test_answerTimeout(self) -> None:
         """
-        A connection whose stream is not accepted in time is reset.
+        A connection whose stream is not accepted in time is reset.  The time begins
+        with the request.
         """
         rig = self.rig("any", answerTimeout=7, waitTimeout=3, targetTimeout=100)
         rig.target.answer = Deferred()
         client, _ = rig.open()
-        rig.pair.advance(9.9)
+        rig.pair.advance(2)
+        late, _ = rig.open()
+        rig.pair.advance(4.9)
         self.assertIsNone(client.reason)
         rig.pair.advance(0.2)
         self.assertIsInstance(client.reason, ConnectionLost)
+        self.assertIn("did not answer", rig.logged[0])
+        self.assertIsNone(late.reason)
+        rig.pair.advance(2)
+        self.assertIsInstance(late.reason, ConnectionLost)
         rig.flush()
         self.assertEqual(rig.here.bridges, set())
         self.assertEqual(rig.there.bridges, set())
+
+    def test_answeredInTime(self) -> None:
+        """
+        A stream that was accepted is not reset later.
+        """
+        rig = self.rig("any", answerTimeout=7)
+        client, _ = rig.open()
+        rig.pair.advance(8)
+        self.assertIsNone(client.reason)
+        self.assertEqual(rig.logged, [])
+
+    def test_hint(self) -> None:
+        """
+        If the peer of several whose turn it is does not have the service, the log says
+        how to name one.  If one is named, it does not.
+        """
+        keys = Keyring({"alice": "the key of alice", "bob": "the key of bob"})
+        rig = self.rig("any")
+        for peer, keyring, isHinted in (
+            (None, keys, True),
+            ("alice", keys, False),
+            (None, Keyring({"alice": "the key of alice"}), False),
+        ):
+            tunnel = forward(
+                *("x", rig.pool, rig.clock, rig.limits, keyring, "any", peer)
+            )
+            unknown = tunnel.explain(Failure(error.ServiceUnknown("any")))
+            self.assertEqual("@PEER" in unknown, isHinted)
+            busy = tunnel.explain(Failure(error.ServiceBusy("any")))
+            self.assertEqual(busy, str(error.ServiceBusy("any")))
+
+    def test_relay(self) -> None:
+        """
+        A peer whose stream continues as another peer's stream learns the code with
+        which that peer refuses it, and is accepted once that peer has.
+        """
+        for isRefused in (True, False):
+            rig = self.rig("any")
+            waiting = rig.target.hold()
+            relayed = MuxPair(clock=rig.clock, serverServices={"any": rig.here})
+            relayed.flush()
+            opening = relayed.client.openStream(Recorders(), "any")
+            relayed.flush()
+            rig.flush()
+            self.assertNoResult(opening)
+            if isRefused:
+                waiting.errback(error.ServiceUnknown())
+            else:
+                assert rig.target.factory is not None
+                waiting.callback(rig.target.connected(rig.target.factory))
+            rig.flush()
+            relayed.flush()
+            if isRefused:
+                self.failureResultOf(opening, error.ServiceUnknown)
+            else:
+                self.successResultOf(opening)
+
+    def test_relayTimeout(self) -> None:
+        """
+        If the next peer does not accept a relayed stream in time, the first learns
+        that, and the next peer's stream is aborted.
+        """
+        rig = self.rig("any", answerTimeout=7)
+        rig.target.hold()
+        relayed = MuxPair(clock=rig.clock, serverServices={"any": rig.here})
+        relayed.flush()
+        opening = relayed.client.openStream(Recorders(), "any")
+        relayed.flush()
+        rig.flush()
+        self.assertEqual(len(rig.there.bridges), 1)
+        rig.pair.advance(7.1)
+        relayed.flush()
+        self.failureResultOf(opening, error.ServiceTimeout)
+        self.assertEqual((rig.here.bridges, rig.there.bridges), (set(), set()))
 
     def test_clientLeaves(self) -> None:
         """
