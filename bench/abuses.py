@@ -4,8 +4,9 @@ stopped.
 
     python -m bench.abuses NAME HOST:PORT PSK
 
-Frames are sealed once and sent repeatedly, which a server in compatible mode cannot
-detect.  So the abuser needs little CPU time.  It also runs at the lowest priority.
+All frames but the first of each connection are sealed once and sent repeatedly, which a
+server in compatible mode cannot detect.  So the abuser needs little CPU time.  It also
+runs at the lowest priority.
 """
 
 from __future__ import annotations
@@ -124,10 +125,11 @@ def _discard(connection: socket.socket) -> None:
         pass  # the sender sees the same error
 
 
-def flood(first: bytes, again: bytes) -> Callable[[Address], None]:
+def flood(frames: Frames, first: bytes, again: bytes) -> Callable[[Address], None]:
     """
     Make an abuse that reads all answers, and reconnects when the server drops it.
 
+    @param frames: seals the first frame of each connection, which must be new.
     @param first: the data to send first on each connection.
     @param again: the data to send after that, again and again.
     """
@@ -138,7 +140,7 @@ def flood(first: bytes, again: bytes) -> Callable[[Address], None]:
                 reader = threading.Thread(target=_discard, args=(connection,))
                 reader.start()
                 try:
-                    connection.sendall(first)
+                    connection.sendall(frames.one(Flag.KEEPALIVE) + first)
                     told.sent += len(first)
                     while again:
                         connection.sendall(again)
@@ -150,9 +152,10 @@ def flood(first: bytes, again: bytes) -> Callable[[Address], None]:
     return run
 
 
-def unread(data: bytes) -> Callable[[Address], None]:
+def unread(frames: Frames, data: bytes) -> Callable[[Address], None]:
     """
-    Make an abuse that sends data once on each connection and reads nothing.  It
+    Make an abuse that sends data once on each connection and reads nothing.  The first
+    frame of each connection is new.  It
     reconnects after C{PATIENCE} seconds, or earlier if the server drops it or stops
     reading.
     """
@@ -162,7 +165,7 @@ def unread(data: bytes) -> Callable[[Address], None]:
             with address.connect() as connection:
                 connection.settimeout(PATIENCE)
                 try:
-                    connection.sendall(data)
+                    connection.sendall(frames.one(Flag.KEEPALIVE) + data)
                     told.sent += len(data)
                     time.sleep(PATIENCE)
                 except OSError:
@@ -255,7 +258,7 @@ def _unread(frames: Frames) -> Callable[[Address], None]:
         frames.open(streamID, "echo") + frames.one(Flag.DATA, streamID, chunk)
         for streamID in range(0, 64, 2)
     ]
-    return unread(b"".join(parts))
+    return unread(frames, b"".join(parts))
 
 
 def _opens(count: int, start: int = 0) -> Callable[[Frames], bytes]:
@@ -267,18 +270,21 @@ def _opens(count: int, start: int = 0) -> Callable[[Frames], bytes]:
 
 def _openStreams(frames: Frames) -> Callable[[Address], None]:
     past = 2 * LIMITS.maxStreams
-    return flood(_opens(LIMITS.maxStreams)(frames), _opens(FRAMES, past)(frames))
+    return flood(
+        frames, _opens(LIMITS.maxStreams)(frames), _opens(FRAMES, past)(frames)
+    )
 
 
 def _openAndGo(frames: Frames) -> Callable[[Address], None]:
     # An OpenStream with an ID of the server's own parity ends the mux.
     return flood(
-        _opens(LIMITS.maxStreams)(frames) + frames.one(Flag.OPEN_STREAM, 1), b""
+        frames, _opens(LIMITS.maxStreams)(frames) + frames.one(Flag.OPEN_STREAM, 1), b""
     )
 
 
 def _reset(frames: Frames) -> Callable[[Address], None]:
     return flood(
+        frames,
         b"",
         frames.many(
             lambda i: (
@@ -291,6 +297,7 @@ def _reset(frames: Frames) -> Callable[[Address], None]:
 
 def _churn(frames: Frames) -> Callable[[Address], None]:
     return flood(
+        frames,
         b"",
         frames.many(
             lambda i: (
@@ -311,6 +318,7 @@ def _repeated(
 
     def make(frames: Frames) -> Callable[[Address], None]:
         return flood(
+            frames,
             frames.open(0, command) if command else b"",
             frames.many(lambda _: frames.one(flag, 0, payload, length)),
         )
@@ -320,6 +328,7 @@ def _repeated(
 
 def _late(frames: Frames) -> Callable[[Address], None]:
     return flood(
+        frames,
         frames.open(0, "echo") + frames.one(Flag.CLOSE_STREAM, 0),
         frames.many(lambda _: frames.one(Flag.DATA, 0, b"x")),
     )
@@ -328,6 +337,7 @@ def _late(frames: Frames) -> Callable[[Address], None]:
 def _bulk(frames: Frames) -> Callable[[Address], None]:
     chunk = bytes(65536)
     return flood(
+        frames,
         frames.open(0, "sink"),
         frames.many(lambda _: frames.one(Flag.DATA, 0, chunk), 16),
     )
@@ -349,7 +359,7 @@ def _sources(frames: Frames) -> Callable[[Address], None]:
             with address.connect() as connection:
                 got = 0
                 try:
-                    connection.sendall(first)
+                    connection.sendall(frames.one(Flag.KEEPALIVE) + first)
                     while size := connection.recv_into(buffer):
                         got += size
                         while got >= count * credit:

@@ -23,6 +23,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from gomux import Limits, MuxFactory, MuxProtocol
 from gomux._carrier.direct import BULK_READ_SIZE
+from gomux._wire.salts import Salts
 
 ROUNDS = 60
 #: The memory layout of a process can make a frame up to a third slower, so this many
@@ -106,7 +107,11 @@ class Pair:
     @ivar joining: the seconds spent on joining several writes into one read.
     """
 
-    def __init__(self, protocol: type[Protocol]) -> None:
+    def __init__(self, protocol: type[Protocol], strict: bool = False) -> None:
+        """
+        @param protocol: the protocol of the server's streams.
+        @param strict: whether the muxes are in strict mode.
+        """
         self.clock: Any = Soon()
         self.joining = 0.0
         self.streams = Factory.forProtocol(Protocol)
@@ -118,7 +123,11 @@ class Pair:
         )
         self.client, self.server = muxes = [
             MuxFactory(
-                "a pre-shared key", isClient, streams, clock=self.clock, limits=limits
+                *("a pre-shared key", isClient, streams),
+                clock=self.clock,
+                limits=limits,
+                strict=strict,
+                salts=Salts(),
             ).buildProtocol(None)
             for isClient, streams in (
                 (True, self.streams),

@@ -24,15 +24,17 @@ from bench.frame import OPEN_STREAMS, echoes
 FEW, MORE = 200, 1000
 
 
-def count(streams: int, times: int) -> int:
+def instructions(*command: str) -> int:
     """
-    @return: the instructions of a process that does this many echoes beside this many
-        open streams.
+    @param command: a module and its arguments.
+    @return: the instructions of a process that runs it.
     """
+    if shutil.which("valgrind") is None:
+        sys.exit("valgrind is not on the PATH")
     with tempfile.TemporaryDirectory() as directory:
         done = subprocess.run(
             ["valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/out"]
-            + [sys.executable, "-m", "bench.instructions", str(streams), str(times)],
+            + [sys.executable, "-m", *command],
             # Use the same order of sets and dictionaries in each run.
             env={**os.environ, "PYTHONHASHSEED": "0"},
             stderr=subprocess.PIPE,
@@ -44,9 +46,15 @@ def count(streams: int, times: int) -> int:
     return int(found[1])
 
 
+def count(streams: int, times: int) -> int:
+    """
+    @return: the instructions of a process that does this many echoes beside this many
+        open streams.
+    """
+    return instructions("bench.instructions", str(streams), str(times))
+
+
 def main() -> None:
-    if shutil.which("valgrind") is None:
-        sys.exit("valgrind is not on the PATH")
     costs = []
     for streams in OPEN_STREAMS:
         more = count(streams, FEW + MORE) - count(streams, FEW)

@@ -1,50 +1,84 @@
 """
-Compare strict mode with compatible mode: bulk both ways, and an echo.
+Compare strict mode with compatible mode by the CPU instructions of a frame.  The count
+depends neither on the machine's load nor on the position of a process in memory, both
+of which change times by more than the modes differ.
 
     python -m bench.modes
 
-The two modes are measured in turn, each time between new processes, which differ in
-speed by up to 15 % in either mode.
+This needs valgrind.  It prints the instructions of a small frame, of an echo of
+64 bytes, and of a 64 KiB frame with its credit, in both muxes together.
 """
 
 from __future__ import annotations
 
-import os
-import statistics
+import sys
+from collections.abc import Callable
 
-from bench.peers import THIS, Side, drive
+from twisted.internet.protocol import Protocol
 
-ROUNDS = 10
-SIZE = 1 << 29
-#: By name: a driver, and which number of its result counts.
-WORK = {
-    "sink": (f"sink {SIZE} 1 65536", "rate"),
-    "source": (f"source {SIZE} 1", "rate"),
-    "echo": ("echo 64 20000", "p50"),
-}
-STRICT = Side("strict", "this", "this", ("--strict",))
+from bench.frame import FRAME, SMALL, Echo, Pair
+from bench.instructions import instructions
+
+#: How many calls the shorter run has, and how many more the longer one.
+FEW, MORE = 200, 1000
+
+
+def echo(strict: bool) -> Callable[[], None]:
+    """
+    @return: a function that does one echo.
+    """
+    pair = Pair(Echo, strict)
+    stream = pair.open()
+
+    def run() -> None:
+        stream.write(SMALL)
+        pair.settle()
+
+    return run
+
+
+def bulk(strict: bool) -> Callable[[], None]:
+    """
+    @return: a function that sends one large frame, and gets its credit.
+    """
+    pair = Pair(Protocol, strict)
+    stream = pair.open()
+
+    def run() -> None:
+        stream.write(FRAME)
+        pair.settle()
+
+    return run
+
+
+#: By name: what is done, and how many frames it is.
+WORK = {"echo": (echo, 2), "bulk": (bulk, 1)}
+
+
+def count(name: str, strict: bool, times: int) -> int:
+    """
+    @return: the instructions of a process that makes this many calls.
+    """
+    return instructions("bench.modes", name, str(int(strict)), str(times))
 
 
 def main() -> None:
-    print(f"load before: {os.getloadavg()[0]:.1f}")
-    for name, (driver, figure) in WORK.items():
-        figures: dict[Side, list[float]] = {THIS: [], STRICT: []}
-        cpu: dict[Side, list[float]] = {THIS: [], STRICT: []}
-        for number in range(ROUNDS):
-            for side in (THIS, STRICT)[:: -1 if number % 2 else 1]:
-                driven = drive(side, driver)
-                figures[side].append(driven.last[figure])
-                cpu[side].append(driven.cpu)
-        for what, found in ((figure, figures), ("CPU", cpu)):
-            ratios = [b / a for a, b in zip(*found.values(), strict=True)]
-            medians = [statistics.median(found[side]) for side in (THIS, STRICT)]
-            print(
-                f"{name} {what}: {medians[0]:.4g} and {medians[1]:.4g}, ratio"
-                f" {medians[1] / medians[0]:.3f}"
-                f" ({min(ratios):.3f} to {max(ratios):.3f})",
-                flush=True,
-            )
+    for name, (_, frames) in WORK.items():
+        costs = []
+        for strict in (False, True):
+            more = count(name, strict, FEW + MORE) - count(name, strict, FEW)
+            costs.append(more / MORE / frames)
+        compatible, both = costs[0], costs[1] / costs[0]
+        print(
+            f"{name}: {compatible:.0f} and {costs[1]:.0f}, ratio {both:.3f}", flush=True
+        )
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        make, _ = WORK[sys.argv[1]]
+        run = make(sys.argv[2] == "1")
+        for _ in range(int(sys.argv[3])):
+            run()
+    else:
+        main()
