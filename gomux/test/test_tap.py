@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from dataclasses import fields
 from typing import Any
@@ -656,6 +657,18 @@ class OptionsTests(TapTestCase):
         self.assertIn("twistd gomux --psk-file psk --listen", text)
         self.assertNotIn("Another program.", text)
         self.assertLessEqual(max(map(len, text.splitlines())), 80)
+
+    def test_optimized(self) -> None:
+        """
+        C{python -OO} has no docstrings, and so no texts for the options that are
+        limits.  All else works.
+        """
+        show = "from gomux.tap import Options; print(Options())"
+        done = subprocess.run(
+            [sys.executable, "-OO", "-c", show], capture_output=True, text=True
+        )
+        self.assertEqual(done.stderr, "")
+        self.assertIn("--target-timeout=", done.stdout)
 
     def test_helpOrder(self) -> None:
         """

@@ -49,13 +49,15 @@ def limitOptions(limits: type) -> list[list[Any]]:
     """
     @return: an option for each field of a class of limits.
     """
+    # python -OO removes docstrings.
     docs = _fieldDocs(limits)
+    texts = {field.name: docs.get(field.name, "") for field in fields(limits)}
     return [
         [
             optionName(field.name),
             None,
             field.default,
-            docs[field.name][0].upper() + docs[field.name][1:],
+            texts[field.name][:1].upper() + texts[field.name][1:],
             _coerce(field),
         ]
         for field in fields(limits)
