@@ -523,7 +523,9 @@ class SwitchTests(PlainTestCase):
         C{GOMUX_PLAIN} holds C{all} or names of fast paths, and an unknown name is an
         error.
         """
-        self.assertEqual(plainpaths.chosen("all"), set(plainpaths.NAMES))
+        needed = {plainpaths.NEEDED}
+        self.assertEqual(plainpaths.chosen("all"), set(plainpaths.NAMES) - needed)
+        self.assertEqual(plainpaths.chosen(plainpaths.NEEDED), needed)
         self.assertEqual(
             plainpaths.chosen("batches,lastSubkey"), {"batches", "lastSubkey"}
         )

@@ -36,6 +36,7 @@ from gomux.error import (
     ProtocolViolation,
 )
 from gomux.test.support.echo import Asking, Echo
+from gomux.test.support.helpers import Parts
 from interop.peers import blocking_strict
 from interop.peers.blocking_greeting import GreetingMux
 from interop.peers.blocking_mux import HEADER, Flag, Mux, MuxError
@@ -426,13 +427,19 @@ class StrictTests(TestCase):
                 await self.mux.openStream(Factory.forProtocol(Protocol))
                 for _ in range(MANY)
             ]
+            sealer = Parts(self.mux).scheduler._sealer
             stream = await deferToThread(self.peer.openStream)
             sending = deferToThread(
                 lambda s: [s.write(b"x") for _ in range(REKEY)], stream
             )
             while self.peer._peersNonce[1] <= REKEY:
+                self.assertEqual((self.mux.reason, self.peer._error), (None, None))
                 for sender in senders:
                     sender.transport.write(b"x")
+                # A peer that is far behind would not answer pings in time.
+                while sealer.last - self.peer._peersNonce[1] > 10 * MANY:
+                    self.assertIsNone(self.mux.reason)
+                    await deferLater(reactor, 0.001)
                 await deferLater(reactor, 0)
             await sending
             self.assertEqual(self.peer._receiveKeys._index, 1)
