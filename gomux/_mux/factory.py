@@ -365,8 +365,8 @@ class MuxFactory(ServingFactory):
         """
         End the muxes of peers with revoked keys, at once.  Output that is not sent
         yet is dropped, and so is input that a paused stream has not delivered, also if
-        its mux has ended before.  A mux whose own key is still in the keyring goes on,
-        as when the keyring had two keys of one name and has lost the other.
+        its mux has ended before.  If a reload has taken one of two keys of a name away,
+        a mux with the other key goes on.
 
         This also ends every mux whose peer has not shown a key yet: its gate still
         accepts the keys from before the revocation.
@@ -377,7 +377,8 @@ class MuxFactory(ServingFactory):
         if names:
             for newcomer in list(self._newcomers):
                 newcomer.revoke()
-            keys = self.keyring.keys
+            keyring = self.keyring
+            keys = tuple(key for key in keyring.keys if key[0] in keyring.replaced)
             for mux in list(self.muxes):
                 if not mux.authenticated or mux.isRevoked(names, keys):
                     mux.revoke()

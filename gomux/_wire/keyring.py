@@ -44,6 +44,8 @@ class Keyring:
     Pre-shared keys by name.
 
     @ivar warnings: warnings for the operator, one sentence each.
+    @ivar replaced: the names that have lost a key at the last L{reload}, and have
+        another.
     @cvar firstFrames: the first frames of the last muxes, with these and other keys.
     @ivar names: the names of the peers.
     @ivar descriptors: how the peers share the descriptors of the process.
@@ -53,6 +55,7 @@ class Keyring:
     """
 
     firstFrames = processFirstFrames
+    replaced: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -140,7 +143,9 @@ class Keyring:
             )
         self._keys, self.warnings = _derive(psks)
         self.names = frozenset(name for name, _ in self._keys)
-        return frozenset(name for name, _ in set(old) - set(self._keys))
+        gone = frozenset(name for name, _ in set(old) - set(self._keys))
+        self.replaced = gone & self.names
+        return gone
 
 
 def _derive(

@@ -443,6 +443,27 @@ class RevokedTests(NewcomerTestCase):
             self.assertIn("revoked", self.lines.lines[-1])
             self.assertEqual(made, [])
 
+    def test_byName(self) -> None:
+        """
+        C{endRevoked} ends the mux of a name that the application gives, although its
+        key is in the keyring.  Only if a reload has taken another key of that name away
+        does the mux go on.
+        """
+        lines = "[keyring]\nalice:alice has this long key\n"
+        for more, ended in (("", True), ("alice:and had this one too\n", False)):
+            self.path.setContent(
+                (lines + more + "bob:bob has this long key\n").encode()
+            )
+            self.keyring.reload()
+            self.start(self.keyring)
+            peer, transport = self.meet("alice has this long key")
+            self.deliver(transport, peer.seal(0, Flag.KEEPALIVE))
+            mux = self.mux()
+            self.write("alice", "bob")
+            self.keyring.reload()
+            self.factory.endRevoked(["alice"])
+            self.assertEqual(mux.reason is not None, ended)
+
     def test_endRevoked(self) -> None:
         """
         C{endRevoked} drops all connections whose peers have not shown a key, and the
