@@ -454,6 +454,7 @@ class RevokedTests(NewcomerTestCase):
             self.path.setContent(
                 (lines + more + "bob:bob has this long key\n").encode()
             )
+            self.path.chmod(0o600)
             self.keyring.reload()
             self.start(self.keyring)
             peer, transport = self.meet("alice has this long key")
