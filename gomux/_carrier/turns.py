@@ -163,11 +163,11 @@ class StrangersTurns(Turns):
     strangers may be read, and to find that one of them has no key and to drop it takes
     about L{STRANGERS_TIME}.
 
-    The work that has begun is finished first, and then that of peers that are probably
-    no strangers is next, and then the newest of the rest.  If more
-    strangers come than there is time for, the oldest are dropped while they wait.  So a
-    client that holds a key is either served soon or dropped.  If the oldest were next,
-    all would wait for as long as it takes until they are dropped.
+    The work that has begun is finished first.  Then comes the work of peers that are
+    probably no strangers, and then the newest of the rest.  If more strangers come than
+    there is time for, the oldest are dropped while they wait.  So a client that holds a
+    key is either served soon or dropped.  If the oldest were next, all would wait until
+    they are dropped.
 
     @ivar _begun: the work that has begun and is not finished.
     @ivar _preferred: the work that is done before that in C{_waiting}.
