@@ -4,43 +4,27 @@ Greetings, bound nonces and pings, with an independent implementation of them.
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
 
-from gomux import Limits, MuxFactory, MuxProtocol
+from gomux import Limits
 from gomux.error import OutOfSequence, PeerVanished
 from gomux.test.support.echo import Echo
 from interop.peers.blocking_greeting import GreetingMux
 from interop.peers.blocking_mux import Flag
+from interop.support.independent import IndependentTestCase, Watched
 
 PSK = "a pre-shared key of the live tests"
 
 
-class Watched(MuxFactory):
-    """
-    Tells of each mux that is connected.
-    """
-
-    def muxConnected(self, mux: MuxProtocol) -> None:
-        super().muxConnected(mux)
-        self.connected.callback(mux)
-
-    connected: Deferred[MuxProtocol]
-
-
-class GreetingTests(TestCase):
+class GreetingTests(IndependentTestCase):
     """
     This project in each role.
     """
-
-    timeout = 60
 
     async def start(self, isClient: bool, **limits: Any) -> None:
         """
@@ -48,8 +32,6 @@ class GreetingTests(TestCase):
 
         @param isClient: Whether this project is the client.
         """
-        here, there = socket.socketpair()
-        self.peer = GreetingMux(there, PSK, not isClient)
         factory = Watched(
             PSK,
             isClient,
@@ -57,22 +39,7 @@ class GreetingTests(TestCase):
             clock=reactor,  # type: ignore[arg-type]
             limits=Limits(**limits),
         )
-        factory.connected = Deferred()
-        here.setblocking(False)
-        port: Any = reactor
-        port.adoptStreamConnection(here.fileno(), socket.AF_UNIX, factory)
-        here.close()
-        self.mux = await factory.connected
-        self.addCleanup(self.finish, self.mux, self.peer)
-
-    async def finish(self, mux: MuxProtocol, peer: GreetingMux) -> None:
-        mux.abort()
-        await mux.whenClosed()
-        await deferToThread(peer.linger)
-
-    async def eventually(self, condition: Any) -> None:
-        while not condition():
-            await deferLater(reactor, 0.01)
+        await self.join(lambda there: GreetingMux(there, PSK, not isClient), factory)
 
     async def test_pings(self) -> None:
         """

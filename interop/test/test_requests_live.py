@@ -5,7 +5,6 @@ reference.
 
 from __future__ import annotations
 
-import socket
 import time
 from typing import Any
 
@@ -15,9 +14,8 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
 
-from gomux import MuxClientEndpoint, MuxFactory, MuxProtocol, MuxServerEndpoint
+from gomux import MuxClientEndpoint, MuxServerEndpoint
 from gomux.error import (
     NoRequests,
     ServiceUnknown,
@@ -25,6 +23,7 @@ from gomux.error import (
 from gomux.test.support.echo import Echo
 from interop.peers.blocking_requests import Refused, RequestMux, encode
 from interop.support.harness import PeerTestCase, whyMissing
+from interop.support.independent import IndependentTestCase, Watched
 
 PSK = "a pre-shared key of the live tests"
 
@@ -49,28 +48,12 @@ class Answering(Protocol):
             self.answer.callback(self._received)
 
 
-class Watched(MuxFactory):
-    """
-    Tells of each mux that is connected.
-    """
-
-    connected: Deferred[MuxProtocol]
-
-    def muxConnected(self, mux: MuxProtocol) -> None:
-        super().muxConnected(mux)
-        self.connected.callback(mux)
-
-
-class RequestTests(TestCase):
+class RequestTests(IndependentTestCase):
     """
     This project in each role, with the independent implementation
     """
 
-    timeout = 60
-
     async def start(self, isClient: bool) -> None:
-        here, there = socket.socketpair()
-        self.peer = RequestMux(there, PSK, not isClient, ("theirs",))
         factory = Watched(
             PSK,
             isClient,
@@ -78,19 +61,10 @@ class RequestTests(TestCase):
             clock=reactor,  # type: ignore[arg-type]
             services={"ours": Factory.forProtocol(Echo)},
         )
-        factory.connected = Deferred()
         factory.mayUse = lambda peer, service: service != "secret"
-        here.setblocking(False)
-        port: Any = reactor
-        port.adoptStreamConnection(here.fileno(), socket.AF_UNIX, factory)
-        here.close()
-        self.mux = await factory.connected
-        self.addCleanup(self.finish, self.mux, self.peer)
-
-    async def finish(self, mux: MuxProtocol, peer: RequestMux) -> None:
-        mux.abort()
-        await mux.whenClosed()
-        await deferToThread(peer.linger)
+        await self.join(
+            lambda there: RequestMux(there, PSK, not isClient, ("theirs",)), factory
+        )
 
     async def test_theirs(self) -> None:
         """

@@ -16,14 +16,13 @@ from nacl.bindings import (
     crypto_aead_chacha20poly1305_ietf_encrypt as sealMessage,
 )
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 import gomux.test
-from gomux import Limits, MuxFactory, MuxProtocol
+from gomux import Limits
 from gomux._wire import noise, ratchet
 from gomux._wire.keyring import Keyring
 from gomux.error import (
@@ -42,6 +41,7 @@ from interop.peers.blocking_greeting import GreetingMux
 from interop.peers.blocking_mux import HEADER, Flag, Mux, MuxError
 from interop.peers.blocking_strict import REKEY, Hellos, Noise, StrictMux
 from interop.support.harness import PeerTestCase, drive
+from interop.support.independent import IndependentTestCase, Watched
 from interop.test.test_peers import DRIVERS
 
 PSK = "a pre-shared key of the live tests"
@@ -250,18 +250,6 @@ class PairTests(SynchronousTestCase):
                 mux.acceptStream()
 
 
-class Watched(MuxFactory):
-    """
-    Tells of each mux that is connected.
-    """
-
-    connected: Deferred[MuxProtocol]
-
-    def muxConnected(self, mux: MuxProtocol) -> None:
-        super().muxConnected(mux)
-        self.connected.callback(mux)
-
-
 class FirstHeader(StrictMux):
     """
     Sends nothing but the header of a WindowUpdate with a length that is too large.
@@ -275,12 +263,10 @@ class FirstHeader(StrictMux):
             self._receive(1)
 
 
-class StrictTests(TestCase):
+class StrictTests(IndependentTestCase):
     """
     This project in each role.
     """
-
-    timeout = 60
 
     def setUp(self) -> None:
         self.keyring = Keyring.of(PSK)
@@ -309,11 +295,9 @@ class StrictTests(TestCase):
         @param protocol: Serves the streams that the other side opens.
         @param settings: Further arguments for the other side.
         """
-        here, there = socket.socketpair()
         role = not isClient if peerIsClient is None else peerIsClient
         if peersContext:
             settings["context"] = peersContext
-        self.peer: Any = peer(there, psk, role, **settings)
         factory = Watched(
             self.keyring,
             isClient,
@@ -324,22 +308,7 @@ class StrictTests(TestCase):
             context=context,
             strictClock=strictClock,
         )
-        factory.connected = Deferred()
-        here.setblocking(False)
-        port: Any = reactor
-        port.adoptStreamConnection(here.fileno(), socket.AF_UNIX, factory)
-        here.close()
-        self.mux = await factory.connected
-        self.addCleanup(self.finish, self.mux, self.peer)
-
-    async def finish(self, mux: MuxProtocol, peer: Mux) -> None:
-        mux.abort()
-        await mux.whenClosed()
-        await deferToThread(peer.linger)
-
-    async def eventually(self, condition: Callable[[], object]) -> None:
-        while not condition():
-            await deferLater(reactor, 0.01)
+        await self.join(lambda there: peer(there, psk, role, **settings), factory)
 
     async def assertRefuses(self, error: type[GomuxError], text: str) -> None:
         """

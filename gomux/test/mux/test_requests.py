@@ -843,11 +843,10 @@ class RawTests(SynchronousTestCase):
         self.open(rig, CHAT)
         self.aborted(rig)
 
-    def test_unbound(self) -> None:
+    def assertServes(self, rig: Rig) -> None:
         """
-        A request needs no greeting of the peer.
+        Check that a mux serves a request of its peer.
         """
-        rig = Rig()
         chat = Recorders()
         rig.factory.services["chat"] = chat
         rig.send(0, Flag.OPEN_STREAM, REQUEST)
@@ -855,17 +854,17 @@ class RawTests(SynchronousTestCase):
         self.assertEqual(len(chat.made), 1)
         self.assertEqual(rig.sentData(), OK)
 
+    def test_unbound(self) -> None:
+        """
+        A request needs no greeting of the peer.
+        """
+        self.assertServes(Rig())
+
     def test_strict(self) -> None:
         """
         In strict mode a request of a peer is served.
         """
-        rig = StrictRig()
-        chat = Recorders()
-        rig.factory.services["chat"] = chat
-        rig.send(0, Flag.OPEN_STREAM, REQUEST)
-        rig.send(0, Flag.DATA, CHAT)
-        self.assertEqual(len(chat.made), 1)
-        self.assertEqual(rig.sentData(), OK)
+        self.assertServes(StrictRig())
 
     def test_muxEnds(self) -> None:
         """

@@ -31,6 +31,22 @@ def frame(
     return (header + encrypt(payload, header, header[12:], key)).hex()
 
 
+def recorded(frames: list[tuple[str, str, str]]) -> dict[str, object]:
+    """
+    @param frames: the side that sends each frame, what it is about, and the frame.
+    @return: these frames, and what they are sealed with.
+    """
+    return {
+        "psk": PSK.hex(),
+        "clientPrefix": CLIENT.hex(),
+        "serverPrefix": SERVER.hex(),
+        "frames": [
+            {"from": side, "about": about, "frame": data}
+            for side, about, data in frames
+        ],
+    }
+
+
 def vectors() -> dict[str, object]:
     """
     @return: the frames of a mux in the order in which they are sent.
@@ -46,15 +62,7 @@ def vectors() -> dict[str, object]:
         ("client", "its echo: 2 came last", frame(CLIENT, 4, 2, 0, 1)),
         ("client", "CloseMux", frame(CLIENT, 5, 0, 0, 7)),
     ]
-    return {
-        "psk": PSK.hex(),
-        "clientPrefix": CLIENT.hex(),
-        "serverPrefix": SERVER.hex(),
-        "frames": [
-            {"from": side, "about": about, "frame": data}
-            for side, about, data in frames
-        ],
-    }
+    return recorded(frames)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ C{vectors/requests.json}.
 
 import json
 
-from gomux.test.support.greetingvectors import CLIENT, PSK, SERVER, frame
+from gomux.test.support.greetingvectors import CLIENT, SERVER, frame, recorded
 
 #: Requests that are valid, with what they ask for.
 REQUESTS: list[tuple[str, dict[str, object]]] = [
@@ -118,13 +118,7 @@ def vectors() -> dict[str, object]:
         ("client", "CloseStream 2", frame(CLIENT, 6, 2, 0, 5)),
     ]
     return {
-        "psk": PSK.hex(),
-        "clientPrefix": CLIENT.hex(),
-        "serverPrefix": SERVER.hex(),
-        "frames": [
-            {"from": side, "about": about, "frame": data}
-            for side, about, data in frames
-        ],
+        **recorded(frames),
         "requests": [
             {"message": message(text).hex(), "request": request}
             for text, request in REQUESTS
