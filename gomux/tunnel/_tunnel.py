@@ -31,6 +31,7 @@ from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring
+from gomux._wire.peerrules import PeerUses
 from gomux._wire.shares import Shares
 from gomux.error import OpenStreamError, ServiceBusy, ServiceUnknown
 from gomux.limits import TunnelLimits
@@ -70,7 +71,7 @@ class Tunnel(Factory):
         connect: Connect,
         clock: IReactorTime,
         limits: TunnelLimits,
-        shares: dict[str, Shares],
+        shares: dict[str, Shares | PeerUses],
     ) -> None:
         """
         @param name: its name in log lines.
@@ -244,11 +245,14 @@ def target(
     return Tunnel(name, connect, clock, limits, _shares(connections, keyring))
 
 
-def _shares(connections: Shares, keyring: Keyring | None) -> dict[str, Shares]:
+def _shares(
+    connections: Shares, keyring: Keyring | None
+) -> dict[str, Shares | PeerUses]:
     """
     @return: the shares of which each bridge takes one place.
     """
-    shares = {"connections": connections}
+    shares: dict[str, Shares | PeerUses] = {"connections": connections}
     if keyring is not None:
         shares["descriptors"] = keyring.descriptors
+        shares["connections to targets"] = keyring.uses
     return shares
