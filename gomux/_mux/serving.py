@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
 from gomux._fastpaths import fastPaths
 from gomux._mux.log import logPrefixOf
-from gomux._mux.startstop import startFactory, stopFactories
+from gomux._mux.startstop import startFactory, stopFactories, stopFactory
 from gomux._mux.strangers import Strangers
 from gomux._wire.request import checkServiceName
 from gomux.error import ServiceWithdrawn
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from gomux._mux.streamlife import StreamLife
     from gomux.interfaces import IStreamFactory
     from gomux.limits import Limits
+
+_log = Logger()
 
 
 class ServingFactory(Factory):
@@ -72,13 +75,13 @@ class ServingFactory(Factory):
         self.streamFactory = streamFactory
         self.services = checked
         if self.numPorts:
-            after = (streamFactory, *checked.values())
-            for factory in after:
-                if not any(factory is old for old in before):
+            for factory in (streamFactory, *checked.values()):
+                try:
                     startFactory(factory)
-            stopFactories(
-                old for old in before if not any(old is factory for factory in after)
-            )
+                except Exception:
+                    _log.failure("doStart of {factory} failed", factory=factory)
+            for old in before:
+                stopFactory(old)
 
     def limit(self, limits: Limits) -> None:
         """
@@ -86,6 +89,14 @@ class ServingFactory(Factory):
         """
         self.limits = self._strangers.limits = limits
         self.busyPoll.moment = limits.busyPoll if fastPaths().busyPoll else 0.0
+
+    @property
+    def isIdle(self) -> bool:
+        """
+        Whether it has no muxes, no connections that may become muxes, and no streams
+        that still have input to deliver.
+        """
+        return not (self.muxes or self.lingering or len(self._strangers))
 
     def endWithdrawn(self) -> None:
         """

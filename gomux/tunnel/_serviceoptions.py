@@ -154,9 +154,23 @@ class Rules:
         if peer != EVERYBODY:
             checkPeer(peer, peers)
         for service in services.split(","):
-            if service != UNNAMED:
-                checkServiceName(service)
-            self._allowed.setdefault(peer, set()).add(service)
+            self.add(peer, service)
+
+    def restrict(self, peer: str) -> None:
+        """
+        Add a rule for a peer that allows nothing by itself.
+        """
+        self._allowed.setdefault(peer, set())
+
+    def add(self, peer: str, service: str) -> None:
+        """
+        Allow a peer to use a service.
+
+        @raise ValueError: if the name of the service is not valid.
+        """
+        if service != UNNAMED:
+            checkServiceName(service)
+        self._allowed.setdefault(peer, set()).add(str(service))
 
     @property
     def peers(self) -> list[str]:
@@ -164,6 +178,15 @@ class Rules:
         The names of the peers that have rules of their own.
         """
         return [peer for peer in self._allowed if peer != EVERYBODY]
+
+    def of(self, peer: str) -> list[str]:
+        """
+        @return: the services in the rule of a peer, or of L{EVERYBODY}.
+        """
+        return sorted(self._allowed[peer])
+
+    def __contains__(self, peer: object) -> bool:
+        return peer in self._allowed
 
     def mayUse(self, peer: str, service: str | None) -> bool:
         """
