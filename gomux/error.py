@@ -190,6 +190,7 @@ class BuffersFull(GomuxError, ConnectionLost):
     """
     This side has ended the mux, because all muxes of the process together took more
     memory than L{gomux.Limits.maxBuffered} allows, and this mux of this peer took most.
+    Or the muxes of this peer took more than L{gomux.PeerRules.maxBuffered} allows.
     """
 
     MESSAGE = "The buffers are full, and this mux took most of the memory"

@@ -18,11 +18,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from gomux._wire.crypto import deriveKey
+from gomux._wire.peerrules import PeerRules, PeerUses
 from gomux._wire.replay import processFirstFrames
 from gomux._wire.shares import shareDescriptors
 from gomux.error import KeyringError
@@ -49,7 +49,7 @@ class Keyring:
     @cvar firstFrames: the first frames of the last muxes, with these and other keys.
     @ivar names: the names of the peers.
     @ivar descriptors: how the peers share the descriptors of the process.
-    @ivar muxes: how many muxes each peer has, on servers with this keyring.
+    @ivar uses: what each peer may use, and what it uses.
     @ivar _source: the file that L{reload} reads, if there is one.
     @ivar _keys: the keys of the frames.  L{reload} replaces the whole tuple.
     """
@@ -77,7 +77,7 @@ class Keyring:
         self._keys, self.warnings = _derive(tuple(pairs), allowShort)
         self.names = frozenset(name for name, _ in self._keys)
         self.descriptors = shareDescriptors(self)
-        self.muxes = Counter[str]()
+        self.uses = PeerUses()
 
     @classmethod
     def of(cls, psk: bytes | str | Keyring) -> Keyring:
@@ -99,6 +99,20 @@ class Keyring:
         The keys of the frames with their names.
         """
         return self._keys
+
+    @property
+    def rules(self) -> Mapping[str, PeerRules]:
+        """
+        The L{PeerRules<gomux.PeerRules>} by the name of the peer; by C{"*"} those for
+        all peers.  Where a peer's own rules set nothing, those for all peers hold.  New
+        rules hold at once for what the peers take from then on.  Assign all of them
+        together.
+        """
+        return self.uses.rules
+
+    @rules.setter
+    def rules(self, rules: Mapping[str, PeerRules]) -> None:
+        self.uses.rules = rules
 
     def single(self, name: str | None = None) -> tuple[str, bytes]:
         """

@@ -31,6 +31,7 @@ from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring
+from gomux._wire.peerrules import PeerUses
 from gomux._wire.shares import Shares
 from gomux.error import OpenStreamError, ServiceBusy, ServiceUnknown
 from gomux.limits import TunnelLimits
@@ -70,7 +71,7 @@ class Tunnel(Factory):
         connect: Connect,
         clock: IReactorTime,
         limits: TunnelLimits,
-        shares: dict[str, Shares],
+        shares: dict[str, Shares | PeerUses],
     ) -> None:
         """
         @param name: its name in log lines.
@@ -118,7 +119,9 @@ class Tunnel(Factory):
         Set the limits of bridges that begin from now on.
         """
         self.limits = limits
-        self._shares["connections"].resize(limits.maxConnections)
+        connections = self._shares["connections"]
+        assert isinstance(connections, Shares)
+        connections.resize(limits.maxConnections)
         if self.awaited is not None:
             self.awaited.timeout = limits.answerTimeout
 
@@ -254,11 +257,14 @@ def target(
     return tunnel
 
 
-def _shares(connections: Shares, keyring: Keyring | None) -> dict[str, Shares]:
+def _shares(
+    connections: Shares, keyring: Keyring | None
+) -> dict[str, Shares | PeerUses]:
     """
     @return: the shares of which each bridge takes one place.
     """
-    shares = {"connections": connections}
+    shares: dict[str, Shares | PeerUses] = {"connections": connections}
     if keyring is not None:
         shares["descriptors"] = keyring.descriptors
+        shares["connections to targets"] = keyring.uses
     return shares
