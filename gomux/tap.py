@@ -17,6 +17,7 @@ from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
 from gomux._wire.keyring import Keyring
+from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux.limits import Limits, TunnelLimits
 from gomux.status._page import PageFactory
 from gomux.tunnel._check import describe
@@ -28,7 +29,7 @@ from gomux.tunnel._keyoptions import KeyOptions
 from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
 from gomux.tunnel._plan import Item, Plan
 from gomux.tunnel._service import TunnelService
-from gomux.tunnel._serviceoptions import EVERYBODY, checkPeer, withoutSecrets
+from gomux.tunnel._serviceoptions import checkPeer, withoutSecrets
 from gomux.tunnel._strictoptions import StrictOptions
 
 _L = TypeVar("_L", Limits, TunnelLimits)
@@ -128,7 +129,11 @@ class Options(KeyOptions, StrictOptions, EndpointOptions, ConfigOptions):
                 with mistakes.of(path):
                     checkPeer(peer, peers)
         self.checkStrict(peers, mistakes)
-        rules = self.findRules(peers, mistakes)
+        services = self.findRules(peers, mistakes)
+        rules = {
+            peer: PeerRules(services.get(peer), **self.peerShares.get(peer, {}))
+            for peer in services.keys() | self.peerShares.keys()
+        }
         items = self.findItems(reactor, keyring, before, mistakes)
         mistakes.check()
         assert keyring is not None
@@ -143,7 +148,7 @@ class Options(KeyOptions, StrictOptions, EndpointOptions, ConfigOptions):
             "the pre-shared keys": self.keysFromFile,
         }
         return Plan(
-            *(keyring, items, rules, self.peerShares),
+            *(keyring, items, rules),
             *(self.limits(Limits), self.limits(TunnelLimits)),
             *(self.strictSettings, bool(self["end-revoked"])),
             files=tuple(what for what, isRead in files.items() if isRead),

@@ -27,6 +27,7 @@ from gomux.error import ServiceWithdrawn
 if TYPE_CHECKING:
     from gomux._mux.protocol import MuxProtocol
     from gomux._mux.streamlife import StreamLife
+    from gomux._wire.keyring import Keyring
     from gomux.interfaces import IStreamFactory
     from gomux.limits import Limits
 
@@ -50,6 +51,7 @@ class ServingFactory(Factory):
 
     acceptPace: AcceptPace
     busyPoll: BusyPoll
+    keyring: Keyring
     limits: Limits
     muxes: list[MuxProtocol]
     lingering: dict[StreamLife, MuxProtocol]
@@ -100,23 +102,15 @@ class ServingFactory(Factory):
 
     def endWithdrawn(self) -> None:
         """
-        End the streams of peers for services that L{mayUse} does not allow any more, at
-        once.  Their waiting input is dropped.
+        End the streams of peers for services that the rules of the keyring do not allow
+        any more, at once.  Their waiting input is dropped.
         """
         streams: list[tuple[Any, MuxProtocol]] = [*self.lingering.items()]
         streams += [(s, mux) for mux in self.muxes for s in mux.acceptedStreams]
         for stream, mux in streams:
             isPeers = mux.isPeers(stream.streamID)
-            if isPeers and not self.isAllowed(mux.peerName, stream.service):
+            if isPeers and not self.keyring.uses[mux.peerName].mayUse(stream.service):
                 stream.drop(ServiceWithdrawn())
-
-    def isAllowed(self, peer: str, service: str | None) -> bool:
-        """
-        @param peer: the name of the peer's key.
-        @param service: the name of the service; C{None} for a stream without one.
-        @return: whether the peer may use the service.
-        """
-        return self.mayUse is None or self.mayUse(peer, service)
 
     def startFactory(self) -> None:
         """

@@ -559,14 +559,14 @@ class OptionsTests(TapTestCase):
             (("alice=a", "*=b,unnamed"), "alice:a bob:-b"),
         ):
             arguments = [part for text in texts for part in ("--allow", text)]
-            rules = self.parse(*self.keys(), *arguments).plan.rules
+            service = makeService(self.parse(*self.keys(), *arguments))
+            assert isinstance(service, TunnelService)
+            uses = service.keyring.uses
             found = [
                 peer
                 + ":"
                 + "".join(
-                    service or "-"
-                    for service in (None, "a", "b")
-                    if rules.mayUse(peer, service)
+                    name or "-" for name in (None, "a", "b") if uses[peer].mayUse(name)
                 )
                 for peer in ("alice", "bob")
             ]
@@ -874,7 +874,7 @@ class ServiceTests(TapTestCase):
         The services and the rules hold for muxes of both roles.  The status page does
         not appear beside services.
         """
-        _, parts = self.make(
+        service, parts = self.make(
             *("--listen", "tcp:1", "--connect", "tcp:h:2", "--allow", "*=a"),
             *("--factory", f"a={HERE}.factory"),
         )
@@ -885,11 +885,12 @@ class ServiceTests(TapTestCase):
         for one in muxes:
             self.assertEqual(one.services, {"a": factory})
             self.assertIsNone(one.streamFactory)
-            self.assertTrue(one.mayUse("", "a"))
-            self.assertFalse(one.mayUse("", "b"))
-            self.assertFalse(one.mayUse("", None))
-        _, parts = self.make()
-        self.assertIsNone(muxesOf(parts["--listen tcp:7000"]).mayUse)
+            self.assertIs(one.keyring, service.keyring)
+        use = service.keyring.uses[""]
+        found = [use.mayUse(name) for name in ("a", "b", None)]
+        self.assertEqual(found, [True, False, False])
+        service, _ = self.make()
+        self.assertTrue(service.keyring.uses[""].mayUse("b"))
 
     def test_page(self) -> None:
         """

@@ -11,10 +11,12 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux._wire.request import UNNAMED
+from gomux.tunnel._config import SHARES
 from gomux.tunnel._limitoptions import optionName
 from gomux.tunnel._plan import Item, Plan
-from gomux.tunnel._serviceoptions import EVERYBODY, withoutSecrets
+from gomux.tunnel._serviceoptions import withoutSecrets
 
 
 def describe(plan: Plan) -> str:
@@ -63,36 +65,36 @@ def _item(plan: Plan, item: Item) -> str:
 
 def _peers(plan: Plan) -> list[str]:
     names = sorted(plan.keyring.names)
-    rules = plan.rules
+    everybody = plan.peers.get(EVERYBODY, PeerRules())
     lines = []
-    for name in (*names, EVERYBODY):
-        parts = []
-        if name in rules or (name not in names and not rules):
-            services = rules.of(name) if name in rules else None
-            parts.append(_mayUse(services))
-        elif name == EVERYBODY and name not in rules:
-            parts.append(_mayUse(None))
+    for name in names:
+        rules = plan.peers.get(name, PeerRules())
+        parts = [] if rules.services is None else [_mayUse(rules)]
         if isinstance(plan.strict.strict, tuple) and name in plan.strict.strict:
             parts.append("strict mode")
-        parts += [
-            f"{share} {value}" for share, value in plan.peers.get(name, {}).items()
-        ]
-        if name == EVERYBODY:
-            whose = "all other peers" if any(n in rules for n in names) else "all peers"
-        else:
-            whose = name or "the peer"
-            if not parts:
-                parts.append("has a key, and no rule of its own")
-        lines.append(f"{whose}: {'; '.join(parts)}")
+        parts += _shares(rules)
+        lines.append(
+            f"{name or 'the peer'}: {'; '.join(parts) or 'no rules of its own'}"
+        )
+    parts = [_mayUse(everybody), *_shares(everybody)]
+    lines.append(f"where a peer has no rule of its own: {'; '.join(parts)}")
     return lines
 
 
-def _mayUse(services: list[str] | None) -> str:
-    if services is None:
+def _shares(rules: PeerRules) -> list[str]:
+    values = ((name, getattr(rules, field)) for name, field in SHARES.items())
+    return [f"{name} {value}" for name, value in values if value is not None]
+
+
+def _mayUse(rules: PeerRules) -> str:
+    if rules.services is None:
         return "may use everything"
-    if not services:
+    if not rules.services:
         return "may use nothing"
-    words = ("streams without a service" if s == UNNAMED else s for s in services)
+    words = (
+        "streams without a service" if service == UNNAMED else service
+        for service in sorted(rules.services)
+    )
     return f"may use {', '.join(words)}"
 
 

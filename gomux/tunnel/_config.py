@@ -28,10 +28,11 @@ from typing import Any
 from twisted.python.reflect import accumulateClassList, prefixedMethodNames
 from twisted.python.usage import CompleteFiles, Completions, UsageError
 
+from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux.limits import MAX_CONFIG
 from gomux.tunnel._given import FileOptions, Given, Mistakes, Refused
 from gomux.tunnel._limitoptions import LIMITS, limitValue, optionName
-from gomux.tunnel._serviceoptions import EVERYBODY, withoutSecrets
+from gomux.tunnel._serviceoptions import withoutSecrets
 
 if sys.version_info >= (3, 11):
     from tomllib import loads
@@ -41,8 +42,9 @@ else:  # pragma: no cover
 #: The keys that are paths, and so relative to the directory of the file.
 PATHS = ("psk-file", "access-log")
 
-#: What a peer may have at most: the keys of C{[peer.NAME]} that are whole numbers.
-SHARES = ("max-muxes", "max-streams", "max-connections", "max-buffered")
+#: What a peer may have at most: the keys of C{[peer.NAME]} that are whole numbers, with
+#: the fields of L{PeerRules}.
+SHARES = {optionName(f.name): f.name for f in fields(PeerRules) if f.name != "services"}
 
 #: Options that are not keys, with what to say about them.
 _ELSEWHERE = {
@@ -131,7 +133,8 @@ class ConfigOptions(FileOptions):
 
     @ivar config: the path of the file; C{None} without one.
     @ivar peerTables: the names of the peers that have tables, with the paths of these.
-    @ivar peerShares: the shares of single peers, by the name of the peer and the share.
+    @ivar peerShares: the shares of single peers, by the name of the peer and the field
+        of L{PeerRules}.
     @ivar arguments: the command line.
     """
 
@@ -363,7 +366,7 @@ class _Reader:
                 if type(value) is not int or not 0 < value < 1 << 63:
                     self._m.add(f"{inside}: needs a whole number greater than 0")
                 else:
-                    options.peerShares.setdefault(peer, {})[key] = value
+                    options.peerShares.setdefault(peer, {})[SHARES[key]] = value
             else:
                 self._unknown(inside, key, ["services", "strict", *SHARES])
 

@@ -19,8 +19,9 @@ from gomux.endpoints._listening import forwardingEndpoint, serverEndpoint
 from gomux.tunnel._given import FileOptions, Mistakes, labelOf
 from gomux.tunnel._plan import Item, Plan
 from gomux.tunnel._serviceoptions import (
-    Rules,
+    checkAllowed,
     findFactory,
+    splitAllow,
     splitConnect,
     splitForward,
     splitService,
@@ -151,21 +152,22 @@ class EndpointOptions(FileOptions):
                     items.append(item)
         return items
 
-    def findRules(self, peers: Collection[str], m: Mistakes) -> Rules:
+    def findRules(self, peers: Collection[str], m: Mistakes) -> dict[str, set[str]]:
         """
         @param peers: the names of the peers.
         @param m: gets what is wrong.
-        @return: which peers may use which services.
+        @return: the services that the peers with a rule may use, by the peer.
         """
-        rules = Rules()
+        rules: defaultdict[str, set[str]] = defaultdict(set)
         for text in self._given["allow"]:
             with m.of(f"--allow {text}"):
-                rules.allow(text, peers)
-        for peer, services in self.peerServices.items():
-            rules.restrict(peer)
-            for service in services:
+                peer, services = splitAllow(text, peers)
+                rules[peer].update(services)
+        for peer, texts in self.peerServices.items():
+            allowed = rules[peer]
+            for service in texts:
                 with m.of(getattr(service, "where", "")):
-                    rules.add(peer, service)
+                    allowed.add(str(checkAllowed(service)))
         return rules
 
 

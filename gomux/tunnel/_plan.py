@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 from twisted.logger import Logger
 
 from gomux._wire.keyring import Keyring
+from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux.limits import Limits, TunnelLimits
-from gomux.tunnel._serviceoptions import Rules, withoutSecrets
+from gomux.tunnel._serviceoptions import withoutSecrets
 
 _log = Logger()
 
@@ -88,8 +89,7 @@ class Plan:
     @ivar items: the endpoints and factories, in order: of the options C{listen},
         C{connect}, C{forward}, C{target}, C{factory}.  Items of any other option are
         ports with a C{factory} of their own.
-    @ivar rules: which peers may use which services.
-    @ivar peers: the shares of single peers, by the name of the peer and of the share.
+    @ivar peers: the rules of single peers, by the name of the peer.
     @ivar muxLimits: the limits of muxes.
     @ivar limits: the limits of tunnels.
     @ivar strict: the settings of strict mode.
@@ -99,8 +99,7 @@ class Plan:
 
     keyring: Keyring
     items: list[Item] = field(default_factory=list)
-    rules: Rules = field(default_factory=Rules)
-    peers: dict[str, dict[str, int]] = field(default_factory=dict)
+    peers: dict[str, PeerRules] = field(default_factory=dict)
     muxLimits: Limits = field(default_factory=Limits)
     limits: TunnelLimits = field(default_factory=TunnelLimits)
     strict: Strict = Strict()
@@ -135,7 +134,11 @@ class Plan:
         """
         The peers that the options name, by the option.
         """
-        named = {f"--allow {peer}": peer for peer in self.rules.peers}
+        named = {
+            f"--allow {peer}": peer
+            for peer, rules in self.peers.items()
+            if peer != EVERYBODY and rules.services is not None
+        }
         named.update((item.name, item.peer) for item in self.items if item.peer)
         return named
 

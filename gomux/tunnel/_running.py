@@ -216,6 +216,7 @@ class Running:
         """
         revoked = self.keyring.adopt(plan.keyring)
         plan.keyring = self.keyring
+        self.keyring.rules = plan.peers
         self._dropPorts(plan, servers, tunnels, ports)
         connectors = {
             item.key: self.connectors.get(item.key) or self._connector(item, plan)
@@ -291,7 +292,6 @@ class Running:
         for factory in (*self.factories, *self.leftFactories):
             factory.serve(streams, named)
             factory.limit(plan.muxLimits)
-            factory.mayUse = plan.rules.mayUse if plan.rules else None
             factory.strict, factory.context, factory.strictClock, _ = plan.strict
             factory.salts = (
                 self._salts[factory.isClient] if plan.strict.allowSelf else processSalts

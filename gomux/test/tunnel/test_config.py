@@ -13,7 +13,7 @@ from typing import Any
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux import Limits
+from gomux import Limits, PeerRules
 from gomux.limits import MAX_CONFIG
 from gomux.tap import Options
 from gomux.test.support.owner import owned
@@ -70,8 +70,9 @@ service web
 Peers:
   - alice: may use ssh, streams without a service; strict mode; max-muxes 3; \
 max-streams 4
-  - bob: has a key, and no rule of its own
-  - all other peers: may use nothing; max-connections 5; max-buffered 6
+  - bob: no rules of its own
+  - where a peer has no rule of its own: may use nothing; max-connections 5; \
+max-buffered 6
 Strict mode is for the peers named above, with a context.
 Limits that are not the default:
   - target-timeout 2.5
@@ -152,15 +153,11 @@ class ValueTests(ConfigTestCase):
         )
         self.assertEqual(plan.strict, Strict(("alice",), b"example"))
         self.assertTrue(plan.endRevoked)
-        self.assertTrue(plan.rules.mayUse("alice", "ssh"))
-        self.assertTrue(plan.rules.mayUse("alice", None))
-        self.assertFalse(plan.rules.mayUse("alice", "web"))
-        self.assertFalse(plan.rules.mayUse("bob", None))
         self.assertEqual(
             plan.peers,
             {
-                "alice": {"max-muxes": 3, "max-streams": 4},
-                "*": {"max-connections": 5, "max-buffered": 6},
+                "alice": PeerRules(("ssh", "unnamed"), maxMuxes=3, maxStreams=4),
+                "*": PeerRules((), maxConnections=5, maxBuffered=6),
             },
         )
 
@@ -540,8 +537,8 @@ class CheckTests(ConfigTestCase):
         for line in (
             "  - accept muxes at tcp:7000\n",
             "  - refuse streams without a service\n",
-            "  - the peer: has a key, and no rule of its own\n",
-            "  - all peers: may use everything\n",
+            "  - the peer: no rules of its own\n",
+            "  - where a peer has no rule of its own: may use everything\n",
             "Strict mode is for all peers, with a check of the peers' clocks, and this"
             " process may connect to itself.\n",
             "Warning: the pre-shared key is shorter than 16 bytes.\n",

@@ -21,7 +21,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from gomux import Limits, MuxFactory
+from gomux import Limits, MuxFactory, PeerRules
 from gomux._wire.keyring import Keyring
 from gomux._wire.salts import processSalts
 from gomux.error import OpenStreamError, ServiceWithdrawn
@@ -35,7 +35,6 @@ from gomux.tunnel._given import Refused
 from gomux.tunnel._parts import Switch
 from gomux.tunnel._plan import Item, Plan, Strict
 from gomux.tunnel._service import TunnelService
-from gomux.tunnel._serviceoptions import Rules
 
 ALICE, BOB = "the pre-shared key of alice", "the pre-shared key of bob"
 
@@ -214,7 +213,7 @@ class FitTests(RunningTestCase):
         self.ports["3"].isTaken = True
         new = keyring(("bob", BOB))
         for items in ((two, three), (three, two), (three, one)):
-            self.assertFalse(self.reload(*items, keys=new, rules=Rules()))
+            self.assertFalse(self.reload(*items, keys=new))
             self.assertEqual(self.open(), {"1"})
             after = service.plan, list(service), service.tunnels, service.keyring.keys
             self.assertEqual(after, before)
@@ -382,7 +381,8 @@ class FitTests(RunningTestCase):
         self.assertIsNot(server.salts, client.salts)
         salts = server.salts
         self.assertIs(tunnel.limits, limits)
-        self.assertEqual(tunnel._shares["connections"].total, 7)
+        connections: Any = tunnel._shares["connections"]
+        self.assertEqual(connections.total, 7)
         assert tunnel.awaited is not None
         self.assertEqual(tunnel.awaited.timeout, 8)
         self.assertEqual(service.connectors[0].dialler.maxRetryDelay, 9)
@@ -487,9 +487,8 @@ class FitTests(RunningTestCase):
         # This stream is the service's own, so no rule is about it.
         own = Recorders()
         pairs[0].server.openStream(own)
-        rules = Rules()
-        rules.add("alice", "b")
-        self.assertTrue(self.reload(*items, rules=rules))
+        rules = {"alice": PeerRules(("b",))}
+        self.assertTrue(self.reload(*items, peers=rules))
         for pair in pairs * 2:
             pair.flush()
         ended = [
@@ -520,9 +519,8 @@ class FitTests(RunningTestCase):
         mine.made[0].stream.loseConnection()
         pair.flush()
         self.assertEqual(theirs.reason, None)
-        rules = Rules()
-        rules.restrict("alice")
-        self.assertTrue(self.reload(*items, rules=rules))
+        rules = {"alice": PeerRules(())}
+        self.assertTrue(self.reload(*items, peers=rules))
         pair.flush()
         self.assertIsInstance(theirs.reason, ServiceWithdrawn)
         self.assertEqual(theirs.received, b"")
@@ -539,9 +537,8 @@ class FitTests(RunningTestCase):
         service = self.start(*items)
         pair, client = self.pair(service.factories[0], "alice", ALICE)
         client.openStream(Recorders(), "a")
-        rules = Rules()
-        rules.add("alice", "a")
-        self.assertTrue(self.reload(*items, rules=rules))
+        rules = {"alice": PeerRules(("a",))}
+        self.assertTrue(self.reload(*items, peers=rules))
         pair.flush()
         self.assertEqual(len(recorders.made), 1)
         self.assertIs(recorders.made[0].reason, None)
@@ -702,13 +699,10 @@ class PlanTests(SynchronousTestCase):
         """
         The known peers are those with a key, and those that the options name.
         """
-        rules = Rules()
-        rules.add("one", "a")
         plan = Plan(
             keyring(),
             [Item("forward", "@two=x", None, peer="two")],
-            rules,
-            {"three": {"max-muxes": 1}},
+            {"one": PeerRules(("a",)), "three": PeerRules(maxMuxes=1)},
             strict=Strict(("four",)),
         )
         self.assertEqual(plan.known, {"alice", "bob", "one", "two", "three", "four"})
