@@ -30,7 +30,6 @@ from twisted.internet.defer import (
     DeferredList,
     gatherResults,
     maybeDeferred,
-    succeed,
 )
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
@@ -116,8 +115,7 @@ class Running:
         fresh = [part for key, part in ports.items() if key not in kept]
         if not self._service.running:
             # The ports listen when the service starts.
-            self._follow(plan, *made, ports)
-            return succeed([])
+            return self._follow(plan, *made, ports)
 
         def listens(results: list[tuple[bool, Any]]) -> Deferred[list[str]]:
             reasons = [
@@ -130,8 +128,7 @@ class Running:
             if reasons:
                 stops = gatherResults([maybeDeferred(p.stopService) for p in fresh])
                 return stops.addBoth(lambda _: reasons)
-            self._follow(plan, *made, ports)
-            return succeed(reasons)
+            return self._follow(plan, *made, ports)
 
         listening = DeferredList([p.listen() for p in fresh], consumeErrors=True)
         return listening.addCallback(listens)
@@ -210,14 +207,16 @@ class Running:
         servers: dict[_Key, Newcomers],
         tunnels: dict[_Key, Tunnel],
         ports: dict[_Key, ListeningService],
-    ) -> None:
+    ) -> Deferred[list[str]]:
         """
         Follow a plan.  Its new ports listen already.
+
+        @return: fires with no reasons, once the ports that are dropped are closed.
         """
         revoked = self.keyring.adopt(plan.keyring)
         plan.keyring = self.keyring
         self.keyring.rules = plan.peers
-        self._dropPorts(plan, servers, tunnels, ports)
+        dropped = self._dropPorts(plan, servers, tunnels, ports)
         connectors = {
             item.key: self.connectors.get(item.key) or self._connector(item, plan)
             for item in plan.of("connect")
@@ -245,6 +244,7 @@ class Running:
         for part in (*ports.values(), *connectors.values()):
             if part.parent is None:
                 part.setServiceParent(self._service)
+        return gatherResults(dropped).addCallback(lambda _: [])
 
     def _dropPorts(
         self,
@@ -252,15 +252,19 @@ class Running:
         servers: dict[_Key, Newcomers],
         tunnels: dict[_Key, Tunnel],
         ports: dict[_Key, ListeningService],
-    ) -> None:
+    ) -> list[Deferred[None]]:
         """
         Stop the ports that the plan has no more, and give those that stay the factories
         and the names of their items.
+
+        @return: fire when the ports are closed.
         """
+        dropped: list[Deferred[None]] = []
         for part in self.ports.values():
             if part not in ports.values():
                 stopped = maybeDeferred(part.disownServiceParent)
                 stopped.addErrback(_logOpen, str(part.name))
+                dropped.append(stopped)
         for item in plan.ports:
             part = ports[item.key]
             part.switch.change(_factoryOf(item, servers, tunnels))
@@ -268,6 +272,7 @@ class Running:
         self._service.namedServices = {
             str(part.name): part for part in self._service.services
         }
+        return dropped
 
     def _connector(self, item: Item, plan: Plan) -> Connector:
         dialler = ServiceDialler(
