@@ -105,11 +105,11 @@ class ServingFactory(Factory):
         End the streams of peers for services that the rules of the keyring do not allow
         any more, at once.  Their waiting input is dropped.
         """
-        streams: list[tuple[Any, MuxProtocol]] = [*self.lingering.items()]
+        lingering: Any = self.lingering.items()
+        streams = [(s, mux) for s, mux in lingering if mux.isPeers(s.streamID)]
         streams += [(s, mux) for mux in self.muxes for s in mux.acceptedStreams]
         for stream, mux in streams:
-            isPeers = mux.isPeers(stream.streamID)
-            if isPeers and not self.keyring.uses[mux.peerName].mayUse(stream.service):
+            if not self.keyring.uses[mux.peerName].mayUse(stream.service):
                 stream.drop(ServiceWithdrawn())
 
     def startFactory(self) -> None:

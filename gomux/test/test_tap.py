@@ -967,6 +967,13 @@ class ServiceTests(TapTestCase):
         self.assertEqual(self.reloaded("--end-revoked", then=""), [])
         self.assertIn("stay as they are", self.observer.lines[-1])
 
+    def test_withoutNames(self) -> None:
+        """
+        A key file that has become a single line without the heading is not valid.
+        """
+        self.assertEqual(self.reloaded("--end-revoked", then="alice:a key of a"), [])
+        self.assertIn("would count as a key without a name", self.observer.lines[-1])
+
     def test_peerRemoved(self) -> None:
         """
         Options that name a peer without a key are logged after a reload.  Nothing goes

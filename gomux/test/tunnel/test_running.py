@@ -22,7 +22,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from gomux import Limits, MuxFactory, PeerRules
+from gomux._mux import requests
 from gomux._wire.keyring import Keyring
+from gomux._wire.request import Request
 from gomux._wire.salts import processSalts
 from gomux.error import OpenStreamError, ServiceWithdrawn
 from gomux.test.support.dialling import THERE, ClientEndpoint, DiallerTestCase
@@ -167,7 +169,7 @@ class RunningTestCase(DiallerTestCase):
         """
         Connect a client to a server of the service.
         """
-        client = MuxFactory(psk, True, clock=self.clock)
+        client = MuxFactory(psk, True, Recorders(), clock=self.clock)
         pair = MuxPair(clientFactory=client, serverFactory=factory, clock=self.clock)
         pair.flush()
         self.assertEqual(pair.server.peerName, name)
@@ -500,6 +502,7 @@ class FitTests(RunningTestCase):
         reasons = [r.reason for r in recorders.made if r.reason is not None]
         self.assertEqual([type(r) for r in reasons], [ServiceWithdrawn] * 2)
         self.assertTrue(pairs[0].client.canOpen)
+        self.assertIs(own.made[0].reason, None)
 
     def test_withdrawnLater(self) -> None:
         """
@@ -536,9 +539,15 @@ class FitTests(RunningTestCase):
         )
         service = self.start(*items)
         pair, client = self.pair(service.factories[0], "alice", ALICE)
+        # Send the request in two pieces.
+        whole = requests.encodeRequest(Request("a"))
+        self.patch(requests, "encodeRequest", lambda request: whole[:5])
         client.openStream(Recorders(), "a")
+        pair.flush()
+        [stream] = client._streams.byID.values()
         rules = {"alice": PeerRules(("a",))}
         self.assertTrue(self.reload(*items, peers=rules))
+        stream.write(whole[5:])
         pair.flush()
         self.assertEqual(len(recorders.made), 1)
         self.assertIs(recorders.made[0].reason, None)
