@@ -24,7 +24,7 @@ from zope.interface import implementer
 from gomux import Limits, MuxFactory, PeerRules
 from gomux._mux import requests
 from gomux._wire.keyring import Keyring
-from gomux._wire.request import Request
+from gomux._wire.request import Request, encodeRequest
 from gomux._wire.salts import processSalts
 from gomux.error import OpenStreamError, ServiceWithdrawn
 from gomux.test.support.dialling import THERE, ClientEndpoint, DiallerTestCase
@@ -540,7 +540,7 @@ class FitTests(RunningTestCase):
         service = self.start(*items)
         pair, client = self.pair(service.factories[0], "alice", ALICE)
         # Send the request in two pieces.
-        whole = requests.encodeRequest(Request("a"))
+        whole = encodeRequest(Request("a"))
         self.patch(requests, "encodeRequest", lambda request: whole[:5])
         client.openStream(Recorders(), "a")
         pair.flush()
