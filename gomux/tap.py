@@ -324,7 +324,10 @@ def makeService(options: Options) -> IService:
     if options.streamFactory is not None:
         services[None] = options.streamFactory
     for wanted, named in options.targets.items():
-        services[wanted] = tunnel = target(*named, clock, limits, options.keyring)
+        counts = pool.tally.serving(None) if wanted is None else None
+        services[wanted] = tunnel = target(
+            *named, clock, limits, options.keyring, counts
+        )
         tunnels.append(tunnel)
     if not services and options.listenEndpoints and options.connectEndpoints:
         # Perhaps a demonstration.

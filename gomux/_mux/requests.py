@@ -325,6 +325,7 @@ class Accepting(FirstProtocol):
         stream = self.stream
         stream.write(encodeAnswer(code))
         if code is not None:
+            self._acceptor.failed(stream.streamID, code)
             name = stream.service or "connect"
             self._acceptor.logRefusal("refused a stream of the peer", name, code)
             stream.loseConnection()
