@@ -25,7 +25,9 @@ from gomux.endpoints._connecting import clientEndpoint
 from gomux.endpoints._listening import forwardingEndpoint, serverEndpoint
 from gomux.error import OpenStreamError
 from gomux.limits import Limits, TunnelLimits
+from gomux.status._options import StatusOptions
 from gomux.status._page import PageFactory
+from gomux.status._site import StatusFactory
 from gomux.tunnel import Tunnel, forward, target
 from gomux.tunnel._guide import arrange
 from gomux.tunnel._keyoptions import KeyOptions
@@ -54,7 +56,7 @@ _L = TypeVar("_L", Limits, TunnelLimits)
 DEFAULT_LISTEN = "tcp:7000"
 
 
-class Options(KeyOptions, StrictOptions):
+class Options(KeyOptions, StrictOptions, StatusOptions):
     """
     The command line.
 
@@ -67,6 +69,7 @@ class Options(KeyOptions, StrictOptions):
     @ivar streamFactory: the factory that serves the peer's streams.
     @ivar services: the factories that serve the peer's streams for a service, by name.
     @ivar rules: which peers may use which services.
+    @ivar statusEndpoints: where the operator's port is.
     @ivar _given: the values of the options that may be repeated, by option.
     """
 
@@ -87,6 +90,7 @@ class Options(KeyOptions, StrictOptions):
         self.connectEndpoints: list[tuple[str, Any, str | None]] = []
         self.forwardEndpoints: list[tuple[str, Any, str | None, str | None]] = []
         self.targets: dict[str | None, tuple[str, Any]] = {}
+        self.statusEndpoints: list[tuple[str, Any]] = []
 
     def getUsage(self, width: int | None = None) -> str:
         """
@@ -190,6 +194,8 @@ class Options(KeyOptions, StrictOptions):
             self.targets[service] = name, endpoint
         for text in self._given["factory"]:
             self._addFactory(text)
+        self._given["status"] += self.statusTexts
+        self.statusEndpoints += self._endpoints("status", serverEndpoint, _unsplit)
 
     def _addFactory(self, text: str) -> None:
         """
@@ -261,9 +267,8 @@ def _unindentHelp() -> None:
     """
     Remove the indentation of the C{opt_} docstrings, which C{--help} would print.
     """
-    for name, method in (
-        i for c in (Options, KeyOptions, StrictOptions) for i in vars(c).items()
-    ):
+    kinds = (Options, KeyOptions, StrictOptions, StatusOptions)
+    for name, method in (item for kind in kinds for item in vars(kind).items()):
         if name.startswith("opt_"):
             method.__doc__ = " ".join((method.__doc__ or "").split())
 
@@ -368,4 +373,8 @@ def makeService(options: Options) -> IService:
         factories.append(client)
         client.mayUse = mayUse
         service.addService(Connector(name, client))
+    if options.statusEndpoints:
+        site = StatusFactory(service, clock, options.statusHosts)
+    for name, endpoint in options.statusEndpoints:
+        service.addService(ListeningService(name, endpoint, site))
     return service

@@ -1,0 +1,264 @@
+# -*- test-case-name: gomux.test.status.test_site -*-
+# Copyright (c) The gomux for Twisted authors.
+# See LICENSE for details.
+
+"""
+The operator's port: a page, the same facts as JSON, metrics, and health.
+
+A page of another site that is open in an operator's browser must not read this one.  It
+could if it had a name of its own resolve to the address of this port (DNS rebinding).
+So the port answers only if the request's C{Host} is C{localhost}, the literal of an
+address, or a name that the operator has given.  A browser cannot connect to a Unix
+socket, so there any C{Host} will do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from importlib.resources import files
+from ipaddress import ip_address
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from gomux._carrier.accept import acceptOne
+from gomux._carrier.clock import steady
+from gomux.limits import STATUS_CONNECTIONS, STATUS_TIME
+from gomux.status._facts import Facts
+from gomux.status._history import INTERVAL, SAMPLES, History
+from gomux.status._http import Answer, OneAnswer, Request, text
+
+if TYPE_CHECKING:
+    from gomux.tunnel._service import TunnelService
+
+#: The files of the page, and the types of their content.
+ASSETS = {
+    "page.html": "text/html; charset=utf-8",
+    "page.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+
+# The page loads nothing but its own files, and no other page can embed it.
+_POLICY = (
+    "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self';"
+    " img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'\r\n"
+    "Cross-Origin-Resource-Policy: same-origin\r\n"
+    "Referrer-Policy: no-referrer\r\n"
+    "X-Content-Type-Options: nosniff\r\n"
+)
+
+_WHERE = "there are only /, /status.json, /metrics and /healthz"
+
+
+def isOwnHost(host: bytes, names: Collection[str]) -> bool:
+    """
+    @param host: the C{Host} of a request.
+    @param names: the names that the operator has given, in lower case.
+    @return: whether the port answers to it.
+    """
+    name = host.decode("latin-1").lower()
+    if name.startswith("["):
+        name, _, port = name[1:].partition("]")
+        isPort = not port or port[0] == ":"
+        port = port[1:]
+    else:
+        name, _, port = name.partition(":")
+        isPort = True
+    if not isPort or (port and not (port.isascii() and port.isdigit())):
+        return False
+    name = name.removesuffix(".")
+    if name == "localhost" or name in names:
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class _StatusProtocol(OneAnswer):
+    """
+    One connection to the operator's port.
+    """
+
+    factory: StatusFactory
+
+    def connectionMade(self) -> None:
+        """
+        Wait for the request.
+        """
+        acceptOne(self.transport)
+        self.clock = self.factory.clock
+        super().connectionMade()
+        self.factory.connected(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection has ended.
+        """
+        super().connectionLost(reason)
+        self.factory.lost(self)
+
+    def respond(self, request: Request) -> Answer:
+        """
+        @return: the answer to a request for one of this port's names.
+        """
+        if not isinstance(self.transport.getHost(), UNIXAddress):
+            hosts = request.values(b"host")
+            if len(hosts) != 1:
+                return text("400 Bad Request", "a request needs one Host")
+            if not isOwnHost(hosts[0], self.factory.hosts):
+                return text(
+                    "421 Misdirected Request",
+                    "this port answers for localhost, for addresses, and for the names"
+                    " that --status-host gives",
+                )
+        return self.factory.respond(request.path)
+
+
+class StatusFactory(Factory):
+    """
+    Answers on the operator's ports of a service.
+
+    @ivar hosts: the names that the ports answer to, besides C{localhost} and addresses,
+        in lower case.
+    @ivar clock: the reactor.
+    @ivar connections: the open connections, the oldest first.
+    @ivar _facts: reads the facts about the service.
+    @ivar _history: the rates of the last minutes.
+    @ivar _assets: the files of the page, by path.
+    @ivar _made: the last answers that took time to make, by path, and until when each
+        is given again.
+    @ivar _makers: make these answers.
+    """
+
+    noisy = False
+
+    def __init__(
+        self, service: TunnelService, clock: Any, hosts: Collection[str] = ()
+    ) -> None:
+        """
+        @param service: the service to show.
+        @param clock: the reactor.
+        @param hosts: the names that the ports answer to.
+        """
+        self.hosts = frozenset(name.lower() for name in hosts)
+        self.clock: Any = steady(clock)
+        self.connections: dict[OneAnswer, None] = {}
+        self._facts = Facts(service, self.clock)
+        self._history = History(self._facts.peers, self.clock)
+        folder = files("gomux.status") / "page"
+        self._assets = {
+            f"/{name}".encode(): Answer(
+                "200 OK", kind, (folder / name).read_bytes(), _POLICY
+            )
+            for name, kind in ASSETS.items()
+        }
+        self._assets[b"/"] = self._assets.pop(b"/page.html")
+        self._made: dict[bytes, tuple[float, Answer]] = {}
+        self._makers: dict[bytes, Callable[[], Answer]] = {
+            b"/status.json": self._json,
+            b"/metrics": _metricsMaker(self._facts),
+            b"/healthz": self._health,
+        }
+
+    def startFactory(self) -> None:
+        """
+        The first port listens: begin to sample the rates.
+        """
+        self._history.start()
+
+    def stopFactory(self) -> None:
+        """
+        No port listens any more.
+        """
+        self._history.stop()
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """
+        @return: the protocol of a connection.
+        """
+        protocol = _StatusProtocol()
+        protocol.factory = self
+        return protocol
+
+    def connected(self, connection: OneAnswer) -> None:
+        """
+        There is one more connection: drop the oldest if there are too many, so that
+        nobody can keep the operator out by connecting and saying nothing.
+        """
+        self.connections[connection] = None
+        if len(self.connections) > STATUS_CONNECTIONS:
+            oldest = next(iter(self.connections))
+            del self.connections[oldest]
+            oldest.drop()
+
+    def lost(self, connection: OneAnswer) -> None:
+        """
+        A connection has ended.
+        """
+        self.connections.pop(connection, None)
+
+    def respond(self, path: bytes) -> Answer:
+        """
+        @param path: the path of a request.
+        @return: the answer.
+        """
+        if path in self._assets:
+            return self._assets[path]
+        if path not in self._makers:
+            return text("404 Not Found", _WHERE, _POLICY)
+        now = self.clock.seconds()
+        until, answer = self._made.get(path, (now, None))
+        if answer is None or now >= until:
+            began = perf_counter()
+            answer = self._makers[path]()
+            took = perf_counter() - began
+            self._made[path] = now + took / STATUS_TIME, answer
+        return answer
+
+    def _json(self) -> Answer:
+        found = self._facts.asJSON()
+        found["interval"], found["samples"] = INTERVAL, SAMPLES
+        for peer in found["peers"]:
+            rates = self._history.rates.get(peer["name"], ())
+            peer["rates"] = {
+                "received": [received for received, _ in rates],
+                "sent": [sent for _, sent in rates],
+            }
+        body = json.dumps(found, separators=(",", ":")) + "\n"
+        return Answer("200 OK", "application/json", body.encode(), _POLICY)
+
+    def _health(self) -> Answer:
+        problems = self._facts.problems()
+        if not problems:
+            return text("200 OK", "ok", _POLICY)
+        return text("503 Service Unavailable", "\n".join(problems), _POLICY)
+
+
+def _metricsMaker(facts: Facts) -> Callable[[], Answer]:
+    """
+    @return: makes the answer with the metrics.
+    """
+    try:
+        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+        from gomux.status._metrics import registryOf
+    except ImportError:
+        return lambda: text(
+            "501 Not Implemented",
+            "metrics need the Python package prometheus-client:"
+            " pip install 'gomux[metrics]'",
+            _POLICY,
+        )
+    registry = registryOf(facts)
+    return lambda: Answer(
+        "200 OK", CONTENT_TYPE_LATEST, generate_latest(registry), _POLICY
+    )
