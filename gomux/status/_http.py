@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.status.test_http -*-
+# -*- test-case-name: gomux.test.status.test_page -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 

@@ -60,7 +60,13 @@ function duration(seconds) {
 const milliseconds = (seconds) =>
   seconds === null ? "unknown" : `${(seconds * 1000).toPrecision(2)} ms`.replace(/e\S+/, "");
 
-const clock = (seconds) => new Date(seconds * 1000).toLocaleString("en-GB");
+const time = (date) => date.toLocaleTimeString("en-GB");
+
+function date(seconds) {
+  const then = new Date(seconds * 1000);
+  const day = then.toLocaleDateString("sv");
+  return day === new Date().toLocaleDateString("sv") ? time(then) : `${day} ${time(then)}`;
+}
 
 // Lists: a node for each key, which stays while the key does
 
@@ -111,8 +117,9 @@ function chart() {
     const top = Math.max(LEAST, ...rates.received, ...rates.sent);
     received.update(padded(rates.received), top);
     sent.update(padded(rates.sent), top);
-    svg.setAttribute("aria-label", `Rates of the last minutes, at most ${bytes(top)}/s`);
-    return top;
+    const peak = Math.max(0, ...rates.received, ...rates.sent);
+    svg.setAttribute("aria-label", `Rates of the last minutes, at most ${bytes(peak)}/s`);
+    return peak;
   };
   return svg;
 }
@@ -146,20 +153,23 @@ function muxItem() {
 function peerCard() {
   const name = make("h3"), since = make("span", "quiet");
   const facts = make("p", "quiet"), drawing = chart();
-  const peak = make("span"), minutes = make("span");
+  const peak = make("span"), minutes = make("span"), end = make("span", "", "now");
   const received = direction("received", "Received"), sent = direction("sent", "Sent");
   const summary = make("summary"), list = make("ul"), rest = make("p", "quiet");
   const muxes = make("details", "", summary, list, rest);
-  const node = make("article", "card", make("header", "", name, since), drawing,
-    make("div", "axis", minutes, peak), make("div", "rates", received, sent), facts, muxes);
+  const traffic = make("div", "", drawing, make("div", "axis", minutes, peak, end),
+    make("div", "rates", received, sent));
+  const node = make("article", "card", make("header", "", name, since), traffic, facts, muxes);
   node.update = (peer) => {
     const isUp = peer.muxes > 0;
     node.classList.toggle("away", !isUp);
+    traffic.hidden = !peer.opened;
     setText(name, peer.name || "The only peer");
-    setText(since, isUp ? `for ${duration(state.now - peer.since)}` : "not connected");
+    setText(since, isUp ?
+      `since ${date(peer.since)} · ${duration(state.now - peer.since)}` : "not connected");
     const top = drawing.update(peer.rates, state.samples);
-    setText(minutes, `${Math.round(state.samples * state.interval / 60)} minutes`);
-    setText(peak, `${bytes(top)}/s`);
+    setText(minutes, `${Math.round(state.samples * state.interval / 60)} min ago`);
+    setText(peak, top ? `peak ${bytes(top)}/s` : "");
     received.update(peer.rates.received, peer.bytesReceived);
     sent.update(peer.rates.sent, peer.bytesSent);
     setText(facts, isUp ? [
@@ -230,13 +240,13 @@ function processFacts(found) {
   const refused = Object.entries(found.refused).filter(([, number]) => number);
   const { reload, strangers } = found;
   return [
-    ["Running for", `${duration(found.now - found.started)}, since ${clock(found.started)}`],
+    ["Running for", `${duration(found.now - found.started)}, since ${date(found.started)}`],
     ["Versions", `gomux ${found.version}, Twisted ${found.twisted}, Python ${found.python}`],
     ["Last reload", reload === null ? "none" :
-      `${clock(reload.at)}, ${reload.worked ? "worked" : "failed: nothing has changed"}`],
+      `${date(reload.at)}, ${reload.worked ? "worked" : "failed: nothing has changed"}`],
     ["Connections that wait for a peer", count(found.waiting)],
     ["Strangers", `${count(strangers.waiting)} now, ${count(strangers.refused)} turned away`],
-    ["Streams refused for no service here", refused.length ?
+    ["Other refused streams", refused.length ?
       refused.map(([code, number]) => `${code} ${count(number)}`).join(", ") : "none"],
   ];
 }
@@ -257,7 +267,7 @@ function show(found) {
   document.title = `${found.healthy ? "" : "⚠ "}gomux ${location.host}`;
   keyed(byID("peers"), found.peers, (peer) => peer.name, peerCard);
   keyed(byID("services"), found.services, (s) => `${s.direction} ${s.service}`, serviceRow);
-  keyed(byID("limits"), found.limits, (limit) => limit.name, limitItem);
+  keyed(byID("limits"), found.limits.filter((limit) => limit.limit !== 0), (limit) => limit.name, limitItem);
   keyed(byID("process"), processFacts(found), (item) => item[0], fact);
 }
 
@@ -271,10 +281,10 @@ async function refresh() {
     answered = Date.now();
     seconds = state.interval;
     document.body.classList.remove("stale");
-    setText(byID("updated"), `updated ${new Date().toLocaleTimeString("en-GB")}`);
+    setText(byID("updated"), `updated ${time(new Date())}`);
   } catch (error) {
     document.body.classList.add("stale");
-    const since = answered ? ` since ${new Date(answered).toLocaleTimeString("en-GB")}` : "";
+    const since = answered ? ` since ${time(new Date(answered))}` : "";
     setText(byID("updated"), `no answer${since}`);
     setText(byID("health"), "unknown");
     byID("health").className = "pill";
