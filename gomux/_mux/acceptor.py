@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import CountedLog
+from gomux._wire.peerrules import NOBODY
 from gomux._wire.request import Request
 from gomux.error import RequestRefused
 
@@ -31,6 +32,7 @@ _log = Logger()
 _PLAIN = {
     "unknown": "nothing serves the peer's streams",
     "not-allowed": "the peer may not use streams without a service",
+    "busy": "the peer has as many streams as its rule for maxStreams allows",
     "refused": "the factory made no protocol",
 }
 
@@ -54,6 +56,7 @@ class Acceptor:
 
     @ivar waiting: the streams whose request is not complete.
     @ivar _served: the counts that each open stream of the peer belongs to, by ID.
+    @ivar use: what the peer may use, and what it uses.
     @ivar _mux: the mux.
     @ivar _owner: the mux's factory.
     @ivar _refusals: logs why streams without a request are refused.
@@ -64,6 +67,7 @@ class Acceptor:
         @param mux: the mux.
         @param owner: the mux's factory.
         """
+        self.use = NOBODY
         self._mux = mux
         self._owner = owner
         self.waiting: Deadlines[WaitingStream] = Deadlines(
@@ -111,7 +115,8 @@ class Acceptor:
 
         @param request: the stream's request; C{None} for a stream without one.
         @param address: the peer's end of the stream.
-        @return: the protocol, or the code of a refusal.
+        @return: the protocol, or the code of a refusal.  With a protocol, the stream
+            counts as the peer's until C{connectionLost} was called.
         """
         service = None if request is None else request.service
         isService = request is None or service is not None
@@ -148,12 +153,16 @@ class Acceptor:
             counts.open -= 1
 
     def _make(self, service: str | None, address: IAddress) -> IProtocol | str:
-        owner = self._owner
+        owner, use = self._owner, self.use
+        if not use.mayUse(service):
+            return "not-allowed"
         try:
             if owner.mayUse is not None and not owner.mayUse(
                 self._mux.peerName, service
             ):
                 return "not-allowed"
+            if use.isFull:
+                return "busy"
             factory = self._factoryOf(service)
             if factory is None:
                 return "unknown"
@@ -167,7 +176,10 @@ class Acceptor:
                 mux=self._mux,
             )
             return "failed"
-        return "refused" if protocol is None else protocol
+        if protocol is None:
+            return "refused"
+        use.streams += 1
+        return protocol
 
     def _factoryOf(
         self, service: str | None

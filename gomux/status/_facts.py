@@ -12,7 +12,9 @@ from __future__ import annotations
 import platform
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import twisted
@@ -122,6 +124,15 @@ class LimitFacts:
         return self.used / self.limit if self.limit else 0.0
 
 
+def _nearest(name: str, uses: Iterable[tuple[int, float]]) -> LimitFacts:
+    """
+    @param uses: how much is used, and the limit, of each that has the limit.
+    @return: those of the one that is nearest to its limit.
+    """
+    used, limit = max(uses, key=lambda use: use[0] / use[1], default=(0, 0))
+    return LimitFacts(name, used, None if limit == inf else int(limit))
+
+
 class Facts:
     """
     Reads the facts about a service.
@@ -189,23 +200,32 @@ class Facts:
         factories = service.factories
         if factories:
             limits, buffers = factories[0].limits, factories[0].buffers
-            muxes = max(service.keyring.muxes.values(), default=0)
+            uses = [service.keyring.uses[name] for name in service.keyring.names]
             streams = [mux.peerStreamCount for f in factories for mux in f.muxes]
             servers = sum(not factory.isClient for factory in factories)
             strangers = limits.maxUnauthenticated * servers
             found += [
-                LimitFacts("max-muxes", muxes, limits.maxMuxes),
-                LimitFacts("max-streams", max(streams, default=0), limits.maxStreams),
+                _nearest(
+                    "max-muxes",
+                    ((u.muxes, u.rules.maxMuxes or limits.maxMuxes) for u in uses),
+                ),
+                _nearest(
+                    "max-streams",
+                    (
+                        (max(streams, default=0), limits.maxStreams),
+                        *((u.streams, u.rules.maxStreams or inf) for u in uses),
+                    ),
+                ),
                 LimitFacts("max-buffered", buffers.total, limits.maxBuffered),
                 LimitFacts("max-unauthenticated", descriptors.strangers, strangers),
             ]
-        tunnels = service.tunnels
-        connections = max((len(tunnel.bridges) for tunnel in tunnels), default=0)
-        most = max((tunnel.limits.maxConnections for tunnel in tunnels), default=0)
         pool = service.pool
         return [
             *found,
-            LimitFacts("max-connections", connections, most),
+            _nearest(
+                "max-connections",
+                ((len(t.bridges), t.limits.maxConnections) for t in service.tunnels),
+            ),
             LimitFacts("max-waiting", pool.waiting, pool.maxWaiting),
         ]
 
