@@ -129,7 +129,9 @@ class Tunnel(Factory):
         Set the limits of bridges that begin from now on.
         """
         self.limits = limits
-        self._shares["connections"].resize(limits.maxConnections)
+        connections = self._shares["connections"]
+        assert isinstance(connections, Shares)
+        connections.resize(limits.maxConnections)
         if self.awaited is not None:
             self.awaited.timeout = limits.answerTimeout
 
