@@ -15,6 +15,7 @@ socket, so there any C{Host} will do.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection
 from importlib.resources import files
 from ipaddress import ip_address
@@ -54,6 +55,11 @@ _POLICY = (
     "X-Content-Type-Options: nosniff\r\n"
 )
 
+#: The type of the metrics.  All versions of Prometheus know it.
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
+
+_host = re.compile(r"(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<name>[^][:]+))(?::[0-9]*)?")
+
 _WHERE = "there are only /, /status.json, /metrics and /healthz"
 
 
@@ -63,21 +69,14 @@ def isOwnHost(host: bytes, names: Collection[str]) -> bool:
     @param names: the names that the operator has given, in lower case.
     @return: whether the port answers to it.
     """
-    name = host.decode("latin-1").lower()
-    if name.startswith("["):
-        name, _, port = name[1:].partition("]")
-        isPort = not port or port[0] == ":"
-        port = port[1:]
-    else:
-        name, _, port = name.partition(":")
-        isPort = True
-    if not isPort or (port and not (port.isascii() and port.isdigit())):
+    match = _host.fullmatch(host.decode("latin-1").lower())
+    if match is None:
         return False
-    name = name.removesuffix(".")
+    name = match["name"].removesuffix(".") if match["name"] else ""
     if name == "localhost" or name in names:
         return True
     try:
-        ip_address(name)
+        ip_address(match["six"] or name)
     except ValueError:
         return False
     return True
@@ -248,7 +247,7 @@ def _metricsMaker(facts: Facts) -> Callable[[], Answer]:
     @return: makes the answer with the metrics.
     """
     try:
-        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+        from prometheus_client import generate_latest
 
         from gomux.status._metrics import registryOf
     except ImportError:
@@ -259,6 +258,4 @@ def _metricsMaker(facts: Facts) -> Callable[[], Answer]:
             _POLICY,
         )
     registry = registryOf(facts)
-    return lambda: Answer(
-        "200 OK", CONTENT_TYPE_LATEST, generate_latest(registry), _POLICY
-    )
+    return lambda: Answer("200 OK", METRICS, generate_latest(registry), _POLICY)

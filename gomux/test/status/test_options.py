@@ -1,0 +1,69 @@
+"""
+Tests for L{gomux.status._options}.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from gomux.status._site import StatusFactory
+from gomux.tap import Options, makeService
+from gomux.tunnel._service import TunnelService
+
+
+class OptionsTests(SynchronousTestCase):
+    """
+    C{--status} and C{--status-host}
+    """
+
+    def service(self, *options: str) -> TunnelService:
+        parsed = Options()
+        parsed.parseOptions(["--psk", "0123456789abcdef", *options])
+        return cast(TunnelService, makeService(parsed))
+
+    def names(self, service: TunnelService) -> list[str]:
+        return [str(listener.name) for listener in service.listeners]
+
+    def test_none(self) -> None:
+        """
+        Without the option there is no such port.
+        """
+        self.assertEqual(self.names(self.service()), ["--listen tcp:7000"])
+
+    def test_ports(self) -> None:
+        """
+        There may be several ports, which share one factory.
+        """
+        service = self.service(
+            *("--status", "tcp:0:interface=127.0.0.1", "--status", "unix:status.sock"),
+            *("--status-host", "Gomux.example", "--status-host", "other"),
+        )
+        self.assertEqual(
+            self.names(service)[1:],
+            ["--status tcp:0:interface=127.0.0.1", "--status unix:status.sock"],
+        )
+        first, second = (listener._factory for listener in service.listeners[1:])
+        self.assertIs(first, second)
+        assert isinstance(first, StatusFactory)
+        self.assertEqual(first.hosts, {"gomux.example", "other"})
+
+    def test_mistakes(self) -> None:
+        """
+        A value that cannot be used is a usage error that names the option.
+        """
+        for option, value in (
+            ("--status", "nonsense:"),
+            ("--status", "tcp:x"),
+            ("--status-host", ""),
+            ("--status-host", "example.org:80"),
+            ("--status-host", "http://example.org"),
+            ("--status-host", "*"),
+            ("--status-host", "[::1]"),
+            ("--status-host", "x" * 254),
+            ("--status-host", "example.org\n"),
+        ):
+            error = self.assertRaises(UsageError, self.service, option, value)
+            self.assertTrue(str(error).startswith(f"{option} {value}:"), error)
