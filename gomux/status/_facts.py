@@ -58,6 +58,7 @@ class PeerFacts:
     @ivar received: how many bytes were received on them.
     @ivar sent: how many bytes were sent on them.
     @ivar streams: how many streams are open.
+    @ivar newest: the newest mux; C{None} without one.
     """
 
     name: str
@@ -66,6 +67,7 @@ class PeerFacts:
     received: int = 0
     sent: int = 0
     streams: int = 0
+    newest: MuxProtocol | None = None
 
     def add(self, mux: MuxProtocol) -> None:
         """
@@ -76,13 +78,8 @@ class PeerFacts:
         self.received += mux.bytesReceived
         self.sent += mux.bytesSent
         self.streams += mux.streamCount
-
-    @property
-    def newest(self) -> MuxProtocol | None:
-        """
-        The newest of its muxes.
-        """
-        return max(self.muxes, key=lambda mux: mux.since, default=None)
+        if self.newest is None or mux.since > self.newest.since:
+            self.newest = mux
 
 
 @dataclass
