@@ -277,6 +277,16 @@ class MuxTests(SynchronousTestCase):
             self.assertEqual(self.tally.strangers, count)
         self.assertEqual(self.tally.ended, {})
 
+    def test_healthCheck(self) -> None:
+        """
+        Nor does a mux that its peer leaves without a word.
+        """
+        mux = self.server.buildProtocol(HERE)
+        mux.makeConnection(StringTransport(peerAddress=HERE))
+        mux.connectionLost()
+        self.clock.advance(1)
+        self.assertEqual((self.server.muxes, self.tally.strangers), ([], 0))
+
     def test_refused(self) -> None:
         """
         A connection over the quota of its address counts as a stranger's.

@@ -11,14 +11,17 @@ from typing import Any
 from unittest.mock import patch
 
 from twisted.internet.address import UNIXAddress
+from twisted.internet.tcp import Port, Server
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux.limits import PAGE_TIMEOUT, STATUS_CONNECTIONS, STATUS_TIME
+from gomux.limits import ACCEPT_QUEUE, PAGE_TIMEOUT, STATUS_CONNECTIONS, STATUS_TIME
 from gomux.status import _site
 from gomux.status._history import INTERVAL, SAMPLES
 from gomux.status._site import ASSETS, isOwnHost
 from gomux.test.support.helpers import Recorders
-from gomux.test.support.statusrig import StatusRig
+from gomux.test.support.kernel import Kernel
+from gomux.test.support.statusrig import BROWSER, StatusRig
 
 
 class HostTests(SynchronousTestCase):
@@ -274,6 +277,19 @@ class AbuseTests(SynchronousTestCase):
         transport.disconnecting = False
         self.rig.clock.advance(PAGE_TIMEOUT)
         self.assertTrue(transport.disconnecting)
+
+    def test_oneEachTurn(self) -> None:
+        """
+        A port accepts one connection in each turn of the reactor.
+        """
+        protocol = self.rig.site.buildProtocol(BROWSER)
+        reactor = MemoryReactorClock()
+        port = Port(0, self.rig.site, backlog=ACCEPT_QUEUE, reactor=reactor)
+        port.numberAccepts = 10
+        client = ("127.0.0.1", 50000)
+        server = Server(Kernel(), protocol, client, port, 0, reactor)  # type: ignore[arg-type]
+        protocol.makeConnection(server)
+        self.assertEqual(port.numberAccepts, 0)
 
     def test_many(self) -> None:
         """
