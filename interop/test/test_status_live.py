@@ -306,6 +306,9 @@ class FileTests(TunnelTestCase):
         with open(path, "w") as file:
             json.dump({"groups": [{"name": "dashboard", "rules": rules}]}, file)
         alerts = ROOT / "docs" / "examples" / "status_alerts.yml"
+        config = ROOT / "docs" / "examples" / "status_prometheus.yml"
+        found = await shell(f"promtool check config {config}")
+        self.assertIn("is valid prometheus config file syntax", found)
         for rulesFile, count in ((path, len(rules)), (alerts, 6)):
             found = await shell(f"promtool check rules {rulesFile}")
             self.assertIn(f"SUCCESS: {count} rules found", found)
