@@ -27,7 +27,7 @@ from gomux.error import OpenStreamError
 from gomux.limits import Limits, TunnelLimits
 from gomux.status._options import StatusOptions
 from gomux.status._page import PageFactory
-from gomux.status._site import StatusFactory
+from gomux.status._site import StatusFactory, StatusSite
 from gomux.tunnel import Tunnel, forward, target
 from gomux.tunnel._guide import arrange
 from gomux.tunnel._keyoptions import KeyOptions
@@ -374,7 +374,9 @@ def makeService(options: Options) -> IService:
         client.mayUse = mayUse
         service.addService(Connector(name, client))
     if options.statusEndpoints:
-        site = StatusFactory(service, clock, options.statusHosts)
+        site = StatusSite(clock)
+        site.show(service)
     for name, endpoint in options.statusEndpoints:
-        service.addService(ListeningService(name, endpoint, site))
+        operators = StatusFactory(site, options.statusHosts)
+        service.addService(ListeningService(name, endpoint, operators))
     return service

@@ -85,25 +85,30 @@ def isOwnHost(host: bytes, names: Collection[str]) -> bool:
 class _StatusProtocol(OneAnswer):
     """
     One connection to the operator's port.
+
+    @ivar _site: answers.
+    @ivar _hosts: the names that the port answers to.
     """
 
-    factory: StatusFactory
+    def __init__(self, site: StatusSite, hosts: Collection[str]) -> None:
+        self._site = site
+        self._hosts = hosts
+        self.clock = site.clock
 
     def connectionMade(self) -> None:
         """
         Wait for the request.
         """
         acceptOne(self.transport)
-        self.clock = self.factory.clock
         super().connectionMade()
-        self.factory.connected(self)
+        self._site.connected(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         The connection has ended.
         """
         super().connectionLost(reason)
-        self.factory.lost(self)
+        self._site.lost(self)
 
     def respond(self, request: Request) -> Answer:
         """
@@ -113,23 +118,60 @@ class _StatusProtocol(OneAnswer):
             hosts = request.values(b"host")
             if len(hosts) != 1:
                 return text("400 Bad Request", "a request needs one Host")
-            if not isOwnHost(hosts[0], self.factory.hosts):
+            if not isOwnHost(hosts[0], self._hosts):
                 return text(
                     "421 Misdirected Request",
                     "this port answers for localhost, for addresses, and for the names"
                     " that --status-host gives",
                 )
-        return self.factory.respond(request.path)
+        return self._site.respond(request.path)
 
 
 class StatusFactory(Factory):
     """
-    Answers on the operator's ports of a service.
+    The factory of an operator's port.
 
-    @ivar hosts: the names that the ports answer to, besides C{localhost} and addresses,
+    @ivar hosts: the names that the port answers to, besides C{localhost} and addresses,
         in lower case.
+    @ivar site: answers.
+    """
+
+    noisy = False
+
+    def __init__(self, site: StatusSite, hosts: Collection[str] = ()) -> None:
+        """
+        @param site: answers.
+        @param hosts: the names that the port answers to.
+        """
+        self.site = site
+        self.hosts = frozenset(name.lower() for name in hosts)
+
+    def startFactory(self) -> None:
+        """
+        A port listens.
+        """
+        self.site.begin()
+
+    def stopFactory(self) -> None:
+        """
+        No port listens any more.
+        """
+        self.site.end()
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """
+        @return: the protocol of a connection.
+        """
+        return _StatusProtocol(self.site, self.hosts)
+
+
+class StatusSite:
+    """
+    What all operator's ports of a process answer.
+
     @ivar clock: the reactor.
     @ivar connections: the open connections, the oldest first.
+    @ivar _ports: how many factories have ports that listen.
     @ivar _facts: reads the facts about the service.
     @ivar _history: the rates of the last minutes.
     @ivar _assets: the files of the page, by path.
@@ -138,21 +180,17 @@ class StatusFactory(Factory):
     @ivar _makers: make these answers.
     """
 
-    noisy = False
+    _facts: Facts
+    _history: History
+    _makers: dict[bytes, Callable[[], Answer]]
 
-    def __init__(
-        self, service: TunnelService, clock: Any, hosts: Collection[str] = ()
-    ) -> None:
+    def __init__(self, clock: Any) -> None:
         """
-        @param service: the service to show.
         @param clock: the reactor.
-        @param hosts: the names that the ports answer to.
         """
-        self.hosts = frozenset(name.lower() for name in hosts)
         self.clock: Any = steady(clock)
         self.connections: dict[OneAnswer, None] = {}
-        self._facts = Facts(service, self.clock)
-        self._history = History(self._facts.peers, self.clock)
+        self._ports = 0
         folder = files("gomux.status") / "page"
         self._assets = {
             f"/{name}".encode(): Answer(
@@ -162,31 +200,35 @@ class StatusFactory(Factory):
         }
         self._assets[b"/"] = self._assets.pop(b"/page.html")
         self._made: dict[bytes, tuple[float, Answer]] = {}
-        self._makers: dict[bytes, Callable[[], Answer]] = {
+
+    def show(self, service: TunnelService) -> None:
+        """
+        Answer about a service.  Called once, before a port listens.
+        """
+        self._facts = Facts(service, self.clock)
+        self._history = History(self._facts.peers, self.clock)
+        self._makers = {
             b"/status.json": self._json,
             b"/metrics": _metricsMaker(self._facts),
             b"/healthz": self._health,
         }
 
-    def startFactory(self) -> None:
+    def begin(self) -> None:
         """
-        The first port listens: begin to sample the rates.
+        There is one more factory with a port: with the first, begin to sample the
+        rates.
         """
-        self._history.start()
+        self._ports += 1
+        if self._ports == 1:
+            self._history.start()
 
-    def stopFactory(self) -> None:
+    def end(self) -> None:
         """
-        No port listens any more.
+        There is one less.
         """
-        self._history.stop()
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        """
-        @return: the protocol of a connection.
-        """
-        protocol = _StatusProtocol()
-        protocol.factory = self
-        return protocol
+        self._ports -= 1
+        if not self._ports:
+            self._history.stop()
 
     def connected(self, connection: OneAnswer) -> None:
         """

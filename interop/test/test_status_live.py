@@ -23,7 +23,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 
 from gomux._wire.keyring import Keyring
 from gomux.status._history import INTERVAL
-from gomux.status._site import StatusFactory
+from gomux.status._site import StatusFactory, StatusSite
 from gomux.test.support.ports import freePort
 from gomux.test.support.statusrig import StatusRig
 from interop.support.harness import ROOT, Peer
@@ -276,8 +276,9 @@ class StatusTests(TunnelTestCase):
         rig.service.pool.tally.serving(evil)
         rig.listener.name = f"--listen {evil}"
         rig.listener.port = None
-        site = StatusFactory(rig.service, reactor)
-        port = reactor.listenTCP(0, site, interface="127.0.0.1")
+        site = StatusSite(reactor)
+        site.show(rig.service)
+        port = reactor.listenTCP(0, StatusFactory(site), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         url = f"http://127.0.0.1:{port.getHost().port}/"
         page = await self.browse(url, "--dump-dom")

@@ -35,7 +35,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_ports(self) -> None:
         """
-        There may be several ports, which share one factory.
+        There may be several ports, which share one site.
         """
         service = self.service(
             *("--status", "tcp:0:interface=127.0.0.1", "--status", "unix:status.sock"),
@@ -46,8 +46,9 @@ class OptionsTests(SynchronousTestCase):
             ["--status tcp:0:interface=127.0.0.1", "--status unix:status.sock"],
         )
         first, second = (listener._factory for listener in service.listeners[1:])
-        self.assertIs(first, second)
         assert isinstance(first, StatusFactory)
+        assert isinstance(second, StatusFactory)
+        self.assertIs(first.site, second.site)
         self.assertEqual(first.hosts, {"gomux.example", "other"})
 
     def test_mistakes(self) -> None:

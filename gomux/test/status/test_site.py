@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from gomux.limits import ACCEPT_QUEUE, PAGE_TIMEOUT, STATUS_CONNECTIONS, STATUS_TIME
 from gomux.status import _site
 from gomux.status._history import INTERVAL, SAMPLES
-from gomux.status._site import ASSETS, isOwnHost
+from gomux.status._site import ASSETS, StatusFactory, isOwnHost
 from gomux.test.support.helpers import Recorders
 from gomux.test.support.kernel import Kernel
 from gomux.test.support.statusrig import BROWSER, StatusRig
@@ -108,8 +108,8 @@ class AnswerTests(SynchronousTestCase):
         """
         C{/status.json} has the facts, and the rates of the last minutes.
         """
-        self.rig.site.doStart()
-        self.addCleanup(self.rig.site.doStop)
+        self.rig.port.doStart()
+        self.addCleanup(self.rig.port.doStop)
         pair = self.rig.connect()
         pair.client.openStream(Recorders(), "web")
         pair.flush()
@@ -124,6 +124,18 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual(len(alice["rates"]["received"]), SAMPLES)
         self.assertEqual(alice["rates"]["received"][-1], received // INTERVAL)
         self.assertEqual(bob["rates"], {"received": [], "sent": []})
+
+    def test_ports(self) -> None:
+        """
+        The rates are sampled while any port listens.
+        """
+        other = StatusFactory(self.rig.site)
+        self.rig.port.doStart()
+        other.doStart()
+        self.rig.port.doStop()
+        self.assertEqual(len(self.rig.clock.getDelayedCalls()), 1)
+        other.doStop()
+        self.assertEqual(self.rig.clock.getDelayedCalls(), [])
 
     def test_head(self) -> None:
         """
@@ -282,9 +294,9 @@ class AbuseTests(SynchronousTestCase):
         """
         A port accepts one connection in each turn of the reactor.
         """
-        protocol = self.rig.site.buildProtocol(BROWSER)
+        protocol = self.rig.port.buildProtocol(BROWSER)
         reactor = MemoryReactorClock()
-        port = Port(0, self.rig.site, backlog=ACCEPT_QUEUE, reactor=reactor)
+        port = Port(0, self.rig.port, backlog=ACCEPT_QUEUE, reactor=reactor)
         port.numberAccepts = 10
         client = ("127.0.0.1", 50000)
         server = Server(Kernel(), protocol, client, port, 0, reactor)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from gomux._wire.keyring import Keyring
 from gomux._wire.salts import Salts
 from gomux.limits import TunnelLimits
 from gomux.status._facts import Facts
-from gomux.status._site import StatusFactory
+from gomux.status._site import StatusFactory, StatusSite
 from gomux.test.support.dialling import ClientEndpoint
 from gomux.test.support.helpers import Recorders
 from gomux.test.support.tunnelrig import Target
@@ -48,7 +48,8 @@ class StatusRig:
     @ivar listener: its port.
     @ivar target: the target.
     @ivar here: the tunnel of the forwarding endpoint.
-    @ivar site: the operator's port.
+    @ivar site: answers on the operator's port.
+    @ivar port: the factory of that.
     @ivar facts: reads the facts.
     """
 
@@ -75,7 +76,9 @@ class StatusRig:
         self.listener = ListeningService("--listen x", cast(Any, None), Factory())
         self.listener.port = cast(IListeningPort, object())
         self.service.addService(self.listener)
-        self.site = StatusFactory(self.service, clock, hosts)
+        self.site = StatusSite(clock)
+        self.site.show(self.service)
+        self.port = StatusFactory(self.site, hosts)
         self.facts = Facts(self.service, clock)
 
     def connect(self, name: str = "alice", strict: bool = False) -> MuxPair:
@@ -115,7 +118,7 @@ class StatusRig:
         @param host: the address of the port.
         @return: the transport, with the answer.
         """
-        protocol: Any = self.site.buildProtocol(BROWSER)
+        protocol: Any = self.port.buildProtocol(BROWSER)
         transport: Any = StringTransport(hostAddress=host, peerAddress=BROWSER)
         transport.abortConnection = transport.loseConnection
         protocol.makeConnection(transport)
