@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MAX_KEYS = 256
 #: How large a file of pre-shared keys may be, in bytes.
 MAX_KEY_FILE = 262144
+#: How large the file of C{--config} may be, in bytes.
+MAX_CONFIG = 1048576
 #: A pre-shared key with fewer bytes than this is too easy to guess.
 SHORT_PSK = 16
 #: The first frames of this many recent muxes of the process are remembered, so that

@@ -9,8 +9,14 @@ The options of C{twistd gomux} for the operator's port.
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from twisted.python.usage import Options, UsageError
+from twisted.python.usage import Options
+
+from gomux.endpoints._listening import serverEndpoint
+from gomux.status._site import StatusFactory, StatusSite
+from gomux.tunnel._given import Mistakes, labelOf
+from gomux.tunnel._plan import Item, Plan
 
 _name = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 
@@ -30,9 +36,13 @@ class StatusOptions(Options):
     """
     The options for the operator's port.
 
+    @ivar site: answers on all such ports of the process; C{None} if the options were
+        read again.
     @ivar statusTexts: the values of C{--status}.
     @ivar statusHosts: the values of C{--status-host}.
     """
+
+    site: StatusSite | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +64,39 @@ class StatusOptions(Options):
         Answer at the --status ports if a browser asks for this NAME too. Otherwise they
         answer only if it asks for localhost or an address. Can be given several times.
         """
-        try:
-            self.statusHosts.append(checkStatusHost(name))
-        except ValueError as error:
-            raise UsageError(f"--status-host {name}: {error}") from None
+        self.statusHosts.append(name)
+
+    def findStatus(
+        self, reactor: Any, first: StatusOptions, before: Plan | None, m: Mistakes
+    ) -> list[Item]:
+        """
+        @param reactor: the reactor.
+        @param first: the options that were read first.
+        @param before: the plan that the process follows.
+        @param m: gets what is wrong.
+        @return: the operator's ports.
+        """
+        hosts = set()
+        for name in self.statusHosts:
+            with m.of(labelOf("status-host", name)):
+                hosts.add(checkStatusHost(name))
+        if first.site is None:
+            first.site = StatusSite(reactor)
+        factory = StatusFactory(first.site, hosts)
+        items: list[Item] = []
+        for text in self.statusTexts:
+            with m.of(labelOf("status", text)):
+                old = None if before is None else before.find("status", text)
+                what = _endpoint(reactor, str(text)) if old is None else old.what
+                item = Item("status", text, what, string=str(text), factory=factory)
+                if item.key in [other.key for other in items]:
+                    raise ValueError("can be given only once")
+                items.append(item)
+        return items
+
+
+def _endpoint(reactor: Any, text: str) -> Any:
+    try:
+        return serverEndpoint(reactor, text)
+    except Exception as error:
+        raise ValueError(f"not a usable endpoint: {error}") from None

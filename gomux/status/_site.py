@@ -191,14 +191,7 @@ class StatusSite:
         self.clock: Any = steady(clock)
         self.connections: dict[OneAnswer, None] = {}
         self._ports = 0
-        folder = files("gomux.status") / "page"
-        self._assets = {
-            f"/{name}".encode(): Answer(
-                "200 OK", kind, (folder / name).read_bytes(), _POLICY
-            )
-            for name, kind in ASSETS.items()
-        }
-        self._assets[b"/"] = self._assets.pop(b"/page.html")
+        self._assets: dict[bytes, Answer] = {}
         self._made: dict[bytes, tuple[float, Answer]] = {}
 
     def show(self, service: TunnelService) -> None:
@@ -207,20 +200,23 @@ class StatusSite:
         """
         self._facts = Facts(service, self.clock)
         self._history = History(self._facts.peers, self.clock)
-        self._makers = {
-            b"/status.json": self._json,
-            b"/metrics": _metricsMaker(self._facts),
-            b"/healthz": self._health,
-        }
 
     def begin(self) -> None:
         """
-        There is one more factory with a port: with the first, begin to sample the
-        rates.
+        There is one more factory with a port.  With the first, read the files, and
+        begin to sample the rates.
         """
         self._ports += 1
-        if self._ports == 1:
-            self._history.start()
+        if self._ports > 1:
+            return
+        self._history.start()
+        if not self._assets:
+            self._assets = _readAssets()
+            self._makers = {
+                b"/status.json": self._json,
+                b"/metrics": _metricsMaker(self._facts),
+                b"/healthz": self._health,
+            }
 
     def end(self) -> None:
         """
@@ -282,6 +278,21 @@ class StatusSite:
         if not problems:
             return text("200 OK", "ok", _POLICY)
         return text("503 Service Unavailable", "\n".join(problems), _POLICY)
+
+
+def _readAssets() -> dict[bytes, Answer]:
+    """
+    @return: the files of the page, by path.
+    """
+    folder = files("gomux.status") / "page"
+    found = {
+        f"/{name}".encode(): Answer(
+            "200 OK", kind, (folder / name).read_bytes(), _POLICY
+        )
+        for name, kind in ASSETS.items()
+    }
+    found[b"/"] = found.pop(b"/page.html")
+    return found
 
 
 def _metricsMaker(facts: Facts) -> Callable[[], Answer]:

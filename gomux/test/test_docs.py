@@ -93,7 +93,8 @@ class DocsTestCase(SynchronousTestCase):
         """
         directory = self.directory / name.replace(".", "-")
         directory.mkdir()
-        for path in (self.psk, self.directory / "peers.keys"):
+        for name_ in ("gomux.psk", "peers.keys", "gomux.toml"):
+            path = self.directory / name_
             if path.exists():
                 shutil.copy2(path, directory)
         shutil.copy2(EXAMPLES / "service.py", directory)
@@ -240,6 +241,30 @@ class ProgramTests(DocsTestCase):
         self.assertEqual(self.run_("hello.py"), "b'hello'\n")
         self.assertEqual(self.run_("asyncio_task.py"), "b'hello'\n")
         self.assertEqual(self.run_("deadline.py"), "nothing came\nb'and now?' b''\n")
+
+    def test_config(self) -> None:
+        """
+        The example of a config is valid, and does what its comments say.
+        """
+        keys = self.directory / "peers.keys"
+        keys.write_text("alice:the key of alice for tests\nbob:the key of bob, also\n")
+        keys.chmod(0o600)
+        shutil.copy2(EXAMPLES / "gomux.toml", self.directory)
+        process = self.start("config_check.sh")
+        output, _ = process.communicate(timeout=PATIENCE)
+        self.assertEqual(process.returncode, 0, output)
+        for line in (
+            "accept muxes at tcp:7000",
+            "as streams to alice for the service web",
+            "connect the peers' streams for the service mail to tcp:localhost:25",
+            "alice: may use mail, page, streams without a service; strict mode; ",
+            "where a peer has no rule of its own: may use page; max-muxes 4; ",
+            "max-streams 1000",
+            "SIGHUP reads the config and the pre-shared keys again.",
+        ):
+            self.assertIn(line, output)
+        (self.directory / "gomux.toml").write_text(self.text("gomux.toml"))
+        self.start("config_run.sh", "7000")
 
     def test_web(self) -> None:
         """

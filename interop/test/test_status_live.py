@@ -270,9 +270,9 @@ class StatusTests(TunnelTestCase):
         """
         What comes from outside is text on the page, and never markup.
         """
-        rig = StatusRig()
+        rig = StatusRig(self)
         evil = "<img src=x onerror=document.title=1>"
-        rig.service.keyring = Keyring({evil: "0123456789abcdef"})
+        rig.service.parts.keyring = Keyring({evil: "0123456789abcdef"})
         rig.service.pool.tally.serving(evil)
         rig.listener.name = f"--listen {evil}"
         rig.listener.port = None

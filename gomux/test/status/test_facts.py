@@ -23,7 +23,7 @@ class PeerTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.rig = StatusRig()
+        self.rig = StatusRig(self)
 
     def test_peers(self) -> None:
         """
@@ -117,7 +117,7 @@ class ServiceTests(SynchronousTestCase):
         """
         The services of the configuration are there from the start.
         """
-        rig = StatusRig()
+        rig = StatusRig(self)
         found = [(f.service, f.direction, f.counts.total) for f in rig.facts.services()]
         self.assertEqual(found, [("files", "forwarded", 0), ("web", "served", 0)])
         rig.server.streamFactory = Recorders()
@@ -128,7 +128,7 @@ class ServiceTests(SynchronousTestCase):
         """
         What happens is counted, and stays when the service is removed.
         """
-        rig = StatusRig()
+        rig = StatusRig(self)
         pair = rig.connect()
         pair.client.openStream(Recorders(), "web")
         pair.flush()
@@ -146,7 +146,7 @@ class LimitTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.rig = StatusRig()
+        self.rig = StatusRig(self)
 
     def limit(self, name: str) -> LimitFacts:
         return {limit.name: limit for limit in self.rig.facts.limits()}[name]
@@ -211,7 +211,7 @@ class HealthTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.rig = StatusRig()
+        self.rig = StatusRig(self)
 
     def test_listens(self) -> None:
         """

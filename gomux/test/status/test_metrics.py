@@ -30,7 +30,7 @@ class MetricsTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.rig = StatusRig()
+        self.rig = StatusRig(self)
 
     def scrape(self) -> Series:
         """

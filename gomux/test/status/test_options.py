@@ -45,7 +45,7 @@ class OptionsTests(SynchronousTestCase):
             self.names(service)[1:],
             ["--status tcp:0:interface=127.0.0.1", "--status unix:status.sock"],
         )
-        first, second = (listener._factory for listener in service.listeners[1:])
+        first, second = (port.switch.wrapped for port in service.listeners[1:])
         assert isinstance(first, StatusFactory)
         assert isinstance(second, StatusFactory)
         self.assertIs(first.site, second.site)

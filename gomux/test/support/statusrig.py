@@ -8,12 +8,11 @@ from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import MuxFactory
-from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring
 from gomux._wire.salts import Salts
 from gomux.limits import TunnelLimits
@@ -23,13 +22,9 @@ from gomux.test.support.dialling import ClientEndpoint
 from gomux.test.support.helpers import Recorders
 from gomux.test.support.tunnelrig import Target
 from gomux.testing import MuxPair
-from gomux.tunnel import forward, target
-from gomux.tunnel._service import (
-    Connector,
-    ListeningService,
-    ServiceDialler,
-    TunnelService,
-)
+from gomux.tunnel._parts import Connector, ServiceDialler
+from gomux.tunnel._plan import Item, Plan
+from gomux.tunnel._service import TunnelService
 
 KEYS = {"alice": "the pre-shared key of alice", "bob": "the pre-shared key of bob"}
 
@@ -39,8 +34,8 @@ PORT = IPv4Address("TCP", "127.0.0.1", 9100)
 
 class StatusRig:
     """
-    A service with a port, a target for the service C{web}, a forwarding endpoint for
-    the service C{files} of the peers, and an operator's port.
+    A service that does not run, with a port, a target for the service C{web}, a
+    forwarding endpoint for the service C{files} of the peers, and an operator's port.
 
     @ivar clock: its clock.
     @ivar service: the service.
@@ -53,32 +48,29 @@ class StatusRig:
     @ivar facts: reads the facts.
     """
 
-    def __init__(self, hosts: tuple[str, ...] = ()) -> None:
+    def __init__(self, case: SynchronousTestCase, hosts: tuple[str, ...] = ()) -> None:
         self.clock = clock = Clock()
-        keyring = Keyring(KEYS)
-        self.limits = limits = TunnelLimits()
-        pool = MuxPool(clock, maxWaiting=10)
         self.target = Target(clock)
-        there = target("--target web=x", self.target, clock, limits, keyring)
-        self.server = MuxFactory(
-            keyring, False, services={"web": there}, clock=clock, pool=pool
+        plan = Plan(
+            Keyring(KEYS),
+            [
+                Item("listen", "x", None),
+                Item("target", "web=x", self.target, "web"),
+                Item("forward", "files=x", None, "files"),
+            ],
+            limits=TunnelLimits(maxWaiting=10),
         )
-        self.here = forward("--forward files=x", pool, clock, limits, keyring, "files")
-        self.service = TunnelService(
-            pool,
-            [there, self.here],
-            clock,
-            limits,
-            lambda: True,
-            [self.server],
-            keyring,
-        )
-        self.listener = ListeningService("--listen x", cast(Any, None), Factory())
-        self.listener.port = cast(IListeningPort, object())
-        self.service.addService(self.listener)
+        self.service = TunnelService(plan, clock, lambda plan: plan)
+        [self.server] = self.service.factories
+        _, self.here = self.service.tunnels
+        for listener in self.service.listeners:
+            listener.port = cast(IListeningPort, object())
+        self.listener = self.service.listeners[0]
         self.site = StatusSite(clock)
         self.site.show(self.service)
         self.port = StatusFactory(self.site, hosts)
+        self.port.doStart()
+        case.addCleanup(self.port.doStop)
         self.facts = Facts(self.service, clock)
 
     def connect(self, name: str = "alice", strict: bool = False) -> MuxPair:
@@ -107,8 +99,7 @@ class StatusRig:
             *(keyring, endpoint, 2.0), clock=self.clock, pool=pool, peer="bob"
         )
         connector = Connector("--connect bob=x", dialler)
-        self.service.factories.append(dialler)
-        self.service.addService(connector)
+        self.service.parts.connectors["connect", "bob=x"] = connector
         return connector, endpoint
 
     def send(self, request: bytes, host: Any = PORT) -> StringTransport:
