@@ -4,8 +4,10 @@ Tests for L{gomux.status._options}.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -50,6 +52,50 @@ class OptionsTests(SynchronousTestCase):
         assert isinstance(second, StatusFactory)
         self.assertIs(first.site, second.site)
         self.assertEqual(first.hosts, {"gomux.example", "other"})
+
+    def test_reload(self) -> None:
+        """
+        A file may have the options too.  When it is read again, ports are added and
+        removed, and the names of those that stay change.  The site stays, so that its
+        rates do.
+        """
+        path = Path(self.mktemp())
+        path.write_text('status = ["tcp:1", "tcp:2"]\nstatus-host = ["One"]\n')
+        service = self.service("--config", str(path))
+        first, second = (port.switch.wrapped for port in service.listeners[1:])
+        path.write_text('status = ["tcp:2", "unix:s"]\nstatus-host = ["two"]\n')
+        service.reload()
+        self.assertEqual(self.names(service)[1:], ["--status tcp:2", "--status unix:s"])
+        for port in service.listeners[1:]:
+            found = port.switch.wrapped
+            assert isinstance(found, StatusFactory)
+            assert isinstance(first, StatusFactory)
+            self.assertEqual(found.hosts, {"two"})
+            self.assertIs(found.site, first.site)
+        self.assertEqual(service.reloaded and service.reloaded.worked, True)
+
+    def test_reloadFails(self) -> None:
+        """
+        If a value cannot be used, nothing changes.
+        """
+        path = Path(self.mktemp())
+        path.write_text('status = ["tcp:1"]\n')
+        service = self.service("--config", str(path))
+        path.write_text('status = ["tcp:2", "tcp:x"]\nstatus-host = ["x:y"]\n')
+        with capturedLogs() as events:
+            service.reload()
+        texts = " ".join(str(formatEvent(event)) for event in events)
+        self.assertIn("status[1]: tcp:x: not a usable endpoint", texts)
+        self.assertIn("status-host[0]: x:y: a name such as", texts)
+        self.assertEqual(self.names(service)[1:], ["--status tcp:1"])
+
+    def test_twice(self) -> None:
+        """
+        A port can be given only once.
+        """
+        options = ("--status", "tcp:1", "--status", "tcp:1")
+        error = self.assertRaises(UsageError, self.service, *options)
+        self.assertEqual(str(error), "--status tcp:1: can be given only once")
 
     def test_mistakes(self) -> None:
         """
