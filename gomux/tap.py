@@ -19,6 +19,7 @@ from twisted.python.usage import UsageError
 from gomux._wire.keyring import Keyring
 from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux.limits import Limits, TunnelLimits
+from gomux.status._options import StatusOptions
 from gomux.status._page import PageFactory
 from gomux.tunnel._check import describe
 from gomux.tunnel._config import ConfigOptions
@@ -35,7 +36,7 @@ from gomux.tunnel._strictoptions import StrictOptions
 _L = TypeVar("_L", Limits, TunnelLimits)
 
 
-class Options(KeyOptions, StrictOptions, EndpointOptions, ConfigOptions):
+class Options(KeyOptions, StrictOptions, EndpointOptions, StatusOptions, ConfigOptions):
     """
     The command line.
 
@@ -50,6 +51,7 @@ class Options(KeyOptions, StrictOptions, EndpointOptions, ConfigOptions):
 
     optParameters = [option for limits in LIMITS for option in limitOptions(limits)]
 
+    before: Options | None = None
     plan: Plan
     planBefore: Plan | None = None
 
@@ -135,6 +137,7 @@ class Options(KeyOptions, StrictOptions, EndpointOptions, ConfigOptions):
             for peer in services.keys() | self.peerShares.keys()
         }
         items = self.findItems(reactor, keyring, before, mistakes)
+        items += self.findStatus(reactor, self.before or self, before, mistakes)
         mistakes.check()
         assert keyring is not None
         options = {item.option for item in items}
@@ -181,4 +184,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     clock: Any = reactor
-    return TunnelService(options.plan, clock, options.again)
+    service = TunnelService(options.plan, clock, options.again)
+    assert options.site is not None
+    options.site.show(service)
+    return service

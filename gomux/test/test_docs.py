@@ -50,7 +50,7 @@ PATIENCE = 30
 #: C{trial}; as C{-m twisted.trial}, an old Twisted needs setuptools.
 TRIAL = "from twisted.scripts.trial import run; run()"
 
-_port = re.compile(r"\b(2525|7000|8000|808[01])\b")
+_port = re.compile(r"\b(2525|7000|8000|808[01]|9100)\b")
 
 
 class DocsTestCase(SynchronousTestCase):
@@ -169,11 +169,11 @@ class DocsTestCase(SynchronousTestCase):
         self.assertEqual(process.returncode, 0, output)
         return output
 
-    def get(self, port: int) -> bytes:
+    def get(self, port: int, path: str = "hello.txt") -> bytes:
         """
-        Fetch the file by HTTP, once the tunnel is up.
+        Fetch a file by HTTP, once the tunnel is up.
         """
-        request = b"GET /hello.txt HTTP/1.0\r\n\r\n"
+        request = f"GET /{path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode()
         answer = b""
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
             connection.settimeout(PATIENCE)
@@ -435,6 +435,20 @@ class TunnelTests(DocsTestCase):
         )
         self.addCleanup(self.stop, server)
         self.waitFor(self.port("8000"), server)
+
+    def test_status(self) -> None:
+        """
+        The operator's port is where Prometheus looks for it, and has the metrics that
+        the alerts are about.
+        """
+        self.start("status_server.sh", "9100")
+        config = self.text("status_prometheus.yml")
+        self.assertIn(f"localhost:{self.port('9100')}", config)
+        metrics = self.get(self.port("9100"), "metrics").decode()
+        alerts = re.findall(r"gomux_\w+", self.text("status_alerts.yml"))
+        self.assertGreater(len(alerts), 5)
+        for name in alerts:
+            self.assertRegex(metrics, rf"(?m)^{name}[ {{]")
 
     def test_factory(self) -> None:
         """
