@@ -28,7 +28,6 @@ class FastPaths:
     @ivar unsentLimit: having the kernel keep little that it cannot send yet
     @ivar framesInPlace: opening a frame where it was received
     @ivar lastSubkey: remembering the subkey of the last frame that was opened
-    @ivar constantPrefix: sealing with the same prefix, and so with the same subkey
     @ivar outputInPlace: sealing output where the application left it
     @ivar shortSenders: keeping a sender only while it has something to keep
     @ivar sparedContext: making the log context of a protocol once, not for all data
@@ -48,7 +47,6 @@ class FastPaths:
     unsentLimit: bool = True
     framesInPlace: bool = True
     lastSubkey: bool = True
-    constantPrefix: bool = True
     outputInPlace: bool = True
     shortSenders: bool = True
     sparedContext: bool = True

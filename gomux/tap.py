@@ -277,18 +277,21 @@ def _unsplit(text: str) -> tuple[str]:
 
 def _makeReload(
     options: Options, pool: MuxPool, factories: list[MuxFactory]
-) -> Callable[[], None]:
+) -> Callable[[], bool | None]:
     """
     @param pool: the muxes that are up.
     @param factories: the factories of the service's muxes.
-    @return: the function to call on SIGHUP.
+    @return: the function to call on SIGHUP.  It returns whether it worked, C{None} if
+        there was nothing to read.
     """
 
-    def reload() -> None:
+    def reload() -> bool | None:
         if not options.keysFromFile:
             _log.info("SIGHUP: no --psk-file was given: there is nothing to read again")
-            return
+            return None
         revoked = options.reload()
+        if revoked is None:
+            return False
         missing = options.missing()
         for option, peer in missing.items():
             _log.warn(
@@ -302,6 +305,7 @@ def _makeReload(
         if options["end-revoked"]:
             for factory in factories:
                 factory.endRevoked(revoked)
+        return True
 
     return reload
 
@@ -330,7 +334,7 @@ def makeService(options: Options) -> IService:
     factories: list[MuxFactory] = []
     service = TunnelService(
         *(pool, tunnels, clock, limits),
-        *(_makeReload(options, pool, factories), factories),
+        *(_makeReload(options, pool, factories), factories, options.keyring),
     )
     settings: dict[str, Any] = {
         "clock": clock,

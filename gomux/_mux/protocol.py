@@ -360,7 +360,7 @@ class MuxProtocol(MuxFacts, Protocol):
         """
         self._life.open()
         # The frames of strict mode are bound without a greeting.
-        self._isBound = sealer.isBound and (isStrict or self.factory.greet)
+        self._isBound = isStrict or self.factory.greet
         greets = self.factory.greet and not isStrict
         self._scheduler.start(sealer, int(self._isBound) if greets else None)
         self._carrier.registerProducer(self._scheduler)

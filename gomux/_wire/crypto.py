@@ -179,14 +179,12 @@ class Sealer:
     a sequence: a 16-byte prefix, then a 64-bit little-endian counter.
 
     @ivar prefix: the first 16 bytes of every nonce.
-    @ivar isBound: whether all frames have the same prefix.
     @ivar _next: the counter of the next nonce.
-    @ivar _end: the first counter that must not be used with C{prefix} and C{_key}.
-    @ivar _key: the key that the subkey of C{prefix} is derived from.
+    @ivar _end: the first counter that must not be used with the current key.
     @ivar _encrypt: encrypts and authenticates with the subkey of C{prefix}.
     """
 
-    __slots__ = ("prefix", "isBound", "_next", "_end", "_key", "_encrypt")
+    __slots__ = ("prefix", "_next", "_end", "_encrypt")
 
     def __init__(
         self, key: bytes, prefix: bytes | None = None, counter: int = 0
@@ -199,13 +197,8 @@ class Sealer:
         """
         self._next = counter
         self._end = LAST_COUNTER
-        self._key = key
-        self.isBound = prefix is not None or fastPaths().constantPrefix
-        if prefix is None:
-            prefix = os.urandom(PREFIX_SIZE)
-            if not self.isBound:
-                self._end = counter
-        self._usePrefix(prefix)
+        self.prefix = os.urandom(PREFIX_SIZE) if prefix is None else prefix
+        self._useKey(key)
 
     @property
     def last(self) -> int:
@@ -214,21 +207,18 @@ class Sealer:
         """
         return self._next - 1
 
-    def _usePrefix(self, prefix: bytes) -> None:
-        self.prefix = prefix
-        self._encrypt = ChaCha20Poly1305(subkeysOf(self._key).derive(prefix)).encrypt
+    def _useKey(self, key: bytes) -> None:
+        subkey = subkeysOf(key).derive(self.prefix)
+        self._encrypt = ChaCha20Poly1305(subkey).encrypt
 
     def _renew(self, counter: int) -> None:
         """
-        No further frame must be sealed with this prefix and key: use another prefix.
+        The current key must not seal another frame.
 
         @param counter: the counter of the next frame.
         @raise NonceExhausted: see L{seal}.
         """
-        if counter >= LAST_COUNTER:
-            raise NonceExhausted()
-        self._end = counter + 1
-        self._usePrefix(os.urandom(PREFIX_SIZE))
+        raise NonceExhausted()
 
     def seal(self, fields: bytes, payload: bytes | memoryview) -> tuple[bytes, bytes]:
         """

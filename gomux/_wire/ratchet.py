@@ -25,9 +25,11 @@ from gomux.limits import REKEY_FRAMES
 class RatchetSealer(Sealer):
     """
     Seals the frames of one direction of one mux in strict mode.
+
+    @ivar _key: the current key.
     """
 
-    __slots__ = ()
+    __slots__ = ("_key",)
 
     def __init__(self, key: bytes, prefix: bytes) -> None:
         """
@@ -35,6 +37,7 @@ class RatchetSealer(Sealer):
         @param prefix: the first 16 bytes of all nonces.
         """
         super().__init__(key, prefix)
+        self._key = key
         self._end = REKEY_FRAMES
 
     def _renew(self, counter: int) -> None:
@@ -44,7 +47,7 @@ class RatchetSealer(Sealer):
         if counter >= LAST_COUNTER:
             raise NonceExhausted()
         self._key = rekey(self._key)
-        self._usePrefix(self.prefix)
+        self._useKey(self._key)
         # The last frame of all is sealed with the key of the frames before it.
         self._end = min(counter + REKEY_FRAMES, LAST_COUNTER)
 

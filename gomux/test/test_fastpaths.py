@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from gomux._carrier.transport import MuxCarrier
 from gomux._fastpaths import FastPaths, fastPaths, useFastPaths
 from gomux._mux import scheduler as _scheduler
 from gomux._wire import crypto as _crypto
-from gomux._wire.crypto import Opener, Sealer, SequencedOpener, deriveKey
+from gomux._wire.crypto import Opener, Sealer, SequencedOpener
 from gomux._wire.frame import Flag, FrameParser, sealFrame
 from gomux._wire.growth import GrowingWindow
 from gomux._wire.window import INITIAL_WINDOW
@@ -39,7 +38,6 @@ from gomux.session._conn import Conn
 from gomux.test.support import plainpaths
 from gomux.test.support.helpers import Parts, PushProducer, Rig
 from gomux.test.support.kernel import Descriptor, Kernel
-from gomux.testing import PSK
 
 KEY = bytes(range(32))
 PREFIX = b"sixteen bytes..."
@@ -209,31 +207,6 @@ class PathTests(PlainTestCase):
             return self.countSubkeys(lambda: [opener.open(*frame) for frame in frames])
 
         self.assertEqual(self.differ("lastSubkey", look), (1, 5))
-
-    def test_constantPrefix(self) -> None:
-        """
-        Without C{constantPrefix}, each frame on the wire has a random prefix.
-        """
-
-        def look() -> tuple[int, int]:
-            nonces: list[bytes] = []
-
-            class Tap(Opener):
-                def open(self, header: bytes, sealed: bytes | memoryview) -> bytes:
-                    nonces.append(header[12:])
-                    return super().open(header, sealed)
-
-            rig = Rig()
-            rig.peer.parser.useOpener(Tap(deriveKey(PSK)))
-            for _ in range(5):
-                rig.open().stream.write(b"data")
-                rig.run()
-            self.assertEqual(len(rig.sent()), 10)
-            counters = [int.from_bytes(nonce[16:], "little") for nonce in nonces]
-            steps = {after - one for one, after in pairwise(counters)}
-            return len({nonce[:16] for nonce in nonces}), len(steps)
-
-        self.assertEqual(self.differ("constantPrefix", look), ((1, 1), (10, 1)))
 
     def test_outputInPlace(self) -> None:
         """
@@ -450,7 +423,7 @@ class PlainSealerTests(PlainTestCase):
     """
 
     def setUp(self) -> None:
-        self.use("constantPrefix", "lastSubkey")
+        self.use("lastSubkey")
 
     def test_sequence(self) -> None:
         """
@@ -523,9 +496,7 @@ class SwitchTests(PlainTestCase):
         C{GOMUX_PLAIN} holds C{all} or names of fast paths, and an unknown name is an
         error.
         """
-        needed = {plainpaths.NEEDED}
-        self.assertEqual(plainpaths.chosen("all"), set(plainpaths.NAMES) - needed)
-        self.assertEqual(plainpaths.chosen(plainpaths.NEEDED), needed)
+        self.assertEqual(plainpaths.chosen("all"), set(plainpaths.NAMES))
         self.assertEqual(
             plainpaths.chosen("batches,lastSubkey"), {"batches", "lastSubkey"}
         )

@@ -128,17 +128,18 @@ class KeyOptions(Options):
             )
         return keyring
 
-    def reload(self) -> frozenset[str]:
+    def reload(self) -> frozenset[str] | None:
         """
         Read the file with the pre-shared keys again.  New muxes use the new keys.
 
-        @return: the names of keys that were removed or have changed.
+        @return: the names of keys that were removed or have changed; C{None} if the
+            file cannot be used, and the keys stay.
         """
         try:
             revoked = self.keyring.reload()
         except KeyringError as error:
             _log.error("the pre-shared keys stay as they are: {error}", error=error)
-            return frozenset()
+            return None
         _log.info("the pre-shared keys were read again")
         _warn("--psk-file", self.keyring)
         return revoked

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import (
@@ -40,6 +41,7 @@ from gomux.tunnel._signals import ServiceSignals
 if TYPE_CHECKING:
     from gomux._mux.factory import MuxFactory
     from gomux._mux.pool import MuxPool
+    from gomux._wire.keyring import Keyring
     from gomux.limits import TunnelLimits
     from gomux.tunnel._tunnel import Tunnel
 
@@ -66,6 +68,18 @@ class CannotListen(SystemExit, Exception):
         self.code = f"error: {reason}"
 
 
+class Reloaded(NamedTuple):
+    """
+    What came of a reload.
+
+    @ivar at: when it was, in seconds since the epoch.
+    @ivar worked: whether what was read holds now.  If not, nothing has changed.
+    """
+
+    at: float
+    worked: bool
+
+
 class ListeningService(Service):
     """
     Listens on an endpoint.  If that fails, the process ends with an error.
@@ -86,6 +100,13 @@ class ListeningService(Service):
         self.name = name
         self._endpoint = endpoint
         self._factory = factory
+
+    @property
+    def isListening(self) -> bool:
+        """
+        Whether it listens.
+        """
+        return self.port is not None
 
     def privilegedStartService(self) -> None:
         """
@@ -208,7 +229,7 @@ class Connector(Service):
     Keeps one mux connected while it runs.
 
     @ivar name: its name in log lines.
-    @ivar _dialler: connects the mux.
+    @ivar dialler: connects the mux.
     """
 
     def __init__(self, name: str, dialler: ServiceDialler) -> None:
@@ -218,21 +239,29 @@ class Connector(Service):
         """
         self.name = dialler.name = name
         dialler.connects = ThrottledLog(_log, dialler.clock)
-        self._dialler = dialler
+        self.dialler = dialler
+
+    @property
+    def mux(self) -> MuxProtocol | None:
+        """
+        The newest of its muxes, which may not be up yet; C{None} if there is none.
+        """
+        muxes = self.dialler.muxes
+        return muxes[-1] if muxes else None
 
     def startService(self) -> None:
         """
         Connect.
         """
         super().startService()
-        self._dialler.start()
+        self.dialler.start()
 
     def stopService(self) -> None:
         """
         Stop dialling.  A mux that is connected stays connected.
         """
         super().stopService()
-        self._dialler.stop()
+        self.dialler.stop()
 
 
 class TunnelService(MultiService):
@@ -242,10 +271,13 @@ class TunnelService(MultiService):
 
     @ivar pool: the muxes that are up.
     @ivar tunnels: the tunnels, whose connections it aborts after the drain timeout.
-    @ivar reload: called on SIGHUP, while the service runs.
+    @ivar factories: the factories of all muxes, of servers and diallers.
+    @ivar keyring: the pre-shared keys.
+    @ivar reloaded: what came of the last reload; C{None} if there was none.
+    @ivar _reload: reads the files again, and returns whether that worked; C{None} if
+        there was nothing to read.
     @ivar _clock: the reactor, with times that never go back.
     @ivar _limits: has the drain timeout.
-    @ivar _factories: the factories of all muxes.
     @ivar _signals: handles the signals of the process.
     """
 
@@ -255,25 +287,52 @@ class TunnelService(MultiService):
         tunnels: list[Tunnel],
         clock: IReactorTime,
         limits: TunnelLimits,
-        reload: Callable[[], None],
+        reload: Callable[[], bool | None],
         factories: list[MuxFactory],
+        keyring: Keyring,
     ) -> None:
         """
         @param pool: the muxes that are up.
         @param tunnels: the tunnels of the process.
         @param clock: the reactor.
         @param limits: has the drain timeout.
-        @param reload: called on SIGHUP, while the service runs.
+        @param reload: called on SIGHUP, while the service runs.  Returns whether it
+            worked; C{None} if there was nothing to read.
         @param factories: the factories of all muxes.
+        @param keyring: the pre-shared keys.
         """
         super().__init__()
         self.pool = pool
         self.tunnels = tunnels
         self._clock: Any = steady(clock)
         self._limits = limits
-        self.reload = reload
-        self._factories = factories
-        self._signals = ServiceSignals(clock, reload)
+        self.factories = factories
+        self.keyring = keyring
+        self.reloaded: Reloaded | None = None
+        self._reload = reload
+        self._signals = ServiceSignals(clock, self.reload)
+
+    @property
+    def listeners(self) -> list[ListeningService]:
+        """
+        What listens, or should.
+        """
+        return [part for part in self if isinstance(part, ListeningService)]
+
+    @property
+    def connectors(self) -> list[Connector]:
+        """
+        What keeps a mux connected.
+        """
+        return [part for part in self if isinstance(part, Connector)]
+
+    def reload(self) -> None:
+        """
+        Read files again.  Called on SIGHUP, while the service runs.
+        """
+        worked = self._reload()
+        if worked is not None:
+            self.reloaded = Reloaded(time.time(), worked)
 
     def privilegedStartService(self) -> None:
         """
@@ -288,7 +347,7 @@ class TunnelService(MultiService):
         """
         self._signals.start()
         super().startService()
-        for factory in self._factories:
+        for factory in self.factories:
             factory.retired = False
 
     def stopService(self) -> Deferred[None]:
@@ -299,7 +358,7 @@ class TunnelService(MultiService):
         """
         stopped: Deferred[None] = super().stopService()
         self.pool.failWaiting(OpenStreamError("the service was told to stop"))
-        for factory in self._factories:
+        for factory in self.factories:
             factory.retire()
         timeout = self._clock.callLater(self._limits.drainTimeout, self._close)
         streams = sum(mux.streamCount for mux in self._muxes)
@@ -328,7 +387,7 @@ class TunnelService(MultiService):
 
     @property
     def _muxes(self) -> list[MuxProtocol]:
-        return [mux for factory in self._factories for mux in factory.muxes]
+        return [mux for factory in self.factories for mux in factory.muxes]
 
     def _whenGone(self) -> Deferred[None]:
         """

@@ -11,83 +11,43 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory
 
-from interop.faults.attacker import (
-    DATA,
-    FIELDS,
-    HEADER_SIZE,
-    KEEPALIVE,
-    OVERHEAD,
-    Attacker,
-)
+from interop.faults.attacker import DATA, Attacker
 from interop.support.tunnels import ANY, PSK, TunnelTestCase, run
-
-
-class Tap(Attacker):
-    """
-    Records the nonces of received frames.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(True, PSK)
-        self._all = b""
-
-    def dataReceived(self, data: bytes) -> None:
-        self._all += data
-        super().dataReceived(data)
-
-    def prefixes(self) -> list[bytes]:
-        """
-        @return: the nonce prefix of each received frame.
-        """
-        found = []
-        rest = self._all
-        while len(rest) >= HEADER_SIZE:
-            _, length, flag = FIELDS.unpack_from(rest)
-            found.append(rest[FIELDS.size : FIELDS.size + 16])
-            rest = rest[OVERHEAD + (length if flag == DATA else 0) :]
-        return found
 
 
 class PlainTests(TunnelTestCase):
     """
-    C{GOMUX_PLAIN} takes effect in all test processes.  The wire shows it: only with the
-    fast path do frames share a nonce prefix.
+    C{GOMUX_PLAIN} takes effect in all test processes.  The wire shows it: only without
+    the fast path is there credit for a few bytes.
     """
 
     def choose(self, names: str) -> None:
         self.patch(os, "environ", {**os.environ, "GOMUX_PLAIN": names})
 
-    async def countPrefixes(self, address: str, said: bytes) -> tuple[int, int]:
+    async def assertObeys(self, address: str, said: bytes, plain: bool) -> None:
         """
-        Connect to a server, and count the nonce prefixes and the frames that it sends.
+        Connect to a server, and look whether it gives credit at once.
 
         @param said: what to send on a stream, so that the server answers.
-        @return: how many different prefixes and how many frames there were.
+        @param plain: whether it should.
         """
         host, port = address.split(":")
-        tap = Tap()
+        tap = Attacker(True, PSK)
         endpoint = TCP4ClientEndpoint(reactor, host, int(port))
         await endpoint.connect(Factory.forProtocol(lambda: tap))
-        tap.send(KEEPALIVE)
-        await tap.untilFrame(KEEPALIVE)
         streamID = tap.open()
         tap.send(DATA, streamID, said)
         await tap.untilFrame(DATA, streamID)
-        prefixes = tap.prefixes()
+        credit = tap.credit(streamID)
         tap.transport.loseConnection()
         await tap.lost
-        return len(set(prefixes)), len(prefixes)
-
-    async def assertObeys(self, address: str, said: bytes, plain: bool) -> None:
-        prefixes, frames = await self.countPrefixes(address, said)
-        self.assertGreaterEqual(frames, 2)
-        self.assertEqual(prefixes, frames if plain else 1)
+        self.assertEqual(credit, len(said) if plain else 0)
 
     async def test_peer(self) -> None:
         """
         The Twisted peer obeys C{GOMUX_PLAIN}.
         """
-        for names, plain in (("constantPrefix", True), ("lastSubkey", False)):
+        for names, plain in (("batchedCredit", True), ("lastSubkey", False)):
             self.choose(names)
             peer = self.spawn("this", "--listen", "127.0.0.1:0", psk=PSK)
             await self.assertObeys(await peer.line("listening "), b"echo\nx", plain)
@@ -96,7 +56,7 @@ class PlainTests(TunnelTestCase):
         """
         C{twistd gomux}, started by a live test, obeys C{GOMUX_PLAIN}.
         """
-        for names, plain in (("constantPrefix", True), ("lastSubkey", False)):
+        for names, plain in (("batchedCredit", True), ("lastSubkey", False)):
             self.choose(names)
             service = self.service("--listen", ANY, "--factory", "gomux.PageFactory")
             address = await service.address("listen")

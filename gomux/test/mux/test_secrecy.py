@@ -155,10 +155,17 @@ class SecrecyTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.session = Session(self)
         # A client's frame confirms the handshake; a server's may still be missing.
-        self.first = [
-            Parts(mux).scheduler._sealer._key
-            for mux in (self.session.pair.client, self.session.pair.server)
+        self.first = self.currentKeys()
+
+    def currentKeys(self) -> list[bytes]:
+        """
+        @return: the key of each direction.
+        """
+        pair = self.session.pair
+        sealers: list[Any] = [
+            Parts(mux).scheduler._sealer for mux in (pair.client, pair.server)
         ]
+        return [sealer._key for sealer in sealers]
 
     def assertNotHeld(self, *secrets: bytes) -> None:
         """
@@ -201,8 +208,7 @@ class SecrecyTests(SynchronousTestCase):
         for _ in range(3):
             session.talk(FRAMES)
             self.assertNotHeld(*old)
-            for mux in (session.pair.client, session.pair.server):
-                key = Parts(mux).scheduler._sealer._key
+            for key in self.currentKeys():
                 self.assertNotIn(key, old)
                 old.append(key)
 

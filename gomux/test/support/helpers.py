@@ -27,7 +27,6 @@ from gomux._wire.crypto import (
     LAST_COUNTER,
     Opener,
     Sealer,
-    SequencedOpener,
     deriveKey,
     nonceFor,
 )
@@ -342,23 +341,20 @@ def useUpNonces(mux: MuxProtocol, left: int, peer: MuxProtocol | None = None) ->
     Leave a mux only its last few nonces.
 
     @param left: how many nonces to leave, at least 1.
-    @param peer: the peer, which must expect the next nonce if the mux's nonces are
-        bound.
+    @param peer: the peer, which expects the next nonce; C{None} if the mux's nonces
+        are not bound.
     @return: the mux's sealer.
     """
     sealer = Parts(mux).scheduler._sealer
     sealer._next = counter = 2**64 - left
-    if peer is not None and sealer.isBound:
+    if peer is not None:
+        opener: Any = getattr(Parts(peer).incoming.parser._open, "__self__", None)
         if isinstance(sealer, RatchetSealer):
             # The same key as that of the frames before, so that both sides have it.
             sealer._end = LAST_COUNTER
-            opener: Any = getattr(Parts(peer).incoming.parser._open, "__self__", None)
             opener._end = LAST_COUNTER + 1
-            opener._last = nonceFor(counter - 1)
-            opener._nextNonce = opener._noncesFrom(counter)
-            return sealer
-        opener = SequencedOpener(sealer._key, sealer.prefix, counter)
-        Parts(peer).incoming.parser.useOpener(opener)
+        opener._last = nonceFor(counter - 1)
+        opener._nextNonce = opener._noncesFrom(counter)
     return sealer
 
 

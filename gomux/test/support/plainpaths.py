@@ -1,10 +1,9 @@
 """
 The environment variable C{GOMUX_PLAIN}: switches fast paths off in a test's process.
 
-Its value is C{all}, which leaves L{NEEDED} on, or names of
-L{FastPaths<gomux._fastpaths.FastPaths>} joined by commas.  The tests, the programs in
-C{interop/} and the processes that they start obey it.  The package itself does not read
-it::
+Its value is C{all}, or names of L{FastPaths<gomux._fastpaths.FastPaths>} joined by
+commas.  The tests, the programs in C{interop/} and the processes that they start obey
+it.  The package itself does not read it::
 
     GOMUX_PLAIN=all trial gomux.test.mux.test_model interop.test.test_matrix
 """
@@ -20,9 +19,6 @@ VARIABLE = "GOMUX_PLAIN"
 
 #: The names of all fast paths.
 NAMES = tuple(field.name for field in fields(FastPaths))
-#: Without this one, no peer can announce bound nonces, and streams for a service need
-#: them.  So C{all} does not switch it off.
-NEEDED = "constantPrefix"
 
 
 def use(off: Iterable[str]) -> FastPaths:
@@ -42,7 +38,7 @@ def chosen(text: str) -> frozenset[str]:
     @raise ValueError: if a name in it is not the name of a fast path.
     """
     if text == "all":
-        return frozenset(NAMES) - {NEEDED}
+        return frozenset(NAMES)
     names = frozenset(filter(None, text.split(",")))
     if unknown := names - set(NAMES):
         raise ValueError(

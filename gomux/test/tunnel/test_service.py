@@ -267,11 +267,11 @@ class TunnelServiceTests(SynchronousTestCase):
         self.tunnel = forward("", self.pool, self.clock, self.limits)
         self.service = self.make()
 
-    def make(self, reload: Callable[[], None] = lambda: None) -> TunnelService:
+    def make(self, reload: Callable[[], bool | None] = lambda: None) -> TunnelService:
         clock: Any = self.clock
         return TunnelService(
             *(self.pool, [self.tunnel], clock, self.limits, reload),
-            [self.pair.clientFactory, self.server],
+            *([self.pair.clientFactory, self.server], self.server.keyring),
         )
 
     def openStream(self) -> Any:
@@ -427,13 +427,21 @@ class TunnelServiceTests(SynchronousTestCase):
         """
         before = signal.getsignal(signal.SIGHUP)
         calls: list[int] = []
-        self.service = self.make(lambda: calls.append(1))
+
+        def reload() -> bool:
+            calls.append(1)
+            return len(calls) > 1
+
+        self.service = self.make(reload)
         self.service.privilegedStartService()
         os.kill(os.getpid(), signal.SIGHUP)
         self.assertEqual(calls, [1])
+        assert self.service.reloaded is not None
+        self.assertFalse(self.service.reloaded.worked)
         self.service.startService()
         os.kill(os.getpid(), signal.SIGHUP)
         self.assertEqual(calls, [1, 1])
+        self.assertTrue(self.service.reloaded.worked)
         self.service.stopService()
         self.pair.flush()
         self.assertIs(signal.getsignal(signal.SIGHUP), before)
