@@ -30,9 +30,19 @@ class Answering(Protocol):
     Sends something as soon as it is connected.
     """
 
+    greeting = b"SSH-2.0-x\r\n"
+
     def connectionMade(self) -> None:
         assert self.transport is not None
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        self.transport.write(self.greeting)
+
+
+class Talkative(Answering):
+    """
+    Sends more than the header of a frame.
+    """
+
+    greeting = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 
 
 class Late(Protocol):
@@ -205,10 +215,13 @@ class PingTests(TestCase):
         """
         A port with another protocol.
         """
-        for words in ("", ":strict=yes"):
-            await self.assertWrong(
-                Factory.forProtocol(Answering), "something else than gomux", words=words
-            )
+        for protocol in (Answering, Talkative):
+            for words in ("", ":strict=yes"):
+                await self.assertWrong(
+                    Factory.forProtocol(protocol),
+                    "something else than gomux",
+                    words=words,
+                )
 
     async def test_nobody(self) -> None:
         """
