@@ -65,6 +65,7 @@ class FirstReceiver(Receiver):
         if more := len(rest) - len(kept):
             stream.streams.charge(more)
         stream.streams.consumed(stream, len(data) - len(rest))
+        self.window.uncount(len(data) - len(rest))
         # The receiver of any other stream from here on.
         isFast = fastPaths().sparedContext
         self.__class__ = Receiver if isFast else PlainReceiver  # type: ignore[assignment]
