@@ -48,6 +48,8 @@ PROGRAMS = {
     "ip": "iproute2",
     "unshare": "util-linux",
     "tshark": "tshark",
+    "zsh": "zsh",
+    "man": "man-db",
 }
 
 GO_PEER = "gomux-go-peer"

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from twisted.application.service import IService
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
-from twisted.python.usage import UsageError
+from twisted.python.usage import Completions, UsageError
 
 from gomux._mux.factory import MuxFactory
 from gomux._mux.newcomer import Newcomers
@@ -27,7 +27,7 @@ from gomux.error import OpenStreamError
 from gomux.limits import Limits, TunnelLimits
 from gomux.status._page import PageFactory
 from gomux.tunnel import Tunnel, forward, target
-from gomux.tunnel._guide import arrange
+from gomux.tunnel._guide import arrange, repeatable
 from gomux.tunnel._keyoptions import KeyOptions
 from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
 from gomux.tunnel._service import (
@@ -269,6 +269,7 @@ def _unindentHelp() -> None:
 
 
 _unindentHelp()
+Options.compData = Completions(multiUse=repeatable(Options))
 
 
 def _unsplit(text: str) -> tuple[str]:

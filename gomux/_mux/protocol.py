@@ -248,9 +248,7 @@ class MuxProtocol(MuxFacts, Protocol):
         needs = (factory, self._scheduler, self._fail)
         self._carrierLiveness = CarrierLiveness(*needs)
         self._peerLiveness = PeerLiveness(
-            *needs,
-            lambda: self._incoming.isBehind,
-            echoed=lambda: factory.muxEchoed(self),
+            *needs, lambda: self._incoming.isBehind, lambda: factory.muxEchoed(self)
         )
         self._frames = PeerFrames(
             self,

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The commands of C{python -m gomux}: C{genpsk}, C{ping} and C{pipe}.
+The commands of C{python -m gomux}, the manual pages, and the completion of shells.
 
-This room may import L{gomux.tunnel} and what lies below it.
+This room may import L{gomux.tap} and what lies below it.
 """

@@ -19,6 +19,9 @@ from gomux._version import __version__
 #: How the program is started.
 PROGRAM = "python -m gomux"
 
+#: The shells whose completion is supported.
+SHELLS = ("bash", "zsh")
+
 
 class Command(usage.Options):
     """
@@ -176,6 +179,36 @@ The exit status is 0 if the stream has ended in an orderly way, else 1.
         return runWithReactor("pipe", pipe, self.endpoint)
 
 
+class Completion(Command):
+    """
+    C{completion} prints a script for a shell.
+    """
+
+    synopsis = "completion bash|zsh"
+    guide = """
+Prints a script with which a shell completes the options of twistd gomux and of python
+-m gomux. In ~/.bashrc or ~/.zshrc, there after compinit:
+
+  source <(python -m gomux completion bash)
+"""
+    shell: str
+
+    def parseArgs(self, *arguments: str) -> None:
+        """
+        Take the name of the shell.
+        """
+        if len(arguments) != 1 or arguments[0] not in SHELLS:
+            raise usage.UsageError(f"the shell is needed: {' or '.join(SHELLS)}")
+        [self.shell] = arguments
+
+    def run(self) -> int:
+        from gomux.command._completion import script
+
+        commands = {name: command for name, _, command, _ in Options.subCommands}
+        print(script(self.shell, commands), end="")
+        return 0
+
+
 class Options(Command):
     """
     The whole command line.
@@ -188,10 +221,11 @@ class Options(Command):
 The service itself is run by twistd: see twistd gomux --help.
 """
 
-    subCommands = [
-        ["genpsk", None, GenPSK, "Print a fresh pre-shared key."],
-        ["ping", None, Ping, "Tell whether a peer can be reached, and has the key."],
-        ["pipe", None, Pipe, "Join the standard input and output with one stream."],
+    subCommands: list[tuple[str, None, type[Command], str]] = [
+        ("genpsk", None, GenPSK, "Print a fresh pre-shared key."),
+        ("ping", None, Ping, "Tell whether a peer can be reached, and has the key."),
+        ("pipe", None, Pipe, "Join the standard input and output with one stream."),
+        ("completion", None, Completion, "Print a script for a shell's completion."),
     ]
 
 

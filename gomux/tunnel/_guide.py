@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from inspect import getmembers
 
 GUIDE = """
 Carries many connections through a single encrypted connection, the mux.
@@ -82,3 +83,15 @@ def arrange(usage: str, limits: Collection[str]) -> str:
             *(text for name, text in texts.items() if name in limits),
         )
     )
+
+
+def repeatable(options: type) -> list[str]:
+    """
+    @param options: a class of options.
+    @return: the names of those that can be given several times, by their help.
+    """
+    return [
+        name.removeprefix("opt_").replace("_", "-")
+        for name, method in getmembers(options)
+        if name.startswith("opt_") and "several times" in (method.__doc__ or "")
+    ]

@@ -43,6 +43,13 @@ class MainTests(SynchronousTestCase):
         self.assertEqual(len(keys), 10)
         self.assertEqual(self.errors.getvalue(), "")
 
+    def test_completion(self) -> None:
+        """
+        C{completion} prints a script.
+        """
+        self.assertEqual(main(["completion", "bash"]), 0)
+        self.assertIn("complete -o default -F _gomux_twistd", self.output.getvalue())
+
     def test_help(self) -> None:
         """
         C{--help} prints the usage, and names the commands.  That of a command prints
@@ -51,11 +58,11 @@ class MainTests(SynchronousTestCase):
         self.assertEqual(main(["--help"]), 0)
         text = self.output.getvalue()
         self.assertTrue(text.startswith("Usage: python -m gomux COMMAND\n"))
-        for command in ("genpsk", "ping", "pipe"):
+        for command in ("genpsk", "ping", "pipe", "completion"):
             self.assertRegex(text, rf"(?m)^    {command} ")
             self.assertEqual(main([command, "--help"]), 0)
             self.assertIn(f"Usage: python -m gomux {command}", self.output.getvalue())
-        self.assertTrue(self.output.getvalue().count(Ping.guide), 1)
+        self.assertEqual(self.output.getvalue().count(Ping.guide), 1)
         self.assertEqual(self.errors.getvalue(), "")
 
     def test_version(self) -> None:
@@ -82,6 +89,8 @@ class MainTests(SynchronousTestCase):
             (["ping", "--timeout=inf", "gomux:a"], "--timeout needs a number"),
             (["ping", "--timeout=x", "gomux:a"], "--timeout needs a number"),
             (["pipe"], "exactly one ENDPOINT"),
+            (["completion"], "bash or zsh"),
+            (["completion", "fish"], "bash or zsh"),
         ):
             self.errors.truncate(0)
             self.assertEqual(main(arguments), 2)
