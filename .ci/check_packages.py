@@ -164,6 +164,8 @@ def main() -> None:
         newest.twistd("nothing", found=False)
         newest.pip("install", wheel)
         newest.use("wheel")
+        page = newest.bin.parent / "share" / "man" / "man1" / "twistd-gomux.1"
+        require(page.exists(), "wheel: there is no manual page")
         newest.pip("uninstall", "--yes", "gomux")
         newest.twistd("uninstalled", found=False)
         newest.use("checkout", path=str(directory / "source"))

@@ -61,7 +61,8 @@ def _servicePage() -> str:
         )
         + f".SH DESCRIPTION\n{_prose(GUIDE)}"
         + f".SH OPTIONS\n{_options(options)}"
-        + f".SH LIMITS\n{_options(limits)}"
+        + ".SH LIMITS\n"
+        + _options(limits)
         + FOOTER.format(seeAlso=".BR twistd (1),\n.BR gomux (1)")
     )
 
