@@ -26,6 +26,7 @@ from twisted.internet.error import ConnectionRefusedError
 
 from gomux._mux.factory import MuxFactory
 from gomux._mux.protocol import MuxProtocol
+from gomux._wire.frame import OVERHEAD
 from gomux.command._run import CommandFailed, gomuxEndpoint
 from gomux.endpoints._clientmux import ClientMux
 from gomux.error import (
@@ -40,6 +41,9 @@ from gomux.limits import Limits
 
 #: The pause between two pings, in seconds.
 INTERVAL = 0.2
+
+#: Why a peer that has sent some bytes is no gomux peer.
+NO_FRAME = "it sends less than a frame"
 
 
 async def ping(reactor: Any, endpoint: str, count: int, timeout: float) -> str:
@@ -200,7 +204,7 @@ class Pinger:
             await proving
         except TimeoutError:
             if mux.bytesReceived:
-                raise _isOther("it sends less than a frame") from None
+                raise _isOther(NO_FRAME) from None
             await self._closeSilent(mux)
             return _result("not refused", isStrict, False)
         except GomuxError as error:
@@ -214,12 +218,12 @@ class Pinger:
         """
         @return: why the peer has not shown that it has the key.
         """
+        if isinstance(error, (ProtocolViolation, AuthenticationFailed)):
+            if not isinstance(error, OutOfSequence):
+                return _isOther(str(error))
+        elif 0 < mux.bytesReceived < OVERHEAD:
+            return _isOther(NO_FRAME)
         isSilent = isinstance(error, HandshakeFailed) and "not done" in str(error)
-        isForeign = isinstance(error, (ProtocolViolation, AuthenticationFailed))
-        if isForeign and not isinstance(error, OutOfSequence):
-            return _isOther(str(error))
-        if isSilent and mux.bytesReceived:
-            return _isOther("it sends less than a frame")
         what = "does not answer" if isSilent else "has ended the connection"
         return Refused(f"the peer {what}")
 

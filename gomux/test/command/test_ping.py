@@ -39,10 +39,22 @@ class Answering(Protocol):
 
 class Talkative(Answering):
     """
-    Sends more than the header of a frame.
+    Sends more than a frame without a payload has.
     """
 
-    greeting = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+    greeting = b"HTTP/1.1 400 Bad Request\r\n" + b"A: b\r\n" * 20
+
+
+class Alerting(Answering):
+    """
+    Sends an alert as TLS does, and ends the connection.
+    """
+
+    greeting = bytes.fromhex("15030100020246")
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
 
 
 class Late(Protocol):
@@ -215,7 +227,7 @@ class PingTests(TestCase):
         """
         A port with another protocol.
         """
-        for protocol in (Answering, Talkative):
+        for protocol in (Answering, Talkative, Alerting):
             for words in ("", ":strict=yes"):
                 await self.assertWrong(
                     Factory.forProtocol(protocol),
