@@ -272,15 +272,15 @@ local function summary(kind, header)
     elseif kind == "Greeting" then
         return string.format("Greeting (bits 0x%x)", header.length)
     elseif kind == "Ping" and header.id ~= NO_PING then
-        return string.format("Ping (%u came last)", header.id)
+        return string.format("Ping (%d came last)", header.id)
     elseif not isAboutStream(kind, header.flags) then
         return kind
     end
-    local text = string.format("%s %u", short[kind] or kind, header.id)
+    local text = string.format("%s %d", short[kind] or kind, header.id)
     if kind == "Request" then
         return text .. " with a request"
     elseif kind == "Data" or kind == "WindowUpdate" then
-        return string.format("%s (%u bytes)", text, header.length)
+        return string.format("%s (%d bytes)", text, header.length)
     end
     return text
 end

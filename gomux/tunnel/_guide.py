@@ -41,6 +41,10 @@ A SERVICE is a name that both sides give, so that one mux carries several:
 
 A PEER is a name in a --psk-file with several keys.
 
+If it does not work, this says whether A can be reached and has the same key:
+
+  B$ python -m gomux ping gomux:tcp:A:7000:pskFile=psk
+
 An ENDPOINT is any of Twisted's endpoint strings, such as
 tcp:8080:interface=127.0.0.1, unix:/run/app.sock or tls:example.org:443.
 Sizes are in bytes, times in seconds, rates in events a second.
