@@ -16,7 +16,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
 
-from gomux._mux.log import ThrottledLog
+from gomux._mux.log import ThrottledLog, printable
 from gomux.command._run import CommandFailed, gomuxEndpoint
 from gomux.endpoints._stdio import StandardServerEndpoint
 from gomux.limits import TunnelLimits
@@ -57,7 +57,8 @@ class Trouble(ThrottledLog):
         """
         Keep a line.
         """
-        self.seen.append(line.format(**values))
+        shown = {name: printable(str(value)) for name, value in values.items()}
+        self.seen.append(line.format(**shown))
 
 
 class PipeTunnel(Tunnel):

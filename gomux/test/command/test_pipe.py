@@ -30,7 +30,7 @@ class Refusing:
     """
 
     def connect(self, factory: object) -> Deferred[IProtocol]:
-        return fail(ServiceUnknown())
+        return fail(ServiceUnknown("\x1b[2J"))
 
 
 class Near:
@@ -106,10 +106,12 @@ class PipeTunnelTests(TestCase):
 
     async def test_refused(self) -> None:
         """
-        If the stream cannot be opened, the trouble says why.
+        If the stream cannot be opened, the trouble says why, without any characters
+        that control the terminal.
         """
         tunnel = PipeTunnel(Refusing(), reactor)
         await self.connect(tunnel)
         await tunnel.ended
         [line] = tunnel.trouble.seen
         self.assertIn("no such service", line)
+        self.assertTrue(line.isprintable())
