@@ -389,6 +389,11 @@ class MuxFactory(ServingFactory):
                 if mux.isRevoked(names, keys):
                     stream.drop(KeyRevoked())
 
+    def muxEchoed(self, mux: MuxProtocol) -> None:
+        """
+        The peer has echoed a ping, so C{mux.roundTrip} is new.  Called by the mux.
+        """
+
     def muxUngreeted(self, mux: MuxProtocol) -> None:
         """
         Streams for services wait for the peer's greeting, and it did not come in time.

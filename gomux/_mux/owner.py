@@ -83,6 +83,11 @@ class MuxOwner(Protocol[_Mux]):
         The peer has shown that it holds the key.
         """
 
+    def muxEchoed(self, mux: _Mux) -> None:
+        """
+        The peer has echoed a ping.
+        """
+
     def muxUngreeted(self, mux: _Mux) -> None:
         """
         Streams for services wait for the peer's greeting, and it did not come in time.
