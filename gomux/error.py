@@ -142,6 +142,14 @@ class KeyRevoked(GomuxError, ConnectionLost):
     MESSAGE = "The pre-shared key of the peer was revoked"
 
 
+class ServiceWithdrawn(GomuxError, ConnectionLost):
+    """
+    This side has ended the stream, because the peer may not use its service any more.
+    """
+
+    MESSAGE = "The peer may not use the service any more"
+
+
 class HandshakeFailed(NotAuthenticated):
     """
     In strict mode: the mux did not come up.  The peer is not in strict mode, has

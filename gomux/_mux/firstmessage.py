@@ -72,6 +72,7 @@ class FirstReceiver(Receiver):
         if kept:
             streams.charge(-len(kept))
         streams.consumed(stream, len(data) - len(rest))
+        self.window.uncount(len(data) - len(rest))
         first.messageReceived(message)
         if self.state is ReceiveState.OPEN:
             stream.receiver = receiverFor(stream, self.window)

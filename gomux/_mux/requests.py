@@ -147,6 +147,7 @@ class Opening(FirstProtocol):
         Send the request.
         """
         super().begin(stream)
+        stream.granted -= len(self._request)
         stream.write(self._request)
         if getattr(self._factory, "writesAtOnce", False):
             protocol = self._build()
@@ -323,7 +324,9 @@ class Accepting(FirstProtocol):
         @param code: the code of a refusal; C{None} to accept.
         """
         stream = self.stream
-        stream.write(encodeAnswer(code))
+        message = encodeAnswer(code)
+        stream.granted -= len(message)
+        stream.write(message)
         if code is not None:
             name = stream.service or "connect"
             self._acceptor.logRefusal("refused a stream of the peer", name, code)

@@ -32,6 +32,7 @@ from gomux._mux.log import callInContext, logPrefixOf
 from gomux._mux.receiver import ReceiveState
 from gomux._mux.streamlife import LifeMux, LifeState, StreamLife
 from gomux._wire.frame import Flag
+from gomux._wire.growth import GrowingWindow
 from gomux.error import StreamClosed
 
 if TYPE_CHECKING:
@@ -90,10 +91,12 @@ class Stream(StreamLife):
     @ivar streams: the mux, as its streams call it.
     @ivar service: the name of the service that the stream is for; C{None} for none, and
         before the peer's request is there.
+    @ivar received: the last value of L{bytesReceived}, once the stream has ended on the
+        wire.
     @ivar _noDelay: the last argument of L{setTcpNoDelay}; missing before any call.
     """
 
-    __slots__ = ("service", "_noDelay")
+    __slots__ = ("service", "received", "_noDelay")
 
     streams: StreamMux
     _noDelay: bool
@@ -103,6 +106,7 @@ class Stream(StreamLife):
     ) -> None:
         super().__init__(streams, streamID)
         self.service = service
+        self.received = 0
 
     # State, with the names of Twisted's own transports
 
@@ -147,6 +151,30 @@ class Stream(StreamLife):
         if self.receiver is None or self.receiver.waiting is None:
             return 0
         return sum(map(len, self.receiver.waiting))
+
+    @property
+    def receiveWindow(self) -> GrowingWindow | None:
+        """
+        The receive window; C{None} while it is the window of any new stream.
+        """
+        return None if self.receiver is None else self.receiver.window
+
+    @property
+    def bytesReceived(self) -> int:
+        """
+        How many bytes of data the peer has sent, without its request or answer.  The
+        application has not read those that wait, or that were dropped.
+        """
+        window = self.receiveWindow
+        return self.received if window is None else window.total
+
+    @property
+    def bytesSent(self) -> int:
+        """
+        How many bytes of the application's output were sent to the peer.
+        """
+        # The request or the answer may still wait to be sent.
+        return max(0, self.granted - self.sendWindow)
 
     @property
     def mux(self) -> Any:

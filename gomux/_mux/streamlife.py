@@ -51,7 +51,6 @@ from gomux._mux.receiver import Receiver, ReceiverMux, ReceiveState, receiverFor
 from gomux._mux.sender import Sender, SendState
 from gomux._mux.sendermux import SenderMux
 from gomux._wire.frame import Flag
-from gomux._wire.growth import GrowingWindow
 from gomux._wire.window import INITIAL_WINDOW, WINDOW_END, credited
 from gomux.error import (
     BuffersFull,
@@ -111,6 +110,7 @@ class StreamLife:
     @ivar sender: the writing half; C{None} while it has nothing to keep.
     @ivar receiver: the reading half; C{None} until it is needed.
     @ivar sendWindow: how many bytes the peer still lets the stream send.
+    @ivar granted: how many bytes the peer has let the stream send since the start.
     @ivar life: the L{LifeState}.
     @ivar paused: whether the application has paused the stream.
     @ivar touched: whether output was ever written to the stream.
@@ -126,6 +126,7 @@ class StreamLife:
         "sender",
         "receiver",
         "sendWindow",
+        "granted",
         "life",
         "paused",
         "touched",
@@ -141,7 +142,7 @@ class StreamLife:
         # The halves are made when needed, because a mux may have thousands of streams.
         self.sender: Sender | None = None
         self.receiver: Receiver | None = None
-        self.sendWindow = INITIAL_WINDOW
+        self.sendWindow = self.granted = INITIAL_WINDOW
         self.life = _LIVE
         self.paused = False
         self.touched = False
@@ -150,13 +151,6 @@ class StreamLife:
 
     def __repr__(self) -> str:
         return f"<Stream {self.streamID} {self.life.name} of {self.streams!r}>"
-
-    @property
-    def receiveWindow(self) -> GrowingWindow | None:
-        """
-        The receive window; C{None} while it is the window of any new stream.
-        """
-        return None if self.receiver is None else self.receiver.window
 
     @property
     def hasInput(self) -> bool:
@@ -243,6 +237,7 @@ class StreamLife:
         @raise ProtocolViolation: if the credit makes the send window too large.
         """
         self.sendWindow = credited(self.sendWindow, size)
+        self.granted += size
         if self.sender is not None:
             self.sender.windowGrew()
 

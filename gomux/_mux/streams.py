@@ -403,9 +403,10 @@ class Streams:
         """
         Nothing is sent or received for a stream any more.
         """
-        del self.byID[stream.streamID]
-        if stream.receiver is not None:
-            self.growth.release(stream.receiver.window)
+        ended = self.byID.pop(stream.streamID)
+        if ended.receiver is not None:
+            ended.received = ended.receiver.window.total
+            self.growth.release(ended.receiver.window)
         if stream.hasInput:
             self.lingering[stream] = self.mux
         self._scheduler.forget(stream.streamID)

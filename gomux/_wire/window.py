@@ -69,15 +69,33 @@ class ReceiveWindow:
         while the window shrinks.
     @ivar kept: how many of the held bytes to keep back even if credit for them is
         due, set by the growth policy; 0 or L{MAX_HELD}.
+    @ivar given: how many bytes the peer might have sent since the start.  It changes
+        only with the credit, so L{total} costs nothing for each frame.
     """
 
-    __slots__ = ("size", "available", "held", "kept")
+    __slots__ = ("size", "available", "held", "kept", "given")
 
     def __init__(self) -> None:
         self.size = INITIAL_WINDOW
         self.available = INITIAL_WINDOW
         self.held = 0
         self.kept = 0
+        self.given = INITIAL_WINDOW
+
+    @property
+    def total(self) -> int:
+        """
+        How many bytes the peer has sent, without those that L{uncount} has taken off.
+        """
+        return self.given - self.available
+
+    def uncount(self, size: int) -> None:
+        """
+        Some received bytes were no data of an application: take them off L{total}.
+
+        @param size: how many bytes.
+        """
+        self.given -= size
 
     def received(self, size: int) -> None:
         """
@@ -107,6 +125,7 @@ class ReceiveWindow:
             return 0
         self.held = held - due
         self.available += due
+        self.given += due
         return due
 
     def enlarge(self, size: int) -> None:
@@ -117,6 +136,7 @@ class ReceiveWindow:
         """
         self.size += size
         self.available += size
+        self.given += size
 
     def shrink(self, size: int) -> None:
         """

@@ -114,6 +114,17 @@ class Tunnel(Factory):
                 return None if hasattr(addr, "streamID") else _Refusal()
         return Bridge(self, describeAddress(addr), peer).near
 
+    def limit(self, limits: TunnelLimits) -> None:
+        """
+        Set the limits of bridges that begin from now on.
+        """
+        self.limits = limits
+        connections = self._shares["connections"]
+        assert isinstance(connections, Shares)
+        connections.resize(limits.maxConnections)
+        if self.awaited is not None:
+            self.awaited.timeout = limits.answerTimeout
+
     def abort(self) -> None:
         """
         Abort all connections.
@@ -207,7 +218,7 @@ def forward(
         if peer is not None and keyring is not None and peer not in keyring.names:
             # It was there, before the keys were read again.
             return fail(OpenStreamError(f"no key has the name {peer!r}"))
-        return pool.openStream(factory, limits.waitTimeout, service, peer)
+        return pool.openStream(factory, tunnel.limits.waitTimeout, service, peer)
 
     shares = _shares(Shares(limits.maxConnections), keyring)
     tunnel = Tunnel(name, connect, clock, limits, shares)
@@ -239,10 +250,11 @@ def target(
 
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
         connecting = maybeDeferred(endpoint.connect, factory)
-        return connecting.addTimeout(limits.targetTimeout, steady(clock))
+        return connecting.addTimeout(tunnel.limits.targetTimeout, steady(clock))
 
     connections = Shares(limits.maxConnections, keyring)
-    return Tunnel(name, connect, clock, limits, _shares(connections, keyring))
+    tunnel = Tunnel(name, connect, clock, limits, _shares(connections, keyring))
+    return tunnel
 
 
 def _shares(
