@@ -47,6 +47,10 @@ PROGRAMS = {
     "sshd": "openssh-server",
     "ip": "iproute2",
     "unshare": "util-linux",
+    "curl": "curl",
+    "jq": "jq",
+    "promtool": "prometheus",
+    "chromium": "chromium",
 }
 
 GO_PEER = "gomux-go-peer"

@@ -51,7 +51,7 @@ PATIENCE = 30
 #: C{trial}; as C{-m twisted.trial}, an old Twisted needs setuptools.
 TRIAL = "from twisted.scripts.trial import run; run()"
 
-_port = re.compile(r"\b(220[12]|2500|2525|514[01]|700[012]|8000|808[01])\b")
+_port = re.compile(r"\b(220[12]|2500|2525|514[01]|700[012]|8000|808[01]|9100)\b")
 
 
 class DocsTestCase(SynchronousTestCase):
@@ -95,8 +95,9 @@ class DocsTestCase(SynchronousTestCase):
         """
         directory = self.directory / name.replace(".", "-")
         directory.mkdir()
-        for path in (*self.directory.glob("*.psk"), *self.directory.glob("*.keys")):
-            shutil.copy2(path, directory)
+        for kind in ("*.psk", "*.keys", "*.toml"):
+            for path in self.directory.glob(kind):
+                shutil.copy2(path, directory)
         shutil.copy2(EXAMPLES / "service.py", directory)
         (directory / "public").mkdir()
         (directory / "public" / "hello.txt").write_text("hello from a file\n")
@@ -191,13 +192,13 @@ class DocsTestCase(SynchronousTestCase):
         printed = text.partition(f"{before}::\n\n")[2].partition("\n\n")[0]
         return "".join(f"{line.strip()}\n" for line in printed.splitlines())
 
-    def get(self, port: int) -> bytes:
+    def get(self, port: int, path: str = "hello.txt") -> bytes:
         """
-        Fetch the file by HTTP, once the tunnel is up.
+        Fetch a file by HTTP, once the tunnel is up.
 
         @return: the file; nothing if the connection is reset.
         """
-        request = b"GET /hello.txt HTTP/1.0\r\n\r\n"
+        request = f"GET /{path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode()
         answer = b""
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
             connection.settimeout(PATIENCE)
@@ -288,6 +289,30 @@ class ProgramTests(DocsTestCase):
         self.assertEqual(self.run_("hello.py"), "b'hello'\n")
         self.assertEqual(self.run_("asyncio_task.py"), "b'hello'\n")
         self.assertEqual(self.run_("deadline.py"), "nothing came\nb'and now?' b''\n")
+
+    def test_config(self) -> None:
+        """
+        The example of a config is valid, and does what its comments say.
+        """
+        keys = self.directory / "peers.keys"
+        keys.write_text("alice:the key of alice for tests\nbob:the key of bob, also\n")
+        keys.chmod(0o600)
+        shutil.copy2(EXAMPLES / "gomux.toml", self.directory)
+        process = self.start("config_check.sh")
+        output, _ = process.communicate(timeout=PATIENCE)
+        self.assertEqual(process.returncode, 0, output)
+        for line in (
+            "accept muxes at tcp:7000",
+            "as streams to alice for the service web",
+            "connect the peers' streams for the service mail to tcp:localhost:25",
+            "alice: may use mail, page, streams without a service; strict mode; ",
+            "where a peer has no rule of its own: may use page; max-muxes 4; ",
+            "max-streams 1000",
+            "SIGHUP reads the config and the pre-shared keys again.",
+        ):
+            self.assertIn(line, output)
+        (self.directory / "gomux.toml").write_text(self.text("gomux.toml"))
+        self.start("config_run.sh", "7000")
 
     def test_web(self) -> None:
         """
@@ -438,6 +463,20 @@ class TunnelTests(DocsTestCase):
         self.waitForLine(self.start("reverse_b.sh"), "--forward")
         self.start("reverse_a.sh")
         self.assertEqual(self.get(self.port("8080")), b"hello from a file\n")
+
+    def test_status(self) -> None:
+        """
+        The operator's port is where Prometheus looks for it, and has the metrics that
+        the alerts are about.
+        """
+        self.start("status_server.sh", "9100")
+        config = self.text("status_prometheus.yml")
+        self.assertIn(f"localhost:{self.port('9100')}", config)
+        metrics = self.get(self.port("9100"), "metrics").decode()
+        alerts = re.findall(r"gomux_\w+", self.text("status_alerts.yml"))
+        self.assertGreater(len(alerts), 5)
+        for name in alerts:
+            self.assertRegex(metrics, rf"(?m)^{name}[ {{]")
 
     def test_factory(self) -> None:
         """
