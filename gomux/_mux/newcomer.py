@@ -306,6 +306,7 @@ class Newcomer(Protocol):
         self._end()
         self._owner.logEnd(error, self.getPeer())
         self._close()
+        self._owner.strangersTurns.hurry(self._open)
         dropTransport(cast(ITransport, self.transport))
 
     def _close(self) -> None:

@@ -533,6 +533,27 @@ class TurnTests(NewcomerTestCase):
         self.clock.turn()
         self.assertFalse(self.mux().authenticated)
 
+    def test_droppedWhileWaiting(self) -> None:
+        """
+        Nothing is kept of strangers that are dropped while they wait, although newer
+        ones wait too.
+        """
+        self.start(Keyring({f"peer {n}": os.urandom(16) for n in range(20)}))
+        transports = [self.meet()[1] for _ in range(5)]
+        for transport in transports:
+            self.deliver(transport, bytes(52))
+        dropped = []
+        for transport in transports[1:3]:
+            newcomer: Any = transport.protocol
+            newcomer.evict()
+            dropped.append(weakref.ref(newcomer))
+        del transports[1:3], transport, newcomer
+        for _ in range(3):
+            self.clock.turn()
+        gc.collect()
+        self.assertEqual([one() for one in dropped], [None, None])
+        self.assertEqual([isUp(one) for one in transports], [False, True, True])
+
     def test_unpausable(self) -> None:
         """
         The first frame is not delayed if reading cannot be paused.
@@ -659,6 +680,29 @@ class TurnTests(NewcomerTestCase):
         for _ in range(3):
             self.clock.turn()
         self.assertEqual(self.mux().peerName, "me")
+
+    def test_knownStrangers(self) -> None:
+        """
+        At an address where a peer has shown a key, one turn comes before other work: a
+        stranger may have such an address too, and then waits as all others.
+        """
+        names = [f"peer {number}" for number in range(3 * KEYS_A_TURN)]
+        keys: dict[str, bytes | str] = {name: os.urandom(16) for name in names}
+        self.start(Keyring({**keys, "me": PSK}))
+        self.patch(self.factory._strangers, "nameAt", lambda address: "me")
+        strangers = [self.meet()[1] for _ in range(3)]
+        peer, transport = self.meet()
+        for stranger in strangers:
+            self.deliver(stranger, bytes(52))
+        self.deliver(transport, peer.seal(0, Flag.KEEPALIVE))
+        for _ in range(3):
+            self.assertEqual(self.factory.muxes, [])
+            self.clock.turn()
+        self.assertEqual(self.mux().peerName, "me")
+        self.assertTrue(all(isUp(stranger) for stranger in strangers))
+        for _ in range(9):
+            self.clock.turn()
+        self.assertFalse(any(isUp(stranger) for stranger in strangers))
 
 
 class ListeningTests(SynchronousTestCase):
