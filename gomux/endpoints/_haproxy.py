@@ -37,6 +37,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
+from gomux._carrier.accept import acceptOne
 from gomux._carrier.clock import steady
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._wire.shares import descriptors
@@ -145,6 +146,7 @@ class ProxiedProtocol(ProtocolWrapper):
         """
         directlyProvides(self, providedBy(transport))
         Protocol.makeConnection(self, transport)
+        acceptOne(transport)
         self.factory.registerProtocol(self)
         self._timeout = self.factory.clock.callLater(
             HEADER_TIMEOUT, self._drop, f"no header within {HEADER_TIMEOUT:g} seconds"
