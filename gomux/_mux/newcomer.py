@@ -24,6 +24,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 
+from gomux._carrier.passed import PassedDropper
 from gomux._carrier.transport import addressFrom, dropTransport
 from gomux._carrier.turns import DONE
 from gomux._mux.gate import Gate, explainLoss
@@ -136,7 +137,7 @@ class Gone:
         """
 
 
-class Newcomer(Protocol):
+class Newcomer(PassedDropper, Protocol):
     """
     A connection without a mux.  When it gets its mux, it passes on everything to that.
 

@@ -33,6 +33,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gomux._carrier.passed import PassedDropper
 from gomux._carrier.transport import MuxCarrier, addressFrom
 from gomux._mux.frames import PeerFrames
 from gomux._mux.gate import Gate, GreetingWait, WaitingStreams, explainLoss
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IMux)
-class MuxProtocol(MuxFacts, Protocol):
+class MuxProtocol(MuxFacts, PassedDropper, Protocol):
     """
     One mux over one carrier, made by a L{MuxFactory<gomux.MuxFactory>}.
 

@@ -42,6 +42,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol
 
 from gomux._carrier.accept import acceptOne
+from gomux._carrier.passed import PassedDropper
 from gomux._wire.shares import strangersMost
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ class Strangers:
                 del self._counts[source]
 
 
-class Refused(Protocol):
+class Refused(PassedDropper, Protocol):
     """
     The protocol of a connection that is refused: it drops the connection.
 

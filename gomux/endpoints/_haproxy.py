@@ -39,6 +39,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from gomux._carrier.accept import acceptOne
 from gomux._carrier.clock import steady
+from gomux._carrier.passed import PassedDropper
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._wire.shares import descriptors
 
@@ -110,7 +111,7 @@ class ProxiedFactory(WrappingFactory):
 
 
 @implementer(IHalfCloseableProtocol)
-class ProxiedProtocol(ProtocolWrapper):
+class ProxiedProtocol(PassedDropper, ProtocolWrapper):
     """
     Reads the header.  After that it is the transport of the application's protocol.
 
