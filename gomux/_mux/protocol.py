@@ -34,6 +34,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._carrier.passed import PassedDropper
+from gomux._carrier.restraint import leaveOutput
 from gomux._carrier.transport import MuxCarrier, addressFrom
 from gomux._mux.frames import PeerFrames
 from gomux._mux.gate import Gate, GreetingWait, WaitingStreams, explainLoss
@@ -365,6 +366,7 @@ class MuxProtocol(MuxFacts, PassedDropper, Protocol):
         self._isBound = isStrict or self.factory.greet
         greets = self.factory.greet and not isStrict
         self._scheduler.start(sealer, int(self._isBound) if greets else None)
+        leaveOutput(self.transport)
         self._carrier.registerProducer(self._scheduler)
         self._carrierLiveness.start()
 

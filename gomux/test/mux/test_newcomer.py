@@ -22,6 +22,7 @@ from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Keyring, Limits, MuxFactory, MuxProtocol, MuxServerEndpoint, Session
+from gomux._carrier import restraint
 from gomux._carrier.turns import TURN_TIME
 from gomux._mux.newcomer import SILENT, Newcomer, Newcomers
 from gomux._wire.frame import Flag
@@ -30,6 +31,7 @@ from gomux._wire.keysearch import KEYS_A_TURN, KnownKey
 from gomux._wire.salts import Salts
 from gomux.error import AuthenticationFailed
 from gomux.test.support.helpers import FramePeer, Recorders
+from gomux.test.support.kernel import Descriptor
 from gomux.test.support.logs import Lines
 from gomux.test.support.slowclock import SlowClock
 from gomux.testing import PSK
@@ -137,6 +139,23 @@ class FirstFrameTests(NewcomerTestCase):
             self.assertEqual(len(self.factory._strangers), 0)
             self.assertEqual(self.factory._newcomers, set())
             mux.checkInvariants()
+
+    def test_restrained(self) -> None:
+        """
+        What TLS does for a connection by itself is bounded until the peer has shown a
+        key.
+        """
+        below = Descriptor()
+        self.patch(restraint, "_socketBelow", lambda transport: below)
+        peer, transport = self.meet()
+        self.assertEqual(below.bufferSize, restraint.STRANGERS_READ)
+        self.assertIsNotNone(below.producer)
+        self.clock.advance(SILENT)
+        self.assertEqual(len(self.factory.muxes), 1)
+        self.assertEqual(below.bufferSize, restraint.STRANGERS_READ)
+        self.assertIsNone(below.producer)
+        self.deliver(transport, peer.seal(0, Flag.KEEPALIVE))
+        self.assertEqual(below.bufferSize, Descriptor.bufferSize)
 
     def test_lost(self) -> None:
         """
