@@ -187,7 +187,7 @@ class Newcomer(PassedDropper, Protocol):
         owner = self._owner
         limits = owner.limits
         grace = min(limits.silentGrace or SILENT, limits.handshakeTimeout)
-        self._call = owner.clock.callLater(grace, self.enter)
+        self._call = owner.clock.callLater(grace, self._silent)
         self._since = owner.clock.seconds()
         restrain(self.transport)
         owner.newcomerConnected(self)
@@ -265,6 +265,17 @@ class Newcomer(PassedDropper, Protocol):
             self.revoke()
         else:
             self.enter()
+        return DONE
+
+    def _silent(self) -> None:
+        """
+        The peer has been silent for long enough: it gets its mux.  Many may have come
+        at once, and in a turn of the reactor there is time for one.
+        """
+        self._owner.strangersTurns.prefer(self._enterLater)
+
+    def _enterLater(self, until: float) -> float:
+        self.enter()
         return DONE
 
     def enter(self) -> None:

@@ -220,6 +220,25 @@ class SilentTests(NewcomerTestCase):
         self.assertEqual(self.factory.pool.muxes, [mux])
         self.assertEqual(len(self.factory._strangers), 1)
 
+    def test_oneATurn(self) -> None:
+        """
+        Of several peers that become silent at the same time, one gets its mux in a
+        turn.
+        """
+        for _ in range(3):
+            self.meet()
+        make = self.factory.makeMux
+
+        def slow(*args: Any) -> MuxProtocol:
+            self.clock.work(TURN_TIME)
+            return make(*args)
+
+        self.patch(self.factory, "makeMux", slow)
+        self.clock.rightNow += SILENT
+        for count in (0, 1, 2, 3):
+            self.clock.turn()
+            self.assertEqual(len(self.factory.muxes), count)
+
     def test_noGrace(self) -> None:
         """
         If C{silentGrace} is off, the peer has a mux after C{SILENT} seconds, but no
