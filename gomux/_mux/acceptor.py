@@ -128,7 +128,7 @@ class Acceptor:
         except RequestRefused as error:
             return error.code
         except BaseException:
-            _log.failure(
+            owner.notices.failure(
                 "{mux} refused stream {id} of the peer: buildProtocol failed",
                 id=getattr(address, "streamID", None),
                 mux=self._mux,

@@ -391,7 +391,7 @@ class MuxFactory(ServingFactory):
         Streams for services wait for the peer's greeting, and it did not come in time.
         Called by the mux.
         """
-        self.pool.giveUpNamed()
+        self.pool.giveUpNamed(mux)
 
     def muxWorn(self, mux: MuxProtocol) -> None:
         """

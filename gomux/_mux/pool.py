@@ -131,7 +131,7 @@ class MuxPool:
             if waiting in self._waiting and _takes(mux, waiting.service, waiting.peer):
                 self._forget(waiting)
                 waiting.result.callback(mux)
-        self.giveUpNamed()
+        self.giveUpNamed(mux)
 
     def remove(self, mux: MuxProtocol, reason: GomuxError) -> None:
         """
@@ -194,25 +194,35 @@ class MuxPool:
         waiting.timeout = self._clock.callLater(timeout, self._expire, waiting, timeout)
         self._waiting[waiting] = None
         if service is not None:
-            self.giveUpNamed()
+            self._giveUp(peer)
         return cast("Deferred[IProtocol]", waiting.result)
 
-    def giveUpNamed(self) -> None:
+    def giveUpNamed(self, mux: MuxProtocol) -> None:
         """
-        If streams for services wait, have the peers' greetings waited for, or fail the
-        streams if there are muxes and none of their peers understands requests.
+        If streams for services wait that could go over a mux, have its peer's greeting
+        waited for.  If there is no other such mux, and its peer understands no
+        requests, fail the streams.
         """
-        named = [waiting for waiting in self._waiting if waiting.service is not None]
-        for peer in {waiting.peer for waiting in named}:
-            muxes = [mux for mux in self._muxes if _takes(mux, None, peer)]
-            for mux in muxes:
-                if mux.takesRequests is None:
-                    mux.greetingWait.begin()
-            if muxes and all(mux.takesRequests is False for mux in muxes):
-                for waiting in named:
-                    if waiting.peer == peer and waiting in self._waiting:
-                        self._forget(waiting)
-                        waiting.result.errback(muxes[-1].noRequests())
+        waiting = [w for w in self._waiting if w.service is not None]
+        for peer in {w.peer for w in waiting} & {None, mux.expectedName}:
+            self._giveUp(peer)
+
+    def _giveUp(self, peer: str | None) -> None:
+        """
+        Do the same as L{giveUpNamed} for the streams that wait for one peer.
+
+        @param peer: the name of the peer's key; C{None} for any peer.
+        """
+        muxes = self._able(None, peer)
+        for mux in muxes:
+            if mux.takesRequests is None:
+                mux.greetingWait.begin()
+        if muxes and all(mux.takesRequests is False for mux in muxes):
+            for waiting in list(self._waiting):
+                isMeant = waiting.service is not None and waiting.peer == peer
+                if isMeant and waiting in self._waiting:
+                    self._forget(waiting)
+                    waiting.result.errback(muxes[-1].noRequests())
 
     def failPeers(self, names: Collection[str], error: Exception) -> None:
         """
@@ -268,9 +278,17 @@ class MuxPool:
         @return: the newest of the peer's best muxes; C{None} if none can open such
             streams.
         """
-        muxes = self._named.get(peer, ())
-        able = [mux for mux in muxes if _takes(mux, service, peer)]
+        able = self._able(service, peer)
         return max(reversed(able), key=_rank, default=None)
+
+    def _able(self, service: str | None, peer: str | None) -> list[MuxProtocol]:
+        """
+        @param service: the name of the peer's service; C{None} for none.
+        @param peer: the name of the peer's key; C{None} for any peer.
+        @return: the muxes that can open such streams, the peer's oldest first.
+        """
+        muxes = self._muxes if peer is None else self._named.get(peer, ())
+        return [mux for mux in muxes if _takes(mux, service, peer)]
 
     def _forget(self, waiting: _Waiting) -> None:
         del self._waiting[waiting]
@@ -280,8 +298,7 @@ class MuxPool:
     def _expire(self, waiting: _Waiting, timeout: float) -> None:
         self._forget(waiting)
         peer = waiting.peer
-        isUp = any(_takes(mux, None, peer) for mux in self._muxes)
-        if waiting.service is not None and isUp:
+        if waiting.service is not None and self._able(None, peer):
             why = f"no greeting came in {timeout:g} seconds"
             waiting.result.errback(NoRequests(why))
             return

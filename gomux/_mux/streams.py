@@ -386,6 +386,15 @@ class Streams:
             )
             self._scheduler.credit(streamID, credit)
 
+    def logFailure(self, line: str, **values: object) -> None:
+        """
+        Log the exception that is being handled, which the application has raised.
+
+        @param line: the format of the line.
+        @param values: the values for the format.
+        """
+        self._notices.failure(line, **values)
+
     def outputExceeded(self, stream: SenderStream) -> None:
         """
         An application goes on writing although more than C{maxOutput} bytes wait: log

@@ -118,6 +118,24 @@ class PeerTests(SynchronousTestCase):
         self.failureResultOf(self.open(service="chat"), NoRequests)
         self.assertEqual(self.pool.waiting, 0)
 
+    def test_othersAreNotAsked(self) -> None:
+        """
+        A stream that waits for a peer costs no work for the muxes of the other peers,
+        however many there are and whatever waits for them.
+        """
+        for count in range(20):
+            self.line.connect(name="bob")
+            self.open(f"away{count}", service="chat")
+        self.line.flush()
+        self.assertEqual(len(self.pool.muxes), 20)
+        asked: list[MuxProtocol] = []
+        self.patch(MuxProtocol, "canOpen", property(asked.append))
+        waiting = self.open("away0", service="chat", timeout=1)
+        self.assertEqual(asked, [])
+        self.line.clock.advance(2)
+        self.failureResultOf(waiting, OpenStreamError)
+        self.assertEqual(asked, [])
+
     def test_revoked(self) -> None:
         """
         A mux is not used whose key is not in the keyring any more, although another
