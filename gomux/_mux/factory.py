@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.clock import steady
-from gomux._carrier.turns import StrangersTurns, Turns
+from gomux._carrier.turns import PeersTurns, StrangersTurns, Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.buffers import buffersOf
 from gomux._mux.gate import Gate, KeyFinder
@@ -68,6 +68,7 @@ class MuxFactory(ServingFactory):
     @ivar clock: the reactor, or for tests a clock.
     @ivar busyPoll: keeps the reactor awake while an answer is due.
     @ivar turns: shares the reactor's time among the muxes.
+    @ivar peersTurns: shares it among the peers of a keyring.
     @ivar strangersTurns: shares the reactor's time among the muxes whose peers have
         not shown that they hold the key.
     @ivar buffers: counts the memory that the muxes of the reactor take.
@@ -167,6 +168,7 @@ class MuxFactory(ServingFactory):
         self.retired = False
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
+        self.peersTurns = PeersTurns(clock, self.turns)
         self.strangersTurns = StrangersTurns(clock)
         self.acceptPace = AcceptPace()
         self.lingering: dict[StreamLife, MuxProtocol] = {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gomux._carrier.accept import AcceptPace
     from gomux._carrier.busypoll import BusyPoll
-    from gomux._carrier.turns import StrangersTurns, Turns
+    from gomux._carrier.turns import PeersTurns, StrangersTurns, Turns
     from gomux._mux.buffers import Buffers
     from gomux._mux.gate import Gate
     from gomux._mux.log import ThrottledLog
@@ -50,6 +50,7 @@ class MuxOwner(Protocol[_Mux]):
     notices: ThrottledLog
     busyPoll: BusyPoll
     turns: Turns
+    peersTurns: PeersTurns
     strangersTurns: StrangersTurns
     keyring: Keyring
     lingering: dict[StreamLife, Any]

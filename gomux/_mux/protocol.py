@@ -329,6 +329,8 @@ class MuxProtocol(MuxFacts, Protocol):
         self._scheduler.isMute = False
         gate.close()
         self._incoming.parser.useOpener(gate.opener)
+        names = factory.keyring.names
+        self._incoming.turns = factory.peersTurns.of(gate.name, names)
         if self.gated:
             assert gate.sealer is not None
             self._startSending(gate.sealer, gate.isStrict)
