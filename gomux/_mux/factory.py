@@ -64,6 +64,7 @@ class MuxFactory(ServingFactory):
         shows each side early that the other holds the key.
     @ivar retired: whether L{retire} was called.  Can be set to C{False} again.
     @ivar pool: the muxes that are up.
+    @ivar tally: what has happened on the muxes of the pool.
     @ivar muxes: all muxes that have a carrier, whether they are up or not, the
         oldest first.
     @ivar clock: the reactor, or for tests a clock.
@@ -165,6 +166,7 @@ class MuxFactory(ServingFactory):
         moment = self.limits.busyPoll if fastPaths().busyPoll else 0.0
         self.busyPoll = BusyPoll(clock, moment)
         self.pool = pool if pool is not None else MuxPool(clock)
+        self.tally = self.pool.tally
         self.retired = False
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
@@ -198,6 +200,7 @@ class MuxFactory(ServingFactory):
         why = None if self.isClient else self._strangers.refusal(address)
         if why is None:
             return None
+        self.tally.strangers += 1
         self.notices.warn(
             "refused a connection from {peer}: {why}",
             peer=describeAddress(address),
@@ -388,6 +391,11 @@ class MuxFactory(ServingFactory):
                 if mux.isRevoked(names, keys):
                     stream.drop(KeyRevoked())
 
+    def muxEchoed(self, mux: MuxProtocol) -> None:
+        """
+        The peer has echoed a ping, so C{mux.roundTrip} is new.  Called by the mux.
+        """
+
     def muxUngreeted(self, mux: MuxProtocol) -> None:
         """
         Streams for services wait for the peer's greeting, and it did not come in time.
@@ -413,6 +421,7 @@ class MuxFactory(ServingFactory):
         @param reason: why the mux ended.
         """
         self.muxes.remove(mux)
+        self.tally.muxEnded(mux)
         descriptors = self._descriptors.pop(mux, None)
         if descriptors is not None:
             descriptors.giveBack(mux.peerName)

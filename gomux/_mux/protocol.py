@@ -249,7 +249,9 @@ class MuxProtocol(MuxFacts, PassedDropper, Protocol):
         self._carrier = MuxCarrier(carrier, self._limits.carrierTimeout)
         needs = (factory, self._scheduler, self._fail)
         self._carrierLiveness = CarrierLiveness(*needs)
-        self._peerLiveness = PeerLiveness(*needs, lambda: self._incoming.isBehind)
+        self._peerLiveness = PeerLiveness(
+            *needs, lambda: self._incoming.isBehind, lambda: factory.muxEchoed(self)
+        )
         self._frames = PeerFrames(
             self,
             factory,
