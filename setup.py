@@ -14,7 +14,11 @@ setup(
     # Left out, it becomes an import hook, and Twisted looks for plugins in
     # sys.path only: "twistd gomux" would be unknown.
     package_dir={"": "."},
-    package_data={"gomux": ["py.typed"], "gomux.test": ["vectors/*"]},
+    package_data={
+        "gomux": ["py.typed"],
+        "gomux.status": ["page/*"],
+        "gomux.test": ["vectors/*"],
+    },
     include_package_data=False,
     data_files=[("share/man/man1", ["man/gomux.1", "man/twistd-gomux.1"])],
 )

@@ -41,7 +41,14 @@ from zope.interface import implementer
 from gomux import MuxClientEndpoint, MuxServerEndpoint
 from gomux.tunnel import TunnelLimits, target
 from interop.support.harness import environment
-from interop.support.tunnels import ANY, Service, TunnelTestCase, endpoint, run
+from interop.support.tunnels import (
+    ANY,
+    Service,
+    TunnelTestCase,
+    endpoint,
+    run,
+    until,
+)
 
 PSK = b"a key for the tests with ssh"
 
@@ -356,7 +363,8 @@ class PeersTests(SSHMixin, TunnelTestCase):
             *("--psk-file", self.secret(ring.encode()), "--listen", ANY),
             *(part for name in forwards for part in ("--forward", f"{name}={ANY}")),
             *("--target", f"web={self.page('of the hub')}", "--target", f"ssh={shell}"),
-            *("--allow", "alice=web", "--allow", "bob=ssh"),
+            *("--target", self.page("unnamed of the hub")),
+            *("--allow", "alice=web,unnamed", "--allow", "bob=ssh"),
             psk=None,
         )
         muxes = endpoint(await hub.address("listen"))
@@ -367,6 +375,7 @@ class PeersTests(SSHMixin, TunnelTestCase):
                 *("--target", self.page(f"unnamed of {name}")),
                 *("--target", f"ssh={shell}"),
                 *("--forward", f"web={ANY}", "--forward", f"ssh={ANY}"),
+                *("--forward", ANY),
                 psk=key,
             )
         for name, text in (
@@ -382,6 +391,10 @@ class PeersTests(SSHMixin, TunnelTestCase):
         await self.reads(clients["alice"], "web", b"of the hub")
         await self.reads(clients["bob"], "web", None)
         self.assertIn("a stream for web: not-allowed", clients["bob"].log)
+        await self.reads(clients["alice"], "", b"unnamed of the hub")
+        await self.reads(clients["bob"], "", None)
+        said = "refused 1 of the peer's streams: the peer may not use streams without"
+        await until(lambda: said in hub.log, said)
         await self.runs(hub, "ssh@alice", True)
         await self.runs(clients["bob"], "ssh", True)
         await self.runs(clients["alice"], "ssh", False)
@@ -394,7 +407,8 @@ class PeersTests(SSHMixin, TunnelTestCase):
         """
         Check what C{curl} reads through a C{--forward}; C{None} for a reset.
         """
-        address = await service.address("forward", f"{name}={ANY}")
+        string = f"{name}={ANY}" if name else ANY
+        address = await service.address("forward", string)
         output, errors, status = await run("curl", "-sS", f"http://{address}/page")
         self.assertEqual(output, text or b"", errors)
         self.assertEqual(status == 0, text is not None)
