@@ -27,6 +27,8 @@ from gomux.error import OpenStreamError
 from gomux.limits import Limits, TunnelLimits
 from gomux.status._page import PageFactory
 from gomux.tunnel import Tunnel, forward, target
+from gomux.tunnel._accesslog import LoggedFactory
+from gomux.tunnel._accessoptions import AccessLogOptions, AccessLogService
 from gomux.tunnel._guide import arrange
 from gomux.tunnel._keyoptions import KeyOptions
 from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
@@ -54,7 +56,7 @@ _L = TypeVar("_L", Limits, TunnelLimits)
 DEFAULT_LISTEN = "tcp:7000"
 
 
-class Options(KeyOptions, StrictOptions):
+class Options(KeyOptions, StrictOptions, AccessLogOptions):
     """
     The command line.
 
@@ -166,6 +168,7 @@ class Options(KeyOptions, StrictOptions):
         """
         self.keyring = self.findKeyring()
         self.checkStrict(self.keyring)
+        self.checkAccessLog()
         for text in self._given["allow"]:
             try:
                 self.rules.allow(text, self.keyring.names)
@@ -329,6 +332,11 @@ def makeService(options: Options) -> IService:
     if not services and options.listenEndpoints and options.connectEndpoints:
         # Perhaps a demonstration.
         services[None] = PageFactory()
+    log = options.accessLog(clock)
+    if log is not None:
+        for wanted, served in services.items():
+            if not isinstance(served, Tunnel):
+                services[wanted] = LoggedFactory(served, wanted, log, clock)
     streams = services.pop(None, None)
 
     factories: list[MuxFactory] = []
@@ -365,4 +373,8 @@ def makeService(options: Options) -> IService:
         factories.append(client)
         client.mayUse = mayUse
         service.addService(Connector(name, client))
+    if log is not None:
+        for tunnel in tunnels:
+            tunnel.accessLog = log
+        service.addService(AccessLogService(log, clock))
     return service

@@ -49,7 +49,15 @@ Sizes are in bytes, times in seconds, rates in events a second.
 #: limits.
 FIRST = (
     *("psk", "psk-file", "listen", "connect", "forward", "target", "factory"),
-    *("allow", "strict", "strict-peer", "context", "strict-clock", "allow-self"),
+    *(
+        "allow",
+        "access-log",
+        "strict",
+        "strict-peer",
+        "context",
+        "strict-clock",
+        "allow-self",
+    ),
     *("end-revoked", "allow-short-psk", "psk-file-insecure"),
 )
 
