@@ -10,6 +10,7 @@ from gomux._mux.factory import MuxFactory
 from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
 from gomux._wire.keyring import Keyring, readPSKFile
+from gomux._wire.peerrules import PeerRules
 from gomux._wire.salts import Salts
 from gomux.endpoints import (
     MuxClientEndpoint,
@@ -48,6 +49,7 @@ from gomux.error import (
     ServiceTimeout,
     ServiceUnknown,
     ServiceUnreachable,
+    ServiceWithdrawn,
     StreamClosed,
     Truncated,
     WriteClosed,
@@ -92,6 +94,7 @@ __all__ = [
     "PeerAbortedStream",
     "PeerClosedConnection",
     "PeerClosedStream",
+    "PeerRules",
     "PeerVanished",
     "ProtocolViolation",
     "RequestRefused",
@@ -103,6 +106,7 @@ __all__ = [
     "ServiceTimeout",
     "ServiceUnknown",
     "ServiceUnreachable",
+    "ServiceWithdrawn",
     "Session",
     "StreamAddress",
     "StreamClientEndpoint",

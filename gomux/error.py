@@ -142,6 +142,14 @@ class KeyRevoked(GomuxError, ConnectionLost):
     MESSAGE = "The pre-shared key of the peer was revoked"
 
 
+class ServiceWithdrawn(GomuxError, ConnectionLost):
+    """
+    This side has ended the stream, because the peer may not use its service any more.
+    """
+
+    MESSAGE = "The peer may not use the service any more"
+
+
 class HandshakeFailed(NotAuthenticated):
     """
     In strict mode: the mux did not come up.  The peer is not in strict mode, has
@@ -182,6 +190,7 @@ class BuffersFull(GomuxError, ConnectionLost):
     """
     This side has ended the mux, because all muxes of the process together took more
     memory than L{gomux.Limits.maxBuffered} allows, and this mux of this peer took most.
+    Or the muxes of this peer took more than L{gomux.PeerRules.maxBuffered} allows.
     """
 
     MESSAGE = "The buffers are full, and this mux took most of the memory"

@@ -31,6 +31,13 @@ def describe(kind: Any) -> dict[str, str]:
     return dict(zip(parts[::2], map(asRST, texts), strict=True))
 
 
+def number(value: float | None) -> str:
+    """
+    Write the default of a field.
+    """
+    return "none" if value is None else f"{value:,}"
+
+
 class LimitsTable(SphinxDirective):
     """
     C{.. limits:: DOTTED.NAME}
@@ -45,7 +52,7 @@ class LimitsTable(SphinxDirective):
         for row in [
             ("field", "default", "meaning"),
             *(
-                (f"``{field.name}``", f"{field.default:,}", meanings[field.name])
+                (f"``{field.name}``", number(field.default), meanings[field.name])
                 for field in fields(kind)
             ),
         ]:

@@ -47,7 +47,7 @@ class BusyPoll:
     @ivar _clock: tells the time.
     @ivar _callLater: the reactor's own C{callLater}, which is faster than that of a
         steady clock.
-    @ivar _moment: how long to poll after a message, in seconds.
+    @ivar moment: how long to poll after a message, in seconds.
     @ivar _last: when the last message arrived.
     @ivar _until: when polling ends, while there is a C{_call}.
     @ivar _call: the next poll; C{None} while the reactor may sleep.
@@ -59,7 +59,7 @@ class BusyPoll:
     """
 
     __slots__ = (
-        *("_clock", "_callLater", "_moment", "_last", "_until", "_call", "_restUntil"),
+        *("_clock", "_callLater", "moment", "_last", "_until", "_call", "_restUntil"),
         *("_vainRest", "_turnRest", "_turnAt"),
     )
 
@@ -70,7 +70,7 @@ class BusyPoll:
         """
         self._clock = clock
         self._callLater = getattr(clock, "reactor", clock).callLater
-        self._moment = moment
+        self.moment = moment
         self._last = float("-inf")
         self._until = 0.0
         self._call: IDelayedCall | None = None
@@ -89,10 +89,10 @@ class BusyPoll:
             if now > self._until:
                 # The reactor was busy, or the system's clock was set back.
                 self._call.reset(_AT_ONCE)
-            self._until = now + self._moment
+            self._until = now + self.moment
         # Only in a test do two messages arrive at the same time.
-        elif 0 < now - self._last < self._moment and now >= self._restUntil:
-            self._until = now + self._moment
+        elif 0 < now - self._last < self.moment and now >= self._restUntil:
+            self._until = now + self.moment
             self._call = self._callLater(_AT_ONCE, self._look)
         self._last = now
 

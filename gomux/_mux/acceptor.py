@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import CountedLog
+from gomux._wire.peerrules import NOBODY
 from gomux._wire.request import Request
 from gomux.error import RequestRefused
 
@@ -29,6 +30,7 @@ _log = Logger()
 _PLAIN = {
     "unknown": "nothing serves the peer's streams",
     "not-allowed": "the peer may not use streams without a service",
+    "busy": "the peer has as many streams as its rule for maxStreams allows",
     "refused": "the factory made no protocol",
 }
 
@@ -51,6 +53,7 @@ class Acceptor:
     Makes the protocols of the streams that the peer opens, and says why it makes none.
 
     @ivar waiting: the streams whose request is not complete.
+    @ivar use: what the peer may use, and what it uses.
     @ivar _mux: the mux.
     @ivar _owner: the mux's factory.
     @ivar _refusals: logs why streams without a request are refused.
@@ -61,6 +64,7 @@ class Acceptor:
         @param mux: the mux.
         @param owner: the mux's factory.
         """
+        self.use = NOBODY
         self._mux = mux
         self._owner = owner
         self.waiting: Deadlines[WaitingStream] = Deadlines(
@@ -98,7 +102,8 @@ class Acceptor:
 
         @param request: the stream's request; C{None} for a stream without one.
         @param address: the peer's end of the stream.
-        @return: the protocol, or the code of a refusal.
+        @return: the protocol, or the code of a refusal.  With a protocol, the stream
+            counts as the peer's until C{connectionLost} was called.
         """
         service = None
         if request is not None:
@@ -106,12 +111,16 @@ class Acceptor:
             if service is None:
                 # This side connects to nothing.
                 return "not-allowed"
-        owner = self._owner
+        owner, use = self._owner, self.use
+        if not use.mayUse(service):
+            return "not-allowed"
         try:
             if owner.mayUse is not None and not owner.mayUse(
                 self._mux.peerName, service
             ):
                 return "not-allowed"
+            if use.isFull:
+                return "busy"
             factory = self._factoryOf(service)
             if factory is None:
                 return "unknown"
@@ -125,7 +134,10 @@ class Acceptor:
                 mux=self._mux,
             )
             return "failed"
-        return "refused" if protocol is None else protocol
+        if protocol is None:
+            return "refused"
+        use.streams += 1
+        return protocol
 
     def _factoryOf(
         self, service: str | None

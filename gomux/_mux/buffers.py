@@ -23,6 +23,9 @@ The muxes whose peers have shown the same key of a keyring are one peer's.
   2. Above C{maxBuffered}, one mux is ended: of the peer that takes most, the mux that
      takes most.
 
+A peer may have a rule of its own for C{maxBuffered}.  Above three quarters of that its
+windows do not grow and it opens no more streams, and above that its largest mux ends.
+
 A mux that has ended counts until its last protocol was told.  If it ended for want of
 memory, it does not count any more, and its waiting input is dropped.
 """
@@ -32,6 +35,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
+
+from gomux._wire.peerrules import NOBODY, PeerUse
 
 #: How much a stream counts for, in bytes.
 STREAM_COST = 4096
@@ -54,6 +59,13 @@ class _Peer:
     def __init__(self) -> None:
         self.used = 0
         self.accounts: dict[Account, None] = {}
+
+    def reclaim(self, bound: float) -> None:
+        """
+        End muxes until no more than C{bound} bytes are taken.
+        """
+        while self.used > bound:
+            max(self.accounts, key=_used).end()
 
 
 def _used(user: _Peer | Account) -> int:
@@ -89,8 +101,8 @@ class Account:
     @ivar _buffers: the memory that the mux shares with others.
     @ivar _bound: C{maxBuffered} of the mux's factory.
     @ivar _overfull: see L{__init__}.
-    @ivar _name: the name of the peer's key; C{None} before the mux has its carrier,
-        and once it takes nothing any more.
+    @ivar _use: what the peer may use, and its name; C{None} before the mux has its
+        carrier, and once it takes nothing any more.
     @ivar _peer: the peer of that name.
     @ivar _control: how many control frames are counted.
     @ivar _isOver: whether this mux had to end.
@@ -101,7 +113,7 @@ class Account:
         "_buffers",
         "_bound",
         "_overfull",
-        "_name",
+        "_use",
         "_peer",
         "_control",
         "_isOver",
@@ -122,22 +134,22 @@ class Account:
         self._buffers = buffers
         self._bound = bound
         self._overfull = overfull
-        self._name: str | None = None
+        self._use: PeerUse | None = None
         self._control = 0
         self._isOver = False
 
-    def begin(self, name: str = "") -> None:
+    def begin(self, use: PeerUse = NOBODY) -> None:
         """
         The mux has its carrier, or its peer has shown a key.
 
-        @param name: the name of the key.
+        @param use: what the peer of the key may use.
         """
         if self._isOver:
             return
-        used = MUX_COST if self._name is None else self.used
+        used = MUX_COST if self._use is None else self.used
         self._leave()
-        self._name = name
-        self._peer = self._buffers.peers.setdefault(name, _Peer())
+        self._use = use
+        self._peer = self._buffers.peers.setdefault(use.name, _Peer())
         self._peer.accounts[self] = None
         self.charge(used)
 
@@ -147,13 +159,16 @@ class Account:
 
         @param size: how many bytes; less than 0 to give them back.
         """
-        if self._name is None:
+        use = self._use
+        if use is None:
             return
         self.used += size
-        self._peer.used += size
+        peer = self._peer
+        peer.used += size
         buffers = self._buffers
         buffers.total += size
-        if size > 0 and buffers.total > self._bound:
+        if size > 0 and (buffers.total > self._bound or peer.used > use.maxBuffered):
+            peer.reclaim(use.maxBuffered)
             buffers.reclaim(self._bound)
         elif not self.used:
             self._leave()
@@ -203,29 +218,34 @@ class Account:
         assert self.used == (0 if self._isOver else taken), (self.used, taken)
 
     def _leave(self) -> None:
-        if self._name is not None:
+        if self._use is not None:
             self._buffers.total -= self.used
             self._peer.used -= self.used
             self.used = 0
             del self._peer.accounts[self]
             if not self._peer.accounts:
-                del self._buffers.peers[self._name]
-            self._name = None
+                del self._buffers.peers[self._use.name]
+            self._use = None
 
     @property
     def mayGrow(self) -> bool:
         """
         Whether receive windows may grow.
         """
-        return self._buffers.total <= self._bound * TIGHT
+        use = self._use
+        isTight = use is not None and self._peer.used > use.maxBuffered * TIGHT
+        return not isTight and self._buffers.total <= self._bound * TIGHT
 
     @property
     def mayOpen(self) -> bool:
         """
         Whether the peer may open streams.
         """
-        if self.mayGrow or self._name is None:
+        use = self._use
+        if self.mayGrow or use is None:
             return True
+        if self._peer.used > use.maxBuffered * TIGHT:
+            return False
         return self._peer.used * len(self._buffers.peers) <= self._bound * TIGHT
 
 

@@ -129,8 +129,8 @@ class Dialler(MuxFactory):
     Makes a client's muxes and connects them, one at a time, while a mux is wanted.
 
     @ivar carrier: the endpoint that connects the carriers.
-    @ivar _maxRetryDelay: the longest pause, in seconds, except after a mux whose peer
-        did not show that it holds the key.
+    @ivar maxRetryDelay: the longest pause, in seconds, except after a mux whose peer
+        did not show that it holds the key.  May be changed.
     @ivar _wanted: whether a mux is wanted.
     @ivar _failures: how many attempts and muxes have failed in a row.
     @ivar _rejected: whether the last failure was a mux whose peer had not shown that it
@@ -174,7 +174,7 @@ class Dialler(MuxFactory):
             **settings,
         )
         self.carrier = carrier
-        self._maxRetryDelay = maxRetryDelay
+        self.maxRetryDelay = maxRetryDelay
         self._wanted = False
         self._failures = 0
         self._rejected = False
@@ -251,7 +251,7 @@ class Dialler(MuxFactory):
         """
         self._failures += 1
         # A peer that has not shown that it holds the key will hardly do so soon.
-        longest = self._maxRetryDelay
+        longest = self.maxRetryDelay
         if self._rejected:
             longest = max(longest, MAX_RETRY_DELAY)
         self._delay = retryPolicy(self._failures, longest)

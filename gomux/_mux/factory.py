@@ -358,7 +358,7 @@ class MuxFactory(ServingFactory):
         self._forgetUnauthenticated(mux)
         self._descriptors[mux] = descriptors = self.keyring.descriptors
         descriptors.take(mux.peerName)
-        self.keyring.muxes[mux.peerName] += not self.isClient
+        self.keyring.uses[mux.peerName].muxes += not self.isClient
         self._muxUp(mux)
 
     def endRevoked(self, names: Collection[str]) -> None:
@@ -414,7 +414,7 @@ class MuxFactory(ServingFactory):
         descriptors = self._descriptors.pop(mux, None)
         if descriptors is not None:
             descriptors.giveBack(mux.peerName)
-            self.keyring.muxes[mux.peerName] -= not self.isClient
+            self.keyring.uses[mux.peerName].muxes -= not self.isClient
         if not self.muxes:
             self.busyPoll.stop()
             trigger, self._trigger = self._trigger, None

@@ -15,6 +15,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress, ITCPTransport
 
 from gomux._mux.muxlife import ENDED, GATED, OPEN
+from gomux._mux.requests import Accepting
 from gomux.error import HandshakeFailed, NoRequests, Truncated
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gomux._mux.muxlife import MuxLife
     from gomux._mux.nextturn import NextTurn
     from gomux._mux.scheduler import Scheduler
+    from gomux._mux.stream import Stream
     from gomux._mux.streams import Streams
     from gomux._wire.keyring import Keys
     from gomux.error import GomuxError
@@ -237,6 +239,24 @@ class MuxFacts:
         How many streams are open.
         """
         return len(self._streams)
+
+    @property
+    def acceptedStreams(self) -> list[Stream]:
+        """
+        The open streams of the peer, without those whose request is not complete.
+        """
+        streams = self._streams
+        return [
+            stream
+            for streamID, stream in streams.byID.items()
+            if streams.isPeers(streamID) and not isinstance(stream.protocol, Accepting)
+        ]
+
+    def isPeers(self, streamID: int) -> bool:
+        """
+        @return: whether an ID belongs to the peer's streams.
+        """
+        return self._streams.isPeers(streamID)
 
     @property
     def protocolCount(self) -> int:

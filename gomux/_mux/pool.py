@@ -90,6 +90,16 @@ class MuxPool:
         self._waiting: dict[_Waiting, None] = {}
         self.lastReason: BaseException | None = None
 
+    def limit(self, timeout: float, maxWaiting: int | None) -> None:
+        """
+        Set the limits for streams that wait from now on.
+
+        @param timeout: how long a stream waits for a mux, in seconds.
+        @param maxWaiting: how many streams may wait; C{None} for no limit.
+        """
+        self._timeout = timeout
+        self._maxWaiting = maxWaiting
+
     @property
     def muxes(self) -> list[MuxProtocol]:
         """

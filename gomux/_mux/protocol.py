@@ -322,9 +322,10 @@ class MuxProtocol(MuxFacts, Protocol):
         descriptors = self.factory.keyring.descriptors
         if not descriptors.mayTake(gate.name):
             raise LimitExceeded(descriptors.refusal(gate.name, "descriptors"))
-        muxes = factory.keyring.muxes[gate.name]
-        if muxes >= self._limits.maxMuxes and not factory.isClient:
-            raise LimitExceeded(f"the peer has {muxes} muxes already, see maxMuxes")
+        use = factory.keyring.uses[gate.name]
+        most = use.rules.maxMuxes or self._limits.maxMuxes
+        if use.muxes >= most and not factory.isClient:
+            raise LimitExceeded(f"the peer has {use.muxes} muxes already, see maxMuxes")
         self._scheduler.isMute = False
         gate.close()
         self._incoming.parser.useOpener(gate.opener)
@@ -337,7 +338,7 @@ class MuxProtocol(MuxFacts, Protocol):
             self._peerLiveness.start(gate.opener)
         self.greetingWait.end()
         self._key = (gate.name, gate.key)
-        self._streams.account.begin(gate.name)
+        self._streams.begin(use)
         self.factory.muxAuthenticated(self)
         if self._proving:
             self._nextTurn.callSoon(self._fireProving)

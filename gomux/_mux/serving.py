@@ -9,18 +9,25 @@ What the muxes of a factory serve to their peers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Factory
 
 from gomux._carrier.accept import AcceptPace
+from gomux._carrier.busypoll import BusyPoll
+from gomux._fastpaths import fastPaths
 from gomux._mux.log import logPrefixOf
 from gomux._mux.startstop import startFactory, stopFactories
+from gomux._mux.strangers import Strangers
 from gomux._wire.request import checkServiceName
+from gomux.error import ServiceWithdrawn
 
 if TYPE_CHECKING:
+    from gomux._mux.protocol import MuxProtocol
+    from gomux._mux.streamlife import StreamLife
     from gomux.interfaces import IStreamFactory
+    from gomux.limits import Limits
 
 
 class ServingFactory(Factory):
@@ -39,8 +46,13 @@ class ServingFactory(Factory):
     """
 
     acceptPace: AcceptPace
-    streamFactory: IStreamFactory | IProtocolFactory | None
-    services: dict[str, IStreamFactory | IProtocolFactory]
+    busyPoll: BusyPoll
+    limits: Limits
+    muxes: list[MuxProtocol]
+    lingering: dict[StreamLife, MuxProtocol]
+    streamFactory: IStreamFactory | IProtocolFactory | None = None
+    services: dict[str, IStreamFactory | IProtocolFactory] = {}
+    _strangers: Strangers
     mayUse: Callable[[str, str | None], bool] | None = None
 
     def serve(
@@ -49,14 +61,51 @@ class ServingFactory(Factory):
         services: Mapping[str, IStreamFactory | IProtocolFactory],
     ) -> None:
         """
-        Set what is served.
+        Set what is served, for streams that are opened from now on.
 
         @param streamFactory: makes the protocols of streams without a service.
         @param services: makes those of streams for a service, by its name.
         @raise ValueError: if a name is not valid.
         """
+        checked = {checkServiceName(name): f for name, f in services.items()}
+        before = (self.streamFactory, *self.services.values())
         self.streamFactory = streamFactory
-        self.services = {checkServiceName(name): f for name, f in services.items()}
+        self.services = checked
+        if self.numPorts:
+            after = (streamFactory, *checked.values())
+            for factory in after:
+                if not any(factory is old for old in before):
+                    startFactory(factory)
+            stopFactories(
+                old for old in before if not any(old is factory for factory in after)
+            )
+
+    def limit(self, limits: Limits) -> None:
+        """
+        Set the limits of the muxes that are made from now on.
+        """
+        self.limits = self._strangers.limits = limits
+        self.busyPoll.moment = limits.busyPoll if fastPaths().busyPoll else 0.0
+
+    def endWithdrawn(self) -> None:
+        """
+        End the streams of peers for services that L{mayUse} does not allow any more, at
+        once.  Their waiting input is dropped.
+        """
+        streams: list[tuple[Any, MuxProtocol]] = [*self.lingering.items()]
+        streams += [(s, mux) for mux in self.muxes for s in mux.acceptedStreams]
+        for stream, mux in streams:
+            isPeers = mux.isPeers(stream.streamID)
+            if isPeers and not self.isAllowed(mux.peerName, stream.service):
+                stream.drop(ServiceWithdrawn())
+
+    def isAllowed(self, peer: str, service: str | None) -> bool:
+        """
+        @param peer: the name of the peer's key.
+        @param service: the name of the service; C{None} for a stream without one.
+        @return: whether the peer may use the service.
+        """
+        return self.mayUse is None or self.mayUse(peer, service)
 
     def startFactory(self) -> None:
         """

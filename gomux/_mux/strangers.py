@@ -101,7 +101,7 @@ class Strangers:
     """
     The muxes of a server whose peers have not shown yet that they hold a key.
 
-    @ivar _limits: the factory's limits.
+    @ivar limits: the factory's limits.  May be changed.
     @ivar _keyring: the keyring.
     @ivar _seconds: tells the time.
     @ivar _random: returns a random number from 0 up to 1.
@@ -123,7 +123,7 @@ class Strangers:
         @param keyring: the keyring.
         @param seconds: tells the time.
         """
-        self._limits = limits
+        self.limits = limits
         self._keyring = keyring
         self._seconds = seconds
         self._random = random.random
@@ -151,7 +151,7 @@ class Strangers:
         if len(keyring.names) < 2:
             # The single peer may use what is not left to strangers.
             left = min(left, len(self) + keyring.descriptors.left)
-        return min(self._limits.maxUnauthenticated, max(1, left))
+        return min(self.limits.maxUnauthenticated, max(1, left))
 
     def refusal(self, address: IAddress | None) -> str | None:
         """
@@ -162,7 +162,7 @@ class Strangers:
         if source is None:
             return None
         own = self._counts[source]
-        if own >= self._limits.addressQuota and not self._hasOld(source):
+        if own >= self.limits.addressQuota and not self._hasOld(source):
             return "too many connections from this address wait for a first frame"
         if own and len(self) > self._most * (1 + self._random()) / 2:
             return "many connections wait for a first frame"
@@ -188,7 +188,7 @@ class Strangers:
         own = self._silent.setdefault(source, {})
         own[mux] = self._seconds()
         self._keyring.descriptors.strangers += 1
-        if source is not None and self._counts[source] > self._limits.addressQuota:
+        if source is not None and self._counts[source] > self.limits.addressQuota:
             return next(iter(own))
         if len(self) <= self._most:
             return None

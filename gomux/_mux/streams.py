@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from gomux._mux.receiver import ReceiverStream
     from gomux._mux.sendermux import SenderStream
     from gomux._mux.streamlife import StreamLife
+    from gomux._wire.peerrules import PeerUse
     from gomux.interfaces import IStreamFactory
 
 # Each side has only every second ID.
@@ -175,7 +176,19 @@ class Streams:
         assert all(map(self.wasOpened, (*self.byID, *self._factories)))
         peers = set(filter(self.isPeers, self.byID))
         assert len(peers) <= self.peerCount <= self._maxStreams, self.peerCount
+        protocols = [self.byID[streamID].protocol for streamID in peers]
+        accepted = [p for p in protocols if not isinstance(p, Accepting)]
+        assert len(accepted) <= self.acceptor.use.streams, accepted
         assert self.byID.keys() - peers <= self._factories.keys(), self._factories
+
+    def begin(self, use: PeerUse) -> None:
+        """
+        The peer has shown its key.
+
+        @param use: what the peer may use.
+        """
+        self.acceptor.use = use
+        self.account.begin(use)
 
     # IDs
 
@@ -407,5 +420,7 @@ class Streams:
         self.account.closed()
         if self.isPeers(stream.streamID):
             self.peerCount -= 1
+            if not isinstance(stream.protocol, Accepting):
+                self.acceptor.use.streams -= 1
         else:
             stopFactory(self._factories.pop(stream.streamID))

@@ -18,11 +18,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from gomux._wire.crypto import deriveKey
+from gomux._wire.peerrules import PeerRules, PeerUses
 from gomux._wire.replay import processFirstFrames
 from gomux._wire.shares import shareDescriptors
 from gomux.error import KeyringError
@@ -49,7 +49,7 @@ class Keyring:
     @cvar firstFrames: the first frames of the last muxes, with these and other keys.
     @ivar names: the names of the peers.
     @ivar descriptors: how the peers share the descriptors of the process.
-    @ivar muxes: how many muxes each peer has, on servers with this keyring.
+    @ivar uses: what each peer may use, and what it uses.
     @ivar _source: the file that L{reload} reads, if there is one.
     @ivar _keys: the keys of the frames.  L{reload} replaces the whole tuple.
     """
@@ -77,7 +77,7 @@ class Keyring:
         self._keys, self.warnings = _derive(tuple(pairs), allowShort)
         self.names = frozenset(name for name, _ in self._keys)
         self.descriptors = shareDescriptors(self)
-        self.muxes = Counter[str]()
+        self.uses = PeerUses()
 
     @classmethod
     def of(cls, psk: bytes | str | Keyring) -> Keyring:
@@ -99,6 +99,20 @@ class Keyring:
         The keys of the frames with their names.
         """
         return self._keys
+
+    @property
+    def rules(self) -> Mapping[str, PeerRules]:
+        """
+        The L{PeerRules<gomux.PeerRules>} by the name of the peer; by C{"*"} those for
+        all peers.  Where a peer's own rules set nothing, those for all peers hold.  New
+        rules hold at once for what the peers take from then on.  Assign all of them
+        together.
+        """
+        return self.uses.rules
+
+    @rules.setter
+    def rules(self, rules: Mapping[str, PeerRules]) -> None:
+        self.uses.rules = rules
 
     def single(self, name: str | None = None) -> tuple[str, bytes]:
         """
@@ -131,18 +145,37 @@ class Keyring:
         @raise KeyringError: if the file cannot be used, or if the keys are not from
             a file.  The keys stay as they were.
         """
-        source = self._source
-        if source is None:
+        if self._source is None:
             raise KeyringError("the pre-shared keys are not from a file")
-        old = self._keys
-        psks = source.read(again=True)
-        if old[0][0] and not psks[0][0]:
+        new = Keyring(self._source.read(again=True), self._source)
+        self.checkSuccessor(new)
+        return self.adopt(new)
+
+    def checkSuccessor(self, new: Keyring) -> None:
+        """
+        @param new: the keyring that is to be adopted.
+        @raise KeyringError: if its only key has no name, and the keys of this keyring
+            have.
+        """
+        if self is not new and self._keys[0][0] and not new.keys[0][0]:
+            source = new._source
             raise KeyringError(
-                f"{source.path}: has a single line, which would count as a key without"
+                f"{'' if source is None else f'{source.path}: '}"
+                "has a single line, which would count as a key without"
                 f" a name; put a line {HEADING.decode()} before it"
             )
-        self._keys, self.warnings = _derive(psks)
-        self.names = frozenset(name for name, _ in self._keys)
+
+    def adopt(self, new: Keyring) -> frozenset[str]:
+        """
+        Take the keys of another keyring, and the file that they are from.  Muxes that
+        are up go on.
+
+        @param new: the other keyring.
+        @return: the names of which a key is gone.
+        """
+        old = self._keys
+        self._keys, self.warnings, self._source = new.keys, new.warnings, new._source
+        self.names = new.names
         gone = frozenset(name for name, _ in set(old) - set(self._keys))
         self.replaced = gone & self.names
         return gone
@@ -273,6 +306,7 @@ def readPSKFile(
     *,
     allowShort: bool = True,
     user: int | None = None,
+    again: bool = False,
 ) -> Keyring:
     """
     Read a file of pre-shared keys.
@@ -283,12 +317,14 @@ def readPSKFile(
         process, and C{user}.
     @param allowShort: whether keys may be so short that they are easy to guess.
     @param user: the user that this process will have, if it is not the current one.
+    @param again: whether the reactor waits, so that reading must not block: then only
+        a regular file can be read.
     @return: the keys in the file.
     @raise KeyringError: if the file cannot be used.  The message names the file
         and the line, and has nothing of the line's content.
     """
     source = _Source(os.path.abspath(path), insecure, allowShort, user)
-    return Keyring(source.read(), source, allowShort)
+    return Keyring(source.read(again), source, allowShort)
 
 
 def _parse(content: bytes) -> list[tuple[str, bytes]]:

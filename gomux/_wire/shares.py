@@ -87,6 +87,15 @@ class Shares:
         """
         return self._used.get(peer, 0)
 
+    def resize(self, total: int) -> None:
+        """
+        Change how many places there are.  Places that are used stay used.
+
+        @param total: as for L{__init__}.
+        """
+        self._alone += total - self.total
+        self.total = total
+
     @property
     def left(self) -> int:
         """

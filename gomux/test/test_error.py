@@ -21,6 +21,7 @@ ABRUPT = [
     error.OutOfSequence,
     error.HandshakeFailed,
     error.KeyRevoked,
+    error.ServiceWithdrawn,
     error.ProtocolViolation,
     error.LimitExceeded,
     error.OutputExceeded,

@@ -769,7 +769,7 @@ class ServiceTests(TapTestCase):
         _, parts = self.make("--max-streams", "7")
         self.assertEqual(muxesOf(parts["--listen tcp:7000"]).limits.maxStreams, 7)
         _, parts = self.make("--connect", "tcp:h:2", "--max-retry-delay", "0.5")
-        self.assertEqual(parts["--connect tcp:h:2"].dialler._maxRetryDelay, 0.5)
+        self.assertEqual(parts["--connect tcp:h:2"].dialler.maxRetryDelay, 0.5)
 
     def test_strict(self) -> None:
         """

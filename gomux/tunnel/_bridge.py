@@ -51,7 +51,7 @@ from twisted.python.failure import Failure
 
 from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import ThrottledLog
-from gomux.error import KeyRevoked, ServiceTimeout
+from gomux.error import KeyRevoked, ServiceTimeout, ServiceWithdrawn
 from gomux.limits import TunnelLimits
 from gomux.tunnel._codes import MUX_LOST, Ending, codeOf
 from gomux.tunnel._end import End, Life
@@ -123,6 +123,7 @@ class Bridge:
     @ivar ending: how the connection ended, for the access log.
     @ivar beganAt: when the near end was connected, in seconds.
     @ivar _tunnel: the tunnel; it connects the far end.
+    @ivar _limits: the limits that the tunnel had when the bridge began.
     @ivar _far: the end that the tunnel connects after the near end.
     @ivar _name: the address of the near end, for log lines.
     @ivar _connecting: fires when the far end is connected; C{None} before the tunnel
@@ -154,6 +155,7 @@ class Bridge:
         service: str | None = None,
     ) -> None:
         self._tunnel = tunnel
+        self._limits = tunnel.limits
         self.peer = peer
         self.service = service
         self.ending = Ending()
@@ -260,7 +262,7 @@ class Bridge:
         A half of an end was closed.
         """
         if self.state is State.JOINED:
-            self._watch(self._tunnel.limits.halfOpenTimeout or inf)
+            self._watch(self._limits.halfOpenTimeout or inf)
 
     def lost(self, end: End, reason: Failure) -> None:
         """
@@ -286,10 +288,10 @@ class Bridge:
             else:
                 self._logCut(end, reason)
                 other.cut()
-                if reason.check(KeyRevoked):
-                    # Nothing more of a revoked peer is delivered.
+                if reason.check(KeyRevoked, ServiceWithdrawn):
+                    # Nothing more of such a peer is delivered.
                     other.abort()
-            self._watch(self._tunnel.limits.halfOpenTimeout or inf)
+            self._watch(self._limits.halfOpenTimeout or inf)
         if self.near.life is Life.LOST and (
             self._far.life is Life.LOST or self._far.transport is None
         ):
@@ -327,7 +329,7 @@ class Bridge:
         The mux of an end has ended.  Input received before that may still wait for the
         reader at the other end.
         """
-        self._watch(self._tunnel.limits.lingerTimeout)
+        self._watch(self._limits.lingerTimeout)
 
     def abort(self, code: str = "failed", reason: str | None = None) -> None:
         """

@@ -31,6 +31,7 @@ from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring
+from gomux._wire.peerrules import PeerUses
 from gomux._wire.shares import Shares
 from gomux.error import OpenStreamError, ServiceBusy, ServiceUnknown
 from gomux.limits import TunnelLimits
@@ -77,7 +78,7 @@ class Tunnel(Factory):
         connect: Connect,
         clock: IReactorTime,
         limits: TunnelLimits,
-        shares: dict[str, Shares],
+        shares: dict[str, Shares | PeerUses],
     ) -> None:
         """
         @param name: its name in log lines.
@@ -125,6 +126,17 @@ class Tunnel(Factory):
                     raise ServiceBusy()
                 return None if hasattr(addr, "streamID") else _Refusal()
         return Bridge(self, describeAddress(addr), peer, service).near
+
+    def limit(self, limits: TunnelLimits) -> None:
+        """
+        Set the limits of bridges that begin from now on.
+        """
+        self.limits = limits
+        connections = self._shares["connections"]
+        assert isinstance(connections, Shares)
+        connections.resize(limits.maxConnections)
+        if self.awaited is not None:
+            self.awaited.timeout = limits.answerTimeout
 
     def abort(self) -> None:
         """
@@ -238,7 +250,7 @@ def forward(
         if peer is not None and keyring is not None and peer not in keyring.names:
             # It was there, before the keys were read again.
             return fail(OpenStreamError(f"no key has the name {peer!r}"))
-        return pool.openStream(factory, limits.waitTimeout, service, peer)
+        return pool.openStream(factory, tunnel.limits.waitTimeout, service, peer)
 
     shares = _shares(Shares(limits.maxConnections), keyring)
     tunnel = Tunnel(name, connect, clock, limits, shares)
@@ -271,17 +283,21 @@ def target(
 
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
         connecting = maybeDeferred(endpoint.connect, factory)
-        return connecting.addTimeout(limits.targetTimeout, steady(clock))
+        return connecting.addTimeout(tunnel.limits.targetTimeout, steady(clock))
 
     connections = Shares(limits.maxConnections, keyring)
-    return Tunnel(name, connect, clock, limits, _shares(connections, keyring))
+    tunnel = Tunnel(name, connect, clock, limits, _shares(connections, keyring))
+    return tunnel
 
 
-def _shares(connections: Shares, keyring: Keyring | None) -> dict[str, Shares]:
+def _shares(
+    connections: Shares, keyring: Keyring | None
+) -> dict[str, Shares | PeerUses]:
     """
     @return: the shares of which each bridge takes one place.
     """
-    shares = {"connections": connections}
+    shares: dict[str, Shares | PeerUses] = {"connections": connections}
     if keyring is not None:
         shares["descriptors"] = keyring.descriptors
+        shares["connections to targets"] = keyring.uses
     return shares

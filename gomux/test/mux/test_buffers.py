@@ -21,6 +21,7 @@ from gomux._mux.buffers import (
     buffersOf,
 )
 from gomux._wire.frame import Flag
+from gomux._wire.peerrules import PeerUse
 from gomux.error import BuffersFull
 from gomux.test.support.helpers import Recorder, Recorders, Rig
 
@@ -40,7 +41,7 @@ class AccountTests(SynchronousTestCase):
         """
         account = Account(self.buffers, bound, lambda: self.ended.append(peer))
         account.begin()
-        account.begin(peer)
+        account.begin(PeerUse(peer))
         account.charge(used)
         return account
 
@@ -68,7 +69,7 @@ class AccountTests(SynchronousTestCase):
         account = self.account("a", 0)
         account.opened(0)
         account.charge(2000000)
-        account.begin("b")
+        account.begin(PeerUse("b"))
         account.charge(5)
         account.closed()
         account.muxEnded()

@@ -376,7 +376,11 @@ class MuxTests(SynchronousTestCase):
             self.assertNoticed()
         self.streams.streamLost(self.theirs)
         self.assertNoticed()
-        with patch.object(self.streams, "peerCount", 1):
+        use = self.streams.acceptor.use
+        with (
+            patch.object(self.streams, "peerCount", 1),
+            patch.object(use, "streams", 1),
+        ):
             self.streams.account.opened(0)
             self.mux.checkInvariants()
             self.streams.streamLost(self.mine)

@@ -52,7 +52,8 @@ class MuxSharesTests(SynchronousTestCase):
         self.assertEqual(self.server.muxes, [])
         self.assertEqual(self.keyring.descriptors.used, 0)
         self.assertEqual(self.server._descriptors, {})
-        self.assertEqual(self.keyring.muxes.total(), 0)
+        for name in self.keyring.names:
+            self.assertEqual(self.keyring.uses[name].muxes, 0)
 
     def factory(self, psk: str | Keyring, isClient: bool) -> MuxFactory:
         return MuxFactory(
@@ -173,7 +174,7 @@ class MuxSharesTests(SynchronousTestCase):
             )
             pair.flush()
             self.assertTrue(pair.client.authenticated)
-        self.assertEqual(client.keyring.muxes.total(), 0)
+        self.assertEqual(client.keyring.uses[""].muxes, 0)
 
     def test_single(self) -> None:
         """

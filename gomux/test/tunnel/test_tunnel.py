@@ -39,6 +39,7 @@ from zope.interface.verify import verifyObject
 from gomux import MuxFactory, StreamAddress
 from gomux._mux.log import ThrottledLog, describeAddress, printable
 from gomux._mux.pool import MuxPool
+from gomux._wire.shares import Shares
 from gomux._wire.window import INITIAL_WINDOW
 from gomux.limits import (
     ACCEPT_QUEUE,
@@ -172,8 +173,7 @@ class TransferTests(SynchronousTestCase):
         """
         for refuses in (False, True):
             if refuses:
-                self.rig.here._shares["connections"].total = 0
-                self.rig.here._shares["connections"]._alone = 0
+                self.rig.here._shares["connections"] = Shares(0)
             near = self.rig.here.buildProtocol(HERE)
             assert near is not None
             reactor = MemoryReactorClock()

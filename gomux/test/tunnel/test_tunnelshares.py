@@ -7,15 +7,18 @@ Tests for the shares that the peers of a tunnel have of its connections.
 
 from __future__ import annotations
 
+from typing import cast
+
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux import MuxFactory
+from gomux import MuxFactory, PeerRules
 from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring
 from gomux._wire.shares import Shares
+from gomux.error import ServiceBusy
 from gomux.limits import LINES_BURST, TunnelLimits
 from gomux.test.support.helpers import Recorder, Recorders
 from gomux.test.support.logs import Lines
@@ -57,7 +60,9 @@ class TargetSharesTests(SynchronousTestCase):
         self.clock.advance(self.limits.lingerTimeout + 1)
         self.assertEqual(self.tunnel.bridges, set())
         self.assertEqual(self.keyring.descriptors.used, 0)
-        self.assertEqual(self.tunnel._shares["connections"].used, 0)
+        self.assertEqual(cast(Shares, self.tunnel._shares["connections"]).used, 0)
+        for name in self.keyring.names:
+            self.assertEqual(self.keyring.uses[name].connections, 0)
 
     def connect(self, psk: str) -> MuxPair:
         """
@@ -167,6 +172,37 @@ class TargetSharesTests(SynchronousTestCase):
         self.keyring.descriptors._alone = 1000
         self.keyring.descriptors.total = 10
         self.assertEqual(len(self.open(self.connect(ALICE), 60)), 40)
+
+    def test_ownRule(self) -> None:
+        """
+        A peer with a rule has no more connections than that, on all its muxes and to
+        all targets together.  Others do not notice, and a new rule holds for new
+        connections.
+        """
+        self.keyring.rules = {"alice": PeerRules(maxConnections=5)}
+        other = target("other", self.target, self.clock, self.limits, self.keyring)
+        self.server.services["other"] = other
+        first, second = self.connect(ALICE), self.connect(ALICE)
+        held = self.open(first, 3)
+        named = first.client.openStream(Recorders(), "other")
+        first.flush()
+        self.successResultOf(named)
+        self.assertEqual(len(self.open(second, 4)), 1)
+        self.assertRegex(
+            self.logged[0],
+            "^the target: refused stream 2 of .*: 'alice' has 5 connections to targets"
+            " already$",
+        )
+        refused = second.client.openStream(Recorders(), "other")
+        second.flush()
+        self.failureResultOf(refused, ServiceBusy)
+        self.assertEqual(len(self.open(self.connect(BOB), 10)), 10)
+        for recorder in held[:2]:
+            recorder.stream.loseConnection()
+        first.flush()
+        self.assertEqual(len(self.open(second, 9)), 2)
+        self.keyring.rules = {}
+        self.assertEqual(len(self.open(second, 9)), 9)
 
     def test_descriptors(self) -> None:
         """
