@@ -198,9 +198,6 @@ class FullTests(FileTestCase):
     A file that takes no more, and then does
     """
 
-    def fail(self, *results: Any) -> Any:
-        return patch("os.write", side_effect=results)
-
     def test_full(self) -> None:
         """
         While the disk is full, lines wait, and the log says so once a minute.
