@@ -47,6 +47,7 @@ PROGRAMS = {
     "sshd": "openssh-server",
     "ip": "iproute2",
     "unshare": "util-linux",
+    "jq": "jq",
 }
 
 GO_PEER = "gomux-go-peer"
