@@ -36,6 +36,7 @@ from gomux._mux.dialler import Dialler
 from gomux._mux.log import ThrottledLog, describeAddress, printable
 from gomux._mux.protocol import MuxProtocol
 from gomux.error import OpenStreamError
+from gomux.tunnel._notify import ServiceManager
 from gomux.tunnel._signals import ServiceSignals
 
 if TYPE_CHECKING:
@@ -279,6 +280,7 @@ class TunnelService(MultiService):
     @ivar _clock: the reactor, with times that never go back.
     @ivar _limits: has the drain timeout.
     @ivar _signals: handles the signals of the process.
+    @ivar _manager: tells the service manager how the process is.
     """
 
     def __init__(
@@ -311,6 +313,7 @@ class TunnelService(MultiService):
         self.reloaded: Reloaded | None = None
         self._reload = reload
         self._signals = ServiceSignals(clock, self.reload)
+        self._manager = ServiceManager(clock, self._isReady, self._describe)
 
     @property
     def listeners(self) -> list[ListeningService]:
@@ -330,7 +333,9 @@ class TunnelService(MultiService):
         """
         Read files again.  Called on SIGHUP, while the service runs.
         """
+        self._manager.reloading()
         worked = self._reload()
+        self._manager.reloaded()
         if worked is not None:
             self.reloaded = Reloaded(time.time(), worked)
 
@@ -349,6 +354,7 @@ class TunnelService(MultiService):
         super().startService()
         for factory in self.factories:
             factory.retired = False
+        self._manager.start()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -374,16 +380,34 @@ class TunnelService(MultiService):
                 timeout.reset(0)
 
         self._signals.drain(hurry)
+        self._manager.stopping(self._limits.drainTimeout)
 
         def finished(result: Any) -> Any:
             if timeout.active():
                 timeout.cancel()
             self._signals.stop()
+            self._manager.stop()
             return result
 
         gone = self._whenGone().addCallback(lambda _: stopped)
         # A port may have accepted a connection before it stopped.
         return gone.addCallback(lambda _: self._whenGone()).addBoth(finished)
+
+    def _isReady(self) -> bool:
+        return all(listener.isListening for listener in self.listeners)
+
+    def _describe(self) -> str:
+        """
+        @return: the status for the service manager.
+        """
+        muxes = self._muxes
+        streams = sum(mux.streamCount for mux in muxes)
+        failed = self.reloaded is not None and not self.reloaded.worked
+        return (
+            f"{len(muxes)} muxes, {streams} streams"
+            + ("" if self.running else ", stopping")
+            + (", the last reload has failed" if failed else "")
+        )
 
     @property
     def _muxes(self) -> list[MuxProtocol]:
