@@ -48,6 +48,8 @@ PROGRAMS = {
     "ip": "iproute2",
     "unshare": "util-linux",
     "jq": "jq",
+    "systemd-analyze": "systemd",
+    "systemd-socket-activate": "systemd",
 }
 
 GO_PEER = "gomux-go-peer"
