@@ -48,6 +48,7 @@ PROGRAMS = {
     "ip": "iproute2",
     "unshare": "util-linux",
     "jq": "jq",
+    "haproxy": "haproxy",
     "systemd-analyze": "systemd",
     "systemd-socket-activate": "systemd",
 }

@@ -456,6 +456,24 @@ class OperatorTests(DocsTestCase):
         )
         self.assertEqual(done.stdout, b"start gomux@b.service\nstop gomux@a.service\n")
 
+    def test_scaleDrain(self) -> None:
+        """
+        The commands tell the balancer first.  What HAProxy does is tested in
+        C{interop/test/test_scale.py}.
+        """
+        for name, text in (("systemctl", 'echo "$@"'), ("socat", "cat")):
+            (self.directory / name).write_text(f"#!/bin/sh\n{text}\n")
+            (self.directory / name).chmod(0o755)
+        done = subprocess.run(
+            ["sh", "-eu", str(EXAMPLES / "scale_drain.sh")],
+            env={"PATH": f"{self.directory}:{os.environ['PATH']}"},
+            check=True,
+            capture_output=True,
+        )
+        self.assertEqual(
+            done.stdout, b"set server gomux/g2 state drain\nstop gomux@2.service\n"
+        )
+
     def test_logrotate(self) -> None:
         """
         The configuration for logrotate sends the signal on which the file is opened

@@ -7,7 +7,6 @@ what systemd would: the port, the environment, and a socket for notifications.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -28,6 +27,7 @@ from gomux import Session
 from gomux.error import PeerAbortedStream, PeerClosedConnection
 from gomux.test.support.ports import freePort
 from interop.support.harness import ROOT, TWISTD, environment
+from interop.support.notified import Manager
 from interop.support.tunnels import PSK, Service, TunnelTestCase, run, until
 
 CONTRIB = ROOT / "contrib"
@@ -53,35 +53,6 @@ def setting(name: str) -> str:
     found = re.search(rf"^{name}=(.*)$", unit(), re.MULTILINE)
     assert found is not None
     return found[1]
-
-
-class Manager:
-    """
-    In place of systemd: gets the notifications of one process.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(str(path))
-        self.socket.setblocking(False)
-        self.lines: list[str] = []
-
-    def told(self, line: str) -> bool:
-        """
-        @return: whether a line has come so far.
-        """
-        try:
-            while True:
-                self.lines += self.socket.recv(4096).decode().split("\n")
-        except BlockingIOError:
-            return line in self.lines
-
-    async def wait(self, line: str) -> None:
-        await until(lambda: self.told(line), line)
-
-    def close(self) -> None:
-        self.socket.close()
 
 
 class UnitTests(TunnelTestCase):
@@ -174,7 +145,7 @@ class RestartTests(TunnelTestCase):
         """
         Start the command of the unit file, and wait until it is ready.
         """
-        manager = Manager(self.directory / f"notify{len(os.listdir(self.directory))}")
+        manager = Manager(self.directory)
         self.addCleanup(manager.close)
         text = setting("ExecStart").replace(
             "tcp:127.0.0.1:8000", f"tcp:127.0.0.1:{self.echo.getHost().port}"
@@ -254,7 +225,7 @@ class RestartTests(TunnelTestCase):
         await manager.wait("RELOADING=1")
         self.assertRegex("\n".join(manager.lines), r"RELOADING=1\nMONOTONIC_USEC=\d+")
         await until(
-            lambda: manager.told("") or manager.lines.count("READY=1") == 2,
+            lambda: manager.receive().count("READY=1") == 2,
             "ready again",
         )
         service.signal("TERM")
