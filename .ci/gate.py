@@ -47,6 +47,10 @@ PROGRAMS = {
     "sshd": "openssh-server",
     "ip": "iproute2",
     "unshare": "util-linux",
+    "jq": "jq",
+    "haproxy": "haproxy",
+    "systemd-analyze": "systemd",
+    "systemd-socket-activate": "systemd",
 }
 
 GO_PEER = "gomux-go-peer"

@@ -20,6 +20,7 @@ from gomux._wire.keyring import Keyring
 from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux.limits import Limits, TunnelLimits
 from gomux.status._page import PageFactory
+from gomux.tunnel._accessoptions import AccessLogOptions
 from gomux.tunnel._check import describe
 from gomux.tunnel._config import ConfigOptions
 from gomux.tunnel._endpointoptions import Anybody, EndpointOptions
@@ -35,7 +36,9 @@ from gomux.tunnel._strictoptions import StrictOptions
 _L = TypeVar("_L", Limits, TunnelLimits)
 
 
-class Options(KeyOptions, StrictOptions, EndpointOptions, ConfigOptions):
+class Options(
+    KeyOptions, StrictOptions, EndpointOptions, AccessLogOptions, ConfigOptions
+):
     """
     The command line.
 
@@ -129,6 +132,8 @@ class Options(KeyOptions, StrictOptions, EndpointOptions, ConfigOptions):
                 with mistakes.of(path):
                     checkPeer(peer, peers)
         self.checkStrict(peers, mistakes)
+        with mistakes.of():
+            self.checkAccessLog()
         services = self.findRules(peers, mistakes)
         rules = {
             peer: PeerRules(services.get(peer), **self.peerShares.get(peer, {}))
@@ -151,6 +156,7 @@ class Options(KeyOptions, StrictOptions, EndpointOptions, ConfigOptions):
             *(keyring, items, rules),
             *(self.limits(Limits), self.limits(TunnelLimits)),
             *(self.strictSettings, bool(self["end-revoked"])),
+            accessLog=self.accessLog,
             files=tuple(what for what, isRead in files.items() if isRead),
         )
 

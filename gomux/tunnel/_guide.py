@@ -53,6 +53,7 @@ FIRST = (
         "allow",
         "config",
         "check",
+        "access-log",
         "strict",
         "strict-peer",
         "context",
