@@ -51,6 +51,9 @@ PROGRAMS = {
     "jq": "jq",
     "promtool": "prometheus",
     "chromium": "chromium",
+    "tshark": "tshark",
+    "zsh": "zsh",
+    "man": "man-db",
 }
 
 GO_PEER = "gomux-go-peer"

@@ -13,8 +13,8 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from twisted.application.service import IService
+from twisted.python.usage import Completions, UsageError
 from twisted.python.usage import Options as BaseOptions
-from twisted.python.usage import UsageError
 
 from gomux._wire.keyring import Keyring
 from gomux._wire.peerrules import EVERYBODY, PeerRules
@@ -25,7 +25,7 @@ from gomux.tunnel._check import describe
 from gomux.tunnel._config import ConfigOptions
 from gomux.tunnel._endpointoptions import Anybody, EndpointOptions
 from gomux.tunnel._given import Mistakes, Refused
-from gomux.tunnel._guide import arrange
+from gomux.tunnel._guide import arrange, repeatable
 from gomux.tunnel._keyoptions import KeyOptions
 from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
 from gomux.tunnel._plan import Item, Plan
@@ -175,6 +175,7 @@ def _unindentHelp() -> None:
 
 
 _unindentHelp()
+Options.compData = Completions(multiUse=repeatable(Options))
 
 
 def makeService(options: Options) -> IService:

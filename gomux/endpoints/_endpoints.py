@@ -131,6 +131,13 @@ class MuxClientEndpoint:
         self._timeout = timeout
         return self
 
+    @property
+    def mux(self) -> ClientMux:
+        """
+        The dialler of the mux, with the carrier, the key and the settings.
+        """
+        return self._mux
+
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
         Open a stream.

@@ -442,6 +442,15 @@ class TunnelTests(DocsTestCase):
         self.start("tunnel_b.sh", "8080")
         self.assertEqual(self.get(self.port("8080")), b"hello from a file\n")
 
+    def test_debugging(self) -> None:
+        """
+        A peer can be pinged, and its target reached without a port.
+        """
+        self.site()
+        self.start("tunnel_a.sh", "7000")
+        self.assertIn("key: right\n", self.run_("ping.sh"))
+        self.assertIn("hello from a file\n", self.run_("pipe.sh"))
+
     def test_services(self) -> None:
         """
         A tunnel carries a service by its name, beside another one.

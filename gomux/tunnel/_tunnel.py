@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from gomux._carrier.accept import acceptOne
 from gomux._carrier.clock import steady
+from gomux._carrier.passed import PassedDropper
 from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
@@ -201,7 +202,7 @@ class Tunnel(Factory):
             bridges.discard(bridge)
 
 
-class _Refusal(Protocol):
+class _Refusal(PassedDropper, Protocol):
     """
     Resets its connection.  A plain close would look like a complete, empty answer.
     """

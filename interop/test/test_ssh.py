@@ -11,6 +11,7 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import sys
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -39,6 +40,7 @@ from zope.interface import implementer
 
 from gomux import MuxClientEndpoint, MuxServerEndpoint
 from gomux.tunnel import TunnelLimits, target
+from interop.support.harness import environment
 from interop.support.tunnels import (
     ANY,
     Service,
@@ -153,9 +155,26 @@ class SSHMixin(TestCase):
         """
         Start C{ssh}.
         """
+        return self.sshWith((), ("-p", str(port)), identity, command, data)
+
+    def sshWith(
+        self,
+        more: tuple[str, ...],
+        arguments: tuple[str, ...],
+        identity: str,
+        command: str,
+        data: bytes,
+    ) -> Run:
+        """
+        Start C{ssh}.
+
+        @param more: Further options.
+        @param arguments: Further arguments.
+        """
         path = shutil.which("ssh")
         assert path is not None, "ssh is needed"
         options = (
+            *more,
             "BatchMode=yes",
             "IdentitiesOnly=yes",
             "StrictHostKeyChecking=no",
@@ -169,10 +188,10 @@ class SSHMixin(TestCase):
             [
                 path,
                 *(f"-o{option}" for option in options),
-                *("-F", os.devnull, "-i", identity, "-p", str(port)),
+                *("-F", os.devnull, "-i", identity, *arguments),
                 *(f"{getpass.getuser()}@127.0.0.1", command),
             ],
-            env=os.environ,
+            env=environment(),
         )
         self.addCleanup(run.end)
         return run
@@ -227,6 +246,30 @@ class SSHTests(SSHMixin):
         self.assertEqual(len(server.factory.muxes), 1)
         await near.stopListening()
         await client.close()
+        await server.close()
+
+    async def test_proxyCommand(self) -> None:
+        """
+        C{ssh} runs C{python -m gomux pipe} to reach a service.
+        """
+        userKey = makeKey()
+        key = self.secret(PSK)
+        string = f"gomux:tcp:0:interface=127.0.0.1:pskFile={key}:service=ssh"
+        endpoint: Any = serverFromString(reactor, string)
+        server = await endpoint.listen(self.makeServer(userKey))
+        number = server.getHost().port
+        string = f"gomux:tcp:127.0.0.1:{number}:pskFile={key}:service=ssh"
+        data = os.urandom(4 * 1024 * 1024)
+        one = self.sshWith(
+            (f"ProxyCommand={sys.executable} -m gomux pipe {string}",),
+            (),
+            self.secret(userKey.toString("openssh")),
+            "cat; exit 7",
+            data,
+        )
+        self.assertEqual(await one.ended, 7, one.errors.decode())
+        self.assertEqual(one.output, data)
+        self.assertEqual(bytes(one.errors), b"")
         await server.close()
 
     async def test_services(self) -> None:
