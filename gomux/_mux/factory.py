@@ -24,7 +24,6 @@ from twisted.logger import Logger
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.clock import steady
-from gomux._carrier.restraint import release
 from gomux._carrier.turns import PeersTurns, StrangersTurns, Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.buffers import buffersOf
@@ -357,7 +356,6 @@ class MuxFactory(ServingFactory):
         The peer of a mux has shown that it holds the key.  Called by the mux.
         """
         self.acceptPace.authenticated(mux.transport)
-        release(mux.transport)
         self._strangers.met(mux.getPeer(), mux.peerName)
         self._forgetUnauthenticated(mux)
         self._descriptors[mux] = descriptors = self.keyring.descriptors

@@ -33,8 +33,6 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gomux._carrier.passed import PassedDropper
-from gomux._carrier.restraint import leaveOutput
 from gomux._carrier.transport import MuxCarrier, addressFrom
 from gomux._mux.frames import PeerFrames
 from gomux._mux.gate import Gate, GreetingWait, WaitingStreams, explainLoss
@@ -65,7 +63,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IMux)
-class MuxProtocol(MuxFacts, PassedDropper, Protocol):
+class MuxProtocol(MuxFacts, Protocol):
     """
     One mux over one carrier, made by a L{MuxFactory<gomux.MuxFactory>}.
 
@@ -362,7 +360,6 @@ class MuxProtocol(MuxFacts, PassedDropper, Protocol):
         self._isBound = isStrict or self.factory.greet
         greets = self.factory.greet and not isStrict
         self._scheduler.start(sealer, int(self._isBound) if greets else None)
-        leaveOutput(self.transport)
         self._carrier.registerProducer(self._scheduler)
         self._carrierLiveness.start()
 
