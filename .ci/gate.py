@@ -47,6 +47,13 @@ PROGRAMS = {
     "sshd": "openssh-server",
     "ip": "iproute2",
     "unshare": "util-linux",
+    "curl": "curl",
+    "jq": "jq",
+    "promtool": "prometheus",
+    "chromium": "chromium",
+    "tshark": "tshark",
+    "zsh": "zsh",
+    "man": "man-db",
 }
 
 GO_PEER = "gomux-go-peer"

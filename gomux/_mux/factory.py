@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.clock import steady
+from gomux._carrier.restraint import release
 from gomux._carrier.turns import PeersTurns, StrangersTurns, Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.buffers import buffersOf
@@ -38,7 +39,6 @@ from gomux._wire.keysearch import KnownKey
 from gomux._wire.salts import Salts, processSalts
 from gomux._wire.shares import Shares
 from gomux._wire.strict import Handshake
-from gomux.error import KeyRevoked
 from gomux.limits import Limits
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class MuxFactory(ServingFactory):
         shows each side early that the other holds the key.
     @ivar retired: whether L{retire} was called.  Can be set to C{False} again.
     @ivar pool: the muxes that are up.
+    @ivar tally: what has happened on the muxes of the pool.
     @ivar muxes: all muxes that have a carrier, whether they are up or not, the
         oldest first.
     @ivar clock: the reactor, or for tests a clock.
@@ -165,6 +166,7 @@ class MuxFactory(ServingFactory):
         moment = self.limits.busyPoll if fastPaths().busyPoll else 0.0
         self.busyPoll = BusyPoll(clock, moment)
         self.pool = pool if pool is not None else MuxPool(clock)
+        self.tally = self.pool.tally
         self.retired = False
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
@@ -199,6 +201,7 @@ class MuxFactory(ServingFactory):
         why = None if self.isClient else self._strangers.refusal(address)
         if why is None:
             return None
+        self.tally.strangers += 1
         self.notices.warn(
             "refused a connection from {peer}: {why}",
             peer=describeAddress(address),
@@ -356,6 +359,7 @@ class MuxFactory(ServingFactory):
         The peer of a mux has shown that it holds the key.  Called by the mux.
         """
         self.acceptPace.authenticated(mux.transport)
+        release(mux.transport)
         self._strangers.met(mux.getPeer(), mux.peerName)
         self._forgetUnauthenticated(mux)
         self._descriptors[mux] = descriptors = self.keyring.descriptors
@@ -363,37 +367,17 @@ class MuxFactory(ServingFactory):
         self.keyring.uses[mux.peerName].muxes += not self.isClient
         self._muxUp(mux)
 
-    def endRevoked(self, names: Collection[str]) -> None:
+    def muxEchoed(self, mux: MuxProtocol) -> None:
         """
-        End the muxes of peers with revoked keys, at once.  Output that is not sent
-        yet is dropped, and so is input that a paused stream has not delivered, also if
-        its mux has ended before.  If a reload has taken one of two keys of a name away,
-        a mux with the other key goes on.
-
-        This also ends every mux whose peer has not shown a key yet: its gate still
-        accepts the keys from before the revocation.
-
-        @param names: the names of the revoked keys, as returned by
-            L{Keyring.reload<gomux._wire.keyring.Keyring.reload>}.
+        The peer has echoed a ping, so C{mux.roundTrip} is new.  Called by the mux.
         """
-        if names:
-            for newcomer in list(self._newcomers):
-                newcomer.revoke()
-            keyring = self.keyring
-            keys = tuple(key for key in keyring.keys if key[0] in keyring.replaced)
-            for mux in list(self.muxes):
-                if not mux.authenticated or mux.isRevoked(names, keys):
-                    mux.revoke()
-            for stream, mux in list(self.lingering.items()):
-                if mux.isRevoked(names, keys):
-                    stream.drop(KeyRevoked())
 
     def muxUngreeted(self, mux: MuxProtocol) -> None:
         """
         Streams for services wait for the peer's greeting, and it did not come in time.
         Called by the mux.
         """
-        self.pool.giveUpNamed(mux)
+        self.pool.giveUpNamed()
 
     def muxWorn(self, mux: MuxProtocol) -> None:
         """
@@ -413,6 +397,7 @@ class MuxFactory(ServingFactory):
         @param reason: why the mux ended.
         """
         self.muxes.remove(mux)
+        self.tally.muxEnded(mux)
         descriptors = self._descriptors.pop(mux, None)
         if descriptors is not None:
             descriptors.giveBack(mux.peerName)

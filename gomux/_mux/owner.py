@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gomux._mux.gate import Gate
     from gomux._mux.log import ThrottledLog
     from gomux._mux.streamlife import StreamLife
+    from gomux._mux.tally import Tally
     from gomux._wire.keyring import Keyring
     from gomux.error import GomuxError
     from gomux.interfaces import IStreamFactory
@@ -54,6 +55,7 @@ class MuxOwner(Protocol[_Mux]):
     strangersTurns: StrangersTurns
     keyring: Keyring
     lingering: dict[StreamLife, Any]
+    tally: Tally
 
     def makeGate(self) -> Gate:
         """
@@ -63,6 +65,14 @@ class MuxOwner(Protocol[_Mux]):
     def isRevoked(self, gate: Gate | None) -> bool:
         """
         @return: whether the key that a gate has found was revoked since.
+        """
+
+    def checkRoom(self, peer: str) -> None:
+        """
+        Check that a peer that comes up may have another mux.
+
+        @param peer: the name of its key.
+        @raise LimitExceeded: if not.
         """
 
     def muxConnected(self, mux: _Mux) -> None:
@@ -80,6 +90,11 @@ class MuxOwner(Protocol[_Mux]):
     def muxAuthenticated(self, mux: _Mux) -> None:
         """
         The peer has shown that it holds the key.
+        """
+
+    def muxEchoed(self, mux: _Mux) -> None:
+        """
+        The peer has echoed a ping.
         """
 
     def muxUngreeted(self, mux: _Mux) -> None:
