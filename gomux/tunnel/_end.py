@@ -40,7 +40,7 @@ from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -49,7 +49,8 @@ from zope.interface import implementer
 from gomux._carrier.direct import READ_SIZE
 from gomux._carrier.passed import PassedDropper
 from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
-from gomux.tunnel._transport import EndTransport
+from gomux.tunnel._localsocket import LocalSocket, outputOf
+from gomux.tunnel._transport import EndTransport, Source
 
 #: How many bytes that nobody reads are dropped before their writer has to wait.  With
 #: one more read that is less than a window.
@@ -116,42 +117,13 @@ class EndBridge(Interface):
         """
 
 
-@implementer(IPushProducer)
-class Source:
-    """
-    The transport of an end, as the producer of the other end.
-
-    The C{stopProducing} of the transport itself calls C{loseConnection}.  Here that
-    would be wrong: a consumer also stops its producer when only the consumer's writing
-    half is closed, and before it reports the reason.
-
-    @ivar _stopped: see L{__init__}.
-    """
-
-    def __init__(self, output: EndTransport, stopped: Callable[[], None]) -> None:
-        """
-        @param output: the transport.
-        @param stopped: called when the consumer takes no more data.
-        """
-        self.pauseProducing = output.pauseReading
-        self.resumeProducing = output.resumeReading
-        self._stopped = stopped
-
-    def stopProducing(self) -> None:
-        """
-        The consumer takes no more data: tell the bridge.  The consumer's protocol gets
-        the reason next, or later: the protocol of a stream gets it once all input of
-        the stream was read.
-        """
-        self._stopped()
-
-
 @implementer(IHalfCloseableProtocol)
 class End(Protocol):
     """
     One end of a bridge.
 
     @ivar output: its transport, to which the other end writes.
+    @ivar takesLocalSocket: its transport may be a L{LocalSocket}.
     @ivar answersRequests: an end of a stream for a service answers the peer's request
         once the other end is connected.
     @ivar answer: sends that answer; C{None} for any other end.
@@ -164,7 +136,8 @@ class End(Protocol):
     @ivar _early: input that arrived before the other end was connected.
     """
 
-    output: EndTransport
+    takesLocalSocket = True
+    output: EndTransport | LocalSocket
     answersRequests = True
     answer: Callable[[str | None], None] | None = None
     # Any transport will do.
@@ -208,9 +181,10 @@ class End(Protocol):
         """
         This end is connected.  Pause it until the other end is connected too.
         """
-        self.output = EndTransport(self.transport)
+        self.output = outputOf(self.transport)
         self.output.pauseReading()
         self._bridge.connected(self)
+        self.output.begin()
 
     def answered(self) -> None:
         """

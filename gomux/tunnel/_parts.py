@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from gomux._mux.dialler import Dialler
 from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf, printable
 from gomux._mux.protocol import MuxProtocol
+from gomux.tunnel._localsocket import acceptLocally
 
 _log = Logger()
 
@@ -169,6 +170,7 @@ class ListeningService(Service):
 
     def _listens(self, port: IListeningPort) -> None:
         self.port = port
+        acceptLocally(port)
         _log.info(
             "{name}: listening on {address}",
             name=self.name,

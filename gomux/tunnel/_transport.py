@@ -17,12 +17,14 @@ import fcntl
 import socket
 import struct
 import termios
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.protocols.policies import ProtocolWrapper
+from zope.interface import implementer
 
 from gomux._carrier.direct import DirectTransport
 from gomux._carrier.transport import layersOf
@@ -50,6 +52,12 @@ class EndTransport(DirectTransport):
                     getattr(transport, name)(True)
         for layer in layersOf(transport):
             _keepUrgent(getattr(layer, "socket", None))
+
+    def begin(self) -> None:
+        """
+        The end is connected.  The transport reads by itself, from the reactor's next
+        turn on.
+        """
 
     # Input
 
@@ -140,6 +148,36 @@ class EndTransport(DirectTransport):
             self.transport.loseConnection()
 
 
+@implementer(IPushProducer)
+class Source:
+    """
+    The transport of an end, as the producer of the other end.
+
+    The C{stopProducing} of the transport itself calls C{loseConnection}.  Here that
+    would be wrong: a consumer also stops its producer when only the consumer's writing
+    half is closed, and before it reports the reason.
+
+    @ivar _stopped: see L{__init__}.
+    """
+
+    def __init__(self, output: Any, stopped: Callable[[], None]) -> None:
+        """
+        @param output: the transport: an L{EndTransport}, or what takes its place.
+        @param stopped: called when the consumer takes no more data.
+        """
+        self.pauseProducing = output.pauseReading
+        self.resumeProducing = output.resumeReading
+        self._stopped = stopped
+
+    def stopProducing(self) -> None:
+        """
+        The consumer takes no more data: tell the bridge.  The consumer's protocol gets
+        the reason next, or later: the protocol of a stream gets it once all input of
+        the stream was read.
+        """
+        self._stopped()
+
+
 def _hasTCPAddress(transport: Any) -> bool:
     """
     @return: whether a transport has the address of a TCP connection.
@@ -171,7 +209,7 @@ def _unsent(layer: Any) -> int:
         size += layer.unsent
     elif isinstance(layer, FileDescriptor):
         size += len(layer.dataBuffer) - layer.offset + layer._tempDataLen
-        size += _unsentByKernel(getattr(layer, "socket", None))
+        size += unsentByKernel(getattr(layer, "socket", None))
     elif isinstance(layer, ProtocolWrapper):
         # TLS keeps output until the handshake is done, and small writes for one turn
         # of the reactor.
@@ -182,7 +220,7 @@ def _unsent(layer: Any) -> int:
     return size
 
 
-def _unsentByKernel(handle: Any) -> int:
+def unsentByKernel(handle: Any) -> int:
     """
     @return: how many bytes of a TCP socket's output the peer's machine has not
         acknowledged; 0 if the system does not tell.

@@ -40,7 +40,8 @@ from gomux.limits import TunnelLimits
 from gomux.tunnel._accesslog import AccessLog, addressOf, describe
 from gomux.tunnel._bridge import Bridge
 from gomux.tunnel._codes import MUX_LOST, codeOf
-from gomux.tunnel._transport import EndTransport
+from gomux.tunnel._localsocket import outputOf
+from gomux.tunnel._targets import connector
 
 _log = Logger()
 
@@ -238,6 +239,7 @@ class _Refusal(PassedDropper, Protocol):
     Resets its connection.  A plain close would look like a complete, empty answer.
     """
 
+    takesLocalSocket = True
     transport: Any = None
 
     def connectionMade(self) -> None:
@@ -245,7 +247,7 @@ class _Refusal(PassedDropper, Protocol):
         Reset the connection.
         """
         acceptOne(self.transport)
-        EndTransport(self.transport).abort()
+        outputOf(self.transport).abort()
 
 
 def forward(
@@ -309,8 +311,12 @@ def target(
         these.
     """
 
+    begin = connector(endpoint, clock)
+
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
-        connecting = maybeDeferred(endpoint.connect, factory)
+        connecting = maybeDeferred(begin, factory)
+        if connecting.called:
+            return connecting
         return connecting.addTimeout(tunnel.limits.targetTimeout, steady(clock))
 
     connections = Shares(limits.maxConnections, keyring)
