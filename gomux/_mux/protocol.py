@@ -69,8 +69,7 @@ class MuxProtocol(MuxFacts, Protocol):
 
     @ivar factory: the factory that made the mux; the mux uses its settings.
     @ivar since: when the mux got its carrier, in seconds of the clock.
-    @ivar streamFactory: makes the protocols of the peer's streams; C{None} to use the
-        C{streamFactory} of the factory.
+    @ivar streamFactory: see the factory, which is asked if this is C{None}.
     @ivar services: the factories of services that only this mux has, by name.
     @ivar _early: what a server has received before it made the mux.
     @ivar _limits: the factory's limits.
@@ -189,8 +188,7 @@ class MuxProtocol(MuxFacts, Protocol):
     def revoke(self) -> None:
         """
         Drop the carrier, because the peer's key was revoked, or may have been.  No
-        input is delivered any more, and the streams end in the next turn of the
-        reactor.
+        input is delivered any more, and the streams end in the reactor's next turn.
         """
         self._fail(KeyRevoked())
         for stream in list(self._streams.byID.values()):
