@@ -45,10 +45,12 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
         return endpoint  # type: ignore[no-any-return]
     resolved = ResolvedReactor(reactor)
     # An endpoint has no public attributes for its arguments.
-    if isinstance(getattr(endpoint, "_wrappedEndpoint", None), HostnameEndpoint):
+    named = getattr(endpoint, "_wrappedEndpoint", None)
+    if isinstance(named, HostnameEndpoint):
         # TLS.
-        endpoint = clientFromString(resolved, description)
-        named = endpoint._wrappedEndpoint
+        if not _isAddress(named._hostText):
+            endpoint = clientFromString(resolved, description)
+            named = endpoint._wrappedEndpoint
     elif type(endpoint) is not TCP4ClientEndpoint or _isAddress(endpoint._host):
         return endpoint  # type: ignore[no-any-return]
     else:

@@ -61,10 +61,11 @@ class ClientEndpointTests(TestCase):
 
     def test_tlsAddress(self) -> None:
         """
-        The endpoint of an address with TLS needs no look-up.
+        The endpoint of an address with TLS is Twisted's own.
         """
-        endpoint = clientEndpoint(reactor, "tls:127.0.0.1:443")
+        endpoint: Any = clientEndpoint(reactor, "tls:127.0.0.1:443")
         self.assertNotIsInstance(endpoint, SharedLookUps)
+        self.assertIs(endpoint._wrappedEndpoint._reactor, reactor)
 
     async def test_badName(self) -> None:
         """
