@@ -54,6 +54,9 @@ PROGRAMS = {
     "tshark": "tshark",
     "zsh": "zsh",
     "man": "man-db",
+    "haproxy": "haproxy",
+    "systemd-analyze": "systemd",
+    "systemd-socket-activate": "systemd",
 }
 
 GO_PEER = "gomux-go-peer"

@@ -87,6 +87,11 @@ MAX_NESTED = 64
 #: How long the name of a service may be, in characters.
 MAX_SERVICE_NAME = 64
 
+#: How many bytes of lines of the access log may wait while they cannot be written.
+ACCESS_LOG_WAITING = 1048576
+#: The pause before the next attempt to write them, in seconds.
+ACCESS_LOG_RETRY = 1.0
+
 #: How many log lines of one kind are written at once.
 LINES_BURST = 10
 #: The time between two log lines of one kind in the long run, in seconds.

@@ -21,6 +21,7 @@ from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux.limits import Limits, TunnelLimits
 from gomux.status._options import StatusOptions
 from gomux.status._page import PageFactory
+from gomux.tunnel._accessoptions import AccessLogOptions
 from gomux.tunnel._check import describe
 from gomux.tunnel._config import ConfigOptions
 from gomux.tunnel._endpointoptions import Anybody, EndpointOptions
@@ -36,7 +37,14 @@ from gomux.tunnel._strictoptions import StrictOptions
 _L = TypeVar("_L", Limits, TunnelLimits)
 
 
-class Options(KeyOptions, StrictOptions, EndpointOptions, StatusOptions, ConfigOptions):
+class Options(
+    KeyOptions,
+    StrictOptions,
+    EndpointOptions,
+    StatusOptions,
+    AccessLogOptions,
+    ConfigOptions,
+):
     """
     The command line.
 
@@ -131,6 +139,8 @@ class Options(KeyOptions, StrictOptions, EndpointOptions, StatusOptions, ConfigO
                 with mistakes.of(path):
                     checkPeer(peer, peers)
         self.checkStrict(peers, mistakes)
+        with mistakes.of():
+            self.checkAccessLog()
         services = self.findRules(peers, mistakes)
         rules = {
             peer: PeerRules(services.get(peer), **self.peerShares.get(peer, {}))
@@ -154,6 +164,7 @@ class Options(KeyOptions, StrictOptions, EndpointOptions, StatusOptions, ConfigO
             *(keyring, items, rules),
             *(self.limits(Limits), self.limits(TunnelLimits)),
             *(self.strictSettings, bool(self["end-revoked"])),
+            accessLog=self.accessLog,
             files=tuple(what for what, isRead in files.items() if isRead),
         )
 

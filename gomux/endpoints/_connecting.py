@@ -48,9 +48,10 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     named = getattr(endpoint, "_wrappedEndpoint", None)
     if isinstance(named, HostnameEndpoint):
         # TLS.
-        if not _isAddress(named._hostText):
-            endpoint = clientFromString(resolved, description)
-            named = endpoint._wrappedEndpoint
+        if _isAddress(named._hostText):
+            return endpoint  # type: ignore[no-any-return]
+        endpoint = clientFromString(resolved, description)
+        named = endpoint._wrappedEndpoint
     elif type(endpoint) is not TCP4ClientEndpoint or _isAddress(endpoint._host):
         return endpoint  # type: ignore[no-any-return]
     else:
@@ -62,7 +63,7 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
             endpoint._timeout,
             endpoint._bindAddress,
         )
-    if named._badHostname or _isAddress(named._hostText):
+    if named._badHostname:
         return endpoint  # type: ignore[no-any-return]
     return SharedLookUps(reactor, resolved, endpoint, named)
 

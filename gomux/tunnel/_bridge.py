@@ -53,7 +53,7 @@ from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import ThrottledLog
 from gomux.error import KeyRevoked, ServiceTimeout, ServiceWithdrawn
 from gomux.limits import TunnelLimits
-from gomux.tunnel._codes import codeOf
+from gomux.tunnel._codes import MUX_LOST, Ending, codeOf
 from gomux.tunnel._end import End, Life
 
 #: How many times within a timeout a bridge checks whether any bytes have moved.
@@ -124,6 +124,9 @@ class Bridge:
     @ivar state: the L{State}.
     @ivar peer: the name of the peer that has opened the near end; C{None} if no peer
         has.
+    @ivar service: the service that the connection is for; C{None} for none.
+    @ivar ending: how the connection ended, for the access log.
+    @ivar beganAt: when the near end was connected, in seconds.
     @ivar _tunnel: the tunnel; it connects the far end.
     @ivar _limits: the limits that the tunnel had when the bridge began.
     @ivar _far: the end that the tunnel connects after the near end.
@@ -140,6 +143,7 @@ class Bridge:
         seconds.
     """
 
+    beganAt = 0.0
     _connecting: Deferred[IProtocol] | None = None
     _lateReason: Failure | None = None
     _patience = inf
@@ -149,15 +153,28 @@ class Bridge:
     _pause = 0.0
 
     def __init__(
-        self, tunnel: BridgeTunnel, name: str, peer: str | None = None
+        self,
+        tunnel: BridgeTunnel,
+        name: str,
+        peer: str | None = None,
+        service: str | None = None,
     ) -> None:
         self._tunnel = tunnel
         self._limits = tunnel.limits
         self.peer = peer
+        self.service = service
+        self.ending = Ending()
         self._name = name
         self.state = State.CONNECTING
         self.near = End(self)
         self._far = End(self)
+
+    @property
+    def transports(self) -> tuple[Any, Any]:
+        """
+        The transports of the near end and the far end; C{None} if never connected.
+        """
+        return self.near.transport, self._far.transport
 
     # What the ends call
 
@@ -167,6 +184,7 @@ class Bridge:
         end, join them.
         """
         if end is self.near:
+            self.beganAt = self._tunnel.clock.seconds()
             self._tunnel.began(self)
             self._follow(end)
             factory = _EndFactory(self._far, self._tunnel.awaited is not None)
@@ -236,6 +254,7 @@ class Bridge:
             near=self._name,
             reason=self._tunnel.explain(failure),
         )
+        self.ending.refused(failure)
         answer = self.near.answer
         if answer is None or self.near.life is Life.LOST:
             self.abort()
@@ -256,8 +275,11 @@ class Bridge:
         An end is gone: close or cut the other end.
         """
         other = self._far if end is self.near else self.near
+        isOrderly = end.isOrderly(reason)
+        if not (isOrderly or (end is self._far and self._isAwaited)):
+            self.ending.cut(end.transport, end is self.near, reason)
         if self.state is State.CONNECTING:
-            if end.hasEarlyInput and end.isOrderly(reason):
+            if end.hasEarlyInput and isOrderly:
                 self._lateReason = reason
                 return
             self.state = State.ENDING
@@ -267,7 +289,7 @@ class Bridge:
             self._refuse(reason)
         elif self.state is State.JOINED:
             self.state = State.ENDING
-            if end.isOrderly(reason):
+            if isOrderly:
                 other.close()
             else:
                 self._logCut(end, reason)
@@ -315,12 +337,16 @@ class Bridge:
         """
         self._watch(self._limits.lingerTimeout)
 
-    def abort(self) -> None:
+    def abort(self, code: str = "failed", reason: str | None = None) -> None:
         """
         Abort both ends.
+
+        @param code: the code for the access log, unless something else came first.
+        @param reason: why, for the access log.
         """
         if self.state is State.OVER:
             return
+        self.ending.set(code, reason)
         isConnecting = self.state is State.CONNECTING
         self.state = State.ENDING
         if isConnecting and self._connecting is not None:
@@ -387,7 +413,8 @@ class Bridge:
                 near=self._name,
                 seconds=self._patience,
             )
-            self.abort()
+            isLingering = self._patience == self._tunnel.limits.lingerTimeout
+            self.abort(MUX_LOST if isLingering else "timeout", "nothing moved")
             return
         self._lookLater()
 

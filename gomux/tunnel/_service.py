@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from gomux._carrier.clock import steady
 from gomux.error import OpenStreamError
 from gomux.tunnel._given import Refused
+from gomux.tunnel._notify import ServiceManager
 from gomux.tunnel._parts import (
     CannotListen,
     Connector,
@@ -74,6 +75,7 @@ class TunnelService(MultiService):
     @ivar _signals: handles the signals of the process.
     @ivar _fitting: whether a reload waits for new ports to listen.
     @ivar _isAsked: whether another reload was asked for meanwhile.
+    @ivar _manager: tells the service manager how the process is.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class TunnelService(MultiService):
         self._fitting = self._isAsked = False
         self.parts = Running(self, plan, clock)
         self._signals = ServiceSignals(clock, self.reload)
+        self._manager = ServiceManager(clock, self._isReady, self._describe)
 
     @property
     def plan(self) -> Plan:
@@ -147,7 +150,9 @@ class TunnelService(MultiService):
         Read files again, and run what they say, or leave everything as it is.  Called
         on SIGHUP, while the service runs.
         """
+        self._manager.reloading()
         if not self.plan.files:
+            self._manager.reloaded()
             _log.info(
                 "SIGHUP: neither --psk-file nor --config was given: there is nothing to"
                 " read again"
@@ -190,6 +195,7 @@ class TunnelService(MultiService):
         else:
             logChanges(old, new)
             _log.info("{files} were read again", files=" and ".join(new.files))
+        self._manager.reloaded()
         if self._isAsked:
             self._isAsked = False
             self.reload()
@@ -209,6 +215,7 @@ class TunnelService(MultiService):
         super().startService()
         for factory in self.parts.factories:
             factory.retired = False
+        self._manager.start()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -234,16 +241,34 @@ class TunnelService(MultiService):
                 timeout.reset(0)
 
         self._signals.drain(hurry)
+        self._manager.stopping(self.plan.limits.drainTimeout)
 
         def finished(result: Any) -> Any:
             if timeout.active():
                 timeout.cancel()
             self._signals.stop()
+            self._manager.stop()
             return result
 
         gone = self._whenGone().addCallback(lambda _: stopped)
         # A port may have accepted a connection before it stopped.
         return gone.addCallback(lambda _: self._whenGone()).addBoth(finished)
+
+    def _isReady(self) -> bool:
+        return all(listener.isListening for listener in self.listeners)
+
+    def _describe(self) -> str:
+        """
+        @return: the status for the service manager.
+        """
+        muxes = self._muxes
+        streams = sum(mux.streamCount for mux in muxes)
+        failed = self.reloaded is not None and not self.reloaded.worked
+        return (
+            f"{len(muxes)} muxes, {streams} streams"
+            + ("" if self.running else ", stopping")
+            + (", the last reload has failed" if failed else "")
+        )
 
     @property
     def _muxes(self) -> list[MuxProtocol]:

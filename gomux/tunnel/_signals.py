@@ -27,7 +27,7 @@ from twisted.logger import Logger
 _log = Logger()
 
 
-class _Handler:
+class SignalHandler:
     """
     Handles a signal for all services of the process.
 
@@ -36,20 +36,23 @@ class _Handler:
     """
 
     def __init__(self, number: int) -> None:
-        self.calls: dict[ServiceSignals, Callable[[], None]] = {}
+        self.calls: dict[object, Callable[[], None]] = {}
         self.before = signal.signal(number, self)
 
     @classmethod
-    def of(cls, number: int) -> _Handler:
+    def of(cls, number: int) -> SignalHandler:
         """
         @return: the handler of a signal.  It is installed if it is not yet.
         """
         current = signal.getsignal(number)
-        return current if isinstance(current, _Handler) else cls(number)
+        return current if isinstance(current, SignalHandler) else cls(number)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         for call in list(self.calls.values()):
             call()
+        if number == signal.SIGUSR1 and callable(self.before):
+            # twistd moves its own log away.
+            self.before(number, frame)
 
 
 class _State(Enum):
@@ -87,7 +90,7 @@ class ServiceSignals:
         self._reactor = reactor
         self._reload = reload
         self._state = _State.RUNNING
-        self._handlers: dict[int, _Handler] = {}
+        self._handlers: dict[int, SignalHandler] = {}
         self._trigger: Any = None
 
     def start(self) -> None:
@@ -133,7 +136,7 @@ class ServiceSignals:
 
     def _handle(self, number: int, handler: Callable[[str], None]) -> None:
         name = signal.Signals(number).name
-        shared = self._handlers[number] = _Handler.of(number)
+        shared = self._handlers[number] = SignalHandler.of(number)
         shared.calls[self] = lambda: self._reactor.callFromThread(handler, name)
 
     def _processEnds(self) -> None:

@@ -37,8 +37,9 @@ from gomux._wire.peerrules import PeerUses
 from gomux._wire.shares import Shares
 from gomux.error import OpenStreamError, ServiceBusy, ServiceUnknown
 from gomux.limits import TunnelLimits
+from gomux.tunnel._accesslog import AccessLog, addressOf, describe
 from gomux.tunnel._bridge import Bridge
-from gomux.tunnel._codes import codeOf
+from gomux.tunnel._codes import MUX_LOST, codeOf
 from gomux.tunnel._transport import EndTransport
 
 _log = Logger()
@@ -60,6 +61,9 @@ class Tunnel(Factory):
     @ivar log: where the bridges log.
     @ivar awaited: the bridges whose far end is a stream that the peer has not accepted
         yet; C{None} if the far ends are accepted when they are connected.
+    @ivar service: the service that all its connections are for; C{None} if the address
+        of a connection tells.
+    @ivar accessLog: gets a line for each connection that has ended; C{None} for none.
     @ivar hint: what the log says if the peer has no such service.
     @ivar counts: counts the connections of a forwarding endpoint; C{None} for a target,
         whose streams the mux counts.
@@ -71,6 +75,8 @@ class Tunnel(Factory):
     """
 
     noisy = False
+    service: str | None = None
+    accessLog: AccessLog | None = None
 
     def __init__(
         self,
@@ -109,6 +115,7 @@ class Tunnel(Factory):
         @raise ServiceBusy: instead of C{None} for a stream for a service.
         """
         peer = getattr(addr, "peerName", None)
+        service = self.service or getattr(addr, "service", None)
         for places, shares in self._shares.items():
             if not shares.mayTake(peer):
                 self.log.warn(
@@ -120,10 +127,15 @@ class Tunnel(Factory):
                 )
                 if self.counts is not None:
                     self.counts.refused("busy")
+                if self.accessLog is not None:
+                    self.accessLog.add(
+                        *(service, peer, describe(addr), None, 0, 0, 0.0, "busy"),
+                        shares.refusal(peer, places),
+                    )
                 if getattr(addr, "service", None) is not None:
                     raise ServiceBusy()
                 return None if hasattr(addr, "streamID") else _Refusal()
-        return Bridge(self, describeAddress(addr), peer).near
+        return Bridge(self, describeAddress(addr), peer, service).near
 
     def limit(self, limits: TunnelLimits) -> None:
         """
@@ -141,7 +153,7 @@ class Tunnel(Factory):
         Abort all connections.
         """
         for bridge in list(self.bridges):
-            bridge.abort()
+            bridge.abort(MUX_LOST, "the service was stopped")
 
     # For the bridges
 
@@ -198,8 +210,27 @@ class Tunnel(Factory):
                 self.counts.open -= 1
             for shares in self._shares.values():
                 shares.giveBack(bridge.peer)
+            if self.accessLog is not None:
+                self._logAccess(self.accessLog, bridge)
         for bridges in self._byMux.values():
             bridges.discard(bridge)
+
+    def _logAccess(self, log: AccessLog, bridge: Bridge) -> None:
+        """
+        Write the line of a connection that has ended.
+        """
+        near, far = bridge.transports
+        peer, received, sent = bridge.peer, 0, 0
+        if hasattr(near, "mux"):
+            received, sent = near.bytesReceived, near.bytesSent
+        elif hasattr(far, "mux"):
+            received, sent = far.bytesSent, far.bytesReceived
+            peer = far.mux.peerName
+        log.add(
+            *(bridge.service, peer, addressOf(near), addressOf(far), received, sent),
+            self.clock.seconds() - bridge.beganAt,
+            *(bridge.ending.code, bridge.ending.reason),
+        )
 
 
 class _Refusal(PassedDropper, Protocol):
@@ -248,6 +279,7 @@ def forward(
     shares = _shares(Shares(limits.maxConnections), keyring)
     tunnel = Tunnel(name, connect, clock, limits, shares)
     tunnel.counts = pool.tally.forwarding(service)
+    tunnel.service = service
     if service is not None:
         tunnel.awaited = Deadlines(
             tunnel.clock, limits.answerTimeout, Bridge.unanswered

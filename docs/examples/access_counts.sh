@@ -1,0 +1,1 @@
+jq -r '(.service // "unnamed") + " " + .end' access.log | sort | uniq -c

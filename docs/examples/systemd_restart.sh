@@ -1,0 +1,2 @@
+systemctl start gomux@b.service
+systemctl stop gomux@a.service
