@@ -13,6 +13,10 @@ setup(
     # Left out, it becomes an import hook, and Twisted looks for plugins in
     # sys.path only: "twistd gomux" would be unknown.
     package_dir={"": "."},
-    package_data={"gomux": ["py.typed"], "gomux.test": ["vectors/*"]},
+    package_data={
+        "gomux": ["py.typed"],
+        "gomux.status": ["page/*"],
+        "gomux.test": ["vectors/*"],
+    },
     include_package_data=False,
 )

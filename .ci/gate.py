@@ -47,10 +47,13 @@ PROGRAMS = {
     "sshd": "openssh-server",
     "ip": "iproute2",
     "unshare": "util-linux",
-    "jq": "jq",
     "haproxy": "haproxy",
     "systemd-analyze": "systemd",
     "systemd-socket-activate": "systemd",
+    "curl": "curl",
+    "jq": "jq",
+    "promtool": "prometheus",
+    "chromium": "chromium",
 }
 
 GO_PEER = "gomux-go-peer"

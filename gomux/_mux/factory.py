@@ -63,6 +63,7 @@ class MuxFactory(ServingFactory):
         shows each side early that the other holds the key.
     @ivar retired: whether L{retire} was called.  Can be set to C{False} again.
     @ivar pool: the muxes that are up.
+    @ivar tally: what has happened on the muxes of the pool.
     @ivar muxes: all muxes that have a carrier, whether they are up or not, the
         oldest first.
     @ivar clock: the reactor, or for tests a clock.
@@ -164,6 +165,7 @@ class MuxFactory(ServingFactory):
         moment = self.limits.busyPoll if fastPaths().busyPoll else 0.0
         self.busyPoll = BusyPoll(clock, moment)
         self.pool = pool if pool is not None else MuxPool(clock)
+        self.tally = self.pool.tally
         self.retired = False
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
@@ -197,6 +199,7 @@ class MuxFactory(ServingFactory):
         why = None if self.isClient else self._strangers.refusal(address)
         if why is None:
             return None
+        self.tally.strangers += 1
         self.notices.warn(
             "refused a connection from {peer}: {why}",
             peer=describeAddress(address),
@@ -411,6 +414,7 @@ class MuxFactory(ServingFactory):
         @param reason: why the mux ended.
         """
         self.muxes.remove(mux)
+        self.tally.muxEnded(mux)
         descriptors = self._descriptors.pop(mux, None)
         if descriptors is not None:
             descriptors.giveBack(mux.peerName)

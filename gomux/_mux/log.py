@@ -18,6 +18,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, ILoggingContext, IReactorTime
 from twisted.logger import Logger, LogLevel
 from twisted.python.context import call
+from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 
 from gomux._carrier.rate import TokenBucket
@@ -60,16 +61,38 @@ class ThrottledLog:
             kinds, whatever strangers do.
         @param values: the values for the format.
         """
+        due = self._due(line, kind, values)
+        if due is not None:
+            self.always(level, due, **values)
+
+    def _due(self, line: str, kind: object, values: dict[str, object]) -> str | None:
+        """
+        @param values: gets the number of lines that were left out.
+        @return: the format of the line; C{None} if the line is left out.
+        """
         key = line, kind
         bucket, leftOut = self._kinds.get(key) or (_newBucket(), 0)
         isLogged = bucket.take(self._clock.seconds())
         self._kinds[key] = bucket, 0 if isLogged else leftOut + 1
         if not isLogged:
-            return
+            return None
         if leftOut:
             line += " ({leftOut} such lines were left out before this one)"
             values["leftOut"] = leftOut
-        self.always(level, line, **values)
+        return line
+
+    def failure(self, line: str, **values: object) -> None:
+        """
+        Log the exception that is being handled, with its traceback, or leave it out and
+        count it.  The application has raised it, and perhaps a peer makes it do so.
+
+        @param line: the format of the line.
+        @param values: the values for the format.
+        """
+        failure = Failure()
+        due = self._due(line, getattr(failure.type, "__name__", None), values)
+        if due is not None:
+            self._log.failure(due, failure, LogLevel.critical, **values)
 
     def always(self, level: LogLevel, line: str, **values: object) -> None:
         """

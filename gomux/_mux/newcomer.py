@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gomux._carrier.turns import StrangersTurns
     from gomux._mux.protocol import MuxProtocol
     from gomux._mux.strangers import Refused
+    from gomux._mux.tally import Tally
     from gomux.limits import Limits
 
 #: How long a peer may be silent before it gets its mux, in seconds, if C{silentGrace}
@@ -51,6 +52,7 @@ class NewcomersOwner(typing.Protocol):
     clock: Any
     limits: Limits
     strangersTurns: StrangersTurns
+    tally: Tally
 
     def logPrefix(self) -> str:
         """
@@ -304,6 +306,7 @@ class Newcomer(Protocol):
         Drop the connection.
         """
         self._end()
+        self._owner.tally.strangers += 1
         self._owner.logEnd(error, self.getPeer())
         self._close()
         dropTransport(cast(ITransport, self.transport))
@@ -344,6 +347,7 @@ class Newcomer(Protocol):
         if self._size or not loss.check(ConnectionDone, ConnectionLost):
             if self._gate is None:
                 self._gate = self._owner.makeGate(self.getPeer())
+            self._owner.tally.strangers += 1
             self._owner.logEnd(explainLoss(self._gate, loss), self.getPeer())
         self._close()
 

@@ -21,6 +21,7 @@ from twisted.internet.interfaces import (
 )
 
 from gomux._carrier.clock import steady
+from gomux._mux.tally import Tally
 from gomux.error import NoRequests, OpenStreamError
 from gomux.limits import WAIT_TIMEOUT
 
@@ -61,9 +62,10 @@ class MuxPool:
 
     @ivar lastReason: why the last mux was lost, or why the last attempt to connect one
         failed; C{None} before that.
+    @ivar maxWaiting: how many streams may wait; C{None} if any number may.
+    @ivar tally: what has happened on the muxes of the pool.
     @ivar _clock: the reactor.
     @ivar _timeout: how long a stream waits for a mux, in seconds.
-    @ivar _maxWaiting: how many streams may wait; C{None} if any number may.
     @ivar _muxes: the muxes that are up, in the order of their turns.
     @ivar _named: the muxes with named keys, by the name of the key, the oldest mux
         first.
@@ -84,7 +86,8 @@ class MuxPool:
         """
         self._clock = steady(clock)
         self._timeout = timeout
-        self._maxWaiting = maxWaiting
+        self.maxWaiting = maxWaiting
+        self.tally = Tally()
         self._muxes: deque[MuxProtocol] = deque()
         self._named: dict[str, list[MuxProtocol]] = {}
         self._waiting: dict[_Waiting, None] = {}
@@ -182,7 +185,7 @@ class MuxPool:
         mux = self._next(service) if peer is None else self._ofPeer(service, peer)
         if mux is not None:
             return mux.openStream(factory, service)
-        if self._maxWaiting is not None and len(self._waiting) >= self._maxWaiting:
+        if self.maxWaiting is not None and len(self._waiting) >= self.maxWaiting:
             what = _whose("no mux", peer)
             return fail(OpenStreamError(f"{what} is up, and too many streams wait"))
         if timeout is None:

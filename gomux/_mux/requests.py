@@ -328,6 +328,7 @@ class Accepting(FirstProtocol):
         stream.granted -= len(message)
         stream.write(message)
         if code is not None:
+            self._acceptor.failed(stream.streamID, code)
             name = stream.service or "connect"
             self._acceptor.logRefusal("refused a stream of the peer", name, code)
             stream.loseConnection()

@@ -46,8 +46,6 @@ from collections import deque
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from twisted.logger import Logger
-
 from gomux._wire.frame import MAX_LENGTH
 
 if TYPE_CHECKING:
@@ -70,8 +68,6 @@ JOINED = 1024
 #: output fits into the window.  So a peer that gives credit in small pieces gets fewer
 #: frames.  Every peer gives that much credit, because a Go sender waits for it too.
 ENOUGH_WINDOW = MAX_LENGTH
-
-_log = Logger()
 
 
 class SendState(IntEnum):
@@ -246,7 +242,7 @@ class Sender:
             try:
                 producer.stopProducing()
             except BaseException:
-                _log.failure("a producer's stopProducing failed")
+                self._stream.streams.logFailure("a producer's stopProducing failed")
 
     def windowGrew(self) -> None:
         """

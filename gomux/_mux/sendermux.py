@@ -43,6 +43,14 @@ class SenderMux(Protocol):
         @param size: how many bytes; less than 0 to give them back.
         """
 
+    def logFailure(self, line: str, **values: object) -> None:
+        """
+        Log the exception that is being handled, which the application has raised.
+
+        @param line: the format of the line.
+        @param values: the values for the format.
+        """
+
     def outputExceeded(self, stream: SenderStream) -> None:
         """
         The application goes on writing although more than C{maxOutput} bytes wait.

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
 from gomux._fastpaths import fastPaths
 from gomux._mux.log import logPrefixOf
-from gomux._mux.startstop import startFactory, stopFactories
+from gomux._mux.startstop import startFactory, stopFactories, stopFactory
 from gomux._mux.strangers import Strangers
 from gomux._wire.request import checkServiceName
 from gomux.error import ServiceWithdrawn
@@ -26,8 +27,11 @@ from gomux.error import ServiceWithdrawn
 if TYPE_CHECKING:
     from gomux._mux.protocol import MuxProtocol
     from gomux._mux.streamlife import StreamLife
+    from gomux._wire.keyring import Keyring
     from gomux.interfaces import IStreamFactory
     from gomux.limits import Limits
+
+_log = Logger()
 
 
 class ServingFactory(Factory):
@@ -47,6 +51,7 @@ class ServingFactory(Factory):
 
     acceptPace: AcceptPace
     busyPoll: BusyPoll
+    keyring: Keyring
     limits: Limits
     muxes: list[MuxProtocol]
     lingering: dict[StreamLife, MuxProtocol]
@@ -72,13 +77,13 @@ class ServingFactory(Factory):
         self.streamFactory = streamFactory
         self.services = checked
         if self.numPorts:
-            after = (streamFactory, *checked.values())
-            for factory in after:
-                if not any(factory is old for old in before):
+            for factory in (streamFactory, *checked.values()):
+                try:
                     startFactory(factory)
-            stopFactories(
-                old for old in before if not any(old is factory for factory in after)
-            )
+                except Exception:
+                    _log.failure("doStart of {factory} failed", factory=factory)
+            for old in before:
+                stopFactory(old)
 
     def limit(self, limits: Limits) -> None:
         """
@@ -87,25 +92,25 @@ class ServingFactory(Factory):
         self.limits = self._strangers.limits = limits
         self.busyPoll.moment = limits.busyPoll if fastPaths().busyPoll else 0.0
 
+    @property
+    def isIdle(self) -> bool:
+        """
+        Whether it has no muxes, no connections that may become muxes, and no streams
+        that still have input to deliver.
+        """
+        return not (self.muxes or self.lingering or len(self._strangers))
+
     def endWithdrawn(self) -> None:
         """
-        End the streams of peers for services that L{mayUse} does not allow any more, at
-        once.  Their waiting input is dropped.
+        End the streams of peers for services that the rules of the keyring do not allow
+        any more, at once.  Their waiting input is dropped.
         """
-        streams: list[tuple[Any, MuxProtocol]] = [*self.lingering.items()]
+        lingering: Any = self.lingering.items()
+        streams = [(s, mux) for s, mux in lingering if mux.isPeers(s.streamID)]
         streams += [(s, mux) for mux in self.muxes for s in mux.acceptedStreams]
         for stream, mux in streams:
-            isPeers = mux.isPeers(stream.streamID)
-            if isPeers and not self.isAllowed(mux.peerName, stream.service):
+            if not self.keyring.uses[mux.peerName].mayUse(stream.service):
                 stream.drop(ServiceWithdrawn())
-
-    def isAllowed(self, peer: str, service: str | None) -> bool:
-        """
-        @param peer: the name of the peer's key.
-        @param service: the name of the service; C{None} for a stream without one.
-        @return: whether the peer may use the service.
-        """
-        return self.mayUse is None or self.mayUse(peer, service)
 
     def startFactory(self) -> None:
         """

@@ -38,12 +38,12 @@ CloseStream.
 
 from __future__ import annotations
 
+import sys
 from enum import IntEnum
 from typing import Protocol, cast
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gomux._mux.log import callInContext
@@ -59,8 +59,6 @@ from gomux.error import (
     PeerClosedStream,
     StreamClosed,
 )
-
-_log = Logger()
 
 
 class LifeState(IntEnum):
@@ -343,9 +341,8 @@ class StreamLife:
         The application has raised an exception, which is being handled: log it, and
         abort the stream.
         """
-        failure = Failure()
-        _log.failure("the protocol of {stream} failed", failure=failure, stream=self)
-        self.abortWith(cast(Exception, failure.value))
+        self.streams.logFailure("the protocol of {stream} failed", stream=self)
+        self.abortWith(cast(Exception, sys.exc_info()[1]))
 
     def abortWith(self, reason: BaseException) -> None:
         """
@@ -439,7 +436,7 @@ class StreamLife:
             reason = Failure(self._reason)
             callInContext(self.protocol, self.protocol.connectionLost, reason)
         except BaseException:
-            _log.failure(
+            self.streams.logFailure(
                 "connectionLost of the protocol of {stream} failed", stream=self
             )
         self.streams.streamLost(self)

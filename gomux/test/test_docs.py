@@ -50,7 +50,7 @@ PATIENCE = 30
 #: C{trial}; as C{-m twisted.trial}, an old Twisted needs setuptools.
 TRIAL = "from twisted.scripts.trial import run; run()"
 
-_port = re.compile(r"\b(2525|7000|8000|808[01])\b")
+_port = re.compile(r"\b(2525|7000|8000|808[01]|9100)\b")
 
 
 class DocsTestCase(SynchronousTestCase):
@@ -93,7 +93,8 @@ class DocsTestCase(SynchronousTestCase):
         """
         directory = self.directory / name.replace(".", "-")
         directory.mkdir()
-        for path in (self.psk, self.directory / "peers.keys"):
+        for name_ in ("gomux.psk", "peers.keys", "gomux.toml"):
+            path = self.directory / name_
             if path.exists():
                 shutil.copy2(path, directory)
         shutil.copy2(EXAMPLES / "service.py", directory)
@@ -168,11 +169,11 @@ class DocsTestCase(SynchronousTestCase):
         self.assertEqual(process.returncode, 0, output)
         return output
 
-    def get(self, port: int) -> bytes:
+    def get(self, port: int, path: str = "hello.txt") -> bytes:
         """
-        Fetch the file by HTTP, once the tunnel is up.
+        Fetch a file by HTTP, once the tunnel is up.
         """
-        request = b"GET /hello.txt HTTP/1.0\r\n\r\n"
+        request = f"GET /{path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode()
         answer = b""
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
             connection.settimeout(PATIENCE)
@@ -240,6 +241,30 @@ class ProgramTests(DocsTestCase):
         self.assertEqual(self.run_("hello.py"), "b'hello'\n")
         self.assertEqual(self.run_("asyncio_task.py"), "b'hello'\n")
         self.assertEqual(self.run_("deadline.py"), "nothing came\nb'and now?' b''\n")
+
+    def test_config(self) -> None:
+        """
+        The example of a config is valid, and does what its comments say.
+        """
+        keys = self.directory / "peers.keys"
+        keys.write_text("alice:the key of alice for tests\nbob:the key of bob, also\n")
+        keys.chmod(0o600)
+        shutil.copy2(EXAMPLES / "gomux.toml", self.directory)
+        process = self.start("config_check.sh")
+        output, _ = process.communicate(timeout=PATIENCE)
+        self.assertEqual(process.returncode, 0, output)
+        for line in (
+            "accept muxes at tcp:7000",
+            "as streams to alice for the service web",
+            "connect the peers' streams for the service mail to tcp:localhost:25",
+            "alice: may use mail, page, streams without a service; strict mode; ",
+            "where a peer has no rule of its own: may use page; max-muxes 4; ",
+            "max-streams 1000",
+            "SIGHUP reads the config and the pre-shared keys again.",
+        ):
+            self.assertIn(line, output)
+        (self.directory / "gomux.toml").write_text(self.text("gomux.toml"))
+        self.start("config_run.sh", "7000")
 
     def test_web(self) -> None:
         """
@@ -410,6 +435,20 @@ class TunnelTests(DocsTestCase):
         )
         self.addCleanup(self.stop, server)
         self.waitFor(self.port("8000"), server)
+
+    def test_status(self) -> None:
+        """
+        The operator's port is where Prometheus looks for it, and has the metrics that
+        the alerts are about.
+        """
+        self.start("status_server.sh", "9100")
+        config = self.text("status_prometheus.yml")
+        self.assertIn(f"localhost:{self.port('9100')}", config)
+        metrics = self.get(self.port("9100"), "metrics").decode()
+        alerts = re.findall(r"gomux_\w+", self.text("status_alerts.yml"))
+        self.assertGreater(len(alerts), 5)
+        for name in alerts:
+            self.assertRegex(metrics, rf"(?m)^{name}[ {{]")
 
     def test_factory(self) -> None:
         """

@@ -50,7 +50,7 @@ def muxesOf(service: ListeningService) -> Any:
     """
     @return: the factory of the muxes of a C{--listen}.
     """
-    factory = service._factory
+    factory = service.switch.wrapped
     assert isinstance(factory, Newcomers)
     return factory.wrappedFactory
 
@@ -155,11 +155,15 @@ class PSKTests(TapTestCase):
         options = self.parse("--psk-file", path)
         FilePath(path).setContent(PSK.encode())
         FilePath(path).chmod(0o600)
-        options.reload()
-        self.assertKey(options)
-        FilePath(path).remove()
-        options.reload()
-        self.assertKey(options)
+        service = makeService(options)
+        assert isinstance(service, TunnelService)
+        for isThere in (True, False):
+            service.reload()
+            self.assertKey(options)
+            assert service.reloaded is not None
+            self.assertEqual(service.reloaded.worked, isThere)
+            if isThere:
+                FilePath(path).remove()
         self.assertEqual(len(self.observer.lines), 2)
         self.assertIn("read again", self.observer.lines[0])
         self.assertIn("stay as they are", self.observer.lines[1])
@@ -252,7 +256,9 @@ class PSKTests(TapTestCase):
         assert options.keyring._source is not None
         FilePath(options.keyring._source.path).setContent(b"fifteen bytes..")
         FilePath(options.keyring._source.path).chmod(0o600)
-        options.reload()
+        service = makeService(options)
+        assert isinstance(service, TunnelService)
+        service.reload()
         self.assertIn("the pre-shared keys stay as they are", self.observer.lines[-1])
 
     def test_owner(self) -> None:
@@ -305,21 +311,18 @@ class OptionsTests(TapTestCase):
         Without endpoints on the command line, muxes are accepted at port 7000.
         """
         options = self.parse()
-        [(name, endpoint)] = options.listenEndpoints
-        self.assertEqual(name, "--listen tcp:7000")
-        self.assertIsInstance(endpoint, TCP4ServerEndpoint)
-        self.assertEqual(options.connectEndpoints, [])
-        self.assertEqual(options.forwardEndpoints, [])
+        [item] = options.plan.items
+        self.assertEqual(item.name, "--listen tcp:7000")
+        self.assertIsInstance(item.what, TCP4ServerEndpoint)
 
     def test_noDefault(self) -> None:
         """
         With C{--connect}, no muxes are accepted by default.
         """
         options = self.parse("--connect", "tcp:127.0.0.1:1")
-        self.assertEqual(options.listenEndpoints, [])
-        [(name, endpoint, _)] = options.connectEndpoints
-        self.assertEqual(name, "--connect tcp:127.0.0.1:1")
-        self.assertIsInstance(endpoint, TCP4ClientEndpoint)
+        [item] = options.plan.items
+        self.assertEqual(item.name, "--connect tcp:127.0.0.1:1")
+        self.assertIsInstance(item.what, TCP4ClientEndpoint)
 
     def test_repeated(self) -> None:
         """
@@ -331,25 +334,27 @@ class OptionsTests(TapTestCase):
             *("--forward", "tcp:5", "--forward", "unix:x"),
         )
         self.assertEqual(
-            [name for name, _ in options.listenEndpoints],
-            ["--listen tcp:1", "--listen tcp:2"],
-        )
-        self.assertEqual(
-            [name for name, _, _ in options.connectEndpoints],
-            ["--connect tcp:h:3", "--connect tcp:h:4"],
-        )
-        self.assertEqual(
-            [name for name, *_ in options.forwardEndpoints],
-            ["--forward tcp:5", "--forward unix:x"],
+            [item.name for item in options.plan.items[:6]],
+            [
+                *("--listen tcp:1", "--listen tcp:2"),
+                *("--connect tcp:h:3", "--connect tcp:h:4"),
+                *("--forward tcp:5", "--forward unix:x"),
+            ],
         )
 
     def test_once(self) -> None:
         """
-        Repeating any other option is an error.
+        Repeating any other option, or a value, is an error.
         """
+        for option, value in (("forward", "tcp:1"), ("listen", "tcp:1")):
+            self.assertUsageError(
+                *(f"--{option}", value) * 2,
+                says=f"--{option} {value}: can be given only once",
+            )
         for option, value in (("target", "tcp:h:1"), ("factory", f"{HERE}.factory")):
             self.assertUsageError(
-                *(f"--{option}", value) * 2, says=f"--{option} can be given only once"
+                *(f"--{option}", value) * 2,
+                says=f"--{option} {value}: can be given only once",
             )
 
     def test_targetAndFactory(self) -> None:
@@ -376,7 +381,8 @@ class OptionsTests(TapTestCase):
         An error or a name in the log hides the key in a C{gomux:} endpoint string.
         """
         options = self.parse("--target", f"gomux:tcp:h:1:psk={PSK}")
-        self.assertEqual(options.targets[None][0], "--target gomux:tcp:h:1:psk=...")
+        [item] = options.plan.of("target")
+        self.assertEqual(item.name, "--target gomux:tcp:h:1:psk=...")
         self.assertUsageError(
             "--target",
             f"gomux:nonsense:psk={PSK}",
@@ -394,9 +400,9 @@ class OptionsTests(TapTestCase):
         """
         for name in ("factory", "makeFactory"):
             options = self.parse("--factory", f"{HERE}.{name}")
-            self.assertIs(options.streamFactory, factory)
+            self.assertIs(options.plan.of("factory")[0].what, factory)
         options = self.parse("--factory", "twisted.internet.protocol.Factory")
-        self.assertIsInstance(options.streamFactory, Factory)
+        self.assertIsInstance(options.plan.of("factory")[0].what, Factory)
 
     def test_factoryOfService(self) -> None:
         """
@@ -409,9 +415,11 @@ class OptionsTests(TapTestCase):
                 *("--factory", f"a={HERE}.makeFactory", "--factory", f"b-2={name}"),
                 *other,
             )
-            self.assertEqual(options.services, {"a": factory, "b-2": factory})
-            isPlain = other[:1] == ("--factory",)
-            self.assertEqual(options.streamFactory is factory, isPlain)
+            services = {i.service: i.what for i in options.plan.of("factory")}
+            expected: dict[Any, Any] = {"a": factory, "b-2": factory}
+            if other[:1] == ("--factory",):
+                expected[None] = factory
+            self.assertEqual(services, expected)
 
     def test_endpointsOfServices(self) -> None:
         """
@@ -430,7 +438,7 @@ class OptionsTests(TapTestCase):
             *("--target", "a=tcp:h:3", "--target", "tcp:host=h:port=4"),
         )
         self.assertEqual(
-            [(name, service) for name, _, service, _ in options.forwardEndpoints],
+            [(item.name, item.service) for item in options.plan.of("forward")],
             [
                 ("--forward a=tcp:1", "a"),
                 ("--forward tcp:2", None),
@@ -438,7 +446,7 @@ class OptionsTests(TapTestCase):
             ],
         )
         self.assertEqual(
-            {service: name for service, (name, _) in options.targets.items()},
+            {item.service: item.name for item in options.plan.of("target")},
             {"a": "--target a=tcp:h:3", None: "--target tcp:host=h:port=4"},
         )
         for option in ("forward", "target"):
@@ -462,17 +470,16 @@ class OptionsTests(TapTestCase):
             *("--connect", "alice=tcp:h:3", "--connect", "bob=unix:x"),
         )
         self.assertEqual(
-            [names for _, _, *names in options.forwardEndpoints],
-            [[None, "alice"], ["web", "bob"]],
+            [(item.service, item.peer) for item in options.plan.of("forward")],
+            [(None, "alice"), ("web", "bob")],
         )
         self.assertEqual(
-            [(name, peer) for name, _, peer in options.connectEndpoints],
+            [(item.name, item.peer) for item in options.plan.of("connect")],
             [
                 ("--connect alice=tcp:h:3", "alice"),
                 ("--connect bob=unix:x", "bob"),
             ],
         )
-        self.assertEqual(options.missing(), {})
 
     def test_badPeers(self) -> None:
         """
@@ -502,7 +509,7 @@ class OptionsTests(TapTestCase):
         """
         self.assertUsageError(
             *("--target", "a=tcp:h:1", "--target", "a=tcp:h:2"),
-            says="--target can be given only once for a",
+            says="--target a=tcp:h:2: 'a' is served already",
         )
         self.assertUsageError(
             *("--target", "a=tcp:h:1", "--factory", f"a={HERE}.factory"),
@@ -516,8 +523,8 @@ class OptionsTests(TapTestCase):
         """
         name = f"{HERE}.factory"
         self.assertUsageError(
-            *("--factory", f"a={name}") * 2,
-            says=f"--factory a={name}: 'a' is served already",
+            *("--factory", f"a={name}", "--factory", f"a={HERE}.makeFactory"),
+            says=f"--factory a={HERE}.makeFactory: 'a' is served already",
         )
         for service in ("", "unnamed", "a b", 65 * "x"):
             self.assertUsageError(
@@ -552,14 +559,14 @@ class OptionsTests(TapTestCase):
             (("alice=a", "*=b,unnamed"), "alice:a bob:-b"),
         ):
             arguments = [part for text in texts for part in ("--allow", text)]
-            rules = self.parse(*self.keys(), *arguments).rules
+            service = makeService(self.parse(*self.keys(), *arguments))
+            assert isinstance(service, TunnelService)
+            uses = service.keyring.uses
             found = [
                 peer
                 + ":"
                 + "".join(
-                    service or "-"
-                    for service in (None, "a", "b")
-                    if rules.mayUse(peer, service)
+                    name or "-" for name in (None, "a", "b") if uses[peer].mayUse(name)
                 )
                 for peer in ("alice", "bob")
             ]
@@ -750,9 +757,9 @@ class ServiceTests(TapTestCase):
         streams = server.streamFactory
         self.assertIs(client.streamFactory, streams)
         self.assertEqual(streams.name, "--target tcp:h:4")
-        forwards = parts["--forward tcp:3"]._factory
+        forwards = parts["--forward tcp:3"].switch.wrapped
         self.assertIsInstance(forwards, Tunnel)
-        self.assertEqual(service.tunnels, [streams, forwards])
+        self.assertEqual(service.tunnels, [forwards, streams])
         self.assertEqual(service.factories, [server, client])
         self.assertEqual(
             service.listeners, [parts["--listen tcp:1"], parts["--forward tcp:3"]]
@@ -815,7 +822,10 @@ class ServiceTests(TapTestCase):
         for arguments, message in (
             (("--strict-peer", "eve"), "--strict-peer eve: no key has this name"),
             (("--strict-peer", ""), "no key has this name"),
-            (("--strict-peer", "bob", "--strict"), "leave out --strict-peer"),
+            (
+                ("--strict-peer", "bob", "--strict"),
+                "--strict-peer bob: --strict is for all peers: leave this out",
+            ),
         ):
             self.assertUsageError(*keys, *arguments, says=message)
 
@@ -848,7 +858,7 @@ class ServiceTests(TapTestCase):
         self.assertIs(muxes.services["c"], factory)
         self.assertEqual(muxes.streamFactory.name, "--target tcp:h:2")
         self.assertEqual(len(service.tunnels), 3)
-        forwarding = parts["--forward b=tcp:3"]._factory
+        forwarding = parts["--forward b=tcp:3"].switch.wrapped
         asked: list[Any] = []
 
         def openStream(factory: Any, timeout: float, service: str, peer: Any) -> Any:
@@ -864,7 +874,7 @@ class ServiceTests(TapTestCase):
         The services and the rules hold for muxes of both roles.  The status page does
         not appear beside services.
         """
-        _, parts = self.make(
+        service, parts = self.make(
             *("--listen", "tcp:1", "--connect", "tcp:h:2", "--allow", "*=a"),
             *("--factory", f"a={HERE}.factory"),
         )
@@ -875,11 +885,12 @@ class ServiceTests(TapTestCase):
         for one in muxes:
             self.assertEqual(one.services, {"a": factory})
             self.assertIsNone(one.streamFactory)
-            self.assertTrue(one.mayUse("", "a"))
-            self.assertFalse(one.mayUse("", "b"))
-            self.assertFalse(one.mayUse("", None))
-        _, parts = self.make()
-        self.assertIsNone(muxesOf(parts["--listen tcp:7000"]).mayUse)
+            self.assertIs(one.keyring, service.keyring)
+        use = service.keyring.uses[""]
+        found = [use.mayUse(name) for name in ("a", "b", None)]
+        self.assertEqual(found, [True, False, False])
+        service, _ = self.make()
+        self.assertTrue(service.keyring.uses[""].mayUse("b"))
 
     def test_page(self) -> None:
         """
@@ -956,6 +967,13 @@ class ServiceTests(TapTestCase):
         self.assertEqual(self.reloaded("--end-revoked", then=""), [])
         self.assertIn("stay as they are", self.observer.lines[-1])
 
+    def test_withoutNames(self) -> None:
+        """
+        A key file that has become a single line without the heading is not valid.
+        """
+        self.assertEqual(self.reloaded("--end-revoked", then="alice:a key of a"), [])
+        self.assertIn("would count as a key without a name", self.observer.lines[-1])
+
     def test_peerRemoved(self) -> None:
         """
         Options that name a peer without a key are logged after a reload.  Nothing goes
@@ -971,7 +989,7 @@ class ServiceTests(TapTestCase):
             *("--connect", "alice=tcp:h:4"),
         )
         alice, bob = (
-            parts[f"--forward @{name}"]._factory
+            parts[f"--forward @{name}"].switch.wrapped
             for name in ("alice=tcp:2", "bob=tcp:3")
         )
         waiting = [alice.connect(Factory()), bob.connect(Factory())]

@@ -49,15 +49,8 @@ Sizes are in bytes, times in seconds, rates in events a second.
 #: limits.
 FIRST = (
     *("psk", "psk-file", "listen", "connect", "forward", "target", "factory"),
-    *(
-        "allow",
-        "access-log",
-        "strict",
-        "strict-peer",
-        "context",
-        "strict-clock",
-        "allow-self",
-    ),
+    *("allow", "status", "status-host", "access-log", "config", "check"),
+    *("strict", "strict-peer", "context", "strict-clock", "allow-self"),
     *("end-revoked", "allow-short-psk", "psk-file-insecure"),
 )
 

@@ -12,11 +12,12 @@ import os
 import re
 
 from twisted.logger import Logger
-from twisted.python.usage import CompleteFiles, Completions, Options, UsageError
+from twisted.python.usage import CompleteFiles, Completions, UsageError
 
 from gomux._wire.keyring import Keyring, readPSKFile
 from gomux.error import KeyringError
 from gomux.limits import SHORT_PSK
+from gomux.tunnel._given import FileOptions, Refused
 
 _log = Logger()
 
@@ -24,13 +25,15 @@ _log = Logger()
 ENVIRONMENT = "GOMUX_PSK"
 
 
-class KeyOptions(Options):
+class KeyOptions(FileOptions):
     """
     The options for the pre-shared keys.
 
     @ivar keyring: the pre-shared keys.
-    @ivar keysFromFile: whether the keys are from a file that L{reload} can read again.
+    @ivar keysFromFile: whether the keys are from a file that can be read again.
+    @ivar before: the options that were read before, if files are read again.
     @ivar _psks: the options that gave a pre-shared key, and their values.
+    @ivar _inherited: the keyring of the environment's key, if it has one.
     """
 
     optFlags = [
@@ -57,6 +60,8 @@ class KeyOptions(Options):
 
     keyring: Keyring
     keysFromFile = False
+    before: KeyOptions | None = None
+    _inherited: Keyring | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +80,7 @@ class KeyOptions(Options):
         lines of the form name:psk.  On SIGHUP it is read again: new muxes use the
         new keys.  See also --end-revoked.
         """
-        self._psks.append(("--psk-file", path))
+        self._psks.append((getattr(path, "where", "--psk-file"), path))
 
     def findKeyring(self) -> Keyring:
         """
@@ -83,10 +88,16 @@ class KeyOptions(Options):
         @raise UsageError: if there are none, or they cannot be used.
         """
         psks, self._psks = self._psks, []
+        before = self.before
         # Removed, so that programs that this process starts do not inherit it.
         inherited = os.environ.pop(ENVIRONMENT, None)
-        if inherited is not None:
-            psks.append((f"the environment's {ENVIRONMENT}", inherited))
+        if before is not None:
+            self._inherited = before._inherited
+        if inherited is not None or self._inherited is not None:
+            psks.append((f"the environment's {ENVIRONMENT}", inherited or ""))
+        if not psks and {"psk", "psk-file"} & self.labels.keys():
+            # What is wrong with these keys of a file was told.
+            raise Refused([])
         if not psks:
             raise UsageError(
                 "a pre-shared key is needed: give --psk-file, or set"
@@ -96,56 +107,57 @@ class KeyOptions(Options):
             sources = " and ".join(source for source, _ in psks)
             raise UsageError(f"give the pre-shared key only once, not by {sources}")
         [(source, value)] = psks
-        allowShort = bool(self["allow-short-psk"])
+        if self._inherited is not None:
+            return self._inherited
+        self.keysFromFile = source.endswith("psk-file")
         try:
-            if source == "--psk-file":
-                keyring = readPSKFile(
-                    value,
-                    bool(self["psk-file-insecure"]),
-                    allowShort=allowShort,
-                    user=self.parent.get("uid") if self.parent is not None else None,
-                )
-                self.keysFromFile = True
-            else:
-                # The bytes as they were given, in any locale.
-                keyring = Keyring((("", os.fsencode(value)),), allowShort=allowShort)
+            keyring = self._read(source, value)
         except KeyringError as error:
             hint = ""
-            if source == "--psk-file" and re.search("others can|its owner", str(error)):
+            if self.keysFromFile and re.search("others can|its owner", str(error)):
                 hint = ", or give --psk-file-insecure"
             elif "is shorter than" in str(error):
                 hint = ", or give --allow-short-psk"
             raise UsageError(f"{source}: {error}{hint}") from None
-        if source == "--psk":
+        if source == "--psk" and before is None:
             _log.warn(
                 "--psk: other users of this machine can read the pre-shared key in the"
                 " list of processes; --psk-file is better"
             )
-        _warn(source, keyring)
-        if self["end-revoked"] and not self.keysFromFile:
-            raise UsageError(
-                "--end-revoked needs a --psk-file: only its keys can be revoked"
-            )
+        for warning in keyring.warnings:
+            # Not "warning": the logger expects a Python warning under that name.
+            _log.warn("{source}: {text}", source=source, text=warning)
+        if inherited is not None:
+            self._inherited = keyring
         return keyring
 
-    def reload(self) -> frozenset[str] | None:
+    def _read(self, source: str, value: str) -> Keyring:
         """
-        Read the file with the pre-shared keys again.  New muxes use the new keys.
-
-        @return: the names of keys that were removed or have changed; C{None} if the
-            file cannot be used, and the keys stay.
+        @return: the keyring from a source.
+        @raise KeyringError: if it cannot be used.
         """
-        try:
-            revoked = self.keyring.reload()
-        except KeyringError as error:
-            _log.error("the pre-shared keys stay as they are: {error}", error=error)
-            return None
-        _log.info("the pre-shared keys were read again")
-        _warn("--psk-file", self.keyring)
-        return revoked
+        allowShort = bool(self["allow-short-psk"])
+        if not self.keysFromFile:
+            # The bytes as they were given, in any locale.
+            return Keyring((("", os.fsencode(value)),), allowShort=allowShort)
+        before = self.before
+        keyring = readPSKFile(
+            os.path.join(self.directory, value),
+            bool(self["psk-file-insecure"]),
+            allowShort=allowShort,
+            user=self.parent.get("uid") if self.parent is not None else None,
+            again=before is not None,
+        )
+        if before is not None:
+            before.keyring.checkSuccessor(keyring)
+        return keyring
 
-
-def _warn(source: str, keyring: Keyring) -> None:
-    for warning in keyring.warnings:
-        # Not "warning": the logger expects a Python warning under that name.
-        _log.warn("{source}: {text}", source=source, text=warning)
+    def checkRevoking(self) -> None:
+        """
+        @raise UsageError: if C{--end-revoked} is of no use.
+        """
+        if self["end-revoked"] and not self.keysFromFile:
+            label = self.label("end-revoked")
+            raise UsageError(
+                f"{label} needs a --psk-file: only its keys can be revoked"
+            )

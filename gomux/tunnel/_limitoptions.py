@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import Field, fields
 from typing import Any
 
-from gomux.limits import Limits, TunnelLimits, isAllowed, leastOf
+from gomux.limits import TEXT_LENGTH, Limits, TunnelLimits, isAllowed, leastOf
 
 #: The classes of limits that have options.
 LIMITS = (TunnelLimits, Limits)
@@ -64,22 +64,31 @@ def limitOptions(limits: type) -> list[list[Any]]:
     ]
 
 
-def _coerce(field: Field[Any]) -> Callable[[str], float]:
+def limitValue(field: Field[Any], given: object, label: str) -> float:
     """
-    @return: the function that turns the text of an option into its value.
+    @param field: the field of a class of limits.
+    @param given: its value: a number, or the text of an option.
+    @param label: how the error begins.
+    @return: the value.
+    @raise ValueError: if it is not allowed.
     """
     # With postponed annotations, the type of a field is text.
     kind: type[int] | type[float] = int if field.type == "int" else float
     what = "a whole number" if kind is int else "a number"
-
-    def coerce(text: str) -> float:
+    value: float = -1
+    if isinstance(given, (str, kind, int)) and not isinstance(given, bool):
         try:
-            value = kind(text)
-        except ValueError:
+            value = kind(given)
+        except (ValueError, OverflowError):
             value = -1
-        if not isAllowed(field, value):
-            name, least = optionName(field.name), leastOf(field)
-            raise ValueError(f"--{name} needs {what} {least}, not {text!r}")
-        return value
+    if not isAllowed(field, value):
+        shown = repr(given)[:TEXT_LENGTH]
+        raise ValueError(f"{label} needs {what} {leastOf(field)}, not {shown}")
+    return value
 
-    return coerce
+
+def _coerce(field: Field[Any]) -> Callable[[str], float]:
+    """
+    @return: the function that turns the text of an option into its value.
+    """
+    return lambda text: limitValue(field, text, f"--{optionName(field.name)}")

@@ -3,70 +3,52 @@
 # See LICENSE for details.
 
 """
-The services that C{twistd gomux} runs.
+The service that C{twistd gomux} runs.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from twisted.application.service import MultiService, Service
-from twisted.internet.defer import (
-    CancelledError,
-    Deferred,
-    gatherResults,
-    maybeDeferred,
-    succeed,
-)
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IProtocolFactory,
-    IReactorTime,
-    IStreamServerEndpoint,
-)
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gomux._carrier.clock import steady
-from gomux._mux.dialler import Dialler
-from gomux._mux.log import ThrottledLog, describeAddress, printable
-from gomux._mux.protocol import MuxProtocol
 from gomux.error import OpenStreamError
+from gomux.tunnel._given import Refused
 from gomux.tunnel._notify import ServiceManager
+from gomux.tunnel._parts import (
+    CannotListen,
+    Connector,
+    ListeningService,
+    ServiceDialler,
+)
+from gomux.tunnel._plan import Plan, logChanges
+from gomux.tunnel._running import Running
 from gomux.tunnel._signals import ServiceSignals
 
 if TYPE_CHECKING:
     from gomux._mux.factory import MuxFactory
     from gomux._mux.pool import MuxPool
+    from gomux._mux.protocol import MuxProtocol
     from gomux._wire.keyring import Keyring
-    from gomux.limits import TunnelLimits
     from gomux.tunnel._tunnel import Tunnel
 
+__all__ = [
+    "CannotListen",
+    "Connector",
+    "ListeningService",
+    "Reloaded",
+    "ServiceDialler",
+    "TunnelService",
+]
+
 _log = Logger()
-
-#: While attempts to connect fail for the same reason, the reason is logged at most once
-#: in this time, in seconds.
-REPEAT_LOG = 60.0
-
-
-class CannotListen(SystemExit, Exception):
-    """
-    A service cannot listen on its endpoint.
-
-    It is a C{SystemExit}, so that the process prints C{code} and ends without a
-    traceback.  It is an C{Exception} too, so that C{twistd} removes its pid file, and
-    a daemon reports the error to the process that started it.
-
-    @ivar code: the text that the process prints.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.code = f"error: {reason}"
 
 
 class Reloaded(NamedTuple):
@@ -81,263 +63,142 @@ class Reloaded(NamedTuple):
     worked: bool
 
 
-class ListeningService(Service):
-    """
-    Listens on an endpoint.  If that fails, the process ends with an error.
-
-    @ivar name: its name in log lines.
-    @ivar port: the listening port, while it listens.
-    @ivar _endpoint: the endpoint.
-    @ivar _factory: the factory for accepted connections.
-    @ivar _listening: fires once the endpoint listens.
-    """
-
-    port: IListeningPort | None = None
-    _listening: Deferred[None] | None = None
-
-    def __init__(
-        self, name: str, endpoint: IStreamServerEndpoint, factory: IProtocolFactory
-    ) -> None:
-        self.name = name
-        self._endpoint = endpoint
-        self._factory = factory
-
-    @property
-    def isListening(self) -> bool:
-        """
-        Whether it listens.
-        """
-        return self.port is not None
-
-    def privilegedStartService(self) -> None:
-        """
-        Listen now, because the process may give up its privileges after this.
-
-        @raise CannotListen: if listening fails at once.
-        """
-        super().privilegedStartService()
-        starting = True
-        failures: list[Failure] = []
-
-        def failed(failure: Failure) -> None:
-            if starting:
-                failures.append(failure)
-            elif not failure.check(CancelledError):
-                self._failedLater(failure)
-
-        listening = maybeDeferred(self._endpoint.listen, self._factory)
-        self._listening = listening.addCallbacks(self._listens, failed)
-        starting = False
-        if failures:
-            reason = failures[0].getErrorMessage()
-            raise CannotListen(f"{self.name}: {reason}") from None
-
-    def _listens(self, port: IListeningPort) -> None:
-        self.port = port
-        _log.info(
-            "{name}: listening on {address}",
-            name=self.name,
-            address=describeAddress(port.getHost()),
-        )
-
-    def _failedLater(self, failure: Failure) -> None:
-        """
-        Listening failed after the process had started, too late to raise an error.
-        End the process by a signal, so that its exit status is not 0.
-        """
-        _log.critical(
-            "{name}: {reason}", name=self.name, reason=failure.getErrorMessage()
-        )
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    def startService(self) -> None:
-        """
-        Listen, unless L{privilegedStartService} has done so.
-        """
-        super().startService()
-        if self._listening is None:
-            self.privilegedStartService()
-
-    def stopService(self) -> Deferred[None]:
-        """
-        Stop listening.
-        """
-        super().stopService()
-        listening, self._listening = self._listening, None
-        if listening is None:
-            return succeed(None)
-        listening.cancel()
-        return listening.addCallback(self._stopListening)
-
-    def _stopListening(self, ignored: None) -> Deferred[None]:
-        port, self.port = self.port, None
-        if port is None:
-            return succeed(None)
-        return port.stopListening() or succeed(None)
-
-
-class ServiceDialler(Dialler):
-    """
-    Dials, and logs the result of each attempt.
-
-    @ivar name: its name in log lines.
-    @ivar connects: logs successes, with a limit on the number of lines, because a
-        server may drop each mux at once.
-    @ivar _lastReason: the reason that was logged last; empty after a success.
-    @ivar _loggedAt: when it was logged.
-    """
-
-    name: str
-    connects: ThrottledLog
-    # The service closes the muxes, once their streams have had time to end.
-    closesAtShutdown = False
-    _lastReason = ""
-    _loggedAt = 0.0
-
-    def muxConnected(self, mux: MuxProtocol) -> None:
-        """
-        An attempt has succeeded: log it.
-        """
-        self.connects.info("{name}: connected", name=self.name)
-        super().muxConnected(mux)
-
-    def attemptFailed(self, failure: Failure) -> None:
-        """
-        An attempt has failed.  Log the reason, unless the same was logged less than
-        C{REPEAT_LOG} seconds ago.
-        """
-        reason = failure.getErrorMessage()
-        now = self.clock.seconds()
-        if reason != self._lastReason or now - self._loggedAt >= REPEAT_LOG:
-            self._lastReason, self._loggedAt = reason, now
-            _log.warn(
-                "{name}: cannot connect: {reason}; trying again",
-                name=self.name,
-                reason=printable(reason),
-            )
-        super().attemptFailed(failure)
-
-    def muxAuthenticated(self, mux: MuxProtocol) -> None:
-        """
-        The peer has shown that it holds the key, so the next failure is news: log it.
-        """
-        self._lastReason = ""
-        super().muxAuthenticated(mux)
-
-
-class Connector(Service):
-    """
-    Keeps one mux connected while it runs.
-
-    @ivar name: its name in log lines.
-    @ivar dialler: connects the mux.
-    """
-
-    def __init__(self, name: str, dialler: ServiceDialler) -> None:
-        """
-        @param name: its name in log lines.
-        @param dialler: connects the mux.
-        """
-        self.name = dialler.name = name
-        dialler.connects = ThrottledLog(_log, dialler.clock)
-        self.dialler = dialler
-
-    @property
-    def mux(self) -> MuxProtocol | None:
-        """
-        The newest of its muxes, which may not be up yet; C{None} if there is none.
-        """
-        muxes = self.dialler.muxes
-        return muxes[-1] if muxes else None
-
-    def startService(self) -> None:
-        """
-        Connect.
-        """
-        super().startService()
-        self.dialler.start()
-
-    def stopService(self) -> None:
-        """
-        Stop dialling.  A mux that is connected stays connected.
-        """
-        super().stopService()
-        self.dialler.stop()
-
-
 class TunnelService(MultiService):
     """
     All listeners and connectors of one process.  When it is stopped, it gives the open
     streams time to end before it closes the muxes.
 
-    @ivar pool: the muxes that are up.
-    @ivar tunnels: the tunnels, whose connections it aborts after the drain timeout.
-    @ivar factories: the factories of all muxes, of servers and diallers.
-    @ivar keyring: the pre-shared keys.
     @ivar reloaded: what came of the last reload; C{None} if there was none.
-    @ivar _reload: reads the files again, and returns whether that worked; C{None} if
-        there was nothing to read.
+    @ivar parts: the parts of the service.
+    @ivar _read: reads the files again.
     @ivar _clock: the reactor, with times that never go back.
-    @ivar _limits: has the drain timeout.
     @ivar _signals: handles the signals of the process.
     @ivar _manager: tells the service manager how the process is.
+    @ivar _fitting: whether a reload waits for new ports to listen.
+    @ivar _isAsked: whether another reload was asked for meanwhile.
     """
 
     def __init__(
-        self,
-        pool: MuxPool,
-        tunnels: list[Tunnel],
-        clock: IReactorTime,
-        limits: TunnelLimits,
-        reload: Callable[[], bool | None],
-        factories: list[MuxFactory],
-        keyring: Keyring,
+        self, plan: Plan, clock: IReactorTime, read: Callable[[Plan], Plan]
     ) -> None:
         """
-        @param pool: the muxes that are up.
-        @param tunnels: the tunnels of the process.
+        @param plan: what to run.
         @param clock: the reactor.
-        @param limits: has the drain timeout.
-        @param reload: called on SIGHUP, while the service runs.  Returns whether it
-            worked; C{None} if there was nothing to read.
-        @param factories: the factories of all muxes.
-        @param keyring: the pre-shared keys.
+        @param read: called on SIGHUP, while the service runs, with the current plan.
+            Reads the files again, and returns the next plan, or raises L{Refused}.
         """
         super().__init__()
-        self.pool = pool
-        self.tunnels = tunnels
         self._clock: Any = steady(clock)
-        self._limits = limits
-        self.factories = factories
-        self.keyring = keyring
+        self._read = read
         self.reloaded: Reloaded | None = None
-        self._reload = reload
+        self._fitting = self._isAsked = False
+        self.parts = Running(self, plan, clock)
         self._signals = ServiceSignals(clock, self.reload)
         self._manager = ServiceManager(clock, self._isReady, self._describe)
+
+    @property
+    def plan(self) -> Plan:
+        """
+        What it runs.
+        """
+        return self.parts.plan
+
+    @property
+    def pool(self) -> MuxPool:
+        """
+        The muxes that are up.
+        """
+        return self.parts.pool
+
+    @property
+    def keyring(self) -> Keyring:
+        """
+        The pre-shared keys.
+        """
+        return self.parts.keyring
+
+    @property
+    def factories(self) -> list[MuxFactory]:
+        """
+        The factories of all muxes, of servers and diallers.
+        """
+        return [*self.parts.factories, *self.parts.leftFactories]
+
+    @property
+    def tunnels(self) -> list[Tunnel]:
+        """
+        The tunnels of targets and forwards.
+        """
+        return [*self.parts.tunnels.values(), *self.parts.leftTunnels]
 
     @property
     def listeners(self) -> list[ListeningService]:
         """
         What listens, or should.
         """
-        return [part for part in self if isinstance(part, ListeningService)]
+        return list(self.parts.ports.values())
 
     @property
     def connectors(self) -> list[Connector]:
         """
         What keeps a mux connected.
         """
-        return [part for part in self if isinstance(part, Connector)]
+        return list(self.parts.connectors.values())
 
     def reload(self) -> None:
         """
-        Read files again.  Called on SIGHUP, while the service runs.
+        Read files again, and run what they say, or leave everything as it is.  Called
+        on SIGHUP, while the service runs.
         """
         self._manager.reloading()
-        worked = self._reload()
+        if not self.plan.files:
+            _log.info(
+                "SIGHUP: neither --psk-file nor --config was given: there is nothing to"
+                " read again"
+            )
+            self._manager.reloaded()
+        elif self._fitting:
+            self._isAsked = True
+        else:
+            try:
+                plan = self._read(self.plan)
+            except Refused as error:
+                self._reloads(error.mistakes, self.plan, self.plan)
+            except Exception:
+                _log.failure("SIGHUP: the files cannot be read again")
+                self._reloads(["an error of this program"], self.plan, self.plan)
+            else:
+                self._fitting = True
+                old = self.plan
+                fitted = self.parts.fit(plan)
+                fitted.addErrback(self._broken)
+                fitted.addCallback(self._reloads, old, plan)
+
+    def _broken(self, failure: Failure) -> list[str]:
+        _log.failure("SIGHUP: the service cannot follow its files", failure)
+        return ["an error of this program"]
+
+    def _reloads(self, reasons: list[str], old: Plan, new: Plan) -> None:
+        """
+        A reload is over.
+
+        @param reasons: why it has failed; empty if it has worked.
+        """
+        self._fitting = False
+        self.reloaded = Reloaded(time.time(), not reasons)
         self._manager.reloaded()
-        if worked is not None:
-            self.reloaded = Reloaded(time.time(), worked)
+        files = " and ".join(old.files)
+        if reasons:
+            for reason in reasons:
+                _log.error(
+                    "{files} stay as they are: {reason}", files=files, reason=reason
+                )
+        else:
+            logChanges(old, new)
+            _log.info("{files} were read again", files=" and ".join(new.files))
+        if self._isAsked:
+            self._isAsked = False
+            self.reload()
 
     def privilegedStartService(self) -> None:
         """
@@ -352,7 +213,7 @@ class TunnelService(MultiService):
         """
         self._signals.start()
         super().startService()
-        for factory in self.factories:
+        for factory in self.parts.factories:
             factory.retired = False
         self._manager.start()
 
@@ -366,12 +227,12 @@ class TunnelService(MultiService):
         self.pool.failWaiting(OpenStreamError("the service was told to stop"))
         for factory in self.factories:
             factory.retire()
-        timeout = self._clock.callLater(self._limits.drainTimeout, self._close)
+        timeout = self._clock.callLater(self.plan.limits.drainTimeout, self._close)
         streams = sum(mux.streamCount for mux in self._muxes)
         if streams:
             _log.info(
                 "waiting up to {seconds:g} seconds for {streams} streams to end",
-                seconds=self._limits.drainTimeout,
+                seconds=self.plan.limits.drainTimeout,
                 streams=streams,
             )
 
@@ -380,7 +241,7 @@ class TunnelService(MultiService):
                 timeout.reset(0)
 
         self._signals.drain(hurry)
-        self._manager.stopping(self._limits.drainTimeout)
+        self._manager.stopping(self.plan.limits.drainTimeout)
 
         def finished(result: Any) -> Any:
             if timeout.active():

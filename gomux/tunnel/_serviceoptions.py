@@ -16,11 +16,9 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.python.reflect import namedAny
 
 from gomux._wire.keyring import HEADING, Keyring
+from gomux._wire.peerrules import EVERYBODY
 from gomux._wire.request import UNNAMED, checkServiceName
 from gomux.error import KeyringError
-
-#: The name that stands for all peers without a rule of their own.
-EVERYBODY = "*"
 
 
 def splitService(text: str) -> tuple[str | None, str]:
@@ -127,50 +125,26 @@ def withoutSecrets(endpoint: str) -> str:
     return re.sub(r"\bpsk\\*=.*", "psk=...", endpoint, flags=re.DOTALL | re.IGNORECASE)
 
 
-class Rules:
+def splitAllow(text: str, peers: Collection[str]) -> tuple[str, list[str]]:
     """
-    Which services each peer may use.
+    Split the value of an option: C{PEER=SERVICE[,SERVICE...]}.
 
-    @ivar _allowed: the services by the name of the peer, L{EVERYBODY} for all others.
+    @param peers: the names of the peers' keys.
+    @return: the name of the peer, or L{EVERYBODY}, and those of the services.
+    @raise ValueError: if the rule is not valid, or for nobody.
     """
+    peer, isRule, services = text.partition("=")
+    if not isRule:
+        raise ValueError("a rule has the form PEER=SERVICE[,SERVICE...]")
+    if peer != EVERYBODY:
+        checkPeer(peer, peers)
+    return peer, [checkAllowed(service) for service in services.split(",")]
 
-    def __init__(self) -> None:
-        self._allowed: dict[str, set[str]] = {}
 
-    def __len__(self) -> int:
-        return len(self._allowed)
-
-    def allow(self, text: str, peers: Collection[str]) -> None:
-        """
-        Add a rule.
-
-        @param text: the rule: C{PEER=SERVICE[,SERVICE...]}.
-        @param peers: the names of the peers' keys.
-        @raise ValueError: if the rule is not valid, or for nobody.
-        """
-        peer, isRule, services = text.partition("=")
-        if not isRule:
-            raise ValueError("a rule has the form PEER=SERVICE[,SERVICE...]")
-        if peer != EVERYBODY:
-            checkPeer(peer, peers)
-        for service in services.split(","):
-            if service != UNNAMED:
-                checkServiceName(service)
-            self._allowed.setdefault(peer, set()).add(service)
-
-    @property
-    def peers(self) -> list[str]:
-        """
-        The names of the peers that have rules of their own.
-        """
-        return [peer for peer in self._allowed if peer != EVERYBODY]
-
-    def mayUse(self, peer: str, service: str | None) -> bool:
-        """
-        @param peer: the name of the peer's key.
-        @param service: the name of the service; C{None} for a stream without one.
-        @return: whether the peer may use the service.  A peer with a rule of its own
-            has only that.  Without any rule for a peer, it may use everything.
-        """
-        allowed = self._allowed.get(peer, self._allowed.get(EVERYBODY))
-        return allowed is None or (UNNAMED if service is None else service) in allowed
+def checkAllowed(service: str) -> str:
+    """
+    @param service: the name of a service in a rule; C{unnamed} for streams without one.
+    @return: the name.
+    @raise ValueError: if it is not valid.
+    """
+    return service if service == UNNAMED else checkServiceName(service)

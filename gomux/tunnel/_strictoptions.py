@@ -9,18 +9,16 @@ The options of C{twistd gomux} for strict mode.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
-from twisted.python.usage import Options, UsageError
-
-from gomux._mux.dialler import Settings
-from gomux._wire.keyring import Keyring
-from gomux._wire.salts import Salts
+from gomux.tunnel._given import FileOptions, Mistakes
+from gomux.tunnel._plan import Strict
 
 #: The options that are of use in strict mode only.
 _DETAILS = ("context", "strict-clock", "allow-self")
 
 
-class StrictOptions(Options):
+class StrictOptions(FileOptions):
     """
     The options for strict mode.
 
@@ -73,35 +71,35 @@ class StrictOptions(Options):
         """
         self._strictPeers.append(name)
 
-    def checkStrict(self, keyring: Keyring) -> None:
+    def checkStrict(self, peers: Collection[str], mistakes: Mistakes) -> None:
         """
         Check these options together.
 
-        @param keyring: the pre-shared keys.
-        @raise UsageError: if the options are not valid.
+        @param peers: the names of the peers.
+        @param mistakes: gets what is wrong.
         """
-        if self["strict"] and self._strictPeers:
-            raise UsageError("--strict is for all peers: leave out --strict-peer")
         for name in self._strictPeers:
-            if not name or name not in keyring.names:
-                raise UsageError(f"--strict-peer {name}: no key has this name")
-        for name in _DETAILS:
-            if self[name] and not (self["strict"] or self._strictPeers):
-                raise UsageError(
-                    f"--{name} is of use only with --strict or --strict-peer"
-                )
+            label = getattr(name, "where", f"--strict-peer {name}")
+            if self["strict"]:
+                every = self.label("strict")
+                mistakes.add(f"{label}: {every} is for all peers: leave this out")
+            # The name of a table in a file was checked before.
+            if not hasattr(name, "where") and (not name or name not in peers):
+                mistakes.add(f"{label}: no key has this name")
+        for option in _DETAILS:
+            if self[option] and not (self["strict"] or self._strictPeers):
+                label = self.label(option)
+                mistakes.add(f"{label} is of use only with --strict or --strict-peer")
 
-    def strictSettings(self) -> Settings:
+    @property
+    def strictSettings(self) -> Strict:
         """
-        @return: the arguments for the muxes of one role.  Muxes of both roles may share
-            them only if C{--allow-self} was not given.
+        The settings of strict mode.
         """
-        settings: Settings = {
-            "strict": bool(self["strict"]) or tuple(self._strictPeers) or False,
+        return Strict(
+            bool(self["strict"]) or tuple(map(str, self._strictPeers)) or False,
             # The bytes as they were given, in any locale.
-            "context": os.fsencode(self["context"] or ""),
-            "strictClock": bool(self["strict-clock"]),
-        }
-        if self["allow-self"]:
-            settings["salts"] = Salts()
-        return settings
+            os.fsencode(self["context"] or ""),
+            bool(self["strict-clock"]),
+            bool(self["allow-self"]),
+        )

@@ -89,7 +89,7 @@ class PeerTests(SynchronousTestCase):
         """
         The error of a stream that cannot wait names the peer.
         """
-        self.pool._maxWaiting = 1
+        self.pool.maxWaiting = 1
         waiting = self.open()
         error = self.failureResultOf(self.open(), OpenStreamError).value
         self.assertIn("no mux of 'alice' is up", str(error))

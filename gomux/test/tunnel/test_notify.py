@@ -14,14 +14,14 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux._mux.pool import MuxPool
 from gomux._wire.keyring import Keyring
 from gomux.test.support.logs import Lines
 from gomux.test.support.process import ProcessClock
 from gomux.testing import PSK
-from gomux.tunnel import TunnelLimits
+from gomux.tunnel._given import Refused
 from gomux.tunnel._notify import ServiceManager
-from gomux.tunnel._service import ListeningService, TunnelService
+from gomux.tunnel._plan import Item, Plan
+from gomux.tunnel._service import TunnelService
 
 
 class ManagerTestCase(SynchronousTestCase):
@@ -231,11 +231,6 @@ class TunnelServiceTests(ManagerTestCase):
         variables = patch.dict(os.environ, self.environ)
         variables.start()
         self.addCleanup(variables.stop)
-        keyring = Keyring([("", PSK.encode())])
-        pool = MuxPool(self.clock, 30.0, 10)
-        service = TunnelService(
-            *(pool, [], self.clock, TunnelLimits(), lambda: False, [], keyring)
-        )
         answer: Deferred[object] = Deferred()
 
         class Endpoint:
@@ -249,8 +244,15 @@ class TunnelServiceTests(ManagerTestCase):
             def stopListening(self) -> None:
                 pass
 
-        part = ListeningService("it", Endpoint(), None)  # type: ignore[arg-type]
-        service.addService(part)
+        def read(plan: Plan) -> Plan:
+            raise Refused(["it cannot be read"])
+
+        plan = Plan(
+            Keyring([("", PSK.encode())]),
+            [Item("listen", "it", Endpoint())],
+            files=("the config",),
+        )
+        service = TunnelService(plan, self.clock, read)
         service.privilegedStartService()
         service.startService()
         self.clock.advance(0)
@@ -267,3 +269,17 @@ class TunnelServiceTests(ManagerTestCase):
         self.successResultOf(service.stopService())
         self.assertEqual(self.told()[0], "STOPPING=1")
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_nothingToRead(self) -> None:
+        """
+        A reload is over also if there is nothing to read.
+        """
+        plan = Plan(Keyring([("", PSK.encode())]))
+        service = TunnelService(plan, self.clock, lambda plan: plan)
+        with patch.dict(os.environ, self.environ):
+            service.startService()
+        self.told()
+        service.reload()
+        lines = self.told()
+        self.assertEqual((lines[0], lines[-1]), ("RELOADING=1", "READY=1"))
+        self.successResultOf(service.stopService())

@@ -26,6 +26,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from gomux import MuxFactory, MuxProtocol
+from gomux._mux.newcomer import Newcomers
 from gomux._mux.pool import MuxPool
 from gomux._wire.salts import Salts
 from gomux.error import ConnectionClosed, OpenStreamError, PeerClosedConnection
@@ -35,6 +36,8 @@ from gomux.test.support.logs import Lines
 from gomux.test.support.process import ProcessClock
 from gomux.testing import PSK, MuxPair
 from gomux.tunnel import Tunnel, TunnelLimits, forward
+from gomux.tunnel._given import Refused
+from gomux.tunnel._plan import Plan
 from gomux.tunnel._service import (
     CannotListen,
     Connector,
@@ -82,7 +85,7 @@ class ListeningServiceTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.observer = Lines("gomux.tunnel._service")
+        self.observer = Lines("gomux.tunnel._parts")
         globalLogPublisher.addObserver(self.observer)
         self.addCleanup(globalLogPublisher.removeObserver, self.observer)
 
@@ -181,7 +184,7 @@ class ConnectorTests(DiallerTestCase):
         super().setUp()
         self.dialler = ServiceDialler(PSK, self.endpoint, 4.0, clock=self.clock)
         self.connector = Connector("--connect x", self.dialler)
-        self.observer = Lines("gomux.tunnel._service")
+        self.observer = Lines("gomux.tunnel._parts")
         globalLogPublisher.addObserver(self.observer)
         self.addCleanup(globalLogPublisher.removeObserver, self.observer)
 
@@ -269,10 +272,20 @@ class TunnelServiceTests(SynchronousTestCase):
 
     def make(self, reload: Callable[[], bool | None] = lambda: None) -> TunnelService:
         clock: Any = self.clock
-        return TunnelService(
-            *(self.pool, [self.tunnel], clock, self.limits, reload),
-            *([self.pair.clientFactory, self.server], self.server.keyring),
-        )
+
+        def read(plan: Plan) -> Plan:
+            if reload():
+                return plan
+            raise Refused(["no"])
+
+        plan = Plan(self.server.keyring, limits=self.limits, files=("the file",))
+        service = TunnelService(plan, clock, read)
+        parts = service.parts
+        parts.pool = self.pool
+        parts.tunnels["forward", ""] = self.tunnel
+        for name, factory in (("a", self.pair.clientFactory), ("b", self.server)):
+            parts.servers["listen", name] = Newcomers(factory)
+        return service
 
     def openStream(self) -> Any:
         recorders = Recorders()

@@ -1,0 +1,1 @@
+twistd -n gomux --config gomux.toml --check
