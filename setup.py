@@ -1,5 +1,6 @@
 """
-Which packages the distribution has; all other metadata is in pyproject.toml.
+Which packages and other files the distribution has; all other metadata is in
+pyproject.toml.
 
 C{twisted.plugins} belongs to Twisted; this project adds one module to it.  There must
 never be an C{__init__.py} under C{twisted/}, because it would hide Twisted itself.
@@ -19,4 +20,5 @@ setup(
         "gomux.test": ["vectors/*"],
     },
     include_package_data=False,
+    data_files=[("share/man/man1", ["man/gomux.1", "man/twistd-gomux.1"])],
 )

@@ -13,8 +13,8 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from twisted.application.service import IService
+from twisted.python.usage import Completions, UsageError
 from twisted.python.usage import Options as BaseOptions
-from twisted.python.usage import UsageError
 
 from gomux._wire.keyring import Keyring
 from gomux._wire.peerrules import EVERYBODY, PeerRules
@@ -26,7 +26,7 @@ from gomux.tunnel._check import describe
 from gomux.tunnel._config import ConfigOptions
 from gomux.tunnel._endpointoptions import Anybody, EndpointOptions
 from gomux.tunnel._given import Mistakes, Refused
-from gomux.tunnel._guide import arrange
+from gomux.tunnel._guide import arrange, repeatable
 from gomux.tunnel._keyoptions import KeyOptions
 from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
 from gomux.tunnel._plan import Item, Plan
@@ -139,6 +139,8 @@ class Options(
                 with mistakes.of(path):
                     checkPeer(peer, peers)
         self.checkStrict(peers, mistakes)
+        with mistakes.of():
+            self.checkAccessLog()
         services = self.findRules(peers, mistakes)
         rules = {
             peer: PeerRules(services.get(peer), **self.peerShares.get(peer, {}))
@@ -146,7 +148,6 @@ class Options(
         }
         items = self.findItems(reactor, keyring, before, mistakes)
         items += self.findStatus(reactor, self.before or self, before, mistakes)
-        accessLog = self.findAccessLog(mistakes)
         mistakes.check()
         assert keyring is not None
         options = {item.option for item in items}
@@ -163,8 +164,8 @@ class Options(
             *(keyring, items, rules),
             *(self.limits(Limits), self.limits(TunnelLimits)),
             *(self.strictSettings, bool(self["end-revoked"])),
+            accessLog=self.accessLog,
             files=tuple(what for what, isRead in files.items() if isRead),
-            accessLog=accessLog,
         )
 
     def limits(self, kind: type[_L]) -> _L:
@@ -185,6 +186,7 @@ def _unindentHelp() -> None:
 
 
 _unindentHelp()
+Options.compData = Completions(multiUse=repeatable(Options))
 
 
 def makeService(options: Options) -> IService:

@@ -150,6 +150,7 @@ class PeerLiveness:
     @ivar _limits: the factory's limits.
     @ivar _failed: see L{__init__}.
     @ivar _isBehind: see L{__init__}.
+    @ivar _echoed: see L{__init__}.
     @ivar _opener: opens the peer's frames; C{None} as long as the peer is not pinged.
     @ivar _unechoed: the pings that were sent and not echoed yet: the counter of each,
         and when it was sent.
@@ -158,6 +159,8 @@ class PeerLiveness:
     @ivar _pingAt: when the next ping is due.
     @ivar _dueAt: when C{_call} is due.
     @ivar _pingWaits: whether a ping waits to be sent.
+    @ivar _answerWaits: whether an answer to a ping waits to be sent.
+    @ivar _answerAgain: whether the peer has sent another ping since.
     @ivar _call: before L{start}, the delayed call that ends the time for the handshake,
         or C{None} if there is none; after L{start}, the next call of L{_look}.
     """
@@ -167,6 +170,8 @@ class PeerLiveness:
     _call: IDelayedCall | None = None
     _late = 0.0
     _pingWaits = False
+    _answerWaits = False
+    _answerAgain = False
 
     def __init__(
         self,
@@ -174,6 +179,7 @@ class PeerLiveness:
         scheduler: Scheduler,
         failed: Callable[[GomuxError], None],
         isBehind: Callable[[], bool],
+        echoed: Callable[[], None],
     ) -> None:
         """
         @param owner: the mux's factory; of its limits C{handshakeTimeout}, C{ping} and
@@ -181,11 +187,13 @@ class PeerLiveness:
         @param scheduler: sends the pings.
         @param failed: called when the handshake or an echo does not come in time.
         @param isBehind: returns whether received frames wait to be handled.
+        @param echoed: called when the peer has echoed a ping.
         """
         self._scheduler = scheduler
         self._clock = owner.clock
         self._limits = owner.limits
         self._isBehind = isBehind
+        self._echoed = echoed
         self._failed = failed
         self._unechoed: deque[tuple[int, float]] = deque()
 
@@ -254,10 +262,11 @@ class PeerLiveness:
         while unechoed and (counter - unechoed[0][0]) % _COUNTERS < _COUNTERS // 2:
             _, sentAt = unechoed.popleft()
         if sentAt is None:
-            self._keepalive()
+            self._answer()
             return False
         self._echoedAt = sentAt
         self.roundTrip = self._now() - sentAt
+        self._echoed()
         return True
 
     def _now(self) -> float:
@@ -297,6 +306,24 @@ class PeerLiveness:
         assert self._opener is not None
         counter = self._opener.last % _COUNTERS
         self._scheduler.control(counter, Flag.KEEPALIVE, sealed=sealed)
+
+    def _answer(self) -> None:
+        """
+        Answer a ping.  At most one answer waits, whatever the peer sends.
+        """
+        self._answerAgain = self._answerWaits
+        if not self._answerWaits:
+            self._answerWaits = True
+            self._keepalive(self._answered)
+
+    def _answered(self, counter: int) -> None:
+        """
+        An answer was sent.  It does not echo the pings that have come since it was
+        queued.
+        """
+        self._answerWaits = False
+        if self._answerAgain:
+            self._answer()
 
     def _sent(self, counter: int) -> None:
         """

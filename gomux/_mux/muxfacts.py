@@ -176,13 +176,12 @@ class MuxFacts:
         understands requests, and this side announces the same.  C{None} while that is
         not known yet.
         """
+        if self._key is not None:
+            # The peer has shown its key: the mux is not gated any more.
+            return self._isBound and self._frames.isBound
         if self.gated:
             return None
-        if not self._isBound:
-            return False
-        if self.authenticated:
-            return self._frames.isBound
-        return False if self.greetingWait.isOver else None
+        return False if not self._isBound or self.greetingWait.isOver else None
 
     def noRequests(self) -> NoRequests:
         """
@@ -328,7 +327,9 @@ class MuxFacts:
         lingering = self._streams.lingering.items()
         streams += [stream for stream, mux in lingering if mux is self]
         waiting = sum(
-            stream.unread + (stream.sender.charged if stream.sender else 0)
+            stream.unread
+            + (stream.sender.charged if stream.sender else 0)
+            + getattr(stream.protocol, "kept", 0)
             for stream in streams
         )
         isUp = self._life.state is not ENDED

@@ -197,7 +197,7 @@ class MuxPool:
         waiting.timeout = self._clock.callLater(timeout, self._expire, waiting, timeout)
         self._waiting[waiting] = None
         if service is not None:
-            self.giveUpNamed()
+            self._giveUp(peer)
         return cast("Deferred[IProtocol]", waiting.result)
 
     def giveUpNamed(self) -> None:
@@ -205,17 +205,25 @@ class MuxPool:
         If streams for services wait, have the peers' greetings waited for, or fail the
         streams if there are muxes and none of their peers understands requests.
         """
-        named = [waiting for waiting in self._waiting if waiting.service is not None]
-        for peer in {waiting.peer for waiting in named}:
-            muxes = [mux for mux in self._muxes if _takes(mux, None, peer)]
-            for mux in muxes:
-                if mux.takesRequests is None:
-                    mux.greetingWait.begin()
-            if muxes and all(mux.takesRequests is False for mux in muxes):
-                for waiting in named:
-                    if waiting.peer == peer and waiting in self._waiting:
-                        self._forget(waiting)
-                        waiting.result.errback(muxes[-1].noRequests())
+        for peer in {w.peer for w in self._waiting if w.service is not None}:
+            self._giveUp(peer)
+
+    def _giveUp(self, peer: str | None) -> None:
+        """
+        As L{giveUpNamed}, for the streams for one peer, or for those for any.  Anybody
+        can cause such streams, so this looks at no other peer's muxes.
+        """
+        own = self._muxes if peer is None else self._named.get(peer, ())
+        muxes = [mux for mux in own if _takes(mux, None, peer)]
+        for mux in muxes:
+            if mux.takesRequests is None:
+                mux.greetingWait.begin()
+        if muxes and all(mux.takesRequests is False for mux in muxes):
+            for waiting in list(self._waiting):
+                isNamed = waiting.service is not None and waiting.peer == peer
+                if isNamed and waiting in self._waiting:
+                    self._forget(waiting)
+                    waiting.result.errback(muxes[-1].noRequests())
 
     def failPeers(self, names: Collection[str], error: Exception) -> None:
         """

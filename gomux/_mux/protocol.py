@@ -33,6 +33,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gomux._carrier.passed import PassedDropper
+from gomux._carrier.restraint import leaveOutput
 from gomux._carrier.transport import MuxCarrier, addressFrom
 from gomux._mux.frames import PeerFrames
 from gomux._mux.gate import Gate, GreetingWait, WaitingStreams, explainLoss
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IMux)
-class MuxProtocol(MuxFacts, Protocol):
+class MuxProtocol(MuxFacts, PassedDropper, Protocol):
     """
     One mux over one carrier, made by a L{MuxFactory<gomux.MuxFactory>}.
 
@@ -247,7 +249,9 @@ class MuxProtocol(MuxFacts, Protocol):
         self._carrier = MuxCarrier(carrier, self._limits.carrierTimeout)
         needs = (factory, self._scheduler, self._fail)
         self._carrierLiveness = CarrierLiveness(*needs)
-        self._peerLiveness = PeerLiveness(*needs, lambda: self._incoming.isBehind)
+        self._peerLiveness = PeerLiveness(
+            *needs, lambda: self._incoming.isBehind, lambda: factory.muxEchoed(self)
+        )
         self._frames = PeerFrames(
             self,
             factory,
@@ -308,7 +312,7 @@ class MuxProtocol(MuxFacts, Protocol):
 
         @return: the frame if the mux must handle it as well, otherwise C{None}.
         @raise KeyRevoked: if the peer comes up with a key that was revoked meanwhile.
-        @raise LimitExceeded: if the peer's share of the descriptors is used up.
+        @raise LimitExceeded: if the peer may not have another mux.
         """
         gate, factory = self._incoming.gate, self.factory
         assert gate is not None
@@ -319,16 +323,12 @@ class MuxProtocol(MuxFacts, Protocol):
         if not gate.passed:
             factory.muxHeard(self, gate.name)
             return None
-        descriptors = self.factory.keyring.descriptors
-        if not descriptors.mayTake(gate.name):
-            raise LimitExceeded(descriptors.refusal(gate.name, "descriptors"))
-        use = factory.keyring.uses[gate.name]
-        most = use.rules.maxMuxes or self._limits.maxMuxes
-        if use.muxes >= most and not factory.isClient:
-            raise LimitExceeded(f"the peer has {use.muxes} muxes already, see maxMuxes")
+        factory.checkRoom(gate.name)
         self._scheduler.isMute = False
         gate.close()
         self._incoming.parser.useOpener(gate.opener)
+        keyring = factory.keyring
+        self._incoming.turns = factory.peersTurns.of(gate.name, keyring.names)
         if self.gated:
             assert gate.sealer is not None
             self._startSending(gate.sealer, gate.isStrict)
@@ -338,7 +338,7 @@ class MuxProtocol(MuxFacts, Protocol):
             self._peerLiveness.start(gate.opener)
         self.greetingWait.end()
         self._key = (gate.name, gate.key)
-        self._streams.begin(use)
+        self._streams.begin(keyring.uses[gate.name])
         self.factory.muxAuthenticated(self)
         if self._proving:
             self._nextTurn.callSoon(self._fireProving)
@@ -364,6 +364,7 @@ class MuxProtocol(MuxFacts, Protocol):
         self._isBound = isStrict or self.factory.greet
         greets = self.factory.greet and not isStrict
         self._scheduler.start(sealer, int(self._isBound) if greets else None)
+        leaveOutput(self.transport)
         self._carrier.registerProducer(self._scheduler)
         self._carrierLiveness.start()
 

@@ -128,6 +128,37 @@ class SentTests(SynchronousTestCase):
         rig.ping()
         self.assertEqual(rig.keepalives(), [5])
 
+    def test_told(self) -> None:
+        """
+        The factory is told when the peer has echoed a ping, and of no other Keepalive.
+        """
+        rig = PingRig()
+        told: list[float | None] = []
+        self.patch(rig.factory, "muxEchoed", lambda mux: told.append(mux.roundTrip))
+        rig.ping(0)
+        self.assertEqual(told, [])
+        rig.wait(5)
+        rig.clock.advance(0.25)
+        rig.ping()
+        rig.ping()
+        self.assertEqual(told, [0.25])
+
+    def test_manyEchoes(self) -> None:
+        """
+        If the peer does not read, one answer waits, whatever it sends.  Once it reads
+        again, it also gets the answer to its last ping.
+        """
+        rig = PingRig()
+        scheduler = Parts(rig.mux).scheduler
+        scheduler.pauseProducing()
+        for _ in range(100):
+            rig.ping(0)
+        self.assertEqual(scheduler.controlQueued, 1)
+        scheduler.resumeProducing()
+        self.assertEqual(rig.keepalives(), [1, 100])
+        rig.ping(0)
+        self.assertEqual(rig.keepalives(), [101])
+
     def test_crossing(self) -> None:
         """
         A ping of the peer that was sent before this side's ping came is answered.

@@ -99,6 +99,32 @@ class PeerTests(SynchronousTestCase):
         self.failureResultOf(waiting, OpenStreamError)
         self.assertEqual(self.pool.waiting, 0)
 
+    def test_waitsAlone(self) -> None:
+        """
+        A stream that waits for a service of its peer costs nothing for the streams and
+        the muxes of others.
+        """
+        for name in ("alice", "carol", "dave"):
+            self.open(name, service="chat")
+        for _ in range(3):
+            self.line.connect(name="bob")
+        self.line.flush()
+        looked: list[object] = []
+        isWith = MuxProtocol.isWith
+
+        def look(mux: MuxProtocol, peer: str) -> bool:
+            looked.append(mux)
+            return isWith(mux, peer)
+
+        self.patch(MuxProtocol, "isWith", look)
+        waiting = self.open(service="chat")
+        self.assertNoResult(waiting)
+        self.assertEqual(looked, [])
+        asked: list[object] = []
+        self.patch(self.pool, "_giveUp", asked.append)
+        self.open(service="chat")
+        self.assertEqual(asked, ["alice"])
+
     def test_service(self) -> None:
         """
         A stream for a service of a peer fails if that peer does not understand

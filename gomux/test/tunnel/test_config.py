@@ -37,6 +37,7 @@ forward = ["web@alice=tcp:8080:interface=127.0.0.1", "tcp:8081"]
 target = ["ssh=tcp:localhost:22", "tcp:localhost:80"]
 factory = ["page=gomux.PageFactory"]
 context = "example"
+access-log = "log/access"
 
 [limits]
 max-streams = 100
@@ -67,6 +68,7 @@ service web
   - connect the peers' streams for the service ssh to tcp:localhost:22
   - connect the peers' streams without a service to tcp:localhost:80
   - serve the peers' streams for the service page with gomux.PageFactory
+  - write the access log to {directory}/log/access
 Peers:
   - alice: may use ssh, streams without a service; strict mode; max-muxes 3; \
 max-streams 4
@@ -153,6 +155,7 @@ class ValueTests(ConfigTestCase):
         )
         self.assertEqual(plan.strict, Strict(("alice",), b"example"))
         self.assertTrue(plan.endRevoked)
+        self.assertEqual(plan.accessLog, str(self.directory / "log" / "access"))
         self.assertEqual(
             plan.peers,
             {
@@ -521,7 +524,8 @@ class CheckTests(ConfigTestCase):
         """
         It says in plain words what would run, and exits with status 0.
         """
-        self.assertEqual(self.check(FULL), (0, CHECKED))
+        expected = CHECKED.format(directory=self.directory)
+        self.assertEqual(self.check(FULL), (0, expected))
 
     def test_words(self) -> None:
         """

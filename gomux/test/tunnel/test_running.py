@@ -5,6 +5,7 @@ L{gomux.tunnel._plan}.
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -33,6 +34,7 @@ from gomux.test.support.logs import Lines
 from gomux.test.support.process import ProcessClock
 from gomux.testing import MuxPair
 from gomux.tunnel import Tunnel, TunnelLimits
+from gomux.tunnel._accesslog import LoggedFactory
 from gomux.tunnel._given import Refused
 from gomux.tunnel._parts import Switch
 from gomux.tunnel._plan import Item, Plan, Strict
@@ -570,6 +572,44 @@ class FitTests(RunningTestCase):
         self.assertIs(service.plan.keyring, held)
         self.assertFalse(alice.client.canOpen)
         self.assertTrue(bob.client.canOpen)
+
+    def test_accessLog(self) -> None:
+        """
+        An access log is opened before anything changes.  It comes, goes on in another
+        file, and goes, also for tunnels that were dropped and still have connections.
+        """
+        directory = Path(self.mktemp())
+        directory.mkdir(parents=True)
+        one, two = str(directory / "one"), str(directory / "two")
+        items = (
+            self.listen("listen", "1"),
+            self.listen("forward", "2"),
+            Item("factory", "x", Recorders()),
+        )
+        service = self.start(*items)
+        [tunnel] = service.tunnels
+        self.assertTrue(self.reload(*items, accessLog=one))
+        assert tunnel.accessLog is not None
+        log = tunnel.accessLog
+        self.assertIsInstance(service.factories[0].streamFactory, LoggedFactory)
+        for path in (str(directory / "no" / "file"), str(directory)):
+            self.assertFalse(self.reload(items[0], accessLog=path))
+            self.assertIn(f"--access-log {path}: ", self.observer.lines[-1])
+            self.assertEqual(self.open(), {"1", "2"})
+            self.assertEqual(log.path, one)
+        tunnel.bridges.add(None)  # type: ignore[arg-type]
+        self.assertTrue(self.reload(items[0], accessLog=two))
+        self.assertIs(tunnel.accessLog, log)
+        log.add(None, None, None, None, 0, 0, 0.0, "ok", None)
+        self.clock.advance(0)
+        self.assertEqual(Path(one).read_text(), "")
+        self.assertIn('"end": "ok"', Path(two).read_text())
+        self.assertEqual(len(list(service)), 2)
+        self.assertTrue(self.reload(items[0], items[2]))
+        self.assertIs(tunnel.accessLog, None)
+        self.assertIsInstance(service.factories[0].streamFactory, Recorders)
+        self.assertEqual(len(list(service)), 1)
+        tunnel.bridges.clear()
 
     def test_newPeer(self) -> None:
         """
