@@ -62,7 +62,7 @@ def packaged(path: str) -> bool:
     """
     Tell whether a file of the repository belongs in the wheel.
     """
-    return re.match(r"gomux/.*|twisted/plugins/.*\.py$", path) is not None
+    return re.match(r"gomux/.*|twisted/plugins/.*\.py$|man/.*\.1$", path) is not None
 
 
 class Environment:
@@ -132,7 +132,11 @@ def build(directory: Path) -> tuple[Path, Path]:
     run(sys.executable, "-m", "build", "--outdir", directory, cwd=source)
     [wheel], [sdist] = directory.glob("*.whl"), directory.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
-        inside = {name for name in archive.namelist() if ".dist-info/" not in name}
+        inside = {
+            re.sub(r"^gomux-.*\.data/data/share/man/man1/", "man/", name)
+            for name in archive.namelist()
+            if ".dist-info/" not in name
+        }
     difference = inside ^ set(filter(packaged, tracked))
     require(not difference, f"wheel and repository differ: {sorted(difference)}")
     return wheel, sdist
@@ -160,6 +164,8 @@ def main() -> None:
         newest.twistd("nothing", found=False)
         newest.pip("install", wheel)
         newest.use("wheel")
+        page = newest.bin.parent / "share" / "man" / "man1" / "twistd-gomux.1"
+        require(page.exists(), "wheel: there is no manual page")
         newest.pip("uninstall", "--yes", "gomux")
         newest.twistd("uninstalled", found=False)
         newest.use("checkout", path=str(directory / "source"))

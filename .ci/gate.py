@@ -47,10 +47,16 @@ PROGRAMS = {
     "sshd": "openssh-server",
     "ip": "iproute2",
     "unshare": "util-linux",
-    "jq": "jq",
     "haproxy": "haproxy",
     "systemd-analyze": "systemd",
     "systemd-socket-activate": "systemd",
+    "curl": "curl",
+    "jq": "jq",
+    "promtool": "prometheus",
+    "chromium": "chromium",
+    "tshark": "tshark",
+    "zsh": "zsh",
+    "man": "man-db",
 }
 
 GO_PEER = "gomux-go-peer"

@@ -20,17 +20,17 @@ class FloorTests(SynchronousTestCase):
     def test_allDependencies(self) -> None:
         """
         The leg pins each dependency that the installed package has, with or without
-        the extra C{tls}, to the version that pyproject.toml has as its lower bound.
+        its extras for users, to the version that pyproject.toml has as its lower bound.
         """
         expected = set()
         for requirement in requires("gomux") or []:
             bare, _, marker = requirement.partition(";")
-            if not marker or re.fullmatch(r" extra == .tls.", marker):
+            if not marker or re.fullmatch(r" extra == .(metrics|tls).", marker):
                 name, bound = bare.split(">=")
                 expected.add(f"{name}=={bound}".lower())
         pins = versions.floors((versions.ROOT / "pyproject.toml").read_text())
         self.assertEqual({pin.lower() for pin in pins}, expected)
-        self.assertGreaterEqual(len(pins), 3)
+        self.assertGreaterEqual(len(pins), 4)
 
     def test_oldestPython(self) -> None:
         """

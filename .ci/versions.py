@@ -34,9 +34,11 @@ UNWANTED = shutil.ignore_patterns(
 def floors(pyproject: str) -> list[str]:
     """
     @param pyproject: the text of pyproject.toml.
-    @return: each dependency of the package and of its extra C{tls}, at its lower bound.
+    @return: each dependency of the package and of its extras, at its lower bound.
     """
-    lists = re.findall(r"^(?:dependencies|tls) = \[(.*?)\]$", pyproject, re.M | re.S)
+    lists = re.findall(
+        r"^(?:dependencies|metrics|tls) = \[(.*?)\]$", pyproject, re.M | re.S
+    )
     return [
         requirement.replace(">=", "==")
         for text in lists

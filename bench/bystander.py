@@ -143,11 +143,12 @@ class Honest:
 
 
 @contextmanager
-def serve(keys: int = 1) -> Iterator[tuple[Process, str]]:
+def serve(keys: int = 1, *more: str) -> Iterator[tuple[Process, str]]:
     """
     Start a server.
 
     @param keys: how many keys the server has; the last one is the honest client's.
+    @param more: further options of the server.
     """
     twistd = [
         str(Path(sys.executable).with_name("twistd")),
@@ -159,7 +160,7 @@ def serve(keys: int = 1) -> Iterator[tuple[Process, str]]:
     others = [f"peer{number}:{os.urandom(20).hex()}" for number in range(keys - 1)]
     with NamedTemporaryFile("w") as file:
         print("[keyring]", *others, f"honest:{PSK}", sep="\n", file=file, flush=True)
-        options += [file.name, "--factory", "bench.served.Served"]
+        options += [file.name, "--factory", "bench.served.Served", *more]
         with Process([*twistd, *options]) as server:
             port = server.line("starting on ", anywhere=True)
             yield server, f"127.0.0.1:{port.strip()}"

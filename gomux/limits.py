@@ -67,10 +67,17 @@ ACCEPT_QUEUE = 512
 
 #: How many streams the status page answers at the same time.
 PAGE_STREAMS = 64
-#: How large the head of a request for the status page may be, in bytes.
+#: How large the head of a request for a status page may be, in bytes.
 PAGE_REQUEST = 8192
-#: How long a request for the status page and its answer may take, in seconds.
+#: How long a request for a status page and its answer may take, in seconds.
 PAGE_TIMEOUT = 30.0
+
+#: How many connections the status ports of a process have together.  With one more, the
+#: oldest is dropped.
+STATUS_CONNECTIONS = 16
+#: What the operator's port answers may take at most this part of the process's time:
+#: an answer that took long to make is given again for a while.
+STATUS_TIME = 0.05
 
 #: How large a request or an answer at the start of a stream may be, in bytes.
 MAX_REQUEST = 4096

@@ -13,19 +13,20 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from twisted.application.service import IService
+from twisted.python.usage import Completions, UsageError
 from twisted.python.usage import Options as BaseOptions
-from twisted.python.usage import UsageError
 
 from gomux._wire.keyring import Keyring
 from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux.limits import Limits, TunnelLimits
+from gomux.status._options import StatusOptions
 from gomux.status._page import PageFactory
 from gomux.tunnel._accessoptions import AccessLogOptions
 from gomux.tunnel._check import describe
 from gomux.tunnel._config import ConfigOptions
 from gomux.tunnel._endpointoptions import Anybody, EndpointOptions
 from gomux.tunnel._given import Mistakes, Refused
-from gomux.tunnel._guide import arrange
+from gomux.tunnel._guide import arrange, repeatable
 from gomux.tunnel._keyoptions import KeyOptions
 from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
 from gomux.tunnel._plan import Item, Plan
@@ -37,7 +38,12 @@ _L = TypeVar("_L", Limits, TunnelLimits)
 
 
 class Options(
-    KeyOptions, StrictOptions, EndpointOptions, AccessLogOptions, ConfigOptions
+    KeyOptions,
+    StrictOptions,
+    EndpointOptions,
+    StatusOptions,
+    AccessLogOptions,
+    ConfigOptions,
 ):
     """
     The command line.
@@ -53,6 +59,7 @@ class Options(
 
     optParameters = [option for limits in LIMITS for option in limitOptions(limits)]
 
+    before: Options | None = None
     plan: Plan
     planBefore: Plan | None = None
 
@@ -140,6 +147,7 @@ class Options(
             for peer in services.keys() | self.peerShares.keys()
         }
         items = self.findItems(reactor, keyring, before, mistakes)
+        items += self.findStatus(reactor, self.before or self, before, mistakes)
         mistakes.check()
         assert keyring is not None
         options = {item.option for item in items}
@@ -178,6 +186,7 @@ def _unindentHelp() -> None:
 
 
 _unindentHelp()
+Options.compData = Completions(multiUse=repeatable(Options))
 
 
 def makeService(options: Options) -> IService:
@@ -187,4 +196,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     clock: Any = reactor
-    return TunnelService(options.plan, clock, options.again)
+    service = TunnelService(options.plan, clock, options.again)
+    assert options.site is not None
+    options.site.show(service)
+    return service

@@ -96,9 +96,10 @@ def acceptOne(transport: Any) -> Port | None:
     if port is not None:
         # Port.doRead reads this number once, and accepts up to that many.  If it has
         # accepted exactly as many as the number says then, it raises the number by 20.
-        # Otherwise it sets the number to how many it has accepted.  It has accepted at
-        # least one, so with 0 the number does not rise.
-        port.numberAccepts = 0
+        # Otherwise it sets the number to how many it has accepted, and to 1 if that is
+        # none.  So with -1 the number does not rise: with 0 it would, if this is not
+        # called by doRead, but after a header that came later.
+        port.numberAccepts = -1
         # A port that was made from a socket, such as one of systemd's, has no backlog:
         # the program that made the socket has chosen it.
         if port.backlog is not None and port.backlog < ACCEPT_QUEUE:

@@ -163,14 +163,17 @@ class StrangersTurns(Turns):
     strangers may be read, and to find that one of them has no key and to drop it takes
     about L{STRANGERS_TIME}.
 
-    The work that has begun is finished first.  Then comes the work of peers that are
-    probably no strangers, and then the newest of the rest.  If more strangers come than
-    there is time for, the oldest are dropped while they wait.  So a client that holds a
-    key is either served soon or dropped.  If the oldest were next, all would wait until
-    they are dropped.
+    First comes the work of peers that are probably no strangers: one turn each, in
+    order.  If that is not enough, they are strangers like all others.  Then the work
+    that has begun is finished, and then the newest of the rest is next.  If more
+    strangers come than there is time for, the oldest are dropped while they wait.  So
+    a client that holds a key is either served soon or dropped.  If the oldest were
+    next, all would wait until they are dropped.  The work of those that are dropped
+    must be L{hurried<hurry>}: while newer strangers come, it would never be next, and
+    would keep what they have sent.
 
     @ivar _begun: the work that has begun and is not finished.
-    @ivar _preferred: the work that is done before that in C{_waiting}.
+    @ivar _preferred: the work that is done before all other.
     """
 
     turnTime = STRANGERS_TIME
@@ -199,10 +202,19 @@ class StrangersTurns(Turns):
 
     def prefer(self, work: Work) -> None:
         """
-        As L{later}, but before the work of strangers.
+        As L{later}, but one turn before the work of strangers.
         """
         self.later(work)
         self._preferred.append(self._waiting.pop())
+
+    def hurry(self, work: Work) -> None:
+        """
+        Some work waits, and there is hardly anything left to do, because its stranger
+        was dropped: do it in the next turn.
+        """
+        if work in self._waiting:
+            self._waiting.remove(work)
+            self._preferred.append(work)
 
     def begin(self, work: Work) -> None:
         """
@@ -224,11 +236,18 @@ class StrangersTurns(Turns):
         until = seconds() + self.turnTime
         hasWork = not self.idle
         while self._begun or self._preferred or self._waiting:
-            work = self._begun or (
-                self._preferred.popleft() if self._preferred else self._waiting.pop()
-            )
-            self._begun = work if self._do(work, until) != DONE else None
-            if self._begun or seconds() >= until:
+            isPreferred = bool(self._preferred)
+            if isPreferred:
+                work = self._preferred.popleft()
+            else:
+                work = self._begun or self._waiting.pop()
+                self._begun = None
+            isLeft = self._do(work, until) != DONE
+            if isLeft and isPreferred:
+                self._waiting.append(work)
+            elif isLeft:
+                self._begun = work
+            if isLeft or seconds() >= until:
                 break
         self._call = None
         if hasWork:

@@ -21,7 +21,9 @@ from gomux._wire.request import Request
 from gomux.error import RequestRefused
 
 if TYPE_CHECKING:
+    from gomux._mux.address import StreamAddress
     from gomux._mux.owner import CarriedMux, MuxOwner
+    from gomux._mux.tally import ServiceCounts
     from gomux.interfaces import IStreamFactory
 
 _log = Logger()
@@ -53,6 +55,7 @@ class Acceptor:
     Makes the protocols of the streams that the peer opens, and says why it makes none.
 
     @ivar waiting: the streams whose request is not complete.
+    @ivar _served: the counts that each open stream of the peer belongs to, by ID.
     @ivar use: what the peer may use, and what it uses.
     @ivar _mux: the mux.
     @ivar _owner: the mux's factory.
@@ -71,10 +74,11 @@ class Acceptor:
             owner.clock, owner.limits.requestTimeout, self._tooLate
         )
         self._refusals = CountedLog(owner.notices, owner.clock)
+        self._served: dict[int, ServiceCounts] = {}
 
     # Streams without a request
 
-    def makePlain(self, address: IAddress) -> IProtocol | None:
+    def makePlain(self, address: StreamAddress) -> IProtocol | None:
         """
         @param address: the peer's end of a stream without a request.
         @return: the stream's protocol; C{None} to refuse the stream.
@@ -83,10 +87,19 @@ class Acceptor:
         if not isinstance(made, str):
             return made
         if made != "failed":
-            self.refused(_PLAIN.get(made, f"the factory answers: {made}"))
+            self._logRefused(_PLAIN.get(made, f"the factory answers: {made}"))
         return None
 
-    def refused(self, why: str) -> None:
+    def refuse(self, why: str, code: str) -> None:
+        """
+        Count and log that a stream is refused, whatever it asks for.
+
+        @param code: the code that a request would get.
+        """
+        self._owner.tally.refused[code] += 1
+        self._logRefused(why)
+
+    def _logRefused(self, why: str) -> None:
         """
         Log that a stream without a request is refused.
         """
@@ -96,21 +109,50 @@ class Acceptor:
 
     # All streams
 
-    def make(self, request: Request | None, address: IAddress) -> IProtocol | str:
+    def make(self, request: Request | None, address: StreamAddress) -> IProtocol | str:
         """
-        Make the protocol of a stream that the peer opens.
+        Make the protocol of a stream that the peer opens, and count the stream.
 
         @param request: the stream's request; C{None} for a stream without one.
         @param address: the peer's end of the stream.
         @return: the protocol, or the code of a refusal.  With a protocol, the stream
             counts as the peer's until C{connectionLost} was called.
         """
-        service = None
-        if request is not None:
-            service = request.service
-            if service is None:
-                # This side connects to nothing.
-                return "not-allowed"
+        service = None if request is None else request.service
+        isService = request is None or service is not None
+        # This side connects to nothing.
+        made = self._make(service, address) if isService else "not-allowed"
+        tally = self._owner.tally
+        if not isService or self._factoryOf(service) is None:
+            # Not counted by the name: the peer can choose any.
+            if isinstance(made, str):
+                tally.refused[made] += 1
+            return made
+        counts = tally.serving(service)
+        if isinstance(made, str):
+            counts.refused(made)
+        else:
+            counts.began()
+            self._served[address.streamID] = counts
+        return made
+
+    def failed(self, streamID: int, code: str) -> None:
+        """
+        Count a stream that is refused after its protocol was made.
+        """
+        counts = self._served.get(streamID)
+        if counts is not None:
+            counts.failures[code] += 1
+
+    def lost(self, streamID: int) -> None:
+        """
+        C{connectionLost} of the protocol of a stream of the peer was called.
+        """
+        counts = self._served.pop(streamID, None)
+        if counts is not None:
+            counts.open -= 1
+
+    def _make(self, service: str | None, address: IAddress) -> IProtocol | str:
         owner, use = self._owner, self.use
         if not use.mayUse(service):
             return "not-allowed"

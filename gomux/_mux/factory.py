@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.clock import steady
+from gomux._carrier.restraint import release
 from gomux._carrier.turns import StrangersTurns, Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.buffers import buffersOf
@@ -63,6 +64,7 @@ class MuxFactory(ServingFactory):
         shows each side early that the other holds the key.
     @ivar retired: whether L{retire} was called.  Can be set to C{False} again.
     @ivar pool: the muxes that are up.
+    @ivar tally: what has happened on the muxes of the pool.
     @ivar muxes: all muxes that have a carrier, whether they are up or not, the
         oldest first.
     @ivar clock: the reactor, or for tests a clock.
@@ -164,6 +166,7 @@ class MuxFactory(ServingFactory):
         moment = self.limits.busyPoll if fastPaths().busyPoll else 0.0
         self.busyPoll = BusyPoll(clock, moment)
         self.pool = pool if pool is not None else MuxPool(clock)
+        self.tally = self.pool.tally
         self.retired = False
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
@@ -197,6 +200,7 @@ class MuxFactory(ServingFactory):
         why = None if self.isClient else self._strangers.refusal(address)
         if why is None:
             return None
+        self.tally.strangers += 1
         self.notices.warn(
             "refused a connection from {peer}: {why}",
             peer=describeAddress(address),
@@ -354,6 +358,7 @@ class MuxFactory(ServingFactory):
         The peer of a mux has shown that it holds the key.  Called by the mux.
         """
         self.acceptPace.authenticated(mux.transport)
+        release(mux.transport)
         self._strangers.met(mux.getPeer(), mux.peerName)
         self._forgetUnauthenticated(mux)
         self._descriptors[mux] = descriptors = self.keyring.descriptors
@@ -386,12 +391,17 @@ class MuxFactory(ServingFactory):
                 if mux.isRevoked(names, keys):
                     stream.drop(KeyRevoked())
 
+    def muxEchoed(self, mux: MuxProtocol) -> None:
+        """
+        The peer has echoed a ping, so C{mux.roundTrip} is new.  Called by the mux.
+        """
+
     def muxUngreeted(self, mux: MuxProtocol) -> None:
         """
         Streams for services wait for the peer's greeting, and it did not come in time.
         Called by the mux.
         """
-        self.pool.giveUpNamed(mux)
+        self.pool.giveUpNamed()
 
     def muxWorn(self, mux: MuxProtocol) -> None:
         """
@@ -411,6 +421,7 @@ class MuxFactory(ServingFactory):
         @param reason: why the mux ended.
         """
         self.muxes.remove(mux)
+        self.tally.muxEnded(mux)
         descriptors = self._descriptors.pop(mux, None)
         if descriptors is not None:
             descriptors.giveBack(mux.peerName)

@@ -15,11 +15,10 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
 from twisted.internet.protocol import Protocol
 from zope.interface import implementer
 
-from gomux._fastpaths import fastPaths
-from gomux._mux.log import logContextOf
-from gomux._mux.receiver import PlainReceiver, Receiver, ReceiveState
+from gomux._mux.receiver import Receiver, ReceiveState, receiverFor
 from gomux._mux.sender import SendState
 from gomux._mux.streamlife import LifeState
+from gomux._wire.growth import GrowingWindow
 from gomux._wire.request import MalformedMessage, splitMessage
 
 if TYPE_CHECKING:
@@ -28,14 +27,19 @@ if TYPE_CHECKING:
 
 class FirstReceiver(Receiver):
     """
-    The receiver of a stream whose first message is not complete.
+    The receiver of a stream whose first message is not complete.  Then an ordinary
+    receiver takes its place, with its window.
     """
 
     __slots__ = ()
 
     def __init__(self, stream: Stream) -> None:
-        super().__init__(stream)
-        # Nothing else may deliver what waits.
+        self.state = ReceiveState.OPEN
+        self.window = GrowingWindow()
+        self.waiting = None
+        self._stream = stream
+        # Nothing is delivered in this context, and nothing else may deliver what waits.
+        self._context = {}
         self._delivering = True
 
     def received(self, payload: bytes) -> None:
@@ -46,7 +50,7 @@ class FirstReceiver(Receiver):
         if self.state is not ReceiveState.OPEN:
             super().received(payload)
             return
-        self.window.received(len(payload))
+        size = len(payload)
         stream = cast("Stream", self._stream)
         first = cast(FirstProtocol, stream.protocol)
         kept = self.waiting[0] if self.waiting else b""
@@ -56,25 +60,24 @@ class FirstReceiver(Receiver):
         except MalformedMessage as error:
             first.failed(str(error))
             return
+        streams = stream.streams
         if found is None:
+            self.window.received(size)
             self.waiting = [data]
-            stream.streams.charge(len(payload))
+            streams.charge(size)
             return
         message, rest = found
-        self.waiting = [rest] if rest else None
-        if more := len(rest) - len(kept):
-            stream.streams.charge(more)
-        stream.streams.consumed(stream, len(data) - len(rest))
+        self.window.received(size - len(rest))
+        self.waiting = None
+        if kept:
+            streams.charge(-len(kept))
+        streams.consumed(stream, len(data) - len(rest))
         self.window.uncount(len(data) - len(rest))
-        # The receiver of any other stream from here on.
-        isFast = fastPaths().sparedContext
-        self.__class__ = Receiver if isFast else PlainReceiver  # type: ignore[assignment]
         first.messageReceived(message)
-        try:
-            self._context = logContextOf(stream.protocol)
-        except BaseException:
-            stream.applicationFailed()
-        self._deliverWaiting()
+        if self.state is ReceiveState.OPEN:
+            stream.receiver = receiverFor(stream, self.window)
+        if rest and stream.receiver is not None:
+            stream.receiver.received(rest)
 
     def finish(self) -> None:
         """

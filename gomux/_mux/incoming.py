@@ -226,6 +226,7 @@ class Incoming:
         Drop the received bytes, because the mux has ended.
         """
         self.parser.clear()
+        self._strangersTurns.hurry(self._takeFirst)
 
     def checkInvariants(self) -> None:
         """

@@ -150,6 +150,7 @@ class PeerLiveness:
     @ivar _limits: the factory's limits.
     @ivar _failed: see L{__init__}.
     @ivar _isBehind: see L{__init__}.
+    @ivar _echoed: see L{__init__}.
     @ivar _opener: opens the peer's frames; C{None} as long as the peer is not pinged.
     @ivar _unechoed: the pings that were sent and not echoed yet: the counter of each,
         and when it was sent.
@@ -174,6 +175,7 @@ class PeerLiveness:
         scheduler: Scheduler,
         failed: Callable[[GomuxError], None],
         isBehind: Callable[[], bool],
+        echoed: Callable[[], None],
     ) -> None:
         """
         @param owner: the mux's factory; of its limits C{handshakeTimeout}, C{ping} and
@@ -181,11 +183,13 @@ class PeerLiveness:
         @param scheduler: sends the pings.
         @param failed: called when the handshake or an echo does not come in time.
         @param isBehind: returns whether received frames wait to be handled.
+        @param echoed: called when the peer has echoed a ping.
         """
         self._scheduler = scheduler
         self._clock = owner.clock
         self._limits = owner.limits
         self._isBehind = isBehind
+        self._echoed = echoed
         self._failed = failed
         self._unechoed: deque[tuple[int, float]] = deque()
 
@@ -258,6 +262,7 @@ class PeerLiveness:
             return False
         self._echoedAt = sentAt
         self.roundTrip = self._now() - sentAt
+        self._echoed()
         return True
 
     def _now(self) -> float:

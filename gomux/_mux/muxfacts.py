@@ -94,6 +94,22 @@ class MuxFacts:
         """
         return self._key[0] if self._key is not None else ""
 
+    @property
+    def hasPeer(self) -> bool:
+        """
+        Whether the mux belongs to a peer, and not to a stranger: the peer has shown its
+        key, or this side has dialled it.
+        """
+        return self._key is not None or self.factory.isClient
+
+    @property
+    def isStrict(self) -> bool:
+        """
+        Whether the mux of this peer is in strict mode.
+        """
+        strict = self.factory.strict
+        return strict if isinstance(strict, bool) else self.expectedName in strict
+
     def isRevoked(self, names: Collection[str], keys: Keys) -> bool:
         """
         @param names: names of which a key was revoked.
@@ -160,13 +176,12 @@ class MuxFacts:
         understands requests, and this side announces the same.  C{None} while that is
         not known yet.
         """
+        if self._key is not None:
+            # The peer has shown its key: the mux is not gated any more.
+            return self._isBound and self._frames.isBound
         if self.gated:
             return None
-        if not self._isBound:
-            return False
-        if self.authenticated:
-            return self._frames.isBound
-        return False if self.greetingWait.isOver else None
+        return False if not self._isBound or self.greetingWait.isOver else None
 
     def noRequests(self) -> NoRequests:
         """
@@ -239,6 +254,13 @@ class MuxFacts:
         How many streams are open.
         """
         return len(self._streams)
+
+    @property
+    def peerStreamCount(self) -> int:
+        """
+        How many streams count against C{maxStreams}.
+        """
+        return self._streams.peerCount
 
     @property
     def acceptedStreams(self) -> list[Stream]:

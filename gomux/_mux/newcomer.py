@@ -24,6 +24,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 
+from gomux._carrier.passed import PassedDropper
+from gomux._carrier.restraint import restrain
 from gomux._carrier.transport import addressFrom, dropTransport
 from gomux._carrier.turns import DONE
 from gomux._mux.gate import Gate, explainLoss
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from gomux._carrier.turns import StrangersTurns
     from gomux._mux.protocol import MuxProtocol
     from gomux._mux.strangers import Refused
+    from gomux._mux.tally import Tally
     from gomux.limits import Limits
 
 #: How long a peer may be silent before it gets its mux, in seconds, if C{silentGrace}
@@ -51,6 +54,7 @@ class NewcomersOwner(typing.Protocol):
     clock: Any
     limits: Limits
     strangersTurns: StrangersTurns
+    tally: Tally
 
     def logPrefix(self) -> str:
         """
@@ -136,7 +140,7 @@ class Gone:
         """
 
 
-class Newcomer(Protocol):
+class Newcomer(PassedDropper, Protocol):
     """
     A connection without a mux.  When it gets its mux, it passes on everything to that.
 
@@ -185,8 +189,9 @@ class Newcomer(Protocol):
         owner = self._owner
         limits = owner.limits
         grace = min(limits.silentGrace or SILENT, limits.handshakeTimeout)
-        self._call = owner.clock.callLater(grace, self.enter)
+        self._call = owner.clock.callLater(grace, self._silent)
         self._since = owner.clock.seconds()
+        restrain(self.transport)
         owner.newcomerConnected(self)
 
     def getPeer(self) -> IAddress:
@@ -264,6 +269,17 @@ class Newcomer(Protocol):
             self.enter()
         return DONE
 
+    def _silent(self) -> None:
+        """
+        The peer has been silent for long enough: it gets its mux.  Many may have come
+        at once, and in a turn of the reactor there is time for one.
+        """
+        self._owner.strangersTurns.prefer(self._enterLater)
+
+    def _enterLater(self, until: float) -> float:
+        self.enter()
+        return DONE
+
     def enter(self) -> None:
         """
         Give the connection its mux, with all that has been received.
@@ -304,8 +320,10 @@ class Newcomer(Protocol):
         Drop the connection.
         """
         self._end()
+        self._owner.tally.strangers += 1
         self._owner.logEnd(error, self.getPeer())
         self._close()
+        self._owner.strangersTurns.hurry(self._open)
         dropTransport(cast(ITransport, self.transport))
 
     def _close(self) -> None:
@@ -344,6 +362,7 @@ class Newcomer(Protocol):
         if self._size or not loss.check(ConnectionDone, ConnectionLost):
             if self._gate is None:
                 self._gate = self._owner.makeGate(self.getPeer())
+            self._owner.tally.strangers += 1
             self._owner.logEnd(explainLoss(self._gate, loss), self.getPeer())
         self._close()
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gomux._mux.gate import Gate
     from gomux._mux.log import ThrottledLog
     from gomux._mux.streamlife import StreamLife
+    from gomux._mux.tally import Tally
     from gomux._wire.keyring import Keyring
     from gomux.error import GomuxError
     from gomux.interfaces import IStreamFactory
@@ -53,6 +54,7 @@ class MuxOwner(Protocol[_Mux]):
     strangersTurns: StrangersTurns
     keyring: Keyring
     lingering: dict[StreamLife, Any]
+    tally: Tally
 
     def makeGate(self) -> Gate:
         """
@@ -79,6 +81,11 @@ class MuxOwner(Protocol[_Mux]):
     def muxAuthenticated(self, mux: _Mux) -> None:
         """
         The peer has shown that it holds the key.
+        """
+
+    def muxEchoed(self, mux: _Mux) -> None:
+        """
+        The peer has echoed a ping.
         """
 
     def muxUngreeted(self, mux: _Mux) -> None:

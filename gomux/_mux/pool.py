@@ -21,6 +21,7 @@ from twisted.internet.interfaces import (
 )
 
 from gomux._carrier.clock import steady
+from gomux._mux.tally import Tally
 from gomux.error import NoRequests, OpenStreamError
 from gomux.limits import WAIT_TIMEOUT
 
@@ -61,9 +62,10 @@ class MuxPool:
 
     @ivar lastReason: why the last mux was lost, or why the last attempt to connect one
         failed; C{None} before that.
+    @ivar maxWaiting: how many streams may wait; C{None} if any number may.
+    @ivar tally: what has happened on the muxes of the pool.
     @ivar _clock: the reactor.
     @ivar _timeout: how long a stream waits for a mux, in seconds.
-    @ivar _maxWaiting: how many streams may wait; C{None} if any number may.
     @ivar _muxes: the muxes that are up, in the order of their turns.
     @ivar _named: the muxes with named keys, by the name of the key, the oldest mux
         first.
@@ -84,7 +86,8 @@ class MuxPool:
         """
         self._clock = steady(clock)
         self._timeout = timeout
-        self._maxWaiting = maxWaiting
+        self.maxWaiting = maxWaiting
+        self.tally = Tally()
         self._muxes: deque[MuxProtocol] = deque()
         self._named: dict[str, list[MuxProtocol]] = {}
         self._waiting: dict[_Waiting, None] = {}
@@ -131,7 +134,7 @@ class MuxPool:
             if waiting in self._waiting and _takes(mux, waiting.service, waiting.peer):
                 self._forget(waiting)
                 waiting.result.callback(mux)
-        self.giveUpNamed(mux)
+        self.giveUpNamed()
 
     def remove(self, mux: MuxProtocol, reason: GomuxError) -> None:
         """
@@ -182,7 +185,7 @@ class MuxPool:
         mux = self._next(service) if peer is None else self._ofPeer(service, peer)
         if mux is not None:
             return mux.openStream(factory, service)
-        if self._maxWaiting is not None and len(self._waiting) >= self._maxWaiting:
+        if self.maxWaiting is not None and len(self._waiting) >= self.maxWaiting:
             what = _whose("no mux", peer)
             return fail(OpenStreamError(f"{what} is up, and too many streams wait"))
         if timeout is None:
@@ -197,30 +200,28 @@ class MuxPool:
             self._giveUp(peer)
         return cast("Deferred[IProtocol]", waiting.result)
 
-    def giveUpNamed(self, mux: MuxProtocol) -> None:
+    def giveUpNamed(self) -> None:
         """
-        If streams for services wait that could go over a mux, have its peer's greeting
-        waited for.  If there is no other such mux, and its peer understands no
-        requests, fail the streams.
+        If streams for services wait, have the peers' greetings waited for, or fail the
+        streams if there are muxes and none of their peers understands requests.
         """
-        waiting = [w for w in self._waiting if w.service is not None]
-        for peer in {w.peer for w in waiting} & {None, mux.expectedName}:
+        for peer in {w.peer for w in self._waiting if w.service is not None}:
             self._giveUp(peer)
 
     def _giveUp(self, peer: str | None) -> None:
         """
-        Do the same as L{giveUpNamed} for the streams that wait for one peer.
-
-        @param peer: the name of the peer's key; C{None} for any peer.
+        As L{giveUpNamed}, for the streams for one peer, or for those for any.  Anybody
+        can cause such streams, so this looks at no other peer's muxes.
         """
-        muxes = self._able(None, peer)
+        own = self._muxes if peer is None else self._named.get(peer, ())
+        muxes = [mux for mux in own if _takes(mux, None, peer)]
         for mux in muxes:
             if mux.takesRequests is None:
                 mux.greetingWait.begin()
         if muxes and all(mux.takesRequests is False for mux in muxes):
             for waiting in list(self._waiting):
-                isMeant = waiting.service is not None and waiting.peer == peer
-                if isMeant and waiting in self._waiting:
+                isNamed = waiting.service is not None and waiting.peer == peer
+                if isNamed and waiting in self._waiting:
                     self._forget(waiting)
                     waiting.result.errback(muxes[-1].noRequests())
 
@@ -278,17 +279,9 @@ class MuxPool:
         @return: the newest of the peer's best muxes; C{None} if none can open such
             streams.
         """
-        able = self._able(service, peer)
+        muxes = self._named.get(peer, ())
+        able = [mux for mux in muxes if _takes(mux, service, peer)]
         return max(reversed(able), key=_rank, default=None)
-
-    def _able(self, service: str | None, peer: str | None) -> list[MuxProtocol]:
-        """
-        @param service: the name of the peer's service; C{None} for none.
-        @param peer: the name of the peer's key; C{None} for any peer.
-        @return: the muxes that can open such streams, the peer's oldest first.
-        """
-        muxes = self._muxes if peer is None else self._named.get(peer, ())
-        return [mux for mux in muxes if _takes(mux, service, peer)]
 
     def _forget(self, waiting: _Waiting) -> None:
         del self._waiting[waiting]
@@ -298,7 +291,8 @@ class MuxPool:
     def _expire(self, waiting: _Waiting, timeout: float) -> None:
         self._forget(waiting)
         peer = waiting.peer
-        if waiting.service is not None and self._able(None, peer):
+        isUp = any(_takes(mux, None, peer) for mux in self._muxes)
+        if waiting.service is not None and isUp:
             why = f"no greeting came in {timeout:g} seconds"
             waiting.result.errback(NoRequests(why))
             return

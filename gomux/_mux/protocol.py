@@ -33,6 +33,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gomux._carrier.passed import PassedDropper
+from gomux._carrier.restraint import leaveOutput
 from gomux._carrier.transport import MuxCarrier, addressFrom
 from gomux._mux.frames import PeerFrames
 from gomux._mux.gate import Gate, GreetingWait, WaitingStreams, explainLoss
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IMux)
-class MuxProtocol(MuxFacts, Protocol):
+class MuxProtocol(MuxFacts, PassedDropper, Protocol):
     """
     One mux over one carrier, made by a L{MuxFactory<gomux.MuxFactory>}.
 
@@ -247,7 +249,9 @@ class MuxProtocol(MuxFacts, Protocol):
         self._carrier = MuxCarrier(carrier, self._limits.carrierTimeout)
         needs = (factory, self._scheduler, self._fail)
         self._carrierLiveness = CarrierLiveness(*needs)
-        self._peerLiveness = PeerLiveness(*needs, lambda: self._incoming.isBehind)
+        self._peerLiveness = PeerLiveness(
+            *needs, lambda: self._incoming.isBehind, lambda: factory.muxEchoed(self)
+        )
         self._frames = PeerFrames(
             self,
             factory,
@@ -364,6 +368,7 @@ class MuxProtocol(MuxFacts, Protocol):
         self._isBound = isStrict or self.factory.greet
         greets = self.factory.greet and not isStrict
         self._scheduler.start(sealer, int(self._isBound) if greets else None)
+        leaveOutput(self.transport)
         self._carrier.registerProducer(self._scheduler)
         self._carrierLiveness.start()
 

@@ -148,9 +148,15 @@ class Receiver:
 
     __slots__ = ("state", "window", "waiting", "_stream", "_context", "_delivering")
 
-    def __init__(self, stream: ReceiverStream) -> None:
+    def __init__(
+        self, stream: ReceiverStream, window: GrowingWindow | None = None
+    ) -> None:
+        """
+        @param stream: the stream.
+        @param window: the receive window; by default that of a new stream.
+        """
         self.state = _OPEN
-        self.window = GrowingWindow()
+        self.window = GrowingWindow() if window is None else window
         self.waiting: list[bytes] | None = None
         self._stream = stream
         self._delivering = False
@@ -304,8 +310,13 @@ class PlainReceiver(Receiver):
         super()._deliver(payload)
 
 
-def receiverFor(stream: ReceiverStream) -> Receiver:
+def receiverFor(
+    stream: ReceiverStream, window: GrowingWindow | None = None
+) -> Receiver:
     """
     Make the receiver of a stream.
+
+    @param window: the receive window; by default that of a new stream.
     """
-    return Receiver(stream) if fastPaths().sparedContext else PlainReceiver(stream)
+    kind = Receiver if fastPaths().sparedContext else PlainReceiver
+    return kind(stream, window)

@@ -12,8 +12,8 @@ receiver of its own:
 
   - C{FirstReceiver}, in L{gomux._mux.firstmessage}, keeps what the peer sends until the
     message is complete.  What it keeps counts as input that waits, so it has a bound,
-    and the peer gets no credit for it before.  Then the receiver becomes an ordinary
-    C{Receiver}.
+    and the peer gets no credit for it before.  Then an ordinary C{Receiver} takes its
+    place.
   - L{Opening} is the protocol on the side that has opened the stream.  It sends the
     request.  Once the peer has accepted it, C{Opening} makes the application's
     protocol, which takes its place.
@@ -328,6 +328,7 @@ class Accepting(FirstProtocol):
         stream.granted -= len(message)
         stream.write(message)
         if code is not None:
+            self._acceptor.failed(stream.streamID, code)
             name = stream.service or "connect"
             self._acceptor.logRefusal("refused a stream of the peer", name, code)
             stream.loseConnection()

@@ -42,6 +42,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol
 
 from gomux._carrier.accept import acceptOne
+from gomux._carrier.passed import PassedDropper
 from gomux._wire.shares import strangersMost
 
 if TYPE_CHECKING:
@@ -149,8 +150,10 @@ class Strangers:
         elsewhere = keyring.descriptors.strangers - len(self)
         left = strangersMost() - elsewhere
         if len(keyring.names) < 2:
-            # The single peer may use what is not left to strangers.
-            left = min(left, len(self) + keyring.descriptors.left)
+            # The single peer may use what is not left to strangers.  They may use half
+            # of what is kept for it, because it is one of them when it comes.
+            free = keyring.descriptors.left - keyring.descriptors.kept // 2
+            left = min(left, len(self) + free)
         return min(self.limits.maxUnauthenticated, max(1, left))
 
     def refusal(self, address: IAddress | None) -> str | None:
@@ -235,14 +238,13 @@ class Strangers:
         The peer has sent a genuine frame.  The frame may still be a recorded one, so
         the peer is a stranger until it has finished the handshake of strict mode.
 
-        One of several peers can protect only half of the connections that there may be
-        in this way.
+        One peer can protect only half of the connections that there may be in this way:
+        the frames may all be recorded ones, from before this process was started.
 
         @param name: the name of its key.
         """
-        isShared = len(self._keyring.names) > 1
         if mux in self._sources and mux not in self._heard:
-            if isShared and 2 * self._heardOf[name] >= self._most:
+            if 2 * self._heardOf[name] >= self._most:
                 return
             self._heard[mux] = name
             self._heardOf[name] += 1
@@ -276,7 +278,7 @@ class Strangers:
                 del self._counts[source]
 
 
-class Refused(Protocol):
+class Refused(PassedDropper, Protocol):
     """
     The protocol of a connection that is refused: it drops the connection.
 

@@ -295,17 +295,19 @@ class Streams:
             self._wears()
         protocol: IProtocol | None = None
         if isWelcome and not self.account.mayOpen:
-            self.acceptor.refused("the peer has its share of maxBuffered")
+            self.acceptor.refuse("the peer has its share of maxBuffered", "busy")
         elif isWelcome and hasRequest:
             protocol = Accepting(self.acceptor)
         elif isWelcome:
             protocol = self.acceptor.makePlain(self.addressOf(streamID))
         elif self.isFull:
-            self.acceptor.refused(
-                "the peer has as many streams open as maxStreams allows"
+            self.acceptor.refuse(
+                "the peer has as many streams open as maxStreams allows", "busy"
             )
         else:
-            self.acceptor.refused("the mux is draining, because it was told to stop")
+            self.acceptor.refuse(
+                "the mux is draining, because it was told to stop", "failed"
+            )
         if protocol is None:
             self._scheduler.refuse(streamID)
             return
@@ -429,6 +431,7 @@ class Streams:
         self.account.closed()
         if self.isPeers(stream.streamID):
             self.peerCount -= 1
+            self.acceptor.lost(stream.streamID)
             if not isinstance(stream.protocol, Accepting):
                 self.acceptor.use.streams -= 1
         else:

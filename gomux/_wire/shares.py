@@ -16,7 +16,9 @@ One peer alone can use nearly all, and can never lock another peer out:
      of all peers are a sixteenth of all places, or one place each.  What the others
      lack to their minimums counts as used, up to an eighth of all places.
 
-With a single peer there are no shares: it can use all.
+With a single peer there are no shares: it can use all.  What no peer causes, such as
+the connections of a C{--forward}, leaves it its minimum: otherwise anybody who can
+cause that could keep the peer from coming back.
 """
 
 from __future__ import annotations
@@ -104,6 +106,13 @@ class Shares:
         """
         return self._alone - self.used - self.strangers
 
+    @property
+    def kept(self) -> int:
+        """
+        How many places are kept free for a single peer: what it lacks to its minimum.
+        """
+        return max(0, self.total // MINIMUMS - (self.used - self[None]))
+
     def mayTake(self, peer: str | None) -> bool:
         """
         @param peer: the name of the peer.  It need not be in the keyring: C{None} is
@@ -120,7 +129,8 @@ class Shares:
         """
         names = () if self._peers is None else self._peers.names
         if len(names) < 2:
-            return max(0, self.left)
+            kept = self.kept if names and peer is None else 0
+            return max(0, self.left - kept)
         free = self.total - self.used
         minimum = max(1, self.total // (MINIMUMS * len(names)))
         # Most peers may use none, so only those that use some are looked at.

@@ -48,6 +48,7 @@ class ClientMux(Dialler):
         carrier: IStreamClientEndpoint,
         psk: bytes | str | Keyring,
         *,
+        peer: str | None = None,
         idleTimeout: float = IDLE_TIMEOUT,
         **settings: Unpack[Settings],
     ) -> None:
@@ -55,10 +56,13 @@ class ClientMux(Dialler):
         @param reactor: the reactor.
         @param carrier: the endpoint that connects the carrier.
         @param psk: the pre-shared key.
+        @param peer: the name of the key to use; C{None} if there is a single key.
         @param idleTimeout: how long a mux without streams is kept, in seconds.
         @param settings: the other arguments of L{Dialler}.
         """
-        super().__init__(psk, carrier, MAX_RETRY_DELAY, clock=reactor, **settings)
+        super().__init__(
+            psk, carrier, MAX_RETRY_DELAY, clock=reactor, peer=peer, **settings
+        )
         self.idleTimeout = idleTimeout
         self._idle: IDelayedCall | None = None
 

@@ -13,6 +13,7 @@ already exists.  Either side of that mux can both listen and connect.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -31,6 +32,7 @@ from zope.interface import implementer
 
 from gomux._mux.dialler import Settings
 from gomux._mux.factory import MuxFactory
+from gomux._mux.pool import MuxPool
 from gomux._mux.protocol import MuxProtocol
 from gomux._wire.keyring import Keyring
 from gomux._wire.request import checkServiceName
@@ -82,6 +84,7 @@ class MuxClientEndpoint:
         psk: bytes | str | Keyring,
         *,
         service: str | None = None,
+        peer: str | None = None,
         timeout: float = WAIT_TIMEOUT,
         idleTimeout: float = IDLE_TIMEOUT,
         **settings: Unpack[Settings],
@@ -92,17 +95,20 @@ class MuxClientEndpoint:
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.
         @param service: the name of the peer's service to connect to; C{None} to connect
             to what the peer serves without a name.
+        @param peer: the name of the peer, which says whose key to use; C{None} if there
+            is a single key.
         @param timeout: how long L{connect} waits for a mux, in seconds.
             Meanwhile a carrier that fails to connect is tried again.  With a service,
             this is also the time for the peer's greeting and its answer.
         @param idleTimeout: how long a mux without streams is kept, in seconds.
         @param settings: C{limits}, C{greet}, C{strict}, C{context} and C{salts},
             as for L{MuxFactory<gomux.MuxFactory>}.
-        @raise ValueError: if C{psk} is empty, or C{service} is not a valid name.
+        @raise ValueError: if C{psk} is empty, if no key has the name C{peer} or such a
+            name is needed, or if C{service} is not a valid name.
         """
         self._service = None if service is None else checkServiceName(service)
         self._mux = ClientMux(
-            reactor, carrier, psk, idleTimeout=idleTimeout, **settings
+            reactor, carrier, psk, peer=peer, idleTimeout=idleTimeout, **settings
         )
         self._timeout = timeout
 
@@ -124,6 +130,13 @@ class MuxClientEndpoint:
         self._mux = mux
         self._timeout = timeout
         return self
+
+    @property
+    def mux(self) -> ClientMux:
+        """
+        The dialler of the mux, with the carrier, the key and the settings.
+        """
+        return self._mux
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -162,6 +175,7 @@ class MuxServerEndpoint:
 
     @ivar _carrier: listens for the carriers.
     @ivar _service: see L{__init__}.
+    @ivar _peer: see L{__init__}.
     @ivar _makeFactory: makes the factory of the muxes.
     @ivar _shared: the ports of the reactor.
     @ivar _key: the key of the endpoint's port among them.
@@ -174,6 +188,7 @@ class MuxServerEndpoint:
         psk: bytes | str | Keyring,
         *,
         service: str | None = None,
+        peer: str | None = None,
         **settings: Unpack[Settings],
     ) -> None:
         """
@@ -182,15 +197,22 @@ class MuxServerEndpoint:
         @param psk: the pre-shared key; text stands for its UTF-8 bytes.
         @param service: the name of the service; C{None} to serve the streams that peers
             open without a name.
+        @param peer: the name of the only peer that may use this service; C{None} if all
+            may.
         @param settings: C{limits}, C{greet}, C{strict}, C{context} and C{salts},
             as for L{MuxFactory<gomux.MuxFactory>}.
-        @raise ValueError: if C{psk} is empty, or C{service} is not a valid name.
+        @raise ValueError: if C{psk} is empty, if no key has the name C{peer}, or if
+            C{service} is not a valid name.
         """
         self._service = None if service is None else checkServiceName(service)
+        self._peer = peer
         self._carrier = carrier
         self._makeFactory = lambda: MuxFactory(psk, False, clock=reactor, **settings)
         # Raises for a bad key now, before anything listens.
-        keys = frozenset(self._makeFactory().keyring.keys)
+        keyring = self._makeFactory().keyring
+        if peer is not None:
+            keyring.single(peer)
+        keys = frozenset(keyring.keys)
         self._shared = _ports.setdefault(reactor, {})
         # A port that is shared refers to its carrier, so no other has the same id.
         self._key: tuple[Hashable, ...] = (
@@ -207,6 +229,7 @@ class MuxServerEndpoint:
         carrier: IStreamServerEndpoint,
         psk: Keyring,
         service: str | None,
+        peer: str | None,
         **settings: Unpack[Settings],
     ) -> MuxServerEndpoint:
         """
@@ -216,7 +239,7 @@ class MuxServerEndpoint:
         @param description: the string of the carrier.
         @return: the endpoint.
         """
-        self = cls(reactor, carrier, psk, service=service, **settings)
+        self = cls(reactor, carrier, psk, service=service, peer=peer, **settings)
         self._key = (description, *self._key[1:])
         return self
 
@@ -237,7 +260,7 @@ class MuxServerEndpoint:
             # For the second endpoint without a name, the carrier decides.
             factory = self._makeFactory()
             shared = SharedPort(self._carrier, factory, self._shared, self._key)
-        return shared.listen(self._service, protocolFactory)
+        return shared.listen(self._service, protocolFactory, self._peer)
 
 
 class StreamOpener(Protocol):
@@ -260,17 +283,26 @@ class StreamClientEndpoint:
     Connects by opening streams over a mux that already exists.  Both the client
     and the server of the mux may use it.
 
-    @ivar _mux: the mux.
+    @ivar _openStream: opens the streams.
     @ivar _service: see L{__init__}.
     """
 
-    def __init__(self, mux: StreamOpener, service: str | None = None) -> None:
+    def __init__(
+        self, mux: StreamOpener, service: str | None = None, peer: str | None = None
+    ) -> None:
         """
         @param mux: the mux or pool that opens the streams.
         @param service: the name of the peer's service to connect to; C{None} for none.
-        @raise ValueError: if C{service} is not a valid name.
+        @param peer: for a pool, the name of the peer to which streams are opened;
+            C{None} for each peer in turn.
+        @raise ValueError: if C{service} is not a valid name, or if C{peer} is given for
+            a mux, whose peer is there already.
         """
-        self._mux = mux
+        self._openStream = mux.openStream
+        if peer is not None:
+            if not isinstance(mux, MuxPool):
+                raise ValueError("peer is for a pool: a mux has a single peer")
+            self._openStream = partial(mux.openStream, peer=peer)
         self._service = None if service is None else checkServiceName(service)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
@@ -281,7 +313,7 @@ class StreamClientEndpoint:
         @return: the protocol, connected.  With a service, once the peer has accepted
             the stream.
         """
-        return self._mux.openStream(protocolFactory, service=self._service)
+        return self._openStream(protocolFactory, service=self._service)
 
 
 @implementer(IStreamServerEndpoint)

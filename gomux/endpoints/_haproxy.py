@@ -37,7 +37,9 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
+from gomux._carrier.accept import acceptOne
 from gomux._carrier.clock import steady
+from gomux._carrier.passed import PassedDropper
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._wire.shares import descriptors
 
@@ -109,7 +111,7 @@ class ProxiedFactory(WrappingFactory):
 
 
 @implementer(IHalfCloseableProtocol)
-class ProxiedProtocol(ProtocolWrapper):
+class ProxiedProtocol(PassedDropper, ProtocolWrapper):
     """
     Reads the header.  After that it is the transport of the application's protocol.
 
@@ -145,6 +147,7 @@ class ProxiedProtocol(ProtocolWrapper):
         """
         directlyProvides(self, providedBy(transport))
         Protocol.makeConnection(self, transport)
+        acceptOne(transport)
         self.factory.registerProtocol(self)
         self._timeout = self.factory.clock.callLater(
             HEADER_TIMEOUT, self._drop, f"no header within {HEADER_TIMEOUT:g} seconds"

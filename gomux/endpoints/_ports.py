@@ -84,16 +84,21 @@ class SharedPort:
         return service in self._members
 
     def listen(
-        self, service: str | None, streamFactory: IProtocolFactory
+        self,
+        service: str | None,
+        streamFactory: IProtocolFactory,
+        peer: str | None = None,
     ) -> Deferred[MuxPort]:
         """
         Listen for a service.
 
         @param service: the name of the service; C{None} for streams without one.
         @param streamFactory: makes the protocol of each stream.
+        @param peer: the name of the only peer that may use the service; C{None} if all
+            may.
         @return: fires with the port once the carrier is listened on.
         """
-        member = MuxPort(self, service, streamFactory)
+        member = MuxPort(self, service, streamFactory, peer)
         try:
             self.add(member)
         except BaseException:
@@ -153,11 +158,20 @@ class SharedPort:
         if self.factory.numPorts:
             startFactory(member.streamFactory)
         self._members[service] = member
+        if member.peer is not None:
+            self.factory.mayUse = self._mayUse
         if service is None:
             self.factory.streamFactory = member.streamFactory
         else:
             self.factory.services[service] = member.streamFactory
         self._shared.setdefault(self._key, self)
+
+    def _mayUse(self, peer: str, service: str | None) -> bool:
+        """
+        @return: whether a peer may use a service.
+        """
+        member = self._members.get(service)
+        return member is None or member.peer in (None, peer)
 
     def _remove(self, member: MuxPort) -> None:
         """
@@ -223,6 +237,7 @@ class MuxPort:
     @ivar factory: makes the muxes.  Its C{pool} has the muxes that are up.
     @ivar service: the name of the service; C{None} for streams without one.
     @ivar streamFactory: makes the protocol of each stream.
+    @ivar peer: the name of the only peer that may use the service; C{None} if all may.
     @ivar _shared: the port of the carrier.
     """
 
@@ -231,10 +246,12 @@ class MuxPort:
         shared: SharedPort,
         service: str | None,
         streamFactory: IProtocolFactory,
+        peer: str | None = None,
     ) -> None:
         self._shared = shared
         self.factory = shared.factory
         self.service = service
+        self.peer = peer
         self.streamFactory = streamFactory
 
     def __repr__(self) -> str:

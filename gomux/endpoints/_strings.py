@@ -13,11 +13,15 @@ may stand anywhere in it.
     guess.
   - C{psk}: the key itself.  Anybody who can see the string can read the key.
   - C{strict}: C{yes} for strict mode, which the peer must use too.
+  - C{strictPeer}: the names of the peers with which strict mode is used, separated by
+    commas, and with no others.
   - C{context}: the context of strict mode.  The peer must use the same.
   - C{strictClock}: C{yes} to refuse, in strict mode, peers whose clock differs much.
   - C{allowSelf}: C{yes} to let a process connect to itself in strict mode.
   - C{service}: the name of the service: for servers of the service that is served, and
     for clients of the peer's service.
+  - C{peer}: a name in the file of keys.  For clients, whose key to use; for servers,
+    the only peer that may use what is served.
   - C{timeout}, for clients: how many seconds to wait for a mux.
   - C{idleTimeout}, for clients: how many seconds to keep a mux without streams.
 
@@ -84,12 +88,13 @@ def parseServer(
     """
     words = _Words(args, kwargs)
     keyring = words.takeKeyring()
-    settings = words.takeSettings(_serverSalts)
+    settings = words.takeSettings(keyring, _serverSalts)
     service = words.takeService()
+    peer = words.takePeer(keyring)
     carrier = words.carrier("server", serverEndpoint, reactor)
     description = words.description()
     return MuxServerEndpoint.described(
-        description, reactor, carrier, keyring, service, **settings
+        description, reactor, carrier, keyring, service, peer, **settings
     )
 
 
@@ -109,8 +114,12 @@ def parseClient(
     """
     words = _Words(args, kwargs)
     keyring = words.takeKeyring()
-    _, pskKey = keyring.single()
-    settings = words.takeSettings(_clientSalts)
+    peer = words.takePeer(keyring)
+    try:
+        _, pskKey = keyring.single(peer)
+    except KeyringError as error:
+        raise KeyringError(f"{error}; say whose key to use with peer=") from None
+    settings = words.takeSettings(keyring, _clientSalts)
     service = words.takeService()
     timeout = words.takeSeconds("timeout", WAIT_TIMEOUT)
     idleTimeout = words.takeSeconds("idleTimeout", IDLE_TIMEOUT)
@@ -119,7 +128,12 @@ def parseClient(
     key = (words.description(), pskKey, idleTimeout, *sorted(settings.items()))
     mux = muxes.get(key)
     if mux is None:
-        mux = ClientMux(reactor, carrier, keyring, idleTimeout=idleTimeout, **settings)
+        mux = ClientMux(
+            *(reactor, carrier, keyring),
+            peer=peer,
+            idleTimeout=idleTimeout,
+            **settings,
+        )
         muxes[key] = mux
     return MuxClientEndpoint.sharing(mux, timeout, service)
 
@@ -222,13 +236,22 @@ class _Words:
             warn(warning, stacklevel=5)
         return keyring
 
-    def takeSettings(self, own: Salts) -> Settings:
+    def takeSettings(self, keyring: Keyring, own: Salts) -> Settings:
         """
+        @param keyring: the pre-shared keys.
         @param own: issues the salts if C{allowSelf} is given.
         @return: the other arguments of L{MuxFactory<gomux.MuxFactory>}.
-        @raise ValueError: if an argument of strict mode is given without strict mode.
+        @raise ValueError: if an argument of strict mode is given without strict mode,
+            or C{strictPeer} names a peer without a key.
         """
-        strict = self._takeBool("strict")
+        strict: bool | tuple[str, ...] = self._takeBool("strict")
+        peers = self._keywords.pop("strictPeer", None)
+        if peers is not None:
+            if strict:
+                raise ValueError("strict=yes is for all peers: leave out strictPeer=")
+            strict = tuple(sorted(set(peers.split(","))))
+            for peer in strict:
+                self._checkPeer("strictPeer", peer, keyring)
         context = self._keywords.pop("context", "")
         strictClock = self._takeBool("strictClock")
         allowSelf = self._takeBool("allowSelf")
@@ -238,7 +261,9 @@ class _Words:
             ("allowSelf", allowSelf),
         ):
             if value and not strict:
-                raise ValueError(f"{keyword}= is of use only with strict=yes")
+                raise ValueError(
+                    f"{keyword}= is of use only with strict=yes or strictPeer="
+                )
         return {
             "strict": strict,
             "context": context.encode("utf-8"),
@@ -260,6 +285,23 @@ class _Words:
             if not self._hasKey:
                 raise
             raise ValueError("service= is not the name of a service") from None
+
+    def takePeer(self, keyring: Keyring) -> str | None:
+        """
+        @param keyring: the pre-shared keys.
+        @return: the name of the peer; C{None} for none.
+        @raise ValueError: if no key has it.
+        """
+        peer = self._keywords.pop("peer", None)
+        if peer is not None:
+            self._checkPeer("peer", peer, keyring)
+        return peer
+
+    def _checkPeer(self, keyword: str, peer: str, keyring: Keyring) -> None:
+        if self._hasKey:
+            raise ValueError(f"{keyword}= needs pskFile=: a key in psk= has no name")
+        if not peer or peer not in keyring.names:
+            raise ValueError(f"{keyword}={peer}: no key has this name")
 
     def takeSeconds(self, keyword: str, default: float) -> float:
         """

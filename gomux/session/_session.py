@@ -104,6 +104,7 @@ class Session:
         strictClock: bool = False,
         backlog: int = BACKLOG,
         services: Collection[str] = (),
+        peer: str | None = None,
     ) -> Deferred[Session]:
         """
         Connect to a peer.
@@ -118,21 +119,21 @@ class Session:
         @param backlog: how many streams may wait for L{acceptStream}.
         @param services: the names of the services that the peer may open streams for,
             besides those without a name.  L{acceptStream} returns all of them.
+        @param peer: the name of the peer, which says whose key to use; C{None} if there
+            is a single key.
         @return: the session, once the carrier is connected.  Fails as the carrier's
             C{connect} does.  The peer has not shown by then that it holds the
             key: its first frame shows that.
-        @raise ValueError: if C{psk}, C{backlog} or C{services} is not valid.
+        @raise ValueError: if C{psk}, C{backlog}, C{services} or C{peer} is not valid.
         """
         factory = _SessionFactory(
-            psk,
-            True,
-            backlog,
-            services,
+            *(psk, True, backlog, services),
             clock=reactor,
             limits=limits,
             strict=strict,
             context=context,
             strictClock=strictClock,
+            peer=peer,
         )
         return carrier.connect(cast(IProtocolFactory, factory)).addCallback(
             factory.sessionOf
@@ -173,10 +174,7 @@ class Session:
         @raise ValueError: if C{psk}, C{backlog} or C{services} is not valid.
         """
         factory = _SessionFactory(
-            psk,
-            False,
-            backlog,
-            services,
+            *(psk, False, backlog, services),
             clock=reactor,
             limits=limits,
             strict=strict,

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import json
 from html import escape
-from typing import cast
 
-from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from gomux._mux.log import describeAddress
 from gomux._mux.protocol import MuxProtocol
-from gomux._mux.stream import Stream
 from gomux._version import __version__
 from gomux._wire.keyring import Keyring
 from gomux._wire.shares import Shares
-from gomux.limits import PAGE_REQUEST, PAGE_STREAMS, PAGE_TIMEOUT
+from gomux.limits import PAGE_STREAMS
+from gomux.status._http import Answer, OneAnswer, Request, text
 
 _PAGE = """\
 <!DOCTYPE html>
@@ -80,54 +79,27 @@ _LABELS = {
 }
 
 
-def _answer(method: bytes, path: bytes, mux: MuxProtocol) -> tuple[str, str, str]:
+class _PageProtocol(OneAnswer):
     """
-    @return: the code with its reason, the type of the body, and the body.
-    """
-    if method not in (b"GET", b"HEAD"):
-        return "405 Method Not Allowed", "text/plain", "only GET and HEAD\n"
-    found = status(mux)
-    if path == b"/status.json":
-        return "200 OK", "application/json", json.dumps(found) + "\n"
-    if path != b"/":
-        return "404 Not Found", "text/plain", "there are only / and /status.json\n"
-    texts = {name: escape(str(value)) for name, value in found.items()}
-    rows = "\n".join(
-        f'<tr><th scope="row">{_LABELS[name]}</th><td>{value}</td></tr>'
-        for name, value in texts.items()
-    )
-    page = _PAGE.format(peer=texts["peer"], rows=rows, version=__version__)
-    return "200 OK", "text/html; charset=utf-8", page
-
-
-class _PageProtocol(Protocol):
-    """
-    Answers the first request of a stream and ends the stream.  It keeps nothing but the
-    head of that request, and takes no request that has a body.
+    Answers the first request of a stream and ends the stream.
 
     @ivar _mux: the mux of the stream.
-    @ivar _head: what has come of the head; C{None} once the request was answered.
     @ivar _shares: the shares of the peer and the others; C{None} if the peer has no
         place left for the stream.
-    @ivar _timeout: the call that ends the stream if the request, or the peer's reading
-        of the answer, takes too long.
     """
 
     factory: PageFactory
-    _head: bytes | None = b""
+    _mux: MuxProtocol
     _shares: Shares | None = None
-    _timeout: IDelayedCall
 
     def connectionMade(self) -> None:
         """
         Wait for the request, but not for ever.  Refuse the stream if its peer has used
         up its share.
         """
-        stream = cast(Stream, self.transport)
-        self._mux = cast(MuxProtocol, stream.mux)
-        self._timeout = self._mux.factory.clock.callLater(
-            PAGE_TIMEOUT, stream.abortConnection
-        )
+        self._mux = self.transport.mux
+        self.clock = self._mux.factory.clock
+        super().connectionMade()
         shares = self.factory.sharesOf(self._mux)
         if shares.mayTake(self._mux.peerName):
             shares.take(self._mux.peerName)
@@ -140,54 +112,34 @@ class _PageProtocol(Protocol):
                 mux=self._mux,
                 why=shares.refusal(self._mux.peerName, "streams of the status page"),
             )
-            stream.abortConnection()
+            self.drop()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         The stream has ended.
         """
+        super().connectionLost(reason)
         if self._shares is not None:
             self.factory.streams -= 1
             self._shares.giveBack(self._mux.peerName)
-        if self._timeout.active():
-            self._timeout.cancel()
 
-    def dataReceived(self, data: bytes) -> None:
+    def respond(self, request: Request) -> Answer:
         """
-        Answer once the head is complete.  What comes after it is ignored.
+        @return: the page, or its values as JSON.
         """
-        if self._head is None:
-            return
-        # Not more is copied than the head may have.
-        self._head += data[: PAGE_REQUEST + 1 - len(self._head)]
-        head, end, _ = self._head.partition(b"\r\n\r\n")
-        if end:
-            self._answerTo(head)
-        elif len(self._head) > PAGE_REQUEST:
-            self._send("GET", "431 Request Header Fields Too Large", "text/plain", "")
-
-    def _answerTo(self, head: bytes) -> None:
-        line, *fields = head.split(b"\r\n")
-        words = line.split(b" ")
-        names = {field.partition(b":")[0].strip().lower() for field in fields}
-        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
-            self._send("GET", "400 Bad Request", "text/plain", "")
-        elif names & {b"content-length", b"transfer-encoding"}:
-            self._send("GET", "413 Content Too Large", "text/plain", "no bodies\n")
-        else:
-            method = "HEAD" if words[0] == b"HEAD" else "GET"
-            self._send(method, *_answer(words[0], words[1], self._mux))
-
-    def _send(self, method: str, code: str, kind: str, text: str) -> None:
-        self._head = None
-        body = text.encode("utf-8")
-        head = (
-            f"HTTP/1.1 {code}\r\nCache-Control: no-store\r\nContent-Type: {kind}\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        found = status(self._mux)
+        if request.path == b"/status.json":
+            body = json.dumps(found) + "\n"
+            return Answer("200 OK", "application/json", body.encode())
+        if request.path != b"/":
+            return text("404 Not Found", "there are only / and /status.json")
+        texts = {name: escape(str(value)) for name, value in found.items()}
+        rows = "\n".join(
+            f'<tr><th scope="row">{_LABELS[name]}</th><td>{value}</td></tr>'
+            for name, value in texts.items()
         )
-        stream = cast(Stream, self.transport)
-        stream.write(head.encode("ascii") + (b"" if method == "HEAD" else body))
-        stream.loseConnection()
+        page = _PAGE.format(peer=texts["peer"], rows=rows, version=__version__)
+        return Answer("200 OK", "text/html; charset=utf-8", page.encode())
 
 
 class PageFactory(Factory):

@@ -11,6 +11,7 @@ hosts are this machine.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
@@ -50,7 +51,7 @@ PATIENCE = 30
 #: C{trial}; as C{-m twisted.trial}, an old Twisted needs setuptools.
 TRIAL = "from twisted.scripts.trial import run; run()"
 
-_port = re.compile(r"\b(2525|7000|8000|808[01])\b")
+_port = re.compile(r"\b(220[12]|2500|2525|514[01]|700[012]|8000|808[01]|9100)\b")
 
 
 class DocsTestCase(SynchronousTestCase):
@@ -83,6 +84,7 @@ class DocsTestCase(SynchronousTestCase):
         """
         text = (EXAMPLES / name).read_text()
         text = text.replace("a.example", "127.0.0.1").replace("b.example", "127.0.0.1")
+        text = text.replace("PYTHONPATH=.", f"PYTHONPATH=.:{DOCS.parent}")
         return _port.sub(lambda match: str(self.port(match[0])), text)
 
     def start(self, name: str, listensOn: str | None = None) -> subprocess.Popen[str]:
@@ -93,23 +95,33 @@ class DocsTestCase(SynchronousTestCase):
         """
         directory = self.directory / name.replace(".", "-")
         directory.mkdir()
-        for name_ in ("gomux.psk", "peers.keys", "gomux.toml"):
-            path = self.directory / name_
-            if path.exists():
+        for kind in ("*.psk", "*.keys", "*.toml"):
+            for path in self.directory.glob(kind):
                 shutil.copy2(path, directory)
         shutil.copy2(EXAMPLES / "service.py", directory)
         (directory / "public").mkdir()
         (directory / "public" / "hello.txt").write_text("hello from a file\n")
-        (directory / name).write_text(self.text(name))
+        process = self.execute(name, self.text(name), directory)
+        if listensOn is not None:
+            self.waitFor(self.port(listensOn), process)
+        return process
+
+    def execute(self, name: str, text: str, directory: Path) -> subprocess.Popen[str]:
+        """
+        Start an example.
+
+        @param text: the text of the example.
+        @param directory: where to start it.
+        """
+        (directory / name).write_text(text)
         programs = os.path.dirname(sys.executable)
-        source = str(DOCS.parent)
         process = subprocess.Popen(
             [sys.executable, name] if name.endswith(".py") else ["sh", "-eu", name],
             cwd=directory,
             env={
                 **os.environ,
                 "PATH": os.pathsep.join([programs, os.environ["PATH"]]),
-                "PYTHONPATH": os.pathsep.join([source, str(directory)]),
+                "PYTHONPATH": str(DOCS.parent),
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -118,8 +130,6 @@ class DocsTestCase(SynchronousTestCase):
             start_new_session=True,
         )
         self.addCleanup(self.stop, process)
-        if listensOn is not None:
-            self.waitFor(self.port(listensOn), process)
         return process
 
     def stop(self, process: subprocess.Popen[str]) -> None:
@@ -158,29 +168,67 @@ class DocsTestCase(SynchronousTestCase):
                 return
         self.fail(f"the output ended without {text}")
 
-    def run_(self, name: str) -> str:
+    def run_(self, name: str, directory: Path | None = None) -> str:
         """
         Run an example until it ends.
 
+        @param directory: where to run it; by default in its own directory.
         @return: its output.
         """
-        process = self.start(name)
+        if directory is None:
+            process = self.start(name)
+        else:
+            process = self.execute(name, self.text(name), directory)
         output, _ = process.communicate(timeout=PATIENCE)
         self.assertEqual(process.returncode, 0, output)
         return output
 
-    def get(self, port: int) -> bytes:
+    def printed(self, page: str, before: str) -> str:
         """
-        Fetch the file by HTTP, once the tunnel is up.
+        @param before: the text in front of the output.
+        @return: the output that a page prints.
         """
-        request = b"GET /hello.txt HTTP/1.0\r\n\r\n"
+        text = (DOCS / "howto" / page).read_text()
+        printed = text.partition(f"{before}::\n\n")[2].partition("\n\n")[0]
+        return "".join(f"{line.strip()}\n" for line in printed.splitlines())
+
+    def get(self, port: int, path: str = "hello.txt") -> bytes:
+        """
+        Fetch a file by HTTP, once the tunnel is up.
+
+        @return: the file; nothing if the connection is reset.
+        """
+        request = f"GET /{path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode()
         answer = b""
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
             connection.settimeout(PATIENCE)
-            connection.sendall(request)
-            while piece := connection.recv(65536):
-                answer += piece
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(request)
+                while piece := connection.recv(65536):
+                    answer += piece
         return answer.partition(b"\r\n\r\n")[2]
+
+    def site(self, printed: str = "8000", text: str = "hello from a file") -> None:
+        """
+        Serve a file on the target's port.
+
+        @param printed: the printed port.
+        @param text: the text of the file.
+        """
+        public = self.directory / f"public-{printed}"
+        public.mkdir()
+        (public / "hello.txt").write_text(f"{text}\n")
+        server = subprocess.Popen(
+            [sys.executable, "-m", "http.server", "--bind", "127.0.0.1"]
+            + [str(self.port(printed))],
+            cwd=public,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.addCleanup(self.stop, server)
+        self.waitFor(self.port(printed), server)
 
 
 class ProgramTests(DocsTestCase):
@@ -286,11 +334,15 @@ class ProgramTests(DocsTestCase):
         """
         Two services of one process are used over one mux, and a third is unknown.
         """
-        self.start("services_server.py", "7000")
-        self.assertEqual(
-            self.run_("services_client.py"),
-            "b'hello'\nb'HTTP/1.0 200 OK'\nThe peer has no such service: chat.\n",
-        )
+        directory = self.directory / "machine"
+        directory.mkdir()
+        self.run_("services_setup.sh", directory)
+        name = "services_server.py"
+        server = self.execute(name, self.text(name), directory)
+        self.waitFor(self.port("7000"), server)
+        expected = self.printed("services.rst", "the client prints")
+        self.assertEqual(self.run_("services_client.py", directory), expected)
+        self.assertEqual(expected.count("\n"), 3)
 
     def test_servicesTwistd(self) -> None:
         """
@@ -309,11 +361,17 @@ class ProgramTests(DocsTestCase):
         The program in which peers may use different services prints what the page
         says.
         """
-        page = (DOCS / "howto" / "services.rst").read_text()
-        printed = page.partition("It prints::\n\n")[2].partition("\n\n")[0]
-        expected = "".join(f"{line.strip()}\n" for line in printed.splitlines())
+        expected = self.printed("services.rst", "It prints")
         self.assertEqual(self.run_("services_python.py"), expected)
         self.assertEqual(expected.count("\n"), 6)
+
+    def test_peersRules(self) -> None:
+        """
+        The program in which peers have rules prints what the page says.
+        """
+        expected = self.printed("peers.rst", "It prints")
+        self.assertEqual(self.run_("peers_rules.py"), expected)
+        self.assertEqual(expected.count("\n"), 3)
 
     def test_callback(self) -> None:
         """
@@ -384,6 +442,15 @@ class TunnelTests(DocsTestCase):
         self.start("tunnel_b.sh", "8080")
         self.assertEqual(self.get(self.port("8080")), b"hello from a file\n")
 
+    def test_debugging(self) -> None:
+        """
+        A peer can be pinged, and its target reached without a port.
+        """
+        self.site()
+        self.start("tunnel_a.sh", "7000")
+        self.assertIn("key: right\n", self.run_("ping.sh"))
+        self.assertIn("hello from a file\n", self.run_("pipe.sh"))
+
     def test_services(self) -> None:
         """
         A tunnel carries a service by its name, beside another one.
@@ -396,18 +463,6 @@ class TunnelTests(DocsTestCase):
         output, _ = process.communicate(timeout=PATIENCE)
         self.assertIn("b'hello'", output)
 
-    def test_peers(self) -> None:
-        """
-        A service is carried to the peer that the command line names.
-        """
-        self.site()
-        keys = self.directory / "peers.keys"
-        keys.write_text(f"alice:{self.psk.read_text()}bob:another pre-shared key\n")
-        keys.chmod(0o600)
-        self.start("services_peers.sh", "8081")
-        self.start("services_alice.sh", "2525")
-        self.assertEqual(self.get(self.port("8080")), b"hello from a file\n")
-
     def test_reverse(self) -> None:
         """
         A tunnel to a target behind the connecting side works.
@@ -418,23 +473,19 @@ class TunnelTests(DocsTestCase):
         self.start("reverse_a.sh")
         self.assertEqual(self.get(self.port("8080")), b"hello from a file\n")
 
-    def site(self) -> None:
+    def test_status(self) -> None:
         """
-        Serve a file on the target's port.
+        The operator's port is where Prometheus looks for it, and has the metrics that
+        the alerts are about.
         """
-        (self.directory / "public").mkdir()
-        (self.directory / "public" / "hello.txt").write_text("hello from a file\n")
-        server = subprocess.Popen(
-            [sys.executable, "-m", "http.server", "--bind", "127.0.0.1"]
-            + [str(self.port("8000"))],
-            cwd=self.directory / "public",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self.addCleanup(self.stop, server)
-        self.waitFor(self.port("8000"), server)
+        self.start("status_server.sh", "9100")
+        config = self.text("status_prometheus.yml")
+        self.assertIn(f"localhost:{self.port('9100')}", config)
+        metrics = self.get(self.port("9100"), "metrics").decode()
+        alerts = re.findall(r"gomux_\w+", self.text("status_alerts.yml"))
+        self.assertGreater(len(alerts), 5)
+        for name in alerts:
+            self.assertRegex(metrics, rf"(?m)^{name}[ {{]")
 
     def test_factory(self) -> None:
         """
@@ -506,6 +557,94 @@ class OperatorTests(DocsTestCase):
         """
         text = (DOCS.parent / "contrib" / "gomux.logrotate").read_text()
         self.assertRegex(text, r"postrotate\n.*--signal=USR1 gomux.service\n")
+
+
+class PeersTests(DocsTestCase):
+    """
+    The examples of several peers
+    """
+
+    def peer(self, name: str, ports: str) -> Path:
+        """
+        Start a peer with its key, on a machine of its own.  So all peers print the same
+        ports.
+
+        @param ports: the ports to print instead, for the web site, mail and log.
+        @return: its directory.
+        """
+        directory = self.directory / name
+        directory.mkdir()
+        shutil.copy2(self.directory / f"{name}.psk", directory)
+        text = (EXAMPLES / "peers_alice.sh").read_text().replace("alice", name)
+        for printed, own in zip(("8000", "2500", "5141"), ports.split(), strict=True):
+            text = text.replace(printed, str(self.port(own)))
+        text = text.replace("7000", str(self.port("7000")))
+        process = self.execute(
+            "peer.sh", text.replace("b.example", "127.0.0.1"), directory
+        )
+        self.waitFor(self.port(ports.split()[2]), process)
+        return directory
+
+    def fetch(self, printed: str) -> str:
+        """
+        @return: the first word of the file that a port gives; empty if it resets the
+            connection.
+        """
+        return self.get(self.port(printed)).decode().partition(" ")[0].strip()
+
+    def test_life(self) -> None:
+        """
+        Two peers are told apart, and may use different services.  Then one gets another
+        key, and the other loses his, while both are connected.
+        """
+        for port, text in (("8000", "alices"), ("8001", "bobs"), ("2525", "mail")):
+            self.site(port, text)
+        self.site("5140", "log")
+        self.run_("peers_keys.sh", self.directory)
+        process = self.start("peers_gateway.sh", "8081")
+        gateway = self.directory / "peers_gateway-sh"
+        alice = self.peer("alice", "8000 2500 5141")
+        self.peer("bob", "8001 2501 5142")
+        self.assertEqual(self.fetch("8080"), "alices")
+        self.assertEqual(self.fetch("8081"), "bobs")
+        self.assertEqual([self.fetch("2500"), self.fetch("5141")], ["mail", "log"])
+        self.assertEqual([self.fetch("2501"), self.fetch("5142")], ["", "log"])
+        # The key is exchanged.
+        self.run_("peers_newkey.sh", gateway)
+        self.waitForLine(process, "were read again")
+        shutil.copy2(gateway / "alice.psk", alice)
+        os.kill(int((alice / "twistd.pid").read_text()), signal.SIGHUP)
+        self.assertEqual([self.fetch("8080"), self.fetch("2500")], ["alices", "mail"])
+        before = (gateway / "peers.keys").read_text()
+        self.run_("peers_oldkey.sh", gateway)
+        self.waitForLine(process, "were read again")
+        after = (gateway / "peers.keys").read_text()
+        self.assertEqual(before.count("alice:"), 2)
+        self.assertEqual(after.count("alice:"), 1)
+        self.assertIn(f"alice:{(alice / 'alice.psk').read_text()}", after)
+        self.assertEqual(self.fetch("8080"), "alices")
+        # The key of the other is revoked.
+        self.run_("peers_revoke.sh", gateway)
+        self.waitForLine(process, "no key has the name 'bob' now")
+        self.assertEqual([self.fetch("8081"), self.fetch("5142")], ["", ""])
+        self.assertEqual([self.fetch("8080"), self.fetch("2500")], ["alices", "mail"])
+
+    def test_hub(self) -> None:
+        """
+        A process that connects to several peers has a key for each.
+        """
+        self.run_("peers_keys.sh", self.directory)
+        for name, listens, site in (("alice", "7001", "8000"), ("bob", "7002", "8001")):
+            self.site(site, name)
+            self.execute(
+                f"{name}.sh",
+                f"twistd -n --pidfile= gomux --psk-file {name}.psk"
+                f" --listen tcp:{self.port(listens)}"
+                f" --target tcp:127.0.0.1:{self.port(site)}",
+                self.directory,
+            )
+        self.start("peers_hub.sh", "2202")
+        self.assertEqual([self.fetch("2201"), self.fetch("2202")], ["alice", "bob"])
 
 
 class EndpointStringTests(DocsTestCase):

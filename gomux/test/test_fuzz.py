@@ -14,7 +14,6 @@ from gomux._mux import firstmessage as _firstmessage
 from gomux._mux import requests as _requests
 from gomux._mux.deadlines import Deadlines
 from gomux._mux.liveness import PeerLiveness
-from gomux._mux.receiver import Receiver
 from gomux._mux.stream import Stream
 from gomux._wire import keyring
 from gomux._wire.frame import Flag
@@ -289,7 +288,12 @@ class RequestsTargetTests(SynchronousTestCase):
         """
         The target detects that the data behind a message is lost.
         """
-        self.patch(Receiver, "_deliverWaiting", lambda receiver: None)
+
+        def split(data: bytes) -> tuple[bytes, bytes] | None:
+            found = splitMessage(data)
+            return None if found is None else (found[0], b"")
+
+        self.patch(_firstmessage, "splitMessage", split)
         self.check(*self.good)
 
     def test_malformed(self) -> None:

@@ -100,6 +100,11 @@ class BridgeTunnel(Interface):
         An end is a stream: tell the bridge when the mux of the stream has ended.
         """
 
+    def failed(self, bridge: Bridge, failure: Failure) -> None:
+        """
+        Count that the far end cannot be connected.
+        """
+
     def explain(self, failure: Failure) -> str:
         """
         Say why the far end cannot be connected.
@@ -242,6 +247,7 @@ class Bridge:
         """
         Refuse or abort the near end, because there is no far end.
         """
+        self._tunnel.failed(self, failure)
         self._tunnel.log.warn(
             "{name}: closed {near}: the other side cannot be connected: {reason}",
             name=self._tunnel.name,

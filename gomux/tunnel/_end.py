@@ -47,6 +47,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._carrier.direct import READ_SIZE
+from gomux._carrier.passed import PassedDropper
 from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
 from gomux.tunnel._transport import EndTransport
 
@@ -146,7 +147,7 @@ class Source:
 
 
 @implementer(IHalfCloseableProtocol)
-class End(Protocol):
+class End(PassedDropper, Protocol):
     """
     One end of a bridge.
 

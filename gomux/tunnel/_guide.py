@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from inspect import getmembers
 
 GUIDE = """
 Carries many connections through a single encrypted connection, the mux.
@@ -40,6 +41,10 @@ A SERVICE is a name that both sides give, so that one mux carries several:
 
 A PEER is a name in a --psk-file with several keys.
 
+If it does not work, this says whether A can be reached and has the same key:
+
+  B$ python -m gomux ping gomux:tcp:A:7000:pskFile=psk
+
 An ENDPOINT is any of Twisted's endpoint strings, such as
 tcp:8080:interface=127.0.0.1, unix:/run/app.sock or tls:example.org:443.
 Sizes are in bytes, times in seconds, rates in events a second.
@@ -49,17 +54,8 @@ Sizes are in bytes, times in seconds, rates in events a second.
 #: limits.
 FIRST = (
     *("psk", "psk-file", "listen", "connect", "forward", "target", "factory"),
-    *(
-        "allow",
-        "config",
-        "check",
-        "access-log",
-        "strict",
-        "strict-peer",
-        "context",
-        "strict-clock",
-        "allow-self",
-    ),
+    *("allow", "status", "status-host", "access-log", "config", "check"),
+    *("strict", "strict-peer", "context", "strict-clock", "allow-self"),
     *("end-revoked", "allow-short-psk", "psk-file-insecure"),
 )
 
@@ -92,3 +88,15 @@ def arrange(usage: str, limits: Collection[str]) -> str:
             *(text for name, text in texts.items() if name in limits),
         )
     )
+
+
+def repeatable(options: type) -> list[str]:
+    """
+    @param options: a class of options.
+    @return: the names of those that can be given several times, by their help.
+    """
+    return [
+        name.removeprefix("opt_").replace("_", "-")
+        for name, method in getmembers(options)
+        if name.startswith("opt_") and "several times" in (method.__doc__ or "")
+    ]

@@ -181,7 +181,11 @@ class Running:
 
     def _tunnel(self, item: Item, limits: TunnelLimits) -> Tunnel:
         if item.option == "target":
-            return target(item.name, item.what, self._clock, limits, self.keyring)
+            isPlain = item.service is None
+            counts = self.pool.tally.serving(None) if isPlain else None
+            return target(
+                item.name, item.what, self._clock, limits, self.keyring, counts
+            )
         return forward(
             *(item.name, self.pool, self._clock, limits, self.keyring),
             *(item.service, item.peer),

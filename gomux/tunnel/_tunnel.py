@@ -27,9 +27,11 @@ from twisted.python.failure import Failure
 
 from gomux._carrier.accept import acceptOne
 from gomux._carrier.clock import steady
+from gomux._carrier.passed import PassedDropper
 from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
+from gomux._mux.tally import ServiceCounts
 from gomux._wire.keyring import Keyring
 from gomux._wire.peerrules import PeerUses
 from gomux._wire.shares import Shares
@@ -37,7 +39,7 @@ from gomux.error import OpenStreamError, ServiceBusy, ServiceUnknown
 from gomux.limits import TunnelLimits
 from gomux.tunnel._accesslog import AccessLog, addressOf, describe
 from gomux.tunnel._bridge import Bridge
-from gomux.tunnel._codes import MUX_LOST
+from gomux.tunnel._codes import MUX_LOST, codeOf
 from gomux.tunnel._transport import EndTransport
 
 _log = Logger()
@@ -63,6 +65,10 @@ class Tunnel(Factory):
         of a connection tells.
     @ivar accessLog: gets a line for each connection that has ended; C{None} for none.
     @ivar hint: what the log says if the peer has no such service.
+    @ivar counts: counts the connections of a forwarding endpoint; C{None} for a target,
+        whose streams the mux counts.
+    @ivar plain: counts the streams without a request whose target cannot be connected:
+        the mux has accepted them.
     @ivar _shares: the shares of which each bridge takes one place, by the name of their
         places in log lines.
     @ivar _byMux: the bridges that are told when a mux has ended, by mux.
@@ -96,6 +102,8 @@ class Tunnel(Factory):
         self.log = ThrottledLog(_log, self.clock)
         self.awaited: Deadlines[Bridge] | None = None
         self.hint = ""
+        self.counts: ServiceCounts | None = None
+        self.plain: ServiceCounts | None = None
         self._shares = shares
         self._byMux: dict[Any, set[Bridge]] = {}
 
@@ -122,6 +130,8 @@ class Tunnel(Factory):
                         *(service, peer, describe(addr), None, 0, 0, 0.0, "busy"),
                         shares.refusal(peer, places),
                     )
+                if self.counts is not None:
+                    self.counts.refused("busy")
                 if getattr(addr, "service", None) is not None:
                     raise ServiceBusy()
                 return None if hasattr(addr, "streamID") else _Refusal()
@@ -153,6 +163,8 @@ class Tunnel(Factory):
         """
         acceptOne(bridge.near.transport)
         self.bridges.add(bridge)
+        if self.counts is not None:
+            self.counts.began()
         for shares in self._shares.values():
             shares.take(bridge.peer)
 
@@ -169,6 +181,16 @@ class Tunnel(Factory):
         for bridge in self._byMux.pop(mux):
             bridge.muxEnded()
 
+    def failed(self, bridge: Bridge, failure: Failure) -> None:
+        """
+        The far end of a bridge cannot be connected, or the peer has refused it.
+        """
+        counts = self.plain if bridge.near.answer is None else None
+        if self.counts is not None:
+            counts = self.counts
+        if counts is not None:
+            counts.failures[codeOf(failure)] += 1
+
     def explain(self, failure: Failure) -> str:
         """
         @return: why the far end of a bridge cannot be connected, and perhaps a hint.
@@ -184,6 +206,8 @@ class Tunnel(Factory):
             self.awaited.end(bridge)
         if bridge in self.bridges:
             self.bridges.remove(bridge)
+            if self.counts is not None:
+                self.counts.open -= 1
             for shares in self._shares.values():
                 shares.giveBack(bridge.peer)
             if self.accessLog is not None:
@@ -209,7 +233,7 @@ class Tunnel(Factory):
         )
 
 
-class _Refusal(Protocol):
+class _Refusal(PassedDropper, Protocol):
     """
     Resets its connection.  A plain close would look like a complete, empty answer.
     """
@@ -255,6 +279,7 @@ def forward(
     shares = _shares(Shares(limits.maxConnections), keyring)
     tunnel = Tunnel(name, connect, clock, limits, shares)
     tunnel.service = service
+    tunnel.counts = pool.tally.forwarding(service)
     if service is not None:
         tunnel.awaited = Deadlines(
             tunnel.clock, limits.answerTimeout, Bridge.unanswered
@@ -270,6 +295,7 @@ def target(
     clock: IReactorTime,
     limits: TunnelLimits,
     keyring: Keyring | None = None,
+    counts: ServiceCounts | None = None,
 ) -> Tunnel:
     """
     Make the factory for streams that continue as connections to a target.
@@ -279,6 +305,8 @@ def target(
     @param clock: the reactor.
     @param limits: the limits of the tunnel.
     @param keyring: the keyring of the peers that share the connections, if several do.
+    @param counts: the counts of the streams without a request, if this target serves
+        these.
     """
 
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
@@ -287,6 +315,7 @@ def target(
 
     connections = Shares(limits.maxConnections, keyring)
     tunnel = Tunnel(name, connect, clock, limits, _shares(connections, keyring))
+    tunnel.plain = counts
     return tunnel
 
 

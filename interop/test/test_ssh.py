@@ -11,6 +11,7 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import sys
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -39,7 +40,15 @@ from zope.interface import implementer
 
 from gomux import MuxClientEndpoint, MuxServerEndpoint
 from gomux.tunnel import TunnelLimits, target
-from interop.support.tunnels import ANY, Service, TunnelTestCase, endpoint, run
+from interop.support.harness import environment
+from interop.support.tunnels import (
+    ANY,
+    Service,
+    TunnelTestCase,
+    endpoint,
+    run,
+    until,
+)
 
 PSK = b"a key for the tests with ssh"
 
@@ -146,9 +155,26 @@ class SSHMixin(TestCase):
         """
         Start C{ssh}.
         """
+        return self.sshWith((), ("-p", str(port)), identity, command, data)
+
+    def sshWith(
+        self,
+        more: tuple[str, ...],
+        arguments: tuple[str, ...],
+        identity: str,
+        command: str,
+        data: bytes,
+    ) -> Run:
+        """
+        Start C{ssh}.
+
+        @param more: Further options.
+        @param arguments: Further arguments.
+        """
         path = shutil.which("ssh")
         assert path is not None, "ssh is needed"
         options = (
+            *more,
             "BatchMode=yes",
             "IdentitiesOnly=yes",
             "StrictHostKeyChecking=no",
@@ -162,10 +188,10 @@ class SSHMixin(TestCase):
             [
                 path,
                 *(f"-o{option}" for option in options),
-                *("-F", os.devnull, "-i", identity, "-p", str(port)),
+                *("-F", os.devnull, "-i", identity, *arguments),
                 *(f"{getpass.getuser()}@127.0.0.1", command),
             ],
-            env=os.environ,
+            env=environment(),
         )
         self.addCleanup(run.end)
         return run
@@ -220,6 +246,30 @@ class SSHTests(SSHMixin):
         self.assertEqual(len(server.factory.muxes), 1)
         await near.stopListening()
         await client.close()
+        await server.close()
+
+    async def test_proxyCommand(self) -> None:
+        """
+        C{ssh} runs C{python -m gomux pipe} to reach a service.
+        """
+        userKey = makeKey()
+        key = self.secret(PSK)
+        string = f"gomux:tcp:0:interface=127.0.0.1:pskFile={key}:service=ssh"
+        endpoint: Any = serverFromString(reactor, string)
+        server = await endpoint.listen(self.makeServer(userKey))
+        number = server.getHost().port
+        string = f"gomux:tcp:127.0.0.1:{number}:pskFile={key}:service=ssh"
+        data = os.urandom(4 * 1024 * 1024)
+        one = self.sshWith(
+            (f"ProxyCommand={sys.executable} -m gomux pipe {string}",),
+            (),
+            self.secret(userKey.toString("openssh")),
+            "cat; exit 7",
+            data,
+        )
+        self.assertEqual(await one.ended, 7, one.errors.decode())
+        self.assertEqual(one.output, data)
+        self.assertEqual(bytes(one.errors), b"")
         await server.close()
 
     async def test_services(self) -> None:
@@ -313,7 +363,8 @@ class PeersTests(SSHMixin, TunnelTestCase):
             *("--psk-file", self.secret(ring.encode()), "--listen", ANY),
             *(part for name in forwards for part in ("--forward", f"{name}={ANY}")),
             *("--target", f"web={self.page('of the hub')}", "--target", f"ssh={shell}"),
-            *("--allow", "alice=web", "--allow", "bob=ssh"),
+            *("--target", self.page("unnamed of the hub")),
+            *("--allow", "alice=web,unnamed", "--allow", "bob=ssh"),
             psk=None,
         )
         muxes = endpoint(await hub.address("listen"))
@@ -324,6 +375,7 @@ class PeersTests(SSHMixin, TunnelTestCase):
                 *("--target", self.page(f"unnamed of {name}")),
                 *("--target", f"ssh={shell}"),
                 *("--forward", f"web={ANY}", "--forward", f"ssh={ANY}"),
+                *("--forward", ANY),
                 psk=key,
             )
         for name, text in (
@@ -339,6 +391,10 @@ class PeersTests(SSHMixin, TunnelTestCase):
         await self.reads(clients["alice"], "web", b"of the hub")
         await self.reads(clients["bob"], "web", None)
         self.assertIn("a stream for web: not-allowed", clients["bob"].log)
+        await self.reads(clients["alice"], "", b"unnamed of the hub")
+        await self.reads(clients["bob"], "", None)
+        said = "refused 1 of the peer's streams: the peer may not use streams without"
+        await until(lambda: said in hub.log, said)
         await self.runs(hub, "ssh@alice", True)
         await self.runs(clients["bob"], "ssh", True)
         await self.runs(clients["alice"], "ssh", False)
@@ -351,7 +407,8 @@ class PeersTests(SSHMixin, TunnelTestCase):
         """
         Check what C{curl} reads through a C{--forward}; C{None} for a reset.
         """
-        address = await service.address("forward", f"{name}={ANY}")
+        string = f"{name}={ANY}" if name else ANY
+        address = await service.address("forward", string)
         output, errors, status = await run("curl", "-sS", f"http://{address}/page")
         self.assertEqual(output, text or b"", errors)
         self.assertEqual(status == 0, text is not None)

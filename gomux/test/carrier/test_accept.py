@@ -7,16 +7,20 @@ Tests for L{gomux._carrier.accept}.
 
 from __future__ import annotations
 
+import socket
+
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Port, Server
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._carrier.accept import AcceptPace, acceptOne
 from gomux._mux.factory import MuxFactory
 from gomux._wire.frame import Flag
 from gomux.limits import ACCEPT_BURST, ACCEPT_QUEUE, ACCEPT_RATE
-from gomux.test.support.helpers import FramePeer
+from gomux.test.support.helpers import FramePeer, Recorders
 from gomux.test.support.kernel import Kernel
 from gomux.testing import PSK
 
@@ -71,8 +75,30 @@ class PaceTests(SynchronousTestCase):
             for accepted in (self.pace.accepted, acceptOne):
                 self.port.numberAccepts = 10
                 accepted(transport)
-                self.assertEqual(self.port.numberAccepts, 0)
+                self.assertEqual(self.port.numberAccepts, -1)
                 self.assertTrue(self.isAccepting())
+
+    def test_later(self) -> None:
+        """
+        The same holds if the mux is made in a later turn than that in which the port
+        has accepted the connection, as after a PROXY header.
+        """
+        factory = Recorders()
+        port = Port(0, factory, 5, "127.0.0.1", self.reactor)
+        port.startListening()
+        self.addCleanup(port.connectionLost, Failure(ConnectionDone()))
+        for _ in range(3):
+            client = socket.create_connection(port.socket.getsockname())
+            self.addCleanup(client.close)
+        self.port = port
+        acceptOne(self.accepted())
+        made = []
+        for _ in range(2):
+            port.doRead()
+            made.append(len(factory.made))
+        self.assertEqual(made, [0, 1])
+        for recorder in factory.made:
+            recorder.transport.socket.close()  # type: ignore[union-attr]
 
     def test_pressure(self) -> None:
         """

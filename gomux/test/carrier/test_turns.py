@@ -432,6 +432,21 @@ class StrangersTests(SynchronousTestCase):
                 self.clock.turn()
             self.assertEqual(self.ended(rigs), [n in over for n in range(3)])
 
+    def test_dropped(self) -> None:
+        """
+        A mux that is dropped while it waits is gone in the next turn, although newer
+        ones wait.
+        """
+        self.factory.keyring = Keyring({f"peer {n}": os.urandom(16) for n in range(20)})
+        rigs = [self.rig() for _ in range(4)]
+        for rig in rigs:
+            self.greet(rig)
+        rigs[1].mux.evict()
+        for _ in range(3):
+            self.clock.turn()
+        self.assertEqual(self.ended(rigs), [True, True, False, False])
+        self.assertNotIn(rigs[1].mux, self.factory.muxes)
+
     def test_shutdown(self) -> None:
         """
         Searches that have begun or wait are finished when the reactor stops.

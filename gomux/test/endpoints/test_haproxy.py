@@ -15,6 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Port, Server
+from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -28,7 +30,9 @@ from gomux.endpoints._haproxy import (
     ProxiedProtocol,
 )
 from gomux.endpoints._listening import serverEndpoint
+from gomux.limits import ACCEPT_QUEUE
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
+from gomux.test.support.kernel import Kernel
 from gomux.test.support.tunnelrig import HERE, THERE, Rig
 from gomux.testing._memory import Carrier
 from gomux.testing._pair import connect
@@ -200,6 +204,19 @@ class HeaderTests(SynchronousTestCase):
         self.assertIsInstance(clients[0].reason, ConnectionLost)
         others = [served, last, *clients[1:]]
         self.assertEqual({client.reason for client in others}, {None})
+
+    def test_oneEachTurn(self) -> None:
+        """
+        A port accepts one connection in each turn of the reactor, before any header.
+        """
+        factory = ProxiedFactory(self.factory, self.clock)
+        reactor = MemoryReactorClock()
+        port = Port(0, factory, backlog=ACCEPT_QUEUE, reactor=reactor)
+        port.numberAccepts = 10
+        proxied, client = factory.buildProtocol(HERE), ("192.0.2.1", 49152)
+        server: Any = Server(Kernel(), proxied, client, port, 0, reactor)  # type: ignore[arg-type]
+        proxied.makeConnection(server)
+        self.assertEqual(port.numberAccepts, -1)
 
     def test_fewDescriptors(self) -> None:
         """

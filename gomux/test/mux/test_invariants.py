@@ -370,8 +370,11 @@ class MuxTests(SynchronousTestCase):
     def test_counts(self) -> None:
         """
         The check fails if more protocols are counted for the peer's streams than the
-        limit allows, and if the protocol of an open stream is no longer counted.
+        limit allows, and if the protocol of an open stream is no longer counted, or not
+        for its peer.
         """
+        with patch.object(self.streams.acceptor.use, "streams", 0):
+            self.assertNoticed()
         with patch.object(self.streams, "peerCount", 6):
             self.assertNoticed()
         self.streams.streamLost(self.theirs)
@@ -382,6 +385,7 @@ class MuxTests(SynchronousTestCase):
             patch.object(use, "streams", 1),
         ):
             self.streams.account.opened(0)
+            self.streams.acceptor.use.streams += 1
             self.mux.checkInvariants()
             self.streams.streamLost(self.mine)
             self.assertNoticed()

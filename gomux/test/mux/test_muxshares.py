@@ -8,6 +8,7 @@ Tests for the shares that the peers of a server have of its muxes.
 from __future__ import annotations
 
 import resource
+from typing import Any
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
@@ -236,3 +237,20 @@ class StrangersTests(SynchronousTestCase):
                 descriptors.take("alice", 150)
                 added = [strangers.add(mux, None) for mux in muxes[:19]]  # type: ignore[arg-type]
                 self.assertEqual(added, [None] * 18 + [muxes[0]])
+
+    def test_back(self) -> None:
+        """
+        Connections that no peer causes, and strangers, leave a single peer a place, so
+        that it can come back.
+        """
+        keyring = Keyring({"alice": ALICE})
+        descriptors = keyring.descriptors = Shares(160, keyring, 200)
+        while descriptors.mayTake(None):
+            descriptors.take(None)
+        strangers = Strangers(Limits(), keyring, Clock().seconds)
+        muxes: list[Any] = [object() for _ in range(10)]
+        dropped = [strangers.add(mux, None) for mux in muxes]
+        self.assertEqual(dropped, [None] * 5 + [muxes[0]] * 5)
+        for mux in muxes[:5]:
+            strangers.remove(mux)
+        self.assertTrue(descriptors.mayTake("alice"))

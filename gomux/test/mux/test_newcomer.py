@@ -22,6 +22,7 @@ from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Keyring, Limits, MuxFactory, MuxProtocol, MuxServerEndpoint, Session
+from gomux._carrier import restraint
 from gomux._carrier.turns import TURN_TIME
 from gomux._mux.newcomer import SILENT, Newcomer, Newcomers
 from gomux._wire.frame import Flag
@@ -30,6 +31,7 @@ from gomux._wire.keysearch import KEYS_A_TURN, KnownKey
 from gomux._wire.salts import Salts
 from gomux.error import AuthenticationFailed
 from gomux.test.support.helpers import FramePeer, Recorders
+from gomux.test.support.kernel import Descriptor
 from gomux.test.support.logs import Lines
 from gomux.test.support.slowclock import SlowClock
 from gomux.testing import PSK
@@ -138,6 +140,23 @@ class FirstFrameTests(NewcomerTestCase):
             self.assertEqual(self.factory._newcomers, set())
             mux.checkInvariants()
 
+    def test_restrained(self) -> None:
+        """
+        What TLS does for a connection by itself is bounded until the peer has shown a
+        key.
+        """
+        below = Descriptor()
+        self.patch(restraint, "_socketBelow", lambda transport: below)
+        peer, transport = self.meet()
+        self.assertEqual(below.bufferSize, restraint.STRANGERS_READ)
+        self.assertIsNotNone(below.producer)
+        self.clock.advance(SILENT)
+        self.assertEqual(len(self.factory.muxes), 1)
+        self.assertEqual(below.bufferSize, restraint.STRANGERS_READ)
+        self.assertIsNone(below.producer)
+        self.deliver(transport, peer.seal(0, Flag.KEEPALIVE))
+        self.assertEqual(below.bufferSize, Descriptor.bufferSize)
+
     def test_lost(self) -> None:
         """
         The mux learns that the connection is lost.
@@ -200,6 +219,25 @@ class SilentTests(NewcomerTestCase):
         self.clock.advance(0)
         self.assertEqual(self.factory.pool.muxes, [mux])
         self.assertEqual(len(self.factory._strangers), 1)
+
+    def test_oneATurn(self) -> None:
+        """
+        Of several peers that become silent at the same time, one gets its mux in a
+        turn.
+        """
+        for _ in range(3):
+            self.meet()
+        make = self.factory.makeMux
+
+        def slow(*args: Any) -> MuxProtocol:
+            self.clock.work(TURN_TIME)
+            return make(*args)
+
+        self.patch(self.factory, "makeMux", slow)
+        self.clock.rightNow += SILENT
+        for count in (0, 1, 2, 3):
+            self.clock.turn()
+            self.assertEqual(len(self.factory.muxes), count)
 
     def test_noGrace(self) -> None:
         """
@@ -533,6 +571,27 @@ class TurnTests(NewcomerTestCase):
         self.clock.turn()
         self.assertFalse(self.mux().authenticated)
 
+    def test_droppedWhileWaiting(self) -> None:
+        """
+        Nothing is kept of strangers that are dropped while they wait, although newer
+        ones wait too.
+        """
+        self.start(Keyring({f"peer {n}": os.urandom(16) for n in range(20)}))
+        transports = [self.meet()[1] for _ in range(5)]
+        for transport in transports:
+            self.deliver(transport, bytes(52))
+        dropped = []
+        for transport in transports[1:3]:
+            newcomer: Any = transport.protocol
+            newcomer.evict()
+            dropped.append(weakref.ref(newcomer))
+        del transports[1:3], transport, newcomer
+        for _ in range(3):
+            self.clock.turn()
+        gc.collect()
+        self.assertEqual([one() for one in dropped], [None, None])
+        self.assertEqual([isUp(one) for one in transports], [False, True, True])
+
     def test_unpausable(self) -> None:
         """
         The first frame is not delayed if reading cannot be paused.
@@ -659,6 +718,29 @@ class TurnTests(NewcomerTestCase):
         for _ in range(3):
             self.clock.turn()
         self.assertEqual(self.mux().peerName, "me")
+
+    def test_knownStrangers(self) -> None:
+        """
+        At an address where a peer has shown a key, one turn comes before other work: a
+        stranger may have such an address too, and then waits as all others.
+        """
+        names = [f"peer {number}" for number in range(3 * KEYS_A_TURN)]
+        keys: dict[str, bytes | str] = {name: os.urandom(16) for name in names}
+        self.start(Keyring({**keys, "me": PSK}))
+        self.patch(self.factory._strangers, "nameAt", lambda address: "me")
+        strangers = [self.meet()[1] for _ in range(3)]
+        peer, transport = self.meet()
+        for stranger in strangers:
+            self.deliver(stranger, bytes(52))
+        self.deliver(transport, peer.seal(0, Flag.KEEPALIVE))
+        for _ in range(3):
+            self.assertEqual(self.factory.muxes, [])
+            self.clock.turn()
+        self.assertEqual(self.mux().peerName, "me")
+        self.assertTrue(all(isUp(stranger) for stranger in strangers))
+        for _ in range(9):
+            self.clock.turn()
+        self.assertFalse(any(isUp(stranger) for stranger in strangers))
 
 
 class ListeningTests(SynchronousTestCase):

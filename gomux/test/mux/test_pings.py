@@ -128,6 +128,21 @@ class SentTests(SynchronousTestCase):
         rig.ping()
         self.assertEqual(rig.keepalives(), [5])
 
+    def test_told(self) -> None:
+        """
+        The factory is told when the peer has echoed a ping, and of no other Keepalive.
+        """
+        rig = PingRig()
+        told: list[float | None] = []
+        self.patch(rig.factory, "muxEchoed", lambda mux: told.append(mux.roundTrip))
+        rig.ping(0)
+        self.assertEqual(told, [])
+        rig.wait(5)
+        rig.clock.advance(0.25)
+        rig.ping()
+        rig.ping()
+        self.assertEqual(told, [0.25])
+
     def test_crossing(self) -> None:
         """
         A ping of the peer that was sent before this side's ping came is answered.

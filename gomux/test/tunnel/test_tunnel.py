@@ -181,7 +181,7 @@ class TransferTests(SynchronousTestCase):
             port.numberAccepts = 10
             client = ("192.0.2.1", 49152)
             near.makeConnection(Server(Kernel(), near, client, port, 0, reactor))  # type: ignore[arg-type]
-            self.assertEqual(port.numberAccepts, 0)
+            self.assertEqual(port.numberAccepts, -1)
 
     def test_resetLooksLikeEnd(self) -> None:
         """

@@ -59,6 +59,21 @@ class SharesTests(SynchronousTestCase):
             self.assertEqual(takeAll(Shares(40, peers), ""), 40)
         self.assertEqual(takeAll(Shares(40, None, alone=50), ""), 50)
 
+    def test_nobodys(self) -> None:
+        """
+        What no peer causes leaves a single peer its minimum.
+        """
+        shares = Shares(320, Names(("alice",)), alone=400)
+        self.assertEqual(takeAll(shares, None), 380)
+        self.assertEqual(takeAll(shares, "alice"), 20)
+        shares = Shares(320, Names(("alice",)), alone=400)
+        shares.take("alice", 15)
+        self.assertEqual(takeAll(shares, None), 380)
+        shares = Shares(320, Names(("alice",)), alone=400)
+        shares.take("alice", 25)
+        self.assertEqual(takeAll(shares, None), 375)
+        self.assertEqual(takeAll(Shares(40), None), 40)
+
     def test_alone(self) -> None:
         """
         One of several peers can use nearly all places, and then each other peer still

@@ -1,0 +1,1 @@
+python -m gomux ping gomux:tcp:a.example:7000:pskFile=gomux.psk
