@@ -81,6 +81,9 @@ STATUS_TIME = 0.05
 
 #: How large a request or an answer at the start of a stream may be, in bytes.
 MAX_REQUEST = 4096
+#: How many opening brackets and braces it may have, also in texts.  If many arrays and
+#: objects are made, Python's garbage collector runs, and all peers wait meanwhile.
+MAX_NESTED = 64
 #: How long the name of a service may be, in characters.
 MAX_SERVICE_NAME = 64
 

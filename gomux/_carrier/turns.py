@@ -9,13 +9,14 @@ A reactor serves one connection after another, so a connection that keeps it bus
 all others wait.  A peer can do that with legal frames: one read can have thousands of
 small ones, and the end of a mux is the end of thousands of streams.  So work that a
 peer causes stops after L{TURN_TIME}.  The rest of it is done in later turns of the
-reactor.  In each of these turns all work that waits shares L{TURN_TIME}.
+reactor.  In each of these turns all work that waits shares L{TURN_TIME}.  Of several
+peers of a keyring each has turns of its own, which all its muxes share: L{PeerTurns}.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -71,6 +72,13 @@ class Turns:
         Whether no work is left for later.
         """
         return not (self._waiting or self._resting)
+
+    @property
+    def isFree(self) -> bool:
+        """
+        Whether work may begin in this turn of the reactor.
+        """
+        return True
 
     def begin(self, work: Work) -> None:
         """
@@ -151,6 +159,75 @@ class Turns:
             while self._do(work, float("inf")) != DONE:
                 pass
         self._trigger = None
+
+
+class PeerTurns(Turns):
+    """
+    Work that all muxes of one peer cause.  In a turn of the reactor the peer gets
+    L{TURN_TIME} for what is read, and as much for what waits.  Otherwise a peer with
+    hundreds of muxes could make all others wait by a small frame on each.
+
+    @ivar _spent: how long the peer's work has taken since the last turn in which that
+        was reset, in seconds.
+    """
+
+    _spent = 0.0
+
+    @property
+    def isFree(self) -> bool:
+        """
+        Whether the peer has time left.
+        """
+        return self._spent < self.turnTime
+
+    def begin(self, work: Work) -> None:
+        """
+        Do some work now, and the rest of it later.
+        """
+        since = self._clock.seconds()
+        super().begin(work)
+        self._spent += self._clock.seconds() - since
+        if self._spent >= self.turnTime and self._call is None:
+            self._call = self._clock.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        self._spent = 0.0
+        super()._turn()
+
+
+class PeersTurns:
+    """
+    The L{Turns} of the peers of a keyring.
+
+    @ivar _clock: see L{Turns.__init__}.
+    @ivar _common: see L{__init__}.
+    @ivar _byName: the turns of the peers, by the names of their keys.
+    """
+
+    def __init__(self, clock: Any, common: Turns) -> None:
+        """
+        @param clock: as for L{Turns}.
+        @param common: for the muxes of all peers, if nothing is to be shared.
+        """
+        self._clock = clock
+        self._common = common
+        self._byName: dict[str, Turns] = {}
+
+    def of(self, name: str, names: Collection[str]) -> Turns:
+        """
+        @param name: the name of the key of a peer.
+        @param names: the names of all peers.
+        @return: the turns of the muxes of the peer.  With a single peer, its muxes
+            share nothing.
+        """
+        if len(names) < 2:
+            return self._common
+        turns = self._byName
+        if name not in turns:
+            for gone in turns.keys() - names:
+                del turns[gone]
+            turns[name] = PeerTurns(self._clock)
+        return turns[name]
 
 
 class StrangersTurns(Turns):

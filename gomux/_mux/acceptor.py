@@ -71,7 +71,7 @@ class Acceptor:
         self._mux = mux
         self._owner = owner
         self.waiting: Deadlines[WaitingStream] = Deadlines(
-            owner.clock, owner.limits.requestTimeout, self._tooLate
+            owner.clock, owner.limits.requestTimeout, self._tooLate, owner.turns
         )
         self._refusals = CountedLog(owner.notices, owner.clock)
         self._served: dict[int, ServiceCounts] = {}

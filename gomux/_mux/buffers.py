@@ -11,6 +11,7 @@ Each mux has an L{Account}.  What counts is:
   - input that waits because an application has paused its stream, in bytes;
   - output that waits to be sent, in bytes, but for the first
     L{FREE_OUTPUT<gomux._mux.sender.FREE_OUTPUT>} bytes of each stream;
+  - memory that a protocol of this package L{keeps<gomux._mux.keeping>};
   - L{STREAM_COST} for each stream, which covers those bytes, and L{MUX_COST} for each
     mux;
   - L{CONTROL_COST} for each control frame that waits when the peer opens a stream.

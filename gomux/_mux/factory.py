@@ -25,7 +25,7 @@ from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.clock import steady
 from gomux._carrier.restraint import release
-from gomux._carrier.turns import StrangersTurns, Turns
+from gomux._carrier.turns import PeersTurns, StrangersTurns, Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.buffers import buffersOf
 from gomux._mux.gate import Gate, KeyFinder
@@ -39,7 +39,6 @@ from gomux._wire.keysearch import KnownKey
 from gomux._wire.salts import Salts, processSalts
 from gomux._wire.shares import Shares
 from gomux._wire.strict import Handshake
-from gomux.error import KeyRevoked
 from gomux.limits import Limits
 
 if TYPE_CHECKING:
@@ -70,6 +69,7 @@ class MuxFactory(ServingFactory):
     @ivar clock: the reactor, or for tests a clock.
     @ivar busyPoll: keeps the reactor awake while an answer is due.
     @ivar turns: shares the reactor's time among the muxes.
+    @ivar peersTurns: shares it among the peers of a keyring.
     @ivar strangersTurns: shares the reactor's time among the muxes whose peers have
         not shown that they hold the key.
     @ivar buffers: counts the memory that the muxes of the reactor take.
@@ -170,6 +170,7 @@ class MuxFactory(ServingFactory):
         self.retired = False
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
+        self.peersTurns = PeersTurns(clock, self.turns)
         self.strangersTurns = StrangersTurns(clock)
         self.acceptPace = AcceptPace()
         self.lingering: dict[StreamLife, MuxProtocol] = {}
@@ -365,31 +366,6 @@ class MuxFactory(ServingFactory):
         descriptors.take(mux.peerName)
         self.keyring.uses[mux.peerName].muxes += not self.isClient
         self._muxUp(mux)
-
-    def endRevoked(self, names: Collection[str]) -> None:
-        """
-        End the muxes of peers with revoked keys, at once.  Output that is not sent
-        yet is dropped, and so is input that a paused stream has not delivered, also if
-        its mux has ended before.  If a reload has taken one of two keys of a name away,
-        a mux with the other key goes on.
-
-        This also ends every mux whose peer has not shown a key yet: its gate still
-        accepts the keys from before the revocation.
-
-        @param names: the names of the revoked keys, as returned by
-            L{Keyring.reload<gomux._wire.keyring.Keyring.reload>}.
-        """
-        if names:
-            for newcomer in list(self._newcomers):
-                newcomer.revoke()
-            keyring = self.keyring
-            keys = tuple(key for key in keyring.keys if key[0] in keyring.replaced)
-            for mux in list(self.muxes):
-                if not mux.authenticated or mux.isRevoked(names, keys):
-                    mux.revoke()
-            for stream, mux in list(self.lingering.items()):
-                if mux.isRevoked(names, keys):
-                    stream.drop(KeyRevoked())
 
     def muxEchoed(self, mux: MuxProtocol) -> None:
         """

@@ -14,7 +14,8 @@ L{Limits<gomux.Limits>}.
 The mux handles frames as soon as they are received.  It leaves the rest for a later
 turn of the reactor in four cases:
 
-  - The turn's time is used up, and other connections are due their turn.
+  - The turn's time is used up, by this mux or by others of the same peer, and other
+    connections are due their turn.
   - The peer opens streams faster than its C{openRate}.
   - The gate needs more time for a frame.
   - The peer may be a stranger, and this turn has been used for another stranger.
@@ -69,12 +70,14 @@ class Incoming:
     @ivar gate: opens the first frames; C{None} once it is passed.
     @ivar isBehind: whether received frames wait for a later turn of the reactor.
     @ivar parser: keeps the received bytes and cuts them into frames.
+    @ivar turns: calls L{take} again in later turns of the reactor.  The mux sets it
+        when the peer has shown the key.
     @ivar _opened: a first frame that the gate has opened and nobody has handled.
     @ivar _frames: handles the frames.
     @ivar _scheduler: sends the frames of this side.
     @ivar _carrier: the carrier, for pausing its reading.
-    @ivar _turns: calls L{take} again in later turns of the reactor.
-    @ivar _strangersTurns: does the same while the peer has not shown the key.
+    @ivar _strangersTurns: does the same as C{turns} while the peer has not shown the
+        key.
     @ivar _busyPoll: keeps the reactor awake while an answer is due.
     @ivar _seconds: returns the time, in seconds.
     @ivar _gateOpened: see L{__init__}.
@@ -117,7 +120,7 @@ class Incoming:
         self._frames = frames
         self._scheduler = scheduler
         self._carrier = carrier
-        self._turns = owner.turns
+        self.turns = owner.turns
         self._strangersTurns = owner.strangersTurns
         self._busyPoll = owner.busyPoll
         self._seconds = owner.clock.seconds
@@ -140,11 +143,13 @@ class Incoming:
         if self.isBehind:
             return
         if self.gate is None:
-            self._turns.begin(self.take)
-        elif self._strangersTurns.isFree:
-            self._strangersTurns.begin(self._takeFirst)
+            turns, take = self.turns, self.take
         else:
-            self._strangersTurns.later(self._takeFirst)
+            turns, take = self._strangersTurns, self._takeFirst
+        if turns.isFree:
+            turns.begin(take)
+        else:
+            turns.later(take)
             self._fallBehind(True)
 
     def _takeFirst(self, until: float) -> float:
@@ -155,7 +160,7 @@ class Incoming:
         left = self.take(until)
         if left == DONE or self.gate is not None:
             return left
-        self._turns.later(self.take, left)
+        self.turns.later(self.take, left)
         return DONE
 
     def take(self, until: float) -> float:

@@ -159,6 +159,8 @@ class PeerLiveness:
     @ivar _pingAt: when the next ping is due.
     @ivar _dueAt: when C{_call} is due.
     @ivar _pingWaits: whether a ping waits to be sent.
+    @ivar _answerWaits: whether an answer to a ping waits to be sent.
+    @ivar _answerAgain: whether the peer has sent another ping since.
     @ivar _call: before L{start}, the delayed call that ends the time for the handshake,
         or C{None} if there is none; after L{start}, the next call of L{_look}.
     """
@@ -168,6 +170,8 @@ class PeerLiveness:
     _call: IDelayedCall | None = None
     _late = 0.0
     _pingWaits = False
+    _answerWaits = False
+    _answerAgain = False
 
     def __init__(
         self,
@@ -258,7 +262,7 @@ class PeerLiveness:
         while unechoed and (counter - unechoed[0][0]) % _COUNTERS < _COUNTERS // 2:
             _, sentAt = unechoed.popleft()
         if sentAt is None:
-            self._keepalive()
+            self._answer()
             return False
         self._echoedAt = sentAt
         self.roundTrip = self._now() - sentAt
@@ -302,6 +306,24 @@ class PeerLiveness:
         assert self._opener is not None
         counter = self._opener.last % _COUNTERS
         self._scheduler.control(counter, Flag.KEEPALIVE, sealed=sealed)
+
+    def _answer(self) -> None:
+        """
+        Answer a ping.  At most one answer waits, whatever the peer sends.
+        """
+        self._answerAgain = self._answerWaits
+        if not self._answerWaits:
+            self._answerWaits = True
+            self._keepalive(self._answered)
+
+    def _answered(self, counter: int) -> None:
+        """
+        An answer was sent.  It does not echo the pings that have come since it was
+        queued.
+        """
+        self._answerWaits = False
+        if self._answerAgain:
+            self._answer()
 
     def _sent(self, counter: int) -> None:
         """

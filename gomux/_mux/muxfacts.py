@@ -327,7 +327,9 @@ class MuxFacts:
         lingering = self._streams.lingering.items()
         streams += [stream for stream, mux in lingering if mux is self]
         waiting = sum(
-            stream.unread + (stream.sender.charged if stream.sender else 0)
+            stream.unread
+            + (stream.sender.charged if stream.sender else 0)
+            + getattr(stream.protocol, "kept", 0)
             for stream in streams
         )
         isUp = self._life.state is not ENDED

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gomux._carrier.accept import AcceptPace
     from gomux._carrier.busypoll import BusyPoll
-    from gomux._carrier.turns import StrangersTurns, Turns
+    from gomux._carrier.turns import PeersTurns, StrangersTurns, Turns
     from gomux._mux.buffers import Buffers
     from gomux._mux.gate import Gate
     from gomux._mux.log import ThrottledLog
@@ -51,6 +51,7 @@ class MuxOwner(Protocol[_Mux]):
     notices: ThrottledLog
     busyPoll: BusyPoll
     turns: Turns
+    peersTurns: PeersTurns
     strangersTurns: StrangersTurns
     keyring: Keyring
     lingering: dict[StreamLife, Any]
@@ -64,6 +65,14 @@ class MuxOwner(Protocol[_Mux]):
     def isRevoked(self, gate: Gate | None) -> bool:
         """
         @return: whether the key that a gate has found was revoked since.
+        """
+
+    def checkRoom(self, peer: str) -> None:
+        """
+        Check that a peer that comes up may have another mux.
+
+        @param peer: the name of its key.
+        @raise LimitExceeded: if not.
         """
 
     def muxConnected(self, mux: _Mux) -> None:

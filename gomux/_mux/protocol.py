@@ -312,7 +312,7 @@ class MuxProtocol(MuxFacts, PassedDropper, Protocol):
 
         @return: the frame if the mux must handle it as well, otherwise C{None}.
         @raise KeyRevoked: if the peer comes up with a key that was revoked meanwhile.
-        @raise LimitExceeded: if the peer's share of the descriptors is used up.
+        @raise LimitExceeded: if the peer may not have another mux.
         """
         gate, factory = self._incoming.gate, self.factory
         assert gate is not None
@@ -323,16 +323,12 @@ class MuxProtocol(MuxFacts, PassedDropper, Protocol):
         if not gate.passed:
             factory.muxHeard(self, gate.name)
             return None
-        descriptors = self.factory.keyring.descriptors
-        if not descriptors.mayTake(gate.name):
-            raise LimitExceeded(descriptors.refusal(gate.name, "descriptors"))
-        use = factory.keyring.uses[gate.name]
-        most = use.rules.maxMuxes or self._limits.maxMuxes
-        if use.muxes >= most and not factory.isClient:
-            raise LimitExceeded(f"the peer has {use.muxes} muxes already, see maxMuxes")
+        factory.checkRoom(gate.name)
         self._scheduler.isMute = False
         gate.close()
         self._incoming.parser.useOpener(gate.opener)
+        keyring = factory.keyring
+        self._incoming.turns = factory.peersTurns.of(gate.name, keyring.names)
         if self.gated:
             assert gate.sealer is not None
             self._startSending(gate.sealer, gate.isStrict)
@@ -342,7 +338,7 @@ class MuxProtocol(MuxFacts, PassedDropper, Protocol):
             self._peerLiveness.start(gate.opener)
         self.greetingWait.end()
         self._key = (gate.name, gate.key)
-        self._streams.begin(use)
+        self._streams.begin(keyring.uses[gate.name])
         self.factory.muxAuthenticated(self)
         if self._proving:
             self._nextTurn.callSoon(self._fireProving)

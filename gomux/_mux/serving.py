@@ -8,7 +8,7 @@ What the muxes of a factory serve to their peers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IProtocolFactory
@@ -22,9 +22,10 @@ from gomux._mux.log import logPrefixOf
 from gomux._mux.startstop import startFactory, stopFactories, stopFactory
 from gomux._mux.strangers import Strangers
 from gomux._wire.request import checkServiceName
-from gomux.error import ServiceWithdrawn
+from gomux.error import KeyRevoked, LimitExceeded, ServiceWithdrawn
 
 if TYPE_CHECKING:
+    from gomux._mux.newcomer import Newcomer
     from gomux._mux.protocol import MuxProtocol
     from gomux._mux.streamlife import StreamLife
     from gomux._wire.keyring import Keyring
@@ -51,12 +52,14 @@ class ServingFactory(Factory):
 
     acceptPace: AcceptPace
     busyPoll: BusyPoll
+    isClient: bool
     keyring: Keyring
     limits: Limits
     muxes: list[MuxProtocol]
     lingering: dict[StreamLife, MuxProtocol]
     streamFactory: IStreamFactory | IProtocolFactory | None = None
     services: dict[str, IStreamFactory | IProtocolFactory] = {}
+    _newcomers: set[Newcomer]
     _strangers: Strangers
     mayUse: Callable[[str, str | None], bool] | None = None
 
@@ -92,6 +95,22 @@ class ServingFactory(Factory):
         self.limits = self._strangers.limits = limits
         self.busyPoll.moment = limits.busyPoll if fastPaths().busyPoll else 0.0
 
+    def checkRoom(self, peer: str) -> None:
+        """
+        Check that a peer that comes up may have another mux.
+
+        @param peer: the name of its key.
+        @raise LimitExceeded: if not.
+        """
+        keyring = self.keyring
+        if not keyring.descriptors.mayTake(peer):
+            why = keyring.descriptors.refusal(peer, "descriptors")
+            raise LimitExceeded(why)
+        use = keyring.uses[peer]
+        most = use.rules.maxMuxes or self.limits.maxMuxes
+        if use.muxes >= most and not self.isClient:
+            raise LimitExceeded(f"the peer has {use.muxes} muxes already, see maxMuxes")
+
     @property
     def isIdle(self) -> bool:
         """
@@ -99,6 +118,31 @@ class ServingFactory(Factory):
         that still have input to deliver.
         """
         return not (self.muxes or self.lingering or len(self._strangers))
+
+    def endRevoked(self, names: Collection[str]) -> None:
+        """
+        End the muxes of peers with revoked keys, at once.  Output that is not sent
+        yet is dropped, and so is input that a paused stream has not delivered, also if
+        its mux has ended before.  If a reload has taken one of two keys of a name away,
+        a mux with the other key goes on.
+
+        This also ends every mux whose peer has not shown a key yet: its gate still
+        accepts the keys from before the revocation.
+
+        @param names: the names of the revoked keys, as returned by
+            L{Keyring.reload<gomux._wire.keyring.Keyring.reload>}.
+        """
+        if names:
+            for newcomer in list(self._newcomers):
+                newcomer.revoke()
+            keyring = self.keyring
+            keys = tuple(key for key in keyring.keys if key[0] in keyring.replaced)
+            for mux in list(self.muxes):
+                if not mux.authenticated or mux.isRevoked(names, keys):
+                    mux.revoke()
+            for stream, mux in list(self.lingering.items()):
+                if mux.isRevoked(names, keys):
+                    stream.drop(KeyRevoked())
 
     def endWithdrawn(self) -> None:
         """

@@ -23,15 +23,21 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITransport,
 )
+from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gomux._mux.keeping import Keeping
 from gomux._mux.stream import Stream
 from gomux._mux.streamlife import LifeState
 from gomux.error import StreamClosed
 
 # Looking a member up in its Enum takes longer than the rest of a call.
 _LIVE, _LOST = LifeState.LIVE, LifeState.LOST
+
+#: How many bytes TLS in a stream counts for.  OpenSSL takes a little more.
+TLS_COST = 49152
 
 
 def startTLS(
@@ -62,6 +68,7 @@ def startTLS(
     stream.protocol = tls
     # From now on the application calls TLS, and TLS calls the stream.
     stream.__class__ = TLSStream
+    tls.keep(stream, TLS_COST)
     tls.makeConnection(cast(ITransport, _Beneath(cast(TLSStream, stream))))
     if producer is not None:
         stream.registerProducer(*producer)
@@ -150,7 +157,7 @@ class TLSStream(Stream):  # type: ignore[override]
         return self._tls.getHandle()
 
 
-class _TLS(BufferingTLSTransport):
+class _TLS(Keeping, BufferingTLSTransport):
     """
     Twisted's TLS, which puts small writes together, with a bound for the output that
     waits for the handshake.
@@ -161,6 +168,10 @@ class _TLS(BufferingTLSTransport):
 
     stream: Stream
     _held = 0
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.keep(self.stream, 0)
+        super().connectionLost(reason)
 
     def _bufferedWrite(self, octets: bytes) -> None:
         if self._held > self.stream.streams.maxOutput:

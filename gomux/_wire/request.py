@@ -20,7 +20,7 @@ import re
 from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 
-from gomux.limits import MAX_REQUEST, MAX_SERVICE_NAME
+from gomux.limits import MAX_NESTED, MAX_REQUEST, MAX_SERVICE_NAME
 
 #: The name that stands for streams without a request in rules about services.
 UNNAMED = "unnamed"
@@ -201,13 +201,15 @@ def _decode(message: bytes) -> dict[str, Any]:
     @return: the members of the object that is a message.
     @raise MalformedMessage: if the message is anything else.
     """
+    if message.count(b"[") + message.count(b"{") > MAX_NESTED:
+        raise MalformedMessage(f"it has more than {MAX_NESTED} arrays and objects")
     try:
         members = json.loads(
             message.decode("utf-8"),
             object_pairs_hook=_members,
             parse_constant=_refuseConstant,
         )
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise MalformedMessage(f"it is not JSON in UTF-8: {error}") from None
     if not isinstance(members, dict):
         raise MalformedMessage("it is not a JSON object")

@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 
 from gomux._mux.factory import MuxFactory
 from gomux._mux.protocol import MuxProtocol
@@ -223,6 +223,13 @@ class Pinger:
                 return _isOther(str(error))
         elif 0 < mux.bytesReceived < OVERHEAD:
             return _isOther(NO_FRAME)
+        loss = getattr(error, "carrierError", None)
+        if loss is not None and not isinstance(loss, ConnectionLost):
+            # TLS has failed.
+            return CommandFailed(
+                f"the carrier does not come up: {loss}; is the peer's certificate valid"
+                " for this name, and does the peer use TLS?"
+            )
         isSilent = isinstance(error, HandshakeFailed) and "not done" in str(error)
         what = "does not answer" if isSilent else "has ended the connection"
         return Refused(f"the peer {what}")

@@ -8,6 +8,8 @@ Client endpoints from strings.
 Twisted's C{tcp:} endpoint takes only the first IPv4 address of a name, and its
 C{connect} never ends if the name cannot exist, such as C{a..b}.  L{HostnameEndpoint}
 tries all addresses of a name, IPv6 addresses too, and refuses such a name at once.
+
+All connections of an endpoint share its look-ups: see L{gomux.endpoints._lookups}.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 
+from gomux.endpoints._lookups import ResolvedReactor, SharedLookUps
+
 
 def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     """
@@ -37,15 +41,33 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     @raise ValueError: if the string is not valid.
     """
     endpoint: Any = clientFromString(reactor, description)
-    resolves = IReactorPluggableNameResolver.providedBy(reactor)
-    if type(endpoint) is not TCP4ClientEndpoint or not resolves:
+    if not IReactorPluggableNameResolver.providedBy(reactor):
         return endpoint  # type: ignore[no-any-return]
-    # Twisted has no string for a HostnameEndpoint without TLS, so one is made here.  An
-    # endpoint has no public attributes for its arguments.
-    host = endpoint._host
-    if isIPAddress(host) or isIPv6Address(host):
-        # An address needs no resolver, whose threads would take time.
-        return endpoint
-    return HostnameEndpoint(
-        reactor, host, endpoint._port, endpoint._timeout, endpoint._bindAddress
-    )
+    resolved = ResolvedReactor(reactor)
+    # An endpoint has no public attributes for its arguments.
+    if isinstance(getattr(endpoint, "_wrappedEndpoint", None), HostnameEndpoint):
+        # TLS.
+        endpoint = clientFromString(resolved, description)
+        named = endpoint._wrappedEndpoint
+    elif type(endpoint) is not TCP4ClientEndpoint or _isAddress(endpoint._host):
+        return endpoint  # type: ignore[no-any-return]
+    else:
+        # Twisted has no string for a HostnameEndpoint without TLS.
+        endpoint = named = HostnameEndpoint(
+            resolved,
+            endpoint._host,
+            endpoint._port,
+            endpoint._timeout,
+            endpoint._bindAddress,
+        )
+    if named._badHostname or _isAddress(named._hostText):
+        return endpoint  # type: ignore[no-any-return]
+    return SharedLookUps(reactor, resolved, endpoint, named)
+
+
+def _isAddress(host: str) -> bool:
+    """
+    @return: whether a host is an address, which needs no resolver, whose threads would
+        take time.
+    """
+    return isIPAddress(host) or isIPv6Address(host)

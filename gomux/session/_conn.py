@@ -7,7 +7,7 @@ One stream of a L{gomux.Session}.  Its calls return Deferreds to await.
 
 Input: the transport is paused except while a read waits.  Unread data stays in the
 stream and earns the peer no credit, so the peer can send no more than the stream's
-window.  A L{Conn} itself keeps at most the rest of one frame.
+window.  A L{Conn} itself keeps at most the rest of one frame, which is counted.
 
 Output: the transport pauses the L{Conn} when it has enough.  Data that it has not taken
 stays with the calls of L{Conn.write} that wait.
@@ -32,6 +32,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gomux._fastpaths import fastPaths
+from gomux._mux.keeping import Keeping
 from gomux._mux.stream import Stream
 from gomux.error import (
     ConnectionClosed,
@@ -47,7 +48,7 @@ from gomux.session._pending import READ_SIZE, WRITE_SIZE, PendingRead, PendingWr
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class Conn(Protocol):
+class Conn(Keeping, Protocol):
     """
     One stream, which the Go package calls a C{Stream}.
 
@@ -100,8 +101,7 @@ class Conn(Protocol):
         self._readEnded = False
         self._readError: GomuxError | None = None
         self._writeError: GomuxError | None = None
-        self._full = False
-        self._closed = False
+        self._full = self._closed = False
         self._goneCall: IDelayedCall | None = None
         self._readDeadline = Deadline(clock, self._readsExpired)
         self._writeDeadline = Deadline(clock, self._writesExpired)
@@ -147,9 +147,8 @@ class Conn(Protocol):
         if self._rest and not self._reads:
             return succeed(self._take(size))
         if self._readEnded:
-            return (
-                succeed(b"") if self._readError is None else fail(copy(self._readError))
-            )
+            error = self._readError
+            return succeed(b"") if error is None else fail(copy(error))
         read = PendingRead(size, Deferred(lambda _: self._cancelRead(read)))
         self._reads.append(read)
         self.transport.resumeProducing()
@@ -176,9 +175,8 @@ class Conn(Protocol):
             return fail(copy(self._writeError))
         if self._writeDeadline.passed:
             return fail(DeadlineExceeded())
-        write = PendingWrite(
-            bytes(data), Deferred(lambda _: self._writes.remove(write))
-        )
+        result: Deferred[int] = Deferred(lambda _: self._writes.remove(write))
+        write = PendingWrite(bytes(data), result)
         self._writes.append(write)
         self._writeMore()
         return write.result
@@ -202,7 +200,7 @@ class Conn(Protocol):
         """
         if not self._closed:
             self._endReads(None)
-            self._rest = b""
+            self._take(len(self._rest))
             self.transport.loseReadConnection()
             # After the peer's EOF, only a resumed transport ends the stream.
             self.transport.resumeProducing()
@@ -269,6 +267,8 @@ class Conn(Protocol):
             return rest[start:end]
         self._rest = b""
         self._offset = 0
+        if self.kept:
+            self.keep(self.transport, 0)
         return rest[start:] if start else rest
 
     def _pauseUnlessRead(self) -> None:
@@ -341,7 +341,7 @@ class Conn(Protocol):
         End reads, writes and deadlines, because this side closes the stream.
         """
         self._endReads(error)
-        self._rest = b""
+        self._take(len(self._rest))
         self._endWrites(error)
         self._readDeadline.stop()
         self._writeDeadline.stop()
@@ -411,11 +411,12 @@ class Conn(Protocol):
         """
         if self._readEnded:
             return
-        self._rest = data
-        self._offset = 0
+        self._rest, self._offset = data, 0
         while self._reads and self._rest:
             read = self._reads.popleft()
             read.result.callback(self._take(read.size))
+        if self._rest:
+            self.keep(self.transport, len(self._rest))
         self._pauseUnlessRead()
 
     def readConnectionLost(self) -> None:
@@ -437,9 +438,8 @@ class Conn(Protocol):
         The stream is gone.
         """
         self._lost(self)
-        error = reason.value
-        if not isinstance(error, GomuxError):
-            error = StreamClosed()
+        self.keep(self.transport, 0)
+        error = reason.value if isinstance(reason.value, GomuxError) else StreamClosed()
         if not self._readEnded:
             self._endReads(None if isinstance(error, PeerClosedStream) else error)
         # If this side has not closed the stream, StreamClosed means that both halves

@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.status.test_options -*-
+# -*- test-case-name: gomux.test.status.test_statusoptions -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 

@@ -19,6 +19,7 @@ from gomux._wire.salts import Salts
 from gomux.command import _ping
 from gomux.command._ping import Pinger, ping
 from gomux.command._run import CommandFailed, gomuxEndpoint
+from gomux.test.support.certificates import CERTIFICATE
 from gomux.test.support.ports import freePort
 from gomux.testing import FaultProxy, cut, drop
 
@@ -234,6 +235,19 @@ class PingTests(TestCase):
                     "something else than gomux",
                     words=words,
                 )
+
+    async def test_certificate(self) -> None:
+        """
+        A peer with TLS, and with a certificate that this side does not trust.
+        """
+        loop: Any = reactor
+        options = CERTIFICATE.options()
+        port = loop.listenSSL(0, self.server(), options, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        string = f"gomux:tls:127.0.0.1:{port.getHost().port}:pskFile={self.file}"
+        with self.assertRaises(CommandFailed) as caught:
+            await ping(reactor, string, 1, 1.0)
+        self.assertIn("the carrier does not come up: ", str(caught.exception))
 
     async def test_nobody(self) -> None:
         """

@@ -19,6 +19,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
 from gomux.endpoints._connecting import clientEndpoint
+from gomux.endpoints._lookups import SharedLookUps
 
 
 class ClientEndpointTests(TestCase):
@@ -33,9 +34,10 @@ class ClientEndpointTests(TestCase):
         All addresses of a name are tried, with the timeout and the local address of the
         string.
         """
-        endpoint: Any = clientEndpoint(
+        shared: Any = clientEndpoint(
             reactor, "tcp:service.test:80:timeout=7:bindAddress=127.0.0.2"
         )
+        endpoint = shared.endpoint
         self.assertIs(type(endpoint), HostnameEndpoint)
         self.assertEqual(endpoint._hostText, "service.test")
         self.assertEqual(endpoint._port, 80)
@@ -56,6 +58,13 @@ class ClientEndpointTests(TestCase):
         """
         endpoint = clientEndpoint(reactor, "unix:/nowhere")
         self.assertIs(type(endpoint), UNIXClientEndpoint)
+
+    def test_tlsAddress(self) -> None:
+        """
+        The endpoint of an address with TLS needs no look-up.
+        """
+        endpoint = clientEndpoint(reactor, "tls:127.0.0.1:443")
+        self.assertNotIsInstance(endpoint, SharedLookUps)
 
     async def test_badName(self) -> None:
         """

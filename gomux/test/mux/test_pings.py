@@ -143,6 +143,22 @@ class SentTests(SynchronousTestCase):
         rig.ping()
         self.assertEqual(told, [0.25])
 
+    def test_manyEchoes(self) -> None:
+        """
+        If the peer does not read, one answer waits, whatever it sends.  Once it reads
+        again, it also gets the answer to its last ping.
+        """
+        rig = PingRig()
+        scheduler = Parts(rig.mux).scheduler
+        scheduler.pauseProducing()
+        for _ in range(100):
+            rig.ping(0)
+        self.assertEqual(scheduler.controlQueued, 1)
+        scheduler.resumeProducing()
+        self.assertEqual(rig.keepalives(), [1, 100])
+        rig.ping(0)
+        self.assertEqual(rig.keepalives(), [101])
+
     def test_crossing(self) -> None:
         """
         A ping of the peer that was sent before this side's ping came is answered.

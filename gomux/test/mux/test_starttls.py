@@ -17,7 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from gomux import Limits
+from gomux._mux.buffers import STREAM_COST
 from gomux._mux.sender import HIGH_WATER
+from gomux._mux.starttls import TLS_COST
 from gomux._mux.stream import Stream
 from gomux.error import ConnectionClosed
 from gomux.test.support.certificates import CERTIFICATE, NAME
@@ -64,6 +66,25 @@ class StartTLSTests(SynchronousTestCase):
         certificate = transport.getPeerCertificate()  # type: ignore[attr-defined]
         self.assertEqual(certificate.get_subject().CN, NAME)
         self.assertIsNotNone(transport.getHandle())  # type: ignore[attr-defined]
+
+    def test_counted(self) -> None:
+        """
+        Each TLS counts as memory of its mux until the end of the stream.
+        """
+        accounts = [
+            end.stream.streams.account  # type: ignore[attr-defined]
+            for end in (self.here, self.there)
+        ]
+        before = [account.used for account in accounts]
+        self.startTLS()
+        used = [account.used for account in accounts]
+        self.assertEqual(used, [size + TLS_COST for size in before])
+        for mux in (self.pair.client, self.pair.server):
+            mux.checkInvariants()
+        self.here.stream.loseConnection()
+        self.settle()
+        self.assertEqual(accounts[0].used, before[0] - STREAM_COST)
+        self.assertEqual(accounts[1].used, before[1] - STREAM_COST)
 
     def test_data(self) -> None:
         """

@@ -22,6 +22,7 @@ REQUESTS: list[tuple[str, dict[str, object]]] = [
         '{"service":"ssh","from":"192.0.2.1:49152","to":"unix:/run/ssh.sock"}',
         {"service": "ssh", "from": "192.0.2.1:49152", "to": "unix:/run/ssh.sock"},
     ),
+    ('{"service":"chat","x":[' + 62 * "{}," + "1]}", {"service": "chat"}),
     ('{"connect":"example.org:22"}', {"connect": ["example.org", 22]}),
     ('{"connect":"[2001:db8::1]:65535"}', {"connect": ["2001:db8::1", 65535]}),
     (
@@ -64,6 +65,7 @@ MALFORMED = [
     '{"service":"chat","from":"nowhere"}',
     '{"service":"chat","to":7}',
     '{"service":"chat","x":' + 4000 * "[",
+    '{"service":"chat","x":[' + 63 * "[]," + "1]}",
 ]
 
 #: Answers, with the code of each; C{None} to accept.
@@ -89,6 +91,7 @@ NO_ANSWERS = [
     '{"ok":true,"error":"busy"}',
     '{"error":7}',
     '{"error":"busy","reason":7}',
+    '{"ok":true,"x":[' + 63 * "[]," + "1]}",
 ]
 
 
