@@ -298,7 +298,7 @@ class AbuseTests(SynchronousTestCase):
         client = ("127.0.0.1", 50000)
         server = Server(Kernel(), protocol, client, port, 0, reactor)  # type: ignore[arg-type]
         protocol.makeConnection(server)
-        self.assertEqual(port.numberAccepts, 0)
+        self.assertEqual(port.numberAccepts, -1)
 
     def test_many(self) -> None:
         """
