@@ -139,8 +139,6 @@ class Options(
                 with mistakes.of(path):
                     checkPeer(peer, peers)
         self.checkStrict(peers, mistakes)
-        with mistakes.of():
-            self.checkAccessLog()
         services = self.findRules(peers, mistakes)
         rules = {
             peer: PeerRules(services.get(peer), **self.peerShares.get(peer, {}))
@@ -148,6 +146,7 @@ class Options(
         }
         items = self.findItems(reactor, keyring, before, mistakes)
         items += self.findStatus(reactor, self.before or self, before, mistakes)
+        accessLog = self.findAccessLog(mistakes)
         mistakes.check()
         assert keyring is not None
         options = {item.option for item in items}
@@ -164,8 +163,8 @@ class Options(
             *(keyring, items, rules),
             *(self.limits(Limits), self.limits(TunnelLimits)),
             *(self.strictSettings, bool(self["end-revoked"])),
-            accessLog=self.accessLog,
             files=tuple(what for what, isRead in files.items() if isRead),
+            accessLog=accessLog,
         )
 
     def limits(self, kind: type[_L]) -> _L:

@@ -74,11 +74,11 @@ class AccessLog:
 
     def __init__(self, path: str, clock: Any) -> None:
         """
-        @param path: the path of the file, or L{STANDARD_OUTPUT}.
+        @param path: the path of the file, or L{STANDARD_OUTPUT}.  It must be absolute,
+            because the process may change its directory.
         @param clock: the reactor.
         """
-        # The process may change its directory.
-        self.path = path if path == STANDARD_OUTPUT else os.path.abspath(path)
+        self.path = path
         self._clock = clock
         self._descriptor: int | None = None
         self._isFile = False
@@ -112,20 +112,6 @@ class AccessLog:
         self._isAtOnce = False
         if self._waiting:
             self._writeLater(0)
-
-    def move(self, path: str) -> None:
-        """
-        Go on in another file.
-
-        @param path: as for L{__init__}.
-        @raise OSError: if it cannot be opened.  Then the log goes on in the old file.
-        """
-        old, self.path = self.path, path
-        try:
-            self.open()
-        except OSError:
-            self.path = old
-            raise
 
     def reopen(self) -> None:
         """

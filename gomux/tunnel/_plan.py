@@ -94,8 +94,9 @@ class Plan:
     @ivar limits: the limits of tunnels.
     @ivar strict: the settings of strict mode.
     @ivar endRevoked: whether a reload ends the muxes of revoked keys.
-    @ivar accessLog: the path of the access log; C{None} if there is none.
     @ivar files: the files that a reload reads again, in words.
+    @ivar accessLog: the absolute path of the access log, or C{-} for the standard
+        output; C{None} for none.
     """
 
     keyring: Keyring
@@ -105,8 +106,8 @@ class Plan:
     limits: TunnelLimits = field(default_factory=TunnelLimits)
     strict: Strict = Strict()
     endRevoked: bool = False
-    accessLog: str | None = None
     files: tuple[str, ...] = ()
+    accessLog: str | None = None
 
     def of(self, *options: str) -> list[Item]:
         """

@@ -41,7 +41,6 @@ from gomux._mux.pool import MuxPool
 from gomux._wire.salts import Salts, processSalts
 from gomux.error import OpenStreamError
 from gomux.limits import TunnelLimits
-from gomux.tunnel._accesslog import AccessLog, LoggedFactory
 from gomux.tunnel._accessoptions import AccessLogService
 from gomux.tunnel._parts import Connector, ListeningService, ServiceDialler
 from gomux.tunnel._plan import Item, Plan
@@ -68,7 +67,7 @@ class Running:
         still have muxes.
     @ivar leftTunnels: the tunnels that the plan has no more, and that may still have
         bridges.
-    @ivar accessLog: writes the access log; C{None} if there is none.
+    @ivar access: has the access log.
     @ivar _service: the service that the parts belong to.
     @ivar _clock: the reactor.
     @ivar _salts: what issues the salts of servers and of clients if the process may
@@ -94,7 +93,8 @@ class Running:
         self.ports: dict[_Key, ListeningService] = {}
         self.leftFactories: list[MuxFactory] = []
         self.leftTunnels: list[Tunnel] = []
-        self.accessLog: AccessLogService | None = None
+        self.access = AccessLogService(clock)
+        self._changeLog(plan)
         made = self._make(plan)
         self._follow(plan, *made, self._ports(plan, *made, {}))
 
@@ -119,6 +119,7 @@ class Running:
         fresh = [part for key, part in ports.items() if key not in kept]
         if not self._service.running:
             # The ports listen when the service starts.
+            self._changeLog(plan)
             return self._follow(plan, *made, ports)
 
         def listens(results: list[tuple[bool, Any]]) -> Deferred[list[str]]:
@@ -130,7 +131,7 @@ class Running:
             if not self._service.running:
                 reasons.append("the service is being stopped")
             if not reasons:
-                reasons += self._openLog(plan)
+                reasons = self._changeLog(plan)
             if reasons:
                 stops = gatherResults([maybeDeferred(p.stopService) for p in fresh])
                 return stops.addBoth(lambda _: reasons)
@@ -139,23 +140,15 @@ class Running:
         listening = DeferredList([p.listen() for p in fresh], consumeErrors=True)
         return listening.addCallback(listens)
 
-    def _openLog(self, plan: Plan) -> list[str]:
+    def _changeLog(self, plan: Plan) -> list[str]:
         """
-        Open the access log of a plan.  Until now nothing has changed.
+        Write to the access log of a plan.
 
-        @return: why it cannot be opened.
+        @return: the reasons why that is not possible.
         """
-        path, service = plan.accessLog, self.accessLog
-        try:
-            if path is not None and service is None:
-                log = AccessLog(path, self._clock)
-                log.open()
-                self.accessLog = AccessLogService(log, self._clock)
-            elif path is not None and service is not None and path != service.log.path:
-                service.log.move(path)
-        except OSError as error:
-            return [f"--access-log {path}: {error.strerror or error}"]
-        return []
+        if plan.accessLog is not None and self.access.parent is None:
+            self.access.setServiceParent(self._service)
+        return self.access.change(plan.accessLog)
 
     def _make(self, plan: Plan) -> tuple[dict[_Key, Newcomers], dict[_Key, Tunnel]]:
         """
@@ -263,15 +256,13 @@ class Running:
             for tunnel in (*self.leftTunnels, *tunnelsBefore)
             if tunnel not in tunnels.values() and tunnel.bridges
         ]
-        self._keepLog(plan)
         self._set(plan)
         self.plan = plan
         if plan.endRevoked:
             for factory in (*self.factories, *self.leftFactories):
                 factory.endRevoked(revoked)
         self._tellMissing(plan)
-        more = () if self.accessLog is None else (self.accessLog,)
-        for part in (*ports.values(), *connectors.values(), *more):
+        for part in (*ports.values(), *connectors.values()):
             if part.parent is None:
                 part.setServiceParent(self._service)
         return gatherResults(dropped).addCallback(lambda _: [])
@@ -300,36 +291,9 @@ class Running:
             part.switch.change(_factoryOf(item, servers, tunnels))
             part.name = item.name
         self._service.namedServices = {
-            part.name: part for part in self._service.services if part.name
+            str(part.name): part for part in self._service.services
         }
         return dropped
-
-    def _keepLog(self, plan: Plan) -> None:
-        """
-        Give all tunnels the access log of a plan.
-        """
-        service = self.accessLog
-        if plan.accessLog is None and service is not None:
-            service.disownServiceParent()
-            service.log.close()
-            self.accessLog = None
-        elif plan.accessLog is not None and service is None:
-            # It is opened when the service starts.
-            log = AccessLog(plan.accessLog, self._clock)
-            self.accessLog = AccessLogService(log, self._clock)
-        elif plan.accessLog is not None and service is not None:
-            service.log.path = plan.accessLog
-        for tunnel in (*self.tunnels.values(), *self.leftTunnels):
-            tunnel.accessLog = None if self.accessLog is None else self.accessLog.log
-
-    def _logged(self, item: Item) -> Any:
-        """
-        @return: the factory of an item, which writes to the access log if there is one.
-        """
-        if self.accessLog is None:
-            return item.what
-        log = self.accessLog.log
-        return LoggedFactory(item.what, item.service, log, self._clock)
 
     def _connector(self, item: Item, plan: Plan) -> Connector:
         dialler = ServiceDialler(
@@ -349,7 +313,8 @@ class Running:
             item.service: self.tunnels[item.key] for item in plan.of("target")
         }
         services.update(
-            (item.service, self._logged(item)) for item in plan.of("factory")
+            (item.service, self.access.logged(item.service, item.what))
+            for item in plan.of("factory")
         )
         streams = services.pop(None, None)
         named = {str(name): factory for name, factory in services.items()}
@@ -368,6 +333,8 @@ class Running:
             connector.dialler.maxRetryDelay = limits.maxRetryDelay
         for tunnel in self.tunnels.values():
             tunnel.limit(limits)
+        for tunnel in (*self.tunnels.values(), *self.leftTunnels):
+            tunnel.accessLog = self.access.log
         self.pool.limit(limits.waitTimeout, limits.maxWaiting)
 
     def _tellMissing(self, plan: Plan) -> None:

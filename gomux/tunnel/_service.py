@@ -73,9 +73,9 @@ class TunnelService(MultiService):
     @ivar _read: reads the files again.
     @ivar _clock: the reactor, with times that never go back.
     @ivar _signals: handles the signals of the process.
+    @ivar _manager: tells the service manager how the process is.
     @ivar _fitting: whether a reload waits for new ports to listen.
     @ivar _isAsked: whether another reload was asked for meanwhile.
-    @ivar _manager: tells the service manager how the process is.
     """
 
     def __init__(
@@ -152,11 +152,11 @@ class TunnelService(MultiService):
         """
         self._manager.reloading()
         if not self.plan.files:
-            self._manager.reloaded()
             _log.info(
                 "SIGHUP: neither --psk-file nor --config was given: there is nothing to"
                 " read again"
             )
+            self._manager.reloaded()
         elif self._fitting:
             self._isAsked = True
         else:
@@ -186,6 +186,7 @@ class TunnelService(MultiService):
         """
         self._fitting = False
         self.reloaded = Reloaded(time.time(), not reasons)
+        self._manager.reloaded()
         files = " and ".join(old.files)
         if reasons:
             for reason in reasons:
@@ -195,7 +196,6 @@ class TunnelService(MultiService):
         else:
             logChanges(old, new)
             _log.info("{files} were read again", files=" and ".join(new.files))
-        self._manager.reloaded()
         if self._isAsked:
             self._isAsked = False
             self.reload()

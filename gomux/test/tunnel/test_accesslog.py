@@ -31,10 +31,12 @@ from gomux.test.support.process import ProcessClock
 from gomux.test.support.tunnelrig import Rig
 from gomux.testing import MuxPair
 from gomux.tunnel import Tunnel
+from gomux.tunnel import _check as check
 from gomux.tunnel._accesslog import AccessLog, LoggedFactory, addressOf, describe
 from gomux.tunnel._accessoptions import AccessLogService
 from gomux.tunnel._codes import codeOfEnd
-from gomux.tunnel._service import CannotListen, TunnelService
+from gomux.tunnel._parts import CannotListen
+from gomux.tunnel._service import TunnelService
 from gomux.tunnel._signals import SignalHandler
 
 LINE: dict[str, Any] = {
@@ -163,13 +165,6 @@ class FileTests(FileTestCase):
         self.assertEqual(len(read(self.path + ".1")), 1)
         [line] = self.logged
         self.assertIn("goes on in the old file", line)
-
-    def test_relative(self) -> None:
-        """
-        The file is found again after the process has changed its directory.
-        """
-        log = AccessLog("access.log", self.clock)
-        self.assertEqual(log.path, os.path.abspath("access.log"))
 
     def test_finish(self) -> None:
         """
@@ -777,17 +772,21 @@ class OptionTests(FileTestCase):
         options.parseOptions(["--psk", "p" * 16, *arguments])
         return options
 
+    def service(self, *arguments: str) -> TunnelService:
+        service = makeService(self.parse(*arguments))
+        assert isinstance(service, TunnelService)
+        return service
+
     def test_service(self) -> None:
         """
         All tunnels and factories of the service get the log.
         """
-        options = self.parse(
+        service = self.service(
             *("--access-log", self.path, "--target", "tcp:localhost:1"),
             *("--factory", "web=gomux.PageFactory", "--forward", "tcp:2"),
         )
-        service = makeService(options)
-        assert isinstance(service, TunnelService)
-        [log] = [part.log for part in service if isinstance(part, AccessLogService)]
+        log = service.parts.access.log
+        assert log is not None
         self.assertEqual(log.path, self.path)
         self.assertEqual([t.accessLog for t in service.tunnels], [log, log])
         [server] = service.factories
@@ -798,11 +797,27 @@ class OptionTests(FileTestCase):
         """
         Without the option there is none.
         """
-        service = makeService(self.parse("--factory", "web=gomux.PageFactory"))
-        assert isinstance(service, TunnelService)
-        self.assertFalse([p for p in service if isinstance(p, AccessLogService)])
+        service = self.service("--factory", "web=gomux.PageFactory", "--forward=tcp:2")
+        self.assertIsNone(service.parts.access.log)
+        self.assertEqual([t.accessLog for t in service.tunnels], [None])
         [server] = service.factories
         self.assertNotIsInstance(server.services["web"], LoggedFactory)
+
+    def test_relative(self) -> None:
+        """
+        The path is made absolute: the process may change its directory.  A second one
+        is an error.
+        """
+        plan = self.parse("--access-log", "access.log").plan
+        self.assertEqual(plan.accessLog, os.path.abspath("access.log"))
+        self.assertRaises(UsageError, self.parse, *(["--access-log", "a"] * 2))
+
+    def test_check(self) -> None:
+        """
+        C{--check} names the file.
+        """
+        plan = self.parse("--access-log", "/tmp/access.log").plan
+        self.assertIn("The access log goes to /tmp/access.log.", check.describe(plan))
 
     def test_output(self) -> None:
         """
@@ -818,8 +833,7 @@ class OptionTests(FileTestCase):
         """
         What cannot be a path is an error.
         """
-        for path in ("", "a\0b"):
-            self.assertRaises(UsageError, self.parse, "--access-log", path)
+        self.assertRaises(UsageError, self.parse, "--access-log", "")
 
 
 class ServicePartTests(FileTestCase):
@@ -833,9 +847,11 @@ class ServicePartTests(FileTestCase):
         self.addCleanup(signal.signal, signal.SIGUSR1, before)
         self.others: list[int] = []
         signal.signal(signal.SIGUSR1, lambda number, frame: self.others.append(number))
-        self.log = AccessLog(self.path, self.clock)
+        self.service = AccessLogService(self.clock)
+        self.assertEqual(self.service.change(self.path), [])
+        assert self.service.log is not None
+        self.log = self.service.log
         self.addCleanup(self.log.close)
-        self.service = AccessLogService(self.log, self.clock)
 
     def test_rotated(self) -> None:
         """
@@ -869,3 +885,39 @@ class ServicePartTests(FileTestCase):
         self.assertEqual(SignalHandler.of(signal.SIGUSR1).calls, {})
         self.log.add(**LINE)
         self.assertEqual(len(read(self.path + ".1")), 1)
+
+    def test_changed(self) -> None:
+        """
+        A reload may name another file, or none.  What waits goes to the old one.
+        """
+        self.service.startService()
+        self.addCleanup(self.service.stopService)
+        factory = Recorders()
+        logged = self.service.logged("echo", factory)
+        self.assertIs(self.service.logged("echo", factory), logged)
+        self.log.add(**LINE)
+        self.assertEqual(self.service.change(self.path), [])
+        self.assertIs(self.service.log, self.log)
+        self.assertEqual(self.service.change(self.path + ".2"), [])
+        self.assertEqual(len(read(self.path)), 1)
+        assert self.service.log is not None
+        self.service.log.add(**LINE)
+        self.clock.advance(0)
+        self.assertEqual(len(read(self.path + ".2")), 1)
+        self.assertIsNot(self.service.logged("echo", factory), logged)
+        self.assertEqual(self.service.change(None), [])
+        self.assertIs(self.service.logged("echo", factory), factory)
+
+    def test_cannotChange(self) -> None:
+        """
+        If the other file cannot be opened, the old one stays.
+        """
+        self.service.startService()
+        self.addCleanup(self.service.stopService)
+        os.mkdir(self.path + ".2")
+        [reason] = self.service.change(self.path + ".2")
+        self.assertEqual(reason, f"--access-log {self.path}.2: Is a directory")
+        self.assertIs(self.service.log, self.log)
+        self.log.add(**LINE)
+        self.clock.advance(0)
+        self.assertEqual(len(read(self.path)), 1)

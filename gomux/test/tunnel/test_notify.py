@@ -10,7 +10,6 @@ import time
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -232,7 +231,6 @@ class TunnelServiceTests(ManagerTestCase):
         variables = patch.dict(os.environ, self.environ)
         variables.start()
         self.addCleanup(variables.stop)
-        keyring = Keyring([("", PSK.encode())])
         answer: Deferred[object] = Deferred()
 
         class Endpoint:
@@ -247,10 +245,14 @@ class TunnelServiceTests(ManagerTestCase):
                 pass
 
         def read(plan: Plan) -> Plan:
-            raise Refused(["no"])
+            raise Refused(["it cannot be read"])
 
-        item = Item("status", "it", Endpoint(), factory=Factory())
-        service = TunnelService(Plan(keyring, [item], files=("it",)), self.clock, read)
+        plan = Plan(
+            Keyring([("", PSK.encode())]),
+            [Item("listen", "it", Endpoint())],
+            files=("the config",),
+        )
+        service = TunnelService(plan, self.clock, read)
         service.privilegedStartService()
         service.startService()
         self.clock.advance(0)
@@ -267,3 +269,17 @@ class TunnelServiceTests(ManagerTestCase):
         self.successResultOf(service.stopService())
         self.assertEqual(self.told()[0], "STOPPING=1")
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_nothingToRead(self) -> None:
+        """
+        A reload is over also if there is nothing to read.
+        """
+        plan = Plan(Keyring([("", PSK.encode())]))
+        service = TunnelService(plan, self.clock, lambda plan: plan)
+        with patch.dict(os.environ, self.environ):
+            service.startService()
+        self.told()
+        service.reload()
+        lines = self.told()
+        self.assertEqual((lines[0], lines[-1]), ("RELOADING=1", "READY=1"))
+        self.successResultOf(service.stopService())
