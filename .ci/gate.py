@@ -47,9 +47,6 @@ PROGRAMS = {
     "sshd": "openssh-server",
     "ip": "iproute2",
     "unshare": "util-linux",
-    "haproxy": "haproxy",
-    "systemd-analyze": "systemd",
-    "systemd-socket-activate": "systemd",
     "curl": "curl",
     "jq": "jq",
     "promtool": "prometheus",
@@ -57,6 +54,9 @@ PROGRAMS = {
     "tshark": "tshark",
     "zsh": "zsh",
     "man": "man-db",
+    "haproxy": "haproxy",
+    "systemd-analyze": "systemd",
+    "systemd-socket-activate": "systemd",
 }
 
 GO_PEER = "gomux-go-peer"

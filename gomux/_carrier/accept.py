@@ -15,6 +15,7 @@ from twisted.internet.tcp import Port, Server
 
 from gomux._carrier.clock import steady
 from gomux._carrier.rate import TokenBucket
+from gomux._carrier.restraint import release, restrain
 from gomux._carrier.transport import layersOf
 from gomux.limits import ACCEPT_BURST, ACCEPT_QUEUE, ACCEPT_RATE
 
@@ -49,6 +50,7 @@ class AcceptPace:
 
         @param transport: the new connection, or a transport on top of it, as TLS is.
         """
+        restrain(transport)
         port = acceptOne(transport)
         if port is None:
             return
@@ -64,6 +66,7 @@ class AcceptPace:
 
         @param transport: as for L{accepted}.
         """
+        release(transport)
         if _portOf(transport) is not None:
             self._bucket.giveBack()
 

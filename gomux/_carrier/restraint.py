@@ -19,8 +19,6 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from zope.interface import implementer
 
-from gomux._carrier.transport import dropTransport, layersOf
-
 #: How many bytes of TLS are read at once from a stranger.
 STRANGERS_READ = 2048
 #: How many bytes of TLS may wait for a stranger to read them.
@@ -47,7 +45,8 @@ class _Watch:
         waiting = len(self._socket.dataBuffer) + self._socket._tempDataLen
         if waiting > STRANGERS_OUTPUT and not self._isDropped:
             self._isDropped = True
-            dropTransport(self._socket)
+            drop = getattr(self._socket, "abortConnection", self._socket.loseConnection)
+            drop()
 
     def resumeProducing(self) -> None:
         """
@@ -64,10 +63,10 @@ def _socketBelow(transport: Any) -> FileDescriptor | None:
     """
     @return: the transport of the socket below TLS; C{None} if there is no TLS.
     """
-    if not ISSLTransport.providedBy(transport):
-        return None
-    *_, socket = layersOf(transport)
-    return socket if isinstance(socket, FileDescriptor) else None
+    below: Any = transport if ISSLTransport.providedBy(transport) else None
+    while getattr(below, "transport", None) is not None:
+        below = below.transport
+    return below if isinstance(below, FileDescriptor) else None
 
 
 def restrain(transport: Any) -> None:

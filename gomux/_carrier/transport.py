@@ -27,6 +27,7 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from gomux._carrier.direct import DirectTransport
+from gomux._carrier.restraint import leaveOutput
 from gomux._fastpaths import fastPaths
 
 #: How many bytes that cannot be sent yet the kernel may keep for a carrier, if the
@@ -58,6 +59,13 @@ class MuxCarrier(DirectTransport):
                 limitUnsent(transport.getHandle())
             if timeout is not None:
                 watchPeer(transport, timeout)
+
+    def registerProducer(self, producer: IPushProducer) -> None:
+        """
+        Pause and resume a producer from now on.
+        """
+        leaveOutput(self.transport)
+        super().registerProducer(producer)
 
     @property
     def canWait(self) -> bool:

@@ -61,12 +61,15 @@ class _Peer:
         self.used = 0
         self.accounts: dict[Account, None] = {}
 
-    def reclaim(self, bound: float) -> None:
+    def reclaim(self, use: PeerUse) -> None:
         """
-        End muxes until no more than C{bound} bytes are taken.
+        End muxes of one keyring's peer until they take no more than they may.  The same
+        name may stand in other keyrings, or stand for no name.
         """
-        while self.used > bound:
-            max(self.accounts, key=_used).end()
+        own = [account for account in self.accounts if account.use is use]
+        own.sort(key=_used)
+        while own and use.buffered > use.maxBuffered:
+            own.pop().end()
 
 
 def _used(user: _Peer | Account) -> int:
@@ -102,7 +105,7 @@ class Account:
     @ivar _buffers: the memory that the mux shares with others.
     @ivar _bound: C{maxBuffered} of the mux's factory.
     @ivar _overfull: see L{__init__}.
-    @ivar _use: what the peer may use, and its name; C{None} before the mux has its
+    @ivar use: what the peer may use, and its name; C{None} before the mux has its
         carrier, and once it takes nothing any more.
     @ivar _peer: the peer of that name.
     @ivar _control: how many control frames are counted.
@@ -114,7 +117,7 @@ class Account:
         "_buffers",
         "_bound",
         "_overfull",
-        "_use",
+        "use",
         "_peer",
         "_control",
         "_isOver",
@@ -135,7 +138,7 @@ class Account:
         self._buffers = buffers
         self._bound = bound
         self._overfull = overfull
-        self._use: PeerUse | None = None
+        self.use: PeerUse | None = None
         self._control = 0
         self._isOver = False
 
@@ -147,9 +150,9 @@ class Account:
         """
         if self._isOver:
             return
-        used = MUX_COST if self._use is None else self.used
+        used = MUX_COST if self.use is None else self.used
         self._leave()
-        self._use = use
+        self.use = use
         self._peer = self._buffers.peers.setdefault(use.name, _Peer())
         self._peer.accounts[self] = None
         self.charge(used)
@@ -160,16 +163,17 @@ class Account:
 
         @param size: how many bytes; less than 0 to give them back.
         """
-        use = self._use
+        use = self.use
         if use is None:
             return
         self.used += size
         peer = self._peer
         peer.used += size
+        use.buffered += size
         buffers = self._buffers
         buffers.total += size
-        if size > 0 and (buffers.total > self._bound or peer.used > use.maxBuffered):
-            peer.reclaim(use.maxBuffered)
+        if size > 0 and (buffers.total > self._bound or use.buffered > use.maxBuffered):
+            peer.reclaim(use)
             buffers.reclaim(self._bound)
         elif not self.used:
             self._leave()
@@ -219,22 +223,23 @@ class Account:
         assert self.used == (0 if self._isOver else taken), (self.used, taken)
 
     def _leave(self) -> None:
-        if self._use is not None:
+        if self.use is not None:
             self._buffers.total -= self.used
             self._peer.used -= self.used
+            self.use.buffered -= self.used
             self.used = 0
             del self._peer.accounts[self]
             if not self._peer.accounts:
-                del self._buffers.peers[self._use.name]
-            self._use = None
+                del self._buffers.peers[self.use.name]
+            self.use = None
 
     @property
     def mayGrow(self) -> bool:
         """
         Whether receive windows may grow.
         """
-        use = self._use
-        isTight = use is not None and self._peer.used > use.maxBuffered * TIGHT
+        use = self.use
+        isTight = use is not None and use.buffered > use.maxBuffered * TIGHT
         return not isTight and self._buffers.total <= self._bound * TIGHT
 
     @property
@@ -242,10 +247,10 @@ class Account:
         """
         Whether the peer may open streams.
         """
-        use = self._use
+        use = self.use
         if self.mayGrow or use is None:
             return True
-        if self._peer.used > use.maxBuffered * TIGHT:
+        if use.buffered > use.maxBuffered * TIGHT:
             return False
         return self._peer.used * len(self._buffers.peers) <= self._bound * TIGHT
 

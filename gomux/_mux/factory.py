@@ -24,7 +24,6 @@ from twisted.logger import Logger
 from gomux._carrier.accept import AcceptPace
 from gomux._carrier.busypoll import BusyPoll
 from gomux._carrier.clock import steady
-from gomux._carrier.restraint import release
 from gomux._carrier.turns import PeersTurns, StrangersTurns, Turns
 from gomux._fastpaths import fastPaths
 from gomux._mux.buffers import buffersOf
@@ -64,8 +63,7 @@ class MuxFactory(ServingFactory):
     @ivar retired: whether L{retire} was called.  Can be set to C{False} again.
     @ivar pool: the muxes that are up.
     @ivar tally: what has happened on the muxes of the pool.
-    @ivar muxes: all muxes that have a carrier, whether they are up or not, the
-        oldest first.
+    @ivar muxes: all muxes that have a carrier, up or not, the oldest first.
     @ivar clock: the reactor, or for tests a clock.
     @ivar busyPoll: keeps the reactor awake while an answer is due.
     @ivar turns: shares the reactor's time among the muxes.
@@ -89,8 +87,7 @@ class MuxFactory(ServingFactory):
         most C{closeTimeout}.
     @ivar _trigger: the reactor's trigger that closes the muxes when the reactor stops;
         C{None} while there are no muxes.
-    @ivar _strangers: a server's muxes whose peers have not shown that they hold the
-        key.
+    @ivar _strangers: a server's muxes whose peers have not shown a key.
     @ivar _newcomers: the connections that wait for their first frame.
     @ivar _descriptors: for each mux whose peer has shown the key, the shares that the
         mux's descriptor is counted in.
@@ -359,7 +356,6 @@ class MuxFactory(ServingFactory):
         The peer of a mux has shown that it holds the key.  Called by the mux.
         """
         self.acceptPace.authenticated(mux.transport)
-        release(mux.transport)
         self._strangers.met(mux.getPeer(), mux.peerName)
         self._forgetUnauthenticated(mux)
         self._descriptors[mux] = descriptors = self.keyring.descriptors

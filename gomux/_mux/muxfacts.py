@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress, ITCPTransport
 
+from gomux._carrier.passed import PassedDropper
 from gomux._mux.muxlife import ENDED, GATED, OPEN
 from gomux._mux.requests import Accepting
 from gomux.error import HandshakeFailed, NoRequests, Truncated
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from gomux.error import GomuxError
 
 
-class MuxFacts:
+class MuxFacts(PassedDropper):
     """
     The facts about a L{MuxProtocol<gomux.MuxProtocol>}, which sets all attributes.
 

@@ -25,7 +25,6 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 
 from gomux._carrier.passed import PassedDropper
-from gomux._carrier.restraint import restrain
 from gomux._carrier.transport import addressFrom, dropTransport
 from gomux._carrier.turns import DONE
 from gomux._mux.gate import Gate, explainLoss
@@ -191,7 +190,6 @@ class Newcomer(PassedDropper, Protocol):
         grace = min(limits.silentGrace or SILENT, limits.handshakeTimeout)
         self._call = owner.clock.callLater(grace, self._silent)
         self._since = owner.clock.seconds()
-        restrain(self.transport)
         owner.newcomerConnected(self)
 
     def getPeer(self) -> IAddress:

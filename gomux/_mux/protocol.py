@@ -33,8 +33,6 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gomux._carrier.passed import PassedDropper
-from gomux._carrier.restraint import leaveOutput
 from gomux._carrier.transport import MuxCarrier, addressFrom
 from gomux._mux.frames import PeerFrames
 from gomux._mux.gate import Gate, GreetingWait, WaitingStreams, explainLoss
@@ -65,14 +63,13 @@ if TYPE_CHECKING:
 
 
 @implementer(IMux)
-class MuxProtocol(MuxFacts, PassedDropper, Protocol):
+class MuxProtocol(MuxFacts, Protocol):
     """
     One mux over one carrier, made by a L{MuxFactory<gomux.MuxFactory>}.
 
     @ivar factory: the factory that made the mux; the mux uses its settings.
     @ivar since: when the mux got its carrier, in seconds of the clock.
-    @ivar streamFactory: makes the protocols of the peer's streams; C{None} to use the
-        C{streamFactory} of the factory.
+    @ivar streamFactory: see the factory, which is asked if this is C{None}.
     @ivar services: the factories of services that only this mux has, by name.
     @ivar _early: what a server has received before it made the mux.
     @ivar _limits: the factory's limits.
@@ -191,8 +188,7 @@ class MuxProtocol(MuxFacts, PassedDropper, Protocol):
     def revoke(self) -> None:
         """
         Drop the carrier, because the peer's key was revoked, or may have been.  No
-        input is delivered any more, and the streams end in the next turn of the
-        reactor.
+        input is delivered any more, and the streams end in the reactor's next turn.
         """
         self._fail(KeyRevoked())
         for stream in list(self._streams.byID.values()):
@@ -364,7 +360,6 @@ class MuxProtocol(MuxFacts, PassedDropper, Protocol):
         self._isBound = isStrict or self.factory.greet
         greets = self.factory.greet and not isStrict
         self._scheduler.start(sealer, int(self._isBound) if greets else None)
-        leaveOutput(self.transport)
         self._carrier.registerProducer(self._scheduler)
         self._carrierLiveness.start()
 

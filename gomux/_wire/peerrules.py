@@ -91,13 +91,14 @@ class PeerUse:
     @ivar streams: how many streams it has opened and not closed, without those whose
         request was not accepted yet.
     @ivar connections: how many connections to targets it has.
+    @ivar buffered: how many bytes of memory its muxes take.
     """
 
     maxBuffered: float
 
     def __init__(self, name: str = "", rules: PeerRules = _NO_RULES) -> None:
         self.name = name
-        self.muxes = self.streams = self.connections = 0
+        self.muxes = self.streams = self.connections = self.buffered = 0
         self.follow(rules)
 
     def follow(self, rules: PeerRules) -> None:

@@ -45,8 +45,11 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
         return endpoint  # type: ignore[no-any-return]
     resolved = ResolvedReactor(reactor)
     # An endpoint has no public attributes for its arguments.
-    if isinstance(getattr(endpoint, "_wrappedEndpoint", None), HostnameEndpoint):
+    named = getattr(endpoint, "_wrappedEndpoint", None)
+    if isinstance(named, HostnameEndpoint):
         # TLS.
+        if _isAddress(named._hostText):
+            return endpoint  # type: ignore[no-any-return]
         endpoint = clientFromString(resolved, description)
         named = endpoint._wrappedEndpoint
     elif type(endpoint) is not TCP4ClientEndpoint or _isAddress(endpoint._host):
@@ -60,7 +63,7 @@ def clientEndpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
             endpoint._timeout,
             endpoint._bindAddress,
         )
-    if named._badHostname or _isAddress(named._hostText):
+    if named._badHostname:
         return endpoint  # type: ignore[no-any-return]
     return SharedLookUps(reactor, resolved, endpoint, named)
 

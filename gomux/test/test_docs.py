@@ -495,70 +495,6 @@ class TunnelTests(DocsTestCase):
         self.assertEqual(self.run_("hello.py"), "b'hello'\n")
 
 
-class OperatorTests(DocsTestCase):
-    """
-    The example commands for operators
-    """
-
-    def test_accessCounts(self) -> None:
-        """
-        The command counts the connections of an access log.
-        """
-        if shutil.which("jq") is None:
-            raise SkipTest("jq is not on the PATH")
-        lines = '{"service": "web", "end": "ok"}\n' * 2
-        lines += '{"service": null, "end": "busy"}\n'
-        (self.directory / "access.log").write_text(lines)
-        done = subprocess.run(
-            ["sh", "-eu", str(EXAMPLES / "access_counts.sh")],
-            cwd=self.directory,
-            check=True,
-            capture_output=True,
-        )
-        self.assertEqual(done.stdout.split(), b"1 unnamed busy 2 web ok".split())
-
-    def test_systemdRestart(self) -> None:
-        """
-        The commands start one instance before they stop the other.  What they do to the
-        process is tested in C{interop/test/test_systemd.py}.
-        """
-        (self.directory / "systemctl").write_text('#!/bin/sh\necho "$@"\n')
-        (self.directory / "systemctl").chmod(0o755)
-        done = subprocess.run(
-            ["sh", "-eu", str(EXAMPLES / "systemd_restart.sh")],
-            env={"PATH": f"{self.directory}:{os.environ['PATH']}"},
-            check=True,
-            capture_output=True,
-        )
-        self.assertEqual(done.stdout, b"start gomux@b.service\nstop gomux@a.service\n")
-
-    def test_scaleDrain(self) -> None:
-        """
-        The commands tell the balancer first.  What HAProxy does is tested in
-        C{interop/test/test_scale.py}.
-        """
-        for name, text in (("systemctl", 'echo "$@"'), ("socat", "cat")):
-            (self.directory / name).write_text(f"#!/bin/sh\n{text}\n")
-            (self.directory / name).chmod(0o755)
-        done = subprocess.run(
-            ["sh", "-eu", str(EXAMPLES / "scale_drain.sh")],
-            env={"PATH": f"{self.directory}:{os.environ['PATH']}"},
-            check=True,
-            capture_output=True,
-        )
-        self.assertEqual(
-            done.stdout, b"set server gomux/g2 state drain\nstop gomux@2.service\n"
-        )
-
-    def test_logrotate(self) -> None:
-        """
-        The configuration for logrotate sends the signal on which the file is opened
-        again.
-        """
-        text = (DOCS.parent / "contrib" / "gomux.logrotate").read_text()
-        self.assertRegex(text, r"postrotate\n.*--signal=USR1 gomux.service\n")
-
-
 class PeersTests(DocsTestCase):
     """
     The examples of several peers
@@ -645,6 +581,70 @@ class PeersTests(DocsTestCase):
             )
         self.start("peers_hub.sh", "2202")
         self.assertEqual([self.fetch("2201"), self.fetch("2202")], ["alice", "bob"])
+
+
+class OperatorTests(DocsTestCase):
+    """
+    The example commands for operators
+    """
+
+    def test_accessCounts(self) -> None:
+        """
+        The command counts the connections of an access log.
+        """
+        if shutil.which("jq") is None:
+            raise SkipTest("jq is not on the PATH")
+        lines = '{"service": "web", "end": "ok"}\n' * 2
+        lines += '{"service": null, "end": "busy"}\n'
+        (self.directory / "access.log").write_text(lines)
+        done = subprocess.run(
+            ["sh", "-eu", str(EXAMPLES / "access_counts.sh")],
+            cwd=self.directory,
+            check=True,
+            capture_output=True,
+        )
+        self.assertEqual(done.stdout.split(), b"1 unnamed busy 2 web ok".split())
+
+    def test_systemdRestart(self) -> None:
+        """
+        The commands start one instance before they stop the other.  What they do to the
+        process is tested in C{interop/test/test_systemd.py}.
+        """
+        (self.directory / "systemctl").write_text('#!/bin/sh\necho "$@"\n')
+        (self.directory / "systemctl").chmod(0o755)
+        done = subprocess.run(
+            ["sh", "-eu", str(EXAMPLES / "systemd_restart.sh")],
+            env={"PATH": f"{self.directory}:{os.environ['PATH']}"},
+            check=True,
+            capture_output=True,
+        )
+        self.assertEqual(done.stdout, b"start gomux@b.service\nstop gomux@a.service\n")
+
+    def test_scaleDrain(self) -> None:
+        """
+        The commands tell the balancer first.  What HAProxy does is tested in
+        C{interop/test/test_scale.py}.
+        """
+        for name, text in (("systemctl", 'echo "$@"'), ("socat", "cat")):
+            (self.directory / name).write_text(f"#!/bin/sh\n{text}\n")
+            (self.directory / name).chmod(0o755)
+        done = subprocess.run(
+            ["sh", "-eu", str(EXAMPLES / "scale_drain.sh")],
+            env={"PATH": f"{self.directory}:{os.environ['PATH']}"},
+            check=True,
+            capture_output=True,
+        )
+        self.assertEqual(
+            done.stdout, b"set server gomux/g2 state drain\nstop gomux@2.service\n"
+        )
+
+    def test_logrotate(self) -> None:
+        """
+        The configuration for logrotate sends the signal on which the file is opened
+        again.
+        """
+        text = (DOCS.parent / "contrib" / "gomux.logrotate").read_text()
+        self.assertRegex(text, r"postrotate\n.*--signal=USR1 gomux.service\n")
 
 
 class EndpointStringTests(DocsTestCase):

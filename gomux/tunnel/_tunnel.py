@@ -125,13 +125,13 @@ class Tunnel(Factory):
                     addr=describeAddress(addr),
                     why=shares.refusal(peer, places),
                 )
+                if self.counts is not None:
+                    self.counts.refused("busy")
                 if self.accessLog is not None:
                     self.accessLog.add(
                         *(service, peer, describe(addr), None, 0, 0, 0.0, "busy"),
                         shares.refusal(peer, places),
                     )
-                if self.counts is not None:
-                    self.counts.refused("busy")
                 if getattr(addr, "service", None) is not None:
                     raise ServiceBusy()
                 return None if hasattr(addr, "streamID") else _Refusal()
@@ -278,8 +278,8 @@ def forward(
 
     shares = _shares(Shares(limits.maxConnections), keyring)
     tunnel = Tunnel(name, connect, clock, limits, shares)
-    tunnel.service = service
     tunnel.counts = pool.tally.forwarding(service)
+    tunnel.service = service
     if service is not None:
         tunnel.awaited = Deadlines(
             tunnel.clock, limits.answerTimeout, Bridge.unanswered

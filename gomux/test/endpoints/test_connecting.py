@@ -63,8 +63,9 @@ class ClientEndpointTests(TestCase):
         """
         The endpoint of an address with TLS needs no look-up.
         """
-        endpoint = clientEndpoint(reactor, "tls:127.0.0.1:443")
+        endpoint: Any = clientEndpoint(reactor, "tls:127.0.0.1:443")
         self.assertNotIsInstance(endpoint, SharedLookUps)
+        self.assertIs(endpoint._wrappedEndpoint._reactor, reactor)
 
     async def test_badName(self) -> None:
         """

@@ -64,7 +64,7 @@ class PeerLimitsTests(SynchronousTestCase):
         self.clock.advance(0)
         for name in self.keyring.names:
             use = self.keyring.uses[name]
-            self.assertEqual((use.muxes, use.streams), (0, 0))
+            self.assertEqual((use.muxes, use.streams, use.buffered), (0, 0, 0))
         self.assertEqual(buffersOf(self.clock).peers, {})
 
     def factory(
@@ -379,6 +379,27 @@ class PeerLimitsTests(SynchronousTestCase):
         self.fill(held, 131072)
         self.assertIsInstance(pairs[0].server.reason, BuffersFull)
         self.assertIsNone(pairs[1].server.reason)
+
+    def test_otherKeyring(self) -> None:
+        """
+        What a peer with the same name in another keyring takes does not count, also
+        where neither has a name.
+        """
+        self.streams.hooks["made"] = self.pause
+        for names in (("alice", "bob"), ("",)):
+            keys = {name: f"the other key of {name}" for name in names}
+            servers = [self.factory(Keyring(keys), False) for _ in range(2)]
+            for server in servers:
+                server.streamFactory = self.streams
+            bound, free = (self.connect(keys[names[0]], each) for each in servers)
+            servers[0].keyring.rules = {"*": PeerRules(maxBuffered=100000)}
+            [held], [other] = self.open(bound, 1), self.open(free, 1)
+            self.fill(other, 131072)
+            self.fill(held, 50000)
+            self.assertIsNone(bound.server.reason)
+            self.fill(held, 60000)
+            self.assertIsInstance(bound.server.reason, BuffersFull)
+            self.assertIsNone(free.server.reason)
 
     def test_tight(self) -> None:
         """
