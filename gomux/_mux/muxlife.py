@@ -115,6 +115,7 @@ class MuxLife:
         waits for the loss of the carrier.
     @ivar _dropCall: ends the mux if a carrier that was dropped does not go; C{None}
         until the carrier is dropped.
+    @ivar _unclosed: the open streams that C{CLOSING} has not closed yet.
     @ivar _untold: the open streams that were not told the reason yet.
     @ivar _waiting: the results of L{whenClosed} that have not fired.
     """
@@ -156,6 +157,7 @@ class MuxLife:
         self._drainCall: IDelayedCall | None = None
         self._closeCall: IDelayedCall | None = None
         self._dropCall: IDelayedCall | None = None
+        self._unclosed: deque[StreamLife] = deque()
         self._untold: deque[StreamLife] = deque()
         self._waiting: list[Deferred[GomuxError]] = []
 
@@ -203,9 +205,24 @@ class MuxLife:
         elif self.state <= DRAINING:
             self.state = CLOSING
             self._awaitLoss()
-            for stream in list(self._streams.byID.values()):
-                stream.closeWith(ConnectionClosed())
+            self._unclosed.extend(self._streams.byID.values())
+            self._turns.begin(self._closeStreams)
             self.streamEnded()
+
+    def _closeStreams(self, until: float) -> float:
+        """
+        Close streams that were open when C{CLOSING} began.
+
+        @param until: the time after which to leave the rest for a later turn of the
+            reactor.
+        @return: 0 if streams are left, otherwise L{DONE}.
+        """
+        while self._unclosed and self.state is CLOSING:
+            self._unclosed.popleft().closeWith(ConnectionClosed())
+            if self._unclosed and self._clock.seconds() >= until:
+                return 0.0
+        self._unclosed.clear()
+        return DONE
 
     @property
     def _isSilent(self) -> bool:

@@ -188,10 +188,11 @@ class MuxProtocol(MuxFacts, Protocol):
     def revoke(self) -> None:
         """
         Drop the carrier, because the peer's key was revoked, or may have been.  No
-        input is delivered any more, and the streams end in the reactor's next turn.
+        input is delivered any more.  Streams whose input waits end in the next turn of
+        the reactor, the others once the carrier is gone.
         """
         self._fail(KeyRevoked())
-        for stream in list(self._streams.byID.values()):
+        for stream in [s for s in self._streams.byID.values() if s.hasInput]:
             stream.drop(KeyRevoked())
 
     def whenClosed(self) -> Deferred[GomuxError]:
