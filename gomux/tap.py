@@ -146,7 +146,6 @@ class Options(
         }
         items = self.findItems(reactor, keyring, before, mistakes)
         items += self.findStatus(reactor, self.before or self, before, mistakes)
-        accessLog = self.findAccessLog(mistakes)
         mistakes.check()
         assert keyring is not None
         options = {item.option for item in items}
@@ -164,7 +163,6 @@ class Options(
             *(self.limits(Limits), self.limits(TunnelLimits)),
             *(self.strictSettings, bool(self["end-revoked"])),
             files=tuple(what for what, isRead in files.items() if isRead),
-            accessLog=accessLog,
         )
 
     def limits(self, kind: type[_L]) -> _L:

@@ -74,11 +74,11 @@ class AccessLog:
 
     def __init__(self, path: str, clock: Any) -> None:
         """
-        @param path: the path of the file, or L{STANDARD_OUTPUT}.  It must be absolute,
-            because the process may change its directory.
+        @param path: the path of the file, or L{STANDARD_OUTPUT}.
         @param clock: the reactor.
         """
-        self.path = path
+        # The process may change its directory.
+        self.path = path if path == STANDARD_OUTPUT else os.path.abspath(path)
         self._clock = clock
         self._descriptor: int | None = None
         self._isFile = False

@@ -33,9 +33,6 @@ def describe(plan: Plan) -> str:
     limits = _limits(plan)
     if limits:
         lines += ["Limits that are not the default:", *limits]
-    if plan.accessLog is not None:
-        where = "the standard output" if plan.accessLog == "-" else plan.accessLog
-        lines.append(f"The access log goes to {where}.")
     if plan.files:
         lines.append(f"SIGHUP reads {' and '.join(plan.files)} again.")
     else:

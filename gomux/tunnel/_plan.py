@@ -95,8 +95,6 @@ class Plan:
     @ivar strict: the settings of strict mode.
     @ivar endRevoked: whether a reload ends the muxes of revoked keys.
     @ivar files: the files that a reload reads again, in words.
-    @ivar accessLog: the absolute path of the access log, or C{-} for the standard
-        output; C{None} for none.
     """
 
     keyring: Keyring
@@ -107,7 +105,6 @@ class Plan:
     strict: Strict = Strict()
     endRevoked: bool = False
     files: tuple[str, ...] = ()
-    accessLog: str | None = None
 
     def of(self, *options: str) -> list[Item]:
         """

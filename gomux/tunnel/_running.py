@@ -41,6 +41,7 @@ from gomux._mux.pool import MuxPool
 from gomux._wire.salts import Salts, processSalts
 from gomux.error import OpenStreamError
 from gomux.limits import TunnelLimits
+from gomux.tunnel._accesslog import AccessLog, LoggedFactory
 from gomux.tunnel._accessoptions import AccessLogService
 from gomux.tunnel._parts import Connector, ListeningService, ServiceDialler
 from gomux.tunnel._plan import Item, Plan
@@ -67,7 +68,7 @@ class Running:
         still have muxes.
     @ivar leftTunnels: the tunnels that the plan has no more, and that may still have
         bridges.
-    @ivar access: has the access log.
+    @ivar accessLog: writes the access log; C{None} if there is none.
     @ivar _service: the service that the parts belong to.
     @ivar _clock: the reactor.
     @ivar _salts: what issues the salts of servers and of clients if the process may
@@ -93,8 +94,7 @@ class Running:
         self.ports: dict[_Key, ListeningService] = {}
         self.leftFactories: list[MuxFactory] = []
         self.leftTunnels: list[Tunnel] = []
-        self.access = AccessLogService(clock)
-        self._changeLog(plan)
+        self.accessLog: AccessLogService | None = None
         made = self._make(plan)
         self._follow(plan, *made, self._ports(plan, *made, {}))
 
@@ -119,7 +119,6 @@ class Running:
         fresh = [part for key, part in ports.items() if key not in kept]
         if not self._service.running:
             # The ports listen when the service starts.
-            self._changeLog(plan)
             return self._follow(plan, *made, ports)
 
         def listens(results: list[tuple[bool, Any]]) -> Deferred[list[str]]:
@@ -131,7 +130,7 @@ class Running:
             if not self._service.running:
                 reasons.append("the service is being stopped")
             if not reasons:
-                reasons = self._changeLog(plan)
+                reasons += self._openLog(plan)
             if reasons:
                 stops = gatherResults([maybeDeferred(p.stopService) for p in fresh])
                 return stops.addBoth(lambda _: reasons)
@@ -140,15 +139,23 @@ class Running:
         listening = DeferredList([p.listen() for p in fresh], consumeErrors=True)
         return listening.addCallback(listens)
 
-    def _changeLog(self, plan: Plan) -> list[str]:
+    def _openLog(self, plan: Plan) -> list[str]:
         """
-        Write to the access log of a plan.
+        Open the access log of a plan.  Until now nothing has changed.
 
-        @return: the reasons why that is not possible.
+        @return: why it cannot be opened.
         """
-        if plan.accessLog is not None and self.access.parent is None:
-            self.access.setServiceParent(self._service)
-        return self.access.change(plan.accessLog)
+        path, service = plan.accessLog, self.accessLog
+        try:
+            if path is not None and service is None:
+                log = AccessLog(path, self._clock)
+                log.open()
+                self.accessLog = AccessLogService(log, self._clock)
+            elif path is not None and service is not None and path != service.log.path:
+                service.log.move(path)
+        except OSError as error:
+            return [f"--access-log {path}: {error.strerror or error}"]
+        return []
 
     def _make(self, plan: Plan) -> tuple[dict[_Key, Newcomers], dict[_Key, Tunnel]]:
         """
@@ -313,8 +320,7 @@ class Running:
             item.service: self.tunnels[item.key] for item in plan.of("target")
         }
         services.update(
-            (item.service, self.access.logged(item.service, item.what))
-            for item in plan.of("factory")
+            (item.service, self._logged(item)) for item in plan.of("factory")
         )
         streams = services.pop(None, None)
         named = {str(name): factory for name, factory in services.items()}
@@ -333,8 +339,6 @@ class Running:
             connector.dialler.maxRetryDelay = limits.maxRetryDelay
         for tunnel in self.tunnels.values():
             tunnel.limit(limits)
-        for tunnel in (*self.tunnels.values(), *self.leftTunnels):
-            tunnel.accessLog = self.access.log
         self.pool.limit(limits.waitTimeout, limits.maxWaiting)
 
     def _tellMissing(self, plan: Plan) -> None:

@@ -73,9 +73,9 @@ class TunnelService(MultiService):
     @ivar _read: reads the files again.
     @ivar _clock: the reactor, with times that never go back.
     @ivar _signals: handles the signals of the process.
-    @ivar _manager: tells the service manager how the process is.
     @ivar _fitting: whether a reload waits for new ports to listen.
     @ivar _isAsked: whether another reload was asked for meanwhile.
+    @ivar _manager: tells the service manager how the process is.
     """
 
     def __init__(
@@ -156,7 +156,6 @@ class TunnelService(MultiService):
                 "SIGHUP: neither --psk-file nor --config was given: there is nothing to"
                 " read again"
             )
-            self._manager.reloaded()
         elif self._fitting:
             self._isAsked = True
         else:
@@ -186,7 +185,6 @@ class TunnelService(MultiService):
         """
         self._fitting = False
         self.reloaded = Reloaded(time.time(), not reasons)
-        self._manager.reloaded()
         files = " and ".join(old.files)
         if reasons:
             for reason in reasons:

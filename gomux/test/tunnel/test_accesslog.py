@@ -23,20 +23,20 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import error
 from gomux._mux.address import StreamAddress
+from gomux._wire.keyring import Keyring
 from gomux.limits import ACCESS_LOG_RETRY, ACCESS_LOG_WAITING, LINE_EVERY
 from gomux.tap import Options, makeService
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.logs import Lines
 from gomux.test.support.process import ProcessClock
 from gomux.test.support.tunnelrig import Rig
-from gomux.testing import MuxPair
+from gomux.testing import PSK, MuxPair
 from gomux.tunnel import Tunnel
-from gomux.tunnel import _check as check
 from gomux.tunnel._accesslog import AccessLog, LoggedFactory, addressOf, describe
 from gomux.tunnel._accessoptions import AccessLogService
 from gomux.tunnel._codes import codeOfEnd
-from gomux.tunnel._parts import CannotListen
-from gomux.tunnel._service import TunnelService
+from gomux.tunnel._plan import Item, Plan
+from gomux.tunnel._service import CannotListen, TunnelService
 from gomux.tunnel._signals import SignalHandler
 
 LINE: dict[str, Any] = {
@@ -165,6 +165,30 @@ class FileTests(FileTestCase):
         self.assertEqual(len(read(self.path + ".1")), 1)
         [line] = self.logged
         self.assertIn("goes on in the old file", line)
+
+    def test_relative(self) -> None:
+        """
+        The file is found again after the process has changed its directory.
+        """
+        log = AccessLog("access.log", self.clock)
+        self.assertEqual(log.path, os.path.abspath("access.log"))
+
+    def test_move(self) -> None:
+        """
+        A log can go on in another file.  Lines from before go to the old file.  If the
+        other file cannot be opened, the old one stays.
+        """
+        log = self.opened()
+        log.add(**LINE)
+        log.move(self.path + ".2")
+        log.add(**LINE)
+        os.mkdir(self.path + ".3")
+        self.assertRaises(OSError, log.move, self.path + ".3")
+        self.assertEqual(log.path, self.path + ".2")
+        log.reopen()
+        log.add(**LINE)
+        self.assertEqual(len(self.lines()), 1)
+        self.assertEqual(len(read(self.path + ".2")), 2)
 
     def test_finish(self) -> None:
         """
@@ -772,21 +796,17 @@ class OptionTests(FileTestCase):
         options.parseOptions(["--psk", "p" * 16, *arguments])
         return options
 
-    def service(self, *arguments: str) -> TunnelService:
-        service = makeService(self.parse(*arguments))
-        assert isinstance(service, TunnelService)
-        return service
-
     def test_service(self) -> None:
         """
         All tunnels and factories of the service get the log.
         """
-        service = self.service(
+        options = self.parse(
             *("--access-log", self.path, "--target", "tcp:localhost:1"),
             *("--factory", "web=gomux.PageFactory", "--forward", "tcp:2"),
         )
-        log = service.parts.access.log
-        assert log is not None
+        service = makeService(options)
+        assert isinstance(service, TunnelService)
+        [log] = [part.log for part in service if isinstance(part, AccessLogService)]
         self.assertEqual(log.path, self.path)
         self.assertEqual([t.accessLog for t in service.tunnels], [log, log])
         [server] = service.factories
@@ -797,27 +817,11 @@ class OptionTests(FileTestCase):
         """
         Without the option there is none.
         """
-        service = self.service("--factory", "web=gomux.PageFactory", "--forward=tcp:2")
-        self.assertIsNone(service.parts.access.log)
-        self.assertEqual([t.accessLog for t in service.tunnels], [None])
+        service = makeService(self.parse("--factory", "web=gomux.PageFactory"))
+        assert isinstance(service, TunnelService)
+        self.assertFalse([p for p in service if isinstance(p, AccessLogService)])
         [server] = service.factories
         self.assertNotIsInstance(server.services["web"], LoggedFactory)
-
-    def test_relative(self) -> None:
-        """
-        The path is made absolute: the process may change its directory.  A second one
-        is an error.
-        """
-        plan = self.parse("--access-log", "access.log").plan
-        self.assertEqual(plan.accessLog, os.path.abspath("access.log"))
-        self.assertRaises(UsageError, self.parse, *(["--access-log", "a"] * 2))
-
-    def test_check(self) -> None:
-        """
-        C{--check} names the file.
-        """
-        plan = self.parse("--access-log", "/tmp/access.log").plan
-        self.assertIn("The access log goes to /tmp/access.log.", check.describe(plan))
 
     def test_output(self) -> None:
         """
@@ -833,7 +837,8 @@ class OptionTests(FileTestCase):
         """
         What cannot be a path is an error.
         """
-        self.assertRaises(UsageError, self.parse, "--access-log", "")
+        for path in ("", "a\0b"):
+            self.assertRaises(UsageError, self.parse, "--access-log", path)
 
 
 class ServicePartTests(FileTestCase):
@@ -847,11 +852,9 @@ class ServicePartTests(FileTestCase):
         self.addCleanup(signal.signal, signal.SIGUSR1, before)
         self.others: list[int] = []
         signal.signal(signal.SIGUSR1, lambda number, frame: self.others.append(number))
-        self.service = AccessLogService(self.clock)
-        self.assertEqual(self.service.change(self.path), [])
-        assert self.service.log is not None
-        self.log = self.service.log
+        self.log = AccessLog(self.path, self.clock)
         self.addCleanup(self.log.close)
+        self.service = AccessLogService(self.log, self.clock)
 
     def test_rotated(self) -> None:
         """
@@ -886,38 +889,65 @@ class ServicePartTests(FileTestCase):
         self.log.add(**LINE)
         self.assertEqual(len(read(self.path + ".1")), 1)
 
-    def test_changed(self) -> None:
-        """
-        A reload may name another file, or none.  What waits goes to the old one.
-        """
+
+class ReloadTests(FileTestCase):
+    """
+    The access log of a service that reads its files again
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        before = signal.getsignal(signal.SIGUSR1)
+        self.addCleanup(signal.signal, signal.SIGUSR1, before)
+        self.service = TunnelService(
+            self.plan(None), self.clock, lambda plan: self.plan(self.path)
+        )
+        self.service.privilegedStartService()
         self.service.startService()
         self.addCleanup(self.service.stopService)
-        factory = Recorders()
-        logged = self.service.logged("echo", factory)
-        self.assertIs(self.service.logged("echo", factory), logged)
-        self.log.add(**LINE)
-        self.assertEqual(self.service.change(self.path), [])
-        self.assertIs(self.service.log, self.log)
-        self.assertEqual(self.service.change(self.path + ".2"), [])
+
+    def plan(self, path: str | None) -> Plan:
+        target = Item("target", "it", None)
+        keyring = Keyring([("", PSK.encode())])
+        return Plan(keyring, [target], files=("the config",), accessLog=path)
+
+    def reload(self, path: str | None) -> AccessLog | None:
+        """
+        @return: the log of the only tunnel.
+        """
+        self.service._read = lambda plan: self.plan(path)
+        self.service.reload()
+        [tunnel] = self.service.tunnels
+        return tunnel.accessLog
+
+    def test_changes(self) -> None:
+        """
+        A log may appear, move to another file, and go.
+        """
+        log = self.reload(self.path)
+        assert log is not None
+        log.add(**LINE)
+        self.assertIs(self.reload(self.path + ".2"), log)
+        log.add(**LINE)
+        self.assertIsNone(self.reload(None))
+        # The protocol of a factory may still have it.
+        log.add(**LINE)
+        self.clock.advance(0)
         self.assertEqual(len(read(self.path)), 1)
-        assert self.service.log is not None
-        self.service.log.add(**LINE)
+        self.assertEqual(len(read(self.path + ".2")), 1)
+
+    def test_refused(self) -> None:
+        """
+        A file that cannot be opened fails the reload, and nothing changes.
+        """
+        os.mkdir(self.path)
+        self.assertIsNone(self.reload(self.path))
+        assert self.service.reloaded is not None
+        self.assertFalse(self.service.reloaded.worked)
+        log = self.reload(self.path + ".2")
+        assert log is not None
+        self.assertIs(self.reload(self.path), log)
+        self.assertFalse(self.service.reloaded.worked)
+        log.add(**LINE)
         self.clock.advance(0)
         self.assertEqual(len(read(self.path + ".2")), 1)
-        self.assertIsNot(self.service.logged("echo", factory), logged)
-        self.assertEqual(self.service.change(None), [])
-        self.assertIs(self.service.logged("echo", factory), factory)
-
-    def test_cannotChange(self) -> None:
-        """
-        If the other file cannot be opened, the old one stays.
-        """
-        self.service.startService()
-        self.addCleanup(self.service.stopService)
-        os.mkdir(self.path + ".2")
-        [reason] = self.service.change(self.path + ".2")
-        self.assertEqual(reason, f"--access-log {self.path}.2: Is a directory")
-        self.assertIs(self.service.log, self.log)
-        self.log.add(**LINE)
-        self.clock.advance(0)
-        self.assertEqual(len(read(self.path)), 1)

@@ -231,6 +231,7 @@ class TunnelServiceTests(ManagerTestCase):
         variables = patch.dict(os.environ, self.environ)
         variables.start()
         self.addCleanup(variables.stop)
+        keyring = Keyring([("", PSK.encode())])
         answer: Deferred[object] = Deferred()
 
         class Endpoint:
@@ -245,14 +246,10 @@ class TunnelServiceTests(ManagerTestCase):
                 pass
 
         def read(plan: Plan) -> Plan:
-            raise Refused(["it cannot be read"])
+            raise Refused(["no"])
 
-        plan = Plan(
-            Keyring([("", PSK.encode())]),
-            [Item("listen", "it", Endpoint())],
-            files=("the config",),
-        )
-        service = TunnelService(plan, self.clock, read)
+        item = Item("status", "it", Endpoint(), factory=Factory())
+        service = TunnelService(Plan(keyring, [item], files=("it",)), self.clock, read)
         service.privilegedStartService()
         service.startService()
         self.clock.advance(0)
@@ -269,17 +266,3 @@ class TunnelServiceTests(ManagerTestCase):
         self.successResultOf(service.stopService())
         self.assertEqual(self.told()[0], "STOPPING=1")
         self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_nothingToRead(self) -> None:
-        """
-        A reload is over also if there is nothing to read.
-        """
-        plan = Plan(Keyring([("", PSK.encode())]))
-        service = TunnelService(plan, self.clock, lambda plan: plan)
-        with patch.dict(os.environ, self.environ):
-            service.startService()
-        self.told()
-        service.reload()
-        lines = self.told()
-        self.assertEqual((lines[0], lines[-1]), ("RELOADING=1", "READY=1"))
-        self.successResultOf(service.stopService())
