@@ -139,6 +139,8 @@ class Options(
                 with mistakes.of(path):
                     checkPeer(peer, peers)
         self.checkStrict(peers, mistakes)
+        with mistakes.of():
+            self.checkAccessLog()
         services = self.findRules(peers, mistakes)
         rules = {
             peer: PeerRules(services.get(peer), **self.peerShares.get(peer, {}))
@@ -162,6 +164,7 @@ class Options(
             *(keyring, items, rules),
             *(self.limits(Limits), self.limits(TunnelLimits)),
             *(self.strictSettings, bool(self["end-revoked"])),
+            accessLog=self.accessLog,
             files=tuple(what for what, isRead in files.items() if isRead),
         )
 

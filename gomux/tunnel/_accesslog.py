@@ -113,6 +113,20 @@ class AccessLog:
         if self._waiting:
             self._writeLater(0)
 
+    def move(self, path: str) -> None:
+        """
+        Go on in another file.
+
+        @param path: as for L{__init__}.
+        @raise OSError: if it cannot be opened.  Then the log goes on in the old file.
+        """
+        old, self.path = self.path, path
+        try:
+            self.open()
+        except OSError:
+            self.path = old
+            raise
+
     def reopen(self) -> None:
         """
         The file may have been moved away: open it again, and log if that fails.

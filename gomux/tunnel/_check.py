@@ -28,6 +28,9 @@ def describe(plan: Plan) -> str:
     served = {item.service for item in plan.of("target", "factory")}
     if None not in served:
         lines.append("  - refuse streams without a service")
+    if plan.accessLog is not None:
+        where = plan.accessLog if plan.accessLog != "-" else "the standard output"
+        lines.append(f"  - write the access log to {where}")
     lines += ["Peers:", *(f"  - {line}" for line in _peers(plan))]
     lines += _strict(plan)
     limits = _limits(plan)

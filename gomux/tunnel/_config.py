@@ -234,7 +234,10 @@ class _Reader:
         accumulateClassList(type(self._options), "optParameters", parameters)
         kinds: dict[str, Callable[[str, Any], None]] = {}
         kinds.update((name, self._takeFlag) for name, *_ in flags)
-        kinds.update((name, self._takeText) for name, *_ in parameters)
+        kinds.update(
+            (name, self._takePath if name in PATHS else self._takeText)
+            for name, *_ in parameters
+        )
         for name in prefixedMethodNames(type(self._options), "opt_"):
             key = name.replace("_", "-")
             kinds[key] = self._takePath if key in PATHS else self._takeList
@@ -305,7 +308,10 @@ class _Reader:
         if self._is(str, pathOf(key), value):
             if value != "-":
                 value = os.path.join(os.path.dirname(self._options.config), value)
-            self._handle(key, Given.at(pathOf(key), value))
+            if key in self._options:
+                self._options[key] = value
+            else:
+                self._handle(key, Given.at(pathOf(key), value))
 
     def _takeList(self, key: str, value: Any) -> None:
         for text in self._texts(pathOf(key), value):

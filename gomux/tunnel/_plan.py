@@ -94,6 +94,7 @@ class Plan:
     @ivar limits: the limits of tunnels.
     @ivar strict: the settings of strict mode.
     @ivar endRevoked: whether a reload ends the muxes of revoked keys.
+    @ivar accessLog: the path of the access log; C{None} if there is none.
     @ivar files: the files that a reload reads again, in words.
     """
 
@@ -104,6 +105,7 @@ class Plan:
     limits: TunnelLimits = field(default_factory=TunnelLimits)
     strict: Strict = Strict()
     endRevoked: bool = False
+    accessLog: str | None = None
     files: tuple[str, ...] = ()
 
     def of(self, *options: str) -> list[Item]:

@@ -263,13 +263,15 @@ class Running:
             for tunnel in (*self.leftTunnels, *tunnelsBefore)
             if tunnel not in tunnels.values() and tunnel.bridges
         ]
+        self._keepLog(plan)
         self._set(plan)
         self.plan = plan
         if plan.endRevoked:
             for factory in (*self.factories, *self.leftFactories):
                 factory.endRevoked(revoked)
         self._tellMissing(plan)
-        for part in (*ports.values(), *connectors.values()):
+        more = () if self.accessLog is None else (self.accessLog,)
+        for part in (*ports.values(), *connectors.values(), *more):
             if part.parent is None:
                 part.setServiceParent(self._service)
         return gatherResults(dropped).addCallback(lambda _: [])
@@ -298,9 +300,36 @@ class Running:
             part.switch.change(_factoryOf(item, servers, tunnels))
             part.name = item.name
         self._service.namedServices = {
-            str(part.name): part for part in self._service.services
+            part.name: part for part in self._service.services if part.name
         }
         return dropped
+
+    def _keepLog(self, plan: Plan) -> None:
+        """
+        Give all tunnels the access log of a plan.
+        """
+        service = self.accessLog
+        if plan.accessLog is None and service is not None:
+            service.disownServiceParent()
+            service.log.close()
+            self.accessLog = None
+        elif plan.accessLog is not None and service is None:
+            # It is opened when the service starts.
+            log = AccessLog(plan.accessLog, self._clock)
+            self.accessLog = AccessLogService(log, self._clock)
+        elif plan.accessLog is not None and service is not None:
+            service.log.path = plan.accessLog
+        for tunnel in (*self.tunnels.values(), *self.leftTunnels):
+            tunnel.accessLog = None if self.accessLog is None else self.accessLog.log
+
+    def _logged(self, item: Item) -> Any:
+        """
+        @return: the factory of an item, which writes to the access log if there is one.
+        """
+        if self.accessLog is None:
+            return item.what
+        log = self.accessLog.log
+        return LoggedFactory(item.what, item.service, log, self._clock)
 
     def _connector(self, item: Item, plan: Plan) -> Connector:
         dialler = ServiceDialler(

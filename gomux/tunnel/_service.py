@@ -152,6 +152,7 @@ class TunnelService(MultiService):
         """
         self._manager.reloading()
         if not self.plan.files:
+            self._manager.reloaded()
             _log.info(
                 "SIGHUP: neither --psk-file nor --config was given: there is nothing to"
                 " read again"
@@ -194,6 +195,7 @@ class TunnelService(MultiService):
         else:
             logChanges(old, new)
             _log.info("{files} were read again", files=" and ".join(new.files))
+        self._manager.reloaded()
         if self._isAsked:
             self._isAsked = False
             self.reload()

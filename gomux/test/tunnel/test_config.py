@@ -68,6 +68,7 @@ service web
   - connect the peers' streams for the service ssh to tcp:localhost:22
   - connect the peers' streams without a service to tcp:localhost:80
   - serve the peers' streams for the service page with gomux.PageFactory
+  - write the access log to {directory}/log/access
 Peers:
   - alice: may use ssh, streams without a service; strict mode; max-muxes 3; \
 max-streams 4
@@ -80,7 +81,6 @@ Limits that are not the default:
   - half-open-timeout 0.0
   - max-streams 100
   - ping 2.0
-The access log goes to {directory}/log/access.
 SIGHUP reads the config and the pre-shared keys again.
 """
 

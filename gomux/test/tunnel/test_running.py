@@ -599,14 +599,16 @@ class FitTests(RunningTestCase):
             self.assertEqual(log.path, one)
         tunnel.bridges.add(None)  # type: ignore[arg-type]
         self.assertTrue(self.reload(items[0], accessLog=two))
-        log = tunnel.accessLog
+        self.assertIs(tunnel.accessLog, log)
         log.add(None, None, None, None, 0, 0, 0.0, "ok", None)
         self.clock.advance(0)
         self.assertEqual(Path(one).read_text(), "")
         self.assertIn('"end": "ok"', Path(two).read_text())
+        self.assertEqual(len(list(service)), 2)
         self.assertTrue(self.reload(items[0], items[2]))
         self.assertIs(tunnel.accessLog, None)
         self.assertIsInstance(service.factories[0].streamFactory, Recorders)
+        self.assertEqual(len(list(service)), 1)
         tunnel.bridges.clear()
 
     def test_newPeer(self) -> None:
