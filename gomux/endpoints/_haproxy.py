@@ -40,6 +40,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 from gomux._carrier.accept import acceptOne
 from gomux._carrier.clock import steady
 from gomux._carrier.passed import PassedDropper
+from gomux._carrier.restraint import release, restrain
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._wire.shares import descriptors
 
@@ -148,6 +149,7 @@ class ProxiedProtocol(PassedDropper, ProtocolWrapper):
         directlyProvides(self, providedBy(transport))
         Protocol.makeConnection(self, transport)
         acceptOne(transport)
+        restrain(transport)
         self.factory.registerProtocol(self)
         self._timeout = self.factory.clock.callLater(
             HEADER_TIMEOUT, self._drop, f"no header within {HEADER_TIMEOUT:g} seconds"
@@ -190,6 +192,7 @@ class ProxiedProtocol(PassedDropper, ProtocolWrapper):
         """
         self._waitsNoMore()
         self._header.clear()
+        release(self.transport)
         wrapped = self.factory.wrappedFactory.buildProtocol(self.getPeer())
         if wrapped is None:
             self._end()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import os
 import re
 import shutil
@@ -33,8 +34,11 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 import gomux.error
 from gomux import Limits
 from gomux._fastpaths import FastPaths
+from gomux._wire.request import CODES
 from gomux.test.support.ports import freePort
 from gomux.tunnel import TunnelLimits
+from gomux.tunnel._accesslog import AccessLog
+from gomux.tunnel._codes import MUX_LOST, OK, RESET_BY_CLIENT, RESET_BY_TARGET
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 EXAMPLES = DOCS / "examples"
@@ -604,6 +608,20 @@ class OperatorTests(DocsTestCase):
             capture_output=True,
         )
         self.assertEqual(done.stdout.split(), b"1 unnamed busy 2 web ok".split())
+
+    def test_accessMembers(self) -> None:
+        """
+        The page about the access log has each member of a line, and each way to end.
+        """
+        page = (DOCS / "howto" / "accesslog.rst").read_text()
+        listed = re.findall(r"^``([\w-]+)``  +\S", page, re.MULTILINE)
+        log = AccessLog(str(self.directory / "access.log"), Clock())
+        log.open()
+        log.add(None, None, None, None, 0, 0, 0.0, "ok", None)
+        log.close()
+        line = json.loads((self.directory / "access.log").read_text())
+        ends = (OK, RESET_BY_CLIENT, RESET_BY_TARGET, MUX_LOST, *CODES)
+        self.assertEqual(listed, [*line, *ends])
 
     def test_systemdRestart(self) -> None:
         """

@@ -127,6 +127,7 @@ class Bridge:
     @ivar service: the service that the connection is for; C{None} for none.
     @ivar ending: how the connection ended, for the access log.
     @ivar beganAt: when the near end was connected, in seconds.
+    @ivar muxes: the muxes of the ends that are streams.
     @ivar _tunnel: the tunnel; it connects the far end.
     @ivar _limits: the limits that the tunnel had when the bridge began.
     @ivar _far: the end that the tunnel connects after the near end.
@@ -163,6 +164,7 @@ class Bridge:
         self._limits = tunnel.limits
         self.peer = peer
         self.service = service
+        self.muxes: list[Any] = []
         self.ending = Ending()
         self._name = name
         self.state = State.CONNECTING

@@ -177,6 +177,7 @@ class Tunnel(Factory):
             self._byMux[mux] = set()
             mux.whenClosed().addCallback(lambda reason: self._muxEnded(mux))
         self._byMux[mux].add(bridge)
+        bridge.muxes.append(mux)
 
     def _muxEnded(self, mux: Any) -> None:
         for bridge in self._byMux.pop(mux):
@@ -213,8 +214,9 @@ class Tunnel(Factory):
                 shares.giveBack(bridge.peer)
             if self.accessLog is not None:
                 self._logAccess(self.accessLog, bridge)
-        for bridges in self._byMux.values():
-            bridges.discard(bridge)
+        for mux in bridge.muxes:
+            # Not all muxes: there may be thousands.
+            self._byMux.get(mux, set()).discard(bridge)
 
     def _logAccess(self, log: AccessLog, bridge: Bridge) -> None:
         """

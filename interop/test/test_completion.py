@@ -19,8 +19,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from gomux.command._completion import script
-from gomux.command._options import Options
+from gomux import tap
+from gomux.tunnel.command._completion import script
+from gomux.tunnel.command._options import Options
 from interop.support.harness import ROOT, environment
 
 #: How long a shell may take to answer, in seconds.
@@ -84,7 +85,7 @@ class CompletionTests(SynchronousTestCase):
         """
         directory = Path(self.mktemp()).resolve()
         directory.mkdir(parents=True)
-        (directory / "script").write_text(script(command[0], COMMANDS))
+        (directory / "script").write_text(script(command[0], tap.Options(), COMMANDS))
         (directory / "keys-of-peers").write_text("")
         terminal = Terminal(command, str(directory))
         self.addCleanup(terminal.close)

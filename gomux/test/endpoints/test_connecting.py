@@ -61,7 +61,7 @@ class ClientEndpointTests(TestCase):
 
     def test_tlsAddress(self) -> None:
         """
-        The endpoint of an address with TLS needs no look-up.
+        The endpoint of an address with TLS is Twisted's own.
         """
         endpoint: Any = clientEndpoint(reactor, "tls:127.0.0.1:443")
         self.assertNotIsInstance(endpoint, SharedLookUps)

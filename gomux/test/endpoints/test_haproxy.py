@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
+from gomux._carrier import restraint
 from gomux.endpoints._haproxy import (
     HEADER_TIMEOUT,
     MAX_BINARY,
@@ -32,7 +33,7 @@ from gomux.endpoints._haproxy import (
 from gomux.endpoints._listening import serverEndpoint
 from gomux.limits import ACCEPT_QUEUE
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
-from gomux.test.support.kernel import Kernel
+from gomux.test.support.kernel import Descriptor, Kernel
 from gomux.test.support.tunnelrig import HERE, THERE, Rig
 from gomux.testing._memory import Carrier
 from gomux.testing._pair import connect
@@ -217,6 +218,19 @@ class HeaderTests(SynchronousTestCase):
         server: Any = Server(Kernel(), proxied, client, port, 0, reactor)  # type: ignore[arg-type]
         proxied.makeConnection(server)
         self.assertEqual(port.numberAccepts, -1)
+
+    def test_restrained(self) -> None:
+        """
+        What TLS does for a connection by itself is bounded until the header has come.
+        """
+        below = Descriptor()
+        self.patch(restraint, "_socketBelow", lambda transport: below)
+        _, side = self.open()
+        self.assertEqual(below.bufferSize, restraint.STRANGERS_READ)
+        side.write(V1)
+        self.clock.advance(0)
+        self.assertEqual(below.bufferSize, Descriptor.bufferSize)
+        self.assertIsNone(below.producer)
 
     def test_fewDescriptors(self) -> None:
         """

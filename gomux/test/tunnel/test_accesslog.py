@@ -23,17 +23,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import error
 from gomux._mux.address import StreamAddress
+from gomux._wire.keyring import Keyring
 from gomux.limits import ACCESS_LOG_RETRY, ACCESS_LOG_WAITING, LINE_EVERY
 from gomux.tap import Options, makeService
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.logs import Lines
 from gomux.test.support.process import ProcessClock
 from gomux.test.support.tunnelrig import Rig
-from gomux.testing import MuxPair
+from gomux.testing import PSK, MuxPair
 from gomux.tunnel import Tunnel
 from gomux.tunnel._accesslog import AccessLog, LoggedFactory, addressOf, describe
 from gomux.tunnel._accessoptions import AccessLogService
 from gomux.tunnel._codes import codeOfEnd
+from gomux.tunnel._plan import Item, Plan
 from gomux.tunnel._service import CannotListen, TunnelService
 from gomux.tunnel._signals import SignalHandler
 
@@ -170,6 +172,23 @@ class FileTests(FileTestCase):
         """
         log = AccessLog("access.log", self.clock)
         self.assertEqual(log.path, os.path.abspath("access.log"))
+
+    def test_move(self) -> None:
+        """
+        A log can go on in another file.  Lines from before go to the old file.  If the
+        other file cannot be opened, the old one stays.
+        """
+        log = self.opened()
+        log.add(**LINE)
+        log.move(self.path + ".2")
+        log.add(**LINE)
+        os.mkdir(self.path + ".3")
+        self.assertRaises(OSError, log.move, self.path + ".3")
+        self.assertEqual(log.path, self.path + ".2")
+        log.reopen()
+        log.add(**LINE)
+        self.assertEqual(len(self.lines()), 1)
+        self.assertEqual(len(read(self.path + ".2")), 2)
 
     def test_finish(self) -> None:
         """
@@ -869,3 +888,66 @@ class ServicePartTests(FileTestCase):
         self.assertEqual(SignalHandler.of(signal.SIGUSR1).calls, {})
         self.log.add(**LINE)
         self.assertEqual(len(read(self.path + ".1")), 1)
+
+
+class ReloadTests(FileTestCase):
+    """
+    The access log of a service that reads its files again
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        before = signal.getsignal(signal.SIGUSR1)
+        self.addCleanup(signal.signal, signal.SIGUSR1, before)
+        self.service = TunnelService(
+            self.plan(None), self.clock, lambda plan: self.plan(self.path)
+        )
+        self.service.privilegedStartService()
+        self.service.startService()
+        self.addCleanup(self.service.stopService)
+
+    def plan(self, path: str | None) -> Plan:
+        target = Item("target", "it", None)
+        keyring = Keyring([("", PSK.encode())])
+        return Plan(keyring, [target], files=("the config",), accessLog=path)
+
+    def reload(self, path: str | None) -> AccessLog | None:
+        """
+        @return: the log of the only tunnel.
+        """
+        self.service._read = lambda plan: self.plan(path)
+        self.service.reload()
+        [tunnel] = self.service.tunnels
+        return tunnel.accessLog
+
+    def test_changes(self) -> None:
+        """
+        A log may appear, move to another file, and go.
+        """
+        log = self.reload(self.path)
+        assert log is not None
+        log.add(**LINE)
+        self.assertIs(self.reload(self.path + ".2"), log)
+        log.add(**LINE)
+        self.assertIsNone(self.reload(None))
+        # The protocol of a factory may still have it.
+        log.add(**LINE)
+        self.clock.advance(0)
+        self.assertEqual(len(read(self.path)), 1)
+        self.assertEqual(len(read(self.path + ".2")), 1)
+
+    def test_refused(self) -> None:
+        """
+        A file that cannot be opened fails the reload, and nothing changes.
+        """
+        os.mkdir(self.path)
+        self.assertIsNone(self.reload(self.path))
+        assert self.service.reloaded is not None
+        self.assertFalse(self.service.reloaded.worked)
+        log = self.reload(self.path + ".2")
+        assert log is not None
+        self.assertIs(self.reload(self.path), log)
+        self.assertFalse(self.service.reloaded.worked)
+        log.add(**LINE)
+        self.clock.advance(0)
+        self.assertEqual(len(read(self.path + ".2")), 1)

@@ -1,6 +1,6 @@
 """
-Tests for L{gomux.command._completion}.  C{interop/test/test_completion.py} runs the
-scripts in shells.
+Tests for L{gomux.tunnel.command._completion}.  C{interop/test/test_completion.py} runs
+the scripts in shells.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import tap
-from gomux.command._completion import script
-from gomux.command._options import Options
 from gomux.tunnel._guide import repeatable
+from gomux.tunnel.command._completion import script
+from gomux.tunnel.command._options import Options
 
 COMMANDS = {name: command for name, _, command, _ in Options.subCommands}
 
@@ -26,7 +26,7 @@ class ScriptTests(SynchronousTestCase):
         """
         The script for bash has all options and commands.
         """
-        text = script("bash", COMMANDS)
+        text = script("bash", tap.Options(), COMMANDS)
         self.assertEqual(re.findall("@[A-Z_]+@", text), [])
         [service] = re.findall(r'_gomux_complete "(.* --listen .*)" "(.*)"', text)
         shown = re.findall(r"(?m)^  (?:-.,|   ) (--[a-z-]+)", tap.Options().getUsage())
@@ -39,7 +39,9 @@ class ScriptTests(SynchronousTestCase):
         """
         The script for zsh asks this software.
         """
-        self.assertIn("--_shell-completion zsh:$CURRENT", script("zsh", COMMANDS))
+        self.assertIn(
+            "--_shell-completion zsh:$CURRENT", script("zsh", tap.Options(), COMMANDS)
+        )
 
     def test_repeatable(self) -> None:
         """

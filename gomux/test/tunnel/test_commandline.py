@@ -1,5 +1,5 @@
 """
-Tests for L{gomux.command._options}: the command line of C{python -m gomux}.
+Tests for L{gomux.tunnel.command._options}: the command line of C{python -m gomux}.
 """
 
 from __future__ import annotations
@@ -11,9 +11,14 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from gomux import tap
 from gomux._version import __version__
-from gomux.command import _run
-from gomux.command._options import Ping, main
+from gomux.tunnel.command import _run
+from gomux.tunnel.command._options import Ping, main
+
+
+def runMain(arguments: list[str]) -> int:
+    return main(arguments, tap.Options())
 
 
 class MainTests(SynchronousTestCase):
@@ -35,7 +40,7 @@ class MainTests(SynchronousTestCase):
         for _ in range(10):
             self.output.truncate(0)
             self.output.seek(0)
-            self.assertEqual(main(["genpsk"]), 0)
+            self.assertEqual(runMain(["genpsk"]), 0)
             line = self.output.getvalue()
             self.assertRegex(line, r"\A[A-Za-z0-9_-]+\n\Z")
             self.assertEqual(len(base64.urlsafe_b64decode(line[:-1] + "=")), 32)
@@ -47,7 +52,7 @@ class MainTests(SynchronousTestCase):
         """
         C{completion} prints a script.
         """
-        self.assertEqual(main(["completion", "bash"]), 0)
+        self.assertEqual(runMain(["completion", "bash"]), 0)
         self.assertIn("complete -o default -F _gomux_twistd", self.output.getvalue())
 
     def test_help(self) -> None:
@@ -55,12 +60,12 @@ class MainTests(SynchronousTestCase):
         C{--help} prints the usage, and names the commands.  That of a command prints
         the usage of the command, with its guide as it was written.
         """
-        self.assertEqual(main(["--help"]), 0)
+        self.assertEqual(runMain(["--help"]), 0)
         text = self.output.getvalue()
         self.assertTrue(text.startswith("Usage: python -m gomux COMMAND\n"))
         for command in ("genpsk", "ping", "pipe", "completion"):
             self.assertRegex(text, rf"(?m)^    {command} ")
-            self.assertEqual(main([command, "--help"]), 0)
+            self.assertEqual(runMain([command, "--help"]), 0)
             self.assertIn(f"Usage: python -m gomux {command}", self.output.getvalue())
         self.assertEqual(self.output.getvalue().count(Ping.guide), 1)
         self.assertEqual(self.errors.getvalue(), "")
@@ -69,8 +74,8 @@ class MainTests(SynchronousTestCase):
         """
         C{--version} prints the version of gomux.
         """
-        self.assertEqual(main(["--version"]), 0)
-        self.assertEqual(main(["ping", "--version"]), 0)
+        self.assertEqual(runMain(["--version"]), 0)
+        self.assertEqual(runMain(["ping", "--version"]), 0)
         self.assertEqual(self.output.getvalue(), f"gomux {__version__}\n" * 2)
 
     def test_usage(self) -> None:
@@ -93,7 +98,7 @@ class MainTests(SynchronousTestCase):
             (["completion", "fish"], "bash or zsh"),
         ):
             self.errors.truncate(0)
-            self.assertEqual(main(arguments), 2)
+            self.assertEqual(runMain(arguments), 2)
             self.assertIn(error, self.errors.getvalue())
             self.assertIn("Usage: python -m gomux", self.errors.getvalue())
         self.assertEqual(self.output.getvalue(), "")
@@ -109,9 +114,9 @@ class MainTests(SynchronousTestCase):
             return 7
 
         self.patch(_run, "runWithReactor", run)
-        self.assertEqual(main(["ping", "gomux:a"]), 7)
-        self.assertEqual(main(["ping", "-c", "9", "--timeout", "2.5", "gomux:b"]), 7)
-        self.assertEqual(main(["pipe", "gomux:c"]), 7)
+        self.assertEqual(runMain(["ping", "gomux:a"]), 7)
+        self.assertEqual(runMain(["ping", "-c", "9", "--timeout", "2.5", "gomux:b"]), 7)
+        self.assertEqual(runMain(["pipe", "gomux:c"]), 7)
         self.assertEqual(
             calls,
             [

@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.command.test_options -*-
+# -*- test-case-name: gomux.test.tunnel.test_commandline -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.command.test_ping -*-
+# -*- test-case-name: gomux.test.tunnel.test_ping -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 
@@ -27,7 +27,6 @@ from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from gomux._mux.factory import MuxFactory
 from gomux._mux.protocol import MuxProtocol
 from gomux._wire.frame import OVERHEAD
-from gomux.command._run import CommandFailed, gomuxEndpoint
 from gomux.endpoints._clientmux import ClientMux
 from gomux.error import (
     AuthenticationFailed,
@@ -38,6 +37,7 @@ from gomux.error import (
     ProtocolViolation,
 )
 from gomux.limits import Limits
+from gomux.tunnel.command._run import CommandFailed, gomuxEndpoint
 
 #: The pause between two pings, in seconds.
 INTERVAL = 0.2

@@ -1,5 +1,5 @@
 """
-Tests for L{gomux.command._ping}.
+Tests for L{gomux.tunnel.command._ping}.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from twisted.trial.unittest import TestCase
 
 from gomux import MuxFactory
 from gomux._wire.salts import Salts
-from gomux.command import _ping
-from gomux.command._ping import Pinger, ping
-from gomux.command._run import CommandFailed, gomuxEndpoint
 from gomux.test.support.certificates import CERTIFICATE
 from gomux.test.support.ports import freePort
 from gomux.testing import FaultProxy, cut, drop
+from gomux.tunnel.command import _ping
+from gomux.tunnel.command._ping import Pinger, ping
+from gomux.tunnel.command._run import CommandFailed, gomuxEndpoint
 
 PSK = "a pre-shared key of these tests"
 

@@ -1,22 +1,21 @@
-# -*- test-case-name: gomux.test.command.test_manual -*-
+# -*- test-case-name: gomux.test.tunnel.test_manual -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 
 """
 The manual pages, made from the help of the commands.
 
-C{python -m gomux.command._manual man} writes them to the folder C{man}.
+C{man/make.py} in the checkout writes them.
 """
 
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 
-from gomux import tap
-from gomux.command._options import PROGRAM, Options
+from twisted.python.usage import Options as AnyOptions
+
 from gomux.tunnel._guide import GUIDE
+from gomux.tunnel.command._options import PROGRAM, Options
 
 #: So wide that each option of the help has a single line.
 _WIDE = 100000
@@ -24,7 +23,7 @@ _WIDE = 100000
 _OPTION = re.compile(r"  (?:(-.),|   ) (--[a-z-]+)(=?) *(.*)")
 
 HEADER = """\
-.\\" Made by python -m gomux.command._manual from the help; do not edit.
+.\\" Made by man/make.py from the help; do not edit.
 .TH {title} 1 "" "gomux for Twisted" "User Commands"
 .SH NAME
 {name} \\- {about}
@@ -40,15 +39,18 @@ The documentation of gomux for Twisted, whose page on limits explains each limit
 """
 
 
-def pages() -> dict[str, str]:
+def pages(service: AnyOptions) -> dict[str, str]:
     """
+    @param service: the options of C{twistd gomux}.
     @return: the text of each page by the name of its file.
     """
-    return {"twistd-gomux.1": _servicePage(), "gomux.1": _commandsPage()}
+    return {
+        "twistd-gomux.1": _servicePage(service.getUsage(_WIDE)),
+        "gomux.1": _commandsPage(),
+    }
 
 
-def _servicePage() -> str:
-    usage = tap.Options().getUsage(_WIDE)
+def _servicePage(usage: str) -> str:
     options, _, rest = usage.partition(GUIDE)
     _, _, limits = rest.partition("Limits:\n")
     synopsis = "\\fBtwistd\\fR [\\fItwistd options\\fR] \\fBgomux\\fR [\\fIoptions\\fR]"
@@ -124,17 +126,3 @@ def _prose(text: str) -> str:
             body = f".nf\n{body}\n.fi"
         parts.append(f".PP\n{body}\n")
     return "".join(parts)
-
-
-def write(directory: Path) -> None:
-    """
-    Write the pages.
-
-    @param directory: the folder for them.
-    """
-    for name, text in pages().items():
-        (directory / name).write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]))

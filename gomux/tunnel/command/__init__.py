@@ -4,5 +4,6 @@
 """
 The commands of C{python -m gomux}, the manual pages, and the completion of shells.
 
-This room may import L{gomux.tap} and what lies below it.
+It gets the options of C{twistd gomux} from L{gomux.__main__}, because L{gomux.tap} lies
+above it.
 """

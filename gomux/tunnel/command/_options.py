@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.command.test_options -*-
+# -*- test-case-name: gomux.test.tunnel.test_commandline -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import secrets
 import sys
+from typing import Any
 
 from twisted.python import usage
 
@@ -148,8 +149,8 @@ shows is that it has not refused the key.
     ]
 
     def run(self) -> int:
-        from gomux.command._ping import ping
-        from gomux.command._run import runWithReactor
+        from gomux.tunnel.command._ping import ping
+        from gomux.tunnel.command._run import runWithReactor
 
         return runWithReactor(
             "ping", ping, self.endpoint, self["count"], self["timeout"]
@@ -173,8 +174,8 @@ The exit status is 0 if the stream has ended in an orderly way, else 1.
 """
 
     def run(self) -> int:
-        from gomux.command._pipe import pipe
-        from gomux.command._run import runWithReactor
+        from gomux.tunnel.command._pipe import pipe
+        from gomux.tunnel.command._run import runWithReactor
 
         return runWithReactor("pipe", pipe, self.endpoint)
 
@@ -202,20 +203,24 @@ Prints a script with which a shell completes the options of twistd gomux and of 
         [self.shell] = arguments
 
     def run(self) -> int:
-        from gomux.command._completion import script
+        from gomux.tunnel.command._completion import script
 
         commands = {name: command for name, _, command, _ in Options.subCommands}
-        print(script(self.shell, commands), end="")
+        whole: Any = self.parent
+        print(script(self.shell, whole.service, commands), end="")
         return 0
 
 
 class Options(Command):
     """
     The whole command line.
+
+    @ivar service: the options of C{twistd gomux}.
     """
 
     synopsis = "COMMAND"
     subCommand: str | None = None
+    service: usage.Options
 
     guide = """
 The service itself is run by twistd: see twistd gomux --help.
@@ -229,14 +234,16 @@ The service itself is run by twistd: see twistd gomux --help.
     ]
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], service: usage.Options) -> int:
     """
     Run the command line.
 
     @param arguments: the arguments after the program's name.
+    @param service: the options of C{twistd gomux}.
     @return: the exit status: 2 if the arguments are wrong.
     """
     options = Options()
+    options.service = service
     try:
         options.parseOptions(arguments)
     except usage.UsageError as error:

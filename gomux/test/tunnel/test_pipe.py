@@ -1,5 +1,5 @@
 """
-Tests for L{gomux.command._pipe}.  C{interop/test/test_commands.py} runs it as a
+Tests for L{gomux.tunnel.command._pipe}.  C{interop/test/test_commands.py} runs it as a
 process.
 """
 
@@ -16,12 +16,12 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import TestCase
 
-from gomux.command import _pipe
-from gomux.command._pipe import PipeTunnel
-from gomux.command._run import CommandFailed
 from gomux.error import ServiceUnknown
 from gomux.test.support.echo import Asking, Echo
 from gomux.test.support.ports import freePort
+from gomux.tunnel.command import _pipe
+from gomux.tunnel.command._pipe import PipeTunnel
+from gomux.tunnel.command._run import CommandFailed
 
 
 class Refusing:

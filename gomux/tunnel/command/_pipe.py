@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.command.test_pipe -*-
+# -*- test-case-name: gomux.test.tunnel.test_pipe -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 
@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
 
 from gomux._mux.log import ThrottledLog, printable
-from gomux.command._run import CommandFailed, gomuxEndpoint
 from gomux.endpoints._stdio import StandardServerEndpoint
 from gomux.limits import TunnelLimits
 from gomux.tunnel import Tunnel
 from gomux.tunnel._bridge import Bridge
+from gomux.tunnel.command._run import CommandFailed, gomuxEndpoint
 
 
 async def pipe(reactor: Any, endpoint: str) -> str:

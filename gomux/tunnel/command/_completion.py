@@ -1,4 +1,4 @@
-# -*- test-case-name: gomux.test.command.test_completion -*-
+# -*- test-case-name: gomux.test.tunnel.test_completion -*-
 # Copyright (c) The gomux for Twisted authors.
 # See LICENSE for details.
 
@@ -16,8 +16,6 @@ from collections.abc import Mapping
 
 from twisted.python.usage import CompleteFiles
 from twisted.python.usage import Options as AnyOptions
-
-from gomux import tap
 
 BASH = """\
 # The completion of twistd gomux and python -m gomux, made by
@@ -103,15 +101,17 @@ compdef -p _gomux_python 'python*'
 """
 
 
-def script(shell: str, commands: Mapping[str, type[AnyOptions]]) -> str:
+def script(
+    shell: str, service: AnyOptions, commands: Mapping[str, type[AnyOptions]]
+) -> str:
     """
     @param shell: C{bash} or C{zsh}.
+    @param service: the options of C{twistd gomux}.
     @param commands: the options of the commands by their names.
     @return: a script that the shell can source.
     """
     if shell == "zsh":
         return ZSH
-    service = tap.Options()
     replacements = {
         "@SERVICE@": _names(service),
         "@SERVICE_FILES@": _files(service),
