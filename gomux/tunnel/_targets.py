@@ -92,17 +92,17 @@ class Connecting:
 
 def connector(
     endpoint: Any, clock: Any
-) -> Callable[[IProtocolFactory], Deferred[IProtocol]]:
+) -> Callable[[IProtocolFactory], Deferred[IProtocol]] | None:
     """
     @param endpoint: the endpoint of a target.
     @param clock: the reactor.
-    @return: what connects to the endpoint: its C{connect}, or a function that makes
-        local sockets.
+    @return: the function that takes the place of the endpoint's C{connect}; C{None} if
+        that one is to be used.
     """
     sockets = socketsOf(clock)
     kind = type(endpoint)
     if sockets is None:
-        return endpoint.connect  # type: ignore[no-any-return]
+        return None
     # Endpoints have no public attributes for their arguments.
     if kind is UNIXClientEndpoint and not endpoint._checkPID:
         path, seconds = endpoint._path, endpoint._timeout
@@ -116,7 +116,7 @@ def connector(
         if isIPv6Address(host):
             peer6 = IPv6Address("TCP", host, port)
             return _Target(sockets, socket.AF_INET6, place, peer6, seconds)
-    return endpoint.connect  # type: ignore[no-any-return]
+    return None
 
 
 class _Target:

@@ -316,7 +316,7 @@ def target(
     begin = connector(endpoint, clock)
 
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
-        connecting = maybeDeferred(begin, factory)
+        connecting = maybeDeferred(begin or endpoint.connect, factory)
         if connecting.called:
             return connecting
         return connecting.addTimeout(tunnel.limits.targetTimeout, steady(clock))
