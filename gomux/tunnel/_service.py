@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from gomux._carrier.clock import steady
 from gomux.error import OpenStreamError
+from gomux.tunnel._check import changedPeers
 from gomux.tunnel._given import Refused
 from gomux.tunnel._notify import ServiceManager
 from gomux.tunnel._parts import (
@@ -194,6 +195,8 @@ class TunnelService(MultiService):
                 )
         else:
             logChanges(old, new)
+            for line in changedPeers(old, new):
+                _log.info("{line}", line=line)
             _log.info("{files} were read again", files=" and ".join(new.files))
         self._manager.reloaded()
         if self._isAsked:
