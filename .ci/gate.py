@@ -50,6 +50,7 @@ PROGRAMS = {
     "curl": "curl",
     "jq": "jq",
     "promtool": "prometheus",
+    "prometheus": "prometheus",
     "chromium": "chromium",
     "tshark": "tshark",
     "zsh": "zsh",
