@@ -30,7 +30,10 @@ PAGE = (ROOT / "docs" / "howto" / "operator.rst").read_text()
 EXAMPLES = ROOT / "docs" / "examples" / "operator"
 
 #: Seconds that a command may take, and that something it causes may take.
-PATIENCE = 20
+PATIENCE = 30
+
+#: Seconds for the installation.
+INSTALLATION = 150
 
 NAMESPACES = ("--user", "--net", "--pid", "--mount")
 
@@ -143,7 +146,8 @@ class GuideTests(SynchronousTestCase):
         @return: what a command printed.
         """
         process = self.start(name, command)
-        self.assertEqual(process.wait(PATIENCE), status, self.explain(name))
+        patience = PATIENCE if self.inside else INSTALLATION
+        self.assertEqual(process.wait(patience), status, self.explain(name))
         return self.output(name)
 
     def explain(self, name: str) -> str:
@@ -331,7 +335,7 @@ class GuideTests(SynchronousTestCase):
         self.eventually(lambda: "waiting up to 30 sec" in log.read_text(), "other")
         self.shell(self.command("stop_laptop.sh"))
         self.look("stop_log.sh")
-        self.assertIn("curl: (", self.output("download"))
+        self.eventually(lambda: "curl: (" in self.output("download"), "download")
         away = '["GomuxPeerAway","pending"]'
         self.eventually(lambda: away in self.shell(self.command("alerts.sh")), "other")
         self.step("stop_office.sh")
