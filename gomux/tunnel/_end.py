@@ -147,7 +147,7 @@ class Source:
 
 
 @implementer(IHalfCloseableProtocol)
-class End(PassedDropper, Protocol):
+class End(Protocol):
     """
     One end of a bridge.
 
@@ -437,6 +437,16 @@ class End(PassedDropper, Protocol):
         """
         if not self.output.reportsAborts and self._written >= Output.CLOSED:
             self.connectionLost(connectionDone)
+
+
+class NearEnd(PassedDropper, End):
+    """
+    An end that a port has accepted, or that is a stream of the peer.  It drops the
+    descriptors that a client passes over a Unix socket.
+
+    The other end must not do so: if a protocol takes descriptors, the client endpoints
+    of Twisted do not tell it of half-closes.
+    """
 
 
 def _discard(data: bytes) -> None:
