@@ -40,7 +40,7 @@ from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -49,7 +49,7 @@ from zope.interface import implementer
 from gomux._carrier.direct import READ_SIZE
 from gomux._carrier.passed import PassedDropper
 from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
-from gomux.tunnel._transport import EndTransport
+from gomux.tunnel._transport import EndTransport, Source
 
 #: How many bytes that nobody reads are dropped before their writer has to wait.  With
 #: one more read that is less than a window.
@@ -114,36 +114,6 @@ class EndBridge(Interface):
         """
         The end is gone.
         """
-
-
-@implementer(IPushProducer)
-class Source:
-    """
-    The transport of an end, as the producer of the other end.
-
-    The C{stopProducing} of the transport itself calls C{loseConnection}.  Here that
-    would be wrong: a consumer also stops its producer when only the consumer's writing
-    half is closed, and before it reports the reason.
-
-    @ivar _stopped: see L{__init__}.
-    """
-
-    def __init__(self, output: EndTransport, stopped: Callable[[], None]) -> None:
-        """
-        @param output: the transport.
-        @param stopped: called when the consumer takes no more data.
-        """
-        self.pauseProducing = output.pauseReading
-        self.resumeProducing = output.resumeReading
-        self._stopped = stopped
-
-    def stopProducing(self) -> None:
-        """
-        The consumer takes no more data: tell the bridge.  The consumer's protocol gets
-        the reason next, or later: the protocol of a stream gets it once all input of
-        the stream was read.
-        """
-        self._stopped()
 
 
 @implementer(IHalfCloseableProtocol)
