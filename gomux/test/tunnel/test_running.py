@@ -35,9 +35,8 @@ from gomux.test.support.process import ProcessClock
 from gomux.testing import MuxPair
 from gomux.tunnel import Tunnel, TunnelLimits
 from gomux.tunnel._accesslog import LoggedFactory
-from gomux.tunnel._given import Refused
 from gomux.tunnel._parts import Switch
-from gomux.tunnel._plan import Item, Plan, Strict
+from gomux.tunnel._plan import Item, Plan, Refused, Strict
 from gomux.tunnel._service import TunnelService
 
 ALICE, BOB = "the pre-shared key of alice", "the pre-shared key of bob"
