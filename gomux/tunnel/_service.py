@@ -30,6 +30,7 @@ from gomux.tunnel._parts import (
 from gomux.tunnel._plan import Plan, Refused, logChanges
 from gomux.tunnel._running import Running
 from gomux.tunnel._signals import ServiceSignals
+from gomux.tunnel.options._check import changedPeers
 
 if TYPE_CHECKING:
     from gomux._mux.factory import MuxFactory
@@ -193,6 +194,8 @@ class TunnelService(MultiService):
                 )
         else:
             logChanges(old, new)
+            for line in changedPeers(old, new):
+                _log.info("{line}", line=line)
             _log.info("{files} were read again", files=" and ".join(new.files))
         self._manager.reloaded()
         if self._isAsked:

@@ -535,6 +535,16 @@ class BridgeTests(TunnelTestCase):
         self.pass_(8)
         self.assertEqual(self.ends(), ("mux-lost",) * 2)
 
+    def test_withdrawn(self) -> None:
+        """
+        A stream whose service the peer may not use any more has a code of its own.
+        """
+        self.exchange()
+        [stream] = self.rig.pair.server.acceptedStreams
+        stream.drop(error.ServiceWithdrawn())
+        self.pass_(8)
+        self.assertEqual(self.ends(), ("reset-by-target", "not-allowed"))
+
     def test_muxLingering(self) -> None:
         """
         So does one whose last data nobody reads.
@@ -764,6 +774,7 @@ class FactoryTests(SynchronousTestCase):
             (ConnectionDone(), "ok"),
             (error.PeerClosedStream(), "ok"),
             (error.PeerAbortedStream(), "reset-by-client"),
+            (error.ServiceWithdrawn(), "not-allowed"),
             (error.ConnectionClosed(), "mux-lost"),
             (error.PeerVanished(), "mux-lost"),
             (ConnectionAborted(), "reset-by-target"),

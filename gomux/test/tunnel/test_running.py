@@ -205,6 +205,24 @@ class FitTests(RunningTestCase):
             ],
         )
 
+    def test_rights(self) -> None:
+        """
+        The log says what peers may use now, if that has changed.
+        """
+        target = self.listen("listen", "1")
+        keys = keyring(("alice", ALICE), ("bob", BOB))
+        before = {"alice": PeerRules(("a",)), "bob": PeerRules(("a",))}
+        self.start(target, keys=keys, peers=before)
+        after = {**before, "alice": PeerRules(("b", "c"), maxMuxes=2)}
+        self.assertTrue(self.reload(target, keys=keys, peers=after))
+        self.assertEqual(
+            self.observer.lines[-2:],
+            ["alice: may use b, c; max-muxes 2", "it were read again"],
+        )
+        logged = len(self.observer.lines)
+        self.assertTrue(self.reload(target, keys=keys, peers=after))
+        self.assertEqual(self.observer.lines[logged:], ["it were read again"])
+
     def test_taken(self) -> None:
         """
         If a new port is taken, the others that are new are closed again, nothing else
