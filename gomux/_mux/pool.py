@@ -101,7 +101,7 @@ class MuxPool:
         @param maxWaiting: how many streams may wait; C{None} for no limit.
         """
         self._timeout = timeout
-        self._maxWaiting = maxWaiting
+        self.maxWaiting = maxWaiting
 
     @property
     def muxes(self) -> list[MuxProtocol]:

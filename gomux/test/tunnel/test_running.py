@@ -390,7 +390,7 @@ class FitTests(RunningTestCase):
         assert tunnel.awaited is not None
         self.assertEqual(tunnel.awaited.timeout, 8)
         self.assertEqual(service.connectors[0].dialler.maxRetryDelay, 9)
-        self.assertEqual(service.pool._maxWaiting, 10)
+        self.assertEqual(service.pool.maxWaiting, 10)
         self.assertTrue(self.reload(*items, strict=Strict(True, allowSelf=True)))
         self.assertIs(server.salts, salts)
         self.assertTrue(self.reload(*items))
