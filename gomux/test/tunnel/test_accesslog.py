@@ -33,8 +33,8 @@ from gomux.test.support.tunnelrig import Rig
 from gomux.testing import PSK, MuxPair
 from gomux.tunnel import Tunnel
 from gomux.tunnel._accesslog import AccessLog, LoggedFactory, addressOf, describe
-from gomux.tunnel._accessoptions import AccessLogService
 from gomux.tunnel._codes import codeOfEnd
+from gomux.tunnel._parts import AccessLogService
 from gomux.tunnel._plan import Item, Plan
 from gomux.tunnel._service import CannotListen, TunnelService
 from gomux.tunnel._signals import SignalHandler

@@ -35,9 +35,8 @@ from gomux.test.support.process import ProcessClock
 from gomux.testing import MuxPair
 from gomux.tunnel import Tunnel, TunnelLimits
 from gomux.tunnel._accesslog import LoggedFactory
-from gomux.tunnel._given import Refused
 from gomux.tunnel._parts import Switch
-from gomux.tunnel._plan import Item, Plan, Strict
+from gomux.tunnel._plan import Item, Plan, Refused, Strict
 from gomux.tunnel._service import TunnelService
 
 ALICE, BOB = "the pre-shared key of alice", "the pre-shared key of bob"
@@ -408,7 +407,7 @@ class FitTests(RunningTestCase):
         assert tunnel.awaited is not None
         self.assertEqual(tunnel.awaited.timeout, 8)
         self.assertEqual(service.connectors[0].dialler.maxRetryDelay, 9)
-        self.assertEqual(service.pool._maxWaiting, 10)
+        self.assertEqual(service.pool.maxWaiting, 10)
         self.assertTrue(self.reload(*items, strict=Strict(True, allowSelf=True)))
         self.assertIs(server.salts, salts)
         self.assertTrue(self.reload(*items))

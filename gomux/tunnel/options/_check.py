@@ -13,10 +13,9 @@ from typing import Any
 
 from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux._wire.request import UNNAMED
-from gomux.tunnel._config import SHARES
-from gomux.tunnel._limitoptions import optionName
-from gomux.tunnel._plan import Item, Plan
-from gomux.tunnel._serviceoptions import withoutSecrets
+from gomux.tunnel._plan import Item, Plan, withoutSecrets
+from gomux.tunnel.options._config import SHARES
+from gomux.tunnel.options._limits import optionName
 
 
 def describe(plan: Plan) -> str:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from twisted.python.usage import Options, UsageError
 
-from gomux.tunnel._serviceoptions import withoutSecrets
+from gomux.tunnel._plan import Refused, withoutSecrets
 
 
 class Given(str):
@@ -67,18 +67,6 @@ def labelOf(option: str, text: str) -> str:
     where = getattr(text, "where", None)
     shown = withoutSecrets(text)
     return f"--{option} {shown}" if where is None else f"{where}: {shown}"
-
-
-class Refused(UsageError):
-    """
-    The options are not valid.
-
-    @ivar mistakes: each mistake, in a text of its own.
-    """
-
-    def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("\n".join(mistakes))
-        self.mistakes = mistakes
 
 
 class Mistakes:
