@@ -31,7 +31,7 @@ from gomux.tunnel._keyoptions import KeyOptions
 from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
 from gomux.tunnel._plan import Item, Plan
 from gomux.tunnel._service import TunnelService
-from gomux.tunnel._serviceoptions import checkPeer, withoutSecrets
+from gomux.tunnel._serviceoptions import checkPeer, hideSecrets, withoutSecrets
 from gomux.tunnel._strictoptions import StrictOptions
 
 _L = TypeVar("_L", Limits, TunnelLimits)
@@ -69,6 +69,23 @@ class Options(
         """
         limits = [optionName(f.name) for kind in LIMITS for f in fields(kind)]
         return arrange(super().getUsage(width), limits)
+
+    def parseOptions(self, options: Any = None) -> None:
+        """
+        Parse the options, and show no key in an error: it may be in the value of a
+        wrong option.
+        """
+        given = sys.argv[1:] if options is None else list(options)
+        try:
+            super().parseOptions(options)
+        except Refused as error:
+            raise Refused([hideSecrets(t, given) for t in error.mistakes]) from None
+        except UsageError as error:
+            raise UsageError(hideSecrets(str(error), given)) from None
+        except SystemExit as error:
+            if isinstance(error.code, str):
+                raise SystemExit(hideSecrets(error.code, given)) from None
+            raise
 
     def parseArgs(self, *arguments: str) -> None:
         """

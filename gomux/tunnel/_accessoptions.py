@@ -18,6 +18,7 @@ from twisted.python.usage import CompleteFiles, Completions, UsageError
 from gomux.tunnel._accesslog import STANDARD_OUTPUT, AccessLog
 from gomux.tunnel._given import FileOptions
 from gomux.tunnel._parts import CannotListen
+from gomux.tunnel._serviceoptions import withoutSecrets
 from gomux.tunnel._signals import SignalHandler
 
 
@@ -88,7 +89,7 @@ class AccessLogService(Service):
             self.log.open()
         except OSError as error:
             raise CannotListen(
-                f"--access-log {self.log.path}: {error.strerror}"
+                f"--access-log {withoutSecrets(self.log.path)}: {error.strerror}"
             ) from None
         SignalHandler.of(signal.SIGUSR1).calls[self] = self._rotated
 
