@@ -48,6 +48,7 @@ from zope.interface import implementer
 
 from gomux._carrier.direct import READ_SIZE
 from gomux._carrier.passed import PassedDropper
+from gomux._carrier.records import pace
 from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
 from gomux.tunnel._transport import EndTransport, Source
 
@@ -178,6 +179,7 @@ class End(Protocol):
         """
         This end is connected.  Pause it until the other end is connected too.
         """
+        pace(self.transport)
         self.output = EndTransport(self.transport)
         self.output.pauseReading()
         self._bridge.connected(self)

@@ -30,6 +30,7 @@ from gomux._mux.dialler import Dialler
 from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf, printable
 from gomux._mux.protocol import MuxProtocol
 from gomux.tunnel._accesslog import AccessLog
+from gomux.tunnel._plan import withoutSecrets
 from gomux.tunnel._signals import SignalHandler
 
 _log = Logger()
@@ -326,7 +327,7 @@ class AccessLogService(Service):
             self.log.open()
         except OSError as error:
             raise CannotListen(
-                f"--access-log {self.log.path}: {error.strerror}"
+                f"--access-log {withoutSecrets(self.log.path)}: {error.strerror}"
             ) from None
         SignalHandler.of(signal.SIGUSR1).calls[self] = self._rotated
 

@@ -223,12 +223,13 @@ class TunnelService(MultiService):
         """
         Stop listening and dialling, and open no new streams.  Wait for the open streams
         to end, for at most the drain timeout.  Each mux is closed when it has no
-        streams left, also a mux that comes up only now.
+        streams left, also a mux that comes up only now.  Nobody waits for peers that
+        have not shown the key.
         """
         stopped: Deferred[None] = super().stopService()
         self.pool.failWaiting(OpenStreamError("the service was told to stop"))
         for factory in self.factories:
-            factory.retire()
+            factory.retire(makeMuxes=False)
         timeout = self._clock.callLater(self.plan.limits.drainTimeout, self._close)
         streams = sum(mux.streamCount for mux in self._muxes)
         if streams:
@@ -248,6 +249,8 @@ class TunnelService(MultiService):
         def finished(result: Any) -> Any:
             if timeout.active():
                 timeout.cancel()
+            for factory in self.factories:
+                factory.dropStrangers()
             self._signals.stop()
             self._manager.stop()
             return result
@@ -278,9 +281,9 @@ class TunnelService(MultiService):
 
     def _whenGone(self) -> Deferred[None]:
         """
-        @return: fires when there is no mux.
+        @return: fires when there is no mux but such as may be strangers'.
         """
-        muxes = self._muxes
+        muxes = [m for m in self._muxes if m.authenticated or m.factory.isClient]
         if not muxes:
             return succeed(None)
         gone = gatherResults([mux.whenClosed() for mux in muxes])
