@@ -31,7 +31,7 @@ from gomux.tunnel._keyoptions import KeyOptions
 from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
 from gomux.tunnel._plan import Item, Plan
 from gomux.tunnel._service import TunnelService
-from gomux.tunnel._serviceoptions import checkPeer, hideSecrets, withoutSecrets
+from gomux.tunnel._serviceoptions import checkPeer, hideSecrets
 from gomux.tunnel._strictoptions import StrictOptions
 
 _L = TypeVar("_L", Limits, TunnelLimits)
@@ -93,8 +93,7 @@ class Options(
         """
         if arguments:
             # After --psk, it may be the rest of a key with a space.
-            rest = withoutSecrets(arguments[0])
-            shown = "" if dict(self._psks).get("--psk") else f": {rest!r}"
+            shown = "" if dict(self._psks).get("--psk") else f": {arguments[0]!r}"
             raise UsageError(f"unexpected argument{shown}")
 
     def postOptions(self) -> None:
