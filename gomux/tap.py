@@ -21,7 +21,7 @@ from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux.limits import Limits, TunnelLimits
 from gomux.status._options import StatusOptions
 from gomux.status._page import PageFactory
-from gomux.tunnel._plan import Item, Plan, Refused, withoutSecrets
+from gomux.tunnel._plan import Item, Plan, Refused
 from gomux.tunnel._service import TunnelService
 from gomux.tunnel.options._access import AccessLogOptions
 from gomux.tunnel.options._check import describe
@@ -93,8 +93,7 @@ class Options(
         """
         if arguments:
             # After --psk, it may be the rest of a key with a space.
-            rest = withoutSecrets(arguments[0])
-            shown = "" if dict(self._psks).get("--psk") else f": {rest!r}"
+            shown = "" if dict(self._psks).get("--psk") else f": {arguments[0]!r}"
             raise UsageError(f"unexpected argument{shown}")
 
     def postOptions(self) -> None:
