@@ -32,13 +32,13 @@ from gomux.tap import Options, makeService
 from gomux.test.support.logs import Lines
 from gomux.test.support.owner import owned
 from gomux.tunnel import Tunnel, TunnelLimits
-from gomux.tunnel._keyoptions import ENVIRONMENT
 from gomux.tunnel._service import (
     Connector,
     ListeningService,
     ServiceDialler,
     TunnelService,
 )
+from gomux.tunnel.options._keys import ENVIRONMENT
 
 PSK = "a secret of the tests"
 
@@ -284,6 +284,37 @@ class PSKTests(TapTestCase):
         """
         error = self.assertRaises(UsageError, self.parse, "--psk", "my", "secret")
         self.assertEqual(str(error), "unexpected argument")
+
+    def test_keyInWrongOption(self) -> None:
+        """
+        No error shows a key that is in the value of a wrong option.
+        """
+        key = "my secret'\n:FIRST,x=LATER"
+        missing = os.path.join(self.mktemp(), "psk=" + key)
+        kinds = (UsageError, SystemExit)
+        for arguments in (
+            ["--allow", f"psk={key}"],
+            ["--allow", f"a=psk={key}"],
+            ["--factory", f"tcp:1:psk={key}"],
+            ["--factory", f"a=gomux:tcp:1:PSK={key}"],
+            ["--strict-peer", f"psk={key}"],
+            ["--strict-peer", f"a:psk\\={key}"],
+            ["--max-streams", f"psk={key}"],
+            ["--max-buffered", f"1:psk={key}"],
+            ["--psk-file", missing],
+            ["--config", missing],
+            ["--config", missing, "--check"],
+        ):
+            options = Options()
+            given = ["--listen", "tcp:0", *arguments]
+            error = self.assertRaises(kinds, options.parseOptions, given)
+            for part in ("secret", "FIRST", "LATER"):
+                self.assertNotIn(part, str(error), arguments)
+        path = self.write("max-streams = 'psk=secret'")
+        given = ["--config", path, "--psk-file", self.write(PSK)]
+        error = self.assertRaises(SystemExit, Options().parseOptions, given)
+        self.assertIn("max-streams", str(error))
+        self.assertNotIn("secret", str(error))
 
     def test_misspelled(self) -> None:
         """

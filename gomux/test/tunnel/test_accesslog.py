@@ -34,8 +34,8 @@ from gomux.test.support.tunnelrig import Rig
 from gomux.testing import PSK, MuxPair
 from gomux.tunnel import Tunnel
 from gomux.tunnel._accesslog import AccessLog, LoggedFactory, addressOf, describe
-from gomux.tunnel._accessoptions import AccessLogService
 from gomux.tunnel._codes import codeOfEnd
+from gomux.tunnel._parts import AccessLogService
 from gomux.tunnel._plan import Item, Plan
 from gomux.tunnel._service import CannotListen, TunnelService
 from gomux.tunnel._signals import SignalHandler
@@ -585,6 +585,16 @@ class BridgeTests(TunnelTestCase):
         self.pass_(8)
         self.assertEqual(self.ends(), ("mux-lost",) * 2)
 
+    def test_withdrawn(self) -> None:
+        """
+        A stream whose service the peer may not use any more has a code of its own.
+        """
+        self.exchange()
+        [stream] = self.rig.pair.server.acceptedStreams
+        stream.drop(error.ServiceWithdrawn())
+        self.pass_(8)
+        self.assertEqual(self.ends(), ("reset-by-target", "not-allowed"))
+
     def test_muxLingering(self) -> None:
         """
         So does one whose last data nobody reads.
@@ -814,6 +824,7 @@ class FactoryTests(SynchronousTestCase):
             (ConnectionDone(), "ok"),
             (error.PeerClosedStream(), "ok"),
             (error.PeerAbortedStream(), "reset-by-client"),
+            (error.ServiceWithdrawn(), "not-allowed"),
             (error.ConnectionClosed(), "mux-lost"),
             (error.PeerVanished(), "mux-lost"),
             (ConnectionAborted(), "reset-by-target"),

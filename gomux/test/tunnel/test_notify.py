@@ -20,9 +20,8 @@ from gomux._wire.keyring import Keyring
 from gomux.test.support.logs import Lines
 from gomux.test.support.process import ProcessClock
 from gomux.testing import PSK
-from gomux.tunnel._given import Refused
 from gomux.tunnel._notify import ServiceManager
-from gomux.tunnel._plan import Item, Plan
+from gomux.tunnel._plan import Item, Plan, Refused
 from gomux.tunnel._service import TunnelService
 
 
