@@ -39,7 +39,7 @@ from gomux.tunnel._service import (
     ServiceDialler,
     TunnelService,
 )
-from gomux.tunnel._serviceoptions import hideSecrets
+from gomux.tunnel._serviceoptions import hideSecrets, withoutSecrets
 
 PSK = "a secret of the tests"
 
@@ -412,6 +412,8 @@ class OptionsTests(TapTestCase):
         options = self.parse("--target", f"gomux:tcp:h:1:psk={PSK}")
         [item] = options.plan.of("target")
         self.assertEqual(item.name, "--target gomux:tcp:h:1:psk=...")
+        for string in (f"gomux:tcp:h:1:PSK={PSK}:more", f"gomux:tcp:h:1:psk={PSK}"):
+            self.assertEqual(withoutSecrets(string), "gomux:tcp:h:1:psk=...")
         self.assertUsageError(
             "--target",
             f"gomux:nonsense:psk={PSK}",
