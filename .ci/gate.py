@@ -50,6 +50,7 @@ PROGRAMS = {
     "curl": "curl",
     "jq": "jq",
     "promtool": "prometheus",
+    "prometheus": "prometheus",
     "chromium": "chromium",
     "tshark": "tshark",
     "zsh": "zsh",
@@ -281,7 +282,7 @@ def setUp(gate: Gate) -> bool:
             "programs",
             *("env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"),
             *("sh", "-c", script + " ".join(absent)),
-            limit=150,
+            limit=400,
         )
         print(f"{'ok' if ok else 'note':7}programs: {' '.join(absent)}")
     return installed

@@ -5,7 +5,6 @@ Start the peers of C{interop/} and run their drivers.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -32,15 +31,14 @@ def command(kind: str) -> list[str]:
     program = PEERS[kind]
     if not reactor:
         return program
-    return [sys.executable, "-m", "bench.reactor", reactor, *program[1:]]
+    return [sys.executable, "-m", "bench.reactor", reactor, *program[2:]]
 
 
 def isThere(kind: str) -> bool:
     """
     Tell whether a kind of peer can be started here.
     """
-    program = command(kind)[-1]
-    if shutil.which(program) is None and not os.path.exists(program):
+    if shutil.which(command(kind)[0]) is None:
         return False
     if kind.endswith("/uvloop"):
         try:

@@ -1,12 +1,11 @@
 """
-Run a script on a given reactor: C{python -m bench.reactor NAME SCRIPT ARGUMENTS}.
+Run a module on a given reactor: C{python -m bench.reactor NAME MODULE ARGUMENTS}.
 """
 
 from __future__ import annotations
 
 import runpy
 import sys
-from pathlib import Path
 
 
 def install(name: str) -> None:
@@ -33,5 +32,4 @@ def install(name: str) -> None:
 if __name__ == "__main__":
     install(sys.argv[1])
     del sys.argv[:2]
-    sys.path.insert(0, str(Path(sys.argv[0]).parent))
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

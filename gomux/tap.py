@@ -21,18 +21,18 @@ from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux.limits import Limits, TunnelLimits
 from gomux.status._options import StatusOptions
 from gomux.status._page import PageFactory
-from gomux.tunnel._accessoptions import AccessLogOptions
-from gomux.tunnel._check import describe
-from gomux.tunnel._config import ConfigOptions
-from gomux.tunnel._endpointoptions import Anybody, EndpointOptions
-from gomux.tunnel._given import Mistakes, Refused
-from gomux.tunnel._guide import arrange, repeatable
-from gomux.tunnel._keyoptions import KeyOptions
-from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
-from gomux.tunnel._plan import Item, Plan
+from gomux.tunnel._plan import Item, Plan, Refused
 from gomux.tunnel._service import TunnelService
-from gomux.tunnel._serviceoptions import checkPeer, hideSecrets
-from gomux.tunnel._strictoptions import StrictOptions
+from gomux.tunnel.options._access import AccessLogOptions
+from gomux.tunnel.options._check import describe
+from gomux.tunnel.options._config import ConfigOptions
+from gomux.tunnel.options._endpoints import Anybody, EndpointOptions
+from gomux.tunnel.options._given import Mistakes, hideSecrets
+from gomux.tunnel.options._guide import arrange, repeatable
+from gomux.tunnel.options._keys import KeyOptions
+from gomux.tunnel.options._limits import LIMITS, limitOptions, optionName
+from gomux.tunnel.options._services import checkPeer
+from gomux.tunnel.options._strict import StrictOptions
 
 _L = TypeVar("_L", Limits, TunnelLimits)
 

@@ -167,7 +167,7 @@ class MuxFactory(ServingFactory):
         self.retired = False
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
-        self.peersTurns = PeersTurns(clock, self.turns)
+        self.peersTurns = PeersTurns(clock, self.keyring)
         self.strangersTurns = StrangersTurns(clock)
         self.acceptPace = AcceptPace()
         self.lingering: dict[StreamLife, MuxProtocol] = {}

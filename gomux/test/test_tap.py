@@ -32,14 +32,15 @@ from gomux.tap import Options, makeService
 from gomux.test.support.logs import Lines
 from gomux.test.support.owner import owned
 from gomux.tunnel import Tunnel, TunnelLimits
-from gomux.tunnel._keyoptions import ENVIRONMENT
+from gomux.tunnel._plan import withoutSecrets
 from gomux.tunnel._service import (
     Connector,
     ListeningService,
     ServiceDialler,
     TunnelService,
 )
-from gomux.tunnel._serviceoptions import hideSecrets, withoutSecrets
+from gomux.tunnel.options._given import hideSecrets
+from gomux.tunnel.options._keys import ENVIRONMENT
 
 PSK = "a secret of the tests"
 

@@ -54,7 +54,7 @@ from gomux._mux.log import ThrottledLog
 from gomux.error import KeyRevoked, ServiceTimeout, ServiceWithdrawn
 from gomux.limits import TunnelLimits
 from gomux.tunnel._codes import MUX_LOST, Ending, codeOf
-from gomux.tunnel._end import End, Life
+from gomux.tunnel._end import End, Life, NearEnd
 
 #: How many times within a timeout a bridge checks whether any bytes have moved.
 LOOKS = 8
@@ -168,7 +168,7 @@ class Bridge:
         self.ending = Ending()
         self._name = name
         self.state = State.CONNECTING
-        self.near = End(self)
+        self.near = NearEnd(self)
         self._far = End(self)
 
     @property

@@ -40,7 +40,7 @@ from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -50,7 +50,7 @@ from gomux._carrier.direct import READ_SIZE
 from gomux._carrier.passed import PassedDropper
 from gomux._carrier.records import pace
 from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
-from gomux.tunnel._transport import EndTransport
+from gomux.tunnel._transport import EndTransport, Source
 
 #: How many bytes that nobody reads are dropped before their writer has to wait.  With
 #: one more read that is less than a window.
@@ -117,38 +117,8 @@ class EndBridge(Interface):
         """
 
 
-@implementer(IPushProducer)
-class Source:
-    """
-    The transport of an end, as the producer of the other end.
-
-    The C{stopProducing} of the transport itself calls C{loseConnection}.  Here that
-    would be wrong: a consumer also stops its producer when only the consumer's writing
-    half is closed, and before it reports the reason.
-
-    @ivar _stopped: see L{__init__}.
-    """
-
-    def __init__(self, output: EndTransport, stopped: Callable[[], None]) -> None:
-        """
-        @param output: the transport.
-        @param stopped: called when the consumer takes no more data.
-        """
-        self.pauseProducing = output.pauseReading
-        self.resumeProducing = output.resumeReading
-        self._stopped = stopped
-
-    def stopProducing(self) -> None:
-        """
-        The consumer takes no more data: tell the bridge.  The consumer's protocol gets
-        the reason next, or later: the protocol of a stream gets it once all input of
-        the stream was read.
-        """
-        self._stopped()
-
-
 @implementer(IHalfCloseableProtocol)
-class End(PassedDropper, Protocol):
+class End(Protocol):
     """
     One end of a bridge.
 
@@ -439,6 +409,16 @@ class End(PassedDropper, Protocol):
         """
         if not self.output.reportsAborts and self._written >= Output.CLOSED:
             self.connectionLost(connectionDone)
+
+
+class NearEnd(PassedDropper, End):
+    """
+    An end that a port has accepted, or that is a stream of the peer.  It drops the
+    descriptors that a client passes over a Unix socket.
+
+    The other end must not do so: if a protocol takes descriptors, the client endpoints
+    of Twisted do not tell it of half-closes.
+    """
 
 
 def _discard(data: bytes) -> None:

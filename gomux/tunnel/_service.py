@@ -20,7 +20,6 @@ from twisted.python.failure import Failure
 
 from gomux._carrier.clock import steady
 from gomux.error import OpenStreamError
-from gomux.tunnel._given import Refused
 from gomux.tunnel._notify import ServiceManager
 from gomux.tunnel._parts import (
     CannotListen,
@@ -28,9 +27,10 @@ from gomux.tunnel._parts import (
     ListeningService,
     ServiceDialler,
 )
-from gomux.tunnel._plan import Plan, logChanges
+from gomux.tunnel._plan import Plan, Refused, logChanges
 from gomux.tunnel._running import Running
 from gomux.tunnel._signals import ServiceSignals
+from gomux.tunnel.options._check import changedPeers
 
 if TYPE_CHECKING:
     from gomux._mux.factory import MuxFactory
@@ -194,6 +194,8 @@ class TunnelService(MultiService):
                 )
         else:
             logChanges(old, new)
+            for line in changedPeers(old, new):
+                _log.info("{line}", line=line)
             _log.info("{files} were read again", files=" and ".join(new.files))
         self._manager.reloaded()
         if self._isAsked:

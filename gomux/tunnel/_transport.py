@@ -17,12 +17,14 @@ import fcntl
 import socket
 import struct
 import termios
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.protocols.policies import ProtocolWrapper
+from zope.interface import implementer
 
 from gomux._carrier.direct import DirectTransport
 from gomux._carrier.transport import layersOf
@@ -199,3 +201,33 @@ def _unsentByKernel(handle: Any) -> int:
     except (AttributeError, OSError):
         return 0
     return int(struct.unpack("i", answer)[0])
+
+
+@implementer(IPushProducer)
+class Source:
+    """
+    The transport of an end, as the producer of the other end.
+
+    The C{stopProducing} of the transport itself calls C{loseConnection}.  Here that
+    would be wrong: a consumer also stops its producer when only the consumer's writing
+    half is closed, and before it reports the reason.
+
+    @ivar _stopped: see L{__init__}.
+    """
+
+    def __init__(self, output: EndTransport, stopped: Callable[[], None]) -> None:
+        """
+        @param output: the transport.
+        @param stopped: called when the consumer takes no more data.
+        """
+        self.pauseProducing = output.pauseReading
+        self.resumeProducing = output.resumeReading
+        self._stopped = stopped
+
+    def stopProducing(self) -> None:
+        """
+        The consumer takes no more data: tell the bridge.  The consumer's protocol gets
+        the reason next, or later: the protocol of a stream gets it once all input of
+        the stream was read.
+        """
+        self._stopped()

@@ -97,12 +97,17 @@ class PacedPool:
     def __init__(self, peer: Peer, pool: MuxPool) -> None:
         self._peer = peer
         self._pool = pool
+        self.tally = pool.tally
 
     def openStream(
-        self, factory: IProtocolFactory, timeout: float
+        self,
+        factory: IProtocolFactory,
+        timeout: float,
+        service: str | None = None,
+        peer: str | None = None,
     ) -> Deferred[IProtocol]:
         protocol = self._peer.paced(factory.buildProtocol(None))
-        return self._pool.openStream(Once(protocol), timeout)
+        return self._pool.openStream(Once(protocol), timeout, service, peer)
 
 
 class Peer:

@@ -285,6 +285,17 @@ class PoolTests(SynchronousTestCase):
         self.assertIsInstance(results[0].value, OpenStreamError)  # type: ignore[attr-defined]
         self.assertEqual(waiting, [[], [], []])
 
+    def test_limit(self) -> None:
+        """
+        C{limit} sets how many streams may wait from then on.
+        """
+        self.pool.limit(5, 1)
+        waiting = self.open()
+        self.assertIsInstance(self.open()[0].value, OpenStreamError)  # type: ignore[attr-defined]
+        self.assertEqual(waiting, [])
+        self.line.clock.advance(5)
+        self.assertIsInstance(waiting[0].value, OpenStreamError)  # type: ignore[attr-defined]
+
     def test_thousandsWait(self) -> None:
         """
         Without C{maxWaiting} thousands of streams can wait, and the first mux to

@@ -133,17 +133,22 @@ class PingTests(TestCase):
         self.assertEqual(factory.muxes, [])
 
     async def assertWrong(
-        self, factory: IProtocolFactory | int, *texts: str, words: str = ""
+        self,
+        factory: IProtocolFactory | int,
+        *texts: str,
+        words: str = "",
+        timeout: float = 1,
     ) -> None:
         """
         Check that a ping says what is wrong.
 
         @param factory: the factory of the peer, or the port.
         @param texts: what the error says.
+        @param timeout: how long the ping waits for what does not come.
         """
         port = factory if isinstance(factory, int) else self.listen(factory)
         with self.assertRaises(CommandFailed) as caught:
-            await self.ping(port, words, timeout=0.3)
+            await self.ping(port, words, timeout=timeout)
         for text in texts:
             self.assertIn(text, str(caught.exception))
         if isinstance(factory, MuxFactory):
@@ -222,7 +227,7 @@ class PingTests(TestCase):
         silent = Factory.forProtocol(Protocol)
         for words in ("", ":strict=yes"):
             text = "does not answer" if words else "answers nothing"
-            await self.assertWrong(silent, text, words=words)
+            await self.assertWrong(silent, text, words=words, timeout=0.3)
 
     async def test_other(self) -> None:
         """
@@ -274,7 +279,8 @@ class PingTests(TestCase):
         """
         A peer that answers nothing but CloseMux, and that with something else.
         """
-        await self.assertWrong(Factory.forProtocol(Late), "the mux has ended")
+        late = Factory.forProtocol(Late)
+        await self.assertWrong(late, "the mux has ended", timeout=10)
 
     async def test_noEchoes(self) -> None:
         """
@@ -285,7 +291,8 @@ class PingTests(TestCase):
         proxy.toClient.when(lambda frame: frame.index > 0, drop())
         proxy.start()
         self.addCleanup(proxy.stop)
-        await self.assertWrong(proxy.port, "the key is right", "has not echoed")
+        texts = "the key is right", "has not echoed"
+        await self.assertWrong(proxy.port, *texts, timeout=0.3)
 
     async def test_cut(self) -> None:
         """
@@ -296,7 +303,8 @@ class PingTests(TestCase):
         proxy.toClient.when(1, cut(reset=True))
         proxy.start()
         self.addCleanup(proxy.stop)
-        await self.assertWrong(proxy.port, "the key is right", "the mux has ended")
+        texts = "the key is right", "the mux has ended"
+        await self.assertWrong(proxy.port, *texts, timeout=10)
 
     async def test_strings(self) -> None:
         """

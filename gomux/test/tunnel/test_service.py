@@ -37,8 +37,7 @@ from gomux.test.support.logs import Lines
 from gomux.test.support.process import ProcessClock
 from gomux.testing import PSK, MuxPair
 from gomux.tunnel import Tunnel, TunnelLimits, forward
-from gomux.tunnel._given import Refused
-from gomux.tunnel._plan import Plan
+from gomux.tunnel._plan import Plan, Refused
 from gomux.tunnel._service import (
     CannotListen,
     Connector,

@@ -56,8 +56,8 @@ from gomux.testing import PSK, MuxPair
 from gomux.testing._memory import Carrier
 from gomux.testing._pair import connect
 from gomux.tunnel._bridge import Bridge
-from gomux.tunnel._end import DROPPED_SIZE, Input, Source
-from gomux.tunnel._transport import EndTransport
+from gomux.tunnel._end import DROPPED_SIZE, Input
+from gomux.tunnel._transport import EndTransport, Source
 from gomux.tunnel._tunnel import forward
 
 

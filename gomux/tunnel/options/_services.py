@@ -10,7 +10,7 @@ service, which peers may use it, and to which peer a connection goes.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.python.reflect import namedAny
@@ -115,36 +115,6 @@ def findFactory(name: str) -> IProtocolFactory:
     if not IProtocolFactory.providedBy(found):
         raise ValueError("not an IProtocolFactory or a callable that returns one")
     return found
-
-
-# Shorter parts of a key may be shown, because they may be words of the error.
-_SHOWN = 5
-
-
-def withoutSecrets(endpoint: str) -> str:
-    """
-    @return: an endpoint string for log lines, without the pre-shared key and all after
-        it: a key may have a colon, though there it ends for the parser.
-    """
-    return re.sub(r"\bpsk\\*=.*", "psk=...", endpoint, flags=re.DOTALL | re.IGNORECASE)
-
-
-def hideSecrets(text: str, given: Iterable[str] = ()) -> str:
-    """
-    @param text: an error, which may show a part of an option's value.
-    @param given: the values of options.
-    @return: the error without the pre-shared keys in them.
-    """
-    for value in given:
-        found = re.search(r"\bpsk\\*=(.+)", value, re.DOTALL | re.IGNORECASE)
-        if found is not None:
-            # The error may show it whole, or split where the option splits its value.
-            parts = [p for p in re.split("[,:=@]", found[1]) if len(p) >= _SHOWN]
-            for part in (found[1], *parts):
-                for secret in (part, repr(part)[1:-1]):
-                    text = text.replace(secret, "...")
-    shown = r"(\bpsk\\*=)(?!\.\.\.)[^\s'\",]*[^\s'\",:]"
-    return re.sub(shown, r"\1...", text, flags=re.IGNORECASE)
 
 
 def splitAllow(text: str, peers: Collection[str]) -> tuple[str, list[str]]:
