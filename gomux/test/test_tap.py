@@ -300,6 +300,7 @@ class PSKTests(TapTestCase):
             ["--factory", f"tcp:1:psk={key}"],
             ["--factory", f"a=gomux:tcp:1:PSK={key}"],
             ["--strict-peer", f"psk={key}"],
+            [f"tcp:1psk={key}"],
             ["--strict-peer", f"a:psk\\={key}"],
             ["--max-streams", f"psk={key}"],
             ["--max-buffered", f"1:psk={key}"],
