@@ -32,6 +32,7 @@ from gomux.tap import Options, makeService
 from gomux.test.support.logs import Lines
 from gomux.test.support.owner import owned
 from gomux.tunnel import Tunnel, TunnelLimits
+from gomux.tunnel._plan import withoutSecrets
 from gomux.tunnel._service import (
     Connector,
     ListeningService,
@@ -299,6 +300,7 @@ class PSKTests(TapTestCase):
             ["--factory", f"tcp:1:psk={key}"],
             ["--factory", f"a=gomux:tcp:1:PSK={key}"],
             ["--strict-peer", f"psk={key}"],
+            [f"tcp:1psk={key}"],
             ["--strict-peer", f"a:psk\\={key}"],
             ["--max-streams", f"psk={key}"],
             ["--max-buffered", f"1:psk={key}"],
@@ -412,6 +414,8 @@ class OptionsTests(TapTestCase):
         options = self.parse("--target", f"gomux:tcp:h:1:psk={PSK}")
         [item] = options.plan.of("target")
         self.assertEqual(item.name, "--target gomux:tcp:h:1:psk=...")
+        for string in (f"gomux:tcp:h:1:PSK={PSK}:more", f"gomux:tcp:h:1:psk={PSK}"):
+            self.assertEqual(withoutSecrets(string), "gomux:tcp:h:1:psk=...")
         self.assertUsageError(
             "--target",
             f"gomux:nonsense:psk={PSK}",

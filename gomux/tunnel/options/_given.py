@@ -121,12 +121,12 @@ def hideSecrets(text: str, given: Iterable[str] = ()) -> str:
     @return: the error without the pre-shared keys in them.
     """
     for value in given:
-        found = re.search(r"\bpsk\\*=(.+)", value, re.DOTALL | re.IGNORECASE)
+        found = re.search(r"psk\\*=(.+)", value, re.DOTALL | re.IGNORECASE)
         if found is not None:
             # The error may show it whole, or split where the option splits its value.
             parts = [p for p in re.split("[,:=@]", found[1]) if len(p) >= _SHOWN]
             for part in (found[1], *parts):
                 for secret in (part, repr(part)[1:-1]):
                     text = text.replace(secret, "...")
-    shown = r"(\bpsk\\*=)(?!\.\.\.)[^\s'\",]*[^\s'\",:]"
+    shown = r"(psk\\*=)(?!\.\.\.)[^\s'\",]*[^\s'\",:]"
     return re.sub(shown, r"\1...", text, flags=re.IGNORECASE)
