@@ -295,6 +295,8 @@ class Newcomer(PassedDropper, Protocol):
         self._finish()
         early = Early(self._gate, self._parser, self._size, self._frame, self._since)
         mux = self._owner.makeMux(self, early)
+        # The mux forgets its keys when it ends.
+        self._gate = self._parser = None
         self.dataReceived = mux.dataReceived  # type: ignore[method-assign]
         self.connectionLost = mux.connectionLost  # type: ignore[method-assign]
         try:

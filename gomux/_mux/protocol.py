@@ -392,6 +392,7 @@ class MuxProtocol(MuxFacts, Protocol):
         self._life.fail(error)
 
     def _told(self, reason: GomuxError) -> None:
+        self._incoming.forgetKeys()
         self._streams.account.muxEnded()
         self.factory.muxLost(self, reason)
 

@@ -117,6 +117,19 @@ class FirstFrameTests(NewcomerTestCase):
         self.assertEqual(self.factory.muxes, [])
         self.assertEqual(peer.bytesReceived, 0)
 
+    def test_forgetsGate(self) -> None:
+        """
+        Once there is a mux, the connection does not keep the gate, which has the keys.
+        """
+        peer, transport = self.meet()
+        newcomer: Any = transport.protocol
+        frame = peer.seal(0, Flag.OPEN_STREAM)
+        self.deliver(transport, frame[:-1])
+        self.assertIsNotNone(newcomer._gate)
+        self.deliver(transport, frame[-1:])
+        self.mux()
+        self.assertEqual((newcomer._gate, newcomer._parser), (None, None))
+
     def test_mux(self) -> None:
         """
         The first frame and all bytes after it reach the mux, however they are cut.

@@ -260,6 +260,22 @@ class SecrecyTests(SynchronousTestCase):
         for number in (0, 1):
             self.assertNotIn(True, self.tryAll(session.frames(number), held))
 
+    def test_kept(self) -> None:
+        """
+        An application that keeps a stream of a mux that has ended keeps no key.
+        """
+        session = self.session
+        pair = session.pair
+        streams = Recorders()
+        pair.client.openStream(streams)
+        session.talk(FRAMES)
+        pair.server.close()
+        pair.flush()
+        kept = list(reachable(pair.client, pair.server, streams.made))
+        self.assertIn(streams.made[0].stream, kept)
+        for number in (0, 1):
+            self.assertNotIn(True, self.tryAll(session.frames(number), kept))
+
     def test_failed(self) -> None:
         """
         The reason of a mux that has ended because of a forged frame, which the client's
