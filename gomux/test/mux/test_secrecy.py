@@ -312,3 +312,15 @@ class SecrecyTests(SynchronousTestCase):
             found = [type(found) for found in reachable(error)]
             self.assertTrue(Handshake in found)
             self.assertFalse(HandshakeState in found)
+
+    def test_unanswered(self) -> None:
+        """
+        A client whose hello is never answered forgets its ephemeral key at the end.
+        """
+        client = Handshake("", KEY, True, salts=Salts())
+        client.takeOutput()
+        found = [type(found) for found in reachable(client)]
+        self.assertTrue(HandshakeState in found)
+        client.close()
+        found = [type(found) for found in reachable(client)]
+        self.assertFalse(HandshakeState in found)
