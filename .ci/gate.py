@@ -415,7 +415,7 @@ def mutation(gate: Gate) -> None:
         limit=60,
     )
     gate.count(heading, ok, output)
-    gate.measured("mutation", "python", ".ci/mutation.py", limit=500)
+    gate.measured("mutation", "python", ".ci/mutation.py", limit=900)
 
 
 def fuzz(gate: Gate) -> None:

@@ -137,7 +137,7 @@ class PingTests(TestCase):
         factory: IProtocolFactory | int,
         *texts: str,
         words: str = "",
-        timeout: float = 1,
+        timeout: float = 0.5,
     ) -> None:
         """
         Check that a ping says what is wrong.
