@@ -111,6 +111,16 @@ class PoolTests(SynchronousTestCase):
         self.assertEqual(len(self.open()), 1)
         self.assertEqual(self.pool.waiting, 0)
 
+    def test_silentAtStop(self) -> None:
+        """
+        The mux of a silent peer is aborted when its factory has retired meanwhile.
+        """
+        silent = self.line.connect(greet=False)
+        silent.serverFactory.retired = True
+        silent.advance(2)
+        self.assertEqual(self.pool.muxes, [])
+        self.assertIsNotNone(silent.server.reason)
+
     def test_namedSilent(self) -> None:
         """
         Streams for a service wait for the greeting of a silent peer, but not for longer

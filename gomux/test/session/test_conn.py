@@ -300,6 +300,15 @@ class WriteTests(ConnTestCase):
     L{Conn.write}
     """
 
+    def test_writeText(self) -> None:
+        """
+        Text cannot be written, whatever the state of the stream.
+        """
+        text: Any = "text"
+        self.assertRaises(TypeError, self.here.write, text)
+        self.here.close()
+        self.assertRaises(TypeError, self.here.write, text)
+
     def test_result(self) -> None:
         """
         A write returns the size of the data.
