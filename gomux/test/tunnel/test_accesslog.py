@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import stat
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from unittest.mock import patch
@@ -257,10 +258,10 @@ class FullTests(FileTestCase):
         self.assertGreater(lost, 1000)
         self.assertIn(f" {lost} lines were lost", self.logged[0])
 
-    def test_torn(self) -> None:
+    @contextlib.contextmanager
+    def torn(self) -> Iterator[AccessLog]:
         """
-        A line of which the disk has taken only the start is completed later, and not
-        begun again.
+        Add two lines to a log on a disk that takes 20 bytes, and then no more.
         """
         log = self.opened()
         real = os.write
@@ -275,6 +276,15 @@ class FullTests(FileTestCase):
             log.add(**LINE)
             log.add(**LINE)
             self.clock.advance(0)
+            yield log
+
+    def test_torn(self) -> None:
+        """
+        A line of which the disk has taken only the start is completed later, and not
+        begun again.
+        """
+        with self.torn():
+            pass
         self.assertEqual(os.stat(self.path).st_size, 20)
         self.clock.advance(ACCESS_LOG_RETRY)
         self.assertEqual(len(self.lines()), 2)
@@ -283,19 +293,7 @@ class FullTests(FileTestCase):
         """
         The rest of a line whose start is in the old file does not begin the new file.
         """
-        log = self.opened()
-        real = os.write
-        takes = iter([20])
-
-        def write(descriptor: int, data: bytes) -> int:
-            for size in takes:
-                return real(descriptor, data[:size])
-            raise OSError(28, "No space left on device")
-
-        with patch("os.write", write):
-            log.add(**LINE)
-            log.add(**LINE)
-            self.clock.advance(0)
+        with self.torn() as log:
             os.rename(self.path, self.path + ".1")
             log.reopen()
         self.assertEqual(len(self.lines()), 1)

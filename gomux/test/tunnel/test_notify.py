@@ -205,13 +205,20 @@ class ServiceManagerTests(ManagerTestCase):
         self.clock.advance(5)
         self.assertEqual(self.told(), ["STATUS=well", "READY=1", "STATUS=better"])
 
-    def test_gone(self) -> None:
+    def observed(self) -> Lines:
         """
-        A manager that cannot be reached is logged once.
+        @return: gets what is logged from now on.
         """
         lines = Lines("gomux.tunnel._notify")
         globalLogPublisher.addObserver(lines)
         self.addCleanup(globalLogPublisher.removeObserver, lines)
+        return lines
+
+    def test_gone(self) -> None:
+        """
+        A manager that cannot be reached is logged once.
+        """
+        lines = self.observed()
         self.environ["NOTIFY_SOCKET"] = "/nonexistent/notify"
         self.start()
         self.subject.reloading()
@@ -223,9 +230,7 @@ class ServiceManagerTests(ManagerTestCase):
         If the process has no descriptor left for a moment, the manager is told later.
         The next time that happens it is logged again.
         """
-        lines = Lines("gomux.tunnel._notify")
-        globalLogPublisher.addObserver(lines)
-        self.addCleanup(globalLogPublisher.removeObserver, lines)
+        lines = self.observed()
         self.environ["WATCHDOG_USEC"] = "2000000"
         self.start()
         self.told()
