@@ -39,6 +39,8 @@ LIST = Path(__file__).with_name("mutations.txt")
 WORKERS = 2
 #: Seconds after which a test run is stopped, because a mutation may make it hang.
 TIME_LIMIT = 60
+#: The same for the first run, of all tests without any mutation.
+FIRST_LIMIT = 300
 
 #: Modules that all test runs need and that take longest to import.  Processes must not
 #: share a reactor, and the package is mutated, so neither is among them.
@@ -82,18 +84,21 @@ class Scratch:
             ignore = shutil.ignore_patterns("*.py[co]")
             shutil.copytree(ROOT / part, root / part, ignore=ignore)
 
-    def testsPass(self, tests: tuple[str, ...]) -> tuple[bool, str]:
+    def testsPass(
+        self, tests: tuple[str, ...], limit: float = TIME_LIMIT
+    ) -> tuple[bool, str]:
         """
+        @param limit: seconds after which the run is stopped.
         @return: whether the tests pass, and their output.
         """
         output = self.root / "output"
         trial = _forks.Process(target=_trial, args=(self.root, output, tests))
         trial.start()
-        trial.join(TIME_LIMIT)
+        trial.join(limit)
         if trial.exitcode is None:
             trial.kill()
             trial.join()
-            return False, f"FAILED (stopped after {TIME_LIMIT} seconds)"
+            return False, f"FAILED (stopped after {limit:.0f} seconds)"
         return trial.exitcode == 0, output.read_text(errors="replace")
 
     def survives(self, mutation: Mutation) -> bool:
@@ -139,7 +144,7 @@ def run(mutations: list[Mutation]) -> list[Mutation]:
 
         every = tuple(sorted({test for m in mutations for test in m.tests}))
         scratch = copies.get()
-        passed, output = scratch.testsPass(every)
+        passed, output = scratch.testsPass(every, FIRST_LIMIT)
         copies.put(scratch)
         if not passed:
             raise Mistake(f"the tests fail without any mutation:\n{output[-4000:]}")

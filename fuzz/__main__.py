@@ -3,9 +3,10 @@ Fuzz a target of L{gomux.test.support.fuzztargets}::
 
     python -m fuzz TARGET --seconds N
 
-TARGET is C{parser}, C{mux}, C{strict}, C{strings}, C{keyfile} or C{requests}, or C{all}
-for all of them, which share the time.  With atheris, coverage guides the fuzzing;
-without atheris, the inputs are random.  The fuzzer starts from two sources: the corpus,
+TARGET is C{parser}, C{mux}, C{strict}, C{strings}, C{keyfile}, C{config} or
+C{requests}, or C{all} for all of them, which share the time.  With atheris, coverage
+guides the fuzzing; without atheris, the inputs are random.  The fuzzer starts from two
+sources: the corpus,
 C{gomux/test/vectors/fuzz-*.txt}, which the package's own tests replay, and
 L{fuzz.seeds}.  With C{--keep} it adds interesting inputs to the corpus.
 

@@ -140,7 +140,20 @@ _MESSAGES = [
     )
 ]
 
+#: Files for C{--config}, and command lines, see L{fuzzconfig.config}.
+_CONFIGS = [
+    b'\0psk-file = "/dev/null"\nlisten = ["tcp:0"]\nforward = ["web@a=tcp:2"]\n',
+    b'\0connect = ["tcp:h:1"]\nstrict = true\n[limits]\nmax-streams = 5\nping = 0.5\n',
+    b'\0listen = ["tcp:0:\x01"]\nstrict-peer = ["\x01"]\ncontext = "\x01"\n',
+    b'\0[peer.a]\nallow = ["web", "\x01"]\nmax-muxes = 3\n[peer."*"]\nallow = []\n',
+    b'\0status = ["tcp:1"]\nstatus-host = ["\x01"]\naccess-log = "\x01"\n',
+    b"\xff--listen\0tcp:0\0--forward\0web=tcp:1\0--max-streams\0\x01",
+    b"\xff--connect\0gomux:tcp:h:1:\x01\0--target\0a=tcp:h:2\0--allow\0a=b,\x01",
+    b"\xff--strict-peer\0a\0--strict\0--context\0c\0\x01\0--listen=tcp:\x01",
+]
+
 _WRITTEN = {
+    "config": _CONFIGS,
     "strict": _ATTACKS,
     "strings": _STRINGS,
     "keyfile": _KEYFILES,

@@ -21,18 +21,18 @@ from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux.limits import Limits, TunnelLimits
 from gomux.status._options import StatusOptions
 from gomux.status._page import PageFactory
-from gomux.tunnel._accessoptions import AccessLogOptions
-from gomux.tunnel._check import describe
-from gomux.tunnel._config import ConfigOptions
-from gomux.tunnel._endpointoptions import Anybody, EndpointOptions
-from gomux.tunnel._given import Mistakes, Refused
-from gomux.tunnel._guide import arrange, repeatable
-from gomux.tunnel._keyoptions import KeyOptions
-from gomux.tunnel._limitoptions import LIMITS, limitOptions, optionName
-from gomux.tunnel._plan import Item, Plan
+from gomux.tunnel._plan import Item, Plan, Refused
 from gomux.tunnel._service import TunnelService
-from gomux.tunnel._serviceoptions import checkPeer, withoutSecrets
-from gomux.tunnel._strictoptions import StrictOptions
+from gomux.tunnel.options._access import AccessLogOptions
+from gomux.tunnel.options._check import describe
+from gomux.tunnel.options._config import ConfigOptions
+from gomux.tunnel.options._endpoints import Anybody, EndpointOptions
+from gomux.tunnel.options._given import Mistakes, hideSecrets
+from gomux.tunnel.options._guide import arrange, repeatable
+from gomux.tunnel.options._keys import KeyOptions
+from gomux.tunnel.options._limits import LIMITS, limitOptions, optionName
+from gomux.tunnel.options._services import checkPeer
+from gomux.tunnel.options._strict import StrictOptions
 
 _L = TypeVar("_L", Limits, TunnelLimits)
 
@@ -70,14 +70,30 @@ class Options(
         limits = [optionName(f.name) for kind in LIMITS for f in fields(kind)]
         return arrange(super().getUsage(width), limits)
 
+    def parseOptions(self, options: Any = None) -> None:
+        """
+        Parse the options, and show no key in an error: it may be in the value of a
+        wrong option.
+        """
+        given = sys.argv[1:] if options is None else list(options)
+        try:
+            super().parseOptions(options)
+        except Refused as error:
+            raise Refused([hideSecrets(t, given) for t in error.mistakes]) from None
+        except UsageError as error:
+            raise UsageError(hideSecrets(str(error), given)) from None
+        except SystemExit as error:
+            if isinstance(error.code, str):
+                raise SystemExit(hideSecrets(error.code, given)) from None
+            raise
+
     def parseArgs(self, *arguments: str) -> None:
         """
         Refuse arguments that are not options.
         """
         if arguments:
             # After --psk, it may be the rest of a key with a space.
-            rest = withoutSecrets(arguments[0])
-            shown = "" if dict(self._psks).get("--psk") else f": {rest!r}"
+            shown = "" if dict(self._psks).get("--psk") else f": {arguments[0]!r}"
             raise UsageError(f"unexpected argument{shown}")
 
     def postOptions(self) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -161,17 +161,39 @@ class Turns:
         self._trigger = None
 
 
+class Peers(Protocol):
+    """
+    The part of a keyring that the turns need.
+    """
+
+    @property
+    def names(self) -> Collection[str]:
+        """
+        The names of the peers.
+        """
+
+
 class PeerTurns(Turns):
     """
     Work that all muxes of one peer cause.  In a turn of the reactor the peer gets
     L{TURN_TIME} for what is read, and as much for what waits.  Otherwise a peer with
-    hundreds of muxes could make all others wait by a small frame on each.
+    hundreds of muxes could make all others wait by a small frame on each.  While there
+    is no other peer, its muxes share nothing.
 
+    @ivar _peers: the keyring.
     @ivar _spent: how long the peer's work has taken since the last turn in which that
         was reset, in seconds.
     """
 
     _spent = 0.0
+
+    def __init__(self, clock: Any, peers: Peers) -> None:
+        """
+        @param clock: as for L{Turns}.
+        @param peers: the keyring.  Its names may change.
+        """
+        super().__init__(clock)
+        self._peers = peers
 
     @property
     def isFree(self) -> bool:
@@ -184,6 +206,9 @@ class PeerTurns(Turns):
         """
         Do some work now, and the rest of it later.
         """
+        if len(self._peers.names) < 2:
+            super().begin(work)
+            return
         since = self._clock.seconds()
         super().begin(work)
         self._spent += self._clock.seconds() - since
@@ -200,33 +225,29 @@ class PeersTurns:
     The L{Turns} of the peers of a keyring.
 
     @ivar _clock: see L{Turns.__init__}.
-    @ivar _common: see L{__init__}.
+    @ivar _peers: the keyring.
     @ivar _byName: the turns of the peers, by the names of their keys.
     """
 
-    def __init__(self, clock: Any, common: Turns) -> None:
+    def __init__(self, clock: Any, peers: Peers) -> None:
         """
         @param clock: as for L{Turns}.
-        @param common: for the muxes of all peers, if nothing is to be shared.
+        @param peers: the keyring.  Its names may change.
         """
         self._clock = clock
-        self._common = common
+        self._peers = peers
         self._byName: dict[str, Turns] = {}
 
-    def of(self, name: str, names: Collection[str]) -> Turns:
+    def of(self, name: str) -> Turns:
         """
         @param name: the name of the key of a peer.
-        @param names: the names of all peers.
-        @return: the turns of the muxes of the peer.  With a single peer, its muxes
-            share nothing.
+        @return: the turns of the muxes of the peer.
         """
-        if len(names) < 2:
-            return self._common
         turns = self._byName
         if name not in turns:
-            for gone in turns.keys() - names:
+            for gone in turns.keys() - self._peers.names:
                 del turns[gone]
-            turns[name] = PeerTurns(self._clock)
+            turns[name] = PeerTurns(self._clock, self._peers)
         return turns[name]
 
 

@@ -167,7 +167,7 @@ class MuxFactory(ServingFactory):
         self.retired = False
         self.muxes: list[MuxProtocol] = []
         self.turns = Turns(clock)
-        self.peersTurns = PeersTurns(clock, self.turns)
+        self.peersTurns = PeersTurns(clock, self.keyring)
         self.strangersTurns = StrangersTurns(clock)
         self.acceptPace = AcceptPace()
         self.lingering: dict[StreamLife, MuxProtocol] = {}
@@ -322,15 +322,19 @@ class MuxFactory(ServingFactory):
         else:
             self.pool.add(mux)
 
-    def retire(self) -> None:
+    def retire(self, makeMuxes: bool = True) -> None:
         """
         Open and accept no more streams.  Drain the muxes that are up.  Drain a mux that
         comes up later as soon as it is up, so that its peer gets a CloseMux.  Drop a
-        server's mux whose peer does not show within C{silentGrace} seconds that it
-        holds the key: a stranger is sent nothing.
+        connection to a server whose peer does not show within C{silentGrace} seconds
+        that it holds the key: a stranger is sent nothing.
+
+        @param makeMuxes: whether connections that wait for their first frame get their
+            muxes now, so that the end of these can be waited for.  There may be
+            hundreds, which takes a while.
         """
         self.retired = True
-        for newcomer in list(self._newcomers):
+        for newcomer in list(self._newcomers if makeMuxes else ()):
             newcomer.enter()
         for mux in list(self.muxes):
             call = self._unauthenticated.get(mux)

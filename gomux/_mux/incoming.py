@@ -36,6 +36,7 @@ from gomux._mux.gate import Gate
 from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._wire.frame import MAX_LENGTH, OVERHEAD, Frame, FrameParser, NotYet
+from gomux._wire.keysearch import KeySearch
 from gomux.error import GomuxError
 
 #: The mux reads the clock once for this many frames.
@@ -232,6 +233,13 @@ class Incoming:
         """
         self.parser.clear()
         self._strangersTurns.hurry(self._takeFirst)
+
+    def forgetKeys(self) -> None:
+        """
+        The mux has ended.  The application may keep its streams for long.
+        """
+        nothing: Any = KeySearch(())
+        self.parser = FrameParser(nothing)
 
     def checkInvariants(self) -> None:
         """

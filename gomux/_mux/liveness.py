@@ -243,9 +243,10 @@ class PeerLiveness:
 
     def stop(self) -> None:
         """
-        The carrier is gone: cancel the delayed calls.
+        The carrier is gone: cancel the delayed calls, and forget the keys.
         """
         _cancel(self._call)
+        self._opener = None
 
     def heard(self, counter: int) -> bool:
         """

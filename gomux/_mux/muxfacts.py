@@ -15,6 +15,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress, ITCPTransport
 
 from gomux._carrier.passed import PassedDropper
+from gomux._mux.log import describeAddress
 from gomux._mux.muxlife import ENDED, GATED, OPEN
 from gomux._mux.requests import Accepting
 from gomux.error import HandshakeFailed, NoRequests, Truncated
@@ -76,7 +77,7 @@ class MuxFacts(PassedDropper):
     _peerLiveness: PeerLiveness
 
     def __repr__(self) -> str:
-        peer = "nobody yet" if self._peer is None else self._peer
+        peer = "nobody yet" if self._peer is None else describeAddress(self._peer)
         name = f"{self.peerName!r} at " if self.peerName else ""
         direction = "to" if self.factory.isClient else "from"
         return f"<{type(self).__name__} {direction} {name}{peer}>"

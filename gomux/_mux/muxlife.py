@@ -299,7 +299,8 @@ class MuxLife:
 
     def _end(self, reason: GomuxError) -> None:
         self.state = ENDING
-        self.reason = reason
+        # The frames of the stack have the keys of the mux, and the reason is kept.
+        self.reason = reason.with_traceback(None)
         self._letGo()
 
     # The end

@@ -52,6 +52,7 @@ class NewcomersOwner(typing.Protocol):
 
     clock: Any
     limits: Limits
+    retired: bool
     strangersTurns: StrangersTurns
     tally: Tally
 
@@ -269,13 +270,17 @@ class Newcomer(PassedDropper, Protocol):
 
     def _silent(self) -> None:
         """
-        The peer has been silent for long enough: it gets its mux.  Many may have come
-        at once, and in a turn of the reactor there is time for one.
+        The peer has been silent for long enough: it gets its mux, unless the factory
+        is retired.  Many may have come at once, and in a turn of the reactor there is
+        time for one.
         """
         self._owner.strangersTurns.prefer(self._enterLater)
 
     def _enterLater(self, until: float) -> float:
-        self.enter()
+        if self._owner.retired and not (self._waits or self._isOver):
+            self.drop()
+        else:
+            self.enter()
         return DONE
 
     def enter(self) -> None:
@@ -290,6 +295,8 @@ class Newcomer(PassedDropper, Protocol):
         self._finish()
         early = Early(self._gate, self._parser, self._size, self._frame, self._since)
         mux = self._owner.makeMux(self, early)
+        # The mux forgets its keys when it ends.
+        self._gate = self._parser = None
         self.dataReceived = mux.dataReceived  # type: ignore[method-assign]
         self.connectionLost = mux.connectionLost  # type: ignore[method-assign]
         try:
@@ -317,9 +324,15 @@ class Newcomer(PassedDropper, Protocol):
         """
         Drop the connection.
         """
-        self._end()
         self._owner.tally.strangers += 1
         self._owner.logEnd(error, self.getPeer())
+        self.drop()
+
+    def drop(self) -> None:
+        """
+        Drop the connection without a word.
+        """
+        self._end()
         self._close()
         self._owner.strangersTurns.hurry(self._open)
         dropTransport(cast(ITransport, self.transport))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail
@@ -21,6 +22,7 @@ from twisted.internet.interfaces import (
 )
 
 from gomux._carrier.clock import steady
+from gomux._carrier.turns import DONE
 from gomux._mux.tally import Tally
 from gomux.error import NoRequests, OpenStreamError
 from gomux.limits import WAIT_TIMEOUT
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from gomux._mux.protocol import MuxProtocol
     from gomux.error import GomuxError
     from gomux.interfaces import IStreamFactory
+
+#: For how long streams wait for a peer that has shown the key to come back, in seconds,
+#: while there are muxes whose peers may be strangers.
+COME_BACK = 10.0
 
 
 class MuxPool:
@@ -46,6 +52,11 @@ class MuxPool:
     Streams for a service go over muxes only whose peers have announced that they
     understand requests.  While there is no such mux, but a peer may still announce
     that, they wait.
+
+    A server's mux whose peer has not shown the key may be a stranger's.  For
+    L{COME_BACK} seconds after the pool has lost a mux whose peer has shown the key, no
+    stream goes over such a mux, because that peer is probably about to come back: the
+    streams wait.
 
     Peers whose muxes are equal by these rules take turns.  Of several such muxes of one
     peer the pool uses the newest: the peer may have come back by another path before
@@ -70,6 +81,9 @@ class MuxPool:
     @ivar _named: the muxes with named keys, by the name of the key, the oldest mux
         first.
     @ivar _waiting: the streams that wait, in order, as the keys of a dictionary.
+    @ivar _proving: the results of L{whenProven} that have not fired.
+    @ivar _trustFrom: from when on muxes get streams that may be a stranger's.
+    @ivar _trust: the call that gives them the streams that wait, at that time.
     """
 
     def __init__(
@@ -91,6 +105,9 @@ class MuxPool:
         self._muxes: deque[MuxProtocol] = deque()
         self._named: dict[str, list[MuxProtocol]] = {}
         self._waiting: dict[_Waiting, None] = {}
+        self._proving: list[Deferred[MuxProtocol]] = []
+        self._trustFrom = -inf
+        self._trust: IDelayedCall | None = None
         self.lastReason: BaseException | None = None
 
     def limit(self, timeout: float, maxWaiting: int | None) -> None:
@@ -101,7 +118,7 @@ class MuxPool:
         @param maxWaiting: how many streams may wait; C{None} for no limit.
         """
         self._timeout = timeout
-        self._maxWaiting = maxWaiting
+        self.maxWaiting = maxWaiting
 
     @property
     def muxes(self) -> list[MuxProtocol]:
@@ -128,13 +145,68 @@ class MuxPool:
             named = self._named.setdefault(name, [])
             if mux not in named:
                 named.append(mux)
-        for waiting in list(self._waiting):
-            if not mux.canOpen:
-                break
-            if waiting in self._waiting and _takes(mux, waiting.service, waiting.peer):
-                self._forget(waiting)
-                waiting.result.callback(mux)
+        self._openWaiting(mux)
         self.giveUpNamed()
+        if mux.authenticated:
+            proving, self._proving = self._proving, []
+            for proved in proving:
+                proved.callback(mux)
+
+    def whenProven(self) -> Deferred[MuxProtocol]:
+        """
+        @return: fires with the next mux that comes up and whose peer has shown that it
+            holds the key.
+        """
+        proved: Deferred[MuxProtocol] = Deferred(self._proving.remove)
+        self._proving.append(proved)
+        return proved
+
+    def _openWaiting(self, mux: MuxProtocol) -> None:
+        """
+        Open the waiting streams on a mux.  There may be thousands, so some of them may
+        have to wait for later turns of the reactor.
+        """
+        left = deque(self._waiting if self._trusts(mux) else ())
+        seconds = self._clock.seconds
+
+        def work(until: float) -> float:
+            while left and mux.canOpen:
+                waiting = left.popleft()
+                if waiting in self._waiting and _takes(
+                    mux, waiting.service, waiting.peer
+                ):
+                    self._forget(waiting)
+                    waiting.result.callback(mux)
+                if left and seconds() >= until:
+                    return 0.0
+            return DONE
+
+        if left:
+            mux.factory.turns.begin(work)
+
+    def _trusts(self, mux: MuxProtocol) -> bool:
+        """
+        @return: whether a mux may get streams now, although its peer may be a stranger.
+        """
+        if mux.authenticated or mux.factory.isClient:
+            return True
+        return self._clock.seconds() >= self._trustFrom
+
+    def _trustLater(self) -> None:
+        """
+        While streams wait, see to it that they do not wait for a peer that does not
+        come back.
+        """
+        left = self._trustFrom - self._clock.seconds()
+        if self._waiting and self._trust is None and left > 0.0:
+            self._trust = self._clock.callLater(left, self._trustNow)
+
+    def _trustNow(self) -> None:
+        self._trust = None
+        self._trustLater()
+        if self._trust is None:
+            for mux in self.muxes:
+                self._openWaiting(mux)
 
     def remove(self, mux: MuxProtocol, reason: GomuxError) -> None:
         """
@@ -145,6 +217,9 @@ class MuxPool:
         if mux in self._muxes:
             self._muxes.remove(mux)
             self.lastReason = reason
+            if mux.authenticated:
+                self._trustFrom = self._clock.seconds() + COME_BACK
+                self._trustLater()
         for name, named in list(self._named.items()):
             if mux in named:
                 named.remove(mux)
@@ -196,6 +271,7 @@ class MuxPool:
         waiting.result.addCallback(lambda mux: mux.openStream(factory, service))
         waiting.timeout = self._clock.callLater(timeout, self._expire, waiting, timeout)
         self._waiting[waiting] = None
+        self._trustLater()
         if service is not None:
             self._giveUp(peer)
         return cast("Deferred[IProtocol]", waiting.result)
@@ -256,7 +332,9 @@ class MuxPool:
         best = None
         rank = (-1, False, False)
         for mux in self._muxes:
-            if _takes(mux, service, None) and (own := _rank(mux)) > rank:
+            if not _takes(mux, service, None) or (own := _rank(mux)) <= rank:
+                continue
+            if self._trusts(mux):
                 best, rank = mux, own
                 if rank == _FIRST:
                     break
@@ -287,6 +365,9 @@ class MuxPool:
         del self._waiting[waiting]
         if waiting.timeout.active():
             waiting.timeout.cancel()
+        if self._trust is not None and not self._waiting:
+            self._trust.cancel()
+            self._trust = None
 
     def _expire(self, waiting: _Waiting, timeout: float) -> None:
         self._forget(waiting)

@@ -324,8 +324,7 @@ class MuxProtocol(MuxFacts, Protocol):
         self._scheduler.isMute = False
         gate.close()
         self._incoming.parser.useOpener(gate.opener)
-        keyring = factory.keyring
-        self._incoming.turns = factory.peersTurns.of(gate.name, keyring.names)
+        self._incoming.turns = factory.peersTurns.of(gate.name)
         if self.gated:
             assert gate.sealer is not None
             self._startSending(gate.sealer, gate.isStrict)
@@ -335,7 +334,7 @@ class MuxProtocol(MuxFacts, Protocol):
             self._peerLiveness.start(gate.opener)
         self.greetingWait.end()
         self._key = (gate.name, gate.key)
-        self._streams.begin(keyring.uses[gate.name])
+        self._streams.begin(factory.keyring.uses[gate.name])
         self.factory.muxAuthenticated(self)
         if self._proving:
             self._nextTurn.callSoon(self._fireProving)
@@ -393,6 +392,7 @@ class MuxProtocol(MuxFacts, Protocol):
         self._life.fail(error)
 
     def _told(self, reason: GomuxError) -> None:
+        self._incoming.forgetKeys()
         self._streams.account.muxEnded()
         self.factory.muxLost(self, reason)
 

@@ -176,9 +176,7 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """
-        Whether no frames and no streams are queued.
-        """
+        """Whether no frames and no streams are queued."""
         if self._bulk or self._fresh:
             return False
         control = self._control
@@ -192,10 +190,12 @@ class Scheduler:
         @param greeting: the C{length} of a Keepalive that goes ahead of all other
             frames; C{None} for no such Keepalive.
         """
+        if self.stopped:
+            return
         self._sealer = sealer
         self._greeting = greeting
         self.sentAt = self._seconds()
-        self.paused = self.stopped
+        self.paused = False
         if not self.idle:
             self._wakeUp()
 
@@ -397,9 +397,10 @@ class Scheduler:
 
     def stop(self) -> None:
         """
-        Write nothing any more, and drop everything that is queued.
+        Write nothing any more, and drop everything that is queued, and the keys.
         """
         self.stopped = self.paused = True
+        vars(self).pop("_sealer", None)
         self._control.clear()
         self._fresh.clear()
         self._bulk.clear()

@@ -144,6 +144,16 @@ class ServingFactory(Factory):
                 if mux.isRevoked(names, keys):
                     stream.drop(KeyRevoked())
 
+    def dropStrangers(self) -> None:
+        """
+        Drop a server's connections whose peers have not shown the key, at once.
+        """
+        for newcomer in list(self._newcomers):
+            newcomer.drop()
+        for mux in list(self.muxes):
+            if not (mux.authenticated or self.isClient):
+                mux.abort()
+
     def endWithdrawn(self) -> None:
         """
         End the streams of peers for services that the rules of the keyring do not allow

@@ -250,6 +250,8 @@ class Handshake:
                 payload = self._receiveHello(header, sealed)
             except ZeroSecret:
                 payload = b""
+            finally:
+                self._noise = None
             if not payload:
                 raise HandshakeFailed(
                     "the peer's ephemeral key makes the shared secret zero; nobody"
@@ -271,10 +273,10 @@ class Handshake:
         Check the peer's hello, and answer it.
         """
         message = self._openHello(header, sealed)
-        noise = self._noise or self._startNoise()
-        self._noise = None
+        # No local variable: an error would keep it, and with it the ephemeral key.
+        self._noise = self._noise or self._startNoise()
         try:
-            payload = noise.readMessage(message)
+            payload = self._noise.readMessage(message)
         except NoiseError:
             payload = b""
         if not payload:
@@ -288,8 +290,8 @@ class Handshake:
                 " that an attacker sends again, or a clock that is wrong"
             )
         if not self._isClient:
-            self._sayHello(noise)
-        self._agree(noise, header[-NONCE_SIZE:-_COUNTER_SIZE])
+            self._sayHello(self._noise)
+        self._agree(self._noise, header[-NONCE_SIZE:-_COUNTER_SIZE])
         return message
 
     def _openHello(self, header: bytes, sealed: bytes | memoryview) -> bytes:

@@ -168,10 +168,13 @@ class SharedPort:
 
     def _mayUse(self, peer: str, service: str | None) -> bool:
         """
-        @return: whether a peer may use a service.
+        @return: whether a peer may use a service.  Nobody may use any after the last
+            port has stopped, although the factory still has its streams' factory.
         """
         member = self._members.get(service)
-        return member is None or member.peer in (None, peer)
+        if member is None:
+            return not self.isEmpty
+        return member.peer in (None, peer)
 
     def _remove(self, member: MuxPort) -> None:
         """

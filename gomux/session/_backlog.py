@@ -9,6 +9,7 @@ The queue of streams or sessions that have arrived and were not accepted yet.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from copy import copy
 from typing import Generic, TypeVar
 
@@ -80,9 +81,22 @@ class Backlog(Generic[_T]):
         """
         if self._end is None:
             self._end = error
-            waiting, self._waiting = self._waiting, deque()
-            for one in waiting:
-                one.errback(copy(error))
+            for waiting in takeEach(self._waiting):
+                waiting.errback(copy(error))
+
+
+def takeEach(waiting: deque[_T]) -> Iterator[_T]:
+    """
+    Remove and return, one after another, the calls that wait now.  The caller gives
+    each its result, and the application may then cancel calls that still wait, or make
+    new ones, which go on waiting.
+
+    @param waiting: the calls that wait.
+    """
+    for call in list(waiting):
+        if call in waiting:
+            waiting.remove(call)
+            yield call
 
 
 def nothing(ignored: object) -> None:

@@ -43,6 +43,7 @@ from gomux.error import (
     StreamClosed,
     WriteClosed,
 )
+from gomux.session._backlog import takeEach
 from gomux.session._deadline import Deadline
 from gomux.session._pending import READ_SIZE, WRITE_SIZE, PendingRead, PendingWrite
 
@@ -280,8 +281,7 @@ class Conn(Keeping, Protocol):
         self._pauseUnlessRead()
 
     def _readsExpired(self) -> None:
-        reads, self._reads = self._reads, deque()
-        for read in reads:
+        for read in takeEach(self._reads):
             read.result.errback(DeadlineExceeded())
         self._pauseUnlessRead()
 
@@ -291,8 +291,7 @@ class Conn(Keeping, Protocol):
         """
         self._readEnded = True
         self._readError = error
-        reads, self._reads = self._reads, deque()
-        for read in reads:
+        for read in takeEach(self._reads):
             if error is None:
                 read.result.callback(b"")
             else:
@@ -314,8 +313,7 @@ class Conn(Keeping, Protocol):
                 write.result.callback(write.written)
 
     def _failWrites(self, error: GomuxError) -> None:
-        writes, self._writes = self._writes, deque()
-        for write in writes:
+        for write in takeEach(self._writes):
             own = copy(error)
             own.written = write.written
             write.result.errback(own)

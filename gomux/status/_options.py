@@ -15,8 +15,8 @@ from twisted.python.usage import Options
 
 from gomux.endpoints._listening import serverEndpoint
 from gomux.status._site import StatusFactory, StatusSite
-from gomux.tunnel._given import Mistakes, labelOf
 from gomux.tunnel._plan import Item, Plan
+from gomux.tunnel.options._given import Mistakes, labelOf
 
 _name = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase
 
+from gomux import tap
 from gomux._mux import firstmessage as _firstmessage
 from gomux._mux import requests as _requests
 from gomux._mux.deadlines import Deadlines
@@ -23,6 +24,7 @@ from gomux._wire.strict import Handshake
 from gomux._wire.window import ReceiveWindow
 from gomux.endpoints._strings import _Words
 from gomux.error import GomuxError, KeyringError
+from gomux.test.support.fuzzconfig import config
 from gomux.test.support.fuzzkeyfile import keyfile, masked
 from gomux.test.support.fuzzrequests import requests
 from gomux.test.support.fuzzstrict import Attack, strict
@@ -79,6 +81,20 @@ class CorpusTests(SynchronousTestCase):
         """
         for data in corpus("keyfile"):
             keyfile(data)
+
+    def test_config(self) -> None:
+        """
+        No input of the corpus of configs and command lines fails.
+        """
+        for data in corpus("config"):
+            config(data)
+
+    def test_configShowsKey(self) -> None:
+        """
+        It is noticed if an error shows a key.
+        """
+        self.patch(tap, "hideSecrets", lambda text, given: text)
+        self.assertRaises(AssertionError, config, b"\xff--max-streams\0\x01")
 
     def test_requests(self) -> None:
         """

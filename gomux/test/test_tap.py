@@ -32,13 +32,15 @@ from gomux.tap import Options, makeService
 from gomux.test.support.logs import Lines
 from gomux.test.support.owner import owned
 from gomux.tunnel import Tunnel, TunnelLimits
-from gomux.tunnel._keyoptions import ENVIRONMENT
+from gomux.tunnel._plan import withoutSecrets
 from gomux.tunnel._service import (
     Connector,
     ListeningService,
     ServiceDialler,
     TunnelService,
 )
+from gomux.tunnel.options._given import hideSecrets
+from gomux.tunnel.options._keys import ENVIRONMENT
 
 PSK = "a secret of the tests"
 
@@ -285,6 +287,35 @@ class PSKTests(TapTestCase):
         error = self.assertRaises(UsageError, self.parse, "--psk", "my", "secret")
         self.assertEqual(str(error), "unexpected argument")
 
+    def test_keyInWrongOption(self) -> None:
+        """
+        No error shows a key that is in the value of a wrong option.
+        """
+        key = "my secret'\n:FIRST,x=LATER"
+        missing = os.path.join(self.mktemp(), "psk=" + key)
+        kinds = (UsageError, SystemExit)
+        for arguments in (
+            ["--allow", f"psk={key}"],
+            ["--allow", f"a=psk={key}"],
+            ["--factory", f"tcp:1:psk={key}"],
+            ["--factory", f"a=gomux:tcp:1:PSK={key}"],
+            ["--strict-peer", f"psk={key}"],
+            [f"tcp:1psk={key}"],
+            ["--strict-peer", f"a:psk\\={key}"],
+            ["--max-streams", f"psk={key}"],
+            ["--max-buffered", f"1:psk={key}"],
+            ["--psk-file", missing],
+            ["--config", missing],
+            ["--config", missing, "--check"],
+        ):
+            given = ["--listen", "tcp:0", *arguments]
+            error = self.assertRaises(kinds, Options().parseOptions, given)
+            for part in ("secret", "FIRST", "LATER"):
+                self.assertNotIn(part, str(error), arguments)
+        text = "one: not 'psk=secret'; two psk=...: no port"
+        hidden = "one: not 'psk=...'; two psk=...: no port"
+        self.assertEqual(hideSecrets(text), hidden)
+
     def test_misspelled(self) -> None:
         """
         Errors do not show a key whose option or keyword is misspelled.
@@ -383,6 +414,8 @@ class OptionsTests(TapTestCase):
         options = self.parse("--target", f"gomux:tcp:h:1:psk={PSK}")
         [item] = options.plan.of("target")
         self.assertEqual(item.name, "--target gomux:tcp:h:1:psk=...")
+        for string in (f"gomux:tcp:h:1:PSK={PSK}:more", f"gomux:tcp:h:1:psk={PSK}"):
+            self.assertEqual(withoutSecrets(string), "gomux:tcp:h:1:psk=...")
         self.assertUsageError(
             "--target",
             f"gomux:nonsense:psk={PSK}",

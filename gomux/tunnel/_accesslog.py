@@ -99,7 +99,7 @@ class AccessLog:
         @raise OSError: if it cannot be opened.  What is open stays open.
         """
         if self.path == STANDARD_OUTPUT:
-            descriptor = os.dup(_OUTPUT)
+            descriptor = _openOutput()
         else:
             descriptor = os.open(self.path, _FLAGS, 0o600)
         self.close()
@@ -263,6 +263,22 @@ class AccessLog:
                 lost=self._lost,
             )
             self._lost = 0
+
+
+def _openOutput() -> int:
+    """
+    @return: a descriptor for the standard output.
+    """
+    if os.isatty(_OUTPUT):
+        # A terminal that can take a byte may make a larger write wait.  So it is opened
+        # by itself: others may write to the descriptor that this process was given, and
+        # do not expect that not to block.
+        try:
+            return os.open(os.ttyname(_OUTPUT), _FLAGS & ~os.O_CREAT)
+        except OSError:
+            # It belongs to another user.
+            pass
+    return os.dup(_OUTPUT)
 
 
 def describe(address: IAddress | None) -> str:

@@ -30,12 +30,15 @@ from gomux.error import (
     PeerAbortedStream,
     PeerClosedConnection,
     RequestRefused,
+    ServiceWithdrawn,
 )
 
 #: Both ends were closed in an orderly way.
 OK = "ok"
 #: The mux has ended, or the service was stopped, before the connection had ended.
 MUX_LOST = "mux-lost"
+#: The peer may not use the service, or not any more.
+NOT_ALLOWED = "not-allowed"
 #: One side has cut the connection short.
 RESET_BY_CLIENT, RESET_BY_TARGET = "reset-by-client", "reset-by-target"
 
@@ -65,6 +68,8 @@ def codeOfEnd(reason: Failure) -> str:
     """
     if reason.check(PeerAbortedStream):
         return RESET_BY_CLIENT
+    if reason.check(ServiceWithdrawn):
+        return NOT_ALLOWED
     if reason.check(ConnectionClosed, PeerClosedConnection):
         return MUX_LOST
     if reason.check(ConnectionDone):
@@ -105,7 +110,7 @@ class Ending:
         code = RESET_BY_CLIENT if isClient else RESET_BY_TARGET
         isStream = hasattr(transport, "mux")
         if isStream and not reason.check(PeerAbortedStream, OutputExceeded):
-            code = MUX_LOST
+            code = NOT_ALLOWED if reason.check(ServiceWithdrawn) else MUX_LOST
         self.set(code, reason.getErrorMessage())
 
     def refused(self, failure: Failure) -> None:

@@ -48,6 +48,7 @@ from zope.interface import implementer
 
 from gomux._carrier.direct import READ_SIZE
 from gomux._carrier.passed import PassedDropper
+from gomux._carrier.records import pace
 from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
 from gomux.tunnel._localsocket import LocalSocket, outputOf
 from gomux.tunnel._transport import EndTransport, Source
@@ -181,6 +182,7 @@ class End(Protocol):
         """
         This end is connected.  Pause it until the other end is connected too.
         """
+        pace(self.transport)
         self.output = outputOf(self.transport)
         self.output.pauseReading()
         self._bridge.connected(self)

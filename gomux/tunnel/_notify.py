@@ -34,7 +34,7 @@ _PERIOD = 5.0
 _READY_PERIOD = 0.05
 #: How much longer than the drain the end may take, in seconds.
 _END = 15
-#: How many lines wait at most while the manager is too busy to take them.
+#: How many lines wait at most while they cannot be sent.
 _UNTOLD = 16
 
 
@@ -50,13 +50,15 @@ class ServiceManager:
     @ivar _hasWatchdog: whether the manager waits for signs of life.
     @ivar _wasReady: whether the manager was told that the process is ready.
     @ivar _status: the status that the manager was told last.
-    @ivar _untold: the last lines that the manager was too busy to take.
+    @ivar _untold: the last lines that could not be sent.
+    @ivar _hasFailed: whether it was logged that nothing can be sent.
     @ivar _check: the delayed call of the next check; C{None} if none is due.
     """
 
     _address = ""
     _period = _PERIOD
     _hasWatchdog = False
+    _hasFailed = False
 
     def __init__(
         self, clock: Any, isReady: Callable[[], bool], describe: Callable[[], str]
@@ -160,13 +162,17 @@ class ServiceManager:
         try:
             with socket.socket(socket.AF_UNIX, kind) as manager:
                 manager.sendto("\n".join(lines).encode(), address)
-        except BlockingIOError:
-            # The manager is busy: these lines go with the next message.
-            self._untold = lines[-_UNTOLD:]
         except OSError as error:
-            _log.warn(
-                "the service manager cannot be told anything at {address!r}: {error}",
-                address=self._address,
-                error=error.strerror or error,
-            )
-            self._address = ""
+            # The manager may be busy, or this process may have no descriptor left for
+            # a moment: these lines go with the next message.
+            self._untold = lines[-_UNTOLD:]
+            if not self._hasFailed and not isinstance(error, BlockingIOError):
+                self._hasFailed = True
+                _log.warn(
+                    "the service manager cannot be told anything at {address!r}:"
+                    " {error}",
+                    address=self._address,
+                    error=error.strerror or error,
+                )
+        else:
+            self._hasFailed = False

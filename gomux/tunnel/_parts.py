@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
@@ -28,7 +29,10 @@ from twisted.python.failure import Failure
 from gomux._mux.dialler import Dialler
 from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf, printable
 from gomux._mux.protocol import MuxProtocol
+from gomux.tunnel._accesslog import AccessLog
 from gomux.tunnel._localsocket import acceptLocally
+from gomux.tunnel._plan import withoutSecrets
+from gomux.tunnel._signals import SignalHandler
 
 _log = Logger()
 
@@ -299,3 +303,44 @@ class Connector(Service):
         """
         super().stopService()
         self.dialler.stop()
+
+
+class AccessLogService(Service):
+    """
+    Opens the access log once the process has given up its privileges, and again on
+    SIGUSR1, with which C{twistd} moves its own log away.
+
+    @ivar log: the access log.
+    @ivar _reactor: the reactor.
+    """
+
+    def __init__(self, log: AccessLog, reactor: Any) -> None:
+        self.log = log
+        self._reactor = reactor
+
+    def startService(self) -> None:
+        """
+        Open the access log.
+
+        @raise CannotListen: if it cannot be opened.
+        """
+        super().startService()
+        try:
+            self.log.open()
+        except OSError as error:
+            raise CannotListen(
+                f"--access-log {withoutSecrets(self.log.path)}: {error.strerror}"
+            ) from None
+        SignalHandler.of(signal.SIGUSR1).calls[self] = self._rotated
+
+    def _rotated(self) -> None:
+        self._reactor.callFromThread(self.log.reopen)
+
+    def stopService(self) -> None:
+        """
+        Write lines at once from now on: the last connections end during the drain.
+        """
+        super().stopService()
+        # The handler stays: without it a later SIGUSR1 would kill the process.
+        SignalHandler.of(signal.SIGUSR1).calls.pop(self, None)
+        self.log.finish()

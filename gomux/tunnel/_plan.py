@@ -13,17 +13,38 @@ same text.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from twisted.logger import Logger
+from twisted.python.usage import UsageError
 
 from gomux._wire.keyring import Keyring
 from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux.limits import Limits, TunnelLimits
-from gomux.tunnel._serviceoptions import withoutSecrets
 
 _log = Logger()
+
+
+class Refused(UsageError):
+    """
+    The options are not valid.
+
+    @ivar mistakes: each mistake, in a text of its own.
+    """
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+def withoutSecrets(endpoint: str) -> str:
+    """
+    @return: an endpoint string for log lines, without the pre-shared key and all after
+        it: a key may have a colon, though there it ends for the parser.
+    """
+    return re.sub(r"\bpsk\\*=.*", "psk=...", endpoint, flags=re.DOTALL | re.IGNORECASE)
 
 
 class Item(NamedTuple):

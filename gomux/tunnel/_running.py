@@ -42,8 +42,12 @@ from gomux._wire.salts import Salts, processSalts
 from gomux.error import OpenStreamError
 from gomux.limits import TunnelLimits
 from gomux.tunnel._accesslog import AccessLog, LoggedFactory
-from gomux.tunnel._accessoptions import AccessLogService
-from gomux.tunnel._parts import Connector, ListeningService, ServiceDialler
+from gomux.tunnel._parts import (
+    AccessLogService,
+    Connector,
+    ListeningService,
+    ServiceDialler,
+)
 from gomux.tunnel._plan import Item, Plan
 from gomux.tunnel._tunnel import Tunnel, forward, target
 

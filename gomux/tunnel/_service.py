@@ -20,7 +20,6 @@ from twisted.python.failure import Failure
 
 from gomux._carrier.clock import steady
 from gomux.error import OpenStreamError
-from gomux.tunnel._given import Refused
 from gomux.tunnel._notify import ServiceManager
 from gomux.tunnel._parts import (
     CannotListen,
@@ -28,9 +27,10 @@ from gomux.tunnel._parts import (
     ListeningService,
     ServiceDialler,
 )
-from gomux.tunnel._plan import Plan, logChanges
+from gomux.tunnel._plan import Plan, Refused, logChanges
 from gomux.tunnel._running import Running
 from gomux.tunnel._signals import ServiceSignals
+from gomux.tunnel.options._check import changedPeers
 
 if TYPE_CHECKING:
     from gomux._mux.factory import MuxFactory
@@ -194,6 +194,8 @@ class TunnelService(MultiService):
                 )
         else:
             logChanges(old, new)
+            for line in changedPeers(old, new):
+                _log.info("{line}", line=line)
             _log.info("{files} were read again", files=" and ".join(new.files))
         self._manager.reloaded()
         if self._isAsked:
@@ -221,12 +223,13 @@ class TunnelService(MultiService):
         """
         Stop listening and dialling, and open no new streams.  Wait for the open streams
         to end, for at most the drain timeout.  Each mux is closed when it has no
-        streams left, also a mux that comes up only now.
+        streams left, also a mux that comes up only now.  Nobody waits for peers that
+        have not shown the key.
         """
         stopped: Deferred[None] = super().stopService()
         self.pool.failWaiting(OpenStreamError("the service was told to stop"))
         for factory in self.factories:
-            factory.retire()
+            factory.retire(makeMuxes=False)
         timeout = self._clock.callLater(self.plan.limits.drainTimeout, self._close)
         streams = sum(mux.streamCount for mux in self._muxes)
         if streams:
@@ -246,6 +249,8 @@ class TunnelService(MultiService):
         def finished(result: Any) -> Any:
             if timeout.active():
                 timeout.cancel()
+            for factory in self.factories:
+                factory.dropStrangers()
             self._signals.stop()
             self._manager.stop()
             return result
@@ -276,9 +281,9 @@ class TunnelService(MultiService):
 
     def _whenGone(self) -> Deferred[None]:
         """
-        @return: fires when there is no mux.
+        @return: fires when there is no mux but such as may be strangers'.
         """
-        muxes = self._muxes
+        muxes = [m for m in self._muxes if m.authenticated or m.factory.isClient]
         if not muxes:
             return succeed(None)
         gone = gatherResults([mux.whenClosed() for mux in muxes])

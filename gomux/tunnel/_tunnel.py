@@ -10,6 +10,7 @@ L{gomux.tunnel._bridge}.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from twisted.python.failure import Failure
 from gomux._carrier.accept import acceptOne
 from gomux._carrier.clock import steady
 from gomux._carrier.passed import PassedDropper
+from gomux._carrier.turns import DONE
 from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._mux.pool import MuxPool
@@ -70,14 +72,19 @@ class Tunnel(Factory):
         whose streams the mux counts.
     @ivar plain: counts the streams without a request whose target cannot be connected:
         the mux has accepted them.
+    @ivar pool: where a forwarding endpoint opens its streams; C{None} for a target.
     @ivar _shares: the shares of which each bridge takes one place, by the name of their
         places in log lines.
     @ivar _byMux: the bridges that are told when a mux has ended, by mux.
+    @ivar _proving: fires when a peer shows the key, while there are streams on muxes
+        whose peers have not, and may be strangers; C{None} otherwise.
     """
 
     noisy = False
     service: str | None = None
     accessLog: AccessLog | None = None
+    pool: MuxPool | None = None
+    _proving: Deferred[Any] | None = None
 
     def __init__(
         self,
@@ -178,6 +185,32 @@ class Tunnel(Factory):
             mux.whenClosed().addCallback(lambda reason: self._muxEnded(mux))
         self._byMux[mux].add(bridge)
         bridge.muxes.append(mux)
+        if self.pool is not None and self._proving is None and _mayBeStrangers(mux):
+            self._proving = self.pool.whenProven().addCallback(self._proved)
+
+    def _proved(self, mux: Any) -> None:
+        """
+        A peer has shown the key.  Abort the connections that went to others, which have
+        sent nothing yet and may be strangers: their clients can try again.
+        """
+        self._proving = None
+        left = deque(
+            bridge
+            for other, bridges in self._byMux.items()
+            if _mayBeStrangers(other)
+            for bridge in bridges
+        )
+
+        def work(until: float) -> float:
+            while left:
+                bridge = left.popleft()
+                if any(map(_mayBeStrangers, bridge.muxes)):
+                    bridge.abort(MUX_LOST, "another peer has shown the key")
+                if left and self.clock.seconds() >= until:
+                    return 0.0
+            return DONE
+
+        mux.factory.turns.begin(work)
 
     def _muxEnded(self, mux: Any) -> None:
         for bridge in self._byMux.pop(mux):
@@ -236,6 +269,13 @@ class Tunnel(Factory):
         )
 
 
+def _mayBeStrangers(mux: Any) -> bool:
+    """
+    @return: whether a mux is a server's, and its peer has not shown the key.
+    """
+    return not (mux.authenticated or mux.factory.isClient)
+
+
 class _Refusal(PassedDropper, Protocol):
     """
     Resets its connection.  A plain close would look like a complete, empty answer.
@@ -282,6 +322,7 @@ def forward(
 
     shares = _shares(Shares(limits.maxConnections), keyring)
     tunnel = Tunnel(name, connect, clock, limits, shares)
+    tunnel.pool = pool
     tunnel.counts = pool.tally.forwarding(service)
     tunnel.service = service
     if service is not None:

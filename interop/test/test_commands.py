@@ -9,53 +9,15 @@ import sys
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
-from twisted.python.failure import Failure
+from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
 from gomux.test.support.ports import freePort
+from interop.support.command import Command
 from interop.support.harness import environment, whyMissing
 from interop.support.tunnels import ANY, MIB, PSK, TunnelTestCase, until
-
-
-class Command(ProcessProtocol):
-    """
-    A process of C{python -m gomux}.
-
-    @ivar ended: Fires with the exit status, C{None} after a signal.
-    """
-
-    transport: Any
-
-    def __init__(self, data: bytes | None = b"") -> None:
-        """
-        @param data: The standard input; C{None} to leave it open.
-        """
-        self._data = data
-        self.output = bytearray()
-        self.errors = b""
-        self.ended: Deferred[int | None] = Deferred()
-
-    def connectionMade(self) -> None:
-        if self._data is not None:
-            self.transport.write(self._data)
-            self.transport.closeStdin()
-
-    def outReceived(self, data: bytes) -> None:
-        self.output += data
-
-    def errReceived(self, data: bytes) -> None:
-        self.errors += data
-
-    def processEnded(self, reason: Failure) -> None:
-        self.ended.callback(reason.value.exitCode)  # type: ignore[attr-defined]
-
-    def end(self) -> None:
-        if not self.ended.called:
-            self.transport.signalProcess("KILL")
 
 
 class CommandTestCase(TunnelTestCase):

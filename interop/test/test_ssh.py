@@ -23,15 +23,12 @@ from twisted.conch.ssh.keys import Key
 from twisted.conch.ssh.session import SSHSession
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
     clientFromString,
     serverFromString,
 )
-from twisted.internet.protocol import ProcessProtocol
-from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -40,6 +37,7 @@ from zope.interface import implementer
 
 from gomux import MuxClientEndpoint, MuxServerEndpoint
 from gomux.tunnel import TunnelLimits, target
+from interop.support.command import Command
 from interop.support.harness import environment
 from interop.support.tunnels import (
     ANY,
@@ -97,38 +95,6 @@ class Realm:
         return interfaces[0], User(), lambda: None
 
 
-class Run(ProcessProtocol):
-    """
-    Runs a command, and feeds it some input.
-    """
-
-    transport: Any
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.output = bytearray()
-        self.errors = bytearray()
-        self.ended: Deferred[int] = Deferred()
-
-    def connectionMade(self) -> None:
-        self.transport.write(self.data)
-        self.transport.closeStdin()
-
-    def outReceived(self, data: bytes) -> None:
-        self.output += data
-
-    def errReceived(self, data: bytes) -> None:
-        self.errors += data
-
-    def processEnded(self, reason: Failure) -> None:
-        value: Any = reason.value
-        self.ended.callback(value.exitCode)
-
-    def end(self) -> None:
-        if not self.ended.called:
-            self.transport.signalProcess("KILL")
-
-
 def makeKey() -> Any:
     return Key(Ed25519PrivateKey.generate())
 
@@ -151,7 +117,7 @@ class SSHMixin(TestCase):
         factory.portal = Portal(Realm(), [SSHPublicKeyChecker(keys)])
         return factory
 
-    def ssh(self, port: int, identity: str, command: str, data: bytes) -> Run:
+    def ssh(self, port: int, identity: str, command: str, data: bytes) -> Command:
         """
         Start C{ssh}.
         """
@@ -164,7 +130,7 @@ class SSHMixin(TestCase):
         identity: str,
         command: str,
         data: bytes,
-    ) -> Run:
+    ) -> Command:
         """
         Start C{ssh}.
 
@@ -181,7 +147,7 @@ class SSHMixin(TestCase):
             f"UserKnownHostsFile={os.devnull}",
             "LogLevel=ERROR",
         )
-        run = Run(data)
+        run = Command(data)
         reactor.spawnProcess(
             run,
             path,
@@ -311,7 +277,7 @@ class SSHTests(SSHMixin):
         ssh = self.ssh(numbers[0], paths["identity"], "cat; exit 7", b"hello")
         path = shutil.which("curl")
         assert path is not None, "curl is needed"
-        curl = Run(b"")
+        curl = Command(b"")
         url = f"http://127.0.0.1:{numbers[1]}/page"
         reactor.spawnProcess(curl, path, [path, "-sS", url], env=os.environ)
         self.addCleanup(curl.end)

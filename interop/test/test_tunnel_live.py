@@ -639,7 +639,8 @@ class CommandLineTests(TunnelTestCase):
         await self.assertFails("--listen", "nonsense", says="--listen nonsense: ")
         await self.assertFails("--factory", "no.such", says="--factory no.such: ")
         await self.assertFails(
-            *("--factory", "a.b", "--target", "tcp:h:1"), says="--target and --factory"
+            *("--factory", "gomux.PageFactory", "--target", "tcp:h:1"),
+            says="--target and --factory",
         )
         await self.assertFails("--psk-file", "nowhere", psk=None, says="No such file")
         path = self.mktemp()

@@ -12,6 +12,10 @@ import os
 import socket
 from typing import Any
 
+from twisted.internet.interfaces import (
+    IFileDescriptorReceiver,
+    IHalfCloseableProtocol,
+)
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
@@ -26,6 +30,7 @@ from gomux.endpoints._haproxy import ProxiedFactory
 from gomux.limits import TunnelLimits
 from gomux.test.support.helpers import Recorders
 from gomux.testing import PSK
+from gomux.tunnel._end import End
 from gomux.tunnel._tunnel import Tunnel, _Refusal
 
 
@@ -83,3 +88,11 @@ class PassedTests(SynchronousTestCase):
         for protocol in self.protocols():
             self.pass_(protocol)
             self.assertEqual(events, [], type(protocol))
+
+    def test_farEnd(self) -> None:
+        """
+        The far end of a bridge takes no descriptors: Twisted's client endpoints pass on
+        one of the optional interfaces of a protocol, and it must hear of half-closes.
+        """
+        self.assertFalse(IFileDescriptorReceiver.implementedBy(End))
+        self.assertTrue(IHalfCloseableProtocol.implementedBy(End))

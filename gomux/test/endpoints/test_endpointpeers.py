@@ -32,9 +32,11 @@ from gomux import (
     Session,
     StreamClientEndpoint,
 )
+from gomux._wire.frame import REQUEST, Flag
+from gomux._wire.request import Request, encodeRequest
 from gomux._wire.salts import Salts
 from gomux.error import KeyringError, OpenStreamError, ServiceNotAllowed
-from gomux.test.support.helpers import Recorders
+from gomux.test.support.helpers import Parts, Recorders
 from gomux.testing import MuxPair
 
 KEYS = {
@@ -244,6 +246,24 @@ class ServerTests(PeersTestCase):
         self.successResultOf(chat.stopListening())
         chat.startListening()
         self.failureResultOf(self.opening(chat, "bob", "chat"), ServiceNotAllowed)
+
+    def test_requestAfterStop(self) -> None:
+        """
+        A peer that may not use a service does not get it by a request that it completes
+        after the last port has stopped listening.
+        """
+        port = self.listen("chat", "alice")
+        pair = self.pair(self.factory(KEYS["bob"], True), port.factory)
+        opened: Any = self.successResultOf(pair.client.openStream(Recorders()))
+        stream = opened.stream
+        frames = Parts(pair.client).scheduler._control.frames
+        frames[-1] = (stream.streamID, Flag.OPEN_STREAM, REQUEST, None)
+        pair.flush()
+        self.successResultOf(port.stopListening())
+        stream.write(encodeRequest(Request("chat")))
+        pair.flush()
+        made: Any = port.streamFactory
+        self.assertEqual(made.made, [])
 
     def test_unnamed(self) -> None:
         """

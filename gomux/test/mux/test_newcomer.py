@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Keyring, Limits, MuxFactory, MuxProtocol, MuxServerEndpoint, Session
 from gomux._carrier import restraint
-from gomux._carrier.turns import TURN_TIME
+from gomux._carrier.turns import TURN_TIME, StrangersTurns
 from gomux._mux.newcomer import SILENT, Newcomer, Newcomers
 from gomux._wire.frame import Flag
 from gomux._wire.keyring import readPSKFile
@@ -116,6 +116,19 @@ class FirstFrameTests(NewcomerTestCase):
         self.deliver(transport, peer.seal(0, Flag.OPEN_STREAM)[:-1])
         self.assertEqual(self.factory.muxes, [])
         self.assertEqual(peer.bytesReceived, 0)
+
+    def test_forgetsGate(self) -> None:
+        """
+        Once there is a mux, the connection does not keep the gate, which has the keys.
+        """
+        peer, transport = self.meet()
+        newcomer: Any = transport.protocol
+        frame = peer.seal(0, Flag.OPEN_STREAM)
+        self.deliver(transport, frame[:-1])
+        self.assertIsNotNone(newcomer._gate)
+        self.deliver(transport, frame[-1:])
+        self.mux()
+        self.assertEqual((newcomer._gate, newcomer._parser), (None, None))
 
     def test_mux(self) -> None:
         """
@@ -310,6 +323,35 @@ class SilentTests(NewcomerTestCase):
         self.assertTrue(isUp(silent))
         self.clock.advance(0.1)
         self.assertFalse(isUp(silent))
+
+    def test_retireWithoutMuxes(self) -> None:
+        """
+        The same without a mux for each of them at once.  Of several that are silent,
+        one is dropped in a turn of the reactor.
+        """
+        silent = [self.meet()[1] for _ in range(3)]
+        peer, transport = self.meet()
+        self.factory.retire(makeMuxes=False)
+        self.assertEqual(self.factory.muxes, [])
+        self.deliver(transport, peer.seal(0, Flag.KEEPALIVE))
+        self.clock.advance(0)
+        self.assertEqual([frame[1] for frame in peer.take()], [Flag.CLOSE_MUX])
+        work = StrangersTurns.turnTime
+        drop = Newcomer.drop
+
+        def slow(newcomer: Newcomer) -> None:
+            drop(newcomer)
+            self.clock.work(work)
+
+        self.patch(Newcomer, "drop", slow)
+        self.clock.work(1)
+        left = []
+        for _ in range(8):
+            left.append(len(self.factory._newcomers))
+            self.clock.turn()
+        self.assertEqual(sorted(set(left)), [0, 1, 2, 3])
+        self.assertFalse(any(map(isUp, silent)))
+        self.assertTrue(self.mux().authenticated)
 
     def test_age(self) -> None:
         """

@@ -11,7 +11,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Keyring, MuxFactory
-from gomux._carrier.turns import TURN_TIME, PeersTurns, Turns
+from gomux._carrier.turns import TURN_TIME, PeersTurns
 from gomux._wire.frame import Flag
 from gomux.test.support.helpers import Recorder, Recorders, Rig
 from gomux.test.support.slowclock import SlowClock
@@ -109,6 +109,20 @@ class PeerTurnsTests(SynchronousTestCase):
             self.receive(rig, str(number))
         self.assertEqual(self.took, ["0", "1"])
 
+    def test_secondPeer(self) -> None:
+        """
+        Once another peer has a key, the muxes that the first has already share its
+        time.
+        """
+        self.keyring = Keyring({"alice": KEYS["alice"]})
+        rigs = self.rigs("alice", "alice")
+        self.keyring.adopt(Keyring(KEYS))
+        for number, rig in enumerate(rigs):
+            self.receive(rig, str(number))
+        self.assertEqual(self.took, ["0"])
+        self.clock.turn()
+        self.assertEqual(self.took, ["0", "1"])
+
 
 class PeersTurnsTests(SynchronousTestCase):
     """
@@ -120,14 +134,13 @@ class PeersTurnsTests(SynchronousTestCase):
         Each peer has turns of its own.  Those of a peer whose key was removed are
         forgotten when another peer comes.
         """
-        clock = SlowClock()
-        common = Turns(clock)
-        turns = PeersTurns(clock, common)
-        alice = turns.of("alice", {"alice", "bob"})
-        bob = turns.of("bob", {"alice", "bob"})
-        self.assertIs(turns.of("alice", {"alice", "bob"}), alice)
-        self.assertEqual(len({alice, bob, common}), 3)
-        self.assertIs(turns.of("alice", {"alice"}), common)
-        turns.of("carol", {"bob", "carol"})
-        self.assertIs(turns.of("bob", {"bob", "carol"}), bob)
-        self.assertIsNot(turns.of("alice", {"alice", "bob"}), alice)
+        keyring = Keyring(KEYS)
+        turns = PeersTurns(SlowClock(), keyring)
+        alice = turns.of("alice")
+        bob = turns.of("bob")
+        self.assertIsNot(alice, bob)
+        self.assertIs(turns.of("alice"), alice)
+        keyring.adopt(Keyring({"bob": KEYS["bob"], "carol": "the key of carol"}))
+        turns.of("carol")
+        self.assertIs(turns.of("bob"), bob)
+        self.assertIsNot(turns.of("alice"), alice)

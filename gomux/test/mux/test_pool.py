@@ -111,6 +111,16 @@ class PoolTests(SynchronousTestCase):
         self.assertEqual(len(self.open()), 1)
         self.assertEqual(self.pool.waiting, 0)
 
+    def test_silentAtStop(self) -> None:
+        """
+        The mux of a silent peer is aborted when its factory has retired meanwhile.
+        """
+        silent = self.line.connect(greet=False)
+        silent.serverFactory.retired = True
+        silent.advance(2)
+        self.assertEqual(self.pool.muxes, [])
+        self.assertIsNotNone(silent.server.reason)
+
     def test_namedSilent(self) -> None:
         """
         Streams for a service wait for the greeting of a silent peer, but not for longer
@@ -284,6 +294,17 @@ class PoolTests(SynchronousTestCase):
         results = self.open()
         self.assertIsInstance(results[0].value, OpenStreamError)  # type: ignore[attr-defined]
         self.assertEqual(waiting, [[], [], []])
+
+    def test_limit(self) -> None:
+        """
+        C{limit} sets how many streams may wait from then on.
+        """
+        self.pool.limit(5, 1)
+        waiting = self.open()
+        self.assertIsInstance(self.open()[0].value, OpenStreamError)  # type: ignore[attr-defined]
+        self.assertEqual(waiting, [])
+        self.line.clock.advance(5)
+        self.assertIsInstance(waiting[0].value, OpenStreamError)  # type: ignore[attr-defined]
 
     def test_thousandsWait(self) -> None:
         """

@@ -60,7 +60,7 @@ class InterfaceTests(SynchronousTestCase):
         The C{repr} of a mux names the peer.  No C{repr} contains the key.
         """
         rig = Rig()
-        self.assertIn("192.0.2.2", repr(rig.mux))
+        self.assertIn(" from 192.0.2.2:7000>", repr(rig.mux))
         self.assertIn("nobody", repr(rig.factory.buildProtocol(None)))
         for thing in (rig.mux, rig.factory, rig.opened().stream):
             self.assertNotIn(PSK, repr(thing))

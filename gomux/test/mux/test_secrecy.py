@@ -21,9 +21,10 @@ from gomux import MuxFactory
 from gomux._wire import noise, ratchet
 from gomux._wire.crypto import Subkeys, deriveKey
 from gomux._wire.frame import HEADER_SIZE
-from gomux._wire.noise import rekey
+from gomux._wire.noise import HandshakeState, rekey
 from gomux._wire.salts import Salts
-from gomux._wire.strict import noisePSK
+from gomux._wire.strict import Handshake, noisePSK
+from gomux.error import HandshakeFailed
 from gomux.test.support.helpers import Parts, Recorders
 from gomux.test.support.middle import cutFrames
 from gomux.test.support.reachable import reachable
@@ -258,3 +259,68 @@ class SecrecyTests(SynchronousTestCase):
         held = list(session.held())
         for number in (0, 1):
             self.assertNotIn(True, self.tryAll(session.frames(number), held))
+
+    def test_kept(self) -> None:
+        """
+        An application that keeps a stream of a mux that has ended keeps no key.
+        """
+        session = self.session
+        pair = session.pair
+        streams = Recorders()
+        pair.client.openStream(streams)
+        session.talk(FRAMES)
+        pair.server.close()
+        pair.flush()
+        kept = list(reachable(pair.client, pair.server, streams.made))
+        self.assertIn(streams.made[0].stream, kept)
+        for number in (0, 1):
+            self.assertNotIn(True, self.tryAll(session.frames(number), kept))
+
+    def test_failed(self) -> None:
+        """
+        The reason of a mux that has ended because of a forged frame, which the client's
+        pool keeps, keeps no key of the mux.
+        """
+        session = self.session
+        session.talk(FRAMES)
+        session.pair.client.dataReceived(bytes(HEADER_SIZE + 16))
+        session.pair.flush()
+        self.assertIs(session.client.pool.lastReason, session.pair.client.reason)
+        held = list(session.held())
+        for number in (0, 1):
+            self.assertNotIn(True, self.tryAll(session.frames(number), held))
+
+    def test_failedHandshake(self) -> None:
+        """
+        The error of a handshake keeps no ephemeral key, and nothing else of Noise.
+        """
+        hellos = []
+        sides = [
+            Handshake("", KEY, isClient, salts=Salts())
+            for isClient in (True, True, False)
+        ]
+        for side in sides[:2]:
+            hellos.append(side.takeOutput())
+        client, other, server = sides
+        server.open(hellos[1][:HEADER_SIZE], hellos[1][HEADER_SIZE:])
+        answer = server.takeOutput()
+        cases = [(client, answer), (Handshake("", KEY, False, b"x"), hellos[0])]
+        for side, hello in cases:
+            error = self.assertRaises(
+                HandshakeFailed, side.open, hello[:HEADER_SIZE], hello[HEADER_SIZE:]
+            )
+            found = [type(found) for found in reachable(error)]
+            self.assertTrue(Handshake in found)
+            self.assertFalse(HandshakeState in found)
+
+    def test_unanswered(self) -> None:
+        """
+        A client whose hello is never answered forgets its ephemeral key at the end.
+        """
+        client = Handshake("", KEY, True, salts=Salts())
+        client.takeOutput()
+        found = [type(found) for found in reachable(client)]
+        self.assertTrue(HandshakeState in found)
+        client.close()
+        found = [type(found) for found in reachable(client)]
+        self.assertFalse(HandshakeState in found)

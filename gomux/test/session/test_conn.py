@@ -209,6 +209,58 @@ class ReadTests(ConnTestCase):
         for one in both:
             self.successResultOf(one)
 
+    def test_cancelSiblings(self) -> None:
+        """
+        When reads or writes end together, the callback of the first can cancel the
+        others.
+        """
+
+        def end() -> None:
+            self.here.transport.abortConnection()
+
+        def expire() -> None:
+            self.there.setDeadline(self.clock.seconds() + 1)
+            self.both.pair.advance(1.5)
+
+        for cause in (expire, end):
+            reads: list[Deferred[Any]] = [self.there.read() for _ in range(3)]
+            writes: list[Deferred[Any]] = [self.there.write(LARGE) for _ in range(3)]
+            for calls in (reads, writes):
+                calls[0].addErrback(self.cancelAll, calls[1:])
+            self.flush()
+            cause()
+            self.flush()
+            for calls in (reads, writes):
+                self.successResultOf(calls[0])
+                self.failureResultOf(calls[1], CancelledError)
+                self.failureResultOf(calls[2], CancelledError)
+            self.there.setDeadline(None)
+
+    def cancelAll(self, failure: object, calls: list[Deferred[Any]]) -> None:
+        """
+        Cancel calls, as a group of workers does when the first fails.
+        """
+        for call in calls:
+            call.cancel()
+
+    def test_readAgain(self) -> None:
+        """
+        A read that is made when another has met its deadline, with a later deadline,
+        does not fail with it.
+        """
+        again: list[Deferred[bytes]] = []
+
+        def expired(failure: object) -> None:
+            self.there.setReadDeadline(None)
+            again.append(self.there.read())
+
+        self.there.read().addErrback(expired)
+        self.there.setReadDeadline(self.clock.seconds() + 1)
+        self.both.pair.advance(1.5)
+        self.assertNoResult(again[0])
+        self.here.write(b"abc")
+        self.assertEqual(self.after(again[0]), b"abc")
+
     def test_cancel(self) -> None:
         """
         The data of a cancelled read goes to the next read.
@@ -247,6 +299,15 @@ class WriteTests(ConnTestCase):
     """
     L{Conn.write}
     """
+
+    def test_writeText(self) -> None:
+        """
+        Text cannot be written, whatever the state of the stream.
+        """
+        text: Any = "text"
+        self.assertRaises(TypeError, self.here.write, text)
+        self.here.close()
+        self.assertRaises(TypeError, self.here.write, text)
 
     def test_result(self) -> None:
         """

@@ -84,6 +84,30 @@ class StreamTests(SynchronousTestCase):
             accepted = self.successResultOf(waiting)
             self.assertEqual(accepted.localAddr(), opened.remoteAddr())
 
+    def test_cancelSiblings(self) -> None:
+        """
+        When the mux ends, the callback of one call of C{acceptStream} can cancel the
+        others.  The session ends as usual.
+        """
+        both = SessionPair()
+        accepting: list[Deferred[Any]] = [both.server.acceptStream() for _ in range(3)]
+
+        def cancelOthers(failure: object) -> None:
+            for call in accepting[1:]:
+                call.cancel()
+
+        accepting[0].addErrback(cancelOthers)
+        ended = both.pair.server.whenClosed()
+        both.pair.client.abort()
+        both.pair.flush()
+        self.successResultOf(accepting[0])
+        for call in accepting[1:]:
+            self.failureResultOf(call, CancelledError)
+        self.successResultOf(ended)
+        closing = both.server.close()
+        both.pair.flush()
+        self.successResultOf(closing)
+
     def test_backlog(self) -> None:
         """
         A stream is refused while the backlog is full, and accepted once there is room.

@@ -6,7 +6,8 @@ L{parser} parses the bytes.  L{mux} reads the bytes as a script of steps that th
 the applications, the network and the clock take.  In a script the peer holds the key,
 so its frames decrypt: see L{Script}.  The other targets have modules of their own:
 L{gomux.test.support.fuzzstrict}, L{gomux.test.support.fuzzstrings},
-L{gomux.test.support.fuzzkeyfile} and L{gomux.test.support.fuzzrequests}.
+L{gomux.test.support.fuzzkeyfile}, L{gomux.test.support.fuzzconfig} and
+L{gomux.test.support.fuzzrequests}.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from gomux._wire.keyring import Keyring
 from gomux._wire.window import INITIAL_WINDOW
 from gomux.error import AuthenticationFailed, GomuxError, ProtocolViolation
 from gomux.interfaces import IStreamFactory
+from gomux.test.support.fuzzconfig import config
 from gomux.test.support.fuzzkeyfile import keyfile
 from gomux.test.support.fuzzrequests import requests
 from gomux.test.support.fuzzstrict import strict
@@ -682,5 +684,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "strict": strict,
     "strings": strings,
     "keyfile": keyfile,
+    "config": config,
     "requests": requests,
 }

@@ -5,8 +5,9 @@ Finds what an object keeps alive.
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
-from types import FunctionType, ModuleType
+from types import FrameType, FunctionType, ModuleType
 from typing import Any
 from unittest import TestCase
 from weakref import WeakKeyDictionary
@@ -23,9 +24,14 @@ def reachable(*roots: object) -> Iterator[Any]:
         reached through a module, a class or the globals of a function: this is code,
         which is the same in all processes.  Also without what can only be reached
         through the real reactor, a test, a log or a dictionary of all clocks: this is
-        of other tests.
+        of other tests.  Also without what the functions that run now have.
     """
     seen: set[int] = set()
+    # Before Python 3.11 a traceback leads to them.
+    running: FrameType | None = sys._getframe()
+    while running is not None:
+        seen.add(id(running))
+        running = running.f_back
     waiting = list(roots)
     while waiting:
         found = waiting.pop()

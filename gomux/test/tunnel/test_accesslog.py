@@ -4,11 +4,13 @@ Tests for L{gomux.tunnel._accesslog}.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import signal
 import stat
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from unittest.mock import patch
@@ -33,8 +35,8 @@ from gomux.test.support.tunnelrig import Rig
 from gomux.testing import PSK, MuxPair
 from gomux.tunnel import Tunnel
 from gomux.tunnel._accesslog import AccessLog, LoggedFactory, addressOf, describe
-from gomux.tunnel._accessoptions import AccessLogService
 from gomux.tunnel._codes import codeOfEnd
+from gomux.tunnel._parts import AccessLogService
 from gomux.tunnel._plan import Item, Plan
 from gomux.tunnel._service import CannotListen, TunnelService
 from gomux.tunnel._signals import SignalHandler
@@ -256,10 +258,10 @@ class FullTests(FileTestCase):
         self.assertGreater(lost, 1000)
         self.assertIn(f" {lost} lines were lost", self.logged[0])
 
-    def test_torn(self) -> None:
+    @contextlib.contextmanager
+    def torn(self) -> Iterator[AccessLog]:
         """
-        A line of which the disk has taken only the start is completed later, and not
-        begun again.
+        Add two lines to a log on a disk that takes 20 bytes, and then no more.
         """
         log = self.opened()
         real = os.write
@@ -274,6 +276,15 @@ class FullTests(FileTestCase):
             log.add(**LINE)
             log.add(**LINE)
             self.clock.advance(0)
+            yield log
+
+    def test_torn(self) -> None:
+        """
+        A line of which the disk has taken only the start is completed later, and not
+        begun again.
+        """
+        with self.torn():
+            pass
         self.assertEqual(os.stat(self.path).st_size, 20)
         self.clock.advance(ACCESS_LOG_RETRY)
         self.assertEqual(len(self.lines()), 2)
@@ -282,19 +293,7 @@ class FullTests(FileTestCase):
         """
         The rest of a line whose start is in the old file does not begin the new file.
         """
-        log = self.opened()
-        real = os.write
-        takes = iter([20])
-
-        def write(descriptor: int, data: bytes) -> int:
-            for size in takes:
-                return real(descriptor, data[:size])
-            raise OSError(28, "No space left on device")
-
-        with patch("os.write", write):
-            log.add(**LINE)
-            log.add(**LINE)
-            self.clock.advance(0)
+        with self.torn() as log:
             os.rename(self.path, self.path + ".1")
             log.reopen()
         self.assertEqual(len(self.lines()), 1)
@@ -376,6 +375,55 @@ class StandardOutputTests(FileTestCase):
             log.close()
             os.fstat(file.fileno())
         self.assertEqual(len(self.lines()), 1)
+
+    def terminal(self) -> tuple[int, int]:
+        """
+        @return: the other end of a terminal, and the terminal.
+        """
+        other, terminal = os.openpty()
+        self.addCleanup(os.close, other)
+        self.addCleanup(os.close, terminal)
+        return other, terminal
+
+    def test_stoppedTerminal(self) -> None:
+        """
+        A terminal that takes no more, as after Ctrl-S, delays lines, and nothing else.
+        The descriptor of the standard output itself goes on to block.
+        """
+        other, terminal = self.terminal()
+        with patch("gomux.tunnel._accesslog._OUTPUT", terminal):
+            log = self.opened("-")
+        assert log._descriptor is not None
+        # Otherwise this test would hang.
+        self.assertFalse(os.get_blocking(log._descriptor))
+        for _ in range(1000):
+            log.add(**LINE)
+        self.clock.advance(0)
+        self.assertEqual(len(self.logged), 1)
+        self.assertTrue(os.get_blocking(terminal))
+        seen = b""
+        while self.clock.getDelayedCalls():
+            seen += os.read(other, 65536)
+            self.clock.advance(ACCESS_LOG_RETRY)
+        os.set_blocking(other, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                seen += os.read(other, 65536)
+        self.assertEqual(len(seen.splitlines()), 1000)
+
+    def test_foreignTerminal(self) -> None:
+        """
+        A terminal that cannot be opened is written to nevertheless.
+        """
+        other, terminal = self.terminal()
+        with (
+            patch("gomux.tunnel._accesslog._OUTPUT", terminal),
+            patch("os.ttyname", lambda descriptor: "/nonexistent"),
+        ):
+            log = self.opened("-")
+        log.add(**LINE)
+        log.close()
+        self.assertEqual(json.loads(os.read(other, 65536))["end"], "ok")
 
 
 class AddressTests(SynchronousTestCase):
@@ -534,6 +582,16 @@ class BridgeTests(TunnelTestCase):
         self.rig.pair.loseCarrier()
         self.pass_(8)
         self.assertEqual(self.ends(), ("mux-lost",) * 2)
+
+    def test_withdrawn(self) -> None:
+        """
+        A stream whose service the peer may not use any more has a code of its own.
+        """
+        self.exchange()
+        [stream] = self.rig.pair.server.acceptedStreams
+        stream.drop(error.ServiceWithdrawn())
+        self.pass_(8)
+        self.assertEqual(self.ends(), ("reset-by-target", "not-allowed"))
 
     def test_muxLingering(self) -> None:
         """
@@ -764,6 +822,7 @@ class FactoryTests(SynchronousTestCase):
             (ConnectionDone(), "ok"),
             (error.PeerClosedStream(), "ok"),
             (error.PeerAbortedStream(), "reset-by-client"),
+            (error.ServiceWithdrawn(), "not-allowed"),
             (error.ConnectionClosed(), "mux-lost"),
             (error.PeerVanished(), "mux-lost"),
             (ConnectionAborted(), "reset-by-target"),

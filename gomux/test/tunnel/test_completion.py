@@ -10,9 +10,9 @@ import re
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import tap
-from gomux.tunnel._guide import repeatable
 from gomux.tunnel.command._completion import script
 from gomux.tunnel.command._options import Options
+from gomux.tunnel.options._guide import repeatable
 
 COMMANDS = {name: command for name, _, command, _ in Options.subCommands}
 

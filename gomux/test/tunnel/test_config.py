@@ -1,5 +1,5 @@
 """
-Tests for L{gomux.tunnel._config}, the file of C{--config}, and for C{--check}.
+Tests for L{gomux.tunnel.options._config}, the file of C{--config}, and for C{--check}.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from gomux.limits import MAX_CONFIG
 from gomux.tap import Options
 from gomux.test.support.owner import owned
 from gomux.tunnel import TunnelLimits
-from gomux.tunnel._config import pathOf, readConfig
-from gomux.tunnel._keyoptions import ENVIRONMENT
 from gomux.tunnel._plan import Strict
+from gomux.tunnel.options._config import pathOf, readConfig
+from gomux.tunnel.options._keys import ENVIRONMENT
 
 KEYS = """
 [keyring]
@@ -191,8 +191,8 @@ class ValueTests(ConfigTestCase):
         """
         Each option is a key, but those about which a config says why they are none.
         """
-        from gomux.tunnel._config import _ELSEWHERE, _Reader
-        from gomux.tunnel._given import Mistakes
+        from gomux.tunnel.options._config import _ELSEWHERE, _Reader
+        from gomux.tunnel.options._given import Mistakes
 
         options: Any = Options()
         reader = _Reader(options, {}, Mistakes())

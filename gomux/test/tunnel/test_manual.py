@@ -10,8 +10,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits, tap
-from gomux.tunnel._limitoptions import optionName
 from gomux.tunnel.command import _manual
+from gomux.tunnel.options._limits import optionName
 
 PAGES = Path(__file__).resolve().parents[3] / "man"
 

@@ -4,6 +4,7 @@ Tests for L{gomux.tunnel._notify}.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -19,9 +20,8 @@ from gomux._wire.keyring import Keyring
 from gomux.test.support.logs import Lines
 from gomux.test.support.process import ProcessClock
 from gomux.testing import PSK
-from gomux.tunnel._given import Refused
 from gomux.tunnel._notify import ServiceManager
-from gomux.tunnel._plan import Item, Plan
+from gomux.tunnel._plan import Item, Plan, Refused
 from gomux.tunnel._service import TunnelService
 
 
@@ -205,18 +205,44 @@ class ServiceManagerTests(ManagerTestCase):
         self.clock.advance(5)
         self.assertEqual(self.told(), ["STATUS=well", "READY=1", "STATUS=better"])
 
-    def test_gone(self) -> None:
+    def observed(self) -> Lines:
         """
-        A manager that cannot be reached is logged once.
+        @return: gets what is logged from now on.
         """
         lines = Lines("gomux.tunnel._notify")
         globalLogPublisher.addObserver(lines)
         self.addCleanup(globalLogPublisher.removeObserver, lines)
+        return lines
+
+    def test_gone(self) -> None:
+        """
+        A manager that cannot be reached is logged once.
+        """
+        lines = self.observed()
         self.environ["NOTIFY_SOCKET"] = "/nonexistent/notify"
         self.start()
         self.subject.reloading()
         self.assertEqual(len(lines.lines), 1)
         self.assertIn("'/nonexistent/notify'", lines.lines[0])
+
+    def test_noDescriptor(self) -> None:
+        """
+        If the process has no descriptor left for a moment, the manager is told later.
+        The next time that happens it is logged again.
+        """
+        lines = self.observed()
+        self.environ["WATCHDOG_USEC"] = "2000000"
+        self.start()
+        self.told()
+        for logged in (1, 2):
+            full = OSError(errno.EMFILE, "Too many open files")
+            with patch("socket.socket", side_effect=full):
+                self.clock.advance(1)
+                self.clock.advance(1)
+            self.assertEqual(len(lines.lines), logged)
+            self.assertEqual(self.told(), [])
+            self.clock.advance(1)
+            self.assertEqual(self.told(), ["WATCHDOG=1"] * 3)
 
 
 class TunnelServiceTests(ManagerTestCase):

@@ -137,7 +137,7 @@ class PingTests(TestCase):
         factory: IProtocolFactory | int,
         *texts: str,
         words: str = "",
-        timeout: float = 1,
+        timeout: float = 0.5,
     ) -> None:
         """
         Check that a ping says what is wrong.
@@ -280,7 +280,7 @@ class PingTests(TestCase):
         A peer that answers nothing but CloseMux, and that with something else.
         """
         late = Factory.forProtocol(Late)
-        await self.assertWrong(late, "the mux has ended", timeout=10)
+        await self.assertWrong(late, "the mux has ended")
 
     async def test_noEchoes(self) -> None:
         """

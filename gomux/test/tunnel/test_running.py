@@ -35,9 +35,8 @@ from gomux.test.support.process import ProcessClock
 from gomux.testing import MuxPair
 from gomux.tunnel import Tunnel, TunnelLimits
 from gomux.tunnel._accesslog import LoggedFactory
-from gomux.tunnel._given import Refused
 from gomux.tunnel._parts import Switch
-from gomux.tunnel._plan import Item, Plan, Strict
+from gomux.tunnel._plan import Item, Plan, Refused, Strict
 from gomux.tunnel._service import TunnelService
 
 ALICE, BOB = "the pre-shared key of alice", "the pre-shared key of bob"
@@ -205,6 +204,24 @@ class FitTests(RunningTestCase):
                 "it were read again",
             ],
         )
+
+    def test_rights(self) -> None:
+        """
+        The log says what peers may use now, if that has changed.
+        """
+        target = self.listen("listen", "1")
+        keys = keyring(("alice", ALICE), ("bob", BOB))
+        before = {"alice": PeerRules(("a",)), "bob": PeerRules(("a",))}
+        self.start(target, keys=keys, peers=before)
+        after = {**before, "alice": PeerRules(("b", "c"), maxMuxes=2)}
+        self.assertTrue(self.reload(target, keys=keys, peers=after))
+        self.assertEqual(
+            self.observer.lines[-2:],
+            ["alice: may use b, c; max-muxes 2", "it were read again"],
+        )
+        logged = len(self.observer.lines)
+        self.assertTrue(self.reload(target, keys=keys, peers=after))
+        self.assertEqual(self.observer.lines[logged:], ["it were read again"])
 
     def test_taken(self) -> None:
         """
@@ -390,7 +407,7 @@ class FitTests(RunningTestCase):
         assert tunnel.awaited is not None
         self.assertEqual(tunnel.awaited.timeout, 8)
         self.assertEqual(service.connectors[0].dialler.maxRetryDelay, 9)
-        self.assertEqual(service.pool._maxWaiting, 10)
+        self.assertEqual(service.pool.maxWaiting, 10)
         self.assertTrue(self.reload(*items, strict=Strict(True, allowSelf=True)))
         self.assertIs(server.salts, salts)
         self.assertTrue(self.reload(*items))

@@ -14,8 +14,8 @@ import re
 
 from twisted.python.usage import Options as AnyOptions
 
-from gomux.tunnel._guide import GUIDE
 from gomux.tunnel.command._options import PROGRAM, Options
+from gomux.tunnel.options._guide import GUIDE
 
 #: So wide that each option of the help has a single line.
 _WIDE = 100000

@@ -117,14 +117,6 @@ def findFactory(name: str) -> IProtocolFactory:
     return found
 
 
-def withoutSecrets(endpoint: str) -> str:
-    """
-    @return: an endpoint string for log lines, without the pre-shared key and all after
-        it: a key may have a colon, though there it ends for the parser.
-    """
-    return re.sub(r"\bpsk\\*=.*", "psk=...", endpoint, flags=re.DOTALL | re.IGNORECASE)
-
-
 def splitAllow(text: str, peers: Collection[str]) -> tuple[str, list[str]]:
     """
     Split the value of an option: C{PEER=SERVICE[,SERVICE...]}.

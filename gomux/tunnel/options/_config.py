@@ -30,9 +30,9 @@ from twisted.python.usage import CompleteFiles, Completions, UsageError
 
 from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux.limits import MAX_CONFIG
-from gomux.tunnel._given import FileOptions, Given, Mistakes, Refused
-from gomux.tunnel._limitoptions import LIMITS, limitValue, optionName
-from gomux.tunnel._serviceoptions import withoutSecrets
+from gomux.tunnel._plan import Refused, withoutSecrets
+from gomux.tunnel.options._given import FileOptions, Given, Mistakes
+from gomux.tunnel.options._limits import LIMITS, limitValue, optionName
 
 if sys.version_info >= (3, 11):
     from tomllib import loads

@@ -9,12 +9,13 @@ The values of options, from the command line and from a file, and the mistakes i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from twisted.python.usage import Options, UsageError
 
-from gomux.tunnel._serviceoptions import withoutSecrets
+from gomux.tunnel._plan import Refused, withoutSecrets
 
 
 class Given(str):
@@ -69,18 +70,6 @@ def labelOf(option: str, text: str) -> str:
     return f"--{option} {shown}" if where is None else f"{where}: {shown}"
 
 
-class Refused(UsageError):
-    """
-    The options are not valid.
-
-    @ivar mistakes: each mistake, in a text of its own.
-    """
-
-    def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("\n".join(mistakes))
-        self.mistakes = mistakes
-
-
 class Mistakes:
     """
     Collects mistakes in the options, so that all of them are told at once.
@@ -119,3 +108,25 @@ class Mistakes:
         """
         if self.texts:
             raise Refused(self.texts)
+
+
+# Shorter parts of a key may be shown, because they may be words of the error.
+_SHOWN = 5
+
+
+def hideSecrets(text: str, given: Iterable[str] = ()) -> str:
+    """
+    @param text: an error, which may show a part of an option's value.
+    @param given: the values of options.
+    @return: the error without the pre-shared keys in them.
+    """
+    for value in given:
+        found = re.search(r"psk\\*=(.+)", value, re.DOTALL | re.IGNORECASE)
+        if found is not None:
+            # The error may show it whole, or split where the option splits its value.
+            parts = [p for p in re.split("[,:=@]", found[1]) if len(p) >= _SHOWN]
+            for part in (found[1], *parts):
+                for secret in (part, repr(part)[1:-1]):
+                    text = text.replace(secret, "...")
+    shown = r"(psk\\*=)(?!\.\.\.)[^\s'\",]*[^\s'\",:]"
+    return re.sub(shown, r"\1...", text, flags=re.IGNORECASE)

@@ -9,16 +9,11 @@ The option of C{twistd gomux} for the access log, and the service that opens the
 from __future__ import annotations
 
 import os
-import signal
-from typing import Any
 
-from twisted.application.service import Service
 from twisted.python.usage import CompleteFiles, Completions, UsageError
 
-from gomux.tunnel._accesslog import STANDARD_OUTPUT, AccessLog
-from gomux.tunnel._given import FileOptions
-from gomux.tunnel._parts import CannotListen
-from gomux.tunnel._signals import SignalHandler
+from gomux.tunnel._accesslog import STANDARD_OUTPUT
+from gomux.tunnel.options._given import FileOptions
 
 
 class AccessLogOptions(FileOptions):
@@ -62,44 +57,3 @@ class AccessLogOptions(FileOptions):
             raise UsageError(
                 f"{label} -: a daemon has no standard output: give twistd -n"
             )
-
-
-class AccessLogService(Service):
-    """
-    Opens the access log once the process has given up its privileges, and again on
-    SIGUSR1, with which C{twistd} moves its own log away.
-
-    @ivar log: the access log.
-    @ivar _reactor: the reactor.
-    """
-
-    def __init__(self, log: AccessLog, reactor: Any) -> None:
-        self.log = log
-        self._reactor = reactor
-
-    def startService(self) -> None:
-        """
-        Open the access log.
-
-        @raise CannotListen: if it cannot be opened.
-        """
-        super().startService()
-        try:
-            self.log.open()
-        except OSError as error:
-            raise CannotListen(
-                f"--access-log {self.log.path}: {error.strerror}"
-            ) from None
-        SignalHandler.of(signal.SIGUSR1).calls[self] = self._rotated
-
-    def _rotated(self) -> None:
-        self._reactor.callFromThread(self.log.reopen)
-
-    def stopService(self) -> None:
-        """
-        Write lines at once from now on: the last connections end during the drain.
-        """
-        super().stopService()
-        # The handler stays: without it a later SIGUSR1 would kill the process.
-        SignalHandler.of(signal.SIGUSR1).calls.pop(self, None)
-        self.log.finish()

@@ -17,7 +17,8 @@ from twisted.python.usage import CompleteFiles, Completions, UsageError
 from gomux._wire.keyring import Keyring, readPSKFile
 from gomux.error import KeyringError
 from gomux.limits import SHORT_PSK
-from gomux.tunnel._given import FileOptions, Refused
+from gomux.tunnel._plan import Refused
+from gomux.tunnel.options._given import FileOptions
 
 _log = Logger()
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from gomux.tunnel._given import FileOptions, Mistakes
 from gomux.tunnel._plan import Strict
+from gomux.tunnel.options._given import FileOptions, Mistakes
 
 #: The options that are of use in strict mode only.
 _DETAILS = ("context", "strict-clock", "allow-self")

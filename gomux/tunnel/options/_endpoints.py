@@ -16,9 +16,9 @@ from typing import Any
 from gomux._wire.keyring import Keyring
 from gomux.endpoints._connecting import clientEndpoint
 from gomux.endpoints._listening import forwardingEndpoint, serverEndpoint
-from gomux.tunnel._given import FileOptions, Mistakes, labelOf
 from gomux.tunnel._plan import Item, Plan
-from gomux.tunnel._serviceoptions import (
+from gomux.tunnel.options._given import FileOptions, Mistakes, labelOf
+from gomux.tunnel.options._services import (
     checkAllowed,
     findFactory,
     splitAllow,

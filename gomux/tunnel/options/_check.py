@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-What C{--check} says: a plan in plain words.
+What C{--check} says: a plan in plain words; and what a reload changes for peers.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Any
 
 from gomux._wire.peerrules import EVERYBODY, PeerRules
 from gomux._wire.request import UNNAMED
-from gomux.tunnel._config import SHARES
-from gomux.tunnel._limitoptions import optionName
-from gomux.tunnel._plan import Item, Plan
-from gomux.tunnel._serviceoptions import withoutSecrets
+from gomux.tunnel._plan import Item, Plan, withoutSecrets
+from gomux.tunnel.options._config import SHARES
+from gomux.tunnel.options._limits import optionName
 
 
 def describe(plan: Plan) -> str:
@@ -42,6 +41,14 @@ def describe(plan: Plan) -> str:
         lines.append("SIGHUP has no effect.")
     lines += [f"Warning: {text}." for text in plan.keyring.warnings]
     return "\n".join(lines)
+
+
+def changedPeers(old: Plan, new: Plan) -> list[str]:
+    """
+    @return: what peers may use with a new plan, in lines, where an old one differs.
+    """
+    before = set(_peers(old))
+    return [line for line in _peers(new) if line not in before]
 
 
 def _item(plan: Plan, item: Item) -> str:

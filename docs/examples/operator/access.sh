@@ -1,0 +1,1 @@
+jq -c '[.service, .peer, .sent, .end]' office/access.log

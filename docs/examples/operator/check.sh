@@ -1,0 +1,2 @@
+twistd gomux --config office/gomux.toml --check
+twistd gomux --config laptop/gomux.toml --check

@@ -1,0 +1,1 @@
+apt-get install --no-install-recommends python3-venv curl jq prometheus

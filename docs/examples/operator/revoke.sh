@@ -1,0 +1,2 @@
+sed -i '/^bob:/d' office/peers.keys
+kill -HUP "$(cat office/twistd.pid)"

@@ -1,0 +1,1 @@
+kill "$(cat office/twistd.pid)"

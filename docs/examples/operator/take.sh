@@ -1,0 +1,2 @@
+sed -i '/^\[peer.alice\]/,/^services/ s/"web", //' office/gomux.toml
+kill -HUP "$(cat office/twistd.pid)"

@@ -1,0 +1,1 @@
+jq -c '[.service, .peer, .end, .reason]' office/access.log | tail -n 1
