@@ -48,7 +48,7 @@ class Member(Protocol):
 
     def lose(self, reason: Failure) -> None:
         """
-        Close the socket now.
+        Close the socket at the end of the turn.
         """
 
 
@@ -121,10 +121,12 @@ class Sockets:
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor has stopped.
+        The reactor has stopped, so nothing waits for another turn.
         """
+        self.clock.hold()
         for member in list(self._members.values()):
             member.lose(reason)
+        self.clock.release()
 
 
 _socketsOf = cache(Sockets)

@@ -41,7 +41,7 @@ from gomux.session._conn import Conn
 from gomux.test.support import plainpaths
 from gomux.test.support.helpers import Parts, PushProducer, Rig
 from gomux.test.support.kernel import Descriptor, Kernel
-from gomux.tunnel._localsocket import acceptLocally
+from gomux.tunnel._localends import acceptLocally
 
 KEY = bytes(range(32))
 PREFIX = b"sixteen bytes..."

@@ -49,8 +49,10 @@ from zope.interface import implementer
 from gomux._carrier.direct import READ_SIZE
 from gomux._carrier.passed import PassedDropper
 from gomux._carrier.records import pace
+from gomux._carrier.sockets import IN
 from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
-from gomux.tunnel._localsocket import LocalSocket, outputOf
+from gomux.tunnel._localends import outputOf
+from gomux.tunnel._localsocket import LocalSocket
 from gomux.tunnel._transport import EndTransport, Source
 
 #: How many bytes that nobody reads are dropped before their writer has to wait.  With
@@ -186,7 +188,6 @@ class End(Protocol):
         self.output = outputOf(self.transport)
         self.output.pauseReading()
         self._bridge.connected(self)
-        self.output.begin()
 
     def answered(self) -> None:
         """
@@ -423,6 +424,14 @@ class NearEnd(PassedDropper, End):
     The other end must not do so: if a protocol takes descriptors, the client endpoints
     of Twisted do not tell it of half-closes.
     """
+
+    def connectionMade(self) -> None:
+        """
+        This end is connected.  Read at once what a client may have sent already.
+        """
+        super().connectionMade()
+        if isinstance(self.output, LocalSocket):
+            self.output.ready(IN)
 
 
 def _discard(data: bytes) -> None:

@@ -53,12 +53,6 @@ class EndTransport(DirectTransport):
         for layer in layersOf(transport):
             _keepUrgent(getattr(layer, "socket", None))
 
-    def begin(self) -> None:
-        """
-        The end is connected.  The transport reads by itself, from the reactor's next
-        turn on.
-        """
-
     # Input
 
     def pauseReading(self) -> None:

@@ -42,8 +42,7 @@ from gomux.limits import TunnelLimits
 from gomux.tunnel._accesslog import AccessLog, addressOf, describe
 from gomux.tunnel._bridge import Bridge
 from gomux.tunnel._codes import MUX_LOST, codeOf
-from gomux.tunnel._localsocket import outputOf
-from gomux.tunnel._targets import connector
+from gomux.tunnel._localends import connector, outputOf
 
 _log = Logger()
 

@@ -24,7 +24,7 @@ import gomux.test  # noqa: F401  (for GOMUX_PLAIN)
 from gomux import GomuxError, Limits, MuxFactory, MuxProtocol, StreamAddress
 from gomux.error import ConnectionClosed, PeerClosedConnection
 from gomux.tunnel import TunnelLimits, forward, target
-from gomux.tunnel._localsocket import acceptLocally
+from gomux.tunnel._localends import acceptLocally
 from interop.peers.peerlib import BUFFER_SIZE, parseOptions, say, sayAddress, toLine
 from interop.peers.twisted_drivers import Drivers
 from interop.peers.twisted_serve import Command

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import weakref
 from typing import Any
 from unittest.mock import Mock
 
@@ -39,7 +40,9 @@ from gomux.test.support.ownreactor import OwnReactor
 from gomux.test.support.waiting import Waiting
 from gomux.testing import PSK
 from gomux.tunnel import Tunnel, forward, target
-from gomux.tunnel._localsocket import LocalSocket, acceptLocally, outputOf
+from gomux.tunnel._end import End, NearEnd
+from gomux.tunnel._localends import acceptLocally, outputOf
+from gomux.tunnel._localsocket import LocalSocket
 from gomux.tunnel._parts import ListeningService
 from gomux.tunnel._transport import EndTransport
 
@@ -362,11 +365,11 @@ class TwistedUnixTests(TCPTests):
     off = ("localSockets",)
 
 
-class End:
+class Told:
     """
-    The end of a bridge.
+    What a local socket tells the end of a bridge.
 
-    @ivar events: what happened to it.
+    @ivar events: what happened.
     """
 
     def __init__(self) -> None:
@@ -400,7 +403,7 @@ class LocalSocketTests(SynchronousTestCase):
         self.addCleanup(self.client.close)
         self.handle, address = listener.accept()
         self.addCleanup(self.handle.close)
-        self.end = End()
+        self.end = Told()
         self.local = LocalSocket(self.sockets, self.handle, self.end, address)
         self.watched: list[int] = []
         watch = self.sockets.watch
@@ -457,28 +460,26 @@ class LocalSocketTests(SynchronousTestCase):
 
     def test_notRead(self) -> None:
         """
-        Before the end reads, the socket is not in the epoll.  A connection that was
-        accepted is read once at the beginning, without an event.
+        Before the end reads, the socket is not in the epoll.
         """
         self.client.send(b"early")
-        self.local.begin()
         self.turn()
         self.assertEqual((self.end.events, self.watched), ([], []))
-        self.local._accepted = True
         self.local.resumeReading()
-        self.local.begin()
-        self.assertEqual(self.end.events, [b"early"])
-
-    def test_connectedNotRead(self) -> None:
-        """
-        A connection to a target is read after an event only.
-        """
-        self.client.send(b"early")
-        self.local.resumeReading()
-        self.local.begin()
-        self.assertEqual(self.end.events, [])
         self.turn()
         self.assertEqual(self.end.events, [b"early"])
+
+    def test_readAtOnce(self) -> None:
+        """
+        A connection that was accepted is read at once, without an event; one to a
+        target is not.
+        """
+        self.client.send(b"early")
+        for kind, expected in ((End, []), (NearEnd, [b"early"])):
+            end: Any = kind(Mock(connected=lambda end: end.output.resumeReading()))
+            self.local._end = end
+            end.makeConnection(self.local)
+            self.assertEqual(end._early, expected)
 
     def test_pause(self) -> None:
         """
@@ -611,6 +612,28 @@ class LocalSocketTests(SynchronousTestCase):
                 pass
         self.assertEqual(self.reactor.readers, set())
 
+    def test_closeUnread(self) -> None:
+        """
+        The close of a socket with unread input looks like EOF, as with Twisted's
+        transports: the kernel's reset only comes after that.
+        """
+        self.client.send(b"unread")
+        self.local.write(b"answer")
+        self.local.close()
+        self.turn()
+        self.assertEqual(self.client.recv(10), b"answer")
+        self.assertEqual(self.client.recv(10), b"")
+
+    def test_garbage(self) -> None:
+        """
+        A closed socket and its end do not keep each other.
+        """
+        self.local.abort()
+        self.turn()
+        kept = weakref.ref(self.end)
+        del self.end
+        self.assertIsNone(kept())
+
     def reset(self) -> None:
         """
         Reset the connection at the other end.
@@ -668,13 +691,16 @@ class LocalSocketTests(SynchronousTestCase):
         self.turn()
         port = self.client.getsockname()[1]
         self.assertEqual(self.local.getPeer(), IPv4Address("TCP", "127.0.0.1", port))
-        for address, expected in (
-            (("::1", 7, 0, 0), IPv6Address("TCP", "::1", 7, 0, 0)),
-            ("", UNIXAddress(None)),
-            ("/path", UNIXAddress(b"/path")),
+        v6, unix = socket.AF_INET6, socket.AF_UNIX
+        for family, address, expected in (
+            (v6, ("::1", 7, 0, 0), IPv6Address("TCP", "::1", 7, 0, 0)),
+            (unix, "", UNIXAddress(None)),
+            (unix, "/path", UNIXAddress(b"/path")),
+            (unix, b"\0name", UNIXAddress(b"\0name")),
         ):
-            self.local._address = address
-            self.assertEqual(self.local.getPeer(), expected)
+            with socket.socket(family) as handle:
+                local = LocalSocket(self.sockets, handle, self.end, address)
+            self.assertEqual(local.getPeer(), expected)
 
     def test_fails(self) -> None:
         """
@@ -759,6 +785,6 @@ class AcceptTests(SynchronousTestCase):
         here, there = socket.socketpair()
         self.addCleanup(here.close)
         self.addCleanup(there.close)
-        local = LocalSocket(Mock(), here, End(), "")
+        local = LocalSocket(Mock(), here, Told(), "")
         self.assertIs(outputOf(local), local)
         self.assertIsInstance(outputOf(StringTransport()), EndTransport)

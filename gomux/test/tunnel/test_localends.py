@@ -1,5 +1,5 @@
 """
-Tests for L{gomux.tunnel._targets}
+Tests for L{gomux.tunnel._localends}
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -37,8 +38,8 @@ from gomux._fastpaths import useFastPaths
 from gomux.test.support import plainpaths
 from gomux.test.support.helpers import Recorder
 from gomux.test.support.ownreactor import OwnReactor
-from gomux.tunnel import _targets
-from gomux.tunnel._targets import connector
+from gomux.tunnel import _localends
+from gomux.tunnel._localends import connector
 
 reactor: Any = _reactor
 
@@ -83,7 +84,7 @@ class ConnectTests(TestCase):
         self.sockets = Sockets(self.reactor)
         self.sockets.clock = SteadyClock(self.reactor, lambda: self.now)
         self.addCleanup(self.sockets._epoll.close)
-        self.patch(_targets, "socketsOf", lambda clock: self.sockets)
+        self.patch(_localends, "socketsOf", lambda clock: self.sockets)
         self.patch(Slow, "made", [])
         self.make(Slow)
         self.addCleanup(self.closeAll)
@@ -95,9 +96,9 @@ class ConnectTests(TestCase):
         """
         Set the function that makes sockets.
         """
-        names = ("AF_INET", "AF_INET6", "AF_UNIX", "SOCK_STREAM")
+        names = ("AF_INET", "AF_INET6", "AF_UNIX", "SOCK_STREAM", "getaddrinfo")
         rest = {name: getattr(socket, name) for name in names}
-        self.patch(_targets, "socket", SimpleNamespace(socket=kind, **rest))
+        self.patch(_localends, "socket", SimpleNamespace(socket=kind, **rest))
 
     def closeAll(self) -> None:
         for handle in Slow.made:
@@ -107,23 +108,25 @@ class ConnectTests(TestCase):
         if endpoint is None:
             host, port = self.listener.getsockname()
             endpoint = TCP4ClientEndpoint(self.reactor, host, port, timeout=5)
-        self.addresses: list[Any] = []
 
         class Ends(Factory):
             def buildProtocol(ends, addr: Any) -> Any:
-                self.addresses.append(addr)
                 return self.end
 
         connect = connector(endpoint, self.reactor)
         assert connect is not None
-        return connect(Ends())
+        connecting = maybeDeferred(connect, Ends())
+        if not connecting.called:
+            # A refusal is reported in the next turn.
+            self.reactor.advance(0)
+        return connecting
 
     def wait(self, events: int) -> Deferred[Any]:
         """
         Connect with a socket that takes some events.
         """
         # connect() itself asks twice.
-        self.patch(Slow, "delays", 1 + events)
+        self.patch(Slow, "delays", 2 + events)
         connecting = self.connect()
         self.assertNoResult(connecting)
         self.assertEqual((self.end.events, self.reactor.readers), ([], {self.sockets}))
@@ -146,14 +149,14 @@ class ConnectTests(TestCase):
         self.assertIs(self.successResultOf(connecting), self.end)
         self.assertEqual(self.end.events, ["made"])
         transport: Any = self.end.transport
-        self.assertEqual(transport.getPeer(), *self.addresses)
-        self.assertEqual(transport.getPeer().port, self.listener.getsockname()[1])
+        peer = IPv4Address("TCP", *self.listener.getsockname())
+        self.assertEqual(transport.getPeer(), peer)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(self.reactor.readers, set())
 
     def test_refused(self) -> None:
         """
-        A refusal is known at once, too.
+        A refusal is known without an event.
         """
         host, port = self.listener.getsockname()
         self.listener.close()
@@ -206,6 +209,7 @@ class ConnectTests(TestCase):
         connecting = self.wait(9)
         connecting.cancel()
         self.failureResultOf(connecting, CancelledError)
+        self.reactor.advance(0)
         self.assertGone()
 
     def test_reactorStops(self) -> None:
@@ -231,7 +235,8 @@ class ConnectTests(TestCase):
 
     def test_unix(self) -> None:
         """
-        Unix sockets are connected at once, and an impossible path fails.
+        Unix sockets are connected at once, and an impossible path fails, or one without
+        a listener.
         """
         path = os.path.relpath(self.mktemp())
         with socket.socket(socket.AF_UNIX) as listener:
@@ -239,12 +244,67 @@ class ConnectTests(TestCase):
             endpoint = UNIXClientEndpoint(self.reactor, path)
             self.failureResultOf(self.connect(endpoint), ConnectionRefusedError)
             listener.listen()
-            self.successResultOf(self.connect(endpoint))
+            end = self.successResultOf(self.connect(endpoint))
+        self.assertEqual(end.transport.getPeer(), UNIXAddress(path))
         long = UNIXClientEndpoint(self.reactor, "x" * 200)
         self.failureResultOf(self.connect(long), ConnectError)
         missing = UNIXClientEndpoint(self.reactor, f"{path}.not")
         self.failureResultOf(self.connect(missing), ConnectError)
         self.assertEqual([h.fileno() < 0 for h in Slow.made], [True, False, True, True])
+
+    def test_unixFull(self) -> None:
+        """
+        If the queue of a Unix socket is full, connecting is tried again until there is
+        room, and takes no event.
+        """
+        path = os.path.relpath(self.mktemp())
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(0)
+            with socket.socket(socket.AF_UNIX) as other:
+                other.connect(path)
+                connecting = self.connect(UNIXClientEndpoint(self.reactor, path))
+                self.elapse(1.0)
+                self.assertNoResult(connecting)
+                self.assertEqual(self.reactor.readers, set())
+                accepted, _ = listener.accept()
+                self.addCleanup(accepted.close)
+                self.elapse(1.0)
+                self.assertIs(self.successResultOf(connecting), self.end)
+                self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_unixFullCancelled(self) -> None:
+        """
+        Once connecting to a Unix socket with a full queue is cancelled, it is not tried
+        again.
+        """
+        path = os.path.relpath(self.mktemp())
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(0)
+            with socket.socket(socket.AF_UNIX) as other:
+                other.connect(path)
+                connecting = self.connect(UNIXClientEndpoint(self.reactor, path))
+                connecting.cancel()
+                self.failureResultOf(connecting, CancelledError)
+        self.elapse(1.0)
+        self.assertGone()
+
+    def test_port(self) -> None:
+        """
+        A port that does not exist fails.
+        """
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", 70000)
+        self.failureResultOf(self.connect(endpoint), ConnectError)
+        self.assertGone()
+
+    def elapse(self, seconds: float) -> None:
+        """
+        Let time pass.
+        """
+        for _ in range(round(seconds / 0.01)):
+            self.now += 0.01
+            self.reactor.advance(0.01)
 
     def test_six(self) -> None:
         """
@@ -254,9 +314,13 @@ class ConnectTests(TestCase):
         with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
             port = listener.getsockname()[1]
             for kind in (TCP4ClientEndpoint, TCP6ClientEndpoint):
-                self.successResultOf(self.connect(kind(self.reactor, "::1", port)))
+                end = self.successResultOf(
+                    self.connect(kind(self.reactor, "::1", port))
+                )
+                peer = IPv6Address("TCP", "::1", port)
+                self.assertEqual(end.transport.getPeer(), peer)
         scoped = TCP6ClientEndpoint(self.reactor, "fe80::1%none", 1)
-        self.failureResultOf(self.connect(scoped), ConnectError)
+        self.failureResultOf(self.connect(scoped), socket.gaierror)
 
 
 class ConnectorTests(TestCase):
