@@ -37,8 +37,6 @@ _CONNECTING, _OPEN, _FINISHING, _FINISHED, _CLOSING, _CLOSED = range(6)
 _LOST, _ABORTED = Failure(error.ConnectionLost()), Failure(error.ConnectionAborted())
 #: With this SO_LINGER the kernel sends a reset when the socket is closed.
 _RESET = struct.pack("ii", 1, 0)
-#: When to try again to connect to a Unix socket whose queue is full, in seconds.
-_RETRY = 0.01
 
 
 class LocalSocket:
@@ -123,8 +121,6 @@ class LocalSocket:
             return
         if failed in (errno.EINPROGRESS, errno.EALREADY):
             self._watch(OUT)
-        elif failed == errno.EAGAIN:
-            self._sockets.clock.callLater(_RETRY, self._connect)
         elif failed:
             self.lose(Failure(error.getConnectError((failed, os.strerror(failed)))))
         else:
