@@ -40,6 +40,7 @@ from gomux.test.support.ownreactor import OwnReactor
 from gomux.test.support.waiting import Waiting
 from gomux.testing import PSK
 from gomux.tunnel import Tunnel, forward, target
+from gomux.tunnel._accesslog import describe
 from gomux.tunnel._end import End, NearEnd
 from gomux.tunnel._localends import acceptLocally, outputOf
 from gomux.tunnel._localsocket import LocalSocket
@@ -112,7 +113,7 @@ class TCPTests(TestCase):
         self.carrier = reactor.listenTCP(0, muxes, interface="127.0.0.1")
         pool = MuxPool(reactor)
         dialled = MuxFactory(PSK, True, clock=reactor, pool=pool)
-        address = self.carrier.getHost()
+        self.muxHost = address = self.carrier.getHost()
         self.mux: Any = await TCP4ClientEndpoint(
             reactor, "127.0.0.1", address.port
         ).connect(dialled)
@@ -302,6 +303,40 @@ class TCPTests(TestCase):
         self.assertTrue(second.wasReset or self.isUnix)
         client.transport.write(b" again")
         await self.until(lambda: server.received == b"hello again")
+
+    async def test_accessLog(self) -> None:
+        """
+        The access logs of both sides tell the addresses of client and target, how much
+        was carried, and how the connection ended.
+        """
+        here: list[Any] = []
+        there: list[Any] = []
+        for tunnel, lines in ((self.here, here), (self.there, there)):
+            log: Any = Mock(add=lambda *line, to=lines: to.append(line))
+            self.patch(tunnel, "accessLog", log)
+        client, server = await self.connect()
+        address = "unix:" if self.isUnix else describe(client.transport.getHost())
+        server.transport.write(b"answer")
+        client.transport.loseWriteConnection()
+        await self.servers.event("readLost")
+        server.transport.loseConnection()
+        await self.clients.event("readLost")
+        client.transport.loseConnection()
+        await self.over()
+        for reset, code in ((0, "reset-by-client"), (1, "reset-by-target")):
+            if not self.isUnix:
+                ends = await self.connect(reset + 1)
+                ends[reset].transport.abortConnection()
+                await self.ended(ends[1 - reset])
+                await self.over()
+                self.assertEqual([lines[-1][7] for lines in (here, there)], [code] * 2)
+        carrier = describe(self.mux.transport.getHost())
+        expected = [
+            (address, describe(self.muxHost), 5, 6, "ok"),
+            (carrier, describe(self.web.getHost()), 5, 6, "ok"),
+        ]
+        lines = [here[0], there[0]]
+        self.assertEqual([(*line[2:6], line[7]) for line in lines], expected)
 
     async def test_many(self) -> None:
         """
@@ -554,6 +589,28 @@ class LocalSocketTests(SynchronousTestCase):
         while data := self.client.recv(1 << 20):
             sent += len(data)
         self.assertEqual((self.end.events, sent), (["finished"], 1 << 23))
+
+    def test_writesSome(self) -> None:
+        """
+        For an event no more is sent than is read for one, however much the kernel
+        takes.
+        """
+        sent: list[int] = []
+
+        class Handle:
+            def __getattr__(_, name: str) -> Any:
+                return getattr(self.handle, name)
+
+            def send(_, data: bytes) -> int:
+                sent.append(len(data))
+                return len(data) if len(sent) > 1 else 0
+
+        self.local._handle = Handle()  # type: ignore[assignment]
+        self.local.write(bytes(BULK_READ_SIZE + 7))
+        self.turn()
+        self.turn()
+        self.assertEqual(sent[1:], [BULK_READ_SIZE, 7])
+        self.assertEqual(self.watched, [OUT, 0])
 
     def test_order(self) -> None:
         """
