@@ -10,27 +10,12 @@ import os
 
 from gomux._fastpaths import useFastPaths
 from gomux.test.support import plainpaths
-from interop.test import (
-    test_accesslog_live,
-    test_faults_tunnel,
-    test_reports,
-    test_tunnel_live,
-)
+from interop.test import test_accesslog_live, test_faults_tunnel, test_tunnel_live
 
 
 class RawTests(test_tunnel_live.RawTests):
     """
     Endings, limits and descriptors
-    """
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.patch(os, "environ", {**os.environ, "GOMUX_PLAIN": "localSockets"})
-
-
-class EndTests(test_reports.EndTests):
-    """
-    Reports on endings
     """
 
     def setUp(self) -> None:
