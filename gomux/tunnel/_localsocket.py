@@ -232,8 +232,9 @@ class LocalSocket:
             return
         if self._state == _FINISHING:
             self._state = _FINISHED
-            with suppress(OSError):  # The connection may be gone.
-                self._handle.shutdown(socket.SHUT_WR)
+            if not self._hasReadEOF:  # Otherwise the end closes the connection now.
+                with suppress(OSError):  # The connection may be gone.
+                    self._handle.shutdown(socket.SHUT_WR)
             self._end.writeConnectionLost()
         elif self._state == _CLOSING:
             self.lose(connectionDone)
@@ -284,7 +285,7 @@ class LocalSocket:
     def _close(self, reason: Failure) -> None:
         if reason is _ABORTED:
             self._handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        elif not self._hasReadEOF:
+        elif reason is connectionDone and not self._hasReadEOF:
             # A close with unread input is a reset; so the other machine gets EOF first.
             with suppress(OSError):
                 self._handle.shutdown(socket.SHUT_RDWR)

@@ -612,6 +612,22 @@ class LocalSocketTests(SynchronousTestCase):
         self.assertEqual(sent[1:], [BULK_READ_SIZE, 7])
         self.assertEqual(self.watched, [OUT, 0])
 
+    def test_finishAfterEOF(self) -> None:
+        """
+        After EOF a half-close costs no system call: the end closes the connection next,
+        and the client sees EOF then.
+        """
+        self.local.resumeReading()
+        self.client.shutdown(socket.SHUT_WR)
+        self.turn()
+        self.local.finish()
+        self.assertEqual(self.end.events, ["EOF", "finished"])
+        self.client.setblocking(False)
+        self.assertRaises(BlockingIOError, self.client.recv, 1)
+        self.local.close()
+        self.turn()
+        self.assertEqual(self.client.recv(1), b"")
+
     def test_order(self) -> None:
         """
         Output does not overtake output that waits, although the kernel has room again.
