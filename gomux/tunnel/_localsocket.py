@@ -49,18 +49,17 @@ class LocalSocket:
 
     @ivar _sockets: has the epoll.
     @ivar _handle: the socket.
-    @ivar _end: the end of the bridge; C{None} once it was told that the connection is
-        gone.
+    @ivar _end: the end of the bridge; C{None} after its C{connectionLost}.
     @ivar _address: the address of the other machine, as sockets give it.
     @ivar _connected: fires with the end; C{None} unless the state is C{CONNECTING}.
     @ivar _state: the state of the output.  It only moves forward.
     @ivar _reads: whether the end wants input, and EOF has not come.
     @ivar _hasReadEOF: whether EOF has come.
+    @ivar _failed: whether writing has got an error.
     @ivar _size: how many bytes are read at once.
     @ivar _waiting: the output that waits.
     @ivar _producer: is paused while output waits; C{None} without one.
-    @ivar _watched: the events that the kernel reports; 0 if the socket is not in the
-        epoll.
+    @ivar _watched: the events that the kernel reports; 0 for none.
     """
 
     isDirect = False
@@ -68,7 +67,7 @@ class LocalSocket:
     unread = 0
     _connected: Deferred[Any] | None = None
     _state = _OPEN
-    _reads = _hasReadEOF = False
+    _reads = _hasReadEOF = _failed = False
     _size = READ_SIZE
     _producer: IPushProducer | None = None
     _watched = 0
@@ -189,7 +188,8 @@ class LocalSocket:
         return False
 
     def wasReset(self) -> bool:
-        return self._handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+        error = self._handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return self._failed or error != 0
 
     # Output
 
@@ -199,9 +199,11 @@ class LocalSocket:
         if not self._waiting:
             try:
                 sent = self._handle.send(data)
-            except OSError:
-                # The kernel has taken enough, or writing again gets the error too.
+            except BlockingIOError:
                 sent = 0
+            except OSError:
+                # The error was the reset.  After it, reading gets EOF.
+                sent, self._failed = 0, True
             if sent == len(data):
                 return
             data = data[sent:]

@@ -738,6 +738,18 @@ class LocalSocketTests(SynchronousTestCase):
         self.turn()
         self.assertEqual(self.end.events, [ConnectionLost])
 
+    def test_resetWhileWriting(self) -> None:
+        """
+        If writing gets the error of a reset, EOF is read after it.  That is no orderly
+        end: the input may have been cut short.
+        """
+        self.local.resumeReading()
+        self.reset()
+        self.local.write(b"data")
+        self.local.ready(IN)
+        self.assertEqual(self.end.events[:1], ["EOF"])
+        self.assertTrue(self.local.wasReset())
+
     def test_resetAfterEOF(self) -> None:
         """
         A reset that came right after EOF can be told from EOF.
