@@ -29,7 +29,7 @@ from pathlib import Path
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.task import Clock
 from twisted.python.reflect import namedAny
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 import gomux.error
 from gomux import Limits
@@ -591,23 +591,6 @@ class OperatorTests(DocsTestCase):
     """
     The example commands for operators
     """
-
-    def test_accessCounts(self) -> None:
-        """
-        The command counts the connections of an access log.
-        """
-        if shutil.which("jq") is None:
-            raise SkipTest("jq is not on the PATH")
-        lines = '{"service": "web", "end": "ok"}\n' * 2
-        lines += '{"service": null, "end": "busy"}\n'
-        (self.directory / "access.log").write_text(lines)
-        done = subprocess.run(
-            ["sh", "-eu", str(EXAMPLES / "access_counts.sh")],
-            cwd=self.directory,
-            check=True,
-            capture_output=True,
-        )
-        self.assertEqual(done.stdout.split(), b"1 unnamed busy 2 web ok".split())
 
     def test_accessMembers(self) -> None:
         """
