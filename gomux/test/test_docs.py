@@ -695,7 +695,8 @@ class PageTests(DocsTestCase):
         All code on a page is in an example file, or in a file in C{contrib}.  Each
         example file is shown on a page and run by a test.
         """
-        tests = Path(__file__).read_text()
+        live = (DOCS.parent / "interop" / "test").glob("test_*.py")
+        tests = "".join(path.read_text() for path in (Path(__file__), *live))
         included = set()
         for name, text in self.pages().items():
             self.assertNotRegex(text, r"\.\. (code-block|code|sourcecode)::", name)
