@@ -142,36 +142,6 @@ class EndTransport(DirectTransport):
             self.transport.loseConnection()
 
 
-@implementer(IPushProducer)
-class Source:
-    """
-    The transport of an end, as the producer of the other end.
-
-    The C{stopProducing} of the transport itself calls C{loseConnection}.  Here that
-    would be wrong: a consumer also stops its producer when only the consumer's writing
-    half is closed, and before it reports the reason.
-
-    @ivar _stopped: see L{__init__}.
-    """
-
-    def __init__(self, output: Any, stopped: Callable[[], None]) -> None:
-        """
-        @param output: the transport: an L{EndTransport}, or what takes its place.
-        @param stopped: called when the consumer takes no more data.
-        """
-        self.pauseProducing = output.pauseReading
-        self.resumeProducing = output.resumeReading
-        self._stopped = stopped
-
-    def stopProducing(self) -> None:
-        """
-        The consumer takes no more data: tell the bridge.  The consumer's protocol gets
-        the reason next, or later: the protocol of a stream gets it once all input of
-        the stream was read.
-        """
-        self._stopped()
-
-
 def _hasTCPAddress(transport: Any) -> bool:
     """
     @return: whether a transport has the address of a TCP connection.
@@ -231,3 +201,33 @@ def unsentByKernel(handle: Any) -> int:
     except (AttributeError, OSError):
         return 0
     return int(struct.unpack("i", answer)[0])
+
+
+@implementer(IPushProducer)
+class Source:
+    """
+    The transport of an end, as the producer of the other end.
+
+    The C{stopProducing} of the transport itself calls C{loseConnection}.  Here that
+    would be wrong: a consumer also stops its producer when only the consumer's writing
+    half is closed, and before it reports the reason.
+
+    @ivar _stopped: see L{__init__}.
+    """
+
+    def __init__(self, output: Any, stopped: Callable[[], None]) -> None:
+        """
+        @param output: the transport: an L{EndTransport}, or what takes its place.
+        @param stopped: called when the consumer takes no more data.
+        """
+        self.pauseProducing = output.pauseReading
+        self.resumeProducing = output.resumeReading
+        self._stopped = stopped
+
+    def stopProducing(self) -> None:
+        """
+        The consumer takes no more data: tell the bridge.  The consumer's protocol gets
+        the reason next, or later: the protocol of a stream gets it once all input of
+        the stream was read.
+        """
+        self._stopped()
