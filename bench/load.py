@@ -6,10 +6,13 @@ threads, because these add the least overhead.
 
 from __future__ import annotations
 
+import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import cast
 
 from interop.peers.peerlib import percentile
 
@@ -123,6 +126,44 @@ def connects(address: str, count: int) -> float:
         with _connect(address, "idle") as connection:
             _receive(connection, len(b"ok\n"))
     return count / (time.monotonic() - started)
+
+
+def connectsAtOnce(address: str, count: int, connections: int) -> float:
+    """
+    As L{connects}, with several clients at once.
+    """
+    share = count // connections
+    return share * connections / _each(connections, lambda: connects(address, share))
+
+
+def requests(address: str, size: int, count: int, connections: int) -> float:
+    """
+    Send a message on each of some connections, and again each time that it is back.
+
+    @return: how many messages a second came back.
+    """
+    message = CHUNK[:size]
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        opened = []
+        for _ in range(connections):
+            connection = stack.enter_context(_connect(address, "echo"))
+            selector.register(connection, selectors.EVENT_READ)
+            opened.append(connection)
+        started = time.monotonic()
+        for connection in opened:
+            connection.sendall(message)
+        left = count
+        while left > 0:
+            for key, _ in selector.select(60):
+                ready = cast(socket.socket, key.fileobj)
+                _receive(ready, size)
+                ready.sendall(message)
+                left -= 1
+        took = time.monotonic() - started
+        for connection in opened:
+            _receive(connection, size)
+    return (count - left) / took
 
 
 def _serve(connection: socket.socket) -> None:

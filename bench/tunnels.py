@@ -13,14 +13,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 from bench import load, peers
-from bench.processes import Process, python
+from bench.processes import CPUS, Process, python
 
 #: Ciphers of OpenSSH, one of which is the fastest; which one depends on the CPU.
 CIPHERS = (
@@ -29,22 +29,39 @@ CIPHERS = (
     "aes128-ctr",
 )
 
+#: The cipher of gomux.
+SAME_CIPHER = "chacha20-poly1305@openssh.com"
+
 #: How often each cipher is tried, and with how many bytes.
 CIPHER_ROUNDS, CIPHER_SIZE = 5, 64 << 20
 
 
 @contextmanager
-def between(name: str, target: str) -> Iterator[str]:
+def between(name: str, target: str, pins: bool = False) -> Iterator[str]:
     """
     Set up a tunnel.
 
-    @param name: C{Go}, C{this}, C{OpenSSH} or C{asyncssh}.
+    @param name: C{Go}, C{this}, C{OpenSSH}, C{asyncssh} or C{Twisted}.
     @param target: the address that the tunnel leads to.
+    @param pins: whether to pin the end that accepts connections to the first CPU and
+        the other end to the second, and to use C{SAME_CIPHER} with OpenSSH.
     @return: the address where the tunnel accepts connections.
     """
+
+    def pin(process: Process, cpu: int) -> None:
+        if pins:
+            os.sched_setaffinity(process.pid, {cpu % CPUS})
+
     with ExitStack() as stack:
         if name == "OpenSSH":
-            yield _openSSH(stack, target, _fastestCipher())
+            cipher = SAME_CIPHER if pins else _fastestCipher()
+            yield _openSSH(stack, target, cipher, pin)
+        elif name == "Twisted":
+            for cpu in (1, 0):
+                forwarder = stack.enter_context(python("twisted_forward", target))
+                pin(forwarder, cpu)
+                target = forwarder.line("forwarding ")
+            yield target
         elif name == "asyncssh":
             server = stack.enter_context(python("asyncssh_tunnel", "listen"))
             address = server.line("listening ")
@@ -55,10 +72,12 @@ def between(name: str, target: str) -> Iterator[str]:
         else:
             side = {"Go": peers.GO, "this": peers.THIS}[name]
             server = stack.enter_context(peers.listen(side, "--target", target))
+            pin(server, 1)
             address = server.line("listening ")
             client = stack.enter_context(
                 peers.connect(side, address, "--forward", peers.ANY)
             )
+            pin(client, 0)
             forwarding = client.line("forwarding ")
             client.line("mux up")
             yield forwarding
@@ -72,7 +91,7 @@ def isThere(name: str) -> bool:
         return None not in (_sshd(), shutil.which("ssh"), shutil.which("ssh-keygen"))
     if name == "asyncssh":
         return importlib.util.find_spec("asyncssh") is not None
-    return name == "this" or peers.GO.isThere
+    return name in ("this", "Twisted") or peers.GO.isThere
 
 
 def _sshd() -> str | None:
@@ -103,10 +122,17 @@ def _fastestCipher() -> str:
     return max(CIPHERS, key=lambda cipher: statistics.median(rates[cipher]))
 
 
-def _openSSH(stack: ExitStack, target: str, cipher: str) -> str:
+def _openSSH(
+    stack: ExitStack,
+    target: str,
+    cipher: str,
+    pin: Callable[[Process, int], None] = lambda process, cpu: None,
+) -> str:
     """
     Start an sshd and an ssh.  They do not read the system's configuration, and write
     only to a temporary directory.
+
+    @param pin: pins a process, with its later children, to a CPU.
     """
     directory = Path(
         stack.enter_context(tempfile.TemporaryDirectory(prefix="gomux-bench-"))
@@ -139,6 +165,7 @@ def _openSSH(stack: ExitStack, target: str, cipher: str) -> str:
         Process([_sshd() or "", "-D", "-e", "-f", f"{directory}/sshd_config"], uid)
     )
     server.line("Server listening on", anywhere=True)
+    pin(server, 1)
     client = stack.enter_context(
         Process(
             ["ssh", "-v", "-N", "-F", "none", "-i", str(key), "-p", str(port)]
@@ -150,6 +177,7 @@ def _openSSH(stack: ExitStack, target: str, cipher: str) -> str:
         )
     )
     client.line("Entering interactive session", anywhere=True)
+    pin(client, 0)
     return f"127.0.0.1:{forwarding}"
 
 
@@ -157,7 +185,7 @@ def describe(name: str) -> str:
     """
     Describe the version and settings of other software.
 
-    @param name: C{OpenSSH} or C{asyncssh}.
+    @param name: C{OpenSSH}, C{asyncssh} or C{Twisted}.
     """
     if name != "OpenSSH":
         return f"version {version(name)}"

@@ -4,13 +4,14 @@ The workloads: what is measured, and how.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from bench import load, peers, tunnels
 from bench.peers import GO, GO_TO_THIS, REACTORS, THIS, THIS_TO_GO, drive
-from bench.processes import python, wakefulCPUs
+from bench.processes import CPUS, python, wakefulCPUs
 
 MIB = 1 << 20
 
@@ -69,10 +70,10 @@ class Workload:
 SIDES = {side.name: side for side in (GO, THIS, THIS_TO_GO, GO_TO_THIS, *REACTORS)}
 
 #: Sides that are neither a yardstick nor judged against a goal.
-OTHERS = ("OpenSSH", "asyncssh")
+OTHERS = ("OpenSSH", "asyncssh", "Twisted")
 
 BOTH = ("Go", "this")
-TUNNELS = (*BOTH, *OTHERS)
+TUNNELS = (*BOTH, "OpenSSH", "asyncssh")
 MIXED = ("Go", "this to Go", "Go to this")
 
 CPU = Figure("CPU", "s/GiB", more=False)
@@ -168,6 +169,20 @@ def tunnel(name: str, scale: float) -> Measured:
         "p99": p99,
         "connects": connects,
     }
+
+
+def smallTunnel(name: str, scale: float) -> Measured:
+    with (
+        python("load") as server,
+        tunnels.between(name, server.line("listening "), pins=True) as address,
+    ):
+        os.sched_setaffinity(server.pid, {1 % CPUS})
+        load.connects(address, 10)
+        return {
+            "requests": load.requests(address, 64, int(100000 * scale), 50),
+            "connects": load.connects(address, int(2000 * scale)),
+            "connects 50": load.connectsAtOnce(address, int(4000 * scale), 50),
+        }
 
 
 def longPath(name: str, scale: float) -> Measured:
@@ -329,6 +344,20 @@ ALL = (
         ),
         TUNNELS,
         tunnel,
+    ),
+    Workload(
+        "tunnel-small",
+        "Tunnels",
+        "64-byte requests on 50 connections; new connections, one after another and"
+        " 50 at a time; ends pinned to CPUs, the same cipher in OpenSSH, Twisted's own"
+        " forwarder twice in a row",
+        (
+            Figure("requests", "/s", 1.2, besideSSH=0.6),
+            Figure("connects", "/s", 1.2, besideSSH=0.6),
+            Figure("connects 50", "/s", 1.2, besideSSH=0.6),
+        ),
+        (*BOTH, "OpenSSH", "Twisted"),
+        smallTunnel,
     ),
     Workload(
         "long-path",
