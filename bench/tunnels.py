@@ -201,7 +201,7 @@ class OpenSSH:
 
 
 def bulk(name: str, scale: float) -> Measured:
-    size = int(512 * MIB * scale)
+    size = int(256 * MIB * scale)
     with (
         python("load") as server,
         between(name, server.line("listening ")) as tunnel,
@@ -234,8 +234,8 @@ def small(name: str, scale: float) -> Measured:
 
         load.connects(tunnel.address, 50)
         rate("requests", load.requests, max(50, int(50000 * scale)))
-        rate("connections", load.connects, int(2000 * scale))
-        rate("connections, 50", load.connectsAtOnce, max(50, int(4000 * scale)))
+        rate("connections", load.connects, int(1000 * scale))
+        rate("connections, 50", load.connectsAtOnce, max(50, int(2000 * scale)))
         echoes = load.echo(tunnel.address, 64, int(5000 * scale))
         measured["echo p50"], measured["echo p99"] = echoes
     return measured
@@ -317,7 +317,7 @@ ALL = (
     Workload(
         "tunnel",
         "Tunnels",
-        "bulk, 1 and 10 connections",
+        "256 MiB, 1 and 10 connections",
         (
             _bulkFigure("sink 1", 1.5),
             _bulkFigure("sink 10", 1.2),
