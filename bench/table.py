@@ -42,16 +42,16 @@ def goals(results: Results, workload: Workload, figure: Figure) -> str:
     for goal in figure.goals:
         met = results.isMet(workload, figure, goal)
         if met is not None:
-            of = _of(workload, figure, goal)
+            of = _of(workload, goal)
             cells.append(f"{of}{sign} {goal.bound:g}: {'yes' if met else 'NO'}")
     return (" or " if figure.either else ", ").join(cells)
 
 
-def _of(workload: Workload, figure: Figure, goal: Goal) -> str:
+def _of(workload: Workload, goal: Goal) -> str:
     """
-    @return: what a goal is for, unless that is the first ratio of the table.
+    @return: which ratio a goal is for, if the workload has several.
     """
-    if goal.over is None or (goal.side, goal.over) == workload.pairs[0]:
+    if goal.over is None or len(workload.pairs) == 1:
         return ""
     return f"{goal.side} / {goal.over} "
 
@@ -151,6 +151,7 @@ def draw(results: Results, workloads: Iterable[Workload], path: str) -> None:
     pyplot.plot(bounds, names, "k|", markersize=12, label="goal")
     pyplot.xscale("log")
     pyplot.gca().invert_yaxis()
+    pyplot.title("Ratios with goals; orange: not reached")
     pyplot.legend()
     pyplot.tight_layout()
     pyplot.savefig(path)

@@ -141,7 +141,10 @@ def _bulks(isMixed: bool) -> Iterator[Workload]:
             size = size if isSmall else 512
         else:
             continue
-        of = f"{size} MiB, {streams} streams" + ", writes of 128 bytes" * isSmall
+        of = (
+            f"{size} MiB, {streams} stream{'s' * (streams > 1)}"
+            + ", writes of 128 bytes" * isSmall
+        )
         yield Workload(
             f"mixed-{name}" if isMixed else name,
             "Mixed" if isMixed else "Throughput",
