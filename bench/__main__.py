@@ -16,6 +16,7 @@ from bench.figures import THIS, Measured, Workload
 from bench.processes import BenchError, Patience
 from bench.results import Results, record, risen
 from bench.workloads import ALL, ON_REQUEST, chosen, isThere
+from gomux.test.support import plainpaths
 
 #: The workloads of C{--check} that only have to work, and the fraction of their work.
 SMOKE, SMOKE_SCALE = ("source", "echo", "opens", "tunnel-small"), 0.02
@@ -83,12 +84,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     try:
         options.workloads = chosen(options.names)
+        off = sorted(plainpaths.chosen(options.without or ""))
     except ValueError as error:
         parser.error(str(error))
     sides = [THIS]
     if options.against:
         sides.append(peers.variant("before", checkout=options.against))
-    for path in filter(None, (options.without or "").split(",")):
+    for path in off:
         sides.append(peers.variant(f"without {path}", off=path))
     if len(sides) > 1:
         # This project beside itself: the others do not matter.
