@@ -68,11 +68,13 @@ class Pusher(Protocol):
 
     def resumeProducing(self) -> None:
         self._paused = False
-        while self._left and not self._paused:
-            piece = self._data[: self._left]
-            self._left -= len(piece)
-            self.transport.write(piece)
-        if not self._left:
+        write, data, size = self.transport.write, self._data, len(self._data)
+        while self._left >= size and not self._paused:
+            self._left -= size
+            write(data)
+        if not self._paused:
+            write(data[: self._left])
+            self._left = 0
             self.transport.unregisterProducer()
 
     def pauseProducing(self) -> None:
