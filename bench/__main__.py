@@ -94,6 +94,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for path in off:
         sides.append(peers.variant(f"without {path}", off=path))
     if len(sides) > 1:
+        if options.write:
+            parser.error("--write records only beside others")
         # This project beside itself: the others do not matter.
         options.workloads = [
             replace(workload, sides=tuple(sides))
