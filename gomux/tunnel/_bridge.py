@@ -372,7 +372,6 @@ class Bridge:
         if self._patience == inf:
             self.near.countInput()
             self._far.countInput()
-        self._seen = self._progress()
         self._movedAt = self._tunnel.clock.seconds()
         if self._look is not None:
             if patience == self._patience and not self._isCut:

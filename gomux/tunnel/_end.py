@@ -383,14 +383,15 @@ class End(Protocol):
         """
         @return: whether this end closed without losing data.
         """
+        error = reason.value
         isEnded = self._input is Input.ENDED
-        if reason.check(PeerAbortedStream):
+        if isinstance(error, PeerAbortedStream):
             # If EOF came before the abort, no input is lost: the abort can only refuse
             # more output.
             return isEnded
-        if not reason.check(ConnectionDone):
+        if not isinstance(error, ConnectionDone):
             return False
-        if reason.check(ConnectionClosed, PeerClosedConnection):
+        if isinstance(error, (ConnectionClosed, PeerClosedConnection)):
             # The end of the mux may have cut this stream short.
             return isEnded and self._written >= Output.CLOSED
         return True
