@@ -16,7 +16,6 @@ peer has echoed no recent ping.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -195,7 +194,7 @@ class PeerLiveness:
         self._isBehind = isBehind
         self._echoed = echoed
         self._failed = failed
-        self._unechoed: deque[tuple[int, float]] = deque()
+        self._unechoed: list[tuple[int, float]] = []
 
     def limitHandshake(self, gate: Gate, since: float) -> None:
         """
@@ -261,7 +260,7 @@ class PeerLiveness:
         sentAt = None
         unechoed = self._unechoed
         while unechoed and (counter - unechoed[0][0]) % _COUNTERS < _COUNTERS // 2:
-            _, sentAt = unechoed.popleft()
+            _, sentAt = unechoed.pop(0)
         if sentAt is None:
             self._answer()
             return False
