@@ -52,6 +52,11 @@ class DirectTransport:
     @ivar _producer: the producer, if one is registered.
     """
 
+    __slots__ = (
+        *("transport", "isDirect", "_descriptor", "_changesReads", "_gather"),
+        *("_full", "_producer"),
+    )
+
     def __init__(self, transport: Any) -> None:
         """
         @param transport: a transport of any kind.

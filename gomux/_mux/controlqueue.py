@@ -8,6 +8,7 @@ The control frames that wait to be sent: all frames but Data.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection
 
 from gomux._wire.crypto import Sealer
@@ -31,6 +32,8 @@ class ControlQueue:
     @ivar credits: the waiting credit by stream ID, in bytes.
     """
 
+    __slots__ = ("frames", "refusals", "credits")
+
     def __init__(self) -> None:
         self.frames: list[tuple[int, int, int, Callable[[int], None] | None]] = []
         self.refusals: list[int] = []
@@ -44,7 +47,9 @@ class ControlQueue:
         self.refusals.clear()
         self.credits.clear()
 
-    def seal(self, sealer: Sealer, parts: list[bytes], limit: int) -> bool:
+    def seal(
+        self, sealer: Sealer, parts: list[bytes], limit: int = sys.maxsize
+    ) -> bool:
         """
         Seal waiting frames: first those in C{frames}, then refusals, then credit.
 

@@ -119,6 +119,12 @@ class MuxLife:
     @ivar _waiting: the results of L{whenClosed} that have not fired.
     """
 
+    __slots__ = (
+        *("state", "reason", "loss", "_mux", "_streams", "_scheduler", "_turns"),
+        *("_clock", "_closeTimeout", "_letGo", "_explain", "_told", "_drainCall"),
+        *("_closeCall", "_dropCall", "_waiting"),
+    )
+
     def __init__(
         self,
         mux: LivingMux,
@@ -156,7 +162,7 @@ class MuxLife:
         self._drainCall: IDelayedCall | None = None
         self._closeCall: IDelayedCall | None = None
         self._dropCall: IDelayedCall | None = None
-        self._waiting: list[Deferred[GomuxError]] = []
+        self._waiting: tuple[Deferred[GomuxError], ...] = ()
 
     def checkInvariants(self) -> None:
         """
@@ -344,14 +350,14 @@ class MuxLife:
         @return: fires with the reason once the state is C{ENDED}.
         """
         waiting: Deferred[GomuxError] = Deferred()
-        self._waiting.append(waiting)
+        self._waiting += (waiting,)
         if self.state is ENDED:
             self._streams.callSoon(self._fire)
         return waiting
 
     def _fire(self) -> None:
         assert self.reason is not None
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, ()
         for deferred in waiting:
             if not deferred.called:
                 deferred.callback(self.reason)

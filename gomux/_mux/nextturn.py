@@ -18,6 +18,8 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from gomux._mux.scheduler import Scheduler
+
 _log = Logger()
 
 
@@ -25,7 +27,7 @@ class NextTurn:
     """
     Makes the waiting calls of a mux in the next turn of the reactor, then sends.
 
-    @ivar pump: sends the waiting frames; the mux sets it.
+    @ivar scheduler: sends the waiting frames; the mux sets it.
     @ivar _mux: the mux, for the log.
     @ivar _clock: the reactor.
     @ivar _calls: the functions to call in the next turn, in order.
@@ -33,7 +35,9 @@ class NextTurn:
         asked for none.
     """
 
-    pump: Callable[[], None]
+    __slots__ = ("scheduler", "_mux", "_clock", "_calls", "_call")
+
+    scheduler: Scheduler
 
     def __init__(self, mux: object, clock: Any) -> None:
         """
@@ -87,4 +91,4 @@ class NextTurn:
         self._call = None
         if self._calls:
             self.wake()
-        self.pump()
+        self.scheduler.pump()
