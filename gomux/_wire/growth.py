@@ -339,7 +339,8 @@ class GrowthPolicy:
         """
         A stream has ended: other windows may grow by what its window had grown.
         """
-        self._shrink(window, INITIAL_WINDOW)
+        if window.size != INITIAL_WINDOW:
+            self._shrink(window, INITIAL_WINDOW)
 
     def checkInvariants(self, windows: Iterable[GrowingWindow]) -> None:
         """
