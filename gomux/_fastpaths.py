@@ -38,8 +38,7 @@ class FastPaths:
     @ivar batches: writing several frames at once
     @ivar longTurns: writing several times before others in the reactor get their turn
     @ivar busyPoll: staying awake while an answer is due
-    @ivar repliesAtOnce: sending, and making the calls that wait, at the end of what was
-        received, not a turn later
+    @ivar repliesAtOnce: sending, and ending streams, right after what was received
     """
 
     directWrites: bool = True

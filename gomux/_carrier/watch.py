@@ -9,12 +9,24 @@ Noticing that something makes no progress.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
 #: How often the progress is checked within the timeout.  If the reactor itself is held
 #: up for long, only one check passes, not the whole timeout.
 LOOKS = 12
+
+
+class CarrierWatch(Protocol):
+    """
+    Watches a carrier while it is blocked.
+    """
+
+    def blocked(self) -> None:
+        """
+        The carrier takes no more data.
+        """
 
 
 class Watch:

@@ -107,7 +107,7 @@ class PeerFrames:
     @ivar _liveness: handles the peer's pings.
     @ivar _opens: limits how fast the peer may open streams.
     @ivar _resets: limits how fast the peer may close streams to which this side has
-        written nothing.
+        written nothing; C{None} before the first.
     @ivar _ignored: limits how fast the peer may send frames without effect.
     @ivar _saidRest: whether it was logged that the peer opens streams too fast.
     """
@@ -147,7 +147,7 @@ class PeerFrames:
         self._life = life
         self._liveness = liveness
         self._opens = TokenBucket(limits.openRate, limits.openBurst)
-        self._resets = TokenBucket(limits.resetRate, limits.resetBurst)
+        self._resets: TokenBucket | None = None
         self._ignored = TokenBucket(limits.ignoredRate, limits.ignoredBurst)
         self._saidRest = False
 
@@ -285,6 +285,9 @@ class PeerFrames:
         if stream is None:
             return
         if not stream.touched and self._streams.isPeers(streamID):
+            if self._resets is None:
+                limits = self._limits
+                self._resets = TokenBucket(limits.resetRate, limits.resetBurst)
             if not self._resets.take(self._clock.seconds()):
                 raise LimitExceeded("the peer opens and closes streams too fast")
         if stream.peerAborts:

@@ -245,7 +245,7 @@ class MuxProtocol(MuxFacts, Protocol):
         self._carrier = MuxCarrier(carrier, self._limits.carrierTimeout)
         needs = (factory, self._scheduler, self._life)
         self._carrierLiveness = CarrierLiveness(*needs)
-        self._scheduler.blocked = self._carrierLiveness.blocked
+        self._scheduler.watch = self._carrierLiveness
         self._peerLiveness = PeerLiveness(*needs, self)
         self._frames = PeerFrames(
             self,

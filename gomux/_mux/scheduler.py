@@ -42,6 +42,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from gomux._carrier.turns import TURN_TIME
+from gomux._carrier.watch import CarrierWatch
 from gomux._fastpaths import fastPaths
 from gomux._mux.controlqueue import ControlQueue
 from gomux._wire.crypto import Sealer
@@ -102,7 +103,7 @@ class Scheduler:
         is blocked, and once C{stopped}.
     @ivar isMute: whether the peer may be a stranger, to whom nothing must be sent.
     @ivar stopped: whether nothing may be written any more.
-    @ivar blocked: called when the carrier blocks; the mux sets it.
+    @ivar watch: is told when the carrier blocks; the mux sets it.
     @ivar _sealer: seals the frames; set by L{start} at the latest.
     @ivar _write: see L{__init__}.
     @ivar _wake: see L{__init__}.
@@ -124,7 +125,7 @@ class Scheduler:
         turn, in seconds.
     """
 
-    blocked: Callable[[], None] | None = None
+    watch: CarrierWatch | None = None
 
     def __init__(
         self,
@@ -431,8 +432,8 @@ class Scheduler:
         The carrier is blocked: write nothing.
         """
         self.paused = True
-        if self.blocked is not None:
-            self.blocked()
+        if self.watch is not None:
+            self.watch.blocked()
 
     def resumeProducing(self) -> None:
         """
