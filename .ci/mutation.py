@@ -5,6 +5,7 @@ fails.
     python .ci/mutation.py              all mutations
     python .ci/mutation.py TEXT ...     those whose names contain one of the texts
     python .ci/mutation.py --list       only list them; TEXT may follow
+    python .ci/mutation.py --record     also write catchers.txt; TEXT may follow
 
 There are two kinds of mutation.  Those in C{mutations.txt} are written by hand: an
 expression or some statements of a function, and their replacement.  L{places} finds
@@ -15,12 +16,17 @@ so no check that raises can be added without a test.
 Each mutation names some test modules, which take about a second each.  At least one of
 them must fail.  It is an error if none fails, if the place of a mutation is not found,
 or if a limit has no mutation.
+
+To save time, C{catchers.txt} has for each mutation the test that failed when the file
+was written.  That test runs first, and the modules only if it passes.  So the file need
+not be up to date.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -34,6 +40,10 @@ from places import Mistake
 
 ROOT = Path(__file__).resolve().parent.parent
 LIST = Path(__file__).with_name("mutations.txt")
+CATCHERS = Path(__file__).with_name("catchers.txt")
+
+#: A line of trial's output that names a test that has failed.
+FAILED = re.compile(r"^gomux\.test\.\S+\.test_\w+$", re.MULTILINE)
 
 #: How many test runs go on at the same time.
 WORKERS = 2
@@ -101,9 +111,11 @@ class Scratch:
             return False, f"FAILED (stopped after {limit:.0f} seconds)"
         return trial.exitcode == 0, output.read_text(errors="replace")
 
-    def survives(self, mutation: Mutation) -> bool:
+    def catch(self, mutation: Mutation, catcher: str | None) -> tuple[bool, str | None]:
         """
-        @return: whether all tests pass in spite of the mutation.
+        @param catcher: the test to run first.
+        @return: whether a test fails with the mutation; and the test to run first the
+            next time.
         """
         path = self.root / mutation.path
         original = path.read_bytes()
@@ -111,10 +123,16 @@ class Scratch:
         compile(mutated, mutation.path, "exec")
         try:
             self._write(path, mutated)
-            passed, _ = self.testsPass(mutation.tests)
+            if catcher is not None and not self.testsPass((catcher,))[0]:
+                return True, catcher
+            passed, output = self.testsPass(mutation.tests)
         finally:
             self._write(path, original)
-        return passed
+        if passed:
+            return False, None
+        # A test that fails alone, also without the mutation, says nothing.
+        named = FAILED.findall(output)[-1:]
+        return True, named[0] if named and self.testsPass(tuple(named))[0] else None
 
     def _write(self, path: Path, content: bytes) -> None:
         # Python detects a changed module by its time and size.  A mutation may leave
@@ -124,33 +142,69 @@ class Scratch:
         path.write_bytes(content)
 
 
-def run(mutations: list[Mutation]) -> list[Mutation]:
+def testsIn(output: str) -> set[str]:
+    """
+    @return: the full names of the tests that trial lists in its output.
+    """
+    found, module, case = set(), "", ""
+    for line in output.splitlines():
+        if re.fullmatch(r"gomux\.test\.[\w.]+", line):
+            module = line
+        elif match := re.fullmatch(r"  (\w+)", line):
+            case = match[1]
+        elif match := re.match(r"    (test_\w+) \.\.\.", line):
+            found.add(f"{module}.{case}.{match[1]}")
+    return found
+
+
+def readCatchers(text: str) -> dict[str, str]:
+    """
+    @param text: the content of C{catchers.txt}: a mutation and a test in each line.
+    @return: the test for each mutation.
+    """
+    return dict(line.rsplit(": ", 1) for line in text.splitlines())
+
+
+def run(
+    mutations: list[Mutation], catchers: dict[str, str]
+) -> dict[Mutation, tuple[bool, str | None]]:
     """
     Test some mutations.
 
-    @return: the mutations that no test notices.
+    @param catchers: the test to run first for each mutation.
+    @return: for each mutation, whether a test has failed, and which.
     """
     with tempfile.TemporaryDirectory(prefix="gomux-mutation-") as temporary:
+        scratches = [Scratch(Path(temporary) / str(n)) for n in range(WORKERS)]
         copies: SimpleQueue[Scratch] = SimpleQueue()
-        for number in range(WORKERS):
-            copies.put(Scratch(Path(temporary) / str(number)))
+        for scratch in scratches:
+            copies.put(scratch)
 
-        def survives(mutation: Mutation) -> bool:
+        def catch(mutation: Mutation) -> tuple[bool, str | None]:
             scratch = copies.get()
             try:
-                return scratch.survives(mutation)
+                return scratch.catch(mutation, catchers.get(str(mutation)))
             finally:
                 copies.put(scratch)
 
-        every = tuple(sorted({test for m in mutations for test in m.tests}))
-        scratch = copies.get()
-        passed, output = scratch.testsPass(every, FIRST_LIMIT)
-        copies.put(scratch)
-        if not passed:
-            raise Mistake(f"the tests fail without any mutation:\n{output[-4000:]}")
+        every = sorted({test for m in mutations for test in m.tests})
         with ThreadPoolExecutor(WORKERS) as pool:
-            results = list(pool.map(survives, mutations))
-    return [m for m, survived in zip(mutations, results, strict=True) if survived]
+            first = pool.map(
+                lambda n: scratches[n].testsPass(
+                    tuple(every[n::WORKERS]) or tuple(every), FIRST_LIMIT
+                ),
+                range(WORKERS),
+            )
+            tests = set()
+            for passed, output in first:
+                if not passed:
+                    raise Mistake(
+                        f"the tests fail without any mutation:\n{output[-4000:]}"
+                    )
+                tests |= testsIn(output)
+            # A test that is not there any more would seem to fail.
+            catchers = {m: test for m, test in catchers.items() if test in tests}
+            return dict(zip(mutations, pool.map(catch, mutations), strict=True))
 
 
 def main(arguments: list[str]) -> int:
@@ -160,7 +214,7 @@ def main(arguments: list[str]) -> int:
     started = time.monotonic()
     try:
         mutations = readMutations(ROOT, LIST.read_text())
-        if texts := [text for text in arguments if text != "--list"]:
+        if texts := [text for text in arguments if not text.startswith("--")]:
             mutations = [
                 mutation
                 for mutation in mutations
@@ -172,10 +226,17 @@ def main(arguments: list[str]) -> int:
         if "--list" in arguments:
             print(*mutations, sep="\n")
             return 0
-        survivors = run(mutations)
+        catchers = readCatchers(CATCHERS.read_text())
+        results = run(mutations, catchers)
+        if "--record" in arguments:
+            catchers |= {str(m): test for m, (_, test) in results.items() if test}
+            known = {str(m) for m in readMutations(ROOT, LIST.read_text())}
+            lines = (f"{m}: {catchers[m]}\n" for m in sorted(known & catchers.keys()))
+            CATCHERS.write_text("".join(lines))
     except Mistake as mistake:
         print(mistake)
         return 1
+    survivors = [mutation for mutation, (caught, _) in results.items() if not caught]
     for mutation in survivors:
         print(f"survives: {mutation}\n    tests: {' '.join(mutation.tests)}")
     caught = len(mutations) - len(survivors)

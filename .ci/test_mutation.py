@@ -1,12 +1,21 @@
 """
-Tests for the way in which mutations find their places.
+Tests for the way in which mutations find their places and are caught.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mutationlist import Entry, raises, readList, readMutations, testModules, written
+from mutation import Scratch, readCatchers, testsIn
+from mutationlist import (
+    Entry,
+    Mutation,
+    raises,
+    readList,
+    readMutations,
+    testModules,
+    written,
+)
 from places import Change, Mistake, Module
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -376,3 +385,91 @@ class ProjectTests(SynchronousTestCase):
         self.assertIn("gomux/window.py: c: it is the same as b", message)
         self.assertIn("there is no mutation for Limits.most", message)
         self.assertIn("gomux/gone.py: there is no such module", message)
+
+
+OUTPUT = """\
+gomux.test.wire.test_frame
+  LayoutTests
+    test_flags ...                                                         [OK]
+gomux.test.wire.test_crypto
+  SealerTests
+    test_sizes ...                                                       [FAIL]
+
+===============================================================================
+[FAIL]
+Traceback (most recent call last):
+
+gomux.test.wire.test_crypto.SealerTests.test_sizes
+-------------------------------------------------------------------------------
+"""
+
+FLAGS = "gomux.test.wire.test_frame.LayoutTests.test_flags"
+SIZES = "gomux.test.wire.test_crypto.SealerTests.test_sizes"
+
+
+class Rehearsed(Scratch):
+    """
+    A copy of a module in which some tests fail after the mutation.
+
+    @ivar fail: the names of these tests and modules.
+    @ivar ran: what was run.
+    """
+
+    def __init__(self, root: Path, fail: set[str]) -> None:
+        self.root = root
+        self.fail = fail
+        self.ran: list[tuple[str, ...]] = []
+
+    def testsPass(self, tests: tuple[str, ...], limit: float = 0) -> tuple[bool, str]:
+        self.ran.append(tests)
+        isMutated = (self.root / "module.py").read_text() != SOURCE
+        return not (isMutated and self.fail.intersection(tests)), OUTPUT
+
+
+class CatchTests(SynchronousTestCase):
+    """
+    Tests for how mutations are caught.
+    """
+
+    def catch(
+        self, fail: set[str], catcher: str | None
+    ) -> tuple[tuple[bool, str | None], list[tuple[str, ...]]]:
+        """
+        @return: what L{Scratch.catch} returns, and which tests it has run.
+        """
+        root = Path(self.mktemp())
+        root.mkdir()
+        path = root / "module.py"
+        path.write_text(SOURCE)
+        change = Change(SOURCE.index("LIMIT"), SOURCE.index(" = 3"), "LIMITS")
+        scratch = Rehearsed(root, fail)
+        result = scratch.catch(Mutation("module.py", "", change, ("tests",)), catcher)
+        self.assertEqual(path.read_text(), SOURCE)
+        return result, scratch.ran
+
+    def test_catcher(self) -> None:
+        """
+        If the test that runs first fails, no other runs.
+        """
+        self.assertEqual(self.catch({FLAGS}, FLAGS), ((True, FLAGS), [(FLAGS,)]))
+
+    def test_otherTest(self) -> None:
+        """
+        If the test that runs first passes, all tests run.  One that fails is the first
+        the next time, if it passes without the mutation.
+        """
+        result = (True, SIZES), [(FLAGS,), ("tests",), (SIZES,)]
+        self.assertEqual(self.catch({"tests"}, FLAGS), result)
+
+    def test_survives(self) -> None:
+        """
+        If all tests pass, the mutation is not caught.
+        """
+        self.assertEqual(self.catch(set(), None), ((False, None), [("tests",)]))
+
+    def test_names(self) -> None:
+        """
+        The names of tests are read from trial's output and from the list.
+        """
+        self.assertEqual(testsIn(OUTPUT), {FLAGS, SIZES})
+        self.assertEqual(readCatchers(f"a.py: b: {FLAGS}\n"), {"a.py: b": FLAGS})

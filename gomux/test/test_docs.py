@@ -29,7 +29,7 @@ from pathlib import Path
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.task import Clock
 from twisted.python.reflect import namedAny
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 import gomux.error
 from gomux import Limits
@@ -592,23 +592,6 @@ class OperatorTests(DocsTestCase):
     The example commands for operators
     """
 
-    def test_accessCounts(self) -> None:
-        """
-        The command counts the connections of an access log.
-        """
-        if shutil.which("jq") is None:
-            raise SkipTest("jq is not on the PATH")
-        lines = '{"service": "web", "end": "ok"}\n' * 2
-        lines += '{"service": null, "end": "busy"}\n'
-        (self.directory / "access.log").write_text(lines)
-        done = subprocess.run(
-            ["sh", "-eu", str(EXAMPLES / "access_counts.sh")],
-            cwd=self.directory,
-            check=True,
-            capture_output=True,
-        )
-        self.assertEqual(done.stdout.split(), b"1 unnamed busy 2 web ok".split())
-
     def test_accessMembers(self) -> None:
         """
         The page about the access log has each member of a line, and each way to end.
@@ -712,7 +695,8 @@ class PageTests(DocsTestCase):
         All code on a page is in an example file, or in a file in C{contrib}.  Each
         example file is shown on a page and run by a test.
         """
-        tests = Path(__file__).read_text()
+        live = (DOCS.parent / "interop" / "test").glob("test_*.py")
+        tests = "".join(path.read_text() for path in (Path(__file__), *live))
         included = set()
         for name, text in self.pages().items():
             self.assertNotRegex(text, r"\.\. (code-block|code|sourcecode)::", name)

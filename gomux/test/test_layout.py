@@ -22,6 +22,9 @@ MOST_LINES = 450
 #: No class but the facade of a stream, which is a transport, has more public methods.
 MOST_METHODS = 30
 
+#: Trial reads these attributes of test modules, classes and methods.
+TRIAL_NAMES = {"skip", "suppress", "timeout", "todo"}
+
 NAMED = re.compile(r"^# -\*- test-case-name: (.*) -\*-$", re.MULTILINE)
 
 
@@ -51,6 +54,20 @@ def testModules(text: str) -> list[str]:
     @return: the test modules of this package that a module imports.
     """
     return [name for name in imported(text) if re.match(r"gomux\..*\.test_\w+$", name)]
+
+
+def instructions(text: str) -> Iterator[str]:
+    """
+    @return: the names that a module imports or defines and that trial reads from each
+        test module and class.
+    """
+    for node in ast.walk(ast.parse(text)):
+        names: list[str] = []
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.asname or alias.name for alias in node.names]
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            names = [node.name]
+        yield from TRIAL_NAMES.intersection(names)
 
 
 class PluginTests(SynchronousTestCase):
@@ -130,6 +147,23 @@ class TestModuleTests(SynchronousTestCase):
             "def late():\n    from gomux.test.test_docs import pages",
         ):
             self.assertIn("gomux.test.test_docs", testModules(text), text)
+
+    def test_trialNames(self) -> None:
+        """
+        No test module imports or defines a name that trial reads as an instruction.
+        With C{from contextlib import suppress}, for instance, no test of a module runs.
+        """
+        # The live tests are only in the source distribution.
+        live = PACKAGE.parent / "interop"
+        for path in (*PACKAGE.rglob("test_*.py"), *live.rglob("test_*.py")):
+            self.assertEqual(list(instructions(path.read_text())), [], str(path))
+        for text in (
+            "from contextlib import suppress",
+            "import skip",
+            "from os import path as timeout",
+            "class Case:\n    async def todo(self):\n        pass",
+        ):
+            self.assertEqual(len(list(instructions(text))), 1, text)
 
     def test_testCaseNames(self) -> None:
         """

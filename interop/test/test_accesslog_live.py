@@ -16,12 +16,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
+from interop.support.harness import ROOT
 from interop.support.tunnels import (
     ANY,
     MIB,
     PSK,
     TunnelTestCase,
     endpoint,
+    run,
     until,
 )
 
@@ -93,6 +95,19 @@ class AccessLogTests(TunnelTestCase):
         await self.fetch(address, path)
         await until(lambda: self.path.stat().st_size, "the new file has a line")
         self.assertEqual(len(read(moved)), 1)
+
+    async def test_counts(self) -> None:
+        """
+        The command in the how-to about the access log counts its connections.
+        """
+        web, path = await self.webServer(1000)
+        address = await self.tunnel(web)
+        for number in (1, 2):
+            await self.fetch(address, path)
+            await until(lambda n=number: len(read(self.path)) == n, "there is a line")
+        script = ROOT / "docs" / "examples" / "access_counts.sh"
+        told = await run("sh", "-euc", f"cd {self.directory}; . {script}")
+        self.assertEqual(told, (b"      2 web ok\n", b"", 0))
 
     async def test_full(self) -> None:
         """

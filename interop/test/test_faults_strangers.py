@@ -125,13 +125,14 @@ def told(address: str, data: bytes, seconds: float = 5) -> bytes:
     @return: all that comes back until the server ends the connection.
     """
     got = b""
-    with socket.create_connection(where(address), seconds) as stranger:
-        try:
+    try:
+        with socket.create_connection(where(address), seconds) as stranger:
             stranger.sendall(data)
             while more := stranger.recv(65536):
                 got += more
-        except OSError:
-            pass
+    except (ConnectionResetError, BrokenPipeError, TimeoutError):
+        # A reset may come before connecting has succeeded.
+        pass
     return got
 
 

@@ -110,6 +110,19 @@ def connect(address: str) -> socket.socket:
     return socket.create_connection((host, int(port)), 10)
 
 
+def isReset(address: str) -> bool:
+    """
+    Connect, and wait for the end of the connection.
+
+    @return: whether it was reset.  A reset may come before connecting has succeeded.
+    """
+    try:
+        with connect(address) as connection:
+            return connection.recv(1) != b""
+    except ConnectionResetError:
+        return True
+
+
 def echo(connection: socket.socket) -> None:
     while data := connection.recv(65536):
         connection.sendall(data)
@@ -355,7 +368,7 @@ class DataTests(ReportCase):
             *("--data-binary", f"@{path}", f"http://{address}/"),
         )
         self.assertEqual((out, errors, status), (b"ok", b"", 0))
-        self.assertLess(time.monotonic() - began, 5)
+        self.assertLess(time.monotonic() - began, 15)
 
     @row(88, pairing=CLIENT)
     @report("Castaglia/proftpd-mod_proxy #78")
@@ -583,7 +596,11 @@ class EndTests(ReportCase):
         port = freePort()
         server, client, address = await self.forwarding(f"127.0.0.1:{port}")
         for _ in range(20):
-            connection = connect(address)
+            try:
+                connection = connect(address)
+            except ConnectionResetError:
+                # The refusal came before the client has noticed that it was connected.
+                continue
             connection.setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
             )
@@ -715,15 +732,7 @@ class NameTests(ReportCase):
             client = self.service("--connect", muxes, "--forward", ANY)
             await client.line(f"--connect {muxes}: connected")
             address = await client.address("forward")
-
-            def ask() -> bytes:
-                with connect(address) as connection:  # noqa: B023
-                    try:
-                        return connection.recv(1)
-                    except ConnectionError:
-                        return b"reset"
-
-            self.assertEqual(await deferToThread(ask), b"reset")
+            self.assertTrue(await deferToThread(isReset, address))
             await until(lambda: "cannot be connected" in server.log, "it is logged", 3)  # noqa: B023
             other = self.service("--connect", f"tcp:{name}:80", "--forward", ANY)
             await other.line(f"--connect tcp:{name}:80: cannot connect")
