@@ -190,6 +190,7 @@ class Incoming:
         left = DONE
         frames.rest = 0.0
         scheduler.hold()
+        self._nextTurn.hold()
         try:
             frame = nextFrame() if self.gate is None else self._passGate(self.gate)
             while frame is not None:
@@ -215,8 +216,7 @@ class Incoming:
             self._gaveUp()
             raise
         finally:
-            if scheduler.isHeld and self._nextTurn.calls:
-                self._nextTurn.makeCalls()
+            self._nextTurn.release()
             scheduler.release()
         self._busyPoll.moved()
         if (left == DONE) is self.isBehind:

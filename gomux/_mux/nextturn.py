@@ -19,6 +19,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from gomux._fastpaths import fastPaths
 from gomux._mux.scheduler import Scheduler
 
 _log = Logger()
@@ -29,14 +30,16 @@ class NextTurn:
     Makes the waiting calls of a mux, and sends, in the next turn of the reactor.
 
     @ivar scheduler: sends the waiting frames; the mux sets it.
-    @ivar calls: the functions to call, in order.
     @ivar _mux: the mux, for the log.
     @ivar _clock: the reactor.
+    @ivar _calls: the functions to call, in order.
     @ivar _call: the reactor's delayed call for the next turn; C{None} if the mux has
         asked for none.
+    @ivar _isHeld: whether L{hold} was called, and L{release} not yet.
+    @ivar _holds: whether L{hold} has an effect; C{False} only in tests.
     """
 
-    __slots__ = ("scheduler", "calls", "_mux", "_clock", "_call")
+    __slots__ = ("scheduler", "_mux", "_clock", "_calls", "_call", "_isHeld", "_holds")
 
     scheduler: Scheduler
 
@@ -47,8 +50,10 @@ class NextTurn:
         """
         self._mux = mux
         self._clock = clock
-        self.calls: list[Callable[[], None]] = []
+        self._calls: list[Callable[[], None]] = []
         self._call: IDelayedCall | None = None
+        self._isHeld = False
+        self._holds = fastPaths().repliesAtOnce
 
     @property
     def isDue(self) -> bool:
@@ -64,7 +69,7 @@ class NextTurn:
         @param isSilent: whether there is nothing to send.
         @raise AssertionError: if work waits and the mux has asked for no turn.
         """
-        assert self.isDue or not self.calls, "nothing makes the calls that wait"
+        assert self.isDue or not self._calls, "nothing makes the calls that wait"
         assert self.isDue or isSilent, "nothing has frames sent"
 
     def callSoon(self, function: Callable[[], None]) -> None:
@@ -72,36 +77,43 @@ class NextTurn:
         Call a function in the next turn of the reactor.  While received frames are
         handled: after the last of them.
         """
-        self.calls.append(function)
+        self._calls.append(function)
         self.wake()
 
     def wake(self) -> None:
         """
         Ask for a turn, because there is something to send.
         """
-        if self._call is None and not self.scheduler.isHeld:
-            self._ask()
+        if self._call is None and not self._isHeld:
+            self._call = self._clock.callLater(0, self._run)
 
-    def _ask(self) -> None:
-        self._call = self._clock.callLater(0, self._run)
+    def hold(self) -> None:
+        """
+        Let calls wait for L{release}, which must come in the same turn of the reactor.
+        """
+        self._isHeld = self._holds
+
+    def release(self) -> None:
+        """
+        Make the calls that wait, because no call of the application is running.
+        """
+        if self._isHeld:
+            self._isHeld = False
+            if self._calls:
+                self._makeCalls()
 
     def _run(self) -> None:
-        self.makeCalls()
+        self._makeCalls()
         self._call = None
-        if self.calls:
-            self._ask()
+        if self._calls:
+            self.wake()
         self.scheduler.pump()
 
-    def makeCalls(self) -> None:
-        """
-        Make the calls that wait.  Called while no call of the application is running.
-        """
-        calls, self.calls = self.calls, []
+    def _makeCalls(self) -> None:
+        calls, self._calls = self._calls, []
         for function in calls:
             try:
                 function()
             except BaseException:
                 # The calls for the other streams must still be made.
                 _log.failure("a call for the next turn of {mux} failed", mux=self._mux)
-        if self.calls and self._call is None:
-            self._ask()

@@ -103,7 +103,6 @@ class Scheduler:
         is blocked, and once C{stopped}.
     @ivar isMute: whether the peer may be a stranger, to whom nothing must be sent.
     @ivar stopped: whether nothing may be written any more.
-    @ivar isHeld: whether L{hold} was called, and L{release} not yet.
     @ivar watch: is told when the carrier blocks; the mux sets it.
     @ivar _sealer: seals the frames; set by L{start} at the latest.
     @ivar _write: see L{__init__}.
@@ -118,6 +117,7 @@ class Scheduler:
     @ivar _bulk: the streams in the bulk queue.  An empty deque would take 760 bytes.
     @ivar _freshBytes: how many bytes of fresh data were sent since the last bulk frame.
     @ivar _pumping: whether L{pump} is running.
+    @ivar _isHeld: whether L{hold} was called, and L{release} not yet.
     @ivar _holds: whether L{hold} has an effect; C{False} only in tests.
     @ivar _freshFirst: whether the fresh queue is used; C{False} only in tests.
     @ivar _batchSize: L{BATCH_SIZE}, or less in tests.
@@ -154,7 +154,7 @@ class Scheduler:
         self._greeting: int | None = None
         self._fresh: list[SendingStream] = []
         self._bulk: list[SendingStream] = []
-        self._pumping = self.isHeld = False
+        self._pumping = self._isHeld = False
         paths = fastPaths()
         self._holds = paths.repliesAtOnce
         self._freshFirst = paths.freshFirst
@@ -281,19 +281,19 @@ class Scheduler:
         Queue frames without C{wake} from now on.  The caller must call L{release} soon,
         in the same turn of the reactor.
         """
-        self.isHeld = self._holds
+        self._isHeld = self._holds
 
     def release(self) -> None:
         """
         End the effect of L{hold}, and write the queued frames.
         """
-        if self.isHeld:
-            self.isHeld = False
+        if self._isHeld:
+            self._isHeld = False
             if not self.paused:
                 self.pump()
 
     def _wakeUp(self) -> None:
-        if not (self._pumping or self.isHeld or self.paused):
+        if not (self._pumping or self._isHeld or self.paused):
             self._wake()
 
     def pump(self) -> None:

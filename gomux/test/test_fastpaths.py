@@ -433,25 +433,6 @@ class PathTests(PlainTestCase):
             ((["data", "lost"], False), (["data"], True)),
         )
 
-    def test_callsOfCalls(self) -> None:
-        """
-        A call that C{connectionLost} asks for, in a stream that was closed during
-        input, is made in the next turn.
-        """
-        rig = Rig(data=lambda recorder: recorder.stream.loseConnection())
-        recorder = rig.opened()
-        rig.sent()
-        made: list[bool] = []
-        nextTurn = Parts(rig.mux).nextTurn
-        ask = nextTurn.callSoon
-        hooks = {"lost": lambda _: ask(lambda: made.append(True))}
-        recorder.hooks = {**recorder.hooks, **hooks}
-        rig.mux.dataReceived(rig.peer.seal(0, Flag.DATA, b"ping"))
-        self.assertEqual(recorder.events[-1], "lost")
-        self.assertEqual(made, [])
-        rig.run()
-        self.assertEqual(made, [True])
-
     def test_each(self) -> None:
         """
         Each fast path has a test.
