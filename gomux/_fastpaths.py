@@ -38,7 +38,7 @@ class FastPaths:
     @ivar batches: writing several frames at once
     @ivar longTurns: writing several times before others in the reactor get their turn
     @ivar busyPoll: staying awake while an answer is due
-    @ivar repliesAtOnce: sending, and ending streams, right after what was received
+    @ivar repliesAtOnce: sending at the end of what was received, not a turn later
     """
 
     directWrites: bool = True

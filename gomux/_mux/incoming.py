@@ -34,7 +34,6 @@ from gomux._carrier.turns import DONE
 from gomux._mux.frames import PeerFrames
 from gomux._mux.gate import Gate
 from gomux._mux.muxlife import MuxLife
-from gomux._mux.nextturn import NextTurn
 from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._wire.frame import MAX_LENGTH, OVERHEAD, Frame, FrameParser, NotYet
@@ -78,7 +77,6 @@ class Incoming:
     @ivar _opened: a first frame that the gate has opened and nobody has handled.
     @ivar _frames: handles the frames.
     @ivar _scheduler: sends the frames of this side.
-    @ivar _nextTurn: makes the calls that wait.
     @ivar _carrier: the carrier, for pausing its reading.
     @ivar _strangersTurns: does the same as C{turns} while the peer has not shown the
         key.
@@ -92,7 +90,7 @@ class Incoming:
     __slots__ = (
         *("gate", "isBehind", "parser", "turns", "_opened", "_frames", "_scheduler"),
         *("_carrier", "_strangersTurns", "_busyPoll", "_seconds", "_life"),
-        *("_nextTurn", "_gateOpened", "_caughtUp"),
+        *("_gateOpened", "_caughtUp"),
     )
 
     def __init__(
@@ -101,7 +99,6 @@ class Incoming:
         gate: Gate,
         frames: PeerFrames,
         scheduler: Scheduler,
-        nextTurn: NextTurn,
         carrier: MuxCarrier,
         life: MuxLife,
         *,
@@ -115,7 +112,6 @@ class Incoming:
         @param frames: handles the frames.
         @param scheduler: sends the frames of this side; held while frames are handled,
             so that all answers are sent together.
-        @param nextTurn: makes the calls that wait after the frames are handled.
         @param carrier: the carrier that the frames are read from.
         @param life: the mux's state, which an error ends.
         @param gateOpened: called with each frame that the gate has opened.  Returns
@@ -130,7 +126,6 @@ class Incoming:
         self._opened: Frame | None = None
         self._frames = frames
         self._scheduler = scheduler
-        self._nextTurn = nextTurn
         self._carrier = carrier
         self.turns = owner.turns
         self._strangersTurns = owner.strangersTurns
@@ -190,7 +185,6 @@ class Incoming:
         left = DONE
         frames.rest = 0.0
         scheduler.hold()
-        self._nextTurn.hold()
         try:
             frame = nextFrame() if self.gate is None else self._passGate(self.gate)
             while frame is not None:
@@ -216,7 +210,6 @@ class Incoming:
             self._gaveUp()
             raise
         finally:
-            self._nextTurn.release()
             scheduler.release()
         self._busyPoll.moved()
         if (left == DONE) is self.isBehind:

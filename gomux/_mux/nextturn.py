@@ -7,8 +7,7 @@ The work that a mux leaves for the next turn of the reactor.
 
 The mux does not call a protocol from inside a call that the application makes, but in
 the next turn.  Sending waits for that turn too, so that the output of several streams
-is sent together.  While the mux handles received frames, the reactor has called it, not
-the application.  So the calls that wait then are made after the last of these frames.
+is sent together.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from gomux._fastpaths import fastPaths
 from gomux._mux.scheduler import Scheduler
 
 _log = Logger()
@@ -27,19 +25,17 @@ _log = Logger()
 
 class NextTurn:
     """
-    Makes the waiting calls of a mux, and sends, in the next turn of the reactor.
+    Makes the waiting calls of a mux in the next turn of the reactor, then sends.
 
     @ivar scheduler: sends the waiting frames; the mux sets it.
     @ivar _mux: the mux, for the log.
     @ivar _clock: the reactor.
-    @ivar _calls: the functions to call, in order.
+    @ivar _calls: the functions to call in the next turn, in order.
     @ivar _call: the reactor's delayed call for the next turn; C{None} if the mux has
         asked for none.
-    @ivar _isHeld: whether L{hold} was called, and L{release} not yet.
-    @ivar _holds: whether L{hold} has an effect; C{False} only in tests.
     """
 
-    __slots__ = ("scheduler", "_mux", "_clock", "_calls", "_call", "_isHeld", "_holds")
+    __slots__ = ("scheduler", "_mux", "_clock", "_calls", "_call")
 
     scheduler: Scheduler
 
@@ -52,8 +48,6 @@ class NextTurn:
         self._clock = clock
         self._calls: list[Callable[[], None]] = []
         self._call: IDelayedCall | None = None
-        self._isHeld = False
-        self._holds = fastPaths().repliesAtOnce
 
     @property
     def isDue(self) -> bool:
@@ -74,8 +68,7 @@ class NextTurn:
 
     def callSoon(self, function: Callable[[], None]) -> None:
         """
-        Call a function in the next turn of the reactor.  While received frames are
-        handled: after the last of them.
+        Call a function in the next turn of the reactor.
         """
         self._calls.append(function)
         self.wake()
@@ -84,32 +77,10 @@ class NextTurn:
         """
         Ask for a turn, because there is something to send.
         """
-        if self._call is None and not self._isHeld:
+        if self._call is None:
             self._call = self._clock.callLater(0, self._run)
 
-    def hold(self) -> None:
-        """
-        Let calls wait for L{release}, which must come in the same turn of the reactor.
-        """
-        self._isHeld = self._holds
-
-    def release(self) -> None:
-        """
-        Make the calls that wait, because no call of the application is running.
-        """
-        if self._isHeld:
-            self._isHeld = False
-            if self._calls:
-                self._makeCalls()
-
     def _run(self) -> None:
-        self._makeCalls()
-        self._call = None
-        if self._calls:
-            self.wake()
-        self.scheduler.pump()
-
-    def _makeCalls(self) -> None:
         calls, self._calls = self._calls, []
         for function in calls:
             try:
@@ -117,3 +88,7 @@ class NextTurn:
             except BaseException:
                 # The calls for the other streams must still be made.
                 _log.failure("a call for the next turn of {mux} failed", mux=self._mux)
+        self._call = None
+        if self._calls:
+            self.wake()
+        self.scheduler.pump()

@@ -260,7 +260,6 @@ class MuxProtocol(MuxFacts, Protocol):
             gate,
             self._frames,
             self._scheduler,
-            self._nextTurn,
             self._carrier,
             self._life,
             gateOpened=self._gateOpened,

@@ -410,29 +410,6 @@ class PathTests(PlainTestCase):
             self.differ("repliesAtOnce", look), ((56, b"pong"), (0, b"pong"))
         )
 
-    def test_repliesAtOnceCalls(self) -> None:
-        """
-        Without C{repliesAtOnce}, C{connectionLost} of a stream that is closed during
-        input waits for the next reactor turn.  With it, the other frames of the same
-        read are handled first, and no turn is asked for.
-        """
-
-        def look() -> tuple[list[str], bool]:
-            rig = Rig(data=lambda recorder: recorder.stream.loseConnection())
-            first, second = rig.opened(), rig.opened()
-            rig.sent()
-            seen: list[str] = []
-            first.hooks = {**first.hooks, "lost": lambda _: seen.append("lost")}
-            second.hooks = {"data": lambda _: seen.append("data")}
-            frames = (rig.peer.seal(i, Flag.DATA, b"ping") for i in (0, 2))
-            rig.mux.dataReceived(b"".join(frames))
-            return seen, Parts(rig.mux).nextTurn.isDue
-
-        self.assertEqual(
-            self.differ("repliesAtOnce", look),
-            ((["data", "lost"], False), (["data"], True)),
-        )
-
     def test_each(self) -> None:
         """
         Each fast path has a test.
