@@ -44,7 +44,7 @@ COMPARE_INTERVAL = 1.0
 #: makes calls late by as much.
 STEP = 0.25
 #: Cancelled calls are removed from the heap once there are more than this many, and
-#: they are more than half of it.
+#: they are more than a quarter of it.
 CANCELLED_KEPT = 50
 
 _log = Logger()
@@ -83,6 +83,8 @@ class SteadyClock:
     @ivar seconds: returns the time of the monotonic clock.
     @ivar _held: the functions that wait for L{release}; C{None} unless L{hold} was
         called.
+    @ivar _uses: what each delayed call uses of the clock.  All calls share these
+        objects, because a method of an object is a new object of 64 bytes each time.
     @ivar _calls: the heap of delayed calls, the earliest first.  It may have cancelled
         calls and old entries of calls that were moved.
     @ivar _number: numbers the entries, so that calls due at the same time run in order.
@@ -118,6 +120,7 @@ class SteadyClock:
         """
         self.reactor = reactor
         self.seconds = monotonic
+        self._uses = (self._cancel, self._push, monotonic)
         self._calls: list[tuple[float, int, DelayedCall]] = []
         self._soon: list[IDelayedCall] = []
         self._number = count()
@@ -140,9 +143,7 @@ class SteadyClock:
         if delay == 0:
             return self._callSoon(callable, *args, **kw)
         due = self.seconds() + delay
-        call = DelayedCall(
-            due, callable, args, kw, self._cancel, self._push, self.seconds
-        )
+        call = DelayedCall(due, callable, args, kw, *self._uses)
         self._active += 1
         self._push(call)
         return call
@@ -226,7 +227,7 @@ class SteadyClock:
             if self._wake is not None:
                 self._wake.cancel()
                 self._wake = None
-        elif self._cancelled > max(CANCELLED_KEPT, len(self._calls) // 2):
+        elif self._cancelled > max(CANCELLED_KEPT, len(self._calls) // 4):
             # DelayedCall.cancel marks the call only after this method returns.
             call.cancelled = 1
             self._calls = [entry for entry in self._calls if entry[2].active()]

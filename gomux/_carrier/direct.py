@@ -53,6 +53,11 @@ class DirectTransport:
     @ivar _producer: the producer, if one is registered.
     """
 
+    __slots__ = (
+        *("transport", "isDirect", "_descriptor", "_changesReads", "_gather"),
+        *("_full", "_failed", "_producer"),
+    )
+
     def __init__(self, transport: Any) -> None:
         """
         @param transport: a transport of any kind.

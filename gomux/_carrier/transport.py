@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, cast
 
 from twisted.internet.interfaces import (
@@ -41,6 +42,8 @@ class MuxCarrier(DirectTransport):
     """
     The connection that carries a mux, for its scheduler to write to.
     """
+
+    __slots__ = ()
 
     def __init__(self, transport: ITCPTransport, timeout: float | None = None) -> None:
         """
@@ -126,6 +129,23 @@ def addressFrom(ask: Callable[[], IAddress]) -> IAddress:
     except (AttributeError, NotImplementedError):
         return NoAddress()
     return NoAddress() if address is None else address
+
+
+def shared(address: IAddress) -> IAddress:
+    """
+    @param address: the address of this end of a carrier.
+    @return: an equal address; the same object for all carriers of a port.
+    """
+    try:
+        return _shared(address)
+    except TypeError:
+        # An address of another package need not be hashable.
+        return address
+
+
+@lru_cache(maxsize=64)
+def _shared(address: IAddress) -> IAddress:
+    return address
 
 
 def layersOf(transport: Any) -> Iterator[Any]:

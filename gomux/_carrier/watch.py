@@ -9,6 +9,7 @@ Noticing that something makes no progress.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -17,10 +18,21 @@ from twisted.internet.interfaces import IReactorTime
 LOOKS = 12
 
 
+class CarrierWatch(Protocol):
+    """
+    Watches a carrier while it is blocked.
+    """
+
+    def blocked(self) -> None:
+        """
+        The carrier takes no more data.
+        """
+
+
 class Watch:
     """
     Checks the progress of something now and then, and calls a function when there was
-    none for too long.
+    none for too long.  Once no progress is due, the watch is over.
 
     @ivar _clock: the reactor.
     @ivar _interval: the time between two checks, in seconds.
@@ -35,7 +47,7 @@ class Watch:
         self,
         clock: IReactorTime,
         timeout: float,
-        progress: Callable[[], object],
+        progress: Callable[[], int | None],
         stalled: Callable[[], None],
     ) -> None:
         """
@@ -43,9 +55,9 @@ class Watch:
 
         @param clock: the reactor.
         @param timeout: how long there may be no progress, in seconds.
-        @param progress: returns an object.  If there was progress, it must not equal
-            the object that the last call returned.
-        @param stalled: called when C{progress} has returned equal objects for
+        @param progress: returns a number that changes with the progress; C{None} if no
+            progress is due any more.
+        @param stalled: called when C{progress} has returned the same number for
             C{timeout}.  Then the watch is over.
         """
         self._clock = clock
@@ -59,10 +71,19 @@ class Watch:
     def _look(self) -> None:
         before, self._seen = self._seen, self._progress()
         self._looks = self._looks + 1 if self._seen == before else 0
+        if self._seen is None:
+            return
         if self._looks >= LOOKS:
             self._stalled()
         else:
             self._call = self._clock.callLater(self._interval, self._look)
+
+    @property
+    def isOver(self) -> bool:
+        """
+        Whether there are no more checks.
+        """
+        return not self._call.active()
 
     def stop(self) -> None:
         """

@@ -9,6 +9,7 @@ without one, and the time that a request may take.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
@@ -23,7 +24,6 @@ from gomux.error import RequestRefused
 if TYPE_CHECKING:
     from gomux._mux.address import StreamAddress
     from gomux._mux.owner import CarriedMux, MuxOwner
-    from gomux._mux.tally import ServiceCounts
     from gomux.interfaces import IStreamFactory
 
 _log = Logger()
@@ -54,12 +54,9 @@ class Acceptor:
     """
     Makes the protocols of the streams that the peer opens, and says why it makes none.
 
-    @ivar waiting: the streams whose request is not complete.
-    @ivar _served: the counts that each open stream of the peer belongs to, by ID.
     @ivar use: what the peer may use, and what it uses.
     @ivar _mux: the mux.
     @ivar _owner: the mux's factory.
-    @ivar _refusals: logs why streams without a request are refused.
     """
 
     def __init__(self, mux: CarriedMux, owner: MuxOwner[Any]) -> None:
@@ -70,11 +67,22 @@ class Acceptor:
         self.use = NOBODY
         self._mux = mux
         self._owner = owner
-        self.waiting: Deadlines[WaitingStream] = Deadlines(
-            owner.clock, owner.limits.requestTimeout, self._tooLate, owner.turns
-        )
-        self._refusals = CountedLog(owner.notices, owner.clock)
-        self._served: dict[int, ServiceCounts] = {}
+
+    @cached_property
+    def waiting(self) -> Deadlines[WaitingStream]:
+        """
+        The streams whose request is not complete.
+        """
+        owner = self._owner
+        seconds = owner.limits.requestTimeout
+        return Deadlines(owner.clock, seconds, self._tooLate, owner.turns)
+
+    @cached_property
+    def _refusals(self) -> CountedLog:
+        """
+        Logs why streams without a request are refused.
+        """
+        return CountedLog(self._owner.notices, self._owner.clock)
 
     # Streams without a request
 
@@ -123,34 +131,27 @@ class Acceptor:
         # This side connects to nothing.
         made = self._make(service, address) if isService else "not-allowed"
         tally = self._owner.tally
-        if not isService or self._factoryOf(service) is None:
-            # Not counted by the name: the peer can choose any.
-            if isinstance(made, str):
-                tally.refused[made] += 1
-            return made
-        counts = tally.serving(service)
-        if isinstance(made, str):
-            counts.refused(made)
+        if not isinstance(made, str):
+            tally.serving(service).began()
+        elif isService and self._factoryOf(service) is not None:
+            tally.serving(service).refused(made)
         else:
-            counts.began()
-            self._served[address.streamID] = counts
+            # Not counted by the name: the peer can choose any.
+            tally.refused[made] += 1
         return made
 
-    def failed(self, streamID: int, code: str) -> None:
+    def failed(self, service: str | None, code: str) -> None:
         """
         Count a stream that is refused after its protocol was made.
         """
-        counts = self._served.get(streamID)
-        if counts is not None:
-            counts.failures[code] += 1
+        self._owner.tally.serving(service).failures[code] += 1
 
-    def lost(self, streamID: int) -> None:
+    def lost(self, service: str | None) -> None:
         """
-        C{connectionLost} of the protocol of a stream of the peer was called.
+        C{connectionLost} of the protocol that L{make} has made was called.
         """
-        counts = self._served.pop(streamID, None)
-        if counts is not None:
-            counts.open -= 1
+        self.use.streams -= 1
+        self._owner.tally.serving(service).open -= 1
 
     def _make(self, service: str | None, address: IAddress) -> IProtocol | str:
         owner, use = self._owner, self.use

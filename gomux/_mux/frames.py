@@ -24,6 +24,8 @@ from typing import Any, NamedTuple, Protocol
 
 from gomux._carrier.rate import TokenBucket
 from gomux._mux.gate import Gate
+from gomux._mux.liveness import PeerLiveness
+from gomux._mux.muxlife import MuxLife
 from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._mux.stream import Stream
@@ -101,14 +103,20 @@ class PeerFrames:
     @ivar _scheduler: sends frames.
     @ivar _rules: what the peer may send; not there before L{begin}.
     @ivar _flags: the rules by flag; not there before L{begin}.
-    @ivar _peerCloses: called when the peer closes the mux.
-    @ivar _heard: called with the stream ID of a Keepalive of the peer.
+    @ivar _life: the mux's state.
+    @ivar _liveness: handles the peer's pings.
     @ivar _opens: limits how fast the peer may open streams.
     @ivar _resets: limits how fast the peer may close streams to which this side has
-        written nothing.
+        written nothing; C{None} before the first.
     @ivar _ignored: limits how fast the peer may send frames without effect.
     @ivar _saidRest: whether it was logged that the peer opens streams too fast.
     """
+
+    __slots__ = (
+        *("rest", "isBound", "_mux", "_limits", "_clock", "_notices", "_streams"),
+        *("_byID", "_scheduler", "_rules", "_flags", "_life", "_liveness", "_opens"),
+        *("_resets", "_ignored", "_saidRest"),
+    )
 
     def __init__(
         self,
@@ -116,18 +124,16 @@ class PeerFrames:
         owner: MuxOwner[Any],
         streams: Streams,
         scheduler: Scheduler,
-        *,
-        peerCloses: Callable[[], None],
-        heard: Callable[[int], bool],
+        life: MuxLife,
+        liveness: PeerLiveness,
     ) -> None:
         """
         @param mux: the mux.
         @param owner: the mux's factory.
         @param streams: the mux's streams.
         @param scheduler: sends frames, and counts the control frames that wait.
-        @param peerCloses: called when the peer closes the mux.
-        @param heard: called with the stream ID of each Keepalive but a greeting.
-            Returns whether the Keepalive echoes a ping.
+        @param life: the mux's state, which a CloseMux of the peer ends.
+        @param liveness: handles each Keepalive but a greeting.
         """
         self.rest = 0.0
         self.isBound = False
@@ -138,10 +144,10 @@ class PeerFrames:
         self._limits = limits = owner.limits
         self._clock = owner.clock
         self._notices = owner.notices
-        self._peerCloses = peerCloses
-        self._heard = heard
+        self._life = life
+        self._liveness = liveness
         self._opens = TokenBucket(limits.openRate, limits.openBurst)
-        self._resets = TokenBucket(limits.resetRate, limits.resetBurst)
+        self._resets: TokenBucket | None = None
         self._ignored = TokenBucket(limits.ignoredRate, limits.ignoredBurst)
         self._saidRest = False
 
@@ -279,6 +285,9 @@ class PeerFrames:
         if stream is None:
             return
         if not stream.touched and self._streams.isPeers(streamID):
+            if self._resets is None:
+                limits = self._limits
+                self._resets = TokenBucket(limits.resetRate, limits.resetBurst)
             if not self._resets.take(self._clock.seconds()):
                 raise LimitExceeded("the peer opens and closes streams too fast")
         if stream.peerAborts:
@@ -309,14 +318,14 @@ class PeerFrames:
         Keepalive: the peer pings or echoes a ping, if it has announced that.  An echo
         does not count, because the peer cannot send more echoes than it gets pings.
         """
-        if length or not self._heard(streamID):
+        if length or not self._liveness.heard(streamID):
             self._ignore("keepalives")
 
     def closeMux(self, streamID: int, length: int) -> None:
         """
         CloseMux: the peer closes the mux.
         """
-        self._peerCloses()
+        self._life.peerCloses()
 
     # Frames without effect
 

@@ -256,6 +256,8 @@ class WaitingStreams:
     @ivar _opened: the Deferreds that the calls returned, as the keys of a dictionary.
     """
 
+    __slots__ = ("_limit", "_opened")
+
     def __init__(self, limit: int) -> None:
         """
         @param limit: how many calls may wait.
@@ -319,6 +321,8 @@ class GreetingWait:
     @ivar _over: see L{__init__}.
     @ivar _call: the delayed call of the end of the time; C{None} before the wait.
     """
+
+    __slots__ = ("isOver", "_clock", "_timeout", "_over", "_call")
 
     def __init__(
         self, clock: IReactorTime, limits: Limits, over: Callable[[], None]

@@ -33,6 +33,7 @@ from gomux._carrier.transport import MuxCarrier
 from gomux._carrier.turns import DONE
 from gomux._mux.frames import PeerFrames
 from gomux._mux.gate import Gate
+from gomux._mux.muxlife import MuxLife
 from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._wire.frame import MAX_LENGTH, OVERHEAD, Frame, FrameParser, NotYet
@@ -81,12 +82,16 @@ class Incoming:
         key.
     @ivar _busyPoll: keeps the reactor awake while an answer is due.
     @ivar _seconds: returns the time, in seconds.
+    @ivar _life: the mux's state.
     @ivar _gateOpened: see L{__init__}.
-    @ivar _failed: see L{__init__}.
     @ivar _caughtUp: see L{__init__}.
     """
 
-    _opened: Frame | None = None
+    __slots__ = (
+        *("gate", "isBehind", "parser", "turns", "_opened", "_frames", "_scheduler"),
+        *("_carrier", "_strangersTurns", "_busyPoll", "_seconds", "_life"),
+        *("_gateOpened", "_caughtUp"),
+    )
 
     def __init__(
         self,
@@ -95,9 +100,9 @@ class Incoming:
         frames: PeerFrames,
         scheduler: Scheduler,
         carrier: MuxCarrier,
+        life: MuxLife,
         *,
         gateOpened: Callable[[Frame], Frame | None],
-        failed: Callable[[GomuxError], None],
         caughtUp: Callable[[bool], None],
         parser: FrameParser | None = None,
     ) -> None:
@@ -108,9 +113,9 @@ class Incoming:
         @param scheduler: sends the frames of this side; held while frames are handled,
             so that all answers are sent together.
         @param carrier: the carrier that the frames are read from.
+        @param life: the mux's state, which an error ends.
         @param gateOpened: called with each frame that the gate has opened.  Returns
             the frame if the mux must handle it as well, otherwise C{None}.
-        @param failed: called with an error that ends the mux.
         @param caughtUp: called when no frames wait for a later turn any more; with
             C{False} if a bug made their handling fail, otherwise with C{True}.
         @param parser: the parser, if bytes have been received before.
@@ -118,6 +123,7 @@ class Incoming:
         self.gate: Gate | None = gate
         self.isBehind = False
         self.parser = FrameParser(gate) if parser is None else parser
+        self._opened: Frame | None = None
         self._frames = frames
         self._scheduler = scheduler
         self._carrier = carrier
@@ -126,7 +132,7 @@ class Incoming:
         self._busyPoll = owner.busyPoll
         self._seconds = owner.clock.seconds
         self._gateOpened = gateOpened
-        self._failed = failed
+        self._life = life
         self._caughtUp = caughtUp
 
     def begin(self, frame: Frame) -> None:
@@ -197,7 +203,7 @@ class Incoming:
         except NotYet:
             left = 0.0
         except GomuxError as error:
-            self._failed(error)
+            self._life.fail(error)
             if self.gate is not None:
                 self._strangersTurns.useUp()
         except BaseException:

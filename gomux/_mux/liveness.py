@@ -16,19 +16,19 @@ peer has echoed no recent ping.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
 
 from gomux._carrier.watch import Watch
 from gomux._mux.gate import Gate
+from gomux._mux.muxlife import MuxLife
 from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
 from gomux._wire.crypto import SequencedOpener
 from gomux._wire.frame import Flag
-from gomux.error import GomuxError, HandshakeFailed, PeerVanished, WriteStalled
+from gomux.error import HandshakeFailed, PeerVanished, WriteStalled
 
 # A Keepalive has the low 32 bits of a counter, so it tells this many counters apart.
 _COUNTERS = 1 << 32
@@ -41,31 +41,33 @@ class CarrierLiveness:
     @ivar _scheduler: writes to the carrier.
     @ivar _clock: the reactor.
     @ivar _limits: the factory's limits.
-    @ivar _failed: see L{__init__}.
+    @ivar _life: the mux's state.
     @ivar _call: the delayed call that sends the next Keepalive if it is needed; C{None}
-        before L{start}.
-    @ivar _stall: watches whether the carrier takes data; C{None} before L{start}.
+        before L{start}, and after L{stopKeepalives}.
+    @ivar _stall: watches whether the carrier takes data; C{None} before the carrier
+        was blocked for the first time.
     """
 
-    _call: IDelayedCall | None = None
-    _stall: Watch | None = None
+    __slots__ = ("_scheduler", "_clock", "_limits", "_life", "_call", "_stall")
 
     def __init__(
         self,
         owner: MuxOwner[Any],
         scheduler: Scheduler,
-        failed: Callable[[GomuxError], None],
+        life: MuxLife,
     ) -> None:
         """
         @param owner: the mux's factory, with the limits C{keepalive} and C{writeStall}.
         @param scheduler: writes to the carrier.
-        @param failed: called with L{WriteStalled} when the carrier is blocked for too
-            long.
+        @param life: the mux's state, which L{WriteStalled} ends when the carrier is
+            blocked for too long.
         """
         self._scheduler = scheduler
         self._clock = owner.clock
         self._limits = owner.limits
-        self._failed = failed
+        self._life = life
+        self._call: IDelayedCall | None = None
+        self._stall: Watch | None = None
 
     @property
     def isRunning(self) -> bool:
@@ -79,15 +81,22 @@ class CarrierLiveness:
         The mux begins to send.
         """
         self._call = self._clock.callLater(self._limits.keepalive, self._keepAlive)
-        self._stall = Watch(
-            self._clock, self._limits.writeStall, self._progress, self._stalled
-        )
+
+    def blocked(self) -> None:
+        """
+        The carrier takes no more data: watch it until it does.
+        """
+        if self._stall is None or self._stall.isOver:
+            self._stall = Watch(
+                self._clock, self._limits.writeStall, self._progress, self._stalled
+            )
 
     def stopKeepalives(self) -> None:
         """
         Send no more Keepalives, because pings keep the carrier in use from now on.
         """
         _cancel(self._call)
+        self._call = None
 
     def stop(self) -> None:
         """
@@ -111,16 +120,28 @@ class CarrierLiveness:
                 self._scheduler.control(0, Flag.KEEPALIVE)
         self._call = self._clock.callLater(wait, self._keepAlive)
 
-    def _progress(self) -> object:
+    def _progress(self) -> int | None:
         """
-        @return: a value that equals an earlier one only if the carrier was blocked
-            at both times and took nothing in between.
+        @return: a number that stays the same while the carrier is blocked and takes
+            nothing; C{None} while the carrier is not blocked.
         """
         scheduler = self._scheduler
-        return scheduler.bytesSent if scheduler.paused else object()
+        return scheduler.bytesSent if scheduler.paused else None
 
     def _stalled(self) -> None:
-        self._failed(WriteStalled())
+        self._life.fail(WriteStalled())
+
+
+class PingedMux(Protocol):
+    """
+    The part of the mux that L{PeerLiveness} uses.
+    """
+
+    @property
+    def isBehind(self) -> bool:
+        """
+        Whether received frames wait to be handled.
+        """
 
 
 class PeerLiveness:
@@ -148,9 +169,9 @@ class PeerLiveness:
     @ivar _scheduler: sends the pings.
     @ivar _clock: the reactor.
     @ivar _limits: the factory's limits.
-    @ivar _failed: see L{__init__}.
-    @ivar _isBehind: see L{__init__}.
-    @ivar _echoed: see L{__init__}.
+    @ivar _life: the mux's state.
+    @ivar _owner: the mux's factory.
+    @ivar _mux: the mux.
     @ivar _opener: opens the peer's frames; C{None} as long as the peer is not pinged.
     @ivar _unechoed: the pings that were sent and not echoed yet: the counter of each,
         and when it was sent.
@@ -165,37 +186,44 @@ class PeerLiveness:
         or C{None} if there is none; after L{start}, the next call of L{_look}.
     """
 
-    roundTrip: float | None = None
-    _opener: SequencedOpener | None = None
-    _call: IDelayedCall | None = None
-    _late = 0.0
-    _pingWaits = False
-    _answerWaits = False
-    _answerAgain = False
+    # A mux that lives long sets all of these.  A dictionary would take 800 bytes.
+    __slots__ = (
+        *("roundTrip", "_scheduler", "_clock", "_limits", "_life", "_owner", "_mux"),
+        *("_opener", "_unechoed", "_echoedAt", "_late", "_pingAt", "_dueAt"),
+        *("_pingWaits", "_answerWaits", "_answerAgain", "_call"),
+    )
+
+    _echoedAt: float
+    _pingAt: float
+    _dueAt: float
 
     def __init__(
         self,
         owner: MuxOwner[Any],
         scheduler: Scheduler,
-        failed: Callable[[GomuxError], None],
-        isBehind: Callable[[], bool],
-        echoed: Callable[[], None],
+        life: MuxLife,
+        mux: PingedMux,
     ) -> None:
         """
-        @param owner: the mux's factory; of its limits C{handshakeTimeout}, C{ping} and
-            C{deadPeer} count.
+        @param owner: the mux's factory, which is told of each echo; of its limits
+            C{handshakeTimeout}, C{ping} and C{deadPeer} count.
         @param scheduler: sends the pings.
-        @param failed: called when the handshake or an echo does not come in time.
-        @param isBehind: returns whether received frames wait to be handled.
-        @param echoed: called when the peer has echoed a ping.
+        @param life: the mux's state, which ends when the handshake or an echo does not
+            come in time.
+        @param mux: the mux.
         """
         self._scheduler = scheduler
         self._clock = owner.clock
         self._limits = owner.limits
-        self._isBehind = isBehind
-        self._echoed = echoed
-        self._failed = failed
-        self._unechoed: deque[tuple[int, float]] = deque()
+        self._owner = owner
+        self._mux = mux
+        self._life = life
+        self._unechoed: list[tuple[int, float]] = []
+        self.roundTrip: float | None = None
+        self._opener: SequencedOpener | None = None
+        self._call: IDelayedCall | None = None
+        self._late = 0.0
+        self._pingWaits = self._answerWaits = self._answerAgain = False
 
     def limitHandshake(self, gate: Gate, since: float) -> None:
         """
@@ -225,7 +253,7 @@ class PeerLiveness:
         return (
             self._opener is None
             or self._now() - self._echoedAt <= 2 * self._limits.ping
-            or self._isBehind()
+            or self._mux.isBehind
         )
 
     def start(self, opener: SequencedOpener) -> None:
@@ -261,13 +289,13 @@ class PeerLiveness:
         sentAt = None
         unechoed = self._unechoed
         while unechoed and (counter - unechoed[0][0]) % _COUNTERS < _COUNTERS // 2:
-            _, sentAt = unechoed.popleft()
+            _, sentAt = unechoed.pop(0)
         if sentAt is None:
             self._answer()
             return False
         self._echoedAt = sentAt
         self.roundTrip = self._now() - sentAt
-        self._echoed()
+        self._owner.muxEchoed(self._mux)
         return True
 
     def _now(self) -> float:
@@ -293,8 +321,8 @@ class PeerLiveness:
         now = self._dueAt
         self._late += max(0.0, self._now() - now)
         isOverdue = now >= self._echoedAt + self._limits.deadPeer
-        if isOverdue and not self._isBehind():
-            self._failed(PeerVanished())
+        if isOverdue and not self._mux.isBehind:
+            self._life.fail(PeerVanished())
             return
         if now >= self._pingAt:
             self._pingAt = now + self._limits.ping
@@ -337,7 +365,7 @@ class PeerLiveness:
 
     def _timedOut(self, gate: Gate) -> None:
         seconds = self._limits.handshakeTimeout
-        self._failed(
+        self._life.fail(
             HandshakeFailed(f"not done after {seconds:g} seconds; {gate.missing}")
         )
 

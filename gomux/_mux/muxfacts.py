@@ -157,6 +157,13 @@ class MuxFacts(PassedDropper):
         return self._life.state is GATED
 
     @property
+    def isBehind(self) -> bool:
+        """
+        Whether received frames wait for a later turn of the reactor.
+        """
+        return self._incoming.isBehind
+
+    @property
     def canOpen(self) -> bool:
         """
         Whether this side can open streams: the mux is neither draining, closing nor

@@ -36,6 +36,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -47,7 +48,7 @@ from gomux._carrier.transport import dropTransport
 from gomux._carrier.turns import DONE
 from gomux._mux.owner import MuxOwner
 from gomux._mux.scheduler import Scheduler
-from gomux._mux.streamlife import StreamLife
+from gomux._mux.stream import Stream
 from gomux._mux.streams import Streams
 from gomux.error import (
     ConnectionClosed,
@@ -115,10 +116,14 @@ class MuxLife:
         waits for the loss of the carrier.
     @ivar _dropCall: ends the mux if a carrier that was dropped does not go; C{None}
         until the carrier is dropped.
-    @ivar _unclosed: the open streams that C{CLOSING} has not closed yet.
-    @ivar _untold: the open streams that were not told the reason yet.
     @ivar _waiting: the results of L{whenClosed} that have not fired.
     """
+
+    __slots__ = (
+        *("state", "reason", "loss", "_mux", "_streams", "_scheduler", "_turns"),
+        *("_clock", "_closeTimeout", "_letGo", "_explain", "_told", "_drainCall"),
+        *("_closeCall", "_dropCall", "_waiting"),
+    )
 
     def __init__(
         self,
@@ -157,9 +162,7 @@ class MuxLife:
         self._drainCall: IDelayedCall | None = None
         self._closeCall: IDelayedCall | None = None
         self._dropCall: IDelayedCall | None = None
-        self._unclosed: deque[StreamLife] = deque()
-        self._untold: deque[StreamLife] = deque()
-        self._waiting: list[Deferred[GomuxError]] = []
+        self._waiting: tuple[Deferred[GomuxError], ...] = ()
 
     def checkInvariants(self) -> None:
         """
@@ -170,7 +173,7 @@ class MuxLife:
         assert (self.reason is not None) == (self.state >= ENDING), self.state
         if self.state is ENDED:
             assert self.loss is not None
-            assert not self._untold and not self._streams.byID
+            assert not self._streams.byID
             for call in (self._drainCall, self._closeCall, self._dropCall):
                 assert call is None or not call.active(), call
 
@@ -205,23 +208,23 @@ class MuxLife:
         elif self.state <= DRAINING:
             self.state = CLOSING
             self._awaitLoss()
-            self._unclosed.extend(self._streams.byID.values())
-            self._turns.begin(self._closeStreams)
+            unclosed = deque(self._streams.byID.values())
+            self._turns.begin(partial(self._closeStreams, unclosed))
             self.streamEnded()
 
-    def _closeStreams(self, until: float) -> float:
+    def _closeStreams(self, unclosed: deque[Stream], until: float) -> float:
         """
         Close streams that were open when C{CLOSING} began.
 
+        @param unclosed: those that are not closed yet.
         @param until: the time after which to leave the rest for a later turn of the
             reactor.
         @return: 0 if streams are left, otherwise L{DONE}.
         """
-        while self._unclosed and self.state is CLOSING:
-            self._unclosed.popleft().closeWith(ConnectionClosed())
-            if self._unclosed and self._clock.seconds() >= until:
+        while unclosed and self.state is CLOSING:
+            unclosed.popleft().closeWith(ConnectionClosed())
+            if unclosed and self._clock.seconds() >= until:
                 return 0.0
-        self._unclosed.clear()
         return DONE
 
     @property
@@ -319,21 +322,22 @@ class MuxLife:
             reason = ConnectionClosed() if isOrderly else self._explain(self.loss)
             self.state = ENDING
             self.reason = reason
-        self._untold.extend(self._streams.byID.values())
-        self._turns.begin(self._tellStreams)
+        untold = deque(self._streams.byID.values())
+        self._turns.begin(partial(self._tellStreams, untold))
 
-    def _tellStreams(self, until: float) -> float:
+    def _tellStreams(self, untold: deque[Stream], until: float) -> float:
         """
         End streams with the reason, then call C{_told}.
 
+        @param untold: the open streams that were not told the reason yet.
         @param until: the time after which to leave the rest for a later turn of the
             reactor.
         @return: 0 if streams are left, otherwise L{DONE}.
         """
         assert self.reason is not None
-        while self._untold:
-            self._untold.popleft().muxEnded(self.reason)
-            if self._untold and self._clock.seconds() >= until:
+        while untold:
+            untold.popleft().muxEnded(self.reason)
+            if untold and self._clock.seconds() >= until:
                 return 0.0
         self.state = ENDED
         self._told(self.reason)
@@ -346,14 +350,14 @@ class MuxLife:
         @return: fires with the reason once the state is C{ENDED}.
         """
         waiting: Deferred[GomuxError] = Deferred()
-        self._waiting.append(waiting)
+        self._waiting += (waiting,)
         if self.state is ENDED:
             self._streams.callSoon(self._fire)
         return waiting
 
     def _fire(self) -> None:
         assert self.reason is not None
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, ()
         for deferred in waiting:
             if not deferred.called:
                 deferred.callback(self.reason)

@@ -18,6 +18,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from gomux._carrier.clock import soonOf
+from gomux._mux.scheduler import Scheduler
 
 _log = Logger()
 
@@ -26,14 +27,16 @@ class NextTurn:
     """
     Makes the waiting calls of a mux in the next turn of the reactor, then sends.
 
-    @ivar pump: sends the waiting frames; the mux sets it.
+    @ivar scheduler: sends the waiting frames; the mux sets it.
     @ivar _mux: the mux, for the log.
     @ivar isDue: whether the mux has asked for a turn.
     @ivar _soon: asks the reactor for a turn.
     @ivar _calls: the functions to call in the next turn, in order.
     """
 
-    pump: Callable[[], None]
+    __slots__ = ("scheduler", "_mux", "isDue", "_soon", "_calls")
+
+    scheduler: Scheduler
 
     def __init__(self, mux: object, clock: Any) -> None:
         """
@@ -81,4 +84,4 @@ class NextTurn:
         self.isDue = False
         if self._calls:
             self.wake()
-        self.pump()
+        self.scheduler.pump()

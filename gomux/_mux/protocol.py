@@ -33,7 +33,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gomux._carrier.transport import MuxCarrier, addressFrom
+from gomux._carrier.transport import MuxCarrier, addressFrom, shared
 from gomux._mux.frames import PeerFrames
 from gomux._mux.gate import Gate, GreetingWait, WaitingStreams, explainLoss
 from gomux._mux.incoming import Early, Incoming
@@ -102,7 +102,7 @@ class MuxProtocol(MuxFacts, Protocol):
             limits.maxRefusals,
             clock.seconds,
         )
-        nextTurn.pump = scheduler.pump
+        nextTurn.scheduler = scheduler
         scheduler.isMute = not factory.isClient
         self._streams = Streams(
             self,
@@ -110,7 +110,6 @@ class MuxProtocol(MuxFacts, Protocol):
             scheduler,
             nextTurn,
             ended=self._streamEnded,
-            worn=lambda: self.factory.muxWorn(self),
             overfull=self._overfull,
         )
         self._life = MuxLife(
@@ -119,7 +118,7 @@ class MuxProtocol(MuxFacts, Protocol):
             self._streams,
             scheduler,
             letGo=self._letGo,
-            explain=lambda loss: explainLoss(self._incoming.gate, loss),
+            explain=self._explain,
             told=self._told,
         )
 
@@ -241,21 +240,20 @@ class MuxProtocol(MuxFacts, Protocol):
             self.since = early.since
         gate = (early and early.gate) or factory.makeGate()
         carrier = self.getCarrier()
-        self._host = addressFrom(lambda: carrier.getHost())
+        self._host = shared(addressFrom(lambda: carrier.getHost()))
         self._peer = addressFrom(lambda: carrier.getPeer())
         self._carrier = MuxCarrier(carrier, self._limits.carrierTimeout)
-        needs = (factory, self._scheduler, self._fail)
+        needs = (factory, self._scheduler, self._life)
         self._carrierLiveness = CarrierLiveness(*needs)
-        self._peerLiveness = PeerLiveness(
-            *needs, lambda: self._incoming.isBehind, lambda: factory.muxEchoed(self)
-        )
+        self._scheduler.watch = self._carrierLiveness
+        self._peerLiveness = PeerLiveness(*needs, self)
         self._frames = PeerFrames(
             self,
             factory,
             self._streams,
             self._scheduler,
-            peerCloses=self._life.peerCloses,
-            heard=self._peerLiveness.heard,
+            self._life,
+            self._peerLiveness,
         )
         self._incoming = Incoming(
             factory,
@@ -263,8 +261,8 @@ class MuxProtocol(MuxFacts, Protocol):
             self._frames,
             self._scheduler,
             self._carrier,
+            self._life,
             gateOpened=self._gateOpened,
-            failed=self._fail,
             caughtUp=self._caughtUp,
             parser=None if early is None else early.parser,
         )
@@ -391,6 +389,9 @@ class MuxProtocol(MuxFacts, Protocol):
     def _fail(self, error: GomuxError) -> None:
         self._life.fail(error)
 
+    def _explain(self, loss: Failure) -> GomuxError:
+        return explainLoss(self._incoming.gate, loss)
+
     def _told(self, reason: GomuxError) -> None:
         self._incoming.forgetKeys()
         self._streams.account.muxEnded()
@@ -398,8 +399,12 @@ class MuxProtocol(MuxFacts, Protocol):
 
     def _overfull(self) -> None:
         """
-        The muxes of the process take too much memory, and this one takes most.
+        The muxes of the process take too much memory, and this one takes most.  It ends
+        in the next turn, because an application may be writing.
         """
+        self._nextTurn.callSoon(self._endOverfull)
+
+    def _endOverfull(self) -> None:
         self._fail(BuffersFull())
         for stream in [s for s, m in self.factory.lingering.items() if m is self]:
             stream.drop(BuffersFull())

@@ -328,7 +328,8 @@ class Accepting(FirstProtocol):
         stream.granted -= len(message)
         stream.write(message)
         if code is not None:
-            self._acceptor.failed(stream.streamID, code)
+            if stream.connected and stream.protocol is not self:
+                self._acceptor.failed(stream.service, code)
             name = stream.service or "connect"
             self._acceptor.logRefusal("refused a stream of the peer", name, code)
             stream.loseConnection()

@@ -35,7 +35,6 @@ Queued frames are written in one of three ways:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
@@ -43,6 +42,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from gomux._carrier.turns import TURN_TIME
+from gomux._carrier.watch import CarrierWatch
 from gomux._fastpaths import fastPaths
 from gomux._mux.controlqueue import ControlQueue
 from gomux._wire.crypto import Sealer
@@ -98,12 +98,12 @@ class Scheduler:
     Writes the frames of one mux to its carrier, in a fair order.
 
     @ivar bytesSent: how many bytes were written.
-    @ivar sentAt: the time of the last write, in seconds; before the first one, the time
-        of the call of L{start}.
+    @ivar sentAt: the time of the last write, or else of L{start}, in seconds.
     @ivar paused: whether nothing may be written now: before L{start}, while the carrier
         is blocked, and once C{stopped}.
     @ivar isMute: whether the peer may be a stranger, to whom nothing must be sent.
     @ivar stopped: whether nothing may be written any more.
+    @ivar watch: is told when the carrier blocks; the mux sets it.
     @ivar _sealer: seals the frames; set by L{start} at the latest.
     @ivar _write: see L{__init__}.
     @ivar _wake: see L{__init__}.
@@ -114,7 +114,7 @@ class Scheduler:
     @ivar _greeting: the C{length} of the greeting, until it is queued; C{None} for no
         greeting.
     @ivar _fresh: the streams in the fresh queue.
-    @ivar _bulk: the streams in the bulk queue.
+    @ivar _bulk: the streams in the bulk queue.  An empty deque would take 760 bytes.
     @ivar _freshBytes: how many bytes of fresh data were sent since the last bulk frame.
     @ivar _pumping: whether L{pump} is running.
     @ivar _isHeld: whether L{hold} was called, and L{release} not yet.
@@ -124,6 +124,8 @@ class Scheduler:
     @ivar _turnTime: how long L{pump} may write before other connections are due their
         turn, in seconds.
     """
+
+    watch: CarrierWatch | None = None
 
     def __init__(
         self,
@@ -145,18 +147,14 @@ class Scheduler:
         @param maxRefusals: see L{gomux.Limits.maxRefusals}.
         @param seconds: returns the time, in seconds.
         """
-        self._write = write
-        self._wake = wake
-        self._failed = failed
+        self._write, self._wake, self._failed = write, wake, failed
         self._maxRefusals = maxRefusals
         self._seconds = seconds
         self._control = ControlQueue()
         self._greeting: int | None = None
-        self._fresh: deque[SendingStream] = deque()
-        self._bulk: deque[SendingStream] = deque()
-        self._freshBytes = 0
-        self._pumping = False
-        self._isHeld = False
+        self._fresh: list[SendingStream] = []
+        self._bulk: list[SendingStream] = []
+        self._pumping = self._isHeld = False
         paths = fastPaths()
         self._holds = paths.repliesAtOnce
         self._freshFirst = paths.freshFirst
@@ -164,7 +162,7 @@ class Scheduler:
         self._turnTime = TURN_TIME if paths.longTurns else 0.0
         self.isMute = self.stopped = False
         self.paused = sealer is None
-        self.bytesSent = 0
+        self.bytesSent = self._freshBytes = 0
         self.sentAt = 0.0
         if sealer is not None:
             self._sealer = sealer
@@ -362,7 +360,7 @@ class Scheduler:
             room = min(room, MAX_LENGTH - self._freshBytes)
         added = 0
         while queue and added < room:
-            stream = queue.popleft()
+            stream = queue.pop(0)
             size = stream.sendable()
             if not size:
                 stream.queued = False
@@ -383,7 +381,7 @@ class Scheduler:
         self.greet()
         parts: list[bytes] = []
         try:
-            self._control.seal(self._sealer, parts, float("inf"))
+            self._control.seal(self._sealer, parts)
             parts += sealFrame(self._sealer, 0, 0, Flag.CLOSE_MUX)
         except NonceExhausted:
             parts += sealLastFrame(self._sealer)
@@ -434,6 +432,8 @@ class Scheduler:
         The carrier is blocked: write nothing.
         """
         self.paused = True
+        if self.watch is not None:
+            self.watch.blocked()
 
     def resumeProducing(self) -> None:
         """

@@ -89,8 +89,6 @@ class Stream(StreamLife):
     One stream of a mux, as a transport.  Only the mux makes streams.
 
     @ivar streams: the mux, as its streams call it.
-    @ivar service: the name of the service that the stream is for; C{None} for none, and
-        before the peer's request is there.
     @ivar received: the last value of L{bytesReceived}, once the stream has ended on the
         wire.
     @ivar _noDelay: the last argument of L{setTcpNoDelay}; missing before any call.

@@ -105,6 +105,8 @@ class StreamLife:
     @ivar streams: the mux, as its streams call it: a
         L{Streams<gomux._mux.streams.Streams>}.
     @ivar protocol: the protocol whose transport the stream is.
+    @ivar service: the name of the service that the stream is for; C{None} for none, and
+        before the peer's request is there.
     @ivar sender: the writing half; C{None} while it has nothing to keep.
     @ivar receiver: the reading half; C{None} until it is needed.
     @ivar sendWindow: how many bytes the peer still lets the stream send.
@@ -133,6 +135,7 @@ class StreamLife:
     )
 
     protocol: IProtocol
+    service: str | None
 
     def __init__(self, streams: LifeMux, streamID: int) -> None:
         self.streamID = streamID

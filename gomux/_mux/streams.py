@@ -70,7 +70,6 @@ class Streams:
     @ivar peerCount: how many of the peer's streams have a protocol whose
         C{connectionLost} was not called yet.
     @ivar account: counts the memory that the mux takes.
-    @ivar charge: takes memory from the account, or gives it back.
     @ivar growth: limits the growth of all receive windows together.
     @ivar consumerChanges: how often input was consumed on another stream than before.
     @ivar callSoon: calls a function in the next turn of the reactor.
@@ -81,11 +80,10 @@ class Streams:
     @ivar acceptor: makes the protocols of the streams that the peer opens.
     @ivar lingering: the streams that have ended and still have input that waits.
     @ivar _scheduler: sends the streams' frames.
+    @ivar _owner: the mux's factory.
     @ivar _clock: the reactor.
     @ivar _maxStreams: how many streams the peer may have.
     @ivar _ended: see L{__init__}.
-    @ivar _worn: see L{__init__}.
-    @ivar _notices: logs what goes wrong, with a limit on the number of lines.
     @ivar _batch: the largest credit that is held back to save frames, in bytes.
     @ivar _lastConsumer: the ID of the stream whose input was consumed last; -1 for no
         stream.
@@ -95,6 +93,14 @@ class Streams:
         C{connectionLost} of its stream's protocol was called.
     """
 
+    __slots__ = (
+        *("mux", "byID", "nextID", "peerNextID", "isWorn", "peerCount", "account"),
+        *("growth", "consumerChanges", "callSoon", "makeSender", "maxOutput"),
+        *("activate", "sendControl", "acceptor", "lingering", "_scheduler", "_owner"),
+        *("_clock", "_maxStreams", "_ended", "_batch", "_lastConsumer"),
+        *("_peerOpened", "_peerParity", "_factories"),
+    )
+
     def __init__(
         self,
         mux: CarriedMux,
@@ -103,7 +109,6 @@ class Streams:
         nextTurn: NextTurn,
         *,
         ended: Callable[[], None],
-        worn: Callable[[], None],
         overfull: Callable[[], None],
     ) -> None:
         """
@@ -112,9 +117,7 @@ class Streams:
         @param scheduler: sends the streams' frames.
         @param nextTurn: makes calls in the next turn of the reactor.
         @param ended: called when a stream is no longer open on the wire.
-        @param worn: called when C{isWorn} has become true.
-        @param overfull: called in the next turn of the reactor if this mux has to end,
-            because the muxes take too much memory.
+        @param overfull: see L{Account}.
         """
         self.mux = mux
         self.byID: dict[int, Stream] = {}
@@ -126,14 +129,10 @@ class Streams:
         paths = fastPaths()
         limits = owner.limits
         maxGrowth = limits.maxGrowth if paths.changingWindows else 0
-        self.account = account = Account(
-            owner.buffers, limits.maxBuffered, lambda: nextTurn.callSoon(overfull)
-        )
-        self.charge = account.charge
-        self.growth = GrowthPolicy(limits.maxWindow, maxGrowth, lambda: account.mayGrow)
+        self.account = Account(owner.buffers, limits.maxBuffered, overfull)
+        self.growth = GrowthPolicy(limits.maxWindow, maxGrowth, self.account)
         self.makeSender = senderMaker()
         self.maxOutput = limits.maxOutput
-        self._notices = owner.notices
         self._batch = MAX_HELD if paths.batchedCredit else 0
         self.consumerChanges = 0
         self._lastConsumer = -1
@@ -143,10 +142,10 @@ class Streams:
         self._factories: dict[int, IStreamFactory | IProtocolFactory] = {}
         self.lingering = owner.lingering
         self._scheduler = scheduler
+        self._owner = owner
         self._clock = owner.clock
         self._maxStreams = limits.maxStreams
         self._ended = ended
-        self._worn = worn
         self.acceptor = Acceptor(mux, owner)
 
     def __repr__(self) -> str:
@@ -205,7 +204,7 @@ class Streams:
         """
         if not self.isWorn:
             self.isWorn = True
-            self._worn()
+            self._owner.muxWorn(self.mux)
 
     def isPeers(self, streamID: int) -> bool:
         """
@@ -388,6 +387,14 @@ class Streams:
             )
             self._scheduler.credit(streamID, credit)
 
+    def charge(self, size: int) -> None:
+        """
+        Take memory from the account, or give it back.
+
+        @param size: how many bytes; less than 0 to give them back.
+        """
+        self.account.charge(size)
+
     def logFailure(self, line: str, **values: object) -> None:
         """
         Log the exception that is being handled, which the application has raised.
@@ -395,14 +402,14 @@ class Streams:
         @param line: the format of the line.
         @param values: the values for the format.
         """
-        self._notices.failure(line, **values)
+        self._owner.notices.failure(line, **values)
 
     def outputExceeded(self, stream: SenderStream) -> None:
         """
         An application goes on writing although more than C{maxOutput} bytes wait: log
         it, and abort the stream.
         """
-        self._notices.warn(
+        self._owner.notices.warn(
             "aborted {stream}: its application went on writing while more than"
             " maxOutput, {size} bytes, waited to be sent",
             stream=stream,
@@ -431,8 +438,7 @@ class Streams:
         self.account.closed()
         if self.isPeers(stream.streamID):
             self.peerCount -= 1
-            self.acceptor.lost(stream.streamID)
             if not isinstance(stream.protocol, Accepting):
-                self.acceptor.use.streams -= 1
+                self.acceptor.lost(stream.service)
         else:
             stopFactory(self._factories.pop(stream.streamID))

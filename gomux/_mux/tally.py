@@ -121,14 +121,16 @@ class Tally:
         """
         @return: the counts of a service that this side has; C{None} for no service.
         """
-        return self.served.setdefault(service, ServiceCounts())
+        counts = self.served.get(service)
+        return counts or self.served.setdefault(service, ServiceCounts())
 
     def forwarding(self, service: str | None) -> ServiceCounts:
         """
         @return: the counts of the connections for a service of the peers; C{None} for
             no service.
         """
-        return self.forwarded.setdefault(service, ServiceCounts())
+        counts = self.forwarded.get(service)
+        return counts or self.forwarded.setdefault(service, ServiceCounts())
 
     def muxEnded(self, mux: CountedMux) -> None:
         """

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import count
 from struct import Struct
@@ -319,11 +319,11 @@ class SequencedOpener:
     @ivar _prefix: the first 16 bytes of every nonce.
     @ivar _last: the last 12 bytes of the last frame's nonce; C{b""} before the first
         frame.
-    @ivar _nextNonce: returns the last 12 bytes of the nonce that is due.
+    @ivar _nonces: the last 12 bytes of the nonces that are due.
     @ivar _decrypt: decrypts with the subkey of C{_prefix}.
     """
 
-    __slots__ = ("_prefix", "_last", "_nextNonce", "_decrypt")
+    __slots__ = ("_prefix", "_last", "_nonces", "_decrypt")
 
     def __init__(self, key: bytes, prefix: bytes, counter: int = 0) -> None:
         """
@@ -343,14 +343,14 @@ class SequencedOpener:
         @param key: 32 bytes.
         @param counter: the counter that is due.
         """
-        self._nextNonce = self._noncesFrom(counter)
+        self._nonces = self._noncesFrom(counter)
         self._decrypt = ChaCha20Poly1305(subkeysOf(key).derive(self._prefix)).decrypt
 
-    def _noncesFrom(self, counter: int) -> Callable[[], bytes]:
+    def _noncesFrom(self, counter: int) -> Iterator[bytes]:
         """
-        @return: returns the last 12 bytes of the nonces from C{counter} on.
+        @return: the last 12 bytes of the nonces from C{counter} on.
         """
-        return map(nonceFor, count(counter)).__next__
+        return map(nonceFor, count(counter))
 
     def _renew(self) -> bool:
         """
@@ -380,7 +380,7 @@ class SequencedOpener:
             or was changed since.
         """
         try:
-            nonce = self._nextNonce()
+            nonce = next(self._nonces)
             payload = self._decrypt(nonce, sealed, header)
         except (InvalidTag, StructError):
             pass
@@ -398,7 +398,7 @@ class SequencedOpener:
         @return: why a frame does not open.  The frame that was due is still due.
         """
         due = self.last + 1
-        self._nextNonce = self._noncesFrom(due)
+        self._nonces = self._noncesFrom(due)
         if due >= _COUNTER_END:
             return OutOfSequence("a frame came after the end of the sequence")
         if header[-24:] != self._prefix + _counter.pack(due):

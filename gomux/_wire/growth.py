@@ -42,7 +42,8 @@ together, stays within a budget: C{maxGrowth}.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 from gomux._wire.window import INITIAL_WINDOW, MAX_HELD, ReceiveWindow
 
@@ -181,13 +182,25 @@ class GrowingWindow(ReceiveWindow):
         self.rate: float | None = None
 
 
+class Memory(Protocol):
+    """
+    The memory that the muxes of a process take.
+    """
+
+    @property
+    def mayGrow(self) -> bool:
+        """
+        Whether receive windows may grow.
+        """
+
+
 class GrowthPolicy:
     """
     Decides when the receive windows of one mux grow and shrink.
 
     @ivar maxWindow: the most that one window may have, in bytes.
     @ivar maxGrowth: how many bytes all windows together may grow by.
-    @ivar mayGrow: returns whether windows may grow at all now.
+    @ivar memory: tells whether windows may grow at all now; C{None} if they always may.
     @ivar budget: how many of these are left.
     @ivar passed: how many bytes have got credit on all streams.
     @ivar path: tells whether the path is short or long.
@@ -198,7 +211,7 @@ class GrowthPolicy:
     __slots__ = (
         "maxWindow",
         "maxGrowth",
-        "mayGrow",
+        "memory",
         "budget",
         "passed",
         "path",
@@ -209,9 +222,9 @@ class GrowthPolicy:
         self,
         maxWindow: int,
         maxGrowth: int,
-        mayGrow: Callable[[], bool] = lambda: True,
+        memory: Memory | None = None,
     ) -> None:
-        self.mayGrow = mayGrow
+        self.memory = memory
         self.maxWindow = maxWindow
         self.maxGrowth = self.budget = maxGrowth
         self.passed = 0
@@ -289,7 +302,7 @@ class GrowthPolicy:
         @return: how much it grew, in bytes.
         """
         more = min(window.size, most - window.size, self.budget)
-        if more <= 0 or not self.mayGrow():
+        if more <= 0 or not (self.memory is None or self.memory.mayGrow):
             return 0
         window.rate = rate
         self.budget -= more
@@ -326,7 +339,8 @@ class GrowthPolicy:
         """
         A stream has ended: other windows may grow by what its window had grown.
         """
-        self._shrink(window, INITIAL_WINDOW)
+        if window.size != INITIAL_WINDOW:
+            self._shrink(window, INITIAL_WINDOW)
 
     def checkInvariants(self, windows: Iterable[GrowingWindow]) -> None:
         """

@@ -14,7 +14,7 @@ nothing that was derived from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 from gomux._wire.crypto import LAST_COUNTER, Sealer, SequencedOpener, nonceFor
 from gomux._wire.noise import rekey
@@ -71,8 +71,8 @@ class RatchetOpener(SequencedOpener):
         self._end = REKEY_FRAMES
         super().__init__(key, prefix)
 
-    def _noncesFrom(self, counter: int) -> Callable[[], bytes]:
-        return map(nonceFor, range(counter, self._end)).__next__
+    def _noncesFrom(self, counter: int) -> Iterator[bytes]:
+        return map(nonceFor, range(counter, self._end))
 
     def _renew(self) -> bool:
         """

@@ -360,14 +360,15 @@ class PathTests(PlainTestCase):
             for recorder in recorders:
                 recorder.stream.write(bytes(size))
             batches: list[list[bytes]] = []
-            write = Parts(rig.mux).carrier.writeSequence
+            scheduler = Parts(rig.mux).scheduler
+            write = scheduler._write
 
             def note(parts: list[bytes]) -> None:
                 batches.append(parts)
                 write(parts)
 
-            self.patch(Parts(rig.mux).carrier, "writeSequence", note)
-            Parts(rig.mux).scheduler.pump()
+            self.patch(scheduler, "_write", note)
+            scheduler.pump()
             count = len(batches)
             self.assertEqual(len(rig.sentData()), 4 * size)
             return count

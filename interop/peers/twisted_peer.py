@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from argparse import Namespace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import reactor
@@ -42,19 +43,42 @@ TUNNELS = TunnelLimits(waitTimeout=0.1)
 class Session:
     """
     One mux, and the state that its streams share.
-
-    @ivar subjects: Streams with the command C{steps}, until a control stream takes
-        them.
-    @ivar reports: Digests of the input of C{collect} streams.
     """
 
     def __init__(self, mux: MuxProtocol, peer: Peer) -> None:
         self.mux = mux
         self.clock = reactor
-        self.paced = peer.paced
-        self.subjects: DeferredQueue[Any] = DeferredQueue()
-        self.reports: DeferredQueue[str] = DeferredQueue()
-        self.drivers = Drivers(self)
+        self._peer = peer
+
+    # Made when needed, because a benchmark measures the memory of a server with a
+    # thousand idle muxes.
+
+    @cached_property
+    def subjects(self) -> DeferredQueue[Any]:
+        """
+        Streams with the command C{steps}, until a control stream takes them.
+        """
+        return DeferredQueue()
+
+    @cached_property
+    def reports(self) -> DeferredQueue[str]:
+        """
+        Digests of the input of C{collect} streams.
+        """
+        return DeferredQueue()
+
+    @cached_property
+    def drivers(self) -> Drivers:
+        """
+        All drivers, on this mux.
+        """
+        return Drivers(self)
+
+    def paced(self, protocol: IProtocol) -> IProtocol:
+        """
+        See L{Peer.paced}.
+        """
+        return self._peer.paced(protocol)
 
     def open(self, protocol: IProtocol) -> Deferred[IProtocol]:
         """
@@ -180,7 +204,7 @@ class Peer:
         Take note of a mux that has come up.
         """
         session = Session(mux, self)
-        self.sessions[mux.getCarrier().getPeer()] = session
+        self.sessions[mux.getPeer()] = session
         say("mux up")
         if self._options.drive and not self._driving:
             self._driving = True

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from gomux import Keyring, Limits, MuxFactory
 from gomux._carrier.turns import DONE, TURN_TIME, Turns
 from gomux._mux import incoming
+from gomux._mux.frames import PeerFrames
 from gomux._wire.frame import Flag
 from gomux._wire.keysearch import KnownKey
 from gomux.error import (
@@ -20,7 +21,7 @@ from gomux.error import (
     ProtocolViolation,
     Truncated,
 )
-from gomux.test.support.helpers import Parts, Recorder, Recorders, Rig
+from gomux.test.support.helpers import Recorder, Recorders, Rig
 from gomux.test.support.slowclock import SlowClock
 from gomux.testing import PSK
 
@@ -294,7 +295,7 @@ class FrameTests(SynchronousTestCase):
         def fail(frame: object) -> None:
             raise RuntimeError("a bug")
 
-        self.patch(Parts(self.rig.mux).frames, "received", fail)
+        self.patch(PeerFrames, "received", staticmethod(fail))
         for _ in range(5):
             self.clock.turn()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)

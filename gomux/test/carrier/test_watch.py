@@ -17,7 +17,7 @@ class WatchTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.progress = 0
+        self.progress: int | None = 0
         self.stalled: list[float] = []
         self.watch = Watch(
             self.clock,
@@ -43,10 +43,23 @@ class WatchTests(SynchronousTestCase):
         """
         for _ in range(10):
             self.wait(LOOKS - 1)
+            assert self.progress is not None
             self.progress += 1
         self.assertEqual(self.stalled, [])
         self.wait(LOOKS + 1)
         self.assertEqual(len(self.stalled), 1)
+
+    def test_isOver(self) -> None:
+        """
+        Once no progress is due, there are no more checks.
+        """
+        self.wait(LOOKS - 1)
+        self.assertFalse(self.watch.isOver)
+        self.progress = None
+        self.wait(2)
+        self.assertTrue(self.watch.isOver)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.stalled, [])
 
     def test_jump(self) -> None:
         """
@@ -54,7 +67,7 @@ class WatchTests(SynchronousTestCase):
         """
         self.clock.advance(100 * LOOKS)
         self.assertEqual(self.stalled, [])
-        self.progress += 1
+        self.progress = 1
         self.wait(LOOKS - 1)
         self.assertEqual(self.stalled, [])
 

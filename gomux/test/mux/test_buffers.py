@@ -287,10 +287,10 @@ class BuffersTests(SynchronousTestCase):
         Above three quarters of the bound no window grows.
         """
         rig = self.rig("bad")
-        growth = rig.mux._streams.growth
-        self.assertTrue(growth.mayGrow())
+        growth, account = rig.mux._streams.growth, rig.mux._streams.account
+        self.assertTrue(account.mayGrow)
         rig.mux._streams.charge(1500000)
-        self.assertFalse(growth.mayGrow())
+        self.assertFalse(account.mayGrow)
         window = type("Window", (), {"size": 131072})()
         self.assertEqual(growth._grow(window, 1 << 20, 1.0), 0)
 

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._carrier.turns import TURN_TIME
 from gomux._mux import incoming
+from gomux._mux.frames import PeerFrames
 from gomux._wire.frame import Flag
 from gomux.error import PeerClosedConnection, Truncated
 from gomux.test.support.helpers import Parts, Rig
@@ -51,7 +52,7 @@ class LaterTests(SynchronousTestCase):
         def fail(frame: object) -> None:
             raise RuntimeError("a bug")
 
-        self.patch(Parts(self.rig.mux).frames, "received", fail)
+        self.patch(PeerFrames, "received", staticmethod(fail))
         self.rig.run()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertIsInstance(self.rig.reason(), Truncated)

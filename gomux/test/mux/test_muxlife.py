@@ -49,6 +49,8 @@ class StateTests(SynchronousTestCase):
         states = self.states
 
         class Noting(MuxLife):
+            __slots__ = ()
+
             def __setattr__(self, name: str, value: object) -> None:
                 if name == "state":
                     assert isinstance(value, MuxState)

@@ -133,12 +133,32 @@ class TimeTests(SynchronousTestCase):
 
     def test_idle(self) -> None:
         """
-        A carrier is not aborted for a stall while there is no output for it.
+        A carrier is not aborted for a stall while there is no output for it, whether or
+        not it was blocked before.
         """
-        rig = Rig()
-        for _ in range(1000):
+        for rig in (Rig(), self.stalled()[0]):
+            rig.carrier.outgoing.unstall()
+            rig.run()
+            for _ in range(550):
+                rig.clock.advance(1)
+            self.assertIsNone(rig.reason())
+
+    def test_stallAgain(self) -> None:
+        """
+        A stall is noticed although the carrier was blocked before and took data since.
+        """
+        rig, recorder = self.stalled()
+        rig.carrier.outgoing.unstall()
+        rig.run()
+        for _ in range(10):
             rig.clock.advance(1)
-        self.assertIsNone(rig.reason())
+        rig.carrier.outgoing.stall()
+        rig.send(0, Flag.WINDOW_UPDATE, 65536)
+        recorder.stream.write(bytes(65536))
+        rig.run()
+        for _ in range(66):
+            rig.clock.advance(1)
+        self.assertIsInstance(rig.reason(), WriteStalled)
 
     def test_standstill(self) -> None:
         """

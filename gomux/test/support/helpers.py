@@ -354,7 +354,7 @@ def useUpNonces(mux: MuxProtocol, left: int, peer: MuxProtocol | None = None) ->
             sealer._end = LAST_COUNTER
             opener._end = LAST_COUNTER + 1
         opener._last = nonceFor(counter - 1)
-        opener._nextNonce = opener._noncesFrom(counter)
+        opener._nonces = opener._noncesFrom(counter)
     return sealer
 
 

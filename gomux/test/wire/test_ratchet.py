@@ -99,7 +99,7 @@ class RatchetTests(SynchronousTestCase):
         self.sealer._next = self.sealer._end = counter
         self.opener._end = counter
         self.opener._last = nonceFor(counter - 1)
-        self.opener._nextNonce = self.opener._noncesFrom(counter)
+        self.opener._nonces = self.opener._noncesFrom(counter)
         for _ in range(5):
             self.opener.open(*self.sealer.seal(FIELDS, b""))
         self.assertRaises(NonceExhausted, self.sealer.seal, FIELDS, b"")
