@@ -178,6 +178,13 @@ class Bridge:
         """
         return self.near.transport, self._far.transport
 
+    @property
+    def closedFirst(self) -> bool:
+        """
+        Whether this side has closed the far end before its program did.
+        """
+        return self._far.closedFirst
+
     # What the ends call
 
     def connected(self, end: End) -> None:
