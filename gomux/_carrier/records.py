@@ -26,6 +26,9 @@ from gomux._carrier.transport import layersOf
 RECORDS = 32
 #: How many bytes of answers of TLS itself may wait for a peer that does not read.
 ANSWERS = 65536
+#: How many bytes of all kinds may wait for a peer that does not read, on the carrier of
+#: a mux.  The mux itself waits long before that.
+MUX_OUTPUT = 4 * 1024 * 1024
 
 # The size of the header of a record.
 _HEADER = 5
@@ -35,6 +38,8 @@ class RecordPace:
     """
     Stands between a socket and the TLS above it.
 
+    @ivar _hasMux: whether a mux is above the TLS.  Then not all that is written while
+        records are handled is answers of TLS: the mux answers, too.
     @ivar _tls: the TLS, a
         L{TLSMemoryBIOProtocol<twisted.protocols.tls.TLSMemoryBIOProtocol>}.
     @ivar _below: the transport of the TLS.
@@ -49,7 +54,8 @@ class RecordPace:
         nothing to send.
     """
 
-    def __init__(self, tls: Any, socket: FileDescriptor) -> None:
+    def __init__(self, tls: Any, socket: FileDescriptor, hasMux: bool) -> None:
+        self._hasMux = hasMux
         self._tls = tls
         self._below = tls.transport
         self._socket: Any = socket
@@ -129,13 +135,20 @@ class RecordPace:
             data = data[:size]
         before = self._unsent
         self._deliver(data)
+        if self._hasMux:
+            if self._unsent > MUX_OUTPUT:
+                self._drop()
+            return
         if not before:
             self._answers = 0
             return
         self._answers += max(0, self._unsent - before)
         if self._answers > ANSWERS:
-            drop = getattr(self._socket, "abortConnection", self._socket.loseConnection)
-            drop()
+            self._drop()
+
+    def _drop(self) -> None:
+        drop = getattr(self._socket, "abortConnection", self._socket.loseConnection)
+        drop()
 
     @property
     def _unsent(self) -> int:
@@ -163,11 +176,12 @@ class RecordPace:
         return at
 
 
-def pace(transport: Any) -> None:
+def pace(transport: Any, hasMux: bool = False) -> None:
     """
     Handle a few records in a turn only, if there is TLS right above a socket.
 
     @param transport: the transport of a new connection, of any kind.
+    @param hasMux: whether it carries a mux.
     """
     layers = list(layersOf(transport))
     for layer in layers:
@@ -175,5 +189,5 @@ def pace(transport: Any) -> None:
             "_tlsConnection" in getattr(layer, "__dict__", ())
         )
         if isTLS and isinstance(layers[-1], FileDescriptor):
-            RecordPace(layer, layers[-1])
+            RecordPace(layer, layers[-1], hasMux)
             return

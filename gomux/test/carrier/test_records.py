@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
-from gomux._carrier.records import ANSWERS, RECORDS, pace
+from gomux._carrier.records import ANSWERS, MUX_OUTPUT, RECORDS, pace
 from gomux.test.support.kernel import Descriptor
 from gomux.test.support.slowclock import SlowClock
 
@@ -180,6 +180,24 @@ class PaceTests(SynchronousTestCase):
             self.tls.dataReceived(record(1))
         self.assertFalse(self.below.disconnecting)
         self.tls.dataReceived(record(1))
+        self.assertTrue(self.below.disconnecting)
+
+    def test_mux(self) -> None:
+        """
+        On the carrier of a mux, the answers of the mux do not count as those of TLS.
+        The carrier is dropped if more waits than a mux ever writes.
+        """
+        tls: Any = Secure(self.below)
+        pace(tls, hasMux=True)
+        self.below.write(bytes(1))
+        tls.answer = bytes(MUX_OUTPUT // 4)
+        for _ in range(3):
+            tls.dataReceived(record(1))
+        self.assertFalse(self.below.disconnecting)
+        self.below.drain(MUX_OUTPUT // 4)
+        tls.dataReceived(record(1))
+        self.assertFalse(self.below.disconnecting)
+        tls.dataReceived(record(1))
         self.assertTrue(self.below.disconnecting)
 
     def test_lost(self) -> None:
