@@ -286,14 +286,15 @@ class GreetedAsServer(FaultTestCase):
         self.toSubject.when(lambda frame: frame.index > self.first + 5, drip)
         self.assertIsInstance(await mux.whenClosed(), PeerVanished)
         self.assertGreater(len(held), 2)
-        self.assertLess(mux.factory.clock.seconds() - began, 5.0)
+        # Frames would be let through for as long as the mux is up.
+        self.assertLess(mux.factory.clock.seconds() - began, 30.0)
 
     @row(39)
     async def test_late(self) -> None:
         """
         A peer that is silent for less than the timeout is kept.
         """
-        mux, other = await self.connect(Limits(deadPeer=1.5, ping=0.1))
+        mux, other = await self.connect(Limits(deadPeer=4.0, ping=0.1))
         await self.established(mux, other)
         self.toSubject.when(lambda frame: frame.index % 8 == 7, delay(0.5))
         app: Any = await other.openStream(Apps(Quiet))

@@ -46,13 +46,13 @@ class GreetingTests(IndependentTestCase):
         Each side echoes the other's pings, beside a stream.
         """
         for isClient in (True, False):
-            await self.start(isClient, ping=0.1, deadPeer=0.5)
+            await self.start(isClient, ping=0.1, deadPeer=5.0)
             stream = self.peer.openStream()
             stream.write(b"hello")
             self.assertEqual(await deferToThread(stream.read, 10), b"hello")
             await self.eventually(lambda: self.mux.roundTrip is not None)
             await self.eventually(lambda: self.peer.echoes > 10)
-            self.assertTrue(self.mux.answers)
+            await self.eventually(lambda: self.mux.answers)
             self.peer.ping()
             await self.eventually(lambda: self.peer.roundTrip is not None)
             self.assertIsNone(self.mux.reason)

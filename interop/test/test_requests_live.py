@@ -139,7 +139,7 @@ class GoTests(PeerTestCase):
         started = time.monotonic()
         error = await self.assertFailure(opening, NoRequests)
         self.assertIn("Go peer", str(error))
-        self.assertLess(time.monotonic() - started, 5.5)
+        self.assertLess(time.monotonic() - started, 15)
         self.assertGreater(time.monotonic() - started, least)
 
     async def test_server(self) -> None:

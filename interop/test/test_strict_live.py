@@ -369,8 +369,8 @@ class StrictTests(IndependentTestCase):
         first ping on, which may acknowledge nothing.
         """
         for isClient in ROLES:
-            await self.start(isClient, limits=Limits(ping=0.1, deadPeer=0.4))
-            await self.eventually(lambda: self.peer.echoes > 10)
+            await self.start(isClient, limits=Limits(ping=0.05, deadPeer=1.5))
+            await self.eventually(lambda: self.peer.echoes > 40)
             self.assertIsNone(self.mux.reason)
 
     async def test_silent(self) -> None:
