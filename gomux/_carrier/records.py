@@ -50,6 +50,7 @@ class RecordPace:
     @ivar _call: the next turn, if it is due.
     @ivar _header: the incomplete header of the next record.
     @ivar _left: how many bytes of the current record are still to come.
+    @ivar _loss: why the connection is gone, while a mux has not got all records.
     @ivar _answers: how many bytes of answers were written since the socket last had
         nothing to send.
     """
@@ -66,6 +67,7 @@ class RecordPace:
         self._header = b""
         self._left = 0
         self._answers = 0
+        self._loss: Failure | None = None
         tls.dataReceived = self.dataReceived
         tls.connectionLost = self.connectionLost
         tls.pauseProducing = self.pauseProducing
@@ -84,8 +86,14 @@ class RecordPace:
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The connection is gone.  It was cut short if records wait.
+        The connection is gone.  A tunnel's connection was cut short if records wait.  A
+        mux gets those first.
         """
+        if self._hasMux and self._held:
+            # In later turns, also if the mux has paused reading: it may never resume.
+            self._loss = reason
+            self.resumeProducing()
+            return
         if self._call is not None:
             self._call.cancel()
         for name in (
@@ -99,9 +107,9 @@ class RecordPace:
 
     def pauseProducing(self) -> None:
         """
-        Read nothing.
+        Read nothing.  What a lost connection has left still comes.
         """
-        self._wanted = False
+        self._wanted = self._loss is not None
         self._below.pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -114,14 +122,16 @@ class RecordPace:
     def _goOn(self) -> None:
         if not self._wanted:
             return
-        if not self._held:
+        if not self._held and self._loss is None:
             self._below.resumeProducing()
         elif self._call is None:
             self._call = self._socket.reactor.callLater(0, self._more)
 
     def _more(self) -> None:
         self._call = None
-        if self._wanted:
+        if not self._held and self._loss is not None:
+            self.connectionLost(self._loss)
+        elif self._wanted:
             data, self._held = self._held, b""
             self._handle(data)
             self._goOn()

@@ -211,6 +211,30 @@ class PaceTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertNotIn("dataReceived", vars(self.tls))
 
+    def test_muxLost(self) -> None:
+        """
+        A mux gets all that was received before it is told that its carrier is gone,
+        also if it has paused the carrier.
+        """
+        tls: Any = Secure(self.below)
+        pace(tls, hasMux=True)
+        few = record(1) * RECORDS
+        tls.dataReceived(few * 3)
+        tls.pauseProducing()
+        reason = Failure(ConnectionDone())
+        tls.connectionLost(reason)
+        self.clock.turn()
+        tls.pauseProducing()
+        self.assertEqual(tls.received, [few] * 2)
+        self.assertEqual(tls.lost, [])
+        tls.act = tls.resumeProducing
+        self.clock.turn()
+        self.assertEqual(tls.received, [few] * 3)
+        self.assertEqual(tls.lost, [])
+        self.clock.turn()
+        self.assertEqual(tls.lost, [reason])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_otherTransports(self) -> None:
         """
         Without TLS, or without a socket below it, nothing is changed.
