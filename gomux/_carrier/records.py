@@ -143,12 +143,13 @@ class RecordPace:
             self._below.pauseProducing()
             self._goOn()
             data = data[:size]
-        before = self._unsent
-        self._deliver(data)
         if self._hasMux:
+            self._deliver(data)
             if self._unsent > MUX_OUTPUT:
                 self._drop()
             return
+        before = self._unsent
+        self._deliver(data)
         if not before:
             self._answers = 0
             return
