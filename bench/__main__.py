@@ -7,120 +7,118 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from textwrap import fill
 
-from bench import limits, table, tunnels
-from bench.calm import STOLEN, Patience
-from bench.processes import BenchError
-from bench.results import TABLES, Results, fallen, machine, record, recorded
-from bench.workloads import ALL, OTHERS, SHORT, SHORT_SCALE, Measured, Workload, isThere
+from bench import peers, table, tunnels
+from bench.figures import KINDS, THIS, Measured, Workload
+from bench.processes import BenchError, Patience
+from bench.results import Results, record, risen
+from bench.workloads import ALL, ON_REQUEST, chosen, isThere
+from gomux.test.support import plainpaths
 
-#: How often a short run repeats the workloads that seem slower than recorded.
-SECOND_LOOKS = 4
+#: The workloads of C{--check} that only have to work, with this project alone, and the
+#: fraction of their work.
+SMOKE, SMOKE_SCALE = ("source", "echo", "opens", "tunnel-small"), 0.02
+
+HELP = """\
+Measure this project beside others: the same work by each side in turn, round after
+round, in one run.  What counts is the ratio of two sides, for single values change with
+the machine and its load.  NAME is a workload or a group.  Without one, all groups with
+goals are measured.
+
+examples:
+  python -m bench                       all that has goals
+  python -m bench echo tunnels          a workload, and all of a group
+  python -m bench sink --rounds 10 --scale 0.2
+                                        more and shorter rounds
+  python -m bench tunnels --against ../main
+                                        this checkout beside another one
+  python -m bench echo --without batches,busyPoll
+                                        what these two fast paths gain, each alone
+  python -m bench --write               record everything in bench/RESULTS.md
+  python -m bench muxes --write         record this one again, keep the rest
+"""
+
+
+def listing() -> str:
+    """
+    List all groups and workloads.
+    """
+    lines = ["groups and workloads (* only by name):"]
+    for group in dict.fromkeys(workload.group for workload in ALL):
+        names = " ".join(w.name for w in ALL if w.group == group)
+        text = f"{group}{'*' * (group in ON_REQUEST)}: {names}"
+        lines.append(fill(text, 79, initial_indent="  ", subsequent_indent="    "))
+    return "\n".join(lines)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Run this project and the Go reference on the same work, in turn.",
+        description=HELP,
+        epilog=listing(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--only",
-        metavar="NAMES",
-        help="which workloads, joined by commas: " + ", ".join(w.name for w in ALL),
-    )
-    parser.add_argument(
-        "--repeat",
-        type=int,
-        default=None,
-        help="how many rounds to measure (default 5, with --short 3)",
-    )
-    parser.add_argument(
-        "--again",
-        type=int,
-        default=None,
-        help="how many rounds to repeat, in all, because the host took CPU time away "
-        "(default 20, with --short none)",
-    )
-    parser.add_argument(
-        "--scale",
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="a workload or a group")
+    add("--rounds", type=int, default=3, help="how many rounds (default 3)")
+    add("--scale", type=float, default=1.0, help="which fraction of the work to do")
+    add(
+        "--spare",
         type=float,
-        default=1.0,
-        help="which fraction of the usual work to do (default 1)",
+        default=240,
+        help="for how many seconds, in all, to repeat rounds in which the host took CPU"
+        " time away (default 240)",
     )
-    parser.add_argument(
-        "--short",
+    add("--against", metavar="DIRECTORY", help="another checkout, as a side `before`")
+    add("--without", metavar="PATHS", help="fast paths, each off in a side of its own")
+    add("--write", action="store_true", help="record the results in bench/RESULTS.md")
+    add("--chart", metavar="FILE", help="draw all ratios that have goals (matplotlib)")
+    add(
+        "--check",
         action="store_true",
-        help="run a few small workloads and compare them with the record, for CI",
-    )
-    parser.add_argument(
-        "--write", action="store_true", help="record the results in bench/RESULTS.md"
-    )
-    parser.add_argument(
-        "--plot",
-        metavar="DIRECTORY",
-        help="plot each group to a file (needs matplotlib)",
+        help="for CI: compare the instructions of a frame with the record, and run"
+        f" {', '.join(SMOKE)} once",
     )
     options = parser.parse_args(arguments)
-    names = SHORT if options.short else [w.name for w in ALL]
-    if options.only:
-        names = options.only.split(",")
-        unknown = set(names) - {w.name for w in ALL}
-        if unknown:
-            parser.error(f"no such workload: {', '.join(sorted(unknown))}")
-    if options.short:
-        options.scale *= SHORT_SCALE
-    if options.repeat is None:
-        options.repeat = 3 if options.short else 5
-    if options.again is None:
-        options.again = 0 if options.short else 20
-    options.workloads = [w for w in ALL if w.name in names]
+    try:
+        options.workloads = chosen(options.names)
+        off = sorted(plainpaths.chosen(options.without or ""))
+    except ValueError as error:
+        parser.error(str(error))
+    sides = [THIS]
+    if options.against:
+        sides.append(peers.variant("before", checkout=options.against))
+    for path in off:
+        sides.append(peers.variant(f"without {path}", off=path))
+    if len(sides) > 1:
+        if options.write:
+            parser.error("--write records only beside others")
+        # This project beside itself: the others do not matter.
+        options.workloads = [
+            replace(workload, sides=tuple(sides))
+            for workload in options.workloads
+            if THIS in workload.sides
+        ]
     return options
 
 
-def run(
-    results: Results,
-    workloads: list[Workload],
-    repeat: int,
-    scale: float,
-    patience: Patience,
-) -> None:
+def run(workload: Workload, rounds: int, scale: float, patience: Patience) -> Results:
     """
-    Measure some workloads, each side in turn.
-
-    @param results: the results to add to.
+    Measure a workload, each side in turn.
     """
-    for workload in workloads:
-        sides = [side for side in workload.sides if isThere(side)]
-        for side in set(workload.sides) - set(sides):
-            progress(f"{workload.name}: {side} is not installed")
-        results.limits[workload.name] = limits.measure(scale)
-        for _ in range(min(repeat, workload.repeats)):
-            stolen, measured = patience.calmest(partial(turn, workload, sides, scale))
-            results.addRound(workload, measured, stolen)
-        for side in set(sides) & set(OTHERS):
-            results.others[side] = tunnels.describe(side)
-
-
-def stillFallen(
-    results: Results, workloads: list[Workload], scale: float, patience: Patience
-) -> dict[str, list[str]]:
-    """
-    Compare a short run with the recorded ratios.  A workload that seems slower is
-    measured again after all others.  By then a disturbance by the host is over, while
-    a real slowdown remains.
-
-    @return: the ratios that are still worse, by workload.
-    """
-    worse = fallen(results, workloads)
-    for _ in range(SECOND_LOOKS):
-        if not worse:
-            break
-        for line in sum(worse.values(), []):
-            progress(f"again, for it seems worse: {line}")
-        run(results, [w for w in workloads if w.name in worse], 1, scale, patience)
-        worse = fallen(results, workloads)
-    return worse
+    results = Results()
+    sides = [side for side in workload.sides if isThere(side)]
+    for side in set(workload.sides) - set(sides):
+        progress(f"{workload.name}: {side} is not installed")
+    for _ in range(min(rounds, workload.rounds)):
+        stolen, measured = patience.calmest(partial(turn, workload, sides, scale))
+        results.addRound(workload, measured, stolen)
+    for side in set(sides) & set(tunnels.CIPHERS):
+        results.others[side] = tunnels.describe(side)
+    return results
 
 
 def turn(workload: Workload, sides: list[str], scale: float) -> dict[str, Measured]:
@@ -148,52 +146,45 @@ def progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def write() -> None:
+def check() -> int:
     """
-    Write the tables of all recorded results to C{RESULTS.md}.
+    Do what other load of the machine does not decide.
+
+    @return: the exit status.
     """
-    parts = ["# Results", "Written by `python -m bench --write`.", f"{machine()}."]
-    results = recorded()
-    parts += [f"{name} is {what}." for name, what in sorted(results.others.items())]
-    spoiled = [name for name, taken in results.stolen.items() if max(taken) > STOLEN]
-    parts.append(
-        f"Rounds in which the host took more than {STOLEN:.0%} of the CPU time for "
-        f"others were repeated. It still did so in a recorded round of "
-        f"{', '.join(spoiled)}."
-        if spoiled
-        else f"In no round did the host take more than {STOLEN:.0%} of the CPU time."
-    )
-    for title, rows in table.groups(results, list(ALL)):
-        if len(rows) > 1:
-            parts += [f"## {title}", table.markdown(rows)]
-    TABLES.write_text("\n\n".join(parts) + "\n")
+    [frames] = chosen(["frames"])
+    worse = risen(turn(frames, ["bare", THIS], 1))
+    for workload in chosen(list(SMOKE)):
+        sides = [side for side in workload.sides if side in (THIS, *KINDS)]
+        done = turn(workload, sides, SMOKE_SCALE)
+        worse += [f"{workload.name}: {side} failed" for side in set(sides) - set(done)]
+    for line in worse:
+        print(f"WORSE: {line}")
+    if not worse:
+        print("a frame takes no more instructions than on record")
+    return 1 if worse else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    workloads: list[Workload] = options.workloads
-    patience = Patience(options.again)
+    if options.check:
+        return check()
+    patience = Patience(options.spare)
     results = Results()
-    run(results, workloads, options.repeat, options.scale, patience)
-    worse: dict[str, list[str]] = {}
-    if options.short and not options.write:
-        worse = stillFallen(results, workloads, options.scale, patience)
-    tables = list(table.groups(results, workloads))
+    for workload in options.workloads:
+        done = run(workload, options.rounds, options.scale, patience)
+        for kind, values in vars(done).items():
+            getattr(results, kind).update(values)
+        if options.write:
+            # At once, so that an interrupted run loses nothing.
+            table.write(record(done, [w.name for w in ALL]), ALL)
     if options.scale != 1:
         print(f"\nAll work is {options.scale:g} of the sizes in the titles.")
-    for title, rows in tables:
+    for title, rows in table.groups(results, options.workloads):
         print(f"\n{title}\n\n{table.terminal(rows)}")
-    for line in sum(worse.values(), []):
-        print(f"WORSE: {line}")
-    if options.write:
-        record(results, workloads, options.short)
-        if not options.short:
-            write()
-    if options.plot:
-        from bench import plot
-
-        plot.draw(results, workloads, options.plot)
-    return 1 if worse else 0
+    if options.chart:
+        table.draw(results, options.workloads, options.chart)
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ Clients that abuse a server, each in one way, as fast as possible, until they ar
 stopped.
 
     python -m bench.abuses NAME HOST:PORT PSK
+    python -m bench.abuses strangers HOST:PORT SOURCES
 
 All frames but the first of each connection are sealed once and sent repeatedly, which a
 server in compatible mode cannot detect.  So the abuser needs little CPU time.  It also
@@ -20,6 +21,7 @@ import struct
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -35,6 +37,8 @@ FRAMES = 4096
 CONNECTIONS = 64
 #: From how many addresses strangers connect.
 SOURCES = 200
+#: How many connections a second strangers make.
+STRANGERS = 1000
 #: Seconds after which a server that does not read counts as stopped.
 PATIENCE = 0.2
 
@@ -433,6 +437,31 @@ ALL = (
 )
 
 
+def strangers(address: str, sources: str) -> None:
+    """
+    Connect C{STRANGERS} times a second, and say nothing.
+
+    @param sources: from how many addresses of this machine to connect, in turn.
+    """
+    where = Address(address).where
+    waiting: deque[socket.socket] = deque()
+    made = 0
+    print("ready", flush=True)
+    started = time.monotonic()
+    while True:
+        while made < (time.monotonic() - started) * STRANGERS:
+            stranger = socket.socket()
+            stranger.setblocking(False)
+            stranger.bind(source(made, int(sources)))
+            stranger.connect_ex(where)
+            waiting.append(stranger)
+            made += 1
+        while len(waiting) > SOURCES:
+            waiting.popleft().close()
+        # A pause between bursts, so that the strangers take little CPU time.
+        time.sleep(0.002)
+
+
 def _end(number: int, frame: object) -> None:
     print(f"did {told.connections} {told.sent}", flush=True)
     os._exit(0)
@@ -448,4 +477,6 @@ def main(name: str, address: str, psk: str) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "strangers":
+        strangers(*sys.argv[2:])
     main(*sys.argv[1:])

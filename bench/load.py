@@ -6,14 +6,19 @@ threads, because these add the least overhead.
 
 from __future__ import annotations
 
+import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import cast
 
 from interop.peers.peerlib import percentile
 
 CHUNK = bytes(65536)
+#: How many clients there are where there are many at once.
+CONNECTIONS = 50
 
 
 def _connect(address: str, command: str) -> socket.socket:
@@ -40,7 +45,7 @@ def _send(connection: socket.socket, size: int) -> None:
         size -= len(piece)
 
 
-def _each(connections: int, run: Callable[[], None]) -> float:
+def _each(connections: int, run: Callable[[], object]) -> float:
     """
     Run a function in a number of threads.
 
@@ -81,18 +86,19 @@ def sink(address: str, total: int, connections: int) -> float:
     return share * connections / _each(connections, run)
 
 
-def source(address: str, total: int) -> float:
+def source(address: str, total: int, connections: int) -> float:
     """
-    Receive data on one connection.
+    Receive data, distributed evenly over some connections.
 
     @return: the rate, in bytes a second.
     """
+    share = total // connections
 
     def run() -> None:
-        with _connect(address, f"source {total}") as connection:
-            _receive(connection, total)
+        with _connect(address, f"source {share}") as connection:
+            _receive(connection, share)
 
-    return total / _each(1, run)
+    return share * connections / _each(connections, run)
 
 
 def echo(address: str, size: int, count: int) -> tuple[float, float]:
@@ -123,6 +129,46 @@ def connects(address: str, count: int) -> float:
         with _connect(address, "idle") as connection:
             _receive(connection, len(b"ok\n"))
     return count / (time.monotonic() - started)
+
+
+def connectsAtOnce(address: str, count: int) -> float:
+    """
+    As L{connects}, with C{CONNECTIONS} clients at once.
+    """
+    share = count // CONNECTIONS
+    took = _each(CONNECTIONS, lambda: connects(address, share))
+    return share * CONNECTIONS / took
+
+
+def requests(address: str, count: int) -> float:
+    """
+    Send a message of 64 bytes on each of C{CONNECTIONS} connections, and again each
+    time that it is back.
+
+    @return: how many messages a second came back.
+    """
+    message = CHUNK[:64]
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        opened = []
+        for _ in range(CONNECTIONS):
+            connection = stack.enter_context(_connect(address, "echo"))
+            selector.register(connection, selectors.EVENT_READ)
+            opened.append(connection)
+        started = time.monotonic()
+        for connection in opened:
+            connection.sendall(message)
+        left = count
+        while left > 0:
+            for key, _ in selector.select(60):
+                ready = cast(socket.socket, key.fileobj)
+                _receive(ready, len(message))
+                ready.sendall(message)
+                left -= 1
+        took = time.monotonic() - started
+        for connection in opened:
+            _receive(connection, len(message))
+    return (count - left) / took
 
 
 def _serve(connection: socket.socket) -> None:

@@ -8,24 +8,22 @@ import json
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.limits import TITLES
-from bench.workloads import CPU, Figure, Measured, Workload
-
-#: Chooses one ratio from the ratios of all rounds.
-Choose = Callable[[Sequence[float]], float]
+from bench.figures import Figure, Goal, Measured, Workload
 
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "results.json"
-TABLES = HERE / "RESULTS.md"
 
-#: A ratio counts as worse if it is below this fraction of the recorded ratio.
-ENOUGH = 0.7
+#: The most that the instructions of a frame may rise, divided by those on record.
+ENOUGH = 1.15
+
+#: The figure of the bare frames that is the unit of what L{ownInstructions} returns.
+UNIT = "echo of 64 bytes"
 
 
 @dataclass
@@ -33,22 +31,14 @@ class Results:
     """
     The results of one run.
 
-    @ivar limits: by workload, the machine's limits just before it was measured.
     @ivar values: by workload, figure and side, the value of each round in order.
     @ivar stolen: by workload, the fraction of stolen CPU time in each round.
     @ivar others: versions and settings of the other software that was measured.
     """
 
-    limits: dict[str, dict[str, float]] = field(default_factory=dict)
     values: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     stolen: dict[str, list[float]] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
-
-    def limit(self, name: str) -> list[float]:
-        """
-        Return all measurements of one of the machine's limits.
-        """
-        return [measured[name] for measured in self.limits.values()]
 
     def addRound(
         self, workload: Workload, measured: dict[str, Measured], stolen: float
@@ -70,121 +60,90 @@ class Results:
         return figures.get(figure.name, {}).get(side, [])
 
     def ratio(
-        self,
-        workload: Workload,
-        figure: Figure,
-        side: str,
-        yardstick: str | None = None,
-        choose: Choose = statistics.median,
+        self, workload: Workload, figure: Figure, side: str, over: str
     ) -> float | None:
         """
         Divide the values of a side by those of another side in the same rounds.
 
-        @param yardstick: the other side, by default the workload's yardstick.
-        @param choose: chooses one of the ratios, by default their median.
+        @return: the median, or L{None} if one of the two was not measured.
         """
-        ours = self.of(workload, figure, side)
-        theirs = self.of(workload, figure, yardstick or workload.sides[0])
+        ours, theirs = (self.of(workload, figure, name) for name in (side, over))
         if not ours or len(ours) != len(theirs) or 0 in theirs:
             return None
-        return choose([a / b for a, b in zip(ours, theirs, strict=True)])
+        return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
-    def limitRatio(
-        self, workload: Workload, figure: Figure, choose: Choose = statistics.median
-    ) -> float | None:
+    def isMet(self, workload: Workload, figure: Figure, goal: Goal) -> bool | None:
         """
-        Divide this project's value by the limit that the figure is compared with.
-
-        @param choose: chooses one of the values, by default their median.
+        Tell whether a goal is reached, if that was measured.
         """
-        ours = self.of(workload, figure, "this")
-        if not ours or not figure.limit or not self.limits:
+        if goal.over is None:
+            values = self.of(workload, figure, goal.side)
+            value = statistics.median(values) if values else None
+        else:
+            value = self.ratio(workload, figure, goal.side, goal.over)
+        if value is None:
             return None
-        limit = statistics.median(self.limit(figure.limit))
-        if figure.more and TITLES[figure.limit][1] == "us":
-            limit = 1e6 / limit
-        return choose(ours) / limit
+        return value >= goal.bound if figure.more else value <= goal.bound
 
 
-def ratios(
-    results: Results, workloads: list[Workload], best: bool = False
-) -> dict[str, dict[str, float]]:
+def ownInstructions(measured: dict[str, Measured]) -> Measured:
     """
-    Return the ratios that a later run is compared with, by divisor and figure.
-
-    @param best: whether to take the ratio of the best round instead of the median.
+    @param measured: the instructions of bare and of this project's frames.
+    @return: the instructions beside sealing and opening, divided by those of a bare
+        echo.  Thus other versions of Python and of C{cryptography} change them little.
     """
-    kept: dict[str, dict[str, float]] = {"Go": {}, "limits": {}}
-    for workload, figure in figuresOf(workloads):
-        name = f"{workload.name} {figure.name}"
-        if figure is CPU:
-            continue
-        choose: Choose = statistics.median
-        if best:
-            choose = max if figure.more else min
-        for divisor, ratio in (
-            ("Go", results.ratio(workload, figure, "this", choose=choose)),
-            ("limits", results.limitRatio(workload, figure, choose)),
-        ):
-            if ratio is not None:
-                kept[divisor][name] = round(ratio, 4)
-    return kept
+    bare, this = measured["bare"], measured["this"]
+    return {name: round((this[name] - bare[name]) / bare[UNIT], 3) for name in this}
 
 
-def figuresOf(workloads: list[Workload]) -> Iterator[tuple[Workload, Figure]]:
+def kept() -> dict[str, Any]:
     """
-    Generate the figures of some workloads.
+    Return what is on record.
     """
-    for workload in workloads:
-        for figure in workload.figures:
-            yield workload, figure
+    found: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    return found
 
 
-def record(results: Results, workloads: list[Workload], short: bool) -> None:
+def record(results: Results, names: Iterable[str]) -> Results:
     """
-    Record the ratios of a short run, or the figures of a whole one.
+    Add results to those on record, in place of older ones of the same workloads.
+
+    @param names: the names of all workloads that there are; results of others go.
+    @return: all results that are on record now.
     """
-    kept: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    if short:
-        kept["short"] = ratios(results, workloads)
-    else:
-        kept["machine"] = machine()
-        for name, what in vars(results).items():
-            kept.setdefault(name, {}).update(what)
-    RECORD.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    before = kept()
+    whole: dict[str, Any] = {"machine": machine()}
+    for kind, new in vars(results).items():
+        whole[kind] = {**before.get(kind, {}), **new}
+        if kind != "others":
+            known = whole[kind]
+            whole[kind] = {name: known[name] for name in names if name in known}
+    frames = whole["values"].get("frames", {})
+    if all("bare" in sides and "this" in sides for sides in frames.values()):
+        whole["instructions"] = ownInstructions(
+            {
+                side: {name: sides[side][-1] for name, sides in frames.items()}
+                for side in ("bare", "this")
+            }
+        )
+    RECORD.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
+    return Results(**{name: whole[name] for name in vars(results)})
 
 
-def recorded() -> Results:
+def risen(measured: dict[str, Measured]) -> list[str]:
     """
-    Return the recorded figures.
-    """
-    kept = json.loads(RECORD.read_text())
-    return Results(**{name: kept[name] for name in vars(Results())})
+    Compare the instructions of frames with those on record.
 
-
-def fallen(results: Results, workloads: list[Workload]) -> dict[str, list[str]]:
+    @return: a line for each figure that is worse.
     """
-    Compare the ratios of a short run with the recorded ones.  The divisor is the
-    reference if it was measured, otherwise the machine's limits.  Only the best round
-    counts: a real slowdown shows in every round, a disturbance does not.
-
-    @return: by workload, a line for each ratio that is much worse.
-    """
-    if not RECORD.exists():
-        return {}
-    before = json.loads(RECORD.read_text()).get("short", {})
-    now = ratios(results, workloads, best=True)
-    divisor = "Go" if now["Go"] else "limits"
-    worse: dict[str, list[str]] = {}
-    for workload, figure in figuresOf(workloads):
-        name = f"{workload.name} {figure.name}"
-        old, new = before.get(divisor, {}).get(name), now[divisor].get(name)
-        if old is None or new is None:
-            continue
-        if (new / old if figure.more else old / new) < ENOUGH:
-            line = f"{name}: {new:.3g} of {divisor}, on record {old:.3g}"
-            worse.setdefault(workload.name, []).append(line)
-    return worse
+    if not measured.keys() >= {"bare", "this"}:
+        return ["the instructions of a frame could not be counted"]
+    before = kept().get("instructions", {})
+    return [
+        f"{name}: {now} bare echoes, on record {before[name]}"
+        for name, now in ownInstructions(measured).items()
+        if name in before and now > before[name] * ENOUGH
+    ]
 
 
 def machine() -> str:

@@ -1,24 +1,24 @@
 """
-Tables, for the terminal and in Markdown.
+Show results: one table for each group, and one chart.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from bench.limits import TITLES
-from bench.results import Results
-from bench.workloads import OTHERS, Figure, Workload
+from bench.figures import Figure, Goal, Workload
+from bench.processes import STOLEN
+from bench.results import HERE, Results, machine
+
+TABLES = HERE / "RESULTS.md"
 
 
 def number(value: float) -> str:
     """
     Format a number with three significant digits, or as an integer from 100 on.
     """
-    if value >= 100:
-        return f"{value:.0f}"
-    return f"{value:.3g}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def spread(values: Sequence[float]) -> str:
@@ -33,87 +33,60 @@ def spread(values: Sequence[float]) -> str:
     return f"{middle} ({number(min(values))} - {number(max(values))})"
 
 
-def goal(figure: Figure) -> str:
+def goals(results: Results, workload: Workload, figure: Figure) -> str:
     """
-    Format the goal of a figure.
+    Format the goals of a figure, and tell whether each is reached.
     """
-    goals = []
-    if figure.most is not None:
-        goals.append(f"<= {number(figure.most)} {figure.unit}".rstrip())
-    if figure.goal is not None:
-        goals.append(f"{'>=' if figure.more else '<='} {figure.goal:g}")
-    if figure.besideSSH is not None:
-        goals.append(f"OpenSSH >= {figure.besideSSH:g}")
-    return ", ".join(goals)
+    sign = ">=" if figure.more else "<="
+    cells = []
+    for goal in figure.goals:
+        met = results.isMet(workload, figure, goal)
+        if met is not None:
+            of = _of(workload, goal)
+            cells.append(f"{of}{sign} {goal.bound:g}: {'yes' if met else 'NO'}")
+    return (" or " if figure.either else ", ").join(cells)
 
 
-def verdict(results: Results, workload: Workload, figure: Figure) -> str:
+def _of(workload: Workload, goal: Goal) -> str:
     """
-    Tell whether a figure reaches its goal, if it has one.
+    @return: which ratio a goal is for, if the workload has several.
     """
-    met = []
-    ours = results.of(workload, figure, "this")
-    if figure.most is not None and ours:
-        met.append(statistics.median(ours) <= figure.most)
-    for side in workload.sides[1:]:
-        ratio = results.ratio(workload, figure, side)
-        if figure.goal is not None and ratio is not None and side not in OTHERS:
-            met.append(ratio >= figure.goal if figure.more else ratio <= figure.goal)
-    beside = results.ratio(workload, figure, "this", "OpenSSH")
-    if figure.besideSSH is not None and beside is not None:
-        met.append(beside >= figure.besideSSH)
-    if not met:
+    if goal.over is None or len(workload.pairs) == 1:
         return ""
-    return " yes" if all(met) else " NO"
+    return f"{goal.side} / {goal.over} "
 
 
 def groups(
-    results: Results, workloads: list[Workload]
+    results: Results, workloads: Iterable[Workload]
 ) -> Iterator[tuple[str, list[list[str]]]]:
     """
-    Make a table for each group.
+    Make a table for each group with results.
 
     @return: the title and the rows of each table; the first row is the heading.
     """
-    limits = [["what", "unit", "measured"]]
-    if results.limits:
-        for name, (title, unit) in TITLES.items():
-            limits.append([title, unit, spread(results.limit(name))])
-        yield "Limits of this machine", limits
-    for group in dict.fromkeys(workload.group for workload in workloads):
-        yield group, list(_rows(results, [w for w in workloads if w.group == group]))
+    measured = [workload for workload in workloads if workload.name in results.values]
+    for group in dict.fromkeys(workload.group for workload in measured):
+        yield group, list(_rows(results, [w for w in measured if w.group == group]))
 
 
 def _rows(results: Results, workloads: list[Workload]) -> Iterator[list[str]]:
-    measured = [
-        (workload, figure)
-        for workload in workloads
-        for figure in workload.figures
-        if any(results.of(workload, figure, side) for side in workload.sides)
-    ]
-    sides = [
-        side
-        for side in dict.fromkeys(s for workload in workloads for s in workload.sides)
-        if any(results.of(workload, figure, side) for workload, figure in measured)
-    ]
-    first = workloads[0].sides[0]
-    pairs = [
-        ("this", side) if side in OTHERS else (side, first)
-        for side in sides
-        if side != first and first in sides
-    ]
+    sides = list(dict.fromkeys(side for w in workloads for side in w.sides))
+    pairs = list(dict.fromkeys(pair for w in workloads for pair in w.pairs))
     yield ["workload", "figure", *sides, *(f"{a} / {b}" for a, b in pairs), "goal"]
     title = None
-    for workload, figure in measured:
-        row = [workload.title if workload.title != title else ""]
-        title = workload.title
-        row.append(", ".join(filter(None, (figure.name, figure.unit))))
-        row += [spread(results.of(workload, figure, side)) for side in sides]
-        for side, yardstick in pairs:
-            ratio = results.ratio(workload, figure, side, yardstick)
-            row.append("" if ratio is None else f"{ratio:.2f}")
-        row.append(goal(figure) + verdict(results, workload, figure))
-        yield row
+    for workload in workloads:
+        for figure in workload.figures:
+            values = [results.of(workload, figure, side) for side in sides]
+            if not any(values):
+                continue
+            row = [workload.title if workload.title != title else ""]
+            title = workload.title
+            row.append(", ".join(filter(None, (figure.name, figure.unit))))
+            row += map(spread, values)
+            for side, over in pairs:
+                ratio = results.ratio(workload, figure, side, over)
+                row.append("" if ratio is None else f"{ratio:.2f}")
+            yield [*row, goals(results, workload, figure)]
 
 
 def terminal(rows: list[list[str]]) -> str:
@@ -136,3 +109,49 @@ def markdown(rows: list[list[str]]) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines.insert(1, "|" + "---|" * len(rows[0]))
     return "\n".join(lines)
+
+
+def write(results: Results, workloads: Iterable[Workload]) -> None:
+    """
+    Write the tables of all recorded results to C{RESULTS.md}.
+    """
+    parts = ["# Results", "Written by `python -m bench --write`.", f"{machine()}."]
+    parts += [f"{name} is {what}." for name, what in sorted(results.others.items())]
+    spoiled = [name for name, taken in results.stolen.items() if max(taken) > STOLEN]
+    parts.append(
+        f"The host took more than {STOLEN:.0%} of the CPU time for others in a recorded"
+        f" round of {', '.join(spoiled) or 'no workload'}. Such rounds were repeated."
+    )
+    for title, rows in groups(results, workloads):
+        parts += [f"## {title}", markdown(rows)]
+    TABLES.write_text("\n\n".join(parts) + "\n")
+
+
+def draw(results: Results, workloads: Iterable[Workload], path: str) -> None:
+    """
+    Draw a bar for each ratio that has a goal, and a mark at the goal.
+    """
+    from matplotlib import pyplot
+
+    names, ratios, bounds, colours = [], [], [], []
+    for workload in workloads:
+        for figure in workload.figures:
+            for goal in figure.goals:
+                over = goal.over or ""
+                ratio = results.ratio(workload, figure, goal.side, over)
+                if ratio is not None:
+                    pair = f"{goal.side} / {over}"
+                    names.append(f"{workload.name}: {figure.name}, {pair}")
+                    ratios.append(ratio)
+                    bounds.append(goal.bound)
+                    isMet = results.isMet(workload, figure, goal)
+                    colours.append("tab:blue" if isMet else "tab:orange")
+    pyplot.figure(figsize=(10, 1 + 0.25 * len(names)))
+    pyplot.barh(names, ratios, color=colours)
+    pyplot.plot(bounds, names, "k|", markersize=12, label="goal")
+    pyplot.xscale("log")
+    pyplot.gca().invert_yaxis()
+    pyplot.title("Ratios with goals; orange: not reached")
+    pyplot.legend()
+    pyplot.tight_layout()
+    pyplot.savefig(path)

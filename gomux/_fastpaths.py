@@ -39,6 +39,7 @@ class FastPaths:
     @ivar longTurns: writing several times before others in the reactor get their turn
     @ivar busyPoll: staying awake while an answer is due
     @ivar repliesAtOnce: sending at the end of what was received, not a turn later
+    @ivar localSockets: serving plain sockets of tunnels without Twisted's transports
     """
 
     directWrites: bool = True
@@ -58,6 +59,7 @@ class FastPaths:
     longTurns: bool = True
     busyPoll: bool = True
     repliesAtOnce: bool = True
+    localSockets: bool = True
 
 
 _paths = FastPaths()

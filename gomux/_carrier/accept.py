@@ -99,18 +99,26 @@ def acceptOne(transport: Any) -> Port | None:
     """
     port = _portOf(transport)
     if port is not None:
-        # Port.doRead reads this number once, and accepts up to that many.  If it has
-        # accepted exactly as many as the number says then, it raises the number by 20.
-        # Otherwise it sets the number to how many it has accepted, and to 1 if that is
-        # none.  So with -1 the number does not rise: with 0 it would, if this is not
-        # called by doRead, but after a header that came later.
-        port.numberAccepts = -1
-        # A port that was made from a socket, such as one of systemd's, has no backlog:
-        # the program that made the socket has chosen it.
-        if port.backlog is not None and port.backlog < ACCEPT_QUEUE:
-            port.backlog = ACCEPT_QUEUE
-            port.socket.listen(ACCEPT_QUEUE)
+        acceptNoMore(port)
     return port
+
+
+def acceptNoMore(port: Port) -> None:
+    """
+    Make a port that has just accepted a connection accept no other in this turn of the
+    reactor.  If it has a short queue, make that longer.
+    """
+    # Port.doRead reads this number once, and accepts up to that many.  If it has
+    # accepted exactly as many as the number says then, it raises the number by 20.
+    # Otherwise it sets the number to how many it has accepted, and to 1 if that is
+    # none.  So with -1 the number does not rise: with 0 it would, if this is not called
+    # by doRead, but after a header that came later.
+    port.numberAccepts = -1
+    # A port that was made from a socket, such as one of systemd's, has no backlog: the
+    # program that made the socket has chosen it.
+    if port.backlog is not None and port.backlog < ACCEPT_QUEUE:
+        port.backlog = ACCEPT_QUEUE
+        port.socket.listen(ACCEPT_QUEUE)
 
 
 def _portOf(transport: Any) -> Port | None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any
@@ -65,6 +66,14 @@ def steady(clock: IReactorTime) -> IReactorTime:
 _clocks: WeakKeyDictionary[Any, SteadyClock] = WeakKeyDictionary()
 
 
+def soonOf(clock: Any) -> Callable[[Callable[[], object]], object]:
+    """
+    @param clock: the result of L{steady}.
+    @return: its L{SteadyClock.soon}, or what takes the place of that in tests.
+    """
+    return clock.soon if isinstance(clock, SteadyClock) else partial(clock.callLater, 0)
+
+
 @implementer(IReactorTime)
 class SteadyClock:
     """
@@ -72,6 +81,8 @@ class SteadyClock:
 
     @ivar reactor: the reactor that runs the calls.
     @ivar seconds: returns the time of the monotonic clock.
+    @ivar _held: the functions that wait for L{release}; C{None} unless L{hold} was
+        called.
     @ivar _calls: the heap of delayed calls, the earliest first.  It may have cancelled
         calls and old entries of calls that were moved.
     @ivar _number: numbers the entries, so that calls due at the same time run in order.
@@ -86,6 +97,7 @@ class SteadyClock:
     @ivar _stopped: ends that thread when the reactor has stopped.
     """
 
+    _held: list[Callable[[], object]] | None = None
     _wake: IDelayedCall | None = None
     _wakeDue = 0.0
     _madeAt = 0.0
@@ -134,6 +146,34 @@ class SteadyClock:
         self._active += 1
         self._push(call)
         return call
+
+    def soon(self, function: Callable[[], object]) -> None:
+        """
+        Call a function in L{release} if the calls are held, otherwise in the next turn
+        of the reactor.
+        """
+        if self._held is None:
+            self._callSoon(function)
+        else:
+            self._held.append(function)
+
+    def hold(self) -> None:
+        """
+        Let the functions of L{soon} wait for L{release}.
+        """
+        self._held = []
+
+    def release(self) -> None:
+        """
+        Call the functions that wait.
+        """
+        held, self._held = self._held or (), None
+        for function in held:
+            try:
+                function()
+            except BaseException:
+                # The other functions must still be called.
+                _log.failure("a call at the end of a turn failed")
 
     @property
     def size(self) -> int:

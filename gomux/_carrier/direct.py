@@ -49,6 +49,7 @@ class DirectTransport:
         the transport cannot do that.
     @ivar _full: whether the descriptor has data in its own buffer, so the kernel has
         taken enough.
+    @ivar _failed: whether writing has got an error.
     @ivar _producer: the producer, if one is registered.
     """
 
@@ -72,6 +73,7 @@ class DirectTransport:
         ):
             self._gather = getattr(transport.socket, "sendmsg", None)
         self._full = False
+        self._failed = False
         self._producer: IPushProducer | None = None
 
     def registerProducer(self, producer: IPushProducer) -> None:
@@ -110,14 +112,16 @@ class DirectTransport:
         Ask the kernel whether the end of the input was a reset.
 
         epoll can report the end of the input before it reports the reset, and then
-        Twisted takes it for an orderly end.
+        Twisted takes it for an orderly end.  If writing has got the error, reading gets
+        EOF.
 
         @return: whether the connection was reset.
         """
         handle = getattr(self.transport, "socket", None) if self.isDirect else None
         if handle is None:
             return False
-        return cast(int, handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)) != 0
+        error = handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return self._failed or cast(int, error) != 0
 
     # IPushProducer, for the transport
 
@@ -160,7 +164,9 @@ class DirectTransport:
                 return
             if isinstance(sent, int):
                 data = data[sent:]
-            # Otherwise C{sent} is an error.  The reactor gets it too when it writes.
+            else:
+                # The error was the reset.  The reactor gets another when it writes.
+                self._failed = True
         self._leave([data])
 
     def writeSequence(self, parts: list[bytes]) -> None:
@@ -175,9 +181,11 @@ class DirectTransport:
             return
         try:
             sent = self._gather(parts)
-        except OSError:
-            # The kernel's buffer is full, or the reactor gets the error too.
+        except BlockingIOError:
+            # The kernel's buffer is full.
             sent = 0
+        except OSError:
+            sent, self._failed = 0, True
         if sent == sum(map(len, parts)):
             return
         rest = []

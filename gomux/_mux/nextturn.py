@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+
+from gomux._carrier.clock import soonOf
 
 _log = Logger()
 
@@ -27,10 +28,9 @@ class NextTurn:
 
     @ivar pump: sends the waiting frames; the mux sets it.
     @ivar _mux: the mux, for the log.
-    @ivar _clock: the reactor.
+    @ivar isDue: whether the mux has asked for a turn.
+    @ivar _soon: asks the reactor for a turn.
     @ivar _calls: the functions to call in the next turn, in order.
-    @ivar _call: the reactor's delayed call for the next turn; C{None} if the mux has
-        asked for none.
     """
 
     pump: Callable[[], None]
@@ -41,16 +41,9 @@ class NextTurn:
         @param clock: the reactor.
         """
         self._mux = mux
-        self._clock = clock
+        self._soon = soonOf(clock)
         self._calls: list[Callable[[], None]] = []
-        self._call: IDelayedCall | None = None
-
-    @property
-    def isDue(self) -> bool:
-        """
-        Whether the mux has asked the reactor for a turn.
-        """
-        return self._call is not None
+        self.isDue = False
 
     def checkInvariants(self, isSilent: bool) -> None:
         """
@@ -73,8 +66,9 @@ class NextTurn:
         """
         Ask for a turn, because there is something to send.
         """
-        if self._call is None:
-            self._call = self._clock.callLater(0, self._run)
+        if not self.isDue:
+            self.isDue = True
+            self._soon(self._run)
 
     def _run(self) -> None:
         calls, self._calls = self._calls, []
@@ -84,7 +78,7 @@ class NextTurn:
             except BaseException:
                 # The calls for the other streams must still be made.
                 _log.failure("a call for the next turn of {mux} failed", mux=self._mux)
-        self._call = None
+        self.isDue = False
         if self._calls:
             self.wake()
         self.pump()

@@ -14,8 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.interfaces import ISystemHandle, ITCPTransport
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Port, Server
 from twisted.internet.testing import StringTransport
 from twisted.python.context import get as getContext
 from twisted.python.log import ILogContext
@@ -38,6 +41,7 @@ from gomux.session._conn import Conn
 from gomux.test.support import plainpaths
 from gomux.test.support.helpers import Parts, PushProducer, Rig
 from gomux.test.support.kernel import Descriptor, Kernel
+from gomux.tunnel._localends import acceptLocally
 
 KEY = bytes(range(32))
 PREFIX = b"sixteen bytes..."
@@ -408,6 +412,19 @@ class PathTests(PlainTestCase):
         self.assertEqual(
             self.differ("repliesAtOnce", look), ((56, b"pong"), (0, b"pong"))
         )
+
+    def test_localSockets(self) -> None:
+        """
+        Without C{localSockets}, a port makes Twisted's transports.
+        """
+
+        def look() -> bool:
+            port = Port(0, Factory(), reactor=reactor)
+            acceptLocally(port)
+            return port.transport is Server
+
+        isEpoll = type(reactor).__name__ == "EPollReactor"
+        self.assertEqual(self.differ("localSockets", look), (not isEpoll, True))
 
     def test_each(self) -> None:
         """

@@ -172,18 +172,11 @@ class Bridge:
         self._far = End(self)
 
     @property
-    def transports(self) -> tuple[Any, Any]:
+    def ends(self) -> tuple[End, End]:
         """
-        The transports of the near end and the far end; C{None} if never connected.
+        The near end and the far end.
         """
-        return self.near.transport, self._far.transport
-
-    @property
-    def closedFirst(self) -> bool:
-        """
-        Whether this side has closed the far end before its program did.
-        """
-        return self._far.closedFirst
+        return self.near, self._far
 
     # What the ends call
 
@@ -376,24 +369,33 @@ class Bridge:
         """
         if self.state is State.OVER or patience > self._patience:
             return
-        if self._look is not None:
-            self._look.cancel()
-        elif self._patience == inf:
+        if self._patience == inf:
             self.near.countInput()
             self._far.countInput()
+        self._movedAt = self._tunnel.clock.seconds()
+        if self._look is not None:
+            if patience == self._patience and not self._isCut:
+                # The next check is early enough.
+                return
+            self._look.cancel()
         self._patience = patience
         self._pause = SHORTEST_LOOK
-        self._seen = self._progress()
-        self._movedAt = self._tunnel.clock.seconds()
         self._lookLater()
 
     def _progress(self) -> tuple[int, ...]:
         near, far = self.near, self._far
         return near.moved, far.moved, near.waiting, far.waiting
 
+    @property
+    def _isCut(self) -> bool:
+        """
+        Whether an end sends its last output before it is aborted.
+        """
+        return Life.CUT in (self.near.life, self._far.life)
+
     def _lookLater(self) -> None:
         pause = self._patience / LOOKS
-        if Life.CUT in (self.near.life, self._far.life):
+        if self._isCut:
             # Check often at first, to abort the end soon after its output is sent.
             pause = min(pause, self._pause, LONGEST_LOOK)
             self._pause *= 2

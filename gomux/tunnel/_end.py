@@ -49,7 +49,10 @@ from zope.interface import implementer
 from gomux._carrier.direct import READ_SIZE
 from gomux._carrier.passed import PassedDropper
 from gomux._carrier.records import pace
+from gomux._carrier.sockets import IN
 from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
+from gomux.tunnel._localends import outputOf
+from gomux.tunnel._localsocket import LocalSocket
 from gomux.tunnel._transport import EndTransport, Source
 
 #: How many bytes that nobody reads are dropped before their writer has to wait.  With
@@ -123,6 +126,7 @@ class End(Protocol):
     One end of a bridge.
 
     @ivar output: its transport, to which the other end writes.
+    @ivar takesLocalSocket: its transport may be a L{LocalSocket}.
     @ivar answersRequests: an end of a stream for a service answers the peer's request
         once the other end is connected.
     @ivar answer: sends that answer; C{None} for any other end.
@@ -136,7 +140,8 @@ class End(Protocol):
     @ivar _early: input that arrived before the other end was connected.
     """
 
-    output: EndTransport
+    takesLocalSocket = True
+    output: EndTransport | LocalSocket
     answersRequests = True
     answer: Callable[[str | None], None] | None = None
     # Any transport will do.
@@ -182,7 +187,7 @@ class End(Protocol):
         This end is connected.  Pause it until the other end is connected too.
         """
         pace(self.transport)
-        self.output = EndTransport(self.transport)
+        self.output = outputOf(self.transport)
         self.output.pauseReading()
         self._bridge.connected(self)
 
@@ -382,14 +387,15 @@ class End(Protocol):
         """
         @return: whether this end closed without losing data.
         """
+        error = reason.value
         isEnded = self._input is Input.ENDED
-        if reason.check(PeerAbortedStream):
+        if isinstance(error, PeerAbortedStream):
             # If EOF came before the abort, no input is lost: the abort can only refuse
             # more output.
             return isEnded
-        if not reason.check(ConnectionDone):
+        if not isinstance(error, ConnectionDone):
             return False
-        if reason.check(ConnectionClosed, PeerClosedConnection):
+        if isinstance(error, (ConnectionClosed, PeerClosedConnection)):
             # The end of the mux may have cut this stream short.
             return isEnded and self._written >= Output.CLOSED
         return True
@@ -423,6 +429,14 @@ class NearEnd(PassedDropper, End):
     The other end must not do so: if a protocol takes descriptors, the client endpoints
     of Twisted do not tell it of half-closes.
     """
+
+    def connectionMade(self) -> None:
+        """
+        This end is connected.  Read at once what a client may have sent already.
+        """
+        super().connectionMade()
+        if isinstance(self.output, LocalSocket):
+            self.output.ready(IN)
 
 
 def _discard(data: bytes) -> None:

@@ -30,6 +30,7 @@ from gomux._mux.dialler import Dialler
 from gomux._mux.log import ThrottledLog, describeAddress, logPrefixOf, printable
 from gomux._mux.protocol import MuxProtocol
 from gomux.tunnel._accesslog import AccessLog
+from gomux.tunnel._localends import acceptLocally
 from gomux.tunnel._plan import withoutSecrets
 from gomux.tunnel._signals import SignalHandler
 
@@ -173,6 +174,7 @@ class ListeningService(Service):
 
     def _listens(self, port: IListeningPort) -> None:
         self.port = port
+        acceptLocally(port)
         _log.info(
             "{name}: listening on {address}",
             name=self.name,

@@ -175,7 +175,7 @@ def _unsent(layer: Any) -> int:
         size += layer.unsent
     elif isinstance(layer, FileDescriptor):
         size += len(layer.dataBuffer) - layer.offset + layer._tempDataLen
-        size += _unsentByKernel(getattr(layer, "socket", None))
+        size += unsentByKernel(getattr(layer, "socket", None))
     elif isinstance(layer, ProtocolWrapper):
         # TLS keeps output until the handshake is done, and small writes for one turn
         # of the reactor.
@@ -186,7 +186,7 @@ def _unsent(layer: Any) -> int:
     return size
 
 
-def _unsentByKernel(handle: Any) -> int:
+def unsentByKernel(handle: Any) -> int:
     """
     @return: how many bytes of a TCP socket's output the peer's machine has not
         acknowledged; 0 if the system does not tell.
@@ -217,9 +217,9 @@ class Source:
     @ivar _stopped: see L{__init__}.
     """
 
-    def __init__(self, output: EndTransport, stopped: Callable[[], None]) -> None:
+    def __init__(self, output: Any, stopped: Callable[[], None]) -> None:
         """
-        @param output: the transport.
+        @param output: the transport: an L{EndTransport}, or what takes its place.
         @param stopped: called when the consumer takes no more data.
         """
         self.pauseProducing = output.pauseReading

@@ -43,8 +43,8 @@ from gomux.limits import TunnelLimits
 from gomux.tunnel._accesslog import AccessLog, addressOf, describe
 from gomux.tunnel._bridge import Bridge
 from gomux.tunnel._codes import MUX_LOST, codeOf
+from gomux.tunnel._localends import connector, outputOf
 from gomux.tunnel._localports import LocalPorts
-from gomux.tunnel._transport import EndTransport
 
 _log = Logger()
 
@@ -247,9 +247,10 @@ class Tunnel(Factory):
             self.bridges.remove(bridge)
             if self.counts is not None:
                 self.counts.open -= 1
-            if self.ports is not None and bridge.closedFirst:
-                far = bridge.transports[1]
-                self.ports.closedFirst(bridge.peer, addressFrom(lambda: far.getPeer()))
+            far = bridge.ends[1]
+            if self.ports is not None and far.closedFirst:
+                address = addressFrom(lambda: far.transport.getPeer())
+                self.ports.closedFirst(bridge.peer, address)
             for shares in self._shares.values():
                 shares.giveBack(bridge.peer)
             if self.accessLog is not None:
@@ -262,7 +263,7 @@ class Tunnel(Factory):
         """
         Write the line of a connection that has ended.
         """
-        near, far = bridge.transports
+        near, far = (end.transport for end in bridge.ends)
         peer, received, sent = bridge.peer, 0, 0
         if hasattr(near, "mux"):
             received, sent = near.bytesReceived, near.bytesSent
@@ -288,6 +289,7 @@ class _Refusal(PassedDropper, Protocol):
     Resets its connection.  A plain close would look like a complete, empty answer.
     """
 
+    takesLocalSocket = True
     transport: Any = None
 
     def connectionMade(self) -> None:
@@ -295,7 +297,7 @@ class _Refusal(PassedDropper, Protocol):
         Reset the connection.
         """
         acceptOne(self.transport)
-        EndTransport(self.transport).abort()
+        outputOf(self.transport).abort()
 
 
 def forward(
@@ -360,8 +362,12 @@ def target(
         these.
     """
 
+    begin = connector(endpoint, clock)
+
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
-        connecting = maybeDeferred(endpoint.connect, factory)
+        connecting = maybeDeferred(begin or endpoint.connect, factory)
+        if connecting.called:
+            return connecting
         return connecting.addTimeout(tunnel.limits.targetTimeout, steady(clock))
 
     connections = Shares(limits.maxConnections, keyring)

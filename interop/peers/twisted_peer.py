@@ -24,6 +24,7 @@ import gomux.test  # noqa: F401  (for GOMUX_PLAIN)
 from gomux import GomuxError, Limits, MuxFactory, MuxProtocol, StreamAddress
 from gomux.error import ConnectionClosed, PeerClosedConnection
 from gomux.tunnel import TunnelLimits, forward, target
+from gomux.tunnel._localends import acceptLocally
 from interop.peers.peerlib import BUFFER_SIZE, parseOptions, say, sayAddress, toLine
 from interop.peers.twisted_drivers import Drivers
 from interop.peers.twisted_serve import Command
@@ -150,7 +151,9 @@ class Peer:
 
     def _bind(self, word: str, address: tuple[str, int], factory: Factory) -> None:
         host, port = address
-        bound = reactor.listenTCP(port, factory, backlog=1024, interface=host).getHost()
+        listener = reactor.listenTCP(port, factory, backlog=1024, interface=host)
+        acceptLocally(listener)
+        bound = listener.getHost()
         sayAddress(word, (bound.host, bound.port))
 
     def exit(self, code: int) -> None:

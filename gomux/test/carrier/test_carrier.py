@@ -5,17 +5,26 @@ Tests for L{gomux._carrier.transport}.
 from __future__ import annotations
 
 import socket
+import struct
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPushProducer, ISystemHandle, ITCPTransport
+from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Connection
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
-from gomux._carrier.direct import BULK_READ_SIZE, GATHERED, READ_SIZE
+from gomux._carrier.direct import (
+    BULK_READ_SIZE,
+    GATHERED,
+    READ_SIZE,
+    DirectTransport,
+)
 from gomux._carrier.transport import UNSENT, MuxCarrier, limitUnsent
 from gomux.test.support.helpers import PushProducer
 from gomux.test.support.kernel import Descriptor, Kernel
@@ -214,6 +223,37 @@ class GatherTests(SynchronousTestCase):
         carrier = MuxCarrier(transport := StringTransport())  # type: ignore[arg-type]
         carrier.writeSequence([b"a", b"b"])
         self.assertEqual(transport.value(), b"ab")
+
+
+class ResetTests(SynchronousTestCase):
+    """
+    L{DirectTransport.wasReset}
+    """
+
+    def test_whileWriting(self) -> None:
+        """
+        If writing gets the error of a reset, the kernel does not tell of it again, but
+        the transport does.
+        """
+        writes: list[tuple[Callable[[DirectTransport], None], bool]] = [
+            (lambda output: None, False),
+            (lambda output: None, True),
+            (lambda output: output.write(b"data"), True),
+            (lambda output: output.writeSequence([b"da", b"ta"]), True),
+        ]
+        for write, isReset in writes:
+            with (
+                socket.create_server(("127.0.0.1", 0)) as listener,
+                socket.create_connection(listener.getsockname()) as handle,
+            ):
+                other, _ = listener.accept()
+                reset = struct.pack("ii", isReset, 0)
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                other.close()
+                clock: Any = MemoryReactorClock()
+                output = DirectTransport(Connection(handle, Protocol(), clock))
+                write(output)
+                self.assertEqual(output.wasReset(), isReset)
 
 
 class OtherTests(SynchronousTestCase):
