@@ -107,20 +107,19 @@ class LocalSocket:
         connected: Deferred[Any] = Deferred(lambda _: self.lose(_ABORTED))
         self._connected = connected
         self._connect()
-        # Loopback connects, or refuses, while the first call is made.
-        self._connect()
         return connected
 
     def _connect(self) -> None:
-        if self._state != _CONNECTING:
-            return
         try:
             failed = self._handle.connect_ex(self._address)
+            if failed == errno.EINPROGRESS:
+                # Loopback has connected, or refused, when the first call returns.
+                failed = self._handle.connect_ex(self._address)
         except Exception as reason:
             # The path or the port is not valid.
             self.lose(Failure(error.ConnectError(string=str(reason))))
             return
-        if failed in (errno.EINPROGRESS, errno.EALREADY):
+        if failed == errno.EALREADY:
             self._watch(OUT)
         elif failed:
             self.lose(Failure(error.getConnectError((failed, os.strerror(failed)))))

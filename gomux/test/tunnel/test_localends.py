@@ -63,7 +63,8 @@ class Slow(socket.socket):
     def connect_ex(self, address: Any) -> int:
         self.left -= 1
         if self.left >= 0:
-            return errno.EALREADY
+            isFirst = self.left == self.delays - 1
+            return errno.EINPROGRESS if isFirst else errno.EALREADY
         failed = super().connect_ex(address)
         if self.delays and failed == errno.EINPROGRESS:
             return super().connect_ex(address)
@@ -125,7 +126,7 @@ class ConnectTests(TestCase):
         """
         Connect with a socket that takes some events.
         """
-        # connect() itself asks twice.
+        # At once it asks twice.
         self.patch(Slow, "delays", 2 + events)
         connecting = self.connect()
         self.assertNoResult(connecting)
