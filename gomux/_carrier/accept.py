@@ -15,6 +15,7 @@ from twisted.internet.tcp import Port, Server
 
 from gomux._carrier.clock import steady
 from gomux._carrier.rate import TokenBucket
+from gomux._carrier.records import pace
 from gomux._carrier.restraint import release, restrain
 from gomux._carrier.transport import layersOf
 from gomux.limits import ACCEPT_BURST, ACCEPT_QUEUE, ACCEPT_RATE
@@ -50,6 +51,7 @@ class AcceptPace:
 
         @param transport: the new connection, or a transport on top of it, as TLS is.
         """
+        pace(transport, hasMux=True)
         restrain(transport)
         port = acceptOne(transport)
         if port is None:

@@ -26,6 +26,9 @@ from gomux._carrier.transport import layersOf
 RECORDS = 32
 #: How many bytes of answers of TLS itself may wait for a peer that does not read.
 ANSWERS = 65536
+#: How many bytes of all kinds may wait for a peer that does not read, on the carrier of
+#: a mux.  The mux itself waits long before that.
+MUX_OUTPUT = 4 * 1024 * 1024
 
 # The size of the header of a record.
 _HEADER = 5
@@ -35,6 +38,8 @@ class RecordPace:
     """
     Stands between a socket and the TLS above it.
 
+    @ivar _hasMux: whether a mux is above the TLS.  Then not all that is written while
+        records are handled is answers of TLS: the mux answers, too.
     @ivar _tls: the TLS, a
         L{TLSMemoryBIOProtocol<twisted.protocols.tls.TLSMemoryBIOProtocol>}.
     @ivar _below: the transport of the TLS.
@@ -45,11 +50,13 @@ class RecordPace:
     @ivar _call: the next turn, if it is due.
     @ivar _header: the incomplete header of the next record.
     @ivar _left: how many bytes of the current record are still to come.
+    @ivar _loss: why the connection is gone, while a mux has not got all records.
     @ivar _answers: how many bytes of answers were written since the socket last had
         nothing to send.
     """
 
-    def __init__(self, tls: Any, socket: FileDescriptor) -> None:
+    def __init__(self, tls: Any, socket: FileDescriptor, hasMux: bool) -> None:
+        self._hasMux = hasMux
         self._tls = tls
         self._below = tls.transport
         self._socket: Any = socket
@@ -60,6 +67,7 @@ class RecordPace:
         self._header = b""
         self._left = 0
         self._answers = 0
+        self._loss: Failure | None = None
         tls.dataReceived = self.dataReceived
         tls.connectionLost = self.connectionLost
         tls.pauseProducing = self.pauseProducing
@@ -78,8 +86,14 @@ class RecordPace:
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The connection is gone.  It was cut short if records wait.
+        The connection is gone.  A tunnel's connection was cut short if records wait.  A
+        mux gets those first.
         """
+        if self._hasMux and self._held:
+            # In later turns, also if the mux has paused reading: it may never resume.
+            self._loss = reason
+            self.resumeProducing()
+            return
         if self._call is not None:
             self._call.cancel()
         for name in (
@@ -93,9 +107,9 @@ class RecordPace:
 
     def pauseProducing(self) -> None:
         """
-        Read nothing.
+        Read nothing.  What a lost connection has left still comes.
         """
-        self._wanted = False
+        self._wanted = self._loss is not None
         self._below.pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -108,14 +122,16 @@ class RecordPace:
     def _goOn(self) -> None:
         if not self._wanted:
             return
-        if not self._held:
+        if not self._held and self._loss is None:
             self._below.resumeProducing()
         elif self._call is None:
             self._call = self._socket.reactor.callLater(0, self._more)
 
     def _more(self) -> None:
         self._call = None
-        if self._wanted:
+        if not self._held and self._loss is not None:
+            self.connectionLost(self._loss)
+        elif self._wanted:
             data, self._held = self._held, b""
             self._handle(data)
             self._goOn()
@@ -127,6 +143,11 @@ class RecordPace:
             self._below.pauseProducing()
             self._goOn()
             data = data[:size]
+        if self._hasMux:
+            self._deliver(data)
+            if self._unsent > MUX_OUTPUT:
+                self._drop()
+            return
         before = self._unsent
         self._deliver(data)
         if not before:
@@ -134,8 +155,11 @@ class RecordPace:
             return
         self._answers += max(0, self._unsent - before)
         if self._answers > ANSWERS:
-            drop = getattr(self._socket, "abortConnection", self._socket.loseConnection)
-            drop()
+            self._drop()
+
+    def _drop(self) -> None:
+        drop = getattr(self._socket, "abortConnection", self._socket.loseConnection)
+        drop()
 
     @property
     def _unsent(self) -> int:
@@ -163,11 +187,12 @@ class RecordPace:
         return at
 
 
-def pace(transport: Any) -> None:
+def pace(transport: Any, hasMux: bool = False) -> None:
     """
     Handle a few records in a turn only, if there is TLS right above a socket.
 
     @param transport: the transport of a new connection, of any kind.
+    @param hasMux: whether it carries a mux.
     """
     layers = list(layersOf(transport))
     for layer in layers:
@@ -175,5 +200,5 @@ def pace(transport: Any) -> None:
             "_tlsConnection" in getattr(layer, "__dict__", ())
         )
         if isTLS and isinstance(layers[-1], FileDescriptor):
-            RecordPace(layer, layers[-1])
+            RecordPace(layer, layers[-1], hasMux)
             return

@@ -172,11 +172,11 @@ class Bridge:
         self._far = End(self)
 
     @property
-    def transports(self) -> tuple[Any, Any]:
+    def ends(self) -> tuple[End, End]:
         """
-        The transports of the near end and the far end; C{None} if never connected.
+        The near end and the far end.
         """
-        return self.near.transport, self._far.transport
+        return self.near, self._far
 
     # What the ends call
 

@@ -132,6 +132,7 @@ class End(Protocol):
     @ivar answer: sends that answer; C{None} for any other end.
     @ivar life: the L{Life}.
     @ivar moved: how many bytes of input have passed since L{countInput}.
+    @ivar closedFirst: whether this side has begun to close before it has read EOF.
     @ivar _bridge: the bridge.
     @ivar _input: the L{Input}.
     @ivar _written: the L{Output}.
@@ -147,6 +148,7 @@ class End(Protocol):
     transport: Any = None
     life = Life.LIVE
     moved = 0
+    closedFirst = False
     _input = Input.HELD
     _written = Output.OPEN
     _other: End | None = None
@@ -302,6 +304,7 @@ class End(Protocol):
         """
         if self.life is Life.LIVE and self._written is Output.OPEN:
             self._written = Output.FINISHING
+            self.closedFirst = self._input is not Input.ENDED
             self.output.finish()
 
     def discard(self) -> None:
@@ -341,6 +344,7 @@ class End(Protocol):
         if self.life is Life.LIVE and (
             self._input is not Input.ENDED or self._written is Output.OPEN
         ):
+            self.closedFirst |= self._input is not Input.ENDED
             self.output.close()
             self._loseIfSilent()
 

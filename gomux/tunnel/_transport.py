@@ -27,7 +27,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
 from gomux._carrier.direct import DirectTransport
-from gomux._carrier.transport import layersOf
+from gomux._carrier.transport import layersOf, limitUnsent
 
 #: The first byte of C{TCP_INFO} once a connection is closed.  Then the kernel has
 #: nothing left to send.
@@ -51,7 +51,9 @@ class EndTransport(DirectTransport):
                 if hasattr(transport, name):
                     getattr(transport, name)(True)
         for layer in layersOf(transport):
-            _keepUrgent(getattr(layer, "socket", None))
+            handle = getattr(layer, "socket", None)
+            _keepUrgent(handle)
+            limitUnsent(handle)
 
     # Input
 

@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from gomux._carrier.accept import acceptOne
 from gomux._carrier.clock import steady
 from gomux._carrier.passed import PassedDropper
+from gomux._carrier.transport import addressFrom
 from gomux._carrier.turns import DONE
 from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import ThrottledLog, describeAddress
@@ -43,6 +44,7 @@ from gomux.tunnel._accesslog import AccessLog, addressOf, describe
 from gomux.tunnel._bridge import Bridge
 from gomux.tunnel._codes import MUX_LOST, codeOf
 from gomux.tunnel._localends import connector, outputOf
+from gomux.tunnel._localports import LocalPorts
 
 _log = Logger()
 
@@ -71,6 +73,8 @@ class Tunnel(Factory):
         whose streams the mux counts.
     @ivar plain: counts the streams without a request whose target cannot be connected:
         the mux has accepted them.
+    @ivar ports: counts the local ports of a target's connections; C{None} for a
+        forwarding endpoint, and if no keyring is given.
     @ivar pool: where a forwarding endpoint opens its streams; C{None} for a target.
     @ivar _shares: the shares of which each bridge takes one place, by the name of their
         places in log lines.
@@ -82,6 +86,7 @@ class Tunnel(Factory):
     noisy = False
     service: str | None = None
     accessLog: AccessLog | None = None
+    ports: LocalPorts | None = None
     pool: MuxPool | None = None
     _proving: Deferred[Any] | None = None
 
@@ -242,6 +247,10 @@ class Tunnel(Factory):
             self.bridges.remove(bridge)
             if self.counts is not None:
                 self.counts.open -= 1
+            far = bridge.ends[1]
+            if self.ports is not None and far.closedFirst:
+                address = addressFrom(lambda: far.transport.getPeer())
+                self.ports.closedFirst(bridge.peer, address)
             for shares in self._shares.values():
                 shares.giveBack(bridge.peer)
             if self.accessLog is not None:
@@ -254,7 +263,7 @@ class Tunnel(Factory):
         """
         Write the line of a connection that has ended.
         """
-        near, far = bridge.transports
+        near, far = (end.transport for end in bridge.ends)
         peer, received, sent = bridge.peer, 0, 0
         if hasattr(near, "mux"):
             received, sent = near.bytesReceived, near.bytesSent
@@ -362,7 +371,10 @@ def target(
         return connecting.addTimeout(tunnel.limits.targetTimeout, steady(clock))
 
     connections = Shares(limits.maxConnections, keyring)
-    tunnel = Tunnel(name, connect, clock, limits, _shares(connections, keyring))
+    shares = _shares(connections, keyring)
+    tunnel = Tunnel(name, connect, clock, limits, shares)
+    if keyring is not None:
+        tunnel.ports = shares["local ports"] = LocalPorts(keyring, tunnel.clock)
     tunnel.plain = counts
     return tunnel
 

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
-from gomux._carrier.records import ANSWERS, RECORDS, pace
+from gomux._carrier.records import ANSWERS, MUX_OUTPUT, RECORDS, pace
 from gomux.test.support.kernel import Descriptor
 from gomux.test.support.slowclock import SlowClock
 
@@ -182,6 +182,24 @@ class PaceTests(SynchronousTestCase):
         self.tls.dataReceived(record(1))
         self.assertTrue(self.below.disconnecting)
 
+    def test_mux(self) -> None:
+        """
+        On the carrier of a mux, the answers of the mux do not count as those of TLS.
+        The carrier is dropped if more waits than a mux ever writes.
+        """
+        tls: Any = Secure(self.below)
+        pace(tls, hasMux=True)
+        self.below.write(bytes(1))
+        tls.answer = bytes(MUX_OUTPUT // 4)
+        for _ in range(3):
+            tls.dataReceived(record(1))
+        self.assertFalse(self.below.disconnecting)
+        self.below.drain(MUX_OUTPUT // 4)
+        tls.dataReceived(record(1))
+        self.assertFalse(self.below.disconnecting)
+        tls.dataReceived(record(1))
+        self.assertTrue(self.below.disconnecting)
+
     def test_lost(self) -> None:
         """
         When the connection is gone, nothing is left.
@@ -192,6 +210,30 @@ class PaceTests(SynchronousTestCase):
         self.assertEqual(self.tls.lost, [reason])
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertNotIn("dataReceived", vars(self.tls))
+
+    def test_muxLost(self) -> None:
+        """
+        A mux gets all that was received before it is told that its carrier is gone,
+        also if it has paused the carrier.
+        """
+        tls: Any = Secure(self.below)
+        pace(tls, hasMux=True)
+        few = record(1) * RECORDS
+        tls.dataReceived(few * 3)
+        tls.pauseProducing()
+        reason = Failure(ConnectionDone())
+        tls.connectionLost(reason)
+        self.clock.turn()
+        tls.pauseProducing()
+        self.assertEqual(tls.received, [few] * 2)
+        self.assertEqual(tls.lost, [])
+        tls.act = tls.resumeProducing
+        self.clock.turn()
+        self.assertEqual(tls.received, [few] * 3)
+        self.assertEqual(tls.lost, [])
+        self.clock.turn()
+        self.assertEqual(tls.lost, [reason])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_otherTransports(self) -> None:
         """

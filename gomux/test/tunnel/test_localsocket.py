@@ -31,6 +31,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from gomux import MuxFactory
 from gomux._carrier.direct import BULK_READ_SIZE, READ_SIZE, DirectTransport
 from gomux._carrier.sockets import IN, OUT, Sockets, socketsOf
+from gomux._carrier.transport import UNSENT
 from gomux._fastpaths import useFastPaths
 from gomux._mux.pool import MuxPool
 from gomux.limits import ACCEPT_QUEUE, TunnelLimits
@@ -493,6 +494,15 @@ class LocalSocketTests(SynchronousTestCase):
             self.assertEqual(self.handle.getsockopt(level, option), 1)
         self.assertFalse(self.handle.getblocking())
 
+    def test_limitUnsent(self) -> None:
+        """
+        The kernel is asked to keep little that it cannot send yet.
+        """
+        option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+        if option is not None:
+            size = self.handle.getsockopt(socket.IPPROTO_TCP, option)
+            self.assertEqual(size, UNSENT)
+
     def test_notRead(self) -> None:
         """
         Before the end reads, the socket is not in the epoll.
@@ -633,7 +643,7 @@ class LocalSocketTests(SynchronousTestCase):
         Output does not overtake output that waits, although the kernel has room again.
         """
         self.fill()
-        came = len(self.client.recv(1 << 20, socket.MSG_WAITALL))
+        came = len(self.client.recv(1 << 16, socket.MSG_WAITALL))
         self.local.write(b"the end")
         self.local.finish()
         rest = self.drain()

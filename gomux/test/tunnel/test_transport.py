@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
+from gomux._carrier.transport import UNSENT
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.tunnelrig import HERE, Rig
 from gomux.tunnel._transport import EndTransport
@@ -288,6 +289,20 @@ class UnsentTests(SynchronousTestCase):
         for _ in range(5):
             connection.doRead()
         self.assertEqual(protocol.received, b"abcdefg")
+
+    def test_limitUnsent(self) -> None:
+        """
+        The kernel is asked to keep little that it cannot send yet, also below another
+        layer.
+        """
+        option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+        connection, _, _ = self.connection()
+        wrapper = ProtocolWrapper(WrappingFactory(Recorders()), Recorder())
+        wrapper.transport = connection
+        EndTransport(wrapper)
+        if option is not None:
+            size = connection.socket.getsockopt(socket.IPPROTO_TCP, option)
+            self.assertEqual(size, UNSENT)
 
     def test_closed(self) -> None:
         """
