@@ -372,12 +372,13 @@ class Bridge:
         if self._patience == inf:
             self.near.countInput()
             self._far.countInput()
-        self._movedAt = self._tunnel.clock.seconds()
         if self._look is not None:
             if patience == self._patience and not self._isCut:
                 # The next check is early enough.
                 return
             self._look.cancel()
+        # The time counts from the next check.
+        self._seen = ()
         self._patience = patience
         self._pause = SHORTEST_LOOK
         self._lookLater()

@@ -305,6 +305,18 @@ class MuxEndTests(EndingTestCase):
         self.rig.flush()
         self.assertEnds(self.serverSide)
 
+    def test_silentBefore(self) -> None:
+        """
+        The seconds count from the end of the mux, also if nothing had moved for longer
+        before that.
+        """
+        self.serverSide.loseWriteConnection()
+        self.stuck(self.serverSide, self.clientSide)
+        self.pass_(60, 1)
+        self.rig.pair.loseCarrier()
+        self.rig.flush()
+        self.assertEnds(self.serverSide)
+
     def test_readsLater(self) -> None:
         """
         An end that reads again in time gets all that had come over the mux.
