@@ -49,6 +49,8 @@ FAILED = re.compile(r"^gomux\.test\.\S+\.test_\w+$", re.MULTILINE)
 WORKERS = 2
 #: Seconds after which a test run is stopped, because a mutation may make it hang.
 TIME_LIMIT = 60
+#: The same for the test that runs first.
+CATCHER_LIMIT = 15
 #: The same for the first run, of all tests without any mutation.
 FIRST_LIMIT = 300
 
@@ -123,7 +125,7 @@ class Scratch:
         compile(mutated, mutation.path, "exec")
         try:
             self._write(path, mutated)
-            if catcher is not None and not self.testsPass((catcher,))[0]:
+            if catcher is not None and not self.testsPass((catcher,), CATCHER_LIMIT)[0]:
                 return True, catcher
             passed, output = self.testsPass(mutation.tests)
         finally:
