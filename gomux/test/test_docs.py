@@ -204,12 +204,14 @@ class DocsTestCase(SynchronousTestCase):
         """
         request = f"GET /{path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode()
         answer = b""
-        with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
-            connection.settimeout(PATIENCE)
-            with contextlib.suppress(ConnectionError):
-                connection.sendall(request)
-                while piece := connection.recv(65536):
-                    answer += piece
+        # A reset may come before connecting has succeeded.
+        with (
+            contextlib.suppress(ConnectionResetError, BrokenPipeError),
+            socket.create_connection(("127.0.0.1", port), PATIENCE) as connection,
+        ):
+            connection.sendall(request)
+            while piece := connection.recv(65536):
+                answer += piece
         return answer.partition(b"\r\n\r\n")[2]
 
     def site(self, printed: str = "8000", text: str = "hello from a file") -> None:
