@@ -420,7 +420,7 @@ def mutation(gate: Gate) -> None:
 
 
 def fuzz(gate: Gate) -> None:
-    command = ("python", "-m", "fuzz", "all", "--seconds", "30")
+    command = ("python", "-m", "fuzz", "all", "--seconds", "20")
     gate.measured("fuzz", *command, limit=150)
 
 
@@ -520,10 +520,9 @@ def programs(gate: Gate) -> None:
 Step = Callable[[Gate], None]
 
 #: All steps, in order: rounds of lanes of steps.  The lanes of a round run at the same
-#: time.  The benchmark has a round of its own, so that nothing runs beside it.
+#: time, L{LANES} of them.
 ROUNDS: list[list[list[Step]]] = [
-    [[format, lint, imports, types], [docs, news]],
-    [[bench]],
+    [[bench], [format, lint, imports, types, docs, news]],
     [[tests, newest], [packages, programs, fuzz], [floors]],
     [[interop]],
     [[plain]],
