@@ -148,7 +148,7 @@ def progress(line: str) -> None:
 
 def check() -> int:
     """
-    Do what other load of the machine does not decide.
+    Check only figures that do not depend on the load of the machine.
 
     @return: the exit status.
     """

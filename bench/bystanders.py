@@ -9,6 +9,7 @@ import gc
 import os
 import random
 import resource
+import signal
 import socket
 import statistics
 import sys
@@ -232,7 +233,7 @@ def hold(address: str, muxes: str) -> None:
         for _ in range(int(muxes)):
             stack.enter_context(closing(Honest(address))).roundTrip()
         print("holding", flush=True)
-        time.sleep(3600)
+        signal.pause()
 
 
 def poll(path: str, times: str) -> None:

@@ -11,6 +11,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -162,24 +163,13 @@ def _echo(strict: bool, streams: int = 1) -> Call:
     return call
 
 
-def _bulk(strict: bool) -> Call:
+def _writes(strict: bool, data: bytes, count: int) -> Call:
     pair = Pair(Protocol, strict)
     stream = pair.open()
 
     def call() -> None:
-        stream.write(FRAME)
-        pair.settle()
-
-    return call
-
-
-def _writes(strict: bool) -> Call:
-    pair = Pair(Protocol, strict)
-    stream = pair.open()
-
-    def call() -> None:
-        for _ in range(WRITES):
-            stream.write(WRITE)
+        for _ in range(count):
+            stream.write(data)
         pair.settle()
 
     return call
@@ -219,8 +209,18 @@ def _bare(*payloads: bytes) -> Call:
 #: many times it is counted, and how many figures are in one call.
 WORK: dict[str, tuple[Callable[[bool], Call], tuple[bytes, ...], int, int]] = {
     "echo of 64 bytes": (_echo, (SMALL, SMALL), 500, 1),
-    "64 KiB and its credit": (_bulk, (FRAME, b""), 200, 1),
-    "write of 128 bytes": (_writes, (WRITE * WRITES, b""), 10, WRITES),
+    "64 KiB and its credit": (
+        partial(_writes, data=FRAME, count=1),
+        (FRAME, b""),
+        200,
+        1,
+    ),
+    "write of 128 bytes": (
+        partial(_writes, data=WRITE, count=WRITES),
+        (WRITE * WRITES, b""),
+        10,
+        WRITES,
+    ),
     "open, echo, close": (_open, (b"", SMALL, SMALL, b"", b""), 200, 1),
 }
 

@@ -164,7 +164,7 @@ class Opener(Pusher):
     """
     A stream that sends a command.
 
-    @ivar done: fires when what it is for is done.
+    @ivar done: fires when the command is done.
     """
 
     def __init__(self, command: str) -> None:
@@ -341,8 +341,8 @@ async def shakeHands(address: str, psk: str, mode: str, count: str) -> None:
 
 def forward(target: str) -> None:
     """
-    Run Twisted's own port forwarder: what a tunnel costs at least that uses Twisted's
-    transports, and has neither a mux nor cryptography.
+    Run Twisted's own port forwarder.  It has neither a mux nor cryptography, so no
+    tunnel that uses Twisted's transports can cost less.
     """
     host, _, port = target.rpartition(":")
     factory = ProxyFactory(host, int(port))

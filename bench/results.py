@@ -22,7 +22,7 @@ RECORD = HERE / "results.json"
 #: The most that the instructions of a frame may rise, divided by those on record.
 ENOUGH = 1.15
 
-#: The figure of the bare frames that is the unit of what L{ownInstructions} returns.
+#: L{ownInstructions} divides by this figure of the bare frames.
 UNIT = "echo of 64 bytes"
 
 
@@ -98,7 +98,7 @@ def ownInstructions(measured: dict[str, Measured]) -> Measured:
 
 def kept() -> dict[str, Any]:
     """
-    Return what is on record.
+    @return: the recorded results.
     """
     found: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     return found

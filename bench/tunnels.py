@@ -216,8 +216,8 @@ def bulk(name: str, scale: float) -> Measured:
 
 def small(name: str, scale: float) -> Measured:
     """
-    Measure what takes much work for few bytes.  Each end shares a CPU with the program
-    that it exchanges data with: the speed depends on which process runs where.
+    Measure small requests and new connections.  Each end shares a CPU with the program
+    that it exchanges data with, because the speed depends on which process runs where.
     """
     measured: Measured = {}
     with (

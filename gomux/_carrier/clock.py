@@ -69,7 +69,7 @@ _clocks: WeakKeyDictionary[Any, SteadyClock] = WeakKeyDictionary()
 def soonOf(clock: Any) -> Callable[[Callable[[], object]], object]:
     """
     @param clock: the result of L{steady}.
-    @return: its L{SteadyClock.soon}, or what takes the place of that in tests.
+    @return: its L{SteadyClock.soon}, or a function that does the same in tests.
     """
     return clock.soon if isinstance(clock, SteadyClock) else partial(clock.callLater, 0)
 
@@ -83,7 +83,7 @@ class SteadyClock:
     @ivar seconds: returns the time of the monotonic clock.
     @ivar _held: the functions that wait for L{release}; C{None} unless L{hold} was
         called.
-    @ivar _uses: what each delayed call uses of the clock.  All calls share these
+    @ivar _uses: the functions that each delayed call gets.  All calls share these
         objects, because a method of an object is a new object of 64 bytes each time.
     @ivar _calls: the heap of delayed calls, the earliest first.  It may have cancelled
         calls and old entries of calls that were moved.

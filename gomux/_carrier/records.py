@@ -20,7 +20,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IDelayedCall, ISSLTransport
 from twisted.python.failure import Failure
 
-from gomux._carrier.transport import layersOf
+from gomux._carrier.transport import dropTransport, layersOf
 
 #: How many records of a connection are handled in a turn of the reactor.
 RECORDS = 32
@@ -107,7 +107,7 @@ class RecordPace:
 
     def pauseProducing(self) -> None:
         """
-        Read nothing.  What a lost connection has left still comes.
+        Read nothing.  The records that a lost connection has left still come.
         """
         self._wanted = self._loss is not None
         self._below.pauseProducing()
@@ -146,7 +146,7 @@ class RecordPace:
         if self._hasMux:
             self._deliver(data)
             if self._unsent > MUX_OUTPUT:
-                self._drop()
+                dropTransport(self._socket)
             return
         before = self._unsent
         self._deliver(data)
@@ -155,11 +155,7 @@ class RecordPace:
             return
         self._answers += max(0, self._unsent - before)
         if self._answers > ANSWERS:
-            self._drop()
-
-    def _drop(self) -> None:
-        drop = getattr(self._socket, "abortConnection", self._socket.loseConnection)
-        drop()
+            dropTransport(self._socket)
 
     @property
     def _unsent(self) -> int:

@@ -9,7 +9,7 @@ For a small message or a short connection, the reactor and its transports take l
 than the rest of a tunnel.  So L{Sockets} is an epoll with many sockets, and only one
 reader for the reactor.  When the reactor calls it, it serves at most L{EVENTS} sockets,
 each of them once; the kernel reports the others first the next time.  After that the
-muxes send what the sockets have read, each mux once.
+muxes send the data that was read from the sockets, each mux once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _log = Logger()
 
 class Member(Protocol):
     """
-    What serves one socket.
+    Serves one socket.
     """
 
     def ready(self, events: int) -> None:

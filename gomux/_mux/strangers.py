@@ -36,13 +36,14 @@ from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, ITransport
 from twisted.internet.protocol import Protocol
 
 from gomux._carrier.accept import acceptOne
 from gomux._carrier.passed import PassedDropper
+from gomux._carrier.transport import dropTransport
 from gomux._wire.shares import strangersMost
 
 if TYPE_CHECKING:
@@ -291,5 +292,4 @@ class Refused(PassedDropper, Protocol):
         Drop the connection.
         """
         acceptOne(self.transport)
-        transport: Any = self.transport
-        getattr(transport, "abortConnection", transport.loseConnection)()
+        dropTransport(cast(ITransport, self.transport))

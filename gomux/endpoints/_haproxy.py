@@ -41,6 +41,7 @@ from gomux._carrier.accept import acceptOne
 from gomux._carrier.clock import steady
 from gomux._carrier.passed import PassedDropper
 from gomux._carrier.restraint import release, restrain
+from gomux._carrier.transport import dropTransport
 from gomux._mux.log import ThrottledLog, describeAddress
 from gomux._wire.shares import descriptors
 
@@ -223,8 +224,7 @@ class ProxiedProtocol(PassedDropper, ProtocolWrapper):
         """
         End a connection that has no protocol.
         """
-        end = getattr(self.transport, "abortConnection", self.transport.loseConnection)
-        end()
+        dropTransport(self.transport)
 
     def getPeer(self) -> IAddress:
         """

@@ -24,7 +24,7 @@ from gomux._wire.shares import Shares
 
 #: For how long the system keeps a port after this side has closed first, in seconds.
 TIME_WAIT = 60.0
-#: Where Linux tells what it does about local ports.
+#: Linux tells its settings of local ports there.
 SETTINGS = Path("/proc/sys/net/ipv4")
 #: How many local ports a system has that does not tell: the range of IANA.
 PORTS = 16384
@@ -50,7 +50,8 @@ class LocalPorts(Shares):
     Shares the local ports of the connections to a target.
 
     @ivar _clock: tells the time.
-    @ivar _kept: the ports that the system keeps: until when, and whose they are.
+    @ivar _kept: for each port that the system keeps, the time at which it is free
+        again, and the name of the peer that has used it.
     """
 
     def __init__(self, keyring: Keyring, clock: Any) -> None:

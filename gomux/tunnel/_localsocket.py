@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 from gomux._carrier.direct import BULK_READ_SIZE, READ_SIZE
 from gomux._carrier.sockets import IN, OUT, Sockets
 from gomux._carrier.transport import limitUnsent
-from gomux.tunnel._transport import unsentByKernel
+from gomux.tunnel._transport import keepUrgent, unsentByKernel
 
 #: The states of the output, in order.  In C{FINISHING} and C{CLOSING}, output that was
 #: written before still waits.
@@ -86,8 +86,7 @@ class LocalSocket:
             handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             limitUnsent(handle)
-        # An urgent byte stays in its place among the others.
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        keepUrgent(handle)
 
     def getPeer(self) -> IAddress:
         if self._handle.family == socket.AF_UNIX:

@@ -52,7 +52,7 @@ class EndTransport(DirectTransport):
                     getattr(transport, name)(True)
         for layer in layersOf(transport):
             handle = getattr(layer, "socket", None)
-            _keepUrgent(handle)
+            keepUrgent(handle)
             limitUnsent(handle)
 
     # Input
@@ -156,7 +156,7 @@ def _hasTCPAddress(transport: Any) -> bool:
         return False
 
 
-def _keepUrgent(handle: Any) -> None:
+def keepUrgent(handle: Any) -> None:
     """
     Have the kernel deliver a byte that was sent as urgent data in its place among the
     other bytes.  Otherwise the byte would be lost.

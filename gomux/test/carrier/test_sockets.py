@@ -143,8 +143,8 @@ class SocketsTests(SynchronousTestCase):
 
     def test_soon(self) -> None:
         """
-        What a served socket leaves for later is done after all sockets were served.  If
-        it fails, the rest is done nevertheless.
+        Calls that a served socket leaves for later are made after all sockets were
+        served.  If one fails, the rest is made nevertheless.
         """
         clock = self.sockets.clock
 

@@ -102,6 +102,15 @@ class TimeTests(SynchronousTestCase):
         rig.run()
         return rig, recorder
 
+    def stallAgain(self, rig: Rig, recorder: Recorder) -> None:
+        """
+        Stop accepting output again, while the stream has more of it.
+        """
+        rig.carrier.outgoing.stall()
+        rig.send(0, Flag.WINDOW_UPDATE, 65536)
+        recorder.stream.write(bytes(65536))
+        rig.run()
+
     def test_stall(self) -> None:
         """
         A carrier that has accepted no output for a minute is aborted.
@@ -125,10 +134,7 @@ class TimeTests(SynchronousTestCase):
                 rig.clock.advance(1)
             rig.carrier.outgoing.unstall()
             rig.run()
-            rig.carrier.outgoing.stall()
-            rig.send(0, Flag.WINDOW_UPDATE, 65536)
-            recorder.stream.write(bytes(65536))
-            rig.run()
+            self.stallAgain(rig, recorder)
         self.assertIsNone(rig.reason())
 
     def test_idle(self) -> None:
@@ -152,10 +158,7 @@ class TimeTests(SynchronousTestCase):
         rig.run()
         for _ in range(10):
             rig.clock.advance(1)
-        rig.carrier.outgoing.stall()
-        rig.send(0, Flag.WINDOW_UPDATE, 65536)
-        recorder.stream.write(bytes(65536))
-        rig.run()
+        self.stallAgain(rig, recorder)
         for _ in range(66):
             rig.clock.advance(1)
         self.assertIsInstance(rig.reason(), WriteStalled)
@@ -171,10 +174,7 @@ class TimeTests(SynchronousTestCase):
             self.assertIsNone(rig.reason())
             rig.carrier.outgoing.unstall()
             rig.run()
-            rig.carrier.outgoing.stall()
-            rig.send(0, Flag.WINDOW_UPDATE, 65536)
-            recorder.stream.write(bytes(65536))
-            rig.run()
+            self.stallAgain(rig, recorder)
         for _ in range(50):
             rig.clock.advance(1)
         self.assertIsNone(rig.reason())

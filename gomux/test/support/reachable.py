@@ -24,7 +24,7 @@ def reachable(*roots: object) -> Iterator[Any]:
         reached through a module, a class or the globals of a function: this is code,
         which is the same in all processes.  Also without what can only be reached
         through the real reactor, a test, a log or a dictionary of all clocks: this is
-        of other tests.  Also without what the functions that run now have.
+        of other tests.  Also without the variables of the functions that run now.
     """
     seen: set[int] = set()
     # Before Python 3.11 a traceback leads to them.

@@ -403,7 +403,7 @@ class TwistedUnixTests(TCPTests):
 
 class Told:
     """
-    What a local socket tells the end of a bridge.
+    Records the calls of a local socket to the end of its bridge.
 
     @ivar events: what happened.
     """
