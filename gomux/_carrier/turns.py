@@ -206,14 +206,14 @@ class PeerTurns(Turns):
         """
         Do some work now, and the rest of it later.
         """
-        if len(self._peers.names) < 2:
-            super().begin(work)
-            return
         since = self._clock.seconds()
-        super().begin(work)
-        self._spent += self._clock.seconds() - since
-        if self._spent >= self.turnTime and self._call is None:
-            self._call = self._clock.callLater(0, self._turn)
+        left = work(since + self.turnTime)
+        if left != DONE:
+            self.later(work, left)
+        if len(self._peers.names) > 1:
+            self._spent += self._clock.seconds() - since
+            if self._spent >= self.turnTime and self._call is None:
+                self._call = self._clock.callLater(0, self._turn)
 
     def _turn(self) -> None:
         self._spent = 0.0
