@@ -57,6 +57,10 @@ MAX_LENGTH = 65536
 #: when its application reads into a large buffer, although it does not accept as much.
 MAX_CREDIT = 131072
 
+#: The sealed payload of a received frame is copied if it has up to this many bytes, and
+#: otherwise viewed.
+COPIED = 2048
+
 #: The stream ID of the Data frame that is the hello of strict mode: C{GMX}, then the
 #: version in the fourth byte.
 HELLO_ID = int.from_bytes(b"GMX\x02", "little")
@@ -213,10 +217,7 @@ class FrameParser:
         """
         if self._start:
             return self._finishFrame()
-        piece = self._piece
-        if not piece:
-            return None
-        offset = self._offset
+        piece, offset = self._piece, self._offset
         size = len(piece)
         body = offset + HEADER_SIZE
         if body <= size:
@@ -224,13 +225,14 @@ class FrameParser:
             streamID, length, flag = unpackFields(header)
             end = body + _sealedSize(length, flag)
             if end <= size:
-                payload = self._open(header, memoryview(piece)[body:end])
-                if end < size:
-                    self._offset = end
-                else:
-                    self._drop()
+                # To view a few bytes takes longer than to copy them.
+                isSmall = end - body <= COPIED
+                sealed = piece[body:end] if isSmall else memoryview(piece)[body:end]
+                payload = self._open(header, sealed)
+                self._offset = end
                 return streamID, length, flag, payload
-        self._start += memoryview(piece)[offset:]
+        if offset < size:
+            self._start += memoryview(piece)[offset:]
         self._drop()
         return None
 

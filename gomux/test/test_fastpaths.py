@@ -32,8 +32,8 @@ from gomux._carrier.transport import MuxCarrier
 from gomux._fastpaths import FastPaths, fastPaths, useFastPaths
 from gomux._mux import scheduler as _scheduler
 from gomux._wire import crypto as _crypto
-from gomux._wire.crypto import Opener, Sealer, SequencedOpener
-from gomux._wire.frame import Flag, FrameParser, sealFrame
+from gomux._wire.crypto import TAG_SIZE, Opener, Sealer, SequencedOpener
+from gomux._wire.frame import COPIED, Flag, FrameParser, sealFrame
 from gomux._wire.growth import GrowingWindow
 from gomux._wire.window import INITIAL_WINDOW
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
@@ -118,7 +118,7 @@ class PathTests(PlainTestCase):
         def look() -> int:
             kernel = Kernel()
             kernel.room = 100
-            MuxCarrier(kernel.connection()).writeSequence([b"a", b"b"])
+            MuxCarrier(kernel.connection()).writeSequence([b"a", b"b"], 2)
             self.assertEqual(kernel.sent, b"ab")
             return len(kernel.taken)
 
@@ -169,14 +169,15 @@ class PathTests(PlainTestCase):
 
     def test_framesInPlace(self) -> None:
         """
-        Without C{framesInPlace}, a frame that arrived whole is copied before it is
-        opened.
+        Without C{framesInPlace}, a large frame that arrived whole is copied before it
+        is opened.  A small frame always is.
         """
         sealer = Sealer(KEY)
+        payloads = [bytes(COPIED - TAG_SIZE), bytes(COPIED + 1 - TAG_SIZE)]
         whole = b"".join(
             part
-            for data in (b"some", b"more")
-            for part in sealFrame(sealer, 0, 4, Flag.DATA, data)
+            for data in payloads
+            for part in sealFrame(sealer, 0, len(data), Flag.DATA, data)
         )
 
         class Watched(Opener):
@@ -194,9 +195,9 @@ class PathTests(PlainTestCase):
             return found[:]
 
         found: list[bool] = []
-        expected = [b"some", b"more", None]
+        expected = [*payloads, None]
         self.assertEqual(
-            self.differ("framesInPlace", look), ([True, True], [False, False])
+            self.differ("framesInPlace", look), ([False, True], [False, False])
         )
 
     def test_lastSubkey(self) -> None:
@@ -363,9 +364,9 @@ class PathTests(PlainTestCase):
             scheduler = Parts(rig.mux).scheduler
             write = scheduler._write
 
-            def note(parts: list[bytes]) -> None:
+            def note(parts: list[bytes], size: int) -> None:
                 batches.append(parts)
-                write(parts)
+                write(parts, size)
 
             self.patch(scheduler, "_write", note)
             scheduler.pump()
