@@ -174,12 +174,13 @@ class DirectTransport:
                 self._failed = True
         self._leave([data])
 
-    def writeSequence(self, parts: list[bytes]) -> None:
+    def writeSequence(self, parts: list[bytes], size: int) -> None:
         """
         Write data that consists of several parts, as L{write} does.  If they are few,
         only the kernel copies them.
 
         @param parts: the parts, at least one and none empty.
+        @param size: how many bytes they have.
         """
         if self._gather is None or self._full or len(parts) > GATHERED:
             self.write(b"".join(parts))
@@ -191,7 +192,7 @@ class DirectTransport:
             sent = 0
         except OSError:
             sent, self._failed = 0, True
-        if sent == sum(map(len, parts)):
+        if sent == size:
             return
         rest = []
         for part in parts:

@@ -33,13 +33,14 @@ class PlainSender(Sender):
         taken = super().takeOutput(size)
         return taken if self._paths.outputInPlace else bytes(bytearray(taken))
 
-    def outputTaken(self) -> None:
+    def outputTaken(self) -> int:
         stream = self._stream
-        super().outputTaken()
+        left = super().outputTaken()
         isGone = stream.sender is None and self.state is SendState.OPEN
         if isGone and not self._paths.shortSenders:
             stream.sender = self
             self._pieces = None
+        return left
 
 
 def senderMaker() -> Callable[[SenderStream], Sender]:

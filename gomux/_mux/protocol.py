@@ -370,10 +370,10 @@ class MuxProtocol(MuxFacts, Protocol):
         self._waiting.fail(self.noRequests())
         self.factory.muxUngreeted(self)
 
-    def _write(self, parts: list[bytes]) -> None:
+    def _write(self, parts: list[bytes], size: int) -> None:
         if self._life.loss is None:
             try:
-                self._carrier.writeSequence(parts)
+                self._carrier.writeSequence(parts, size)
             except BaseException:
                 self._fail(Truncated(Failure().getErrorMessage()))
 

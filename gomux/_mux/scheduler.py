@@ -85,10 +85,12 @@ class SendingStream(Protocol):
         @return: the output.
         """
 
-    def outputTaken(self) -> None:
+    def outputTaken(self) -> int:
         """
         The output taken last has been written.  The sender may now ask its producer
         for more.
+
+        @return: how many bytes of output may be sent now.
         """
 
 
@@ -130,7 +132,7 @@ class Scheduler:
     def __init__(
         self,
         sealer: Sealer | None,
-        write: Callable[[list[bytes]], None],
+        write: Callable[[list[bytes], int], None],
         wake: Callable[[], None],
         failed: Callable[[GomuxError], None],
         maxRefusals: int,
@@ -139,7 +141,8 @@ class Scheduler:
         """
         @param sealer: seals all frames of the mux.  With C{None} nothing is written
             before L{start}.
-        @param write: writes pieces of data to the carrier.
+        @param write: writes pieces of data to the carrier; called with them and their
+            size.
         @param wake: called when there is something to write.  It must not call
             L{pump} itself, but have it called soon after.
         @param failed: called with L{NonceExhausted} when no nonces are left.  A
@@ -326,31 +329,32 @@ class Scheduler:
         parts: list[bytes] = []
         served: list[SendingStream] = []
         try:
-            if self._control.seal(self._sealer, parts, CONTROL_FRAMES):
-                self._addData(parts, served)
+            isEmpty = self._control.seal(self._sealer, parts, CONTROL_FRAMES)
+            size = len(parts) // 2 * OVERHEAD
+            if isEmpty:
+                size += self._addData(parts, served)
         except NonceExhausted:
             parts += sealLastFrame(self._sealer)
             self._writeLast(parts)
             raise
         if not parts:
             return
-        self.bytesSent += sum(map(len, parts))
+        self.bytesSent += size
         self.sentAt = self._seconds()
-        self._write(parts)
+        self._write(parts, size)
         for stream in served:
-            stream.outputTaken()
-            # Not asked earlier: outputTaken() may have made a producer write more.
-            if stream.sendable() and not self.stopped:
+            if stream.outputTaken() and not self.stopped:
                 self._bulk.append(stream)
             else:
                 stream.queued = False
 
-    def _addData(self, parts: list[bytes], served: list[SendingStream]) -> None:
+    def _addData(self, parts: list[bytes], served: list[SendingStream]) -> int:
         """
         Give turns to the streams of one queue.
 
         @param parts: the batch; the frames are added to it.
         @param served: the streams that had a turn are added to it.
+        @return: the size of the frames.
         """
         fresh, bulk = self._fresh, self._bulk
         isBulk = bool(bulk) and (not fresh or self._freshBytes >= MAX_LENGTH)
@@ -372,6 +376,7 @@ class Scheduler:
             self._freshBytes = 0 if isBulk else self._freshBytes + size
             added += OVERHEAD + size
             served.append(stream)
+        return added
 
     def finish(self) -> None:
         """
@@ -389,9 +394,10 @@ class Scheduler:
 
     def _writeLast(self, parts: list[bytes]) -> None:
         self.stop()
-        self.bytesSent += sum(map(len, parts))
+        size = sum(map(len, parts))
+        self.bytesSent += size
         self.sentAt = self._seconds()
-        self._write(parts)
+        self._write(parts, size)
 
     def stop(self) -> None:
         """

@@ -386,10 +386,12 @@ class Sender:
         self._offset = offset
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def outputTaken(self) -> None:
+    def outputTaken(self) -> int:
         """
         The output taken last has been written.  Ask the producer for more, close the
         sender, or remove it from the stream if it has nothing to keep.
+
+        @return: as L{sendable}.
         """
         unsent = self.unsent
         surplus = self.charged - unsent
@@ -405,3 +407,5 @@ class Sender:
                 self._stream.sender = None
             else:
                 self._closeIfFinished()
+        # Asked last: the producer may have written more.
+        return self.unsent and self.sendable()

@@ -167,7 +167,7 @@ class GatherTests(SynchronousTestCase):
         """
         self.kernel.room = 100
         parts = [b"hello, ", b"world"]
-        self.carrier.writeSequence(parts)
+        self.carrier.writeSequence(parts, 12)
         self.assertEqual(len(self.kernel.taken), 1)
         for taken, part in zip(self.kernel.taken[0], parts, strict=True):
             self.assertIs(taken, part)
@@ -182,11 +182,11 @@ class GatherTests(SynchronousTestCase):
         for room in range(len(b"hello, world")):
             self.setUp()
             self.kernel.room = room
-            self.carrier.writeSequence([b"hello, ", b"wor", b"ld"])
+            self.carrier.writeSequence([b"hello, ", b"wor", b"ld"], 12)
             self.assertEqual(self.kernel.sent, b"hello, world"[:room])
             self.assertEqual(self.producer.calls, ["pause"])
             self.kernel.room = 100
-            self.carrier.writeSequence([b"!", b"?"])
+            self.carrier.writeSequence([b"!", b"?"], 2)
             self.assertEqual(len(self.kernel.taken), 1)
             self.connection.doWrite()
             self.assertEqual(self.kernel.sent, b"hello, world!?")
@@ -198,7 +198,7 @@ class GatherTests(SynchronousTestCase):
         """
         self.kernel.room = 100
         for count in (GATHERED, GATHERED + 1):
-            self.carrier.writeSequence([b"x"] * count)
+            self.carrier.writeSequence([b"x"] * count, count)
         self.assertEqual(len(self.kernel.taken), 1)
         self.assertEqual(self.kernel.sent, b"x" * (2 * GATHERED + 1))
 
@@ -213,15 +213,15 @@ class GatherTests(SynchronousTestCase):
                 return super().writeSomeData(data)
 
         self.kernel.room = 100
-        MuxCarrier(self.kernel.connection(Careful)).writeSequence([b"a", b"b"])
+        MuxCarrier(self.kernel.connection(Careful)).writeSequence([b"a", b"b"], 2)
         old = Kernel()
         old.room = 100
         old.sendmsg = None  # type: ignore[assignment,method-assign]
-        MuxCarrier(old.connection()).writeSequence([b"a", b"b"])
+        MuxCarrier(old.connection()).writeSequence([b"a", b"b"], 2)
         self.assertEqual((self.kernel.sent, old.sent), (b"ab", b"ab"))
         self.assertEqual(self.kernel.taken, [])
         carrier = MuxCarrier(transport := StringTransport())  # type: ignore[arg-type]
-        carrier.writeSequence([b"a", b"b"])
+        carrier.writeSequence([b"a", b"b"], 2)
         self.assertEqual(transport.value(), b"ab")
 
 
@@ -239,7 +239,7 @@ class ResetTests(SynchronousTestCase):
             (lambda output: None, False),
             (lambda output: None, True),
             (lambda output: output.write(b"data"), True),
-            (lambda output: output.writeSequence([b"da", b"ta"]), True),
+            (lambda output: output.writeSequence([b"da", b"ta"], 4), True),
         ]
         for write, isReset in writes:
             with (

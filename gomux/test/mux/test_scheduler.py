@@ -45,8 +45,9 @@ class Output:
         self.window -= size
         return bytes(size)
 
-    def outputTaken(self) -> None:
+    def outputTaken(self) -> int:
         self.taken += 1
+        return self.sendable()
 
 
 class SchedulerTests(SynchronousTestCase):
@@ -70,8 +71,9 @@ class SchedulerTests(SynchronousTestCase):
             sealer, self.write, self.wake, self.errors.append, 3, lambda: self.now
         )
 
-    def write(self, parts: list[bytes], *_: object) -> None:
+    def write(self, parts: list[bytes], size: int) -> None:
         self.writes.append(b"".join(parts))
+        self.assertEqual(len(self.writes[-1]), size)
         self.now += self.duration
         self.room -= 1
         if self.room <= 0:
@@ -389,9 +391,10 @@ class SchedulerTests(SynchronousTestCase):
         """
 
         class Refilled(Output):
-            def outputTaken(stream) -> None:
+            def outputTaken(stream) -> int:
                 super().outputTaken()
                 stream.size = 20 * (stream.taken == 1)
+                return stream.size
 
         self.scheduler.activate(Refilled(0, 10))
         self.scheduler.pump()
@@ -404,8 +407,9 @@ class SchedulerTests(SynchronousTestCase):
         """
 
         class Stopper(Output):
-            def outputTaken(stream) -> None:
+            def outputTaken(stream) -> int:
                 self.scheduler.stop()
+                return super().outputTaken()
 
         self.scheduler.activate(Stopper(0, 1 << 20))
         self.scheduler.pump()
@@ -420,12 +424,12 @@ class SchedulerTests(SynchronousTestCase):
         output = Output(0, 10)
 
         class Writer(Output):
-            def outputTaken(writer) -> None:
-                super().outputTaken()
-                if writer.taken == 1:
+            def outputTaken(writer) -> int:
+                if not writer.taken:
                     self.scheduler.activate(output)
                     self.scheduler.control(4, Flag.KEEPALIVE)
                     self.scheduler.pump()
+                return super().outputTaken()
 
         self.scheduler.activate(Writer(2, 10))
         self.scheduler.pump()
@@ -439,10 +443,10 @@ class SchedulerTests(SynchronousTestCase):
         """
 
         class Refilled(Output):
-            def outputTaken(stream) -> None:
-                super().outputTaken()
+            def outputTaken(stream) -> int:
                 stream.size = 65536
                 self.scheduler.activate(stream)
+                return super().outputTaken()
 
         for streamID in (0, 2, 4):
             self.scheduler.activate(Refilled(streamID, 65536))
