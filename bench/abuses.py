@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from gomux import Limits
 from gomux._wire.crypto import Sealer, deriveKey
-from gomux._wire.frame import Flag, sealFrame
+from gomux._wire.frame import Flag
 
 LIMITS = Limits()
 
@@ -66,7 +66,7 @@ class Frames:
         """
         sealer = Sealer(self._key)
         size = len(payload) or length
-        return b"".join(sealFrame(sealer, streamID, size, flag, payload))
+        return b"".join(sealer.seal(streamID, size, flag, payload))
 
     def open(self, streamID: int, command: str) -> bytes:
         """

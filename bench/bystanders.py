@@ -25,7 +25,7 @@ from bench.figures import Figure, Measured, Workload
 from bench.peers import PSK
 from bench.processes import Process, favour, python, wakefulCPUs
 from gomux._wire.crypto import Opener, Sealer, deriveKey
-from gomux._wire.frame import Flag, FrameParser, sealFrame
+from gomux._wire.frame import Flag, FrameParser
 from interop.peers.peerlib import percentile
 from interop.support.harness import TWISTD
 
@@ -63,7 +63,7 @@ class Honest:
 
     def _send(self, flag: int, payload: bytes = b"", length: int = 0) -> None:
         size = len(payload) or length
-        self._socket.sendall(b"".join(sealFrame(self._sealer, 0, size, flag, payload)))
+        self._socket.sendall(b"".join(self._sealer.seal(0, size, flag, payload)))
 
     def roundTrip(self) -> float:
         """

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Collection
 
 from gomux._wire.crypto import Sealer
-from gomux._wire.frame import MAX_LENGTH, Flag, sealFrame
+from gomux._wire.frame import MAX_LENGTH, Flag
 
 _CLOSE_STREAM = int(Flag.CLOSE_STREAM)
 _WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
@@ -64,19 +64,19 @@ class ControlQueue:
             taken = self.frames[:limit]
             del self.frames[:limit]
             for streamID, flag, length, sealed in taken:
-                parts += sealFrame(sealer, streamID, length, flag)
+                parts += sealer.seal(streamID, length, flag)
                 if sealed is not None:
                     sealed(sealer.last)
         limit *= 2  # A sealed control frame has two parts.
         while self.refusals and len(parts) < limit:
             streamID = self.refusals.pop(0)
-            parts += sealFrame(sealer, streamID, 0, _WINDOW_UPDATE)
-            parts += sealFrame(sealer, streamID, 0, _CLOSE_STREAM)
+            parts += sealer.seal(streamID, 0, _WINDOW_UPDATE)
+            parts += sealer.seal(streamID, 0, _CLOSE_STREAM)
         while self.credits and len(parts) < limit:
             streamID, credit = self.credits.popitem()
             while credit > 0:
                 size = min(credit, MAX_LENGTH)
-                parts += sealFrame(sealer, streamID, size, _WINDOW_UPDATE)
+                parts += sealer.seal(streamID, size, _WINDOW_UPDATE)
                 credit -= size
         return not (self.frames or self.refusals or self.credits)
 

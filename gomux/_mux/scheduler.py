@@ -36,7 +36,6 @@ Queued frames are written in one of three ways:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Protocol
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
@@ -45,8 +44,9 @@ from gomux._carrier.turns import TURN_TIME
 from gomux._carrier.watch import CarrierWatch
 from gomux._fastpaths import fastPaths
 from gomux._mux.controlqueue import ControlQueue
+from gomux._mux.sendermux import SendingStream
 from gomux._wire.crypto import Sealer
-from gomux._wire.frame import MAX_LENGTH, OVERHEAD, Flag, sealFrame, sealLastFrame
+from gomux._wire.frame import MAX_LENGTH, OVERHEAD, Flag
 from gomux.error import GomuxError, LimitExceeded, NonceExhausted
 
 #: The size in bytes at which a batch of frames is written to the carrier.  More urgent
@@ -60,47 +60,13 @@ CONTROL_FRAMES = 32
 _DATA = int(Flag.DATA)
 
 
-class SendingStream(Protocol):
-    """
-    The part of a stream's sender that the scheduler uses.
-
-    @ivar streamID: the ID in the stream's frames.
-    @ivar queued: whether the stream is in a queue of the scheduler, which sets this.
-    """
-
-    streamID: int
-    queued: bool
-
-    def sendable(self) -> int:
-        """
-        @return: how many bytes of output may be sent now: no more than wait, and no
-            more than the send window allows.
-        """
-
-    def takeOutput(self, size: int) -> bytes | memoryview:
-        """
-        Remove output from the sender, and its size from the send window.
-
-        @param size: the number of bytes, from 1 to L{sendable}.
-        @return: the output.
-        """
-
-    def outputTaken(self) -> int:
-        """
-        The output taken last has been written.  The sender may now ask its producer
-        for more.
-
-        @return: how many bytes of output may be sent now.
-        """
-
-
 @implementer(IPushProducer)
 class Scheduler:
     """
     Writes the frames of one mux to its carrier, in a fair order.
 
     @ivar bytesSent: how many bytes were written.
-    @ivar sentAt: the time of the last write, or else of L{start}, in seconds.
+    @ivar sentAt: when the writing began last, or else the time of L{start}, in seconds.
     @ivar paused: whether nothing may be written now: before L{start}, while the carrier
         is blocked, and once C{stopped}.
     @ivar isMute: whether the peer may be a stranger, to whom nothing must be sent.
@@ -304,10 +270,11 @@ class Scheduler:
         Write batches until nothing is queued, the carrier is blocked, or other
         connections are due their turn.
         """
-        if self._pumping or self.idle:
+        if self._pumping or self.paused or self.idle:
             return
         self._pumping = True
-        until = self._seconds() + self._turnTime
+        self.sentAt = self._seconds()
+        until = self.sentAt + self._turnTime
         isBusy = True
         try:
             while isBusy and not self.paused:
@@ -328,19 +295,18 @@ class Scheduler:
         """
         parts: list[bytes] = []
         served: list[SendingStream] = []
+        size = 0
         try:
-            isEmpty = self._control.seal(self._sealer, parts, CONTROL_FRAMES)
-            size = len(parts) // 2 * OVERHEAD
-            if isEmpty:
-                size += self._addData(parts, served)
+            if self._control.seal(self._sealer, parts, CONTROL_FRAMES):
+                size = self._addData(parts, served)
         except NonceExhausted:
-            parts += sealLastFrame(self._sealer)
+            parts += self._sealer.sealLast(Flag.CLOSE_MUX)
             self._writeLast(parts)
             raise
         if not parts:
             return
+        size += len(parts) // 2 * OVERHEAD
         self.bytesSent += size
-        self.sentAt = self._seconds()
         self._write(parts, size)
         for stream in served:
             if stream.outputTaken() and not self.stopped:
@@ -354,16 +320,17 @@ class Scheduler:
 
         @param parts: the batch; the frames are added to it.
         @param served: the streams that had a turn are added to it.
-        @return: the size of the frames.
+        @return: how many bytes of data the frames have.
         """
-        fresh, bulk = self._fresh, self._bulk
-        isBulk = bool(bulk) and (not fresh or self._freshBytes >= MAX_LENGTH)
-        queue = bulk if isBulk else fresh
-        room = self._batchSize
-        if bulk and not isBulk:
-            room = min(room, MAX_LENGTH - self._freshBytes)
+        queue, room, isBulk = self._fresh, self._batchSize, False
+        if self._bulk:
+            isBulk = not queue or self._freshBytes >= MAX_LENGTH
+            if isBulk:
+                queue = self._bulk
+            else:
+                room = min(room, MAX_LENGTH - self._freshBytes)
         added = 0
-        while queue and added < room:
+        while queue and added + OVERHEAD * len(served) < room:
             stream = queue.pop(0)
             size = stream.sendable()
             if not size:
@@ -372,9 +339,9 @@ class Scheduler:
             if size > MAX_LENGTH:
                 size = MAX_LENGTH
             payload = stream.takeOutput(size)
-            parts += sealFrame(self._sealer, stream.streamID, size, _DATA, payload)
+            parts += self._sealer.seal(stream.streamID, size, _DATA, payload)
             self._freshBytes = 0 if isBulk else self._freshBytes + size
-            added += OVERHEAD + size
+            added += size
             served.append(stream)
         return added
 
@@ -387,9 +354,9 @@ class Scheduler:
         parts: list[bytes] = []
         try:
             self._control.seal(self._sealer, parts)
-            parts += sealFrame(self._sealer, 0, 0, Flag.CLOSE_MUX)
+            parts += self._sealer.seal(0, 0, Flag.CLOSE_MUX)
         except NonceExhausted:
-            parts += sealLastFrame(self._sealer)
+            parts += self._sealer.sealLast(Flag.CLOSE_MUX)
         self._writeLast(parts)
 
     def _writeLast(self, parts: list[bytes]) -> None:

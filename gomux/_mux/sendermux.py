@@ -3,7 +3,8 @@
 # See LICENSE for details.
 
 """
-The parts of the mux and of the stream that a sender uses.
+The parts of the mux and of the stream that a sender uses, and the part of a sender that
+the scheduler uses.
 """
 
 from __future__ import annotations
@@ -93,4 +94,38 @@ class SenderStream(Protocol):
     def applicationFailed(self) -> None:
         """
         The application has raised an exception.  Called in the C{except} block.
+        """
+
+
+class SendingStream(Protocol):
+    """
+    The part of a stream's sender that the scheduler uses.
+
+    @ivar streamID: the ID in the stream's frames.
+    @ivar queued: whether the stream is in a queue of the scheduler, which sets this.
+    """
+
+    streamID: int
+    queued: bool
+
+    def sendable(self) -> int:
+        """
+        @return: how many bytes of output may be sent now: no more than wait, and no
+            more than the send window allows.
+        """
+
+    def takeOutput(self, size: int) -> bytes | memoryview:
+        """
+        Remove output from the sender, and its size from the send window.
+
+        @param size: the number of bytes, from 1 to L{sendable}.
+        @return: the output.
+        """
+
+    def outputTaken(self) -> int:
+        """
+        The output taken last has been written.  The sender may now ask its producer
+        for more.
+
+        @return: how many bytes of output may be sent now.
         """

@@ -50,6 +50,8 @@ _eightWords = Struct("<8I")
 _outerWords = Struct("<4I32x4I")
 _ZEROS = bytes(_outerWords.size)
 _counter = Struct("<Q")
+# Returns the header of a frame: three fields, and the prefix and counter of its nonce.
+_packHeader = Struct("<III16sQ").pack
 #: Returns a nonce of ChaCha20-Poly1305: 4 zero bytes, and a counter.
 nonceFor = Struct("<4xQ").pack
 # "expand 32-byte k", the constant that ChaCha20's state starts with.
@@ -220,13 +222,20 @@ class Sealer:
         """
         raise NonceExhausted()
 
-    def seal(self, fields: bytes, payload: bytes | memoryview) -> tuple[bytes, bytes]:
+    def seal(
+        self, streamID: int, length: int, flag: int, payload: bytes | memoryview = b""
+    ) -> tuple[bytes, bytes]:
         """
-        Seal one frame.
+        Seal one frame, ready to be written.  Frames must be written in the order in
+        which they are sealed.
 
-        @param fields: the header without its nonce.  The header is authenticated.
-        @param payload: the bytes to encrypt.
-        @return: the whole header, and the ciphertext with its tag.
+        @param streamID: the stream's ID, 0 in a frame about the whole mux.
+        @param length: the size of the payload, or the credit of a WindowUpdate, in
+            bytes; 0 in any other frame.
+        @param flag: a L{Flag<gomux._wire.frame.Flag>}.
+        @param payload: the payload of a Data frame.
+        @return: the two parts of the frame: the header, which is authenticated, and the
+            sealed payload with its tag.
         @raise NonceExhausted: if of all 2**64 nonces only the last one is left,
             which is reserved for L{sealLast}.
         """
@@ -234,23 +243,23 @@ class Sealer:
         if counter >= self._end:
             self._renew(counter)
         self._next = counter + 1
-        tail = _counter.pack(counter)
-        header = fields + self.prefix + tail
-        return header, self._encrypt(_NONCE_START + tail, payload, header)
+        header = _packHeader(streamID, length, flag, self.prefix, counter)
+        return header, self._encrypt(nonceFor(counter), payload, header)
 
-    def sealLast(self, fields: bytes) -> tuple[bytes, bytes]:
+    def sealLast(self, flag: int) -> tuple[bytes, bytes]:
         """
         Seal the frame that ends the mux, with the nonce that is reserved for it.
         The frame has no payload.  No frame can be sealed after it.
 
+        @param flag: the frame's L{Flag<gomux._wire.frame.Flag>}.
+        @return: as L{seal}.
         @raise NonceExhausted: if the last frame was sealed before.
         """
         if self._next > LAST_COUNTER:
             raise NonceExhausted()
         self._next = _COUNTER_END
-        tail = _counter.pack(LAST_COUNTER)
-        header = fields + self.prefix + tail
-        return header, self._encrypt(_NONCE_START + tail, b"", header)
+        header = _packHeader(0, 0, flag, self.prefix, LAST_COUNTER)
+        return header, self._encrypt(nonceFor(LAST_COUNTER), b"", header)
 
 
 class Opener:

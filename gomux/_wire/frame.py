@@ -3,7 +3,7 @@
 # See LICENSE for details.
 
 """
-The frames of the gomux v1 wire: constants, sealing, and an incremental parser.
+The frames of the gomux v1 wire: constants, and an incremental parser.
 
 A frame is a 36-byte header in the clear and a sealed payload.  All integers
 are little-endian::
@@ -21,7 +21,7 @@ from struct import Struct
 from typing import Protocol
 
 from gomux._fastpaths import fastPaths
-from gomux._wire.crypto import NONCE_SIZE, TAG_SIZE, Sealer
+from gomux._wire.crypto import NONCE_SIZE, TAG_SIZE
 from gomux.error import ProtocolViolation
 
 
@@ -78,34 +78,9 @@ ID_END = 1 << 32
 _DATA = int(Flag.DATA)
 _KEEPALIVE = int(Flag.KEEPALIVE)
 _WINDOW_UPDATE = int(Flag.WINDOW_UPDATE)
-_CLOSE_MUX = int(Flag.CLOSE_MUX)
 
 #: A received frame: stream ID, length, flags, payload.
 Frame = tuple[int, int, int, bytes]
-
-
-def sealFrame(
-    sealer: Sealer,
-    streamID: int,
-    length: int,
-    flag: int,
-    payload: bytes | memoryview = b"",
-) -> tuple[bytes, bytes]:
-    """
-    Make one frame, ready to be written.
-
-    @param sealer: seals the frame with the next nonce.  Frames must be written in the
-        order in which they are made.
-    @param streamID: the stream's ID, 0 in a frame about the whole mux.
-    @param length: the size of the payload, or the credit of a WindowUpdate, in bytes;
-        0 in any other frame.  At most L{MAX_LENGTH}.
-    @param flag: a L{Flag}.
-    @param payload: the payload of a Data frame.
-    @return: the two parts of the frame: the header, and the sealed payload with its
-        tag.
-    @raise NonceExhausted: if the mux has no nonce left.
-    """
-    return sealer.seal(_fields.pack(streamID, length, flag), payload)
 
 
 def isBound(header: bytes) -> bool:
@@ -115,17 +90,6 @@ def isBound(header: bytes) -> bool:
     """
     streamID, length, flag = unpackFields(header)
     return flag == _KEEPALIVE and streamID == 0 and bool(length & BOUND)
-
-
-def sealLastFrame(sealer: Sealer) -> tuple[bytes, bytes]:
-    """
-    Make the CloseMux of a mux whose nonces have run out.  It is sealed with the last
-    nonce, which is reserved for it.
-
-    @return: as L{sealFrame}.
-    @raise NonceExhausted: if the last nonce has been used, too.
-    """
-    return sealer.sealLast(_fields.pack(0, 0, _CLOSE_MUX))
 
 
 class NotYet(Exception):

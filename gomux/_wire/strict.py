@@ -50,7 +50,6 @@ from gomux._wire.frame import (
     HELLO_ID,
     HELLO_SIZE,
     Flag,
-    sealFrame,
     unpackFields,
 )
 from gomux._wire.keysearch import NO_KEY, requireFirst
@@ -376,9 +375,7 @@ class Handshake:
         self._salt = self._salts.issue()
         message = noise.writeMessage(_payload.pack(BOUND, int(self._now())))
         sealer = Sealer(self.key, self._salt)
-        self._output += b"".join(
-            sealFrame(sealer, HELLO_ID, HELLO_SIZE, _DATA, message)
-        )
+        self._output += b"".join(sealer.seal(HELLO_ID, HELLO_SIZE, _DATA, message))
 
     def _agree(self, noise: HandshakeState, peers: bytes) -> None:
         """
@@ -393,7 +390,7 @@ class Handshake:
         self._sealer = RatchetSealer(sending, self._salt)
         self.opener = RatchetOpener(receiving, peers)
         if self._isClient:
-            self._output += b"".join(sealFrame(self._sealer, 0, 0, _KEEPALIVE))
+            self._output += b"".join(self._sealer.seal(0, 0, _KEEPALIVE))
 
     def _clockText(self) -> str:
         order = "ahead of" if self._difference > 0 else "behind"

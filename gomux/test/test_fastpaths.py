@@ -33,7 +33,7 @@ from gomux._fastpaths import FastPaths, fastPaths, useFastPaths
 from gomux._mux import scheduler as _scheduler
 from gomux._wire import crypto as _crypto
 from gomux._wire.crypto import TAG_SIZE, Opener, Sealer, SequencedOpener
-from gomux._wire.frame import COPIED, Flag, FrameParser, sealFrame
+from gomux._wire.frame import COPIED, Flag, FrameParser
 from gomux._wire.growth import GrowingWindow
 from gomux._wire.window import INITIAL_WINDOW
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
@@ -45,7 +45,7 @@ from gomux.tunnel._localends import acceptLocally
 
 KEY = bytes(range(32))
 PREFIX = b"sixteen bytes..."
-FIELDS = bytes(12)
+FIELDS = (0, 0, 0)
 FRAME = 65536
 
 
@@ -177,7 +177,7 @@ class PathTests(PlainTestCase):
         whole = b"".join(
             part
             for data in payloads
-            for part in sealFrame(sealer, 0, len(data), Flag.DATA, data)
+            for part in sealer.seal(0, len(data), Flag.DATA, data)
         )
 
         class Watched(Opener):
@@ -205,7 +205,7 @@ class PathTests(PlainTestCase):
         Without C{lastSubkey}, the subkey is derived anew for each frame.
         """
         sealer = Sealer(KEY, PREFIX)
-        frames = [sealer.seal(FIELDS, b"data") for _ in range(5)]
+        frames = [sealer.seal(*FIELDS, b"data") for _ in range(5)]
 
         def look() -> int:
             opener = Opener(KEY)
@@ -451,11 +451,11 @@ class PlainSealerTests(PlainTestCase):
         """
         sealer, opener = Sealer(KEY, PREFIX, 7), SequencedOpener(KEY, PREFIX, 7)
         for count in (7, 8, 9):
-            header, sealed = sealer.seal(FIELDS, b"data")
+            header, sealed = sealer.seal(*FIELDS, b"data")
             self.assertEqual(header[12:], PREFIX + bytes([count, *bytes(7)]))
             self.assertEqual(opener.open(header, sealed), b"data")
         self.assertRaises(OutOfSequence, opener.open, header, sealed)
-        header, sealed = sealer.sealLast(FIELDS)
+        header, sealed = sealer.sealLast(Flag.CLOSE_MUX)
         self.assertEqual(header[12:], PREFIX + b"\xff" * 8)
 
     def test_exhausted(self) -> None:
@@ -463,16 +463,16 @@ class PlainSealerTests(PlainTestCase):
         The plain sealer counts frames too, and leaves one nonce for the end of the mux.
         """
         sealer, opener = Sealer(KEY, counter=2**64 - 2), Opener(KEY)
-        self.assertEqual(opener.open(*sealer.seal(FIELDS, b"data")), b"data")
-        self.assertRaises(NonceExhausted, sealer.seal, FIELDS, b"")
-        self.assertEqual(opener.open(*sealer.sealLast(FIELDS)), b"")
-        self.assertRaises(NonceExhausted, sealer.sealLast, FIELDS)
+        self.assertEqual(opener.open(*sealer.seal(*FIELDS, b"data")), b"data")
+        self.assertRaises(NonceExhausted, sealer.seal, *FIELDS, b"")
+        self.assertEqual(opener.open(*sealer.sealLast(Flag.CLOSE_MUX)), b"")
+        self.assertRaises(NonceExhausted, sealer.sealLast, Flag.CLOSE_MUX)
 
     def test_changed(self) -> None:
         """
         A changed frame does not open.
         """
-        header, sealed = Sealer(KEY).seal(FIELDS, b"data")
+        header, sealed = Sealer(KEY).seal(*FIELDS, b"data")
         changed = bytes([sealed[0] ^ 1]) + sealed[1:]
         self.assertRaises(AuthenticationFailed, Opener(KEY).open, header, changed)
 

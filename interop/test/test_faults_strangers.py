@@ -23,7 +23,7 @@ from twisted.protocols.wire import Echo
 
 from gomux._mux.strangers import PATIENCE
 from gomux._wire.crypto import Opener, Sealer, deriveKey
-from gomux._wire.frame import Flag, FrameParser, sealFrame
+from gomux._wire.frame import Flag, FrameParser
 from gomux.endpoints._haproxy import MAX_WAITING
 from interop.faults.cases import SERVER, row
 from interop.support.harness import Peer
@@ -76,7 +76,7 @@ class Client:
         sealer = Sealer(key)
 
         def seal(flag: int, payload: bytes = b"") -> bytes:
-            return b"".join(sealFrame(sealer, 0, len(payload), flag, payload))
+            return b"".join(sealer.seal(0, len(payload), flag, payload))
 
         self.first = seal(Flag.OPEN_STREAM)
         self.ping = lambda: seal(Flag.DATA, b"ping")
@@ -105,7 +105,7 @@ def firstFrame(psk: str) -> bytes:
     """
     @return: a frame that shows a key.
     """
-    return b"".join(sealFrame(Sealer(deriveKey(psk)), 0, 0, Flag.KEEPALIVE))
+    return b"".join(Sealer(deriveKey(psk)).seal(0, 0, Flag.KEEPALIVE))
 
 
 def firstAnswer(address: str) -> float:

@@ -12,7 +12,6 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from gomux import GomuxError, Limits, MuxProtocol
 from gomux._wire.crypto import Sealer
-from gomux._wire.frame import sealFrame
 from gomux._wire.salts import Salts
 from gomux.error import (
     AuthenticationFailed,
@@ -405,7 +404,7 @@ class StrictAsServer(GreetedAsServer):
         mux, other = await self.connect()
         await self.established(mux, other)
         sealer: Sealer = other._scheduler._sealer  # type: ignore[assignment]
-        other.transport.write(b"".join(sealFrame(sealer, *fields)))
+        other.transport.write(b"".join(sealer.seal(*fields)))
         reason = await mux.whenClosed()
         self.assertIsInstance(reason, ProtocolViolation)
         self.assertIn(words, str(reason))

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from gomux import MuxFactory
 from gomux._mux.gate import Gate, KeyFinder, WaitingStreams, explainLoss
 from gomux._wire.crypto import Opener, Sealer, deriveKey
-from gomux._wire.frame import Flag, NotYet, sealFrame
+from gomux._wire.frame import Flag, NotYet
 from gomux._wire.keyring import Keyring
 from gomux._wire.keysearch import KEYS_A_TURN, FirstFrame, KnownKey
 from gomux.error import (
@@ -78,7 +78,7 @@ class OwningGate(SlowGate):
         if not self.passed:
             return b""
         sealer = Sealer(deriveKey(PSK))
-        return b"".join(sealFrame(sealer, 9, 0, Flag.CLOSE_STREAM))
+        return b"".join(sealer.seal(9, 0, Flag.CLOSE_STREAM))
 
 
 class GateFactory(MuxFactory):
@@ -407,7 +407,7 @@ class KeyFinderTests(SynchronousTestCase):
         keys = Keyring({"alice": ALICE, "bob": BOB}).keys
         for psk, name in ((ALICE, "alice"), (BOB, "bob")):
             finder = finderOf(*keys)
-            header, body = sealFrame(Sealer(deriveKey(psk)), 0, 0, Flag.OPEN_STREAM)
+            header, body = Sealer(deriveKey(psk)).seal(0, 0, Flag.OPEN_STREAM)
             self.assertFalse(finder.passed)
             self.assertEqual(finder.open(header, body), b"")
             self.assertTrue(finder.passed)
@@ -418,7 +418,7 @@ class KeyFinderTests(SynchronousTestCase):
         A first frame under none of the keys does not pass the gate.
         """
         finder = finderOf(*Keyring({"alice": ALICE, "bob": BOB}).keys)
-        header, body = sealFrame(Sealer(deriveKey(EVE)), 0, 0, Flag.OPEN_STREAM)
+        header, body = Sealer(deriveKey(EVE)).seal(0, 0, Flag.OPEN_STREAM)
         self.assertRaises(AuthenticationFailed, finder.open, header, body)
         self.assertFalse(finder.passed)
 
@@ -427,7 +427,7 @@ class KeyFinderTests(SynchronousTestCase):
         A first frame with a payload is refused before any key is tried.
         """
         finder = finderOf(("alice", deriveKey(ALICE)))
-        header, body = sealFrame(Sealer(deriveKey(ALICE)), 0, 1, Flag.DATA, b"x")
+        header, body = Sealer(deriveKey(ALICE)).seal(0, 1, Flag.DATA, b"x")
         error = self.assertRaises(AuthenticationFailed, finder.open, header, body)
         self.assertIn("carries data", str(error))
 
@@ -439,7 +439,7 @@ class KeyFinderTests(SynchronousTestCase):
         names = [str(number) for number in range(2 * KEYS_A_TURN)]
         finder = finderOf(*((name, deriveKey(name)) for name in names))
         last = names[-1]
-        frame = sealFrame(Sealer(deriveKey(last)), 0, 0, Flag.KEEPALIVE)
+        frame = Sealer(deriveKey(last)).seal(0, 0, Flag.KEEPALIVE)
         self.assertRaises(NotYet, finder.open, *frame)
         self.assertFalse(finder.passed)
         self.assertIsNone(finder.sealer)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from struct import pack
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import MuxFactory
-from gomux._wire.crypto import Sealer, deriveKey
-from gomux._wire.frame import BOUND, Flag, sealFrame
+from gomux._wire.crypto import LAST_COUNTER, Sealer, deriveKey
+from gomux._wire.frame import BOUND, Flag
 from gomux._wire.keyring import Keyring
 from gomux.error import OutOfSequence, PeerClosedConnection
 from gomux.test.support import greetingvectors
@@ -168,8 +167,9 @@ class BoundTests(SynchronousTestCase):
         Nothing can follow a greeting with the last counter.
         """
         rig = Rig()
-        fields = pack("<III", 0, BOUND, Flag.KEEPALIVE)
-        header, tag = Sealer(deriveKey(PSK)).sealLast(fields)
+        sealer = Sealer(deriveKey(PSK), counter=LAST_COUNTER)
+        sealer._end += 1
+        header, tag = sealer.seal(0, BOUND, Flag.KEEPALIVE)
         rig.sendRaw(header + tag)
         self.assertIsNone(rig.reason())
         rig.sendRaw(header + tag)
@@ -224,7 +224,7 @@ class BoundTests(SynchronousTestCase):
         """
         for rig in self.rigs():
             other = Sealer(deriveKey(PSK), counter=rig.peer.sealer.last + 1)
-            rig.sendRaw(b"".join(sealFrame(other, 0, 0, Flag.CLOSE_STREAM)))
+            rig.sendRaw(b"".join(other.seal(0, 0, Flag.CLOSE_STREAM)))
             self.ended(rig)
 
     def test_severalKeys(self) -> None:
@@ -384,7 +384,7 @@ class ReflectedTests(SynchronousTestCase):
         """
         sealer = Parts(rig.mux).scheduler._sealer
         own = Sealer(deriveKey(PSK), sealer.prefix, sealer.last + 1)
-        rig.sendRaw(b"".join(sealFrame(own, 0, length, flag)))
+        rig.sendRaw(b"".join(own.seal(0, length, flag)))
         reason = rig.reason()
         self.assertIsInstance(reason, OutOfSequence)
 

@@ -13,7 +13,7 @@ from gomux import MuxFactory
 from gomux._mux.frames import COMPATIBLE, STRICT
 from gomux._mux.newcomer import Newcomers
 from gomux._wire.crypto import Sealer, deriveKey
-from gomux._wire.frame import HELLO_ID, Flag, sealFrame
+from gomux._wire.frame import HELLO_ID, Flag
 from gomux._wire.keyring import Keyring
 from gomux._wire.salts import Salts, processSalts
 from gomux._wire.strict import Handshake
@@ -197,9 +197,7 @@ class StrictPeersTests(SynchronousTestCase):
         """
         rig = Rig(factory=self.server, clock=self.clock, psk=BOB)
         rig.sendRaw(
-            b"".join(
-                sealFrame(Sealer(deriveKey(BOB)), HELLO_ID, 60, Flag.DATA, bytes(60))
-            )
+            b"".join(Sealer(deriveKey(BOB)).seal(HELLO_ID, 60, Flag.DATA, bytes(60)))
         )
         self.assertEqual(rig.mux.peerName, "bob")
         self.assertIs(Parts(rig.mux).frames._rules, COMPATIBLE)

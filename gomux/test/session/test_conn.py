@@ -744,7 +744,7 @@ class MuxEndTests(ConnTestCase):
         """
         reading = self.here.read()
         server = Parts(self.both.pair.server).scheduler._sealer
-        header, tag = server.seal(bytes(12), b"")
+        header, tag = server.seal(0, 0, 0)
         self.both.pair.client.dataReceived(header + bytes(len(tag)))
         self.error(reading, AuthenticationFailed)
         self.error(self.here.write(b""), AuthenticationFailed)

@@ -7,7 +7,6 @@ The fuzz target C{strict}: the handshake of strict mode, with an attacker on the
 
 from __future__ import annotations
 
-from struct import Struct
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -24,6 +23,7 @@ from gomux._wire.frame import (
     OVERHEAD,
     Flag,
     FrameParser,
+    unpackFields,
 )
 from gomux._wire.keyring import Keyring
 from gomux._wire.replay import FirstFrames
@@ -52,7 +52,6 @@ ENDS = (NotAuthenticated, AuthenticationFailed, ConnectionClosed, ProtocolViolat
 _CONTEXT = b"a context"
 _SIZES = (65536, 1, 7, 35, 36, 51, 52, 53)
 _WAITS = (0.0, 0.001, 0.1, 1.0, 4.0, 9.5, 10.0, 30.0)
-_fields = Struct("<III")
 
 
 class Path(Protocol):
@@ -294,9 +293,9 @@ class Attack:
         the nonce prefix of the peer's hello.  8: with the Noise message of the peer's
         hello.
         """
-        fields = self.take(12)
+        streamID, length, flag = unpackFields(self.take(12))
         if p & 1:
-            fields = _fields.pack(HELLO_ID, HELLO_SIZE, Flag.DATA)
+            streamID, length, flag = HELLO_ID, HELLO_SIZE, Flag.DATA
         prefix = bytes(self.attempt.genuine[12:28]) if p & 4 else self.take(16)
         sealer = Sealer(deriveKey(PSK), prefix.ljust(16, b"\0"))
         sealer._next = p >> 4 if p & 2 else 0
@@ -304,12 +303,12 @@ class Attack:
         if p & 9 == 9:
             message = self.attempt.peer._startNoise().writeMessage(bytes(12))
             payload = message[: p >> 4 or None]
-        elif fields[8:] == bytes(4):
+        elif not flag:
             payload = self.take(HELLO_SIZE if p & 1 else p >> 4)
         if payload:
-            fields = fields[:4] + len(payload).to_bytes(4, "little") + fields[8:]
+            length = len(payload)
         self.attempt.hasKey = True
-        self._send(b"".join(sealer.seal(fields, payload)))
+        self._send(b"".join(sealer.seal(streamID, length, flag, payload)))
 
     def frame(self, p: int) -> None:
         """
@@ -318,8 +317,7 @@ class Attack:
         self.attempt.answer()
         sealer = self.attempt.peer.sealer
         if sealer is not None:
-            fields = _fields.pack(p >> 3, 0, p & 7)
-            self._send(b"".join(sealer.seal(fields, b"")))
+            self._send(b"".join(sealer.seal(p >> 3, 0, p & 7)))
 
     def hold(self, p: int) -> None:
         """

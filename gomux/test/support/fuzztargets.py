@@ -62,7 +62,6 @@ RECORDED = "test"
 
 _short = Struct("<H")
 _long = Struct("<I")
-_fields = Struct("<III")
 
 
 def corpus(name: str) -> list[bytes]:
@@ -368,8 +367,8 @@ class Script:
         if code & 16:
             (length,) = _long.unpack(self.take(4))
         payload = b"" if flag else self.content.take(size)
-        fields = _fields.pack(streamID, length, flag)
-        self.last = b"".join(self.rig.peer.sealer.seal(fields, payload))
+        sealer = self.rig.peer.sealer
+        self.last = b"".join(sealer.seal(streamID, length, flag, payload))
         self.lastFrame = streamID, length, flag, payload
         self._sendLast()
         if not code & 32:

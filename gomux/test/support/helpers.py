@@ -30,7 +30,7 @@ from gomux._wire.crypto import (
     deriveKey,
     nonceFor,
 )
-from gomux._wire.frame import Flag, FrameParser, sealFrame
+from gomux._wire.frame import Flag, FrameParser
 from gomux._wire.ratchet import RatchetSealer
 from gomux.error import PeerVanished
 from gomux.testing import PSK, MuxPair
@@ -165,8 +165,8 @@ class FramePeer(Protocol):
         @param what: the length, or the payload.
         """
         if isinstance(what, bytes):
-            return b"".join(sealFrame(self.sealer, streamID, len(what), flag, what))
-        return b"".join(sealFrame(self.sealer, streamID, what, flag))
+            return b"".join(self.sealer.seal(streamID, len(what), flag, what))
+        return b"".join(self.sealer.seal(streamID, what, flag))
 
     def take(self) -> list[tuple[int, int, int, bytes]]:
         """

@@ -20,7 +20,7 @@ from twisted.trial.unittest import TestCase
 
 from gomux import testing
 from gomux._wire.crypto import Sealer
-from gomux._wire.frame import Flag, sealFrame
+from gomux._wire.frame import Flag
 
 reactor: Any = _reactor
 
@@ -81,7 +81,7 @@ class FaultProxyTests(TestCase):
         sealer = Sealer(KEY)
         sizes = (0, 1, 1000, 65536, 3)
         self.frames = [
-            b"".join(sealFrame(sealer, i, size, Flag.DATA, b"." * size))
+            b"".join(sealer.seal(i, size, Flag.DATA, b"." * size))
             for i, size in enumerate(sizes)
         ]
 

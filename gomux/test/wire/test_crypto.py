@@ -26,11 +26,12 @@ from gomux._wire.crypto import (
     deriveKey,
     subkeysOf,
 )
+from gomux._wire.frame import Flag
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
 from gomux.limits import MAX_KEYS
 
 KEY = bytes(range(32))
-FIELDS = b"twelve bytes"
+FIELDS = (1, 2, 3)
 
 SUNSCREEN = (
     b"Ladies and Gentlemen of the class of '99: If I could offer you "
@@ -147,10 +148,10 @@ class DraftTests(SynchronousTestCase):
         ends = [(Sealer(KEY), Opener(KEY)) for _ in range(3)]
         for i in range(3):
             for sealer, opener in ends:
-                header, sealed = sealer.seal(bytes(9), b"%d" % i)
+                header, sealed = sealer.seal(*FIELDS, b"%d" % i)
                 self.assertEqual(opener.open(header, sealed), b"%d" % i)
         (sealer, _), (_, opener), _ = ends
-        self.assertEqual(opener.open(*sealer.seal(bytes(9), b"again")), b"again")
+        self.assertEqual(opener.open(*sealer.seal(*FIELDS, b"again")), b"again")
 
     def test_aead(self) -> None:
         """
@@ -187,7 +188,7 @@ class SealerTests(SynchronousTestCase):
         sealer = Sealer(KEY)
         for size in (0, 1, 15, 16, 17, 63, 64, 65, 1000, 65536):
             payload = bytes(size)
-            header, sealed = sealer.seal(FIELDS, payload)
+            header, sealed = sealer.seal(*FIELDS, payload)
             self.assertEqual(
                 crypto_aead_xchacha20poly1305_ietf_decrypt(
                     bytes(sealed), header, header[12:], KEY
@@ -200,7 +201,7 @@ class SealerTests(SynchronousTestCase):
         The payload can be a memoryview.
         """
         whole = memoryview(b"some payload, and more")
-        header, sealed = Sealer(KEY).seal(FIELDS, whole[:12])
+        header, sealed = Sealer(KEY).seal(*FIELDS, whole[:12])
         self.assertEqual(Opener(KEY).open(header, sealed), b"some payload")
 
     def test_nonces(self) -> None:
@@ -208,7 +209,7 @@ class SealerTests(SynchronousTestCase):
         The nonces are a prefix and a little-endian counter.
         """
         sealer = Sealer(KEY, b"sixteen bytes...")
-        nonces = [sealer.seal(FIELDS, b"")[0][12:] for _ in range(3)]
+        nonces = [sealer.seal(*FIELDS, b"")[0][12:] for _ in range(3)]
         self.assertEqual(
             nonces, [b"sixteen bytes..." + bytes([i]) + bytes(7) for i in range(3)]
         )
@@ -227,23 +228,23 @@ class SealerTests(SynchronousTestCase):
         twice.
         """
         sealer = Sealer(KEY, counter=2**64 - 2)
-        header, _ = sealer.seal(FIELDS, b"")
+        header, _ = sealer.seal(*FIELDS, b"")
         self.assertEqual(header[-8:], b"\xfe" + b"\xff" * 7)
-        self.assertRaises(NonceExhausted, sealer.seal, FIELDS, b"")
-        self.assertRaises(NonceExhausted, sealer.seal, FIELDS, b"")
-        header, sealed = sealer.sealLast(FIELDS)
+        self.assertRaises(NonceExhausted, sealer.seal, *FIELDS, b"")
+        self.assertRaises(NonceExhausted, sealer.seal, *FIELDS, b"")
+        header, sealed = sealer.sealLast(Flag.CLOSE_MUX)
         self.assertEqual(header[-8:], b"\xff" * 8)
         self.assertEqual(Opener(KEY).open(header, sealed), b"")
-        self.assertRaises(NonceExhausted, sealer.sealLast, FIELDS)
-        self.assertRaises(NonceExhausted, sealer.seal, FIELDS, b"")
+        self.assertRaises(NonceExhausted, sealer.sealLast, Flag.CLOSE_MUX)
+        self.assertRaises(NonceExhausted, sealer.seal, *FIELDS, b"")
 
     def test_lastIsLast(self) -> None:
         """
         No frame can be sealed after the last one, wherever the counter was.
         """
         sealer = Sealer(KEY)
-        sealer.sealLast(FIELDS)
-        self.assertRaises(NonceExhausted, sealer.seal, FIELDS, b"")
+        sealer.sealLast(Flag.CLOSE_MUX)
+        self.assertRaises(NonceExhausted, sealer.seal, *FIELDS, b"")
 
 
 class OpenerTests(SynchronousTestCase):
@@ -257,7 +258,7 @@ class OpenerTests(SynchronousTestCase):
         """
         opener = Opener(KEY)
         for start in (0, 0, 7, 1, 7, 0):
-            header = FIELDS + bytes(range(start, start + 24))
+            header = b"twelve bytes" + bytes(range(start, start + 24))
             sealed = crypto_aead_xchacha20poly1305_ietf_encrypt(
                 b"payload", header, header[12:], KEY
             )
@@ -267,7 +268,7 @@ class OpenerTests(SynchronousTestCase):
         """
         A frame with one bit changed in its header, payload or tag does not open.
         """
-        header, sealed = Sealer(KEY).seal(FIELDS, b"payload")
+        header, sealed = Sealer(KEY).seal(*FIELDS, b"payload")
         frame = header + bytes(sealed)
         for bit in range(8 * len(frame)):
             changed = bytearray(frame)
@@ -286,14 +287,14 @@ class OpenerTests(SynchronousTestCase):
         own, other = Sealer(KEY), Sealer(KEY)
         opener = Opener(KEY, own.prefix)
         for _ in range(2):
-            self.assertEqual(opener.open(*other.seal(FIELDS, b"x")), b"x")
-            self.assertRaises(OutOfSequence, opener.open, *own.seal(FIELDS, b"x"))
+            self.assertEqual(opener.open(*other.seal(*FIELDS, b"x")), b"x")
+            self.assertRaises(OutOfSequence, opener.open, *own.seal(*FIELDS, b"x"))
 
     def test_otherKey(self) -> None:
         """
         A frame does not open with another key.
         """
-        header, sealed = Sealer(KEY).seal(FIELDS, b"payload")
+        header, sealed = Sealer(KEY).seal(*FIELDS, b"payload")
         opener = Opener(bytes(32))
         self.assertRaises(AuthenticationFailed, opener.open, header, sealed)
 
@@ -301,7 +302,7 @@ class OpenerTests(SynchronousTestCase):
         """
         The error does not show the cipher's own error.
         """
-        header, sealed = Sealer(KEY).seal(FIELDS, b"payload")
+        header, sealed = Sealer(KEY).seal(*FIELDS, b"payload")
         error = self.assertRaises(
             AuthenticationFailed, Opener(bytes(32)).open, header, sealed
         )
@@ -322,7 +323,7 @@ class SequencedOpenerTests(SynchronousTestCase):
         Frames in order open.
         """
         for i in range(3):
-            frame = self.sealer.seal(FIELDS, bytes([i]))
+            frame = self.sealer.seal(*FIELDS, bytes([i]))
             self.assertEqual(self.opener.open(*frame), bytes([i]))
 
     def test_outOfTurn(self) -> None:
@@ -330,9 +331,9 @@ class SequencedOpenerTests(SynchronousTestCase):
         A frame that is repeated, too early or from another sequence does not open, and
         the next frame still does.
         """
-        first, second, third = (self.sealer.seal(FIELDS, b"") for _ in range(3))
+        first, second, third = (self.sealer.seal(*FIELDS, b"") for _ in range(3))
         self.opener.open(*first)
-        other = Sealer(KEY, b"another prefix..", 1).seal(FIELDS, b"")
+        other = Sealer(KEY, b"another prefix..", 1).seal(*FIELDS, b"")
         for frame in (first, third, other):
             self.assertRaises(OutOfSequence, self.opener.open, *frame)
         self.opener.open(*second)
@@ -341,7 +342,7 @@ class SequencedOpenerTests(SynchronousTestCase):
         """
         The next frame does not open if it was changed.
         """
-        header, sealed = self.sealer.seal(FIELDS, b"payload")
+        header, sealed = self.sealer.seal(*FIELDS, b"payload")
         changed = bytes([sealed[0] ^ 1]) + bytes(sealed[1:])
         self.assertRaises(AuthenticationFailed, self.opener.open, header, changed)
 
@@ -349,7 +350,7 @@ class SequencedOpenerTests(SynchronousTestCase):
         """
         The first frame of the sequence does not open if it was changed, and then does.
         """
-        header, sealed = self.sealer.seal(FIELDS, b"payload")
+        header, sealed = self.sealer.seal(*FIELDS, b"payload")
         error = self.assertRaises(
             AuthenticationFailed, self.opener.open, header, bytes(len(sealed))
         )
@@ -364,7 +365,7 @@ class SequencedOpenerTests(SynchronousTestCase):
         self.assertEqual(opener.last, 6)
         sealer = Sealer(KEY, bytes(16), 7)
         for counter in (7, 8):
-            opener.open(*sealer.seal(FIELDS, b""))
+            opener.open(*sealer.seal(*FIELDS, b""))
             self.assertEqual(opener.last, counter)
 
     def test_end(self) -> None:
@@ -373,6 +374,6 @@ class SequencedOpenerTests(SynchronousTestCase):
         """
         sealer = Sealer(KEY, bytes(16), 2**64 - 1)
         opener = SequencedOpener(KEY, bytes(16), 2**64 - 1)
-        frame = sealer.sealLast(FIELDS)
+        frame = sealer.sealLast(Flag.CLOSE_MUX)
         self.assertEqual(opener.open(*frame), b"")
         self.assertRaises(OutOfSequence, opener.open, *frame)

@@ -19,8 +19,6 @@ from gomux._wire.frame import (
     Frame,
     FrameParser,
     NotYet,
-    sealFrame,
-    sealLastFrame,
 )
 from gomux.error import AuthenticationFailed, NonceExhausted, ProtocolViolation
 
@@ -30,7 +28,7 @@ KEY = bytes(range(32))
 def seal(
     sealer: Sealer, streamID: int, length: int, flag: int, payload: bytes = b""
 ) -> bytes:
-    return b"".join(sealFrame(sealer, streamID, length, flag, payload))
+    return b"".join(sealer.seal(streamID, length, flag, payload))
 
 
 def feed(parser: FrameParser, data: bytes, size: int | None = None) -> list[Frame]:
@@ -91,10 +89,12 @@ class LayoutTests(SynchronousTestCase):
         After the nonces have run out, one CloseMux can be sealed, and nothing else.
         """
         sealer = Sealer(KEY, counter=2**64 - 1)
-        self.assertRaises(NonceExhausted, sealFrame, sealer, 0, 0, Flag.DATA)
-        frames = feed(FrameParser(Opener(KEY)), b"".join(sealLastFrame(sealer)))
+        self.assertRaises(NonceExhausted, sealer.seal, 0, 0, Flag.DATA)
+        frames = feed(
+            FrameParser(Opener(KEY)), b"".join(sealer.sealLast(Flag.CLOSE_MUX))
+        )
         self.assertEqual(frames, [(0, 0, Flag.CLOSE_MUX, b"")])
-        self.assertRaises(NonceExhausted, sealLastFrame, sealer)
+        self.assertRaises(NonceExhausted, sealer.sealLast, Flag.CLOSE_MUX)
 
 
 class ParserTests(SynchronousTestCase):

@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire.crypto import Sealer, deriveKey
-from gomux._wire.frame import HELLO_SIZE, Flag, NotYet, sealFrame
+from gomux._wire.frame import HELLO_SIZE, Flag, NotYet
 from gomux._wire.keyring import Keyring, Keys, readPSKFile
 from gomux._wire.keysearch import KEYS_A_TURN, KeySearch, KnownKey
 from gomux.error import AuthenticationFailed, KeyringError, Truncated
@@ -389,7 +389,7 @@ class KeySearchTests(SynchronousTestCase):
             finds.
         """
         search = KeySearch(keysFor(count))
-        frame = Sealer(deriveKey(psk), counter=77).seal(bytes(12), b"")
+        frame = Sealer(deriveKey(psk), counter=77).seal(0, 0, 0)
         for turn in range(count + 1):
             try:
                 name, key = search.open(*frame)
@@ -427,7 +427,7 @@ class KeySearchTests(SynchronousTestCase):
         """
         for size in (1, HELLO_SIZE - 1, HELLO_SIZE + 1, HELLO_SIZE):
             search = KeySearch(keysFor(10))
-            frame = Sealer(deriveKey("3")).seal(bytes(12), bytes(size))
+            frame = Sealer(deriveKey("3")).seal(0, 0, 0, bytes(size))
             if size == HELLO_SIZE:
                 self.assertEqual(search.open(*frame)[0], "3")
             else:
@@ -446,7 +446,7 @@ class KnownKeyTests(SynchronousTestCase):
         """
         gate = KnownKey("alice", deriveKey(ALICE))
         self.assertIsNotNone(gate.sealer)
-        header, body = sealFrame(Sealer(deriveKey(ALICE)), 0, 1, Flag.DATA, b"x")
+        header, body = Sealer(deriveKey(ALICE)).seal(0, 1, Flag.DATA, b"x")
         self.assertFalse(gate.passed)
         self.assertEqual(gate.open(header, body), b"x")
         self.assertTrue(gate.passed)
@@ -457,7 +457,7 @@ class KnownKeyTests(SynchronousTestCase):
         A frame under another key does not pass the gate.
         """
         gate = KnownKey("alice", deriveKey(ALICE))
-        header, body = sealFrame(Sealer(deriveKey(EVE)), 0, 0, Flag.KEEPALIVE)
+        header, body = Sealer(deriveKey(EVE)).seal(0, 0, Flag.KEEPALIVE)
         self.assertRaises(AuthenticationFailed, gate.open, header, body)
         self.assertFalse(gate.passed)
         self.assertIsInstance(gate.interrupted(""), Truncated)

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire import ratchet
 from gomux._wire.crypto import LAST_COUNTER, Opener, Sealer, SequencedOpener, nonceFor
+from gomux._wire.frame import Flag
 from gomux._wire.noise import rekey
 from gomux._wire.ratchet import RatchetOpener, RatchetSealer
 from gomux.error import AuthenticationFailed, NonceExhausted, OutOfSequence
@@ -17,7 +18,7 @@ from gomux.test.support.reachable import reachable
 
 KEY = bytes(range(32))
 PREFIX = b"sixteen bytes..."
-FIELDS = bytes(12)
+FIELDS = (0, 0, 0)
 
 
 class RatchetTests(SynchronousTestCase):
@@ -43,7 +44,7 @@ class RatchetTests(SynchronousTestCase):
         key = KEY
         for number in range(3):
             for counter in range(4 * number, 4 * number + 4):
-                header, sealed = self.sealer.seal(FIELDS, b"payload")
+                header, sealed = self.sealer.seal(*FIELDS, b"payload")
                 self.assertEqual(header[12:], PREFIX + counter.to_bytes(8, "little"))
                 self.assertEqual(Opener(key).open(header, sealed), b"payload")
                 self.assertEqual(self.sealer.last, counter)
@@ -54,7 +55,7 @@ class RatchetTests(SynchronousTestCase):
         The opener changes its key at the same frames.
         """
         for counter in range(50):
-            frame = self.sealer.seal(FIELDS, b"%d" % counter)
+            frame = self.sealer.seal(*FIELDS, b"%d" % counter)
             self.assertEqual(self.opener.open(*frame), b"%d" % counter)
             self.assertEqual(self.opener.last, counter)
 
@@ -65,10 +66,10 @@ class RatchetTests(SynchronousTestCase):
         """
         for before in range(9):
             sealer, opener = RatchetSealer(KEY, PREFIX), RatchetOpener(KEY, PREFIX)
-            old = [sealer.seal(FIELDS, b"") for _ in range(before)]
+            old = [sealer.seal(*FIELDS, b"") for _ in range(before)]
             for frame in old:
                 opener.open(*frame)
-            due, skipped = sealer.seal(FIELDS, b""), sealer.seal(FIELDS, b"")
+            due, skipped = sealer.seal(*FIELDS, b""), sealer.seal(*FIELDS, b"")
             for frame in (*old, skipped):
                 self.assertRaises(OutOfSequence, opener.open, *frame)
             header, sealed = due
@@ -86,8 +87,8 @@ class RatchetTests(SynchronousTestCase):
         A frame with the right nonce under the key of before is not accepted.
         """
         for _ in range(4):
-            self.opener.open(*self.sealer.seal(FIELDS, b""))
-        frame = Sealer(KEY, PREFIX, 4).seal(FIELDS, b"")
+            self.opener.open(*self.sealer.seal(*FIELDS, b""))
+        frame = Sealer(KEY, PREFIX, 4).seal(*FIELDS, b"")
         self.assertRaises(AuthenticationFailed, self.opener.open, *frame)
 
     def test_end(self) -> None:
@@ -101,12 +102,12 @@ class RatchetTests(SynchronousTestCase):
         self.opener._last = nonceFor(counter - 1)
         self.opener._nonces = self.opener._noncesFrom(counter)
         for _ in range(5):
-            self.opener.open(*self.sealer.seal(FIELDS, b""))
-        self.assertRaises(NonceExhausted, self.sealer.seal, FIELDS, b"")
-        self.opener.open(*self.sealer.sealLast(FIELDS))
+            self.opener.open(*self.sealer.seal(*FIELDS, b""))
+        self.assertRaises(NonceExhausted, self.sealer.seal, *FIELDS, b"")
+        self.opener.open(*self.sealer.sealLast(Flag.CLOSE_MUX))
         self.assertEqual(self.opener.last, LAST_COUNTER)
-        self.assertRaises(NonceExhausted, self.sealer.sealLast, FIELDS)
-        error = self.assertRaises(OutOfSequence, self.opener.open, FIELDS * 3, b"")
+        self.assertRaises(NonceExhausted, self.sealer.sealLast, Flag.CLOSE_MUX)
+        error = self.assertRaises(OutOfSequence, self.opener.open, bytes(36), b"")
         self.assertIn("after the end of the sequence", str(error))
 
     def test_forgotten(self) -> None:
@@ -114,7 +115,7 @@ class RatchetTests(SynchronousTestCase):
         After a change, neither the old key nor a cipher of it can be reached.
         """
         for _ in range(5):
-            self.opener.open(*self.sealer.seal(FIELDS, b""))
+            self.opener.open(*self.sealer.seal(*FIELDS, b""))
         for end in (self.sealer, self.opener):
             found = list(reachable(end))
             self.assertIn(rekey(KEY), found)
@@ -129,5 +130,5 @@ class RatchetTests(SynchronousTestCase):
         """
         sealer, opener = Sealer(KEY, PREFIX), SequencedOpener(KEY, PREFIX)
         for _ in range(12):
-            opener.open(*sealer.seal(FIELDS, b""))
+            opener.open(*sealer.seal(*FIELDS, b""))
         self.assertEqual(opener.last, 11)

@@ -17,7 +17,7 @@ from gomux import MuxFactory
 from gomux._mux.gate import KeyFinder
 from gomux._wire import replay
 from gomux._wire.crypto import Sealer, deriveKey
-from gomux._wire.frame import HELLO_SIZE, OVERHEAD, Flag, FrameParser, sealFrame
+from gomux._wire.frame import HELLO_SIZE, OVERHEAD, Flag, FrameParser
 from gomux._wire.keyring import Keyring
 from gomux._wire.keysearch import KnownKey
 from gomux._wire.replay import FirstFrames
@@ -99,7 +99,7 @@ class FirstFramesTests(SynchronousTestCase):
         one of them has opened, also if each has a keyring of its own.
         """
         hello = Handshake("", KEY, True, salts=Salts()).takeOutput()
-        greeting = b"".join(sealFrame(Sealer(KEY), 0, 1, Flag.KEEPALIVE))
+        greeting = b"".join(Sealer(KEY).seal(0, 1, Flag.KEEPALIVE))
         psks: tuple[str | bytes | Keyring, ...] = (
             "a pre-shared key",
             b"a pre-shared key",
@@ -144,7 +144,7 @@ class GateTests(SynchronousTestCase):
             lambda: KnownKey("", KEY, self.seen),
             lambda: KeyFinder(keys, partial(KnownKey, seen=self.seen), False),
         ):
-            frame = b"".join(sealFrame(Sealer(KEY), 0, 0, Flag.OPEN_STREAM))
+            frame = b"".join(Sealer(KEY).seal(0, 0, Flag.OPEN_STREAM))
             forged = frame[:-1] + bytes([frame[-1] ^ 1])
             error = self.assertRaises(
                 AuthenticationFailed, self.receive, make(), forged
