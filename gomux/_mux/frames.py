@@ -185,7 +185,7 @@ class PeerFrames:
             if stream is None:
                 self._withoutStream(streamID)
             elif payload:
-                stream.frameData(payload)
+                (stream.receiver or stream.makeReceiver()).received(payload)
             else:
                 self._ignore("empty data frames")
             return

@@ -222,14 +222,6 @@ class StreamLife:
         elif self.life is _DONE:
             self._dropInput()
 
-    def frameData(self, payload: bytes) -> None:
-        """
-        The peer has sent data.
-
-        @raise ProtocolViolation: if the data exceeds the receive window.
-        """
-        (self.receiver or self.makeReceiver()).received(payload)
-
     def frameCredit(self, size: int) -> None:
         """
         The peer gives credit.
