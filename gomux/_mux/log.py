@@ -17,7 +17,7 @@ from typing import Any
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, ILoggingContext, IReactorTime
 from twisted.logger import Logger, LogLevel
-from twisted.python.context import call
+from twisted.python.context import theContextTracker
 from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 
@@ -199,6 +199,11 @@ class CountedLog:
         self._kinds[line] = loggedAt, count
 
 
+#: Returns the context of this thread, whose C{callWithContext} makes fewer calls than
+#: L{twisted.python.context.call}.
+currentContext = theContextTracker.currentContext
+
+
 def logPrefixOf(application: object) -> str:
     """
     @param application: a protocol or a factory.
@@ -234,7 +239,7 @@ def callInContext(
     except BaseException:
         # The same error aborts the stream when its first input comes.
         context = {}
-    call(context, function, *args)
+    currentContext().callWithContext(context, function, *args)
 
 
 def describeAddress(address: IAddress | None) -> str:

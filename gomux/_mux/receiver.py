@@ -31,11 +31,10 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
-from twisted.python.context import call
 from twisted.python.log import ILogContext
 
 from gomux._fastpaths import fastPaths
-from gomux._mux.log import logContextOf, logPrefixOf
+from gomux._mux.log import currentContext, logContextOf, logPrefixOf
 from gomux._wire.growth import GrowingWindow
 from gomux.error import ProtocolViolation
 
@@ -195,7 +194,9 @@ class Receiver:
     def _deliver(self, payload: bytes) -> None:
         stream = self._stream
         try:
-            call(self._context, stream.protocol.dataReceived, payload)
+            currentContext().callWithContext(
+                self._context, stream.protocol.dataReceived, payload
+            )
         except BaseException:
             stream.applicationFailed()
         else:
