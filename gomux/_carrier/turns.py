@@ -180,11 +180,14 @@ class PeerTurns(Turns):
     hundreds of muxes could make all others wait by a small frame on each.  While there
     is no other peer, its muxes share nothing.
 
+    @ivar isFree: whether the peer has time left.
     @ivar _peers: the keyring.
     @ivar _spent: how long the peer's work has taken since the last turn in which that
         was reset, in seconds.
     """
 
+    # Not a property, because it is asked for each read.
+    isFree = True
     _spent = 0.0
 
     def __init__(self, clock: Any, peers: Peers) -> None:
@@ -194,13 +197,6 @@ class PeerTurns(Turns):
         """
         super().__init__(clock)
         self._peers = peers
-
-    @property
-    def isFree(self) -> bool:
-        """
-        Whether the peer has time left.
-        """
-        return self._spent < self.turnTime
 
     def begin(self, work: Work) -> None:
         """
@@ -212,11 +208,13 @@ class PeerTurns(Turns):
             self.later(work, left)
         if len(self._peers.names) > 1:
             self._spent += self._clock.seconds() - since
-            if self._spent >= self.turnTime and self._call is None:
+            self.isFree = self._spent < self.turnTime
+            if not self.isFree and self._call is None:
                 self._call = self._clock.callLater(0, self._turn)
 
     def _turn(self) -> None:
         self._spent = 0.0
+        self.isFree = True
         super()._turn()
 
 
