@@ -57,8 +57,8 @@ MAX_LENGTH = 65536
 #: when its application reads into a large buffer, although it does not accept as much.
 MAX_CREDIT = 131072
 
-#: The sealed payload of a received frame is copied if it has up to this many bytes, and
-#: otherwise viewed.
+#: A received payload of up to this many bytes is copied before it is opened, a larger one
+#: is viewed.
 COPIED = 2048
 
 #: The stream ID of the Data frame that is the hello of strict mode: C{GMX}, then the
@@ -181,7 +181,10 @@ class FrameParser:
         """
         if self._start:
             return self._finishFrame()
-        piece, offset = self._piece, self._offset
+        piece = self._piece
+        if not piece:
+            return None
+        offset = self._offset
         size = len(piece)
         body = offset + HEADER_SIZE
         if body <= size:
@@ -190,13 +193,15 @@ class FrameParser:
             end = body + _sealedSize(length, flag)
             if end <= size:
                 # To view a few bytes takes longer than to copy them.
-                isSmall = end - body <= COPIED
+                isSmall = length <= COPIED
                 sealed = piece[body:end] if isSmall else memoryview(piece)[body:end]
                 payload = self._open(header, sealed)
-                self._offset = end
+                if end == size:
+                    self._drop()
+                else:
+                    self._offset = end
                 return streamID, length, flag, payload
-        if offset < size:
-            self._start += memoryview(piece)[offset:]
+        self._start += memoryview(piece)[offset:]
         self._drop()
         return None
 

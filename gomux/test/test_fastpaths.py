@@ -32,7 +32,7 @@ from gomux._carrier.transport import MuxCarrier
 from gomux._fastpaths import FastPaths, fastPaths, useFastPaths
 from gomux._mux import scheduler as _scheduler
 from gomux._wire import crypto as _crypto
-from gomux._wire.crypto import TAG_SIZE, Opener, Sealer, SequencedOpener
+from gomux._wire.crypto import Opener, Sealer, SequencedOpener
 from gomux._wire.frame import COPIED, Flag, FrameParser
 from gomux._wire.growth import GrowingWindow
 from gomux._wire.window import INITIAL_WINDOW
@@ -173,7 +173,7 @@ class PathTests(PlainTestCase):
         is opened.  A small frame always is.
         """
         sealer = Sealer(KEY)
-        payloads = [bytes(COPIED - TAG_SIZE), bytes(COPIED + 1 - TAG_SIZE)]
+        payloads = [bytes(COPIED), bytes(COPIED + 1)]
         whole = b"".join(
             part
             for data in payloads
