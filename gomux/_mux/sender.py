@@ -111,7 +111,6 @@ class Sender:
     @ivar _stream: the stream.
     @ivar _pieces: the waiting output, as it was written.  C{None} if there is none,
         because an empty C{deque} takes as much memory as ten streams.
-    @ivar _offset: how many bytes of the first piece were taken already.
     @ivar charged: for how many bytes of output memory is taken.
     @ivar _mark: a write that leaves more than this many bytes waiting calls
         L{_passedMark}.
@@ -126,7 +125,6 @@ class Sender:
         "unsent",
         "_stream",
         "_pieces",
-        "_offset",
         "charged",
         "_mark",
         "_producer",
@@ -139,8 +137,7 @@ class Sender:
         self.state = _OPEN
         self.unsent = 0
         self._stream = stream
-        self._pieces: deque[bytes] | None = None
-        self._offset = 0
+        self._pieces: deque[bytes | memoryview] | None = None
         self.charged = 0
         self._mark = FREE_OUTPUT
         self._producer: Any = None
@@ -173,7 +170,7 @@ class Sender:
             self._stream.touched = True
             pieces.append(data)
         elif size < JOINED and pieces and len(pieces[-1]) + size <= JOINED:
-            pieces[-1] += data
+            pieces[-1] = b"".join((pieces[-1], data))
         else:
             pieces.append(data)
         self.unsent += size
@@ -261,7 +258,7 @@ class Sender:
         pieces = self._pieces
         assert (pieces is None) == (not self.unsent), "memory for no output"
         if pieces is not None:
-            assert self.unsent == sum(map(len, pieces)) - self._offset
+            assert self.unsent == sum(map(len, pieces))
         surplus = self.charged - self.unsent
         assert -FREE_OUTPUT <= surplus <= MOST_SURPLUS, surplus
         assert (self._producer is None) == (self._flow is _NONE)
@@ -366,25 +363,17 @@ class Sender:
         self.unsent -= size
         pieces = self._pieces
         assert pieces is not None, "there is output"
-        offset = self._offset
-        first = pieces[0]
-        if len(first) == size and not offset:
-            pieces.popleft()
-            return first
-        if len(first) - offset > size:
-            self._offset = offset + size
-            return memoryview(first)[offset : offset + size]
-        parts: list[bytes | memoryview] = []
-        while size:
-            part = memoryview(pieces[0])[offset : offset + size]
-            parts.append(part)
-            size -= len(part)
-            offset += len(part)
-            if offset == len(pieces[0]):
-                pieces.popleft()
-                offset = 0
-        self._offset = offset
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        parts = []
+        piece = pieces.popleft()
+        while len(piece) < size:
+            parts.append(piece)
+            size -= len(piece)
+            piece = pieces.popleft()
+        if len(piece) > size:
+            view = memoryview(piece)
+            pieces.appendleft(view[size:])
+            piece = view[:size]
+        return b"".join((*parts, piece)) if parts else piece
 
     def outputTaken(self) -> int:
         """
@@ -400,7 +389,8 @@ class Sender:
         if self._flow is not _NONE:
             if not unsent:
                 self._pieces = None
-            if unsent <= LOW_WATER:
+            isQuiet = self._flow is _RUNNING and self.state is _OPEN
+            if unsent <= LOW_WATER and not isQuiet:
                 self._resumeProducer()
         elif not unsent:
             if self.state is _OPEN:

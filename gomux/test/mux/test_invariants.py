@@ -252,7 +252,6 @@ class StreamTests(SynchronousTestCase):
         sender = self.stream.sender
         for name, value in (
             ("unsent", 2),
-            ("_offset", 0),
             ("_pieces", None),
             ("state", SendState.CLOSED),
         ):

@@ -309,8 +309,8 @@ class NonceTests(SynchronousTestCase):
                 received = b"".join(bytes(s.received) for s in self.streams.made)
                 self.assertEqual(received, b"x" * max(0, left - 2))
                 self.assertEqual(pair.clock.getDelayedCalls(), [])
-                self.assertRaises(NonceExhausted, self.sealer.seal, bytes(12), b"")
-                self.assertRaises(NonceExhausted, self.sealer.sealLast, bytes(12))
+                self.assertRaises(NonceExhausted, self.sealer.seal, 0, 0, 0)
+                self.assertRaises(NonceExhausted, self.sealer.sealLast, 0)
 
     def test_closing(self) -> None:
         """
