@@ -83,6 +83,7 @@ class Scheduler:
         greeting.
     @ivar _fresh: the streams in the fresh queue.
     @ivar _bulk: the streams in the bulk queue.  An empty deque would take 760 bytes.
+    @ivar _queues: all queues, of streams and of control frames.
     @ivar _freshBytes: how many bytes of fresh data were sent since the last bulk frame.
     @ivar _pumping: whether L{pump} is running.
     @ivar _isHeld: whether L{hold} was called, and L{release} not yet.
@@ -123,6 +124,7 @@ class Scheduler:
         self._greeting: int | None = None
         self._fresh: list[SendingStream] = []
         self._bulk: list[SendingStream] = []
+        self._queues = (self._fresh, self._bulk, *self._control.queues)
         self._pumping = self._isHeld = False
         paths = fastPaths()
         self._holds = paths.repliesAtOnce
@@ -144,10 +146,7 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether no frames and no streams are queued."""
-        if self._bulk or self._fresh:
-            return False
-        control = self._control
-        return not (control.frames or control.refusals or control.credits)
+        return not any(self._queues)
 
     def start(self, sealer: Sealer, greeting: int | None = None) -> None:
         """
@@ -258,8 +257,7 @@ class Scheduler:
         """
         if self._isHeld:
             self._isHeld = False
-            if not self.paused:
-                self.pump()
+            self.pump()
 
     def _wakeUp(self) -> None:
         if not (self._pumping or self._isHeld or self.paused):
@@ -270,7 +268,8 @@ class Scheduler:
         Write batches until nothing is queued, the carrier is blocked, or other
         connections are due their turn.
         """
-        if self._pumping or self.paused or self.idle:
+        queues = self._queues
+        if self._pumping or self.paused or not any(queues):
             return
         self._pumping = True
         self.sentAt = self._seconds()
@@ -279,7 +278,7 @@ class Scheduler:
         try:
             while isBusy and not self.paused:
                 self._writeBatch()
-                isBusy = not self.idle
+                isBusy = any(queues)
                 if isBusy and self._seconds() >= until:
                     break
         except GomuxError as error:
@@ -295,12 +294,12 @@ class Scheduler:
         """
         parts: list[bytes] = []
         served: list[SendingStream] = []
-        size = 0
+        control, sealer, size = self._control, self._sealer, 0
         try:
-            if self._control.seal(self._sealer, parts, CONTROL_FRAMES):
+            if not any(control.queues) or control.seal(sealer, parts, CONTROL_FRAMES):
                 size = self._addData(parts, served)
         except NonceExhausted:
-            parts += self._sealer.sealLast(Flag.CLOSE_MUX)
+            parts += sealer.sealLast(Flag.CLOSE_MUX)
             self._writeLast(parts)
             raise
         if not parts:

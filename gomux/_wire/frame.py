@@ -57,8 +57,8 @@ MAX_LENGTH = 65536
 #: when its application reads into a large buffer, although it does not accept as much.
 MAX_CREDIT = 131072
 
-#: A received payload of up to this many bytes is copied before it is opened, a larger one
-#: is viewed.
+#: A received payload of up to this many bytes is copied before it is opened, and a
+#: larger one is viewed.
 COPIED = 2048
 
 #: The stream ID of the Data frame that is the hello of strict mode: C{GMX}, then the
