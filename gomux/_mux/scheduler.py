@@ -328,8 +328,8 @@ class Scheduler:
                 queue = self._bulk
             else:
                 room = min(room, MAX_LENGTH - self._freshBytes)
-        added = 0
-        while queue and added + OVERHEAD * len(served) < room:
+        sealer, added = self._sealer, 0
+        while queue and room > 0:
             stream = queue.pop(0)
             size = stream.sendable()
             if not size:
@@ -338,10 +338,12 @@ class Scheduler:
             if size > MAX_LENGTH:
                 size = MAX_LENGTH
             payload = stream.takeOutput(size)
-            parts += self._sealer.seal(stream.streamID, size, _DATA, payload)
-            self._freshBytes = 0 if isBulk else self._freshBytes + size
-            added += size
+            parts += sealer.seal(stream.streamID, size, _DATA, payload)
             served.append(stream)
+            added += size
+            room -= OVERHEAD + size
+        if added:
+            self._freshBytes = 0 if isBulk else self._freshBytes + added
         return added
 
     def finish(self) -> None:

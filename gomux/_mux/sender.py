@@ -383,8 +383,7 @@ class Sender:
         @return: as L{sendable}.
         """
         unsent = self.unsent
-        surplus = self.charged - unsent
-        if surplus > 0 and (not unsent or surplus > MOST_SURPLUS):
+        if self.charged and (not unsent or self.charged - unsent > MOST_SURPLUS):
             self._charge(unsent)
         if self._flow is not _NONE:
             if not unsent:

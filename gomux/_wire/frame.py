@@ -190,12 +190,13 @@ class FrameParser:
         if body <= size:
             header = piece[offset:body]
             streamID, length, flag = unpackFields(header)
-            end = body + _sealedSize(length, flag)
+            if length > MAX_LENGTH:
+                _checkCredit(length, flag)
+            end = body + TAG_SIZE + (length if flag == _DATA else 0)
             if end <= size:
                 # To view a few bytes takes longer than to copy them.
-                isSmall = length <= COPIED
-                sealed = piece[body:end] if isSmall else memoryview(piece)[body:end]
-                payload = self._open(header, sealed)
+                source = piece if length <= COPIED else memoryview(piece)
+                payload = self._open(header, source[body:end])
                 if end == size:
                     self._drop()
                 else:
@@ -214,7 +215,9 @@ class FrameParser:
             return None
         header = bytes(start[:HEADER_SIZE])
         streamID, length, flag = unpackFields(header)
-        end = HEADER_SIZE + _sealedSize(length, flag)
+        if length > MAX_LENGTH:
+            _checkCredit(length, flag)
+        end = OVERHEAD + (length if flag == _DATA else 0)
         if not self._fill(end):
             return None
         # A bytearray cannot change its size while a memoryview of it exists.
@@ -244,14 +247,12 @@ class FrameParser:
         self._offset = 0
 
 
-def _sealedSize(length: int, flag: int) -> int:
+def _checkCredit(length: int, flag: int) -> None:
     """
-    @return: how many bytes follow a header.
-    @raise ProtocolViolation: if no frame may have that length.
+    Check a header that announces more than L{MAX_LENGTH}.
+
+    @raise ProtocolViolation: unless the frame is a WindowUpdate that may have that
+        length.
     """
-    if flag == _DATA:
-        if length <= MAX_LENGTH:
-            return length + TAG_SIZE
-    elif length <= MAX_LENGTH or (flag == _WINDOW_UPDATE and length <= MAX_CREDIT):
-        return TAG_SIZE
-    raise ProtocolViolation(f"a frame announces a length of {length} bytes")
+    if flag != _WINDOW_UPDATE or length > MAX_CREDIT:
+        raise ProtocolViolation(f"a frame announces a length of {length} bytes")
