@@ -96,22 +96,18 @@ class Sockets:
         """
         Serve the sockets that are ready.
         """
-        self.clock.hold()
-        try:
-            for descriptor, events in self._epoll.poll(0, EVENTS):
-                member = self._members.get(descriptor)
-                # Serving another socket may have removed this one.
-                if member is not None:
-                    self._serve(member, events)
-        finally:
-            self.clock.release()
+        self.clock.turn(self._serve)
 
-    def _serve(self, member: Member, events: int) -> None:
-        try:
-            member.ready(events)
-        except BaseException:
-            _log.failure("{member} failed", member=member)
-            member.lose(Failure())
+    def _serve(self) -> None:
+        for descriptor, events in self._epoll.poll(0, EVENTS):
+            member = self._members.get(descriptor)
+            # Serving another socket may have removed this one.
+            if member is not None:
+                try:
+                    member.ready(events)
+                except BaseException:
+                    _log.failure("{member} failed", member=member)
+                    member.lose(Failure())
 
     def logPrefix(self) -> str:
         """
@@ -123,10 +119,11 @@ class Sockets:
         """
         The reactor has stopped, so nothing waits for another turn.
         """
-        self.clock.hold()
+        self.clock.turn(self._loseAll, reason)
+
+    def _loseAll(self, reason: Failure) -> None:
         for member in list(self._members.values()):
             member.lose(reason)
-        self.clock.release()
 
 
 _socketsOf = cache(Sockets)

@@ -337,7 +337,9 @@ class StreamLife:
             return
         if not self._tellHalf("readConnectionLost"):
             self.closeWith(StreamClosed())
-        self._closeIfBothHalvesAre()
+        elif self._areHalvesClosed:
+            # Not at once: the peer's CloseStream may follow in the same read.
+            self.streams.callSoon(self._closeIfBothHalvesAre)
 
     def applicationFailed(self) -> None:
         """
@@ -385,18 +387,25 @@ class StreamLife:
             self.applicationFailed()
         return True
 
-    def _closeIfBothHalvesAre(self) -> None:
+    @property
+    def _areHalvesClosed(self) -> bool:
         """
-        Send CloseStream once both halves are closed: the reference implementation keeps
-        a stream until it gets that frame.
+        Whether both halves are closed, and the stream is not.
         """
-        if (
+        return (
             self.life is _LIVE
             and self.sender is not None
             and self.sender.state is SendState.CLOSED
             and self.receiver is not None
             and self.receiver.state in (ReceiveState.ENDED, ReceiveState.REFUSED)
-        ):
+        )
+
+    def _closeIfBothHalvesAre(self) -> None:
+        """
+        Send CloseStream once both halves are closed: the reference implementation keeps
+        a stream until it gets that frame.
+        """
+        if self._areHalvesClosed:
             self._reason = StreamClosed()
             self._end()
 

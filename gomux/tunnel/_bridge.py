@@ -43,14 +43,19 @@ from math import inf
 from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+)
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from gomux._mux.deadlines import Deadlines
-from gomux._mux.log import ThrottledLog
+from gomux._mux.log import ThrottledLog, describeAddress
 from gomux.error import KeyRevoked, ServiceTimeout, ServiceWithdrawn
 from gomux.limits import TunnelLimits
 from gomux.tunnel._codes import MUX_LOST, Ending, codeOf
@@ -85,9 +90,9 @@ class BridgeTunnel(Interface):
     limits: TunnelLimits
     awaited: Deadlines[Bridge] | None
 
-    def connect(self, factory: Factory) -> Deferred[IProtocol]:
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        Connect the far end.
+        Connect the far end.  This raises no error.
         """
 
     def began(self, bridge: Bridge) -> None:
@@ -131,7 +136,7 @@ class Bridge:
     @ivar _tunnel: the tunnel; it connects the far end.
     @ivar _limits: the limits that the tunnel had when the bridge began.
     @ivar _far: the end that the tunnel connects after the near end.
-    @ivar _name: the address of the near end, for log lines.
+    @ivar _address: the address of the near end.
     @ivar _connecting: fires when the far end is connected; C{None} before the tunnel
         begins to connect it.
     @ivar _lateReason: why the near end was lost, if it was lost before the far end was
@@ -156,7 +161,7 @@ class Bridge:
     def __init__(
         self,
         tunnel: BridgeTunnel,
-        name: str,
+        address: IAddress | None,
         peer: str | None = None,
         service: str | None = None,
     ) -> None:
@@ -166,10 +171,17 @@ class Bridge:
         self.service = service
         self.muxes: list[Any] = []
         self.ending = Ending()
-        self._name = name
+        self._address = address
         self.state = State.CONNECTING
         self.near = NearEnd(self)
         self._far = End(self)
+
+    @property
+    def _name(self) -> str:
+        """
+        The address of the near end, for log lines.
+        """
+        return describeAddress(self._address)
 
     @property
     def ends(self) -> tuple[End, End]:
@@ -190,9 +202,9 @@ class Bridge:
             self._tunnel.began(self)
             self._follow(end)
             factory = _EndFactory(self._far, self._tunnel.awaited is not None)
-            connecting = maybeDeferred(self._tunnel.connect, factory)
-            self._connecting = connecting
-            connecting.addErrback(self._failed)
+            self._connecting = self._tunnel.connect(factory)
+            if self.state is not State.JOINED:
+                self._connecting.addErrback(self._failed)
         elif self.state is not State.CONNECTING:
             end.abort()
         else:
@@ -269,8 +281,9 @@ class Bridge:
         """
         A half of an end was closed.
         """
-        if self.state is State.JOINED:
-            self._watch(self._limits.halfOpenTimeout or inf)
+        patience = self._limits.halfOpenTimeout or inf
+        if self.state is State.JOINED and patience < self._patience:
+            self._watch(patience)
 
     def lost(self, end: End, reason: Failure) -> None:
         """
@@ -369,13 +382,13 @@ class Bridge:
         """
         if self.state is State.OVER or patience > self._patience:
             return
+        if patience == self._patience and not self._isCut:
+            # The next check is early enough.
+            return
         if self._patience == inf:
             self.near.countInput()
             self._far.countInput()
         if self._look is not None:
-            if patience == self._patience and not self._isCut:
-                # The next check is early enough.
-                return
             self._look.cancel()
         # The time counts from the next check.
         self._seen = ()
@@ -431,20 +444,25 @@ class Bridge:
         self._lookLater()
 
 
-class _EndFactory(Factory):
+@implementer(IProtocolFactory)
+class _EndFactory:
     """
-    A factory whose only protocol is the far end of a bridge.
+    A factory whose only protocol is the far end of a bridge.  It logs nothing.
 
     @ivar writesAtOnce: see
         L{WritingAtOnce<gomux._mux.requests.WritingAtOnce>}.
     @ivar _end: the far end.
     """
 
-    noisy = False
-
     def __init__(self, end: End, writesAtOnce: bool) -> None:
         self._end = end
         self.writesAtOnce = writesAtOnce
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+    def doStart(self) -> None:
+        pass
+
+    def doStop(self) -> None:
+        pass
+
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol:
         return self._end

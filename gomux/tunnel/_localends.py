@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -29,17 +30,29 @@ from twisted.internet.error import ConnectBindError, TimeoutError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.python.failure import Failure
 
-from gomux._carrier.accept import acceptNoMore
+from gomux._carrier.accept import acceptNoMore, acceptOne
+from gomux._carrier.records import pace
 from gomux._carrier.sockets import socketsOf
+from gomux._mux.stream import Stream
 from gomux.tunnel._localsocket import LocalSocket
-from gomux.tunnel._transport import EndTransport
+from gomux.tunnel._transport import EndTransport, StreamOutput
+
+#: What an end of a bridge writes to.
+EndOutput = EndTransport | LocalSocket | StreamOutput
 
 
-def outputOf(transport: Any) -> EndTransport | LocalSocket:
+def outputOf(transport: Any) -> EndOutput:
     """
-    @return: the output of an end with a transport.
+    @param transport: the transport of a new connection.
+    @return: the output of an end with that transport.
     """
-    return transport if isinstance(transport, LocalSocket) else EndTransport(transport)
+    if isinstance(transport, LocalSocket):
+        return transport
+    if type(transport) is Stream:
+        return StreamOutput(transport)
+    acceptOne(transport)
+    pace(transport)
+    return EndTransport(transport)
 
 
 def acceptLocally(port: Any) -> None:
@@ -58,9 +71,11 @@ def acceptLocally(port: Any) -> None:
         if not getattr(protocol, "takesLocalSocket", False):
             return usual(handle, protocol, address, *rest)
         acceptNoMore(port)
-        return LocalSocket(sockets, handle, protocol, address)
+        return LocalSocket(sockets, handle, address, protocol)
 
     port.transport = accept
+    # What an accepted connection leaves for the end of the turn is done in this turn.
+    port.doRead = partial(sockets.clock.turn, port.doRead)
 
 
 def connector(
@@ -99,7 +114,7 @@ def connector(
         except OSError as error:
             # There are no descriptors left.
             raise ConnectBindError(error.errno, error.strerror) from None
-        local = LocalSocket(sockets, handle, factory.buildProtocol(None), place)
+        local = LocalSocket(sockets, handle, place, factory.buildProtocol(None))
         connected = local.connect()
         if not connected.called:
             connected.addTimeout(

@@ -562,7 +562,7 @@ class RaisingTests(EndingTestCase):
         """
         C{connect} of the far end's endpoint may raise: the near end is aborted.
         """
-        self.rig.here.connect = self.raises  # type: ignore[assignment]
+        self.rig.target.connect = self.raises  # type: ignore[assignment]
         client, _ = self.rig.open()
         self.assertIsInstance(client.reason, ConnectionLost)
         self.assertEqual(len(self.rig.here.bridges), 1)
@@ -571,7 +571,7 @@ class RaisingTests(EndingTestCase):
         """
         A bridge that is over stays so.
         """
-        bridge = Bridge(self.rig.here, "")
+        bridge = Bridge(self.rig.here, None)
         bridge.state = State.OVER
         bridge.abort()
         bridge.muxEnded()

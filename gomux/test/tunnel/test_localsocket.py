@@ -21,7 +21,12 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     UNIXServerEndpoint,
 )
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+)
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Port, Server
 from twisted.internet.testing import StringTransport
@@ -284,14 +289,24 @@ class TCPTests(TestCase):
         self.assertTrue(client.wasReset or self.isUnix)
         self.assertTrue(server.wasReset or self.isUnix)
 
+    async def refused(self) -> None:
+        """
+        Connect a client, which is reset.  The reset may come before the client has
+        noticed that it is connected.
+        """
+        try:
+            client: Any = await self.client(self.port).connect(self.clients)
+        except ConnectError:
+            return
+        await self.ended(client)
+        self.assertTrue(client.wasReset or self.isUnix)
+
     async def test_refused(self) -> None:
         """
         If the target refuses, the client is reset.
         """
         await self.web.stopListening()
-        client: Any = await self.client(self.port).connect(self.clients)
-        await self.ended(client)
-        self.assertTrue(client.wasReset or self.isUnix)
+        await self.refused()
 
     async def test_share(self) -> None:
         """
@@ -299,9 +314,7 @@ class TCPTests(TestCase):
         """
         client, server = await self.connect()
         self.here.limit(TunnelLimits(maxConnections=1))
-        second: Any = await self.client(self.port).connect(self.clients)
-        await self.ended(second)
-        self.assertTrue(second.wasReset or self.isUnix)
+        await self.refused()
         client.transport.write(b" again")
         await self.until(lambda: server.received == b"hello again")
 
@@ -440,7 +453,7 @@ class LocalSocketTests(SynchronousTestCase):
         self.handle, address = listener.accept()
         self.addCleanup(self.handle.close)
         self.end = Told()
-        self.local = LocalSocket(self.sockets, self.handle, self.end, address)
+        self.local = LocalSocket(self.sockets, self.handle, address, self.end)
         self.watched: list[int] = []
         watch = self.sockets.watch
 
@@ -794,7 +807,7 @@ class LocalSocketTests(SynchronousTestCase):
             (unix, b"\0name", UNIXAddress(b"\0name")),
         ):
             with socket.socket(family) as handle:
-                local = LocalSocket(self.sockets, handle, self.end, address)
+                local = LocalSocket(self.sockets, handle, address, self.end)
             self.assertEqual(local.getPeer(), expected)
 
     def test_fails(self) -> None:
@@ -880,6 +893,6 @@ class AcceptTests(SynchronousTestCase):
         here, there = socket.socketpair()
         self.addCleanup(here.close)
         self.addCleanup(there.close)
-        local = LocalSocket(Mock(), here, Told(), "")
+        local = LocalSocket(Mock(), here, "", Told())
         self.assertIs(outputOf(local), local)
         self.assertIsInstance(outputOf(StringTransport()), EndTransport)

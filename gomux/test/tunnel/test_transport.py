@@ -22,7 +22,7 @@ from zope.interface import directlyProvides
 from gomux._carrier.transport import UNSENT
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.tunnelrig import HERE, Rig
-from gomux.tunnel._transport import EndTransport
+from gomux.tunnel._transport import EndTransport, StreamOutput
 
 
 class Bare:
@@ -346,8 +346,8 @@ class UnsentTests(SynchronousTestCase):
         Of all transports only a stream can tell its writer to send no more, and TLS in
         a stream cannot.
         """
-        stream = Mock(spec=["loseReadConnection"])
-        self.assertTrue(EndTransport(stream).refuseInput())
+        stream = Mock(spec=["write", "loseReadConnection"])
+        self.assertTrue(StreamOutput(stream).refuseInput())
         stream.loseReadConnection.assert_called_once_with()
         directlyProvides(stream, ISSLTransport)
         self.assertFalse(EndTransport(stream).refuseInput())
