@@ -329,6 +329,9 @@ class MuxPool:
         @param service: the name of the peer's service; C{None} for none.
         @return: the mux for the next stream; C{None} if no mux can open such streams.
         """
+        if len(self._muxes) == 1:
+            (mux,) = self._muxes
+            return mux if _takes(mux, service, None) and self._trusts(mux) else None
         best = None
         rank = (-1, False, False)
         for mux in self._muxes:

@@ -337,9 +337,8 @@ class StreamLife:
             return
         if not self._tellHalf("readConnectionLost"):
             self.closeWith(StreamClosed())
-        elif self._areHalvesClosed:
-            # Not at once: the peer's CloseStream may follow in the same read.
-            self.streams.callSoon(self._closeIfBothHalvesAre)
+        # The peer's CloseStream may follow in the same read.
+        self._closeIfBothHalvesAre(isSoon=True)
 
     def applicationFailed(self) -> None:
         """
@@ -365,9 +364,7 @@ class StreamLife:
     # Ends
 
     def writeHalfClosed(self) -> None:
-        """
-        The writing half is closed: tell the protocol.
-        """
+        """The writing half is closed: tell the protocol."""
         if self.life is _LIVE:
             self._tellHalf("writeConnectionLost")
             self._closeIfBothHalvesAre()
@@ -387,27 +384,25 @@ class StreamLife:
             self.applicationFailed()
         return True
 
-    @property
-    def _areHalvesClosed(self) -> bool:
+    def _closeIfBothHalvesAre(self, isSoon: bool = False) -> None:
         """
-        Whether both halves are closed, and the stream is not.
+        Send CloseStream once both halves are closed: the reference implementation keeps
+        a stream until it gets that frame.
+
+        @param isSoon: whether to do that in the next turn of the reactor.
         """
-        return (
+        if (
             self.life is _LIVE
             and self.sender is not None
             and self.sender.state is SendState.CLOSED
             and self.receiver is not None
             and self.receiver.state in (ReceiveState.ENDED, ReceiveState.REFUSED)
-        )
-
-    def _closeIfBothHalvesAre(self) -> None:
-        """
-        Send CloseStream once both halves are closed: the reference implementation keeps
-        a stream until it gets that frame.
-        """
-        if self._areHalvesClosed:
-            self._reason = StreamClosed()
-            self._end()
+        ):
+            if isSoon:
+                self.streams.callSoon(self._closeIfBothHalvesAre)
+            else:
+                self._reason = StreamClosed()
+                self._end()
 
     def _dropInput(self) -> None:
         """

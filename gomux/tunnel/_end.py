@@ -121,7 +121,7 @@ class EndBridge(Interface):
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class End(Protocol):
     """
-    One end of a bridge.  It is also the producer of what the other end writes.
+    One end of a bridge, and the producer of what the other end writes.
 
     @ivar output: its transport, to which the other end writes.
     @ivar takesLocalSocket: its transport may be a L{LocalSocket}.
@@ -254,7 +254,7 @@ class End(Protocol):
         self._early.clear()
         if self.life is Life.LIVE and self._input is Input.HELD:
             self._input = Input.PASSED
-            self.dataReceived = self._passer(write)  # type: ignore[assignment,method-assign]
+            self.dataReceived = self.output.passer(write)  # type: ignore[assignment,method-assign]
             self.output.resumeReading()
             other.output.registerProducer(self)
 
@@ -267,29 +267,14 @@ class End(Protocol):
         self.output.pauseReading()
 
     def resumeProducing(self) -> None:
-        """
-        The other end takes more: read again.
-        """
+        """The other end takes more: read again."""
         self.output.resumeReading()
 
     def stopProducing(self) -> None:
         """
-        The other end takes no more data.  It tells the reason next, or later: a stream
-        tells its reason once all of its input was read.  So this end is not closed yet.
+        The other end takes no more data.  Why it does not comes next, or later.
         """
         self._bridge.halfClosed()
-
-    def _passer(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
-        """
-        @return: the C{dataReceived} that passes input on to the other end.
-        """
-        received = self.output.received
-
-        def passOn(data: bytes) -> None:
-            received(len(data))
-            write(data)
-
-        return passOn if self.output.isDirect else write
 
     def follow(self) -> None:
         """

@@ -33,9 +33,10 @@ from twisted.python.failure import Failure
 from gomux._carrier.accept import acceptNoMore, acceptOne
 from gomux._carrier.records import pace
 from gomux._carrier.sockets import socketsOf
+from gomux._carrier.transport import limitUnsent
 from gomux._mux.stream import Stream
 from gomux.tunnel._localsocket import LocalSocket
-from gomux.tunnel._transport import EndTransport, StreamOutput
+from gomux.tunnel._transport import EndTransport, StreamOutput, keepUrgent
 
 #: What an end of a bridge writes to.
 EndOutput = EndTransport | LocalSocket | StreamOutput
@@ -55,6 +56,18 @@ def outputOf(transport: Any) -> EndOutput:
     return EndTransport(transport)
 
 
+def prepare(handle: socket.socket) -> None:
+    """
+    Set the options of a socket, except that it does not block.  The TCP sockets that a
+    port accepts have those of its own socket.
+    """
+    if handle.family != socket.AF_UNIX:
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        limitUnsent(handle)
+    keepUrgent(handle)
+
+
 def acceptLocally(port: Any) -> None:
     """
     Have a port make local sockets for ends of bridges, if it is a port for plain TCP or
@@ -65,12 +78,17 @@ def acceptLocally(port: Any) -> None:
     sockets = socketsOf(port.reactor) if type(port) in (tcp.Port, unix.Port) else None
     if sockets is None:
         return
-    usual = port.transport
+    usual, isUnix = port.transport, type(port) is unix.Port
+    if not isUnix:
+        prepare(port.socket)
 
     def accept(handle: socket.socket, protocol: Any, address: Any, *rest: Any) -> Any:
         if not getattr(protocol, "takesLocalSocket", False):
             return usual(handle, protocol, address, *rest)
         acceptNoMore(port)
+        handle.setblocking(False)
+        if isUnix:
+            prepare(handle)
         return LocalSocket(sockets, handle, address, protocol)
 
     port.transport = accept
@@ -110,10 +128,11 @@ def connector(
             # The address may name an interface.
             place = socket.getaddrinfo(endpoint._host, endpoint._port)[0][4]
         try:
-            handle = socket.socket(family, socket.SOCK_STREAM)
+            handle = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             # There are no descriptors left.
             raise ConnectBindError(error.errno, error.strerror) from None
+        prepare(handle)
         local = LocalSocket(sockets, handle, place, factory.buildProtocol(None))
         connected = local.connect()
         if not connected.called:

@@ -28,8 +28,7 @@ from twisted.python.failure import Failure
 
 from gomux._carrier.direct import BULK_READ_SIZE, READ_SIZE
 from gomux._carrier.sockets import IN, OUT, Sockets
-from gomux._carrier.transport import limitUnsent
-from gomux.tunnel._transport import keepUrgent, unsentByKernel
+from gomux.tunnel._transport import unsentByKernel
 
 #: The states of the output, in order.  In C{FINISHING} and C{CLOSING}, output that was
 #: written before still waits.
@@ -38,10 +37,6 @@ _CONNECTING, _OPEN, _FINISHING, _FINISHED, _CLOSING, _CLOSED = range(6)
 _LOST, _ABORTED = Failure(error.ConnectionLost()), Failure(error.ConnectionAborted())
 #: With this SO_LINGER the kernel sends a reset when the socket is closed.
 _RESET = struct.pack("ii", 1, 0)
-
-#: Returns the family of a socket as a plain number, which takes less time than to read
-#: the socket's attribute.
-_familyOf: Callable[[socket.socket], int] = socket.SocketType.family.__get__
 
 
 class LocalSocket:
@@ -54,7 +49,6 @@ class LocalSocket:
 
     @ivar _sockets: has the epoll.
     @ivar _handle: the socket.
-    @ivar _family: the family of the socket.
     @ivar _address: the address of the other machine, as sockets give it.
     @ivar _end: the end of the bridge; C{None} after its C{connectionLost}.
     @ivar _connected: fires with the end; C{None} unless the state is C{CONNECTING}.
@@ -68,10 +62,9 @@ class LocalSocket:
     @ivar _watched: the events that the kernel reports; 0 for none.
     """
 
-    isDirect = False
     reportsAborts = True
     unread = 0
-    _connected: Deferred[Any] | None = None
+    _connected: Any = None
     _state = _OPEN
     _reads = _hasReadEOF = _failed = False
     _size = READ_SIZE
@@ -79,29 +72,18 @@ class LocalSocket:
     _watched = 0
 
     def __init__(
-        self,
-        sockets: Sockets,
-        handle: socket.socket,
-        address: Any,
-        end: Any,
+        self, sockets: Sockets, handle: socket.socket, address: Any, end: Any
     ) -> None:
         self._sockets = sockets
         self._handle = handle
-        self._family = family = _familyOf(handle)
         self._address = address
         self._end = end
         self._waiting = bytearray()
-        handle.setblocking(False)
-        if family != socket.AF_UNIX:
-            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            limitUnsent(handle)
-        keepUrgent(handle)
 
     def getPeer(self) -> IAddress:
-        if self._family == socket.AF_UNIX:
+        if self._handle.family == socket.AF_UNIX:
             return UNIXAddress(self._address or None)
-        kind = IPv4Address if self._family == socket.AF_INET else IPv6Address
+        kind = IPv4Address if self._handle.family == socket.AF_INET else IPv6Address
         return kind("TCP", *self._address)
 
     # Connecting
@@ -133,7 +115,6 @@ class LocalSocket:
         elif failed:
             self.lose(Failure(error.getConnectError((failed, os.strerror(failed)))))
         else:
-            assert self._connected is not None
             connected, self._connected = self._connected, None
             self._state = _OPEN
             self._watch()
@@ -184,6 +165,9 @@ class LocalSocket:
             self._size = BULK_READ_SIZE
         elif size < READ_SIZE // 2:
             self._size = READ_SIZE
+
+    def passer(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        return write
 
     def pauseReading(self) -> None:
         # The kernel is told after the next event: reading is often resumed before.
@@ -270,9 +254,6 @@ class LocalSocket:
             self._state = _FINISHING
             self._flushed()
 
-    def halvesClosed(self) -> None:
-        self.close()
-
     def _shutdown(self, how: int) -> None:
         try:
             self._handle.shutdown(how)
@@ -285,6 +266,8 @@ class LocalSocket:
             self._state = _CLOSING
             self._reads = False
             self._flushed()
+
+    halvesClosed = close
 
     def abort(self) -> None:
         self.lose(_ABORTED)

@@ -17,6 +17,7 @@ import fcntl
 import socket
 import struct
 import termios
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -45,7 +46,6 @@ class StreamOutput:
 
     __slots__ = ("write", "_stream")
 
-    isDirect = False
     reportsAborts = True
 
     def __init__(self, stream: Stream) -> None:
@@ -56,6 +56,9 @@ class StreamOutput:
 
     def received(self, size: int) -> None:
         pass
+
+    def passer(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        return write
 
     def pauseReading(self) -> None:
         self._stream.pauseProducing()
@@ -126,6 +129,19 @@ class EndTransport(DirectTransport):
             limitUnsent(handle)
 
     # Input
+
+    def passer(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """
+        @param write: the C{write} of the other end's output.
+        @return: the C{dataReceived} that passes input on to the other end.
+        """
+        received = self.received
+
+        def passOn(data: bytes) -> None:
+            received(len(data))
+            write(data)
+
+        return passOn if self.isDirect else write
 
     def pauseReading(self) -> None:
         """

@@ -48,7 +48,7 @@ from gomux.testing import PSK
 from gomux.tunnel import Tunnel, forward, target
 from gomux.tunnel._accesslog import describe
 from gomux.tunnel._end import End, NearEnd
-from gomux.tunnel._localends import acceptLocally, outputOf
+from gomux.tunnel._localends import acceptLocally, outputOf, prepare
 from gomux.tunnel._localsocket import LocalSocket
 from gomux.tunnel._parts import ListeningService
 from gomux.tunnel._transport import EndTransport
@@ -448,10 +448,12 @@ class LocalSocketTests(SynchronousTestCase):
         self.addCleanup(self.sockets._epoll.close)
         listener = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listener.close)
+        prepare(listener)
         self.client = socket.create_connection(listener.getsockname())
         self.addCleanup(self.client.close)
         self.handle, address = listener.accept()
         self.addCleanup(self.handle.close)
+        self.handle.setblocking(False)
         self.end = Told()
         self.local = LocalSocket(self.sockets, self.handle, address, self.end)
         self.watched: list[int] = []
@@ -496,8 +498,8 @@ class LocalSocketTests(SynchronousTestCase):
 
     def test_options(self) -> None:
         """
-        A TCP socket sends small writes at once, notices a dead peer, and delivers
-        urgent bytes in their place.  None of its operations blocks.
+        A TCP socket that a port has accepted sends small writes at once, notices a dead
+        peer, and delivers urgent bytes in their place.
         """
         for level, option in (
             (socket.IPPROTO_TCP, socket.TCP_NODELAY),
@@ -505,7 +507,6 @@ class LocalSocketTests(SynchronousTestCase):
             (socket.SOL_SOCKET, socket.SO_OOBINLINE),
         ):
             self.assertEqual(self.handle.getsockopt(level, option), 1)
-        self.assertFalse(self.handle.getblocking())
 
     def test_limitUnsent(self) -> None:
         """
@@ -829,6 +830,17 @@ class AcceptTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.addCleanup(useFastPaths, plainpaths.use(()))
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.listener.close)
+
+    def port(self) -> Port:
+        """
+        @return: a listening port that makes local sockets.
+        """
+        port = Port(0, Waiting(), reactor=reactor)
+        port.socket = self.listener
+        acceptLocally(port)
+        return port
 
     def accept(self, port: Any, protocol: Any) -> Any:
         """
@@ -837,10 +849,9 @@ class AcceptTests(SynchronousTestCase):
         here, there = socket.socketpair()
         self.addCleanup(there.close)
         self.addCleanup(here.close)
-        with socket.create_server(("127.0.0.1", 0)) as port.socket:
-            port.numberAccepts = 10
-            address = ("127.0.0.1", 1)
-            transport = port.transport(here, protocol, address, port, 0, port.reactor)
+        port.numberAccepts = 10
+        address = ("127.0.0.1", 1)
+        transport = port.transport(here, protocol, address, port, 0, port.reactor)
         if isinstance(transport, Server):
             transport.stopReading()
         return transport
@@ -850,22 +861,21 @@ class AcceptTests(SynchronousTestCase):
         A port accepts one local socket in a turn of the reactor, and the kernel keeps
         many that wait.
         """
-        port = Port(0, Waiting(), reactor=reactor)
-        acceptLocally(port)
+        port = self.port()
         local = self.accept(
             port, Tunnel("it", Mock(), Clock(), TunnelLimits(), {}).buildProtocol(None)
         )
         if socketsOf(reactor) is not None:
             self.assertIsInstance(local, LocalSocket)
             self.assertEqual((port.numberAccepts, port.backlog), (-1, ACCEPT_QUEUE))
+            self.assertFalse(local._handle.getblocking())
 
     def test_otherProtocols(self) -> None:
         """
         Protocols that are not ends of bridges, such as those of C{haproxy:} and muxes,
         get the port's usual transports.
         """
-        port = Port(0, Waiting(), reactor=reactor)
-        acceptLocally(port)
+        port = self.port()
         self.assertIs(type(self.accept(port, Recorder())), Server)
         self.assertEqual(port.numberAccepts, 10)
 
