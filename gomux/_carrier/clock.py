@@ -184,10 +184,14 @@ class SteadyClock:
         try:
             return function(*arguments)
         finally:
-            held, self._held = self._held, []
-            self._makeCalls(held)
-            held, self._held = self._held, None
-            self._makeCalls(held)
+            held = self._held
+            if held:
+                self._held = []
+                self._makeCalls(held)
+                held = self._held
+            self._held = None
+            if held:
+                self._makeCalls(held)
 
     def _makeCalls(self, functions: Iterable[Callable[[], object]]) -> None:
         for function in functions:

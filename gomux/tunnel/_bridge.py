@@ -263,8 +263,11 @@ class Bridge:
         """
         A half of an end was closed.
         """
-        if self.state is State.JOINED:
-            self._limit(self._limits.halfOpenTimeout or inf)
+        seconds, patience = self._limits.halfOpenTimeout or inf, self._patience
+        if self.state is State.JOINED and (
+            patience is None or seconds < patience.seconds
+        ):
+            self._limit(seconds)
 
     def lost(self, end: End, reason: Failure) -> None:
         """

@@ -869,6 +869,29 @@ class AcceptTests(SynchronousTestCase):
             self.assertIsInstance(local, LocalSocket)
             self.assertEqual((port.numberAccepts, port.backlog), (-1, ACCEPT_QUEUE))
             self.assertFalse(local._handle.getblocking())
+            option = (socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            self.assertEqual(self.listener.getsockopt(*option), 1)
+
+    def test_turn(self) -> None:
+        """
+        What an accepted connection leaves for later is done in the same turn of the
+        reactor.
+        """
+        found = socketsOf(reactor)
+        if found is None:
+            return
+        events: list[str] = []
+        port = Port(0, Waiting(), reactor=reactor)
+        port.socket = self.listener
+
+        def doRead() -> None:
+            found.clock.soon(lambda: events.append("later"))
+            events.append("read")
+
+        self.patch(port, "doRead", doRead)
+        acceptLocally(port)
+        port.doRead()
+        self.assertEqual(events, ["read", "later"])
 
     def test_otherProtocols(self) -> None:
         """

@@ -223,6 +223,37 @@ class BareTests(SynchronousTestCase):
         self.assertOver()
 
 
+class StreamOutputTests(SynchronousTestCase):
+    """
+    L{StreamOutput}
+    """
+
+    def test_ends(self) -> None:
+        """
+        However a stream ends, it forgets its producer first, because it would wait for
+        what the producer has left.
+        """
+        for name, method in (
+            ("finish", "loseWriteConnection"),
+            ("close", "loseConnection"),
+            ("abort", "abortConnection"),
+        ):
+            stream = Mock()
+            getattr(StreamOutput(stream), name)()
+            self.assertEqual(
+                [call[0] for call in stream.method_calls],
+                ["unregisterProducer", method],
+            )
+
+    def test_halvesClosed(self) -> None:
+        """
+        A stream closes itself when both halves are closed.
+        """
+        stream = Mock()
+        StreamOutput(stream).halvesClosed()
+        self.assertEqual(stream.method_calls, [])
+
+
 class UnsentTests(SynchronousTestCase):
     """
     L{EndTransport.unsent}
