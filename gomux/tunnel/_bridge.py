@@ -43,7 +43,7 @@ from math import inf
 from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
@@ -82,7 +82,7 @@ class BridgeTunnel(Interface):
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        Connect the far end.  This raises no error.
+        Connect the far end.
         """
 
     def began(self, bridge: Bridge) -> None:
@@ -184,7 +184,10 @@ class Bridge:
             self._tunnel.began(self)
             self._follow(end)
             factory = _EndFactory(self._far, self._tunnel.awaited is not None)
-            self._connecting = self._tunnel.connect(factory)
+            try:
+                self._connecting = self._tunnel.connect(factory)
+            except BaseException:
+                self._connecting = fail()
             if self.state is not State.JOINED:
                 self._connecting.addErrback(self._failed)
         elif self.state is not State.CONNECTING:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
@@ -360,7 +360,7 @@ def target(
     begin = connector(endpoint, clock)
 
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
-        connecting = maybeDeferred(begin or endpoint.connect, factory)
+        connecting = (begin or endpoint.connect)(factory)
         if connecting.called:
             return connecting
         return connecting.addTimeout(tunnel.limits.targetTimeout, steady(clock))

@@ -18,39 +18,9 @@ from zope.interface.verify import verifyObject
 
 from gomux._carrier import clock as _clock
 from gomux._carrier.clock import SteadyClock, steady, turnOf
+from gomux.test.support.settablereactor import SettableReactor
 
 reactor: Any = _reactor
-
-
-class SettableReactor(Clock):
-    """
-    A reactor whose clock can be set, together with a monotonic clock.
-
-    @ivar monotonic: the time of the monotonic clock.
-    """
-
-    monotonic = 0.0
-
-    def pass_(self, seconds: float) -> None:
-        """
-        Let some time pass.
-        """
-        self.monotonic += seconds
-        self.advance(seconds)
-
-    def set(self, seconds: float) -> None:
-        """
-        Set the reactor's clock without letting time pass.
-        """
-        self.rightNow += seconds
-
-    def addSystemEventTrigger(self, *args: object) -> None:
-        """
-        Do nothing, because the reactor of these tests is never stopped.
-        """
-
-    def callFromThread(self, function: Callable[[], None]) -> None:
-        function()
 
 
 class SteadyClockTests(SynchronousTestCase):

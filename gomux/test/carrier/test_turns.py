@@ -22,8 +22,8 @@ from gomux.error import (
     ProtocolViolation,
     Truncated,
 )
-from gomux.test.carrier.test_clock import SettableReactor
 from gomux.test.support.helpers import Recorder, Recorders, Rig
+from gomux.test.support.settablereactor import SettableReactor
 from gomux.test.support.slowclock import SlowClock
 from gomux.testing import PSK
 
