@@ -71,7 +71,7 @@ class FirstReceiver(Receiver):
         self.waiting = None
         if kept:
             streams.charge(-len(kept))
-        streams.consumed(stream, len(data) - len(rest))
+        streams.consumed(stream.streamID, self.window, len(data) - len(rest))
         self.window.uncount(len(data) - len(rest))
         first.messageReceived(message)
         if self.state is ReceiveState.OPEN:

@@ -80,10 +80,12 @@ class ReceiverMux(Protocol):
         @param size: how many bytes; less than 0 to give them back.
         """
 
-    def consumed(self, stream: ReceiverStream, size: int) -> None:
+    def consumed(self, streamID: int, window: GrowingWindow, size: int) -> None:
         """
         Input of the stream was delivered or dropped: give the peer credit for it.
 
+        @param streamID: the stream's ID.
+        @param window: its receive window.
         @param size: the number of bytes.
         """
 
@@ -189,7 +191,8 @@ class Receiver:
         if self.state is _ENDING or self.state is _ENDED:
             self._stream.abortWith(ProtocolViolation("data came after CloseRead"))
         else:
-            self._stream.streams.consumed(self._stream, size)
+            stream = self._stream
+            stream.streams.consumed(stream.streamID, self.window, size)
 
     def _deliver(self, payload: bytes) -> None:
         stream = self._stream
@@ -203,7 +206,7 @@ class Receiver:
         except BaseException:
             stream.applicationFailed()
         else:
-            stream.streams.consumed(stream, len(payload))
+            stream.streams.consumed(stream.streamID, self.window, len(payload))
 
     def _keep(self, payload: bytes) -> None:
         """
@@ -298,7 +301,8 @@ class Receiver:
         if waiting:
             size = sum(map(len, waiting))
             self._stream.streams.charge(-size)
-            self._stream.streams.consumed(self._stream, size)
+            stream = self._stream
+            stream.streams.consumed(stream.streamID, self.window, size)
 
 
 class PlainReceiver(Receiver):

@@ -38,7 +38,7 @@ from gomux._mux.scheduler import Scheduler
 from gomux._mux.startstop import startFactory, stopFactory
 from gomux._mux.stream import Stream
 from gomux._wire.frame import ID_END, REQUEST, Flag
-from gomux._wire.growth import GrowthPolicy
+from gomux._wire.growth import GrowingWindow, GrowthPolicy
 from gomux._wire.window import MAX_HELD
 from gomux.error import OutputExceeded, StreamClosed
 from gomux.limits import RESERVED_IDS
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLContextFactory
 
     from gomux._mux.owner import CarriedMux, MuxOwner
-    from gomux._mux.receiver import ReceiverStream
     from gomux._mux.sendermux import SenderStream
     from gomux._mux.streamlife import StreamLife
     from gomux._wire.peerrules import PeerUse
@@ -366,17 +365,15 @@ class Streams:
         isOwn = not self.isPeers(stream.streamID)
         startTLS(stream, contextFactory, isOwn == normal, self._clock)
 
-    def consumed(self, stream: ReceiverStream, size: int) -> None:
+    def consumed(self, streamID: int, window: GrowingWindow, size: int) -> None:
         """
         Input of a stream was delivered or dropped: give the peer credit for it, once
         the credit is worth a frame.
 
-        @param stream: the stream.
+        @param streamID: the stream's ID.
+        @param window: its receive window.
         @param size: the number of bytes.
         """
-        assert stream.receiver is not None, "there was input"
-        window = stream.receiver.window
-        streamID = stream.streamID
         if streamID != self._lastConsumer:
             self._lastConsumer = streamID
             self.consumerChanges += 1

@@ -8,7 +8,9 @@ import gc
 import tracemalloc
 from typing import Any
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Limits
@@ -163,6 +165,20 @@ class ReadTests(SynchronousTestCase):
         self.rig.mux.dataReceived(self.rig.peer.seal(0, Flag.DATA, b"second"))
         self.rig.run()
         self.assertEqual(self.recorder.received, b"first second")
+
+    def test_lostWhileDelivering(self) -> None:
+        """
+        A carrier may be lost while input is delivered, as in a nested turn of the
+        reactor.
+        """
+
+        def lose(recorder: Recorder) -> None:
+            self.rig.mux.connectionLost(Failure(ConnectionDone()))
+
+        self.recorder.hooks["data"] = lose
+        self.rig.mux.dataReceived(self.rig.peer.seal(0, Flag.DATA, b"the last"))
+        self.assertEqual(self.recorder.received, b"the last")
+        self.assertTrue(self.stream.disconnected)
 
     def test_neverNested(self) -> None:
         """

@@ -56,7 +56,7 @@ class ReceivingStream:
     def charge(self, size: int) -> None:
         self.charged += size
 
-    def consumed(self, stream: object, size: int) -> None:
+    def consumed(self, streamID: int, window: object, size: int) -> None:
         self.events.append(size)
 
     def inputEnded(self) -> None:
