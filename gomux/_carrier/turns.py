@@ -207,7 +207,7 @@ class PeerTurns(Turns):
         Do some work now, and the rest of it later.
         """
         since = self._clock.seconds()
-        left = work(since + self.turnTime)
+        left = self._doInTurn(work, since + self.turnTime)
         if left != DONE:
             self.later(work, left)
         if len(self._peers.names) > 1:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Keyring, Limits, MuxFactory
 from gomux._carrier.clock import SteadyClock
-from gomux._carrier.turns import DONE, TURN_TIME, Turns
+from gomux._carrier.turns import DONE, TURN_TIME, PeerTurns, Turns
 from gomux._mux import incoming
 from gomux._mux.frames import PeerFrames
 from gomux._wire.frame import Flag
@@ -106,23 +106,24 @@ class TurnsTests(SynchronousTestCase):
     def test_leavesCalls(self) -> None:
         """
         What work leaves for the end of the turn is done when the work stops, at once
-        and in later turns.
+        and in later turns.  That holds for the work of one peer, too.
         """
         reactor = SettableReactor()
         clock = SteadyClock(reactor, lambda: reactor.monotonic)
-        turns = Turns(clock)
 
         def work(until: float) -> float:
             clock.soon(lambda: self.done.append("later"))
             self.done.append("work")
             return DONE
 
-        turns.begin(work)
-        self.assertEqual(self.done, ["work", "later"])
-        turns.later(work)
-        turns.later(work)
-        reactor.pass_(0)
-        self.assertEqual(self.done, ["work", "later"] * 3)
+        for turns in (Turns(clock), PeerTurns(clock, Keyring({"": PSK}))):
+            self.done.clear()
+            turns.begin(work)
+            self.assertEqual(self.done, ["work", "later"])
+            turns.later(work)
+            turns.later(work)
+            reactor.pass_(0)
+            self.assertEqual(self.done, ["work", "later"] * 3)
 
     def test_together(self) -> None:
         """
