@@ -30,16 +30,14 @@ class ControlQueue:
         once it is sealed, or C{None}.
     @ivar refusals: the IDs of the streams whose refusals wait.
     @ivar credits: the waiting credit by stream ID, in bytes.
-    @ivar queues: these three.
     """
 
-    __slots__ = ("frames", "refusals", "credits", "queues")
+    __slots__ = ("frames", "refusals", "credits")
 
     def __init__(self) -> None:
         self.frames: list[tuple[int, int, int, Callable[[int], None] | None]] = []
         self.refusals: list[int] = []
         self.credits: dict[int, int] = {}
-        self.queues = (self.frames, self.refusals, self.credits)
 
     def clear(self) -> None:
         """
@@ -80,7 +78,7 @@ class ControlQueue:
                 size = min(credit, MAX_LENGTH)
                 parts += sealer.seal(streamID, size, _WINDOW_UPDATE)
                 credit -= size
-        return not any(self.queues)
+        return not (self.frames or self.refusals or self.credits)
 
     def checkInvariants(self, streamIDs: Collection[int]) -> None:
         """

@@ -124,7 +124,11 @@ class Scheduler:
         self._greeting: int | None = None
         self._fresh: list[SendingStream] = []
         self._bulk: list[SendingStream] = []
-        self._queues = (self._fresh, self._bulk, *self._control.queues)
+        control = self._control
+        self._queues = (
+            *(self._fresh, self._bulk),
+            *(control.frames, control.refusals, control.credits),
+        )
         self._pumping = self._isHeld = False
         paths = fastPaths()
         self._holds = paths.repliesAtOnce
@@ -296,7 +300,8 @@ class Scheduler:
         served: list[SendingStream] = []
         control, sealer, size = self._control, self._sealer, 0
         try:
-            if not any(control.queues) or control.seal(sealer, parts, CONTROL_FRAMES):
+            hasControl = control.frames or control.refusals or control.credits
+            if not hasControl or control.seal(sealer, parts, CONTROL_FRAMES):
                 size = self._addData(parts, served)
         except NonceExhausted:
             parts += sealer.sealLast(Flag.CLOSE_MUX)
