@@ -53,6 +53,11 @@ from gomux.error import GomuxError, LimitExceeded, NonceExhausted
 #: frames cannot overtake a frame that the carrier already has.
 BATCH_SIZE = 65536
 
+#: The number of waiting streams from which on a batch of bulk data has twice that size,
+#: because a frame then takes less CPU time.
+#: Lowered: a few streams move up to a tenth more.  But small messages wait longer.
+MANY_STREAMS = 32
+
 #: The number of control frames after which a batch is written.  The last credit of a
 #: batch may take a few frames more.
 CONTROL_FRAMES = 32
@@ -284,9 +289,7 @@ class Scheduler:
         self._isHeld = self._holds
 
     def release(self) -> None:
-        """
-        End the effect of L{hold}, and write the queued frames.
-        """
+        """End the effect of L{hold}, and write the queued frames."""
         if self._isHeld:
             self._isHeld = False
             if not self.paused:
@@ -320,9 +323,7 @@ class Scheduler:
             self._wakeUp()
 
     def _writeBatch(self) -> None:
-        """
-        Write one batch.
-        """
+        """Write one batch."""
         parts: list[bytes] = []
         served: list[SendingStream] = []
         try:
@@ -356,6 +357,8 @@ class Scheduler:
         isBulk = bool(bulk) and (not fresh or self._freshBytes >= MAX_LENGTH)
         queue = bulk if isBulk else fresh
         room = self._batchSize
+        if isBulk and len(bulk) >= MANY_STREAMS:
+            room *= 2
         if bulk and not isBulk:
             room = min(room, MAX_LENGTH - self._freshBytes)
         added = 0
@@ -428,17 +431,13 @@ class Scheduler:
     # IPushProducer, called by the carrier
 
     def pauseProducing(self) -> None:
-        """
-        The carrier is blocked: write nothing.
-        """
+        """The carrier is blocked: write nothing."""
         self.paused = True
         if self.watch is not None:
             self.watch.blocked()
 
     def resumeProducing(self) -> None:
-        """
-        The carrier takes data again: write.
-        """
+        """The carrier takes data again: write."""
         if not self.stopped:
             self.paused = False
             self.pump()

@@ -392,16 +392,18 @@ class Sender:
         sender, or remove it from the stream if it has nothing to keep.
         """
         unsent = self.unsent
-        surplus = self.charged - unsent
-        if surplus > 0 and (not unsent or surplus > MOST_SURPLUS):
-            self._charge(unsent)
         if self._flow is not _NONE:
             if not unsent:
                 self._pieces = None
             if unsent <= LOW_WATER:
                 self._resumeProducer()
+                unsent = self.unsent
         elif not unsent:
             if self.state is _OPEN:
                 self._stream.sender = None
             else:
                 self._closeIfFinished()
+        # Not earlier: what a producer writes at once takes no memory again.
+        surplus = self.charged - unsent
+        if surplus > 0 and (not unsent or surplus > MOST_SURPLUS):
+            self._charge(unsent)

@@ -9,7 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from gomux._carrier.turns import TURN_TIME
-from gomux._mux.scheduler import BATCH_SIZE, CONTROL_FRAMES, Scheduler
+from gomux._mux.scheduler import (
+    BATCH_SIZE,
+    CONTROL_FRAMES,
+    MANY_STREAMS,
+    Scheduler,
+)
 from gomux._wire.crypto import Opener, Sealer
 from gomux._wire.frame import OVERHEAD, Flag, FrameParser
 from gomux.error import GomuxError, LimitExceeded, NonceExhausted
@@ -248,6 +253,18 @@ class SchedulerTests(SynchronousTestCase):
         self.scheduler.pump()
         sizes = [len(written) for written in self.writes]
         self.assertEqual(sizes, [2 * (OVERHEAD + 10)] + 3 * [OVERHEAD + 65536])
+
+    def test_manyStreams(self) -> None:
+        """
+        Large frames of many streams leave two at a time, and those of fewer streams one
+        at a time.
+        """
+        for streamID in range(MANY_STREAMS + 3):
+            self.scheduler.activate(Output(streamID, 65536), fresh=False)
+        while not self.scheduler.idle:
+            self.scheduler.pump()
+        frames = [len(written) // (OVERHEAD + 65536) for written in self.writes]
+        self.assertEqual(frames, 2 * [2] + (MANY_STREAMS - 1) * [1])
 
     def test_smallWritersDoNotStarve(self) -> None:
         """
