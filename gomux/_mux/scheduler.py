@@ -19,9 +19,10 @@ Fresh data goes first: a small write then waits neither for the megabytes of oth
 streams nor for the sealing of their frames.  After L{MAX_LENGTH} bytes of fresh data
 one batch of bulk data is due, so many small writers cannot starve a large one.
 
-One turn of a stream is one frame of up to L{MAX_LENGTH} bytes.  A frame is shorter only
-if the stream can send no more, so turns are fair in bytes.  This is deficit round robin
-with a quantum of one frame, which leaves no deficit to carry over.
+One turn of a stream is one frame of up to L{MAX_LENGTH} bytes, or two if no other
+stream waits.  A frame is shorter only if the stream can send no more, so turns are fair
+in bytes.  This is deficit round robin with a quantum of one frame, which leaves no
+deficit to carry over.
 
 Queued frames are written in one of three ways:
 
@@ -53,8 +54,8 @@ from gomux.error import GomuxError, LimitExceeded, NonceExhausted
 #: frames cannot overtake a frame that the carrier already has.
 BATCH_SIZE = 65536
 
-#: The number of waiting streams from which on a batch of bulk data has twice that size,
-#: because a frame then takes less CPU time.
+#: From this many streams in the bulk queue on, or with one alone, a batch of bulk data
+#: has twice that size, because a frame then takes less CPU time.
 #: Lowered: a few streams move up to a tenth more.  But small messages wait longer.
 MANY_STREAMS = 32
 
@@ -357,7 +358,7 @@ class Scheduler:
         isBulk = bool(bulk) and (not fresh or self._freshBytes >= MAX_LENGTH)
         queue = bulk if isBulk else fresh
         room = self._batchSize
-        if isBulk and len(bulk) >= MANY_STREAMS:
+        if isBulk and (len(bulk) >= MANY_STREAMS or len(bulk) + len(fresh) == 1):
             room *= 2
         if bulk and not isBulk:
             room = min(room, MAX_LENGTH - self._freshBytes)
@@ -368,13 +369,14 @@ class Scheduler:
             if not size:
                 stream.queued = False
                 continue
-            if size > MAX_LENGTH:
-                size = MAX_LENGTH
-            payload = stream.takeOutput(size)
-            parts += sealFrame(self._sealer, stream.streamID, size, _DATA, payload)
-            self._freshBytes = 0 if isBulk else self._freshBytes + size
-            added += OVERHEAD + size
             served.append(stream)
+            while size:
+                size = min(size, MAX_LENGTH)
+                payload = stream.takeOutput(size)
+                parts += sealFrame(self._sealer, stream.streamID, size, _DATA, payload)
+                self._freshBytes = 0 if isBulk else self._freshBytes + size
+                added += OVERHEAD + size
+                size = 0 if queue or added >= room else stream.sendable()
 
     def finish(self) -> None:
         """
@@ -443,7 +445,5 @@ class Scheduler:
             self.pump()
 
     def stopProducing(self) -> None:
-        """
-        The carrier is about to be lost.  The mux stops the scheduler later.
-        """
+        """The carrier is about to be lost.  The mux stops the scheduler later."""
         self.paused = True

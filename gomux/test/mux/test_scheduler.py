@@ -266,6 +266,23 @@ class SchedulerTests(SynchronousTestCase):
         frames = [len(written) // (OVERHEAD + 65536) for written in self.writes]
         self.assertEqual(frames, 2 * [2] + (MANY_STREAMS - 1) * [1])
 
+    def test_alone(self) -> None:
+        """
+        Large frames of a stream leave two at a time, unless small writes wait too.
+        """
+        stream = Output(0, 6 * 65536)
+        self.scheduler.activate(stream, fresh=False)
+        self.room = 1
+        self.scheduler.pump()
+        self.room = 2
+        self.scheduler.activate(Output(2, 65536))
+        self.scheduler.activate(Output(4, 10))
+        self.scheduler.resumeProducing()
+        self.room = 1000
+        self.scheduler.resumeProducing()
+        frames = [len(written) // (OVERHEAD + 65536) for written in self.writes]
+        self.assertEqual(frames, [2, 1, 1, 0, 2, 1])
+
     def test_smallWritersDoNotStarve(self) -> None:
         """
         However many streams have small writes, a stream with much output gets a turn
@@ -307,15 +324,16 @@ class SchedulerTests(SynchronousTestCase):
         A pump stops after L{TURN_TIME} and asks for another turn of the reactor,
         however much the carrier accepts.
         """
-        stream = Output(0, 3 * 4 * BATCH_SIZE)
-        self.scheduler.activate(stream)
+        streams = [Output(streamID, 3 * 2 * BATCH_SIZE) for streamID in (0, 2)]
+        for stream in streams:
+            self.scheduler.activate(stream, fresh=False)
         self.duration = TURN_TIME / 4
         for turn in range(1, 4):
             self.woken = 0
             self.scheduler.pump()
             self.assertEqual(len(self.writes), turn * 4)
             self.assertEqual(self.woken, turn < 3)
-        self.assertEqual(stream.size, 0)
+        self.assertEqual([stream.size for stream in streams], [0, 0])
 
     def test_controlTurn(self) -> None:
         """
