@@ -11,8 +11,8 @@ from zope.interface.verify import verifyObject
 from gomux._carrier.turns import TURN_TIME
 from gomux._mux.scheduler import (
     BATCH_SIZE,
+    CALM_FRAMES,
     CONTROL_FRAMES,
-    MANY_STREAMS,
     Scheduler,
 )
 from gomux._wire.crypto import Opener, Sealer
@@ -254,34 +254,46 @@ class SchedulerTests(SynchronousTestCase):
         sizes = [len(written) for written in self.writes]
         self.assertEqual(sizes, [2 * (OVERHEAD + 10)] + 3 * [OVERHEAD + 65536])
 
-    def test_manyStreams(self) -> None:
+    def writtenFrames(self, count: int) -> list[int]:
         """
-        Large frames of many streams leave two at a time, and those of fewer streams one
-        at a time.
-        """
-        for streamID in range(MANY_STREAMS + 3):
-            self.scheduler.activate(Output(streamID, 65536), fresh=False)
-        while not self.scheduler.idle:
-            self.scheduler.pump()
-        frames = [len(written) // (OVERHEAD + 65536) for written in self.writes]
-        self.assertEqual(frames, 2 * [2] + (MANY_STREAMS - 1) * [1])
+        Let the carrier accept some writes.
 
-    def test_alone(self) -> None:
+        @return: how many full frames each of them has.
         """
-        Large frames of a stream leave two at a time, unless small writes wait too.
+        self.writes.clear()
+        self.room = count
+        self.scheduler.resumeProducing()
+        return [len(written) // (OVERHEAD + 65536) for written in self.writes]
+
+    def test_calm(self) -> None:
         """
-        stream = Output(0, 6 * 65536)
-        self.scheduler.activate(stream, fresh=False)
-        self.room = 1
-        self.scheduler.pump()
-        self.room = 2
-        self.scheduler.activate(Output(2, 65536))
-        self.scheduler.activate(Output(4, 10))
-        self.scheduler.resumeProducing()
-        self.room = 1000
-        self.scheduler.resumeProducing()
-        frames = [len(written) // (OVERHEAD + 65536) for written in self.writes]
-        self.assertEqual(frames, [2, 1, 1, 0, 2, 1])
+        After L{CALM_FRAMES} full frames, full frames leave two at a time until a small
+        frame was sent.
+        """
+        for streamID in (0, 2, 4):
+            self.scheduler.activate(Output(streamID, 1 << 30), fresh=False)
+        self.assertEqual(self.writtenFrames(CALM_FRAMES), CALM_FRAMES * [1])
+        self.assertEqual(self.writtenFrames(3), [2, 2, 2])
+        self.scheduler.activate(Output(6, 10))
+        self.assertEqual(self.writtenFrames(3), [0, 1, 1])
+
+    def test_calmFresh(self) -> None:
+        """
+        Fresh data leaves one full frame at a time, and has its turn after bulk data.
+        """
+        self.scheduler.activate(Output(0, 1 << 30), fresh=False)
+        self.writtenFrames(CALM_FRAMES)
+        for streamID in (2, 4):
+            self.scheduler.activate(Output(streamID, 65536))
+        self.assertEqual(self.writtenFrames(3), [1, 2, 1])
+
+    def test_calmAlone(self) -> None:
+        """
+        The two frames can be of one stream, if no other waits.
+        """
+        self.scheduler.activate(Output(0, (CALM_FRAMES + 3) * 65536), fresh=False)
+        self.writtenFrames(CALM_FRAMES)
+        self.assertEqual(self.writtenFrames(10), [2, 1])
 
     def test_smallWritersDoNotStarve(self) -> None:
         """
