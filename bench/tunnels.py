@@ -83,6 +83,10 @@ def between(name: str, target: str, pins: bool = False) -> Iterator[Tunnel]:
             far = start(python("program", "forward", target), 1)
             near = start(python("program", "forward", far.line("forwarding ")), 0)
             yield Tunnel(near.line("forwarding "), (near, far))
+        elif name == "loop":
+            far = start(python("loop", "far", target), 1)
+            near = start(python("loop", "near", far.line("listening ")), 0)
+            yield Tunnel(near.line("listening "), (near, far))
         elif name == "Go":
             side = SIDES[name]
             far = start(peers.listen(side, "--target", target), 1)
@@ -339,7 +343,7 @@ ALL = (
             Figure("echo p50", "us", (Goal(1.0),), more=False),
             Figure("echo p99", "us", (Goal(1.0),), more=False),
         ),
-        ("Go", "this", "service", "OpenSSH", "Twisted"),
+        ("Go", "this", "service", "OpenSSH", "Twisted", "loop"),
         small,
     ),
     Workload(

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -74,6 +74,18 @@ def soonOf(clock: Any) -> Callable[[Callable[[], object]], object]:
     return clock.soon if isinstance(clock, SteadyClock) else partial(clock.callLater, 0)
 
 
+def turnOf(clock: Any) -> Callable[..., Any]:
+    """
+    @param clock: the result of L{steady}.
+    @return: its L{SteadyClock.turn}, or a function for tests that only makes the call.
+    """
+    return clock.turn if isinstance(clock, SteadyClock) else _call
+
+
+def _call(function: Callable[..., Any], *arguments: object) -> Any:
+    return function(*arguments)
+
+
 @implementer(IReactorTime)
 class SteadyClock:
     """
@@ -81,8 +93,8 @@ class SteadyClock:
 
     @ivar reactor: the reactor that runs the calls.
     @ivar seconds: returns the time of the monotonic clock.
-    @ivar _held: the functions that wait for L{release}; C{None} unless L{hold} was
-        called.
+    @ivar _held: the functions that wait for the end of L{turn}; C{None} unless that is
+        running.
     @ivar _uses: the functions that each delayed call gets.  All calls share these
         objects, because a method of an object is a new object of 64 bytes each time.
     @ivar _calls: the heap of delayed calls, the earliest first.  It may have cancelled
@@ -150,26 +162,39 @@ class SteadyClock:
 
     def soon(self, function: Callable[[], object]) -> None:
         """
-        Call a function in L{release} if the calls are held, otherwise in the next turn
-        of the reactor.
+        Call a function at the end of L{turn} if that is running, otherwise in the next
+        turn of the reactor.
         """
         if self._held is None:
             self._callSoon(function)
         else:
             self._held.append(function)
 
-    def hold(self) -> None:
+    def turn(self, function: Callable[..., Any], *arguments: object) -> Any:
         """
-        Let the functions of L{soon} wait for L{release}.
-        """
-        self._held = []
+        Call a function that the reactor has reason to call, then what L{soon} got
+        meanwhile.  That may once give L{soon} more: the end of a stream closes a
+        socket.
 
-    def release(self) -> None:
+        @return: what the function returns.
         """
-        Call the functions that wait.
-        """
-        held, self._held = self._held or (), None
-        for function in held:
+        if self._held is not None:
+            return function(*arguments)
+        self._held = []
+        try:
+            return function(*arguments)
+        finally:
+            held = self._held
+            if held:
+                self._held = []
+                self._makeCalls(held)
+                held = self._held
+            self._held = None
+            if held:
+                self._makeCalls(held)
+
+    def _makeCalls(self, functions: Iterable[Callable[[], object]]) -> None:
+        for function in functions:
             try:
                 function()
             except BaseException:

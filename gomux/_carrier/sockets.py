@@ -62,6 +62,7 @@ class Sockets:
     @ivar _reactor: the reactor.
     @ivar _epoll: the epoll.
     @ivar _members: what serves the sockets in the epoll, by descriptor.
+    @ivar _users: how often L{begin} was called, and L{end} was not.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -70,6 +71,7 @@ class Sockets:
         self._epoll = select.epoll()
         self.fileno = self._epoll.fileno
         self._members: dict[int, Member] = {}
+        self._users = 0
 
     def watch(self, member: Member, descriptor: int, before: int, wanted: int) -> None:
         """
@@ -81,14 +83,31 @@ class Sockets:
         if not wanted:
             if self._members.pop(descriptor, None) is not None:
                 self._epoll.unregister(descriptor)
-            if not self._members:
+            if not (self._members or self._users):
                 self._reactor.removeReader(self)
         elif before:
             self._epoll.modify(descriptor, wanted)
         else:
             self._epoll.register(descriptor, wanted)
+            if not (self._members or self._users):
+                self._reactor.addReader(self)
             self._members[descriptor] = member
-            self._reactor.addReader(self)
+
+    def begin(self) -> None:
+        """
+        From now on stay in the reactor, even while there are no sockets: to leave and
+        to come back would take two calls of the kernel for each connection.
+        """
+        self._users += 1
+        self._reactor.addReader(self)
+
+    def end(self) -> None:
+        """
+        Undo L{begin}.
+        """
+        self._users -= 1
+        if not (self._members or self._users):
+            self._reactor.removeReader(self)
 
     # IReadDescriptor
 
@@ -96,22 +115,18 @@ class Sockets:
         """
         Serve the sockets that are ready.
         """
-        self.clock.hold()
-        try:
-            for descriptor, events in self._epoll.poll(0, EVENTS):
-                member = self._members.get(descriptor)
-                # Serving another socket may have removed this one.
-                if member is not None:
-                    self._serve(member, events)
-        finally:
-            self.clock.release()
+        self.clock.turn(self._serve)
 
-    def _serve(self, member: Member, events: int) -> None:
-        try:
-            member.ready(events)
-        except BaseException:
-            _log.failure("{member} failed", member=member)
-            member.lose(Failure())
+    def _serve(self) -> None:
+        for descriptor, events in self._epoll.poll(0, EVENTS):
+            member = self._members.get(descriptor)
+            # Serving another socket may have removed this one.
+            if member is not None:
+                try:
+                    member.ready(events)
+                except BaseException:
+                    _log.failure("{member} failed", member=member)
+                    member.lose(Failure())
 
     def logPrefix(self) -> str:
         """
@@ -123,10 +138,11 @@ class Sockets:
         """
         The reactor has stopped, so nothing waits for another turn.
         """
-        self.clock.hold()
+        self.clock.turn(self._loseAll, reason)
+
+    def _loseAll(self, reason: Failure) -> None:
         for member in list(self._members.values()):
             member.lose(reason)
-        self.clock.release()
 
 
 _socketsOf = cache(Sockets)

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+
+from gomux._carrier.clock import turnOf
 
 #: How long, in seconds, frames of one peer are handled, or streams ended, before other
 #: connections are due their turn.  At least one frame is handled.
@@ -45,6 +47,7 @@ class Turns:
 
     @ivar turnTime: how long the work that waits may take in one turn, in seconds.
     @ivar _clock: the reactor.
+    @ivar _doInTurn: does some work, then what the work leaves for the end of the turn.
     @ivar _waiting: the work that goes on in the next turn.
     @ivar _resting: the work that waits for some time first, with the call that ends
         the wait.
@@ -61,6 +64,7 @@ class Turns:
             L{Clock<twisted.internet.task.Clock>}.
         """
         self._clock = clock
+        self._doInTurn = turnOf(clock)
         self._waiting: deque[Work] = deque()
         self._resting: dict[Work, IDelayedCall] = {}
         self._call: IDelayedCall | None = None
@@ -86,7 +90,7 @@ class Turns:
 
         @param work: the work.
         """
-        left = work(self._clock.seconds() + self.turnTime)
+        left = self._doInTurn(work, self._clock.seconds() + self.turnTime)
         if left != DONE:
             self.later(work, left)
 
@@ -142,7 +146,7 @@ class Turns:
 
     def _do(self, work: Work, until: float) -> float:
         try:
-            return work(until)
+            return cast(float, self._doInTurn(work, until))
         except BaseException:
             # Other work must go on.
             _log.failure("work in a later turn of the reactor failed")

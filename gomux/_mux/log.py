@@ -209,12 +209,14 @@ def logPrefixOf(application: object) -> str:
     return type(application).__name__
 
 
-def logContextOf(protocol: object) -> dict[object, object]:
+def logContextOf(protocol: object) -> dict[object, object] | None:
     """
     @param protocol: the protocol of a stream.
     @return: the context for calls into it: its log lines have its own prefix, not that
-        of the carrier.
+        of the carrier.  C{None} if its C{needsLogContext} is C{False}.
     """
+    if not getattr(protocol, "needsLogContext", True):
+        return None
     return _contextWith(logPrefixOf(protocol))
 
 
@@ -233,8 +235,11 @@ def callInContext(
         context = logContextOf(protocol)
     except BaseException:
         # The same error aborts the stream when its first input comes.
-        context = {}
-    call(context, function, *args)
+        context = None
+    if context is None:
+        function(*args)
+    else:
+        call(context, function, *args)
 
 
 def describeAddress(address: IAddress | None) -> str:

@@ -9,7 +9,7 @@ What a mux tells about itself: facts for its owner, for pools, and for status pa
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress, ITCPTransport
@@ -307,7 +307,8 @@ class MuxFacts(PassedDropper):
         """
         @return: the mux's own transport.
         """
-        return cast(ITCPTransport, self.transport)
+        carrier: ITCPTransport = self.transport
+        return carrier
 
     def getHost(self) -> IAddress:
         """
@@ -319,7 +320,8 @@ class MuxFacts(PassedDropper):
         """
         @return: the carrier's address at the other end, even once the carrier is gone.
         """
-        return cast(IAddress, self._peer)
+        peer: Any = self._peer
+        return peer  # type: ignore[no-any-return]
 
     def checkInvariants(self) -> None:
         """

@@ -7,7 +7,8 @@ The work that a mux leaves for the next turn of the reactor.
 
 The mux does not call a protocol from inside a call that the application makes, but in
 the next turn.  Sending waits for that turn too, so that the output of several streams
-is sent together.
+is sent together.  The clock may make that turn already at the end of the current one:
+see L{SteadyClock.turn<gomux._carrier.clock.SteadyClock.turn>}.
 """
 
 from __future__ import annotations

@@ -329,6 +329,9 @@ class MuxPool:
         @param service: the name of the peer's service; C{None} for none.
         @return: the mux for the next stream; C{None} if no mux can open such streams.
         """
+        if len(self._muxes) == 1:
+            (mux,) = self._muxes
+            return mux if _takes(mux, service, None) and self._trusts(mux) else None
         best = None
         rank = (-1, False, False)
         for mux in self._muxes:
@@ -340,10 +343,12 @@ class MuxPool:
                     break
         if best is None:
             return None
-        ofPeer = [best]
-        if not best.factory.isClient:
-            muxes = self._named.get(best.peerName, ofPeer)
-            ofPeer = [mux for mux in muxes if not mux.factory.isClient]
+        if best.factory.isClient:
+            self._muxes.remove(best)
+            self._muxes.append(best)
+            return best
+        muxes = self._named.get(best.peerName, (best,))
+        ofPeer = [mux for mux in muxes if not mux.factory.isClient]
         for mux in ofPeer:
             self._muxes.remove(mux)
             self._muxes.append(mux)

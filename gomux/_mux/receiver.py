@@ -142,7 +142,7 @@ class Receiver:
     @ivar waiting: the waiting input, in order; C{None} if none waits.  An empty list
         while the last waiting input is being delivered.
     @ivar _stream: the stream.
-    @ivar _context: the context in which the protocol gets data.
+    @ivar _context: the log context in which the protocol gets data; C{None} for none.
     @ivar _delivering: whether L{_deliverWaiting} is due in the next turn, or running.
     """
 
@@ -163,7 +163,7 @@ class Receiver:
         try:
             self._context = logContextOf(stream.protocol)
         except BaseException:
-            self._context = {}
+            self._context = None
             stream.applicationFailed()
 
     def received(self, payload: bytes) -> None:
@@ -195,7 +195,10 @@ class Receiver:
     def _deliver(self, payload: bytes) -> None:
         stream = self._stream
         try:
-            call(self._context, stream.protocol.dataReceived, payload)
+            if self._context is None:
+                stream.protocol.dataReceived(payload)
+            else:
+                call(self._context, stream.protocol.dataReceived, payload)
         except BaseException:
             stream.applicationFailed()
         else:

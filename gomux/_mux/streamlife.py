@@ -337,7 +337,8 @@ class StreamLife:
             return
         if not self._tellHalf("readConnectionLost"):
             self.closeWith(StreamClosed())
-        self._closeIfBothHalvesAre()
+        # The peer's CloseStream may follow in the same read.
+        self._closeIfBothHalvesAre(isSoon=True)
 
     def applicationFailed(self) -> None:
         """
@@ -363,9 +364,7 @@ class StreamLife:
     # Ends
 
     def writeHalfClosed(self) -> None:
-        """
-        The writing half is closed: tell the protocol.
-        """
+        """The writing half is closed: tell the protocol."""
         if self.life is _LIVE:
             self._tellHalf("writeConnectionLost")
             self._closeIfBothHalvesAre()
@@ -385,10 +384,12 @@ class StreamLife:
             self.applicationFailed()
         return True
 
-    def _closeIfBothHalvesAre(self) -> None:
+    def _closeIfBothHalvesAre(self, isSoon: bool = False) -> None:
         """
         Send CloseStream once both halves are closed: the reference implementation keeps
         a stream until it gets that frame.
+
+        @param isSoon: whether to do that in the next turn of the reactor.
         """
         if (
             self.life is _LIVE
@@ -397,8 +398,11 @@ class StreamLife:
             and self.receiver is not None
             and self.receiver.state in (ReceiveState.ENDED, ReceiveState.REFUSED)
         ):
-            self._reason = StreamClosed()
-            self._end()
+            if isSoon:
+                self.streams.callSoon(self._closeIfBothHalvesAre)
+            else:
+                self._reason = StreamClosed()
+                self._end()
 
     def _dropInput(self) -> None:
         """

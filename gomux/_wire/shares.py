@@ -159,7 +159,7 @@ class Shares:
         A peer takes places, whether L{room} allows that or not.
         """
         self.used += places
-        self._used[peer] = self[peer] + places
+        self._used[peer] = self._used.get(peer, 0) + places
 
     def giveBack(self, peer: str | None, places: int = 1) -> None:
         """

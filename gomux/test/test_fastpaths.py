@@ -421,7 +421,8 @@ class PathTests(PlainTestCase):
 
         def look() -> bool:
             port = Port(0, Factory(), reactor=reactor)
-            acceptLocally(port)
+            with socket.socket() as port.socket:
+                acceptLocally(port)
             return port.transport is Server
 
         isEpoll = type(reactor).__name__ == "EPollReactor"

@@ -43,24 +43,19 @@ from math import inf
 from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from gomux._mux.deadlines import Deadlines
-from gomux._mux.log import ThrottledLog
+from gomux._mux.log import ThrottledLog, describeAddress
 from gomux.error import KeyRevoked, ServiceTimeout, ServiceWithdrawn
 from gomux.limits import TunnelLimits
 from gomux.tunnel._codes import MUX_LOST, Ending, codeOf
 from gomux.tunnel._end import End, Life, NearEnd
-
-#: How many times within a timeout a bridge checks whether any bytes have moved.
-LOOKS = 8
-#: The first and the longest pause between two checks, in seconds, while an end sends
-#: its last output before it is aborted.
-SHORTEST_LOOK, LONGEST_LOOK = 0.01, 0.5
+from gomux.tunnel._patience import Patience
 
 
 class State(IntEnum):
@@ -85,7 +80,7 @@ class BridgeTunnel(Interface):
     limits: TunnelLimits
     awaited: Deadlines[Bridge] | None
 
-    def connect(self, factory: Factory) -> Deferred[IProtocol]:
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
         Connect the far end.
         """
@@ -131,32 +126,24 @@ class Bridge:
     @ivar _tunnel: the tunnel; it connects the far end.
     @ivar _limits: the limits that the tunnel had when the bridge began.
     @ivar _far: the end that the tunnel connects after the near end.
-    @ivar _name: the address of the near end, for log lines.
+    @ivar _address: the address of the near end.
     @ivar _connecting: fires when the far end is connected; C{None} before the tunnel
         begins to connect it.
     @ivar _lateReason: why the near end was lost, if it was lost before the far end was
         connected, and its input must still reach the far end; otherwise C{None}.
-    @ivar _patience: how long nothing may move, in seconds; infinite without a timeout.
-    @ivar _look: the delayed call of the next check; C{None} if none is due.
-    @ivar _seen: the result of L{_progress} at the last check.
-    @ivar _movedAt: when a check last found that anything had moved.
-    @ivar _pause: the longest that the next pause may be while an end is C{CUT}, in
-        seconds.
+    @ivar _patience: how long nothing may move; C{None} while both halves of both ends
+        are open.
     """
 
     beganAt = 0.0
     _connecting: Deferred[IProtocol] | None = None
     _lateReason: Failure | None = None
-    _patience = inf
-    _look: IDelayedCall | None = None
-    _seen: tuple[int, ...] = ()
-    _movedAt = 0.0
-    _pause = 0.0
+    _patience: Patience | None = None
 
     def __init__(
         self,
         tunnel: BridgeTunnel,
-        name: str,
+        address: IAddress | None,
         peer: str | None = None,
         service: str | None = None,
     ) -> None:
@@ -166,10 +153,17 @@ class Bridge:
         self.service = service
         self.muxes: list[Any] = []
         self.ending = Ending()
-        self._name = name
+        self._address = address
         self.state = State.CONNECTING
         self.near = NearEnd(self)
         self._far = End(self)
+
+    @property
+    def _name(self) -> str:
+        """
+        The address of the near end, for log lines.
+        """
+        return describeAddress(self._address)
 
     @property
     def ends(self) -> tuple[End, End]:
@@ -190,9 +184,12 @@ class Bridge:
             self._tunnel.began(self)
             self._follow(end)
             factory = _EndFactory(self._far, self._tunnel.awaited is not None)
-            connecting = maybeDeferred(self._tunnel.connect, factory)
-            self._connecting = connecting
-            connecting.addErrback(self._failed)
+            try:
+                self._connecting = self._tunnel.connect(factory)
+            except BaseException:
+                self._connecting = fail()
+            if self.state is not State.JOINED:
+                self._connecting.addErrback(self._failed)
         elif self.state is not State.CONNECTING:
             end.abort()
         else:
@@ -269,8 +266,11 @@ class Bridge:
         """
         A half of an end was closed.
         """
-        if self.state is State.JOINED:
-            self._watch(self._limits.halfOpenTimeout or inf)
+        seconds, patience = self._limits.halfOpenTimeout or inf, self._patience
+        if self.state is State.JOINED and (
+            patience is None or seconds < patience.seconds
+        ):
+            self._limit(seconds)
 
     def lost(self, end: End, reason: Failure) -> None:
         """
@@ -299,7 +299,7 @@ class Bridge:
                 if reason.check(KeyRevoked, ServiceWithdrawn):
                     # Nothing more of such a peer is delivered.
                     other.abort()
-            self._watch(self._limits.halfOpenTimeout or inf)
+            self._limit(self._limits.halfOpenTimeout or inf)
         if self.near.life is Life.LOST and (
             self._far.life is Life.LOST or self._far.transport is None
         ):
@@ -325,9 +325,8 @@ class Bridge:
 
     def _over(self) -> None:
         self.state = State.OVER
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+        if self._patience is not None:
+            self._patience.stop()
         self._tunnel.over(self)
 
     # What the tunnel calls
@@ -337,7 +336,7 @@ class Bridge:
         The mux of an end has ended.  Input received before that may still wait for the
         reader at the other end.
         """
-        self._watch(self._limits.lingerTimeout)
+        self._limit(self._limits.lingerTimeout)
 
     def abort(self, code: str = "failed", reason: str | None = None) -> None:
         """
@@ -360,91 +359,56 @@ class Bridge:
 
     # Timeouts
 
-    def _watch(self, patience: float) -> None:
+    def _limit(self, seconds: float) -> None:
         """
         From now on abort the bridge if nothing has moved for some time.  This has no
         effect if the current timeout is shorter.
 
-        @param patience: for how long nothing may move, in seconds.
+        @param seconds: for how long nothing may move; infinite for any time.
         """
-        if self.state is State.OVER or patience > self._patience:
-            return
-        if self._patience == inf:
-            self.near.countInput()
-            self._far.countInput()
-        if self._look is not None:
-            if patience == self._patience and not self._isCut:
-                # The next check is early enough.
-                return
-            self._look.cancel()
-        # The time counts from the next check.
-        self._seen = ()
-        self._patience = patience
-        self._pause = SHORTEST_LOOK
-        self._lookLater()
-
-    def _progress(self) -> tuple[int, ...]:
-        near, far = self.near, self._far
-        return near.moved, far.moved, near.waiting, far.waiting
-
-    @property
-    def _isCut(self) -> bool:
-        """
-        Whether an end sends its last output before it is aborted.
-        """
-        return Life.CUT in (self.near.life, self._far.life)
-
-    def _lookLater(self) -> None:
-        pause = self._patience / LOOKS
-        if self._isCut:
-            # Check often at first, to abort the end soon after its output is sent.
-            pause = min(pause, self._pause, LONGEST_LOOK)
-            self._pause *= 2
-        self._look = (
-            None if pause == inf else self._tunnel.clock.callLater(pause, self._looks)
-        )
-
-    def _looks(self) -> None:
-        """
-        Check whether anything has moved, and abort the bridge if nothing has for too
-        long.
-        """
-        self._look = None
-        self.near.abortIfSent()
-        self._far.abortIfSent()
         if self.state is State.OVER:
             return
-        seen, now = self._progress(), self._tunnel.clock.seconds()
-        if seen != self._seen:
-            self._seen, self._movedAt = seen, now
-        elif now - self._movedAt >= self._patience:
-            self._tunnel.log.warn(
-                "{name}: aborted {near}: nothing was sent or read for"
-                " {seconds:g} seconds after one half or the mux had ended",
-                name=self._tunnel.name,
-                near=self._name,
-                seconds=self._patience,
-            )
-            isLingering = self._patience == self._tunnel.limits.lingerTimeout
-            self.abort(MUX_LOST if isLingering else "timeout", "nothing moved")
-            return
-        self._lookLater()
+        if self._patience is None:
+            clock = self._tunnel.clock
+            self._patience = Patience(self.near, self._far, clock, self._tooLong)
+        self._patience.limit(seconds)
+
+    def _tooLong(self) -> None:
+        """
+        Nothing has moved for too long.
+        """
+        assert self._patience is not None
+        seconds = self._patience.seconds
+        self._tunnel.log.warn(
+            "{name}: aborted {near}: nothing was sent or read for"
+            " {seconds:g} seconds after one half or the mux had ended",
+            name=self._tunnel.name,
+            near=self._name,
+            seconds=seconds,
+        )
+        isLingering = seconds == self._tunnel.limits.lingerTimeout
+        self.abort(MUX_LOST if isLingering else "timeout", "nothing moved")
 
 
-class _EndFactory(Factory):
+@implementer(IProtocolFactory)
+class _EndFactory:
     """
-    A factory whose only protocol is the far end of a bridge.
+    A factory whose only protocol is the far end of a bridge.  It logs nothing.
 
     @ivar writesAtOnce: see
         L{WritingAtOnce<gomux._mux.requests.WritingAtOnce>}.
     @ivar _end: the far end.
     """
 
-    noisy = False
-
     def __init__(self, end: End, writesAtOnce: bool) -> None:
         self._end = end
         self.writesAtOnce = writesAtOnce
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+    def doStart(self) -> None:
+        pass
+
+    def doStop(self) -> None:
+        pass
+
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol:
         return self._end

@@ -40,7 +40,7 @@ from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -48,12 +48,10 @@ from zope.interface import implementer
 
 from gomux._carrier.direct import READ_SIZE
 from gomux._carrier.passed import PassedDropper
-from gomux._carrier.records import pace
 from gomux._carrier.sockets import IN
 from gomux.error import ConnectionClosed, PeerAbortedStream, PeerClosedConnection
-from gomux.tunnel._localends import outputOf
+from gomux.tunnel._localends import EndOutput, outputOf
 from gomux.tunnel._localsocket import LocalSocket
-from gomux.tunnel._transport import EndTransport, Source
 
 #: How many bytes that nobody reads are dropped before their writer has to wait.  With
 #: one more read that is less than a window.
@@ -120,13 +118,14 @@ class EndBridge(Interface):
         """
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IPushProducer)
 class End(Protocol):
     """
-    One end of a bridge.
+    One end of a bridge, and the producer of what the other end writes.
 
     @ivar output: its transport, to which the other end writes.
     @ivar takesLocalSocket: its transport may be a L{LocalSocket}.
+    @ivar needsLogContext: its log lines say what they are about.
     @ivar answersRequests: an end of a stream for a service answers the peer's request
         once the other end is connected.
     @ivar answer: sends that answer; C{None} for any other end.
@@ -141,7 +140,8 @@ class End(Protocol):
     """
 
     takesLocalSocket = True
-    output: EndTransport | LocalSocket
+    needsLogContext = False
+    output: EndOutput
     answersRequests = True
     answer: Callable[[str | None], None] | None = None
     # Any transport will do.
@@ -186,7 +186,6 @@ class End(Protocol):
         """
         This end is connected.  Pause it until the other end is connected too.
         """
-        pace(self.transport)
         self.output = outputOf(self.transport)
         self.output.pauseReading()
         self._bridge.connected(self)
@@ -255,22 +254,27 @@ class End(Protocol):
         self._early.clear()
         if self.life is Life.LIVE and self._input is Input.HELD:
             self._input = Input.PASSED
-            self.dataReceived = self._passer(write)  # type: ignore[assignment,method-assign]
+            self.dataReceived = self.output.passer(write)  # type: ignore[assignment,method-assign]
             self.output.resumeReading()
-            source = Source(self.output, self._bridge.halfClosed)
-            other.output.registerProducer(source)
+            other.output.registerProducer(self)
 
-    def _passer(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    # IPushProducer, for the output of the other end
+
+    def pauseProducing(self) -> None:
         """
-        @return: the C{dataReceived} that passes input on to the other end.
+        The other end takes no more for now: read no more.
         """
-        received = self.output.received
+        self.output.pauseReading()
 
-        def passOn(data: bytes) -> None:
-            received(len(data))
-            write(data)
+    def resumeProducing(self) -> None:
+        """The other end takes more: read again."""
+        self.output.resumeReading()
 
-        return passOn if self.output.isDirect else write
+    def stopProducing(self) -> None:
+        """
+        The other end takes no more data.  Why it does not comes next, or later.
+        """
+        self._bridge.halfClosed()
 
     def follow(self) -> None:
         """
@@ -407,7 +411,7 @@ class End(Protocol):
         Close the connection if both halves are closed: TCP does not do so itself.
         """
         if self._input is Input.ENDED and self._written >= Output.CLOSED:
-            self.output.close()
+            self.output.halvesClosed()
             self._loseIfSilent()
         if self.life is not Life.LOST:
             self._bridge.halfClosed()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -29,17 +30,42 @@ from twisted.internet.error import ConnectBindError, TimeoutError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.python.failure import Failure
 
-from gomux._carrier.accept import acceptNoMore
+from gomux._carrier.accept import acceptNoMore, acceptOne
+from gomux._carrier.records import pace
 from gomux._carrier.sockets import socketsOf
+from gomux._carrier.transport import limitUnsent
+from gomux._mux.stream import Stream
 from gomux.tunnel._localsocket import LocalSocket
-from gomux.tunnel._transport import EndTransport
+from gomux.tunnel._transport import EndTransport, StreamOutput, keepUrgent
+
+#: What an end of a bridge writes to.
+EndOutput = EndTransport | LocalSocket | StreamOutput
 
 
-def outputOf(transport: Any) -> EndTransport | LocalSocket:
+def outputOf(transport: Any) -> EndOutput:
     """
-    @return: the output of an end with a transport.
+    @param transport: the transport of a new connection.
+    @return: the output of an end with that transport.
     """
-    return transport if isinstance(transport, LocalSocket) else EndTransport(transport)
+    if isinstance(transport, LocalSocket):
+        return transport
+    if type(transport) is Stream:
+        return StreamOutput(transport)
+    acceptOne(transport)
+    pace(transport)
+    return EndTransport(transport)
+
+
+def prepare(handle: socket.socket) -> None:
+    """
+    Set the options of a socket, except that it does not block.  The TCP sockets that a
+    port accepts have those of its own socket.
+    """
+    if handle.family != socket.AF_UNIX:
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        limitUnsent(handle)
+    keepUrgent(handle)
 
 
 def acceptLocally(port: Any) -> None:
@@ -52,15 +78,22 @@ def acceptLocally(port: Any) -> None:
     sockets = socketsOf(port.reactor) if type(port) in (tcp.Port, unix.Port) else None
     if sockets is None:
         return
-    usual = port.transport
+    usual, isUnix = port.transport, type(port) is unix.Port
+    if not isUnix:
+        prepare(port.socket)
 
     def accept(handle: socket.socket, protocol: Any, address: Any, *rest: Any) -> Any:
         if not getattr(protocol, "takesLocalSocket", False):
             return usual(handle, protocol, address, *rest)
         acceptNoMore(port)
-        return LocalSocket(sockets, handle, protocol, address)
+        handle.setblocking(False)
+        if isUnix:
+            prepare(handle)
+        return LocalSocket(sockets, handle, address, protocol)
 
     port.transport = accept
+    # What an accepted connection leaves for the end of the turn is done in this turn.
+    port.doRead = partial(sockets.clock.turn, port.doRead)
 
 
 def connector(
@@ -95,11 +128,12 @@ def connector(
             # The address may name an interface.
             place = socket.getaddrinfo(endpoint._host, endpoint._port)[0][4]
         try:
-            handle = socket.socket(family, socket.SOCK_STREAM)
+            handle = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             # There are no descriptors left.
             raise ConnectBindError(error.errno, error.strerror) from None
-        local = LocalSocket(sockets, handle, factory.buildProtocol(None), place)
+        prepare(handle)
+        local = LocalSocket(sockets, handle, place, factory.buildProtocol(None))
         connected = local.connect()
         if not connected.called:
             connected.addTimeout(

@@ -19,6 +19,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from gomux._carrier.transport import addressFrom
 from gomux._wire.keyring import Keyring
 from gomux._wire.shares import Shares
 
@@ -72,14 +73,14 @@ class LocalPorts(Shares):
             self.giveBack(self._kept.popleft()[1])
         return not self._areShared or super().mayTake(peer)
 
-    def closedFirst(self, peer: str | None, target: object) -> None:
+    def closedFirst(self, peer: str | None, connection: Any) -> None:
         """
         This side has closed a connection first.
 
         @param peer: the name of the peer.
-        @param target: the address of the target.
+        @param connection: the transport of the connection to the target.
         """
-        if self._areShared and isElsewhere(target):
+        if self._areShared and isElsewhere(addressFrom(lambda: connection.getPeer())):
             self.take(peer)
             self._kept.append((self._clock.seconds() + TIME_WAIT, peer))
 

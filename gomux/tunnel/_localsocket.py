@@ -16,7 +16,7 @@ import errno
 import os
 import socket
 import struct
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import error
@@ -28,8 +28,7 @@ from twisted.python.failure import Failure
 
 from gomux._carrier.direct import BULK_READ_SIZE, READ_SIZE
 from gomux._carrier.sockets import IN, OUT, Sockets
-from gomux._carrier.transport import limitUnsent
-from gomux.tunnel._transport import keepUrgent, unsentByKernel
+from gomux.tunnel._transport import unsentByKernel
 
 #: The states of the output, in order.  In C{FINISHING} and C{CLOSING}, output that was
 #: written before still waits.
@@ -50,8 +49,8 @@ class LocalSocket:
 
     @ivar _sockets: has the epoll.
     @ivar _handle: the socket.
-    @ivar _end: the end of the bridge; C{None} after its C{connectionLost}.
     @ivar _address: the address of the other machine, as sockets give it.
+    @ivar _end: the end of the bridge; C{None} after its C{connectionLost}.
     @ivar _connected: fires with the end; C{None} unless the state is C{CONNECTING}.
     @ivar _state: the state of the output.  It only moves forward.
     @ivar _reads: whether the end wants input, and EOF has not come.
@@ -63,10 +62,9 @@ class LocalSocket:
     @ivar _watched: the events that the kernel reports; 0 for none.
     """
 
-    isDirect = False
     reportsAborts = True
     unread = 0
-    _connected: Deferred[Any] | None = None
+    _connected: Any = None
     _state = _OPEN
     _reads = _hasReadEOF = _failed = False
     _size = READ_SIZE
@@ -74,19 +72,13 @@ class LocalSocket:
     _watched = 0
 
     def __init__(
-        self, sockets: Sockets, handle: socket.socket, end: Any, address: Any
+        self, sockets: Sockets, handle: socket.socket, address: Any, end: Any
     ) -> None:
         self._sockets = sockets
         self._handle = handle
-        self._end = end
         self._address = address
+        self._end = end
         self._waiting = bytearray()
-        handle.setblocking(False)
-        if handle.family != socket.AF_UNIX:
-            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            limitUnsent(handle)
-        keepUrgent(handle)
 
     def getPeer(self) -> IAddress:
         if self._handle.family == socket.AF_UNIX:
@@ -123,7 +115,6 @@ class LocalSocket:
         elif failed:
             self.lose(Failure(error.getConnectError((failed, os.strerror(failed)))))
         else:
-            assert self._connected is not None
             connected, self._connected = self._connected, None
             self._state = _OPEN
             self._watch()
@@ -174,6 +165,9 @@ class LocalSocket:
             self._size = BULK_READ_SIZE
         elif size < READ_SIZE // 2:
             self._size = READ_SIZE
+
+    def passer(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        return write
 
     def pauseReading(self) -> None:
         # The kernel is told after the next event: reading is often resumed before.
@@ -235,8 +229,7 @@ class LocalSocket:
         if self._state == _FINISHING:
             self._state = _FINISHED
             if not self._hasReadEOF:  # Otherwise the end closes the connection now.
-                with suppress(OSError):  # The connection may be gone.
-                    self._handle.shutdown(socket.SHUT_WR)
+                self._shutdown(socket.SHUT_WR)
             self._end.writeConnectionLost()
         elif self._state == _CLOSING:
             self.lose(connectionDone)
@@ -261,12 +254,20 @@ class LocalSocket:
             self._state = _FINISHING
             self._flushed()
 
+    def _shutdown(self, how: int) -> None:
+        try:
+            self._handle.shutdown(how)
+        except OSError:
+            pass  # The connection is gone.
+
     def close(self) -> None:
         self._producer = None
         if self._state < _CLOSING:
             self._state = _CLOSING
             self._reads = False
             self._flushed()
+
+    halvesClosed = close
 
     def abort(self) -> None:
         self.lose(_ABORTED)
@@ -289,8 +290,7 @@ class LocalSocket:
             self._handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         elif reason is connectionDone and not self._hasReadEOF:
             # A close with unread input is a reset; so the other machine gets EOF first.
-            with suppress(OSError):
-                self._handle.shutdown(socket.SHUT_RDWR)
+            self._shutdown(socket.SHUT_RDWR)
         self._handle.close()
         end, self._end = self._end, None
         connected, self._connected = self._connected, None

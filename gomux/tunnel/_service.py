@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gomux._carrier.clock import steady
+from gomux._carrier.sockets import socketsOf
 from gomux.error import OpenStreamError
 from gomux.tunnel._notify import ServiceManager
 from gomux.tunnel._parts import (
@@ -72,6 +73,7 @@ class TunnelService(MultiService):
     @ivar parts: the parts of the service.
     @ivar _read: reads the files again.
     @ivar _clock: the reactor, with times that never go back.
+    @ivar _sockets: the local sockets of its tunnels; C{None} if they have none.
     @ivar _signals: handles the signals of the process.
     @ivar _fitting: whether a reload waits for new ports to listen.
     @ivar _isAsked: whether another reload was asked for meanwhile.
@@ -89,6 +91,7 @@ class TunnelService(MultiService):
         """
         super().__init__()
         self._clock: Any = steady(clock)
+        self._sockets = socketsOf(clock)
         self._read = read
         self.reloaded: Reloaded | None = None
         self._fitting = self._isAsked = False
@@ -218,6 +221,8 @@ class TunnelService(MultiService):
         for factory in self.parts.factories:
             factory.retired = False
         self._manager.start()
+        if self._sockets is not None:
+            self._sockets.begin()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -253,6 +258,8 @@ class TunnelService(MultiService):
                 factory.dropStrangers()
             self._signals.stop()
             self._manager.stop()
+            if self._sockets is not None:
+                self._sockets.end()
             return result
 
         gone = self._whenGone().addCallback(lambda _: stopped)

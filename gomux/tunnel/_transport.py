@@ -3,12 +3,12 @@
 # See LICENSE for details.
 
 """
-The transport of a bridge's end, of any kind.
+The transport of a bridge's end: a stream, or a transport of any other kind.
 
-TCP can be paused, half-closed and aborted, and reports why a connection was lost.
-Standard input and output, SSH channels, WebSockets, processes and serial lines lack
-some of these operations.  An operation that a transport lacks is left out, or replaced
-by the nearest operation that the transport has.
+Streams and TCP can be paused, half-closed and aborted, and report why a connection was
+lost.  Standard input and output, SSH channels, WebSockets, processes and serial lines
+lack some of these operations.  An operation that a transport lacks is left out, or
+replaced by the nearest operation that the transport has.
 """
 
 from __future__ import annotations
@@ -24,19 +24,92 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.protocols.policies import ProtocolWrapper
-from zope.interface import implementer
 
 from gomux._carrier.direct import DirectTransport
 from gomux._carrier.transport import layersOf, limitUnsent
+from gomux._mux.stream import Stream
 
 #: The first byte of C{TCP_INFO} once a connection is closed.  Then the kernel has
 #: nothing left to send.
 _TCP_CLOSE = 7
 
 
+class StreamOutput:
+    """
+    A stream as the transport of a bridge's end.
+
+    The methods are those of L{EndTransport}.
+
+    @ivar write: sends data on the stream.
+    @ivar _stream: the stream.
+    """
+
+    __slots__ = ("write", "_stream")
+
+    reportsAborts = True
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.write = stream.write
+
+    # Input
+
+    def received(self, size: int) -> None:
+        pass
+
+    def passer(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        return write
+
+    def pauseReading(self) -> None:
+        self._stream.pauseProducing()
+
+    def resumeReading(self) -> None:
+        self._stream.resumeProducing()
+
+    def refuseInput(self) -> bool:
+        self._stream.loseReadConnection()
+        return True
+
+    @property
+    def unread(self) -> int:
+        return self._stream.unread
+
+    def wasReset(self) -> bool:
+        return False
+
+    # Output
+
+    def registerProducer(self, producer: IPushProducer) -> None:
+        self._stream.registerProducer(producer, True)
+
+    def unregisterProducer(self) -> None:
+        self._stream.unregisterProducer()
+
+    @property
+    def unsent(self) -> int:
+        return self._stream.unsent
+
+    # Ends
+
+    def finish(self) -> None:
+        self._stream.unregisterProducer()
+        self._stream.loseWriteConnection()
+
+    def halvesClosed(self) -> None:
+        pass  # Then a stream closes itself.
+
+    def close(self) -> None:
+        self._stream.unregisterProducer()
+        self._stream.loseConnection()
+
+    def abort(self) -> None:
+        self._stream.unregisterProducer()
+        self._stream.abortConnection()
+
+
 class EndTransport(DirectTransport):
     """
-    The transport of a bridge's end.
+    A transport of any kind as the transport of a bridge's end.
 
     @ivar reportsAborts: whether the transport can be aborted, and then calls
         C{connectionLost}.  L{abort} closes any other transport, which may never call
@@ -56,6 +129,19 @@ class EndTransport(DirectTransport):
             limitUnsent(handle)
 
     # Input
+
+    def passer(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """
+        @param write: the C{write} of the other end's output.
+        @return: the C{dataReceived} that passes input on to the other end.
+        """
+        received = self.received
+
+        def passOn(data: bytes) -> None:
+            received(len(data))
+            write(data)
+
+        return passOn if self.isDirect else write
 
     def pauseReading(self) -> None:
         """
@@ -79,12 +165,7 @@ class EndTransport(DirectTransport):
         @return: whether it can.
         """
         # What TLS has, it has from the stream below, whose half-close would break TLS.
-        if ISSLTransport.providedBy(self.transport):
-            return False
-        refuse = getattr(self.transport, "loseReadConnection", None)
-        if refuse is not None:
-            refuse()
-        return refuse is not None
+        return False
 
     @property
     def unread(self) -> int:
@@ -125,6 +206,12 @@ class EndTransport(DirectTransport):
             for name in ("closeStdin", "loseWriteConnection"):
                 close = getattr(self.transport, name, close)
         close()
+
+    def halvesClosed(self) -> None:
+        """
+        Both halves are closed: close the connection, unless it closes itself.
+        """
+        self.close()
 
     def close(self) -> None:
         """
@@ -203,33 +290,3 @@ def unsentByKernel(handle: Any) -> int:
     except (AttributeError, OSError):
         return 0
     return int(struct.unpack("i", answer)[0])
-
-
-@implementer(IPushProducer)
-class Source:
-    """
-    The transport of an end, as the producer of the other end.
-
-    The C{stopProducing} of the transport itself calls C{loseConnection}.  Here that
-    would be wrong: a consumer also stops its producer when only the consumer's writing
-    half is closed, and before it reports the reason.
-
-    @ivar _stopped: see L{__init__}.
-    """
-
-    def __init__(self, output: Any, stopped: Callable[[], None]) -> None:
-        """
-        @param output: the transport: an L{EndTransport}, or what takes its place.
-        @param stopped: called when the consumer takes no more data.
-        """
-        self.pauseProducing = output.pauseReading
-        self.resumeProducing = output.resumeReading
-        self._stopped = stopped
-
-    def stopProducing(self) -> None:
-        """
-        The consumer takes no more data: tell the bridge.  The consumer's protocol gets
-        the reason next, or later: the protocol of a stream gets it once all input of
-        the stream was read.
-        """
-        self._stopped()

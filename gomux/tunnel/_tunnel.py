@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
@@ -26,10 +26,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from gomux._carrier.accept import acceptOne
 from gomux._carrier.clock import steady
 from gomux._carrier.passed import PassedDropper
-from gomux._carrier.transport import addressFrom
 from gomux._carrier.turns import DONE
 from gomux._mux.deadlines import Deadlines
 from gomux._mux.log import ThrottledLog, describeAddress
@@ -147,7 +145,7 @@ class Tunnel(Factory):
                 if getattr(addr, "service", None) is not None:
                     raise ServiceBusy()
                 return None if hasattr(addr, "streamID") else _Refusal()
-        return Bridge(self, describeAddress(addr), peer, service).near
+        return Bridge(self, addr, peer, service).near
 
     def limit(self, limits: TunnelLimits) -> None:
         """
@@ -173,7 +171,6 @@ class Tunnel(Factory):
         """
         The near end of a bridge is connected.
         """
-        acceptOne(bridge.near.transport)
         self.bridges.add(bridge)
         if self.counts is not None:
             self.counts.began()
@@ -249,8 +246,7 @@ class Tunnel(Factory):
                 self.counts.open -= 1
             far = bridge.ends[1]
             if self.ports is not None and far.closedFirst:
-                address = addressFrom(lambda: far.transport.getPeer())
-                self.ports.closedFirst(bridge.peer, address)
+                self.ports.closedFirst(bridge.peer, far.transport)
             for shares in self._shares.values():
                 shares.giveBack(bridge.peer)
             if self.accessLog is not None:
@@ -296,7 +292,6 @@ class _Refusal(PassedDropper, Protocol):
         """
         Reset the connection.
         """
-        acceptOne(self.transport)
         outputOf(self.transport).abort()
 
 
@@ -365,7 +360,7 @@ def target(
     begin = connector(endpoint, clock)
 
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
-        connecting = maybeDeferred(begin or endpoint.connect, factory)
+        connecting = (begin or endpoint.connect)(factory)
         if connecting.called:
             return connecting
         return connecting.addTimeout(tunnel.limits.targetTimeout, steady(clock))

@@ -17,40 +17,10 @@ from zope.interface import directlyProvides, providedBy
 from zope.interface.verify import verifyObject
 
 from gomux._carrier import clock as _clock
-from gomux._carrier.clock import SteadyClock, steady
+from gomux._carrier.clock import SteadyClock, steady, turnOf
+from gomux.test.support.settablereactor import SettableReactor
 
 reactor: Any = _reactor
-
-
-class SettableReactor(Clock):
-    """
-    A reactor whose clock can be set, together with a monotonic clock.
-
-    @ivar monotonic: the time of the monotonic clock.
-    """
-
-    monotonic = 0.0
-
-    def pass_(self, seconds: float) -> None:
-        """
-        Let some time pass.
-        """
-        self.monotonic += seconds
-        self.advance(seconds)
-
-    def set(self, seconds: float) -> None:
-        """
-        Set the reactor's clock without letting time pass.
-        """
-        self.rightNow += seconds
-
-    def addSystemEventTrigger(self, *args: object) -> None:
-        """
-        Do nothing, because the reactor of these tests is never stopped.
-        """
-
-    def callFromThread(self, function: Callable[[], None]) -> None:
-        function()
 
 
 class SteadyClockTests(SynchronousTestCase):
@@ -206,6 +176,63 @@ class SteadyClockTests(SynchronousTestCase):
         self.assertEqual(len(self.called), 100)
         self.assertLess(self.clock.size, 12)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_turn(self) -> None:
+        """
+        What a call leaves for later is done when the call returns, and so is what that
+        leaves.  The rest waits for the next turn of the reactor.
+        """
+
+        def leave(depth: int) -> str:
+            self.called.append(depth)
+            if depth:
+                self.clock.soon(lambda: leave(depth - 1))
+            return "done"
+
+        self.assertEqual(self.clock.turn(leave, 4), "done")
+        self.assertEqual(self.called, [4, 3, 2])
+        self.reactor.pass_(0)
+        self.assertEqual(self.called, [4, 3, 2, 1, 0])
+
+    def test_turnInTurn(self) -> None:
+        """
+        A turn within a turn leaves everything to the end of the outer one.
+        """
+
+        def inner() -> None:
+            self.clock.soon(lambda: self.called.append("later"))
+
+        def outer() -> None:
+            self.clock.turn(inner)
+            self.called.append("outer")
+
+        self.clock.turn(outer)
+        self.assertEqual(self.called, ["outer", "later"])
+
+    def test_turnFails(self) -> None:
+        """
+        If the call fails, or what it leaves for later, the rest is done nevertheless.
+        """
+
+        def fail() -> None:
+            self.clock.soon(lambda: 1 // 0)
+            self.clock.soon(lambda: self.called.append("later"))
+            raise KeyError
+
+        self.assertRaises(KeyError, self.clock.turn, fail)
+        self.assertEqual(self.called, ["later"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.clock.soon(lambda: self.called.append("next"))
+        self.assertEqual(self.called, ["later"])
+        self.reactor.pass_(0)
+        self.assertEqual(self.called, ["later", "next"])
+
+    def test_turnOf(self) -> None:
+        """
+        A test's clock has no turns: its calls are only made.
+        """
+        self.assertEqual(turnOf(self.clock), self.clock.turn)
+        self.assertEqual(turnOf(Clock())(divmod, 7, 2), (3, 1))
 
     def test_setBackWhileIdle(self) -> None:
         """

@@ -92,6 +92,28 @@ class SocketsTests(SynchronousTestCase):
         self.members[0].watch(IN)
         self.assertEqual(self.reactor.readers, {self.sockets})
 
+    def test_users(self) -> None:
+        """
+        While anybody uses the sockets, they stay in the reactor.
+        """
+        for member in self.members:
+            member.watch(0)
+        for _ in range(2):
+            self.sockets.begin()
+            self.assertEqual(self.reactor.readers, {self.sockets})
+        self.sockets.end()
+        self.members[0].watch(IN)
+        self.members[0].watch(0)
+        self.assertEqual(self.reactor.readers, {self.sockets})
+        self.members[0].watch(IN)
+        self.sockets.end()
+        self.assertEqual(self.reactor.readers, {self.sockets})
+        self.members[0].watch(0)
+        self.assertEqual(self.reactor.readers, set())
+        self.sockets.begin()
+        self.sockets.end()
+        self.assertEqual(self.reactor.readers, set())
+
     def test_once(self) -> None:
         """
         In a turn of the reactor each socket that is ready is served once, with the

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from twisted.trial.unittest import SynchronousTestCase
 
 from gomux import Keyring, Limits, MuxFactory
+from gomux._carrier.clock import SteadyClock
 from gomux._carrier.turns import DONE, TURN_TIME, Turns
 from gomux._mux import incoming
 from gomux._mux.frames import PeerFrames
@@ -22,6 +23,7 @@ from gomux.error import (
     Truncated,
 )
 from gomux.test.support.helpers import Recorder, Recorders, Rig
+from gomux.test.support.settablereactor import SettableReactor
 from gomux.test.support.slowclock import SlowClock
 from gomux.testing import PSK
 
@@ -100,6 +102,27 @@ class TurnsTests(SynchronousTestCase):
             self.clock.turn()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.clock.triggers, [])
+
+    def test_leavesCalls(self) -> None:
+        """
+        What work leaves for the end of the turn is done when the work stops, at once
+        and in later turns.
+        """
+        reactor = SettableReactor()
+        clock = SteadyClock(reactor, lambda: reactor.monotonic)
+        turns = Turns(clock)
+
+        def work(until: float) -> float:
+            clock.soon(lambda: self.done.append("later"))
+            self.done.append("work")
+            return DONE
+
+        turns.begin(work)
+        self.assertEqual(self.done, ["work", "later"])
+        turns.later(work)
+        turns.later(work)
+        reactor.pass_(0)
+        self.assertEqual(self.done, ["work", "later"] * 3)
 
     def test_together(self) -> None:
         """

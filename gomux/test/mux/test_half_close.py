@@ -14,6 +14,7 @@ from gomux._wire.frame import Flag
 from gomux.error import (
     ConnectionClosed,
     PeerClosedConnection,
+    PeerClosedStream,
     ProtocolViolation,
     StreamClosed,
     Truncated,
@@ -141,6 +142,20 @@ class HalfCloseTests(EndsTestCase):
         self.rig.sendMany(CLOSE_WRITE, CLOSE_READ)
         self.assertEqual(self.rig.sent(), [CLOSE_STREAM])
         self.check_lost(ConnectionDone)
+
+    def test_peerEndsToo(self) -> None:
+        """
+        If the peer closes the last open half and the stream in one read, it needs no
+        CloseStream from this side.
+        """
+        self.stream.loseWriteConnection()
+        self.assertEqual(self.rig.sent(), [CLOSE_READ])
+        self.rig.sendMany(CLOSE_READ, CLOSE_STREAM)
+        self.assertEqual(self.rig.sent(), [])
+        self.check_lost(PeerClosedStream)
+        self.assertEqual(
+            self.recorder.events, ["made", "writeLost", "readLost", "lost"]
+        )
 
     def test_answerInReadLost(self) -> None:
         """

@@ -165,6 +165,23 @@ class TransportTests(SynchronousTestCase):
         rig.opened(b"data")
         self.assertEqual([s["system"] for s in systems], ["named"])  # type: ignore[index]
 
+    def test_noLogContext(self) -> None:
+        """
+        A protocol that needs no log context is called in that of the caller.
+        """
+        contexts: list[object] = []
+
+        class Own(Recorder):
+            needsLogContext = False
+
+            def connectionMade(self) -> None:
+                super().connectionMade()
+                contexts.append(getContext(ILogContext))
+
+        rig = Rig(Own, data=lambda _: contexts.append(getContext(ILogContext)))
+        rig.opened(b"data")
+        self.assertEqual(contexts, [getContext(ILogContext)] * 2)
+
     def test_reading(self) -> None:
         """
         C{stopReading}, C{startReading} and C{stopConsuming} pause, resume and close a

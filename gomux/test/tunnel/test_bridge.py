@@ -1,15 +1,18 @@
 """
 Tests for L{gomux.tunnel._bridge}: how a bridge comes to its end when one of its ends
-was cut short, reads nothing or says nothing.
+was cut short, reads nothing or says nothing.  And for L{gomux.tunnel._patience}.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, cast
+from unittest.mock import Mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -19,6 +22,8 @@ from gomux.test.support.helpers import HalfRecorder, Recorder
 from gomux.test.support.tunnelrig import HERE, THERE, Rig
 from gomux.testing._pair import connect
 from gomux.tunnel._bridge import Bridge, State
+from gomux.tunnel._end import Life
+from gomux.tunnel._patience import Patience
 
 #: More than the windows and the buffers between the two ends of a tunnel take.
 MUCH = 1000000
@@ -53,7 +58,7 @@ class EndingTestCase(SynchronousTestCase):
             self.assertEqual(tunnel.bridges, set())
             self.assertFalse(any(tunnel._byMux.values()))
         calls = map(str, self.rig.clock.getDelayedCalls())
-        self.assertEqual([call for call in calls if "Bridge" in call], [])
+        self.assertEqual([call for call in calls if "Patience" in call], [])
 
 
 class CutTests(EndingTestCase):
@@ -562,7 +567,7 @@ class RaisingTests(EndingTestCase):
         """
         C{connect} of the far end's endpoint may raise: the near end is aborted.
         """
-        self.rig.here.connect = self.raises  # type: ignore[assignment]
+        self.rig.target.connect = self.raises  # type: ignore[assignment]
         client, _ = self.rig.open()
         self.assertIsInstance(client.reason, ConnectionLost)
         self.assertEqual(len(self.rig.here.bridges), 1)
@@ -571,7 +576,7 @@ class RaisingTests(EndingTestCase):
         """
         A bridge that is over stays so.
         """
-        bridge = Bridge(self.rig.here, "")
+        bridge = Bridge(self.rig.here, None)
         bridge.state = State.OVER
         bridge.abort()
         bridge.muxEnded()
@@ -602,3 +607,103 @@ class TLSFinishTests(SynchronousTestCase):
         for _ in range(150):
             rig.pair.advance(0.1)
         self.assertEqual(rig.there.bridges, set())
+
+
+class PatienceTests(SynchronousTestCase):
+    """
+    L{Patience}
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.near: Any = Mock(moved=0, waiting=0, life=Life.LIVE)
+        self.far: Any = Mock(moved=0, waiting=0, life=Life.LIVE)
+        self.told: list[float] = []
+        self.patience = Patience(
+            self.near,
+            self.far,
+            self.clock,
+            lambda: self.told.append(self.clock.seconds()),
+        )
+
+    def pass_(self, seconds: int) -> None:
+        self.clock.pump([1] * seconds)
+
+    def test_tooLong(self) -> None:
+        """
+        It tells if nothing has moved since the first check, once.
+        """
+        self.patience.limit(80)
+        self.pass_(200)
+        self.assertEqual(self.told, [90])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_moves(self) -> None:
+        """
+        Anything that moves, or waits no more, starts the time again.
+        """
+        self.patience.limit(80)
+        for end, name in (
+            (self.near, "moved"),
+            (self.far, "moved"),
+            (self.near, "waiting"),
+            (self.far, "waiting"),
+        ):
+            self.pass_(80)
+            setattr(end, name, 1)
+        self.pass_(80)
+        self.assertEqual(self.told, [])
+        self.pass_(20)
+        self.assertEqual(len(self.told), 1)
+
+    def test_shorter(self) -> None:
+        """
+        Of two timeouts the shorter one counts.
+        """
+        self.patience.limit(800)
+        self.patience.limit(80)
+        self.patience.limit(800)
+        self.pass_(90)
+        self.assertEqual(self.told, [90])
+
+    def test_never(self) -> None:
+        """
+        An infinite timeout needs no checks.
+        """
+        self.patience.limit(inf)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_cut(self) -> None:
+        """
+        While an end is cut it is asked often, also without a timeout, whether it has
+        sent its last output.
+        """
+        self.far.life = Life.CUT
+        self.patience.limit(inf)
+        self.clock.pump([0.01] * 100)
+        self.assertGreater(self.far.abortIfSent.call_count, 4)
+        self.assertEqual(self.told, [])
+
+    def test_over(self) -> None:
+        """
+        A bridge that is over is not checked any more, also if it ends in a check.
+        """
+        self.patience.limit(80)
+        self.patience.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.patience.limit(8)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.setUp()
+        self.near.abortIfSent.side_effect = self.patience.stop
+        self.patience.limit(80)
+        self.pass_(20)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_limitInCheck(self) -> None:
+        """
+        A timeout that is set in a check leaves one call for the next check.
+        """
+        self.near.abortIfSent.side_effect = lambda: self.patience.limit(40)
+        self.patience.limit(80)
+        self.pass_(10)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)

@@ -97,9 +97,9 @@ class ConnectTests(TestCase):
         """
         Set the function that makes sockets.
         """
-        names = ("AF_INET", "AF_INET6", "AF_UNIX", "SOCK_STREAM", "getaddrinfo")
-        rest = {name: getattr(socket, name) for name in names}
-        self.patch(_localends, "socket", SimpleNamespace(socket=kind, **rest))
+        self.patch(
+            _localends, "socket", SimpleNamespace(**{**vars(socket), "socket": kind})
+        )
 
     def closeAll(self) -> None:
         for handle in Slow.made:

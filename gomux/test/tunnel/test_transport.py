@@ -22,7 +22,7 @@ from zope.interface import directlyProvides
 from gomux._carrier.transport import UNSENT
 from gomux.test.support.helpers import HalfRecorder, Recorder, Recorders
 from gomux.test.support.tunnelrig import HERE, Rig
-from gomux.tunnel._transport import EndTransport
+from gomux.tunnel._transport import EndTransport, StreamOutput
 
 
 class Bare:
@@ -223,6 +223,37 @@ class BareTests(SynchronousTestCase):
         self.assertOver()
 
 
+class StreamOutputTests(SynchronousTestCase):
+    """
+    L{StreamOutput}
+    """
+
+    def test_ends(self) -> None:
+        """
+        However a stream ends, it forgets its producer first, because it would wait for
+        what the producer has left.
+        """
+        for name, method in (
+            ("finish", "loseWriteConnection"),
+            ("close", "loseConnection"),
+            ("abort", "abortConnection"),
+        ):
+            stream = Mock()
+            getattr(StreamOutput(stream), name)()
+            self.assertEqual(
+                [call[0] for call in stream.method_calls],
+                ["unregisterProducer", method],
+            )
+
+    def test_halvesClosed(self) -> None:
+        """
+        A stream closes itself when both halves are closed.
+        """
+        stream = Mock()
+        StreamOutput(stream).halvesClosed()
+        self.assertEqual(stream.method_calls, [])
+
+
 class UnsentTests(SynchronousTestCase):
     """
     L{EndTransport.unsent}
@@ -346,8 +377,8 @@ class UnsentTests(SynchronousTestCase):
         Of all transports only a stream can tell its writer to send no more, and TLS in
         a stream cannot.
         """
-        stream = Mock(spec=["loseReadConnection"])
-        self.assertTrue(EndTransport(stream).refuseInput())
+        stream = Mock(spec=["write", "loseReadConnection"])
+        self.assertTrue(StreamOutput(stream).refuseInput())
         stream.loseReadConnection.assert_called_once_with()
         directlyProvides(stream, ISSLTransport)
         self.assertFalse(EndTransport(stream).refuseInput())

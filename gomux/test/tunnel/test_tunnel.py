@@ -9,7 +9,6 @@ import select
 import socket
 import struct
 from typing import Any, cast
-from unittest.mock import Mock
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
@@ -57,7 +56,6 @@ from gomux.testing._memory import Carrier
 from gomux.testing._pair import connect
 from gomux.tunnel._bridge import Bridge
 from gomux.tunnel._end import DROPPED_SIZE, Input
-from gomux.tunnel._transport import EndTransport, Source
 from gomux.tunnel._tunnel import forward
 
 
@@ -755,10 +753,10 @@ class PartTests(SynchronousTestCase):
         The classes provide the interfaces that they declare.
         """
         rig = Rig(self)
-        bridge = Bridge(rig.here, "")
-        verifyObject(IHalfCloseableProtocol, bridge.near)
-        _, side = rig.open()
-        verifyObject(IPushProducer, Source(EndTransport(side), Mock()))
+        bridge = Bridge(rig.here, None)
+        for end in bridge.ends:
+            verifyObject(IHalfCloseableProtocol, end)
+            verifyObject(IPushProducer, end)
         verifyObject(IProtocolFactory, rig.here)
 
     def test_limits(self) -> None:
