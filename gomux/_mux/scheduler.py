@@ -155,8 +155,7 @@ class Scheduler:
         @param seconds: returns the time, in seconds.
         """
         self._write, self._wake, self._failed = write, wake, failed
-        self._maxRefusals = maxRefusals
-        self._seconds = seconds
+        self._maxRefusals, self._seconds = maxRefusals, seconds
         self._control = ControlQueue()
         self._greeting: int | None = None
         self._fresh: list[SendingStream] = []
@@ -205,9 +204,7 @@ class Scheduler:
             self._wakeUp()
 
     def greet(self) -> None:
-        """
-        Send the greeting, if it has not gone ahead of another frame already.
-        """
+        """Send the greeting, if it has not gone ahead of another frame already."""
         greeting, self._greeting = self._greeting, None
         if greeting is not None:
             self.control(0, Flag.KEEPALIVE, greeting)
@@ -372,12 +369,16 @@ class Scheduler:
                 continue
             served.append(stream)
             while size:
-                size = min(size, MAX_LENGTH)
+                if size > MAX_LENGTH:
+                    size = MAX_LENGTH
                 payload = stream.takeOutput(size)
                 parts += sealFrame(self._sealer, stream.streamID, size, _DATA, payload)
                 self._freshBytes = 0 if isBulk else self._freshBytes + size
-                self._fullFrames = 0 if size < MAX_LENGTH else self._fullFrames + 1
                 added += OVERHEAD + size
+                if size < MAX_LENGTH:
+                    self._fullFrames = 0
+                    break
+                self._fullFrames += 1
                 size = 0 if queue or added >= room else stream.sendable()
 
     def finish(self) -> None:
@@ -400,9 +401,7 @@ class Scheduler:
         self._write(parts)
 
     def stop(self) -> None:
-        """
-        Write nothing any more, and drop everything that is queued, and the keys.
-        """
+        """Write nothing any more, and drop everything that is queued, and the keys."""
         self.stopped = self.paused = True
         vars(self).pop("_sealer", None)
         self._control.clear()
