@@ -56,8 +56,9 @@ BATCH_SIZE = 65536
 
 #: After this many full frames in a row, a batch of bulk data has twice that size, which
 #: takes less CPU time.
-#: Lowered: more transfers gain.  But small messages wait for a large batch more often.
-CALM_FRAMES = 16
+#: Lowered: shorter transfers gain.  But small messages wait for a large batch more
+#: often, and a window on a long path grows a round trip later.
+CALM_FRAMES = 128
 
 #: The number of control frames after which a batch is written.  The last credit of a
 #: batch may take a few frames more.
