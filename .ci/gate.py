@@ -525,8 +525,7 @@ ROUNDS: list[list[list[Step]]] = [
     [[bench], [format, lint, imports, types, docs, news]],
     [[tests, newest], [packages, programs, fuzz], [floors]],
     [[interop]],
-    [[plain]],
-    [[soak], [mutation]],
+    [[soak, plain], [mutation]],
 ]
 
 STEPS: Mapping[str, Step] = {

@@ -42,6 +42,7 @@ import sys
 from enum import IntEnum
 from typing import Protocol, cast
 
+from twisted.internet import protocol
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
 from twisted.python.failure import Failure
@@ -74,6 +75,9 @@ class LifeState(IntEnum):
 
 # A look-up in an Enum would take longer than the rest of a call.
 _LIVE, _CLOSING, _DONE, _LOST = LifeState
+
+#: The protocol of a stream that is C{LOST}.
+_NOBODY = protocol.Protocol()
 
 
 class LifeMux(SenderMux, ReceiverMux, Protocol):
@@ -243,15 +247,11 @@ class StreamLife:
             self.sender.windowGrew()
 
     def frameCloseRead(self) -> None:
-        """
-        The peer has finished writing.
-        """
+        """The peer has finished writing."""
         (self.receiver or self.makeReceiver()).finish()
 
     def frameCloseWrite(self) -> None:
-        """
-        The peer has finished reading.
-        """
+        """The peer has finished reading."""
         sender = self.sender or self.makeSender()
         if sender.state is SendState.CLOSED:
             return
@@ -262,9 +262,7 @@ class StreamLife:
             self.writeHalfClosed()
 
     def frameCloseStream(self) -> None:
-        """
-        The peer has closed the stream, or aborted it.
-        """
+        """The peer has closed the stream, or aborted it."""
         if not self.peerAborts:
             self.muxEnded(PeerClosedStream())
         elif self.receiver is None:
@@ -447,3 +445,5 @@ class StreamLife:
                 "connectionLost of the protocol of {stream} failed", stream=self
             )
         self.streams.streamLost(self)
+        # Two objects that refer to each other wait for the garbage collector.
+        self.protocol = _NOBODY

@@ -328,6 +328,10 @@ class Bridge:
         if self._patience is not None:
             self._patience.stop()
         self._tunnel.over(self)
+        # Objects that refer to each other would wait for the garbage collector.
+        self._patience = self._connecting = None
+        for end in self.ends:
+            end.forget()
 
     # What the tunnel calls
 

@@ -98,9 +98,7 @@ class EndBridge(Interface):
     """
 
     def connected(self, end: End) -> None:
-        """
-        The end is connected.
-        """
+        """The end is connected."""
 
     def answered(self) -> None:
         """
@@ -108,14 +106,10 @@ class EndBridge(Interface):
         """
 
     def halfClosed(self) -> None:
-        """
-        A half of an end was closed.
-        """
+        """A half of an end was closed."""
 
     def lost(self, end: End, reason: Failure) -> None:
-        """
-        The end is gone.
-        """
+        """The end is gone."""
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -191,9 +185,7 @@ class End(Protocol):
         self._bridge.connected(self)
 
     def answered(self) -> None:
-        """
-        This end is a stream for a service, and the peer has accepted it.
-        """
+        """This end is a stream for a service, and the peer has accepted it."""
         self._bridge.answered()
 
     def dataReceived(self, data: bytes) -> None:
@@ -261,9 +253,7 @@ class End(Protocol):
     # IPushProducer, for the output of the other end
 
     def pauseProducing(self) -> None:
-        """
-        The other end takes no more for now: read no more.
-        """
+        """The other end takes no more for now: read no more."""
         self.output.pauseReading()
 
     def resumeProducing(self) -> None:
@@ -274,7 +264,8 @@ class End(Protocol):
         """
         The other end takes no more data.  Why it does not comes next, or later.
         """
-        self._bridge.halfClosed()
+        if self.life is not Life.LOST:
+            self._bridge.halfClosed()
 
     def follow(self) -> None:
         """
@@ -386,6 +377,14 @@ class End(Protocol):
             self.connectionLost(Failure())
         if not self.output.reportsAborts:
             self.connectionLost(Failure(ConnectionLost()))
+
+    def forget(self) -> None:
+        """
+        The bridge is over: refer to its other parts no more.
+        """
+        if self.life is Life.LOST:
+            self._other = None
+            vars(self).pop("_bridge", None)
 
     def isOrderly(self, reason: Failure) -> bool:
         """

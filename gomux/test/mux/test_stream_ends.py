@@ -4,8 +4,12 @@ Tests for L{gomux._mux.stream}: ends that the application asks for.
 
 from __future__ import annotations
 
+import gc
+from weakref import ref
+
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
 from gomux._wire.frame import Flag
 from gomux.error import StreamClosed
@@ -274,6 +278,26 @@ class OwnEndTests(EndsTestCase):
             own = Rig(isClient=True)
             own.open(made=made)
             self.assertEqual(own.sent(), [(0, Flag.OPEN_STREAM, 0), *frames])
+
+
+class GarbageTests(SynchronousTestCase):
+    """
+    What a stream leaves behind
+    """
+
+    def test_protocol(self) -> None:
+        """
+        A stream that has ended lets go of its protocol, so neither of the two waits for
+        the garbage collector.
+        """
+        gc.disable()
+        self.addCleanup(gc.enable)
+        rig = Rig()
+        made = ref(rig.opened())
+        rig.streams.made.clear()
+        rig.send(*CLOSE_STREAM)
+        rig.run()
+        self.assertIsNone(made())
 
 
 class HalfClosedAbortTests(EndsTestCase):

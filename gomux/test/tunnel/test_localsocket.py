@@ -5,6 +5,7 @@ serves itself or leaves to Twisted's transports.
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import struct
@@ -226,6 +227,27 @@ class TCPTests(TestCase):
         self.assertEqual(server.received, b"hellomore")
         server.transport.loseConnection()
         await self.over()
+
+    async def test_leavesNothing(self) -> None:
+        """
+        A connection that has ended leaves nothing for the garbage collector, unless
+        Twisted's transports, which refer to each other, are its ends.
+        """
+        if socketsOf(reactor) is None:
+            return
+        gc.disable()
+        self.addCleanup(gc.enable)
+        client, server = await self.connect()
+        bridges = [*self.here.bridges, *self.there.bridges]
+        left: list[Any] = [weakref.ref(bridge) for bridge in bridges]
+        left += [weakref.ref(end) for bridge in bridges for end in bridge.ends]
+        bridges.clear()
+        self.assertEqual(len(left), 6)
+        client.transport.loseWriteConnection()
+        await self.servers.event("readLost")
+        server.transport.loseConnection()
+        await self.over()
+        await self.until(lambda: not any(r() for r in left))
 
     async def test_clientResets(self) -> None:
         """
