@@ -383,18 +383,19 @@ class Sender:
         @return: as L{sendable}.
         """
         unsent = self.unsent
-        if self.charged and (not unsent or self.charged - unsent > MOST_SURPLUS):
-            self._charge(unsent)
         if self._flow is not _NONE:
             if not unsent:
                 self._pieces = None
             isQuiet = self._flow is _RUNNING and self.state is _OPEN
             if unsent <= LOW_WATER and not isQuiet:
                 self._resumeProducer()
+                unsent = self.unsent
         elif not unsent:
             if self.state is _OPEN:
                 self._stream.sender = None
             else:
                 self._closeIfFinished()
-        # Asked last: the producer may have written more.
-        return self.unsent and self.sendable()
+        # Not earlier: what a producer writes at once takes no memory again.
+        if self.charged and (not unsent or self.charged - unsent > MOST_SURPLUS):
+            self._charge(unsent)
+        return unsent and self.sendable()

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 BUFFER_SIZE = 65536
@@ -110,8 +111,16 @@ def patternAt(offset: int, size: int) -> bytes:
 
     @param size: How many bytes; at most L{BUFFER_SIZE} are returned.
     """
-    start = offset % PATTERN_PERIOD
-    return _PATTERN[start : start + min(size, BUFFER_SIZE)]
+    return _pattern(offset % PATTERN_PERIOD, min(size, BUFFER_SIZE))
+
+
+@lru_cache(maxsize=16)
+def _pattern(start: int, size: int) -> bytes:
+    """
+    Copy a part of the pattern.  Streams that send the pattern at the same time share
+    the copies, so a benchmark does not measure how a test program makes its data.
+    """
+    return _PATTERN[start : start + size]
 
 
 def patternChunks(size: int, chunkSize: int = BUFFER_SIZE) -> Iterator[bytes]:

@@ -9,7 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from gomux._carrier.turns import TURN_TIME
-from gomux._mux.scheduler import BATCH_SIZE, CONTROL_FRAMES, Scheduler
+from gomux._mux.scheduler import (
+    BATCH_SIZE,
+    CALM_FRAMES,
+    CONTROL_FRAMES,
+    Scheduler,
+)
 from gomux._wire.crypto import Opener, Sealer
 from gomux._wire.frame import OVERHEAD, Flag, FrameParser
 from gomux.error import GomuxError, LimitExceeded, NonceExhausted
@@ -251,6 +256,47 @@ class SchedulerTests(SynchronousTestCase):
         sizes = [len(written) for written in self.writes]
         self.assertEqual(sizes, [2 * (OVERHEAD + 10)] + 3 * [OVERHEAD + 65536])
 
+    def writtenFrames(self, count: int) -> list[int]:
+        """
+        Let the carrier accept some writes.
+
+        @return: how many full frames each of them has.
+        """
+        self.writes.clear()
+        self.room = count
+        self.scheduler.resumeProducing()
+        return [len(written) // (OVERHEAD + 65536) for written in self.writes]
+
+    def test_calm(self) -> None:
+        """
+        After L{CALM_FRAMES} full frames, full frames leave two at a time until a small
+        frame was sent.
+        """
+        for streamID in (0, 2, 4):
+            self.scheduler.activate(Output(streamID, 1 << 30), fresh=False)
+        self.assertEqual(self.writtenFrames(CALM_FRAMES), CALM_FRAMES * [1])
+        self.assertEqual(self.writtenFrames(3), [2, 2, 2])
+        self.scheduler.activate(Output(6, 10))
+        self.assertEqual(self.writtenFrames(3), [0, 1, 1])
+
+    def test_calmFresh(self) -> None:
+        """
+        Fresh data leaves one full frame at a time, and has its turn after bulk data.
+        """
+        self.scheduler.activate(Output(0, 1 << 30), fresh=False)
+        self.writtenFrames(CALM_FRAMES)
+        for streamID in (2, 4):
+            self.scheduler.activate(Output(streamID, 65536))
+        self.assertEqual(self.writtenFrames(3), [1, 2, 1])
+
+    def test_calmAlone(self) -> None:
+        """
+        The two frames can be of one stream, if no other waits.
+        """
+        self.scheduler.activate(Output(0, (CALM_FRAMES + 3) * 65536), fresh=False)
+        self.writtenFrames(CALM_FRAMES)
+        self.assertEqual(self.writtenFrames(10), [2, 1])
+
     def test_smallWritersDoNotStarve(self) -> None:
         """
         However many streams have small writes, a stream with much output gets a turn
@@ -292,15 +338,16 @@ class SchedulerTests(SynchronousTestCase):
         A pump stops after L{TURN_TIME} and asks for another turn of the reactor,
         however much the carrier accepts.
         """
-        stream = Output(0, 3 * 4 * BATCH_SIZE)
-        self.scheduler.activate(stream)
+        streams = [Output(streamID, 3 * 2 * BATCH_SIZE) for streamID in (0, 2)]
+        for stream in streams:
+            self.scheduler.activate(stream, fresh=False)
         self.duration = TURN_TIME / 4
         for turn in range(1, 4):
             self.woken = 0
             self.scheduler.pump()
             self.assertEqual(len(self.writes), turn * 4)
             self.assertEqual(self.woken, turn < 3)
-        self.assertEqual(stream.size, 0)
+        self.assertEqual([stream.size for stream in streams], [0, 0])
 
     def test_controlTurn(self) -> None:
         """

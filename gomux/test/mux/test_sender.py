@@ -28,12 +28,13 @@ class SendingStream:
     Stands in for a stream that has only a sender, and for the mux of that stream.
 
     @ivar events: the calls of the sender to the stream and the mux, in order.
+    @ivar charges: how often the sender has taken memory, or given it back.
     """
 
     streamID = 6
     sendWindow = INITIAL_WINDOW
     touched = False
-    charged = 0
+    charged = charges = 0
     maxOutput = 10 * HIGH_WATER
 
     def __init__(self) -> None:
@@ -57,6 +58,7 @@ class SendingStream:
 
     def charge(self, size: int) -> None:
         self.charged += size
+        self.charges += 1
 
     def outputExceeded(self, stream: object) -> None:
         self.events.append("exceeded")
@@ -453,6 +455,33 @@ class ProducerTests(SenderTestCase):
         self.stream.send(1)
         self.stream.send(1)
         self.assertEqual(self.producer.calls, ["pause", "resume"])
+
+    def test_memoryIsKept(self) -> None:
+        """
+        A producer that is resumed takes no memory for as much output as before.  If it
+        writes nothing, the memory is given back.
+        """
+        sender, stream = self.sender, self.stream
+        pieces = [bytes(HIGH_WATER)] * 10
+
+        class Writing(PushProducer):
+            def resumeProducing(self) -> None:
+                for piece in pieces[:2]:
+                    sender.write(piece)
+                del pieces[:2]
+
+        producer = Writing()
+        sender.registerProducer(producer, True)
+        producer.resumeProducing()
+        taken = stream.charges
+        while pieces:
+            self.assertEqual((stream.charges, stream.charged), (taken, 2 * HIGH_WATER))
+            stream.send(HIGH_WATER)
+            stream.credit(HIGH_WATER)
+            sender.checkInvariants()
+        stream.send(HIGH_WATER)
+        stream.send(HIGH_WATER)
+        self.assertEqual((stream.charges, stream.charged), (taken + 1, 0))
 
     def test_late(self) -> None:
         """
