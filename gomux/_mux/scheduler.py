@@ -339,9 +339,11 @@ class Scheduler:
         sealer, added = self._sealer, 0
         while queue and room > 0:
             stream = queue.pop(0)
-            served.append(stream)
-            # 0 if the stream was closed meanwhile.
             size = stream.sendable()
+            if not size:
+                stream.queued = False
+                continue
+            served.append(stream)
             while size:
                 if size > MAX_LENGTH:
                     size = MAX_LENGTH
