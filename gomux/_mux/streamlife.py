@@ -366,7 +366,9 @@ class StreamLife:
         @return: whether the protocol is half-closeable, or has failed.
         """
         try:
-            half = IHalfCloseableProtocol(self.protocol, None)
+            half = self.protocol
+            if not IHalfCloseableProtocol.providedBy(half):
+                half = IHalfCloseableProtocol(half, None)
             if half is None:
                 return False
             callInContext(self.protocol, getattr(half, method))
