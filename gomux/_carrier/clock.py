@@ -71,7 +71,9 @@ def soonOf(clock: Any) -> Callable[[Callable[[], object]], object]:
     @param clock: the result of L{steady}.
     @return: its L{SteadyClock.soon}, or a function that does the same in tests.
     """
-    return clock.soon if isinstance(clock, SteadyClock) else partial(clock.callLater, 0)
+    if isinstance(clock, SteadyClock):
+        return clock.sharedSoon
+    return partial(clock.callLater, 0)
 
 
 def turnOf(clock: Any) -> Callable[..., Any]:
@@ -93,6 +95,7 @@ class SteadyClock:
 
     @ivar reactor: the reactor that runs the calls.
     @ivar seconds: returns the time of the monotonic clock.
+    @ivar sharedSoon: L{soon}, the same object for all muxes; see C{_uses}.
     @ivar _held: the functions that wait for the end of L{turn}; C{None} unless that is
         running.
     @ivar _uses: the functions that each delayed call gets.  All calls share these
@@ -133,6 +136,7 @@ class SteadyClock:
         self.reactor = reactor
         self.seconds = monotonic
         self._uses = (self._cancel, self._push, monotonic)
+        self.sharedSoon = self.soon
         self._calls: list[tuple[float, int, DelayedCall]] = []
         self._soon: list[IDelayedCall] = []
         self._number = count()
