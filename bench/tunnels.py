@@ -83,9 +83,10 @@ def between(name: str, target: str, pins: bool = False) -> Iterator[Tunnel]:
             far = start(python("program", "forward", target), 1)
             near = start(python("program", "forward", far.line("forwarding ")), 0)
             yield Tunnel(near.line("forwarding "), (near, far))
-        elif name == "loop":
-            far = start(python("loop", "far", target), 1)
-            near = start(python("loop", "near", far.line("listening ")), 0)
+        elif name in ("loop", "loop in Twisted"):
+            how = ("--reactor",) if name != "loop" else ()
+            far = start(python("loop", "far", target, *how), 1)
+            near = start(python("loop", "near", far.line("listening "), *how), 0)
             yield Tunnel(near.line("listening "), (near, far))
         elif name == "Go":
             side = SIDES[name]
@@ -343,7 +344,7 @@ ALL = (
             Figure("echo p50", "us", (Goal(1.0),), more=False),
             Figure("echo p99", "us", (Goal(1.0),), more=False),
         ),
-        ("Go", "this", "service", "OpenSSH", "Twisted", "loop"),
+        ("Go", "this", "service", "OpenSSH", "Twisted", "loop in Twisted", "loop"),
         small,
     ),
     Workload(

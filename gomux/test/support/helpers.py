@@ -451,7 +451,7 @@ class EndsTestCase(SynchronousTestCase):
     def check_lost(self, kind: type[BaseException]) -> None:
         """
         Check that C{connectionLost} was called once, as the last event, with this kind
-        of reason.
+        of reason, and that the mux has counted it once.
         """
         self.rig.run()
         self.assertEqual(self.recorder.events.count("lost"), 1)
@@ -459,3 +459,4 @@ class EndsTestCase(SynchronousTestCase):
         self.assertNotIn("nested!", self.recorder.events)
         self.assertIsInstance(self.recorder.reason, kind)
         self.assertEqual(self.rig.mux.streamCount, 0)
+        self.assertEqual(self.rig.mux.protocolCount, 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 from twisted.internet.address import (
     HostnameAddress,
@@ -64,7 +65,7 @@ class PortsTests(SynchronousTestCase):
         (self.settings / "ip_local_port_range").write_text("32768\t60999\n")
         self.assertEqual(portsOfTarget(), sys.maxsize)
         ports = LocalPorts(Keyring({"alice": ALICE, "bob": BOB}), Clock())
-        ports.closedFirst("alice", ELSEWHERE)
+        ports.closedFirst("alice", Mock(getPeer=lambda: ELSEWHERE))
         self.assertEqual(ports.used, 0)
 
     def test_unknown(self) -> None:
