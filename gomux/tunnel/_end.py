@@ -262,7 +262,7 @@ class End(Protocol):
 
     def stopProducing(self) -> None:
         """
-        The other end takes no more data.  Why it does not comes next, or later.
+        The other end takes no more data.  It is lost next, or later.
         """
         if self.life is not Life.LOST:
             self._bridge.halfClosed()

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gomux._carrier.clock import steady
-from gomux._carrier.sockets import socketsOf
+from gomux._carrier.sockets import Sockets, socketsOf
 from gomux.error import OpenStreamError
 from gomux.tunnel._notify import ServiceManager
 from gomux.tunnel._parts import (
@@ -73,7 +73,8 @@ class TunnelService(MultiService):
     @ivar parts: the parts of the service.
     @ivar _read: reads the files again.
     @ivar _clock: the reactor, with times that never go back.
-    @ivar _sockets: the local sockets of its tunnels; C{None} if they have none.
+    @ivar _sockets: the local sockets of its tunnels; C{None} if they have none, and
+        while the service is stopped.
     @ivar _signals: handles the signals of the process.
     @ivar _fitting: whether a reload waits for new ports to listen.
     @ivar _isAsked: whether another reload was asked for meanwhile.
@@ -91,7 +92,7 @@ class TunnelService(MultiService):
         """
         super().__init__()
         self._clock: Any = steady(clock)
-        self._sockets = socketsOf(clock)
+        self._sockets: Sockets | None = None
         self._read = read
         self.reloaded: Reloaded | None = None
         self._fitting = self._isAsked = False
@@ -221,6 +222,7 @@ class TunnelService(MultiService):
         for factory in self.parts.factories:
             factory.retired = False
         self._manager.start()
+        self._sockets = socketsOf(self._clock)
         if self._sockets is not None:
             self._sockets.begin()
 
@@ -260,6 +262,7 @@ class TunnelService(MultiService):
             self._manager.stop()
             if self._sockets is not None:
                 self._sockets.end()
+                self._sockets = None
             return result
 
         gone = self._whenGone().addCallback(lambda _: stopped)

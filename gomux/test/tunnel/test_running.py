@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import Mock, call
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
@@ -33,7 +34,7 @@ from gomux.test.support.helpers import Recorders
 from gomux.test.support.logs import Lines
 from gomux.test.support.process import ProcessClock
 from gomux.testing import MuxPair
-from gomux.tunnel import Tunnel, TunnelLimits
+from gomux.tunnel import Tunnel, TunnelLimits, _service
 from gomux.tunnel._accesslog import LoggedFactory
 from gomux.tunnel._parts import Switch
 from gomux.tunnel._plan import Item, Plan, Refused, Strict
@@ -181,6 +182,19 @@ class FitTests(RunningTestCase):
     """
     What a reload changes
     """
+
+    def test_sockets(self) -> None:
+        """
+        While the service runs, the local sockets stay in the reactor.
+        """
+        sockets = Mock()
+        self.patch(_service, "socketsOf", lambda clock: sockets)
+        service = self.start()
+        self.assertEqual(sockets.mock_calls, [call.begin()])
+        self.stop(service)
+        self.assertEqual(sockets.mock_calls, [call.begin(), call.end()])
+        self.stop(service)
+        self.assertEqual(sockets.mock_calls, [call.begin(), call.end()])
 
     def test_ports(self) -> None:
         """
