@@ -523,7 +523,7 @@ Step = Callable[[Gate], None]
 #: time, L{LANES} of them.
 ROUNDS: list[list[list[Step]]] = [
     [[bench], [format, lint, imports, types, docs, news]],
-    [[tests, newest], [packages, programs, fuzz], [floors]],
+    [[tests], [floors], [newest], [packages, programs, fuzz]],
     [[interop]],
     [[soak, plain], [mutation]],
 ]
