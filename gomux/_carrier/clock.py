@@ -176,11 +176,10 @@ class SteadyClock:
 
     def turn(self, function: Callable[..., Any], *arguments: object) -> Any:
         """
-        Call a function that the reactor has reason to call, then what L{soon} got
-        meanwhile.  That may once give L{soon} more: the end of a stream closes a
-        socket.
+        Call a function, then the functions that L{soon} got meanwhile.  These may give
+        L{soon} more, once: the end of a stream closes a socket.
 
-        @return: what the function returns.
+        @return: the result of the function.
         """
         if self._held is not None:
             return function(*arguments)

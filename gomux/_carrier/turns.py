@@ -47,7 +47,8 @@ class Turns:
 
     @ivar turnTime: how long the work that waits may take in one turn, in seconds.
     @ivar _clock: the reactor.
-    @ivar _doInTurn: does some work, then what the work leaves for the end of the turn.
+    @ivar _doInTurn: does some work, then makes the calls that the work has left for the
+        end of the turn.
     @ivar _waiting: the work that goes on in the next turn.
     @ivar _resting: the work that waits for some time first, with the call that ends
         the wait.

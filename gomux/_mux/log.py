@@ -199,7 +199,7 @@ class CountedLog:
         self._kinds[line] = loggedAt, count
 
 
-#: Returns the context of this thread, whose C{callWithContext} makes fewer calls than
+#: Returns the context of this thread.  Its C{callWithContext} makes fewer calls than
 #: L{twisted.python.context.call}.
 currentContext = theContextTracker.currentContext
 

@@ -320,8 +320,7 @@ class MuxFacts(PassedDropper):
         """
         @return: the carrier's address at the other end, even once the carrier is gone.
         """
-        peer: Any = self._peer
-        return peer  # type: ignore[no-any-return]
+        return self._peer  # type: ignore[return-value]
 
     def checkInvariants(self) -> None:
         """

@@ -343,12 +343,10 @@ class MuxPool:
                     break
         if best is None:
             return None
-        if best.factory.isClient:
-            self._muxes.remove(best)
-            self._muxes.append(best)
-            return best
-        muxes = self._named.get(best.peerName, (best,))
-        ofPeer = [mux for mux in muxes if not mux.factory.isClient]
+        ofPeer = [best]
+        if not best.factory.isClient:
+            muxes = self._named.get(best.peerName, ofPeer)
+            ofPeer = [mux for mux in muxes if not mux.factory.isClient]
         for mux in ofPeer:
             self._muxes.remove(mux)
             self._muxes.append(mux)

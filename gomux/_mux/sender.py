@@ -395,7 +395,7 @@ class Sender:
                 self._stream.sender = None
             else:
                 self._closeIfFinished()
-        # Not earlier: what a producer writes at once takes no memory again.
+        # Not earlier: the producer may have used the memory again.
         if self.charged and (not unsent or self.charged - unsent > MOST_SURPLUS):
             self._charge(unsent)
         return unsent and self.sendable()

@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import sys
 from enum import IntEnum
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from twisted.internet import protocol
 from twisted.internet.error import ConnectionLost
@@ -366,9 +366,7 @@ class StreamLife:
         @return: whether the protocol is half-closeable, or has failed.
         """
         try:
-            half: Any = self.protocol
-            if not IHalfCloseableProtocol.providedBy(half):
-                half = IHalfCloseableProtocol(half, None)
+            half = IHalfCloseableProtocol(self.protocol, None)
             if half is None:
                 return False
             callInContext(self.protocol, getattr(half, method))

@@ -43,7 +43,7 @@ from math import inf
 from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
@@ -184,10 +184,7 @@ class Bridge:
             self._tunnel.began(self)
             self._follow(end)
             factory = _EndFactory(self._far, self._tunnel.awaited is not None)
-            try:
-                self._connecting = self._tunnel.connect(factory)
-            except BaseException:
-                self._connecting = fail()
+            self._connecting = maybeDeferred(self._tunnel.connect, factory)
             if self.state is not State.JOINED:
                 self._connecting.addErrback(self._failed)
         elif self.state is not State.CONNECTING:
@@ -266,11 +263,8 @@ class Bridge:
         """
         A half of an end was closed.
         """
-        seconds, patience = self._limits.halfOpenTimeout or inf, self._patience
-        if self.state is State.JOINED and (
-            patience is None or seconds < patience.seconds
-        ):
-            self._limit(seconds)
+        if self.state is State.JOINED:
+            self._limit(self._limits.halfOpenTimeout or inf)
 
     def lost(self, end: End, reason: Failure) -> None:
         """
@@ -397,7 +391,7 @@ class Bridge:
 @implementer(IProtocolFactory)
 class _EndFactory:
     """
-    A factory whose only protocol is the far end of a bridge.  It logs nothing.
+    Makes one protocol: the far end of a bridge.  It logs nothing.
 
     @ivar writesAtOnce: see
         L{WritingAtOnce<gomux._mux.requests.WritingAtOnce>}.

@@ -119,7 +119,7 @@ class End(Protocol):
 
     @ivar output: its transport, to which the other end writes.
     @ivar takesLocalSocket: its transport may be a L{LocalSocket}.
-    @ivar needsLogContext: its log lines say what they are about.
+    @ivar needsLogContext: C{False}: its log lines name the bridge.
     @ivar answersRequests: an end of a stream for a service answers the peer's request
         once the other end is connected.
     @ivar answer: sends that answer; C{None} for any other end.

@@ -92,7 +92,7 @@ def acceptLocally(port: Any) -> None:
         return LocalSocket(sockets, handle, address, protocol)
 
     port.transport = accept
-    # What an accepted connection leaves for the end of the turn is done in this turn.
+    # The calls that an accepted connection leaves are made in the same turn.
     port.doRead = partial(sockets.clock.turn, port.doRead)
 
 

@@ -179,8 +179,8 @@ class SteadyClockTests(SynchronousTestCase):
 
     def test_turn(self) -> None:
         """
-        What a call leaves for later is done when the call returns, and so is what that
-        leaves.  The rest waits for the next turn of the reactor.
+        The calls that a function leaves for later are made when it returns, and so are
+        those that they leave.  The rest waits for the next turn of the reactor.
         """
 
         def leave(depth: int) -> str:
@@ -211,7 +211,8 @@ class SteadyClockTests(SynchronousTestCase):
 
     def test_turnFails(self) -> None:
         """
-        If the call fails, or what it leaves for later, the rest is done nevertheless.
+        If the function fails, or a call that it leaves, the other calls are made
+        nevertheless.
         """
 
         def fail() -> None:

@@ -105,7 +105,7 @@ class TurnsTests(SynchronousTestCase):
 
     def test_leavesCalls(self) -> None:
         """
-        What work leaves for the end of the turn is done when the work stops, at once
+        The calls that work leaves are made when the work stops, at once
         and in later turns.  That holds for the work of one peer, too.
         """
         reactor = SettableReactor()

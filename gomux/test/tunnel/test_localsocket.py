@@ -896,8 +896,8 @@ class AcceptTests(SynchronousTestCase):
 
     def test_turn(self) -> None:
         """
-        What an accepted connection leaves for later is done in the same turn of the
-        reactor.
+        The calls that an accepted connection leaves for later are made in the same turn
+        of the reactor.
         """
         found = socketsOf(reactor)
         if found is None:

@@ -231,7 +231,7 @@ class StreamOutputTests(SynchronousTestCase):
     def test_ends(self) -> None:
         """
         However a stream ends, it forgets its producer first, because it would wait for
-        what the producer has left.
+        the rest of the producer's output.
         """
         for name, method in (
             ("finish", "loseWriteConnection"),
